@@ -1,0 +1,3 @@
+//! The command: arguments, logger, run, exit code.
+
+fn main() {}
