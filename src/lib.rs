@@ -1,4 +1,5 @@
 //! A worker for an Oz control plane: takes agent tasks over a WebSocket and runs each in a Docker container.
 
 pub mod cancel;
+pub mod link;
 pub mod secret;
