@@ -2,4 +2,5 @@
 
 pub mod cancel;
 pub mod docker;
+pub mod link;
 pub mod secret;
