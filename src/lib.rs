@@ -1,4 +1,6 @@
 //! A worker for an Oz control plane: takes agent tasks over a WebSocket and runs each in a Docker container.
 
 pub mod cancel;
+pub mod cli;
+pub mod config;
 pub mod secret;
