@@ -7,8 +7,8 @@ use std::io::Read;
 
 use data_encoding::BASE64;
 
+use super::body::Body;
 use super::containers::{accept, container};
-use super::exchange::Body;
 use super::{Docker, Error, Method, PathStat, Request, Target};
 use crate::cancel::CancelToken;
 

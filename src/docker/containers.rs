@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use serde::Deserialize;
 
+use super::body::Body;
 use super::error::one_line;
-use super::exchange::Body;
 use super::stream::LogDemux;
 use super::{
     Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Request, Response,

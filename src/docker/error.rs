@@ -134,17 +134,20 @@ impl Error {
 /// One line of at most [`MAX_MESSAGE`] bytes, without control characters.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
-    for word in text.split(|c: char| c.is_whitespace() || c.is_control()).filter(|word| !word.is_empty()) {
-        if !line.is_empty() {
+    let mut gap = false;
+    for c in text.chars() {
+        if c.is_whitespace() || c.is_control() {
+            gap = !line.is_empty();
+            continue;
+        }
+        if line.len() + usize::from(gap) + c.len_utf8() + '…'.len_utf8() > MAX_MESSAGE {
+            line.push('…');
+            return line;
+        }
+        if std::mem::take(&mut gap) {
             line.push(' ');
         }
-        for c in word.chars() {
-            if line.len() + c.len_utf8() + '…'.len_utf8() > MAX_MESSAGE {
-                line.push('…');
-                return line;
-            }
-            line.push(c);
-        }
+        line.push(c);
     }
     line
 }

@@ -5,6 +5,7 @@
 
 mod api;
 mod archive;
+mod body;
 mod conn;
 mod containers;
 mod endpoint;
@@ -26,10 +27,11 @@ pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
     Mount, MountKind, PathStat, PullProgress, State, Volume, VolumeOptions,
 };
+pub use self::body::Body;
 pub use self::containers::Wait;
 pub use self::endpoint::{Endpoint, EndpointEnv, EndpointError};
 pub use self::error::{Error, MAX_MESSAGE};
-pub use self::exchange::{Body, Response};
+pub use self::exchange::Response;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, Target};
 pub use self::timeouts::Timeouts;
