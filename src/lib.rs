@@ -5,4 +5,6 @@ pub mod cli;
 pub mod config;
 pub mod docker;
 pub mod link;
+pub mod logging;
 pub mod secret;
+pub mod task;
