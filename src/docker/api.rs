@@ -98,9 +98,9 @@ pub struct CreateContainer {
     /// Replaces the image's own; `Some(vec![])` clears it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub entrypoint: Option<Vec<String>>,
-    /// The arguments after the entrypoint.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub cmd: Vec<String>,
+    /// The arguments after the entrypoint; some of them may be secrets.
+    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "exposed")]
+    pub cmd: Vec<Secret>,
     /// `KEY=VALUE` each; the values are secrets.
     #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "exposed")]
     pub env: Vec<Secret>,

@@ -107,6 +107,11 @@ impl Error {
         matches!(self, Self::Cancelled)
     }
 
+    /// The engine may have done what was asked all the same: the request was on its way and the answer was lost.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)
+    }
+
     /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].
     pub fn from_read(error: io::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(|source| Self::Source { source })
