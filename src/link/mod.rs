@@ -4,9 +4,17 @@
 //! Owns the handle [`Link`] and what crosses the door: events out, messages in, both as text. It must not know what the
 //! messages mean, and it decides nothing about tasks.
 
+mod answer;
+mod confirm;
+mod dial;
 mod error;
 mod outbox;
+mod session;
+mod socket;
+mod supervise;
 mod timers;
+mod wait;
+mod wire;
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -109,7 +117,7 @@ impl Link {
     /// No pipe or no thread can be made.
     pub fn start(config: LinkConfig, events: Sender<LinkEvent>) -> io::Result<Self> {
         let (outbox, inbox) = outbox::pair()?;
-        let body = move |_events: &Sender<LinkEvent>| drop((config, inbox));
+        let body = move |events: &Sender<LinkEvent>| supervise::supervise(&config, inbox, events);
         let (thread, ended) = spawn(events, body)?;
         Ok(Self { outbox, thread: Some(thread), ended })
     }
@@ -161,4 +169,26 @@ fn spawn(
         }
     })?;
     Ok((thread, ended))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_panic_in_the_thread_is_an_event_and_the_end() {
+        let (events, told) = bounded(4);
+        let (thread, ended) = spawn(events, |_| panic!("on purpose")).unwrap();
+        assert_eq!(told.recv().unwrap(), LinkEvent::Fatal(LinkError::Panicked));
+        assert!(ended.recv().is_err());
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn each_error_is_of_one_kind() {
+        assert!(LinkError::Unauthorized.permanent());
+        assert_eq!(LinkError::GaveUp { failures: 3, why: String::new() }.kind(), LinkErrorKind::GaveUp);
+        assert_eq!(LinkError::Panicked.kind(), LinkErrorKind::Panicked);
+        assert!(!LinkError::Panicked.permanent());
+    }
 }

@@ -105,11 +105,6 @@ impl Inbox {
         None
     }
 
-    /// Whether nothing waits.
-    pub(super) fn is_empty(&self) -> bool {
-        self.queue.is_empty()
-    }
-
     /// Drops what waits. Between two connections it can only be meant for those that have ended.
     pub(super) fn clear(&self) {
         while self.queue.try_recv().is_ok() {}
@@ -119,5 +114,92 @@ impl Inbox {
 impl AsFd for Inbox {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.pipe.as_fd()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::super::wait::wait;
+    use super::*;
+
+    fn message(epoch: u64, seq: u64) -> Outbound {
+        Outbound { epoch: Epoch(epoch), seq: Some(seq), text: String::new() }
+    }
+
+    fn rings(inbox: &Inbox) -> bool {
+        wait(inbox, None, Instant::now()).unwrap().bell
+    }
+
+    #[test]
+    fn a_push_wakes_once_until_it_is_quieted() {
+        let (outbox, inbox) = pair().unwrap();
+        assert!(!rings(&inbox));
+        outbox.push(message(1, 1)).unwrap();
+        outbox.push(message(1, 2)).unwrap();
+        assert!(rings(&inbox));
+        assert_eq!(rustix::io::read(&inbox.pipe, &mut [0; 16]).unwrap(), 1, "one byte for both");
+        inbox.quiet();
+        assert!(!rings(&inbox));
+        outbox.push(message(1, 3)).unwrap();
+        assert!(rings(&inbox), "again after the quiet");
+    }
+
+    #[test]
+    fn no_push_is_ever_left_lying() {
+        let (outbox, inbox) = pair().unwrap();
+        let sender = std::thread::spawn(move || {
+            for seq in 0..20_000 {
+                while outbox.push(message(1, seq)).is_err() {
+                    std::thread::yield_now();
+                }
+            }
+            outbox
+        });
+        let mut expected = 0;
+        while expected < 20_000 {
+            let woken = wait(&inbox, None, Instant::now() + Duration::from_secs(20)).unwrap();
+            assert!(woken.bell, "{expected} came, and then no wake");
+            inbox.quiet();
+            while let Some(message) = inbox.next(Epoch(1)) {
+                assert_eq!(message.seq, Some(expected));
+                expected += 1;
+            }
+        }
+        drop(sender.join().unwrap());
+    }
+
+    #[test]
+    fn the_queue_is_bounded_and_never_blocks() {
+        let (outbox, inbox) = pair().unwrap();
+        for seq in 0..1024 {
+            outbox.push(message(1, seq)).unwrap();
+        }
+        assert_eq!(outbox.push(message(1, 1024)), Err(OutboxFull));
+        inbox.clear();
+        outbox.push(message(1, 1025)).unwrap();
+        drop(inbox);
+        assert_eq!(outbox.push(message(1, 1026)), Ok(()), "nobody there is no lack of room");
+    }
+
+    #[test]
+    fn messages_for_another_connection_are_dropped() {
+        let (outbox, inbox) = pair().unwrap();
+        for (epoch, seq) in [(1, 1), (1, 2), (2, 3), (1, 4), (3, 5), (2, 6)] {
+            outbox.push(message(epoch, seq)).unwrap();
+        }
+        let sent: Vec<_> =
+            std::iter::from_fn(|| inbox.next(Epoch(2))).filter_map(|message| message.seq).collect();
+        assert_eq!(sent, [3, 6]);
+    }
+
+    #[test]
+    fn the_close_is_seen_with_what_was_pushed_before_it() {
+        let (outbox, inbox) = pair().unwrap();
+        outbox.push(message(1, 1)).unwrap();
+        assert!(!inbox.closing());
+        outbox.close();
+        assert!(rings(&inbox) && inbox.closing() && inbox.next(Epoch(1)).is_some());
     }
 }
