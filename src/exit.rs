@@ -22,12 +22,12 @@ pub enum Exit {
 impl Exit {
     /// Every code, in order, with what `--help` says of it.
     pub const ALL: [(Self, &'static str); 6] = [
-        (Self::Success, "stopped as asked, every report delivered"),
-        (Self::Failure, "gave up reconnecting, or a report could not be delivered"),
-        (Self::Usage, "a setting is missing or wrong"),
-        (Self::Refused, "the control plane refused the worker for good (API key, URL, certificate)"),
-        (Self::Engine, "no usable Docker engine"),
-        (Self::Interrupted, "ended at once by a second signal"),
+        (Self::Success, "Stopped by a signal, every report delivered."),
+        (Self::Failure, "Gave up reconnecting, or a report could not be delivered."),
+        (Self::Usage, "A setting is missing or wrong."),
+        (Self::Refused, "The control plane refused the worker for good: check the key and the URL."),
+        (Self::Engine, "The Docker engine cannot be reached or used."),
+        (Self::Interrupted, "Ended at once by a second signal."),
     ];
 
     /// The number that the process ends with.

@@ -39,6 +39,11 @@ impl<J: Send + 'static> Pool<J> {
     pub fn give(&self, job: J) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
+
+    /// Lets the threads be, for a process that ends at once.
+    pub fn abandon(&mut self) {
+        self.threads.clear();
+    }
 }
 
 impl<J: Send + 'static> Drop for Pool<J> {

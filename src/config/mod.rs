@@ -23,7 +23,7 @@ use log::LevelFilter;
 pub use error::ConfigError;
 pub use mounts::VolumeBind;
 use read::Source;
-pub use settings::{EXIT_CODES, SETTINGS, Setting, help};
+pub use settings::{SETTINGS, Setting, help};
 
 use crate::cli::Cli;
 use crate::secret::Secret;

@@ -5,6 +5,8 @@
 
 use std::fmt::Write as _;
 
+use crate::exit::Exit;
+
 /// The widest line of the help text, in characters.
 const WIDTH: usize = 100;
 /// Where the description of a setting begins.
@@ -152,16 +154,6 @@ pub const SETTINGS: &[Setting] = &[
     Setting { flag: Some("--version"), short: Some("-V"), help: "Print the version.", ..EMPTY },
 ];
 
-/// Every exit code of the daemon and what it means.
-pub const EXIT_CODES: &[(u8, &str)] = &[
-    (0, "Stopped by a signal, after its tasks were stopped and reported."),
-    (1, "A failure while running, or no connection after OZ_RECONNECT_MAX_ATTEMPTS."),
-    (2, "A setting is missing or wrong."),
-    (3, "The control plane refused the worker for good: check the key, the worker id and the URL."),
-    (4, "The Docker engine cannot be reached or used."),
-    (130, "Ended at once by a second signal."),
-];
-
 /// What `--help` prints, with a final line break.
 pub fn help() -> String {
     let mut text = String::from(
@@ -173,7 +165,8 @@ pub fn help() -> String {
         describe(setting, &mut text);
     }
     text.push_str("\nExit codes:\n");
-    for (code, meaning) in EXIT_CODES {
+    for (exit, meaning) in Exit::ALL {
+        let code = exit.code();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {code:<8}{meaning}");
     }
@@ -231,7 +224,8 @@ mod tests {
                 assert!(help.contains(word), "{word}");
             }
         }
-        for (code, meaning) in EXIT_CODES {
+        for (exit, meaning) in Exit::ALL {
+            let code = exit.code();
             assert!(help.contains(&format!("\n  {code:<8}{meaning}\n")), "{code}");
         }
         assert!(!help.contains("\n\n\n") && help.ends_with('\n'));

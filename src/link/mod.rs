@@ -125,7 +125,8 @@ impl Link {
     /// Queues a message; never blocks. It is dropped when its connection has ended by the time its turn comes.
     ///
     /// # Errors
-    /// 1024 messages wait already.
+    /// 1024 messages wait already. The connection is then given up, since a later message's confirmation would stand for this
+    /// one too.
     pub fn send(&self, message: Outbound) -> Result<(), OutboxFull> {
         self.outbox.push(message)
     }

@@ -17,7 +17,7 @@ use super::{Epoch, Outbound};
 /// nothing any more.
 const CAPACITY: usize = 1024;
 
-/// There is no room for another message; it was not queued.
+/// There is no room for another message; it was not queued, and its connection will be given up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("too many messages wait to be sent")]
 pub struct OutboxFull;
@@ -28,6 +28,8 @@ struct Bell {
     /// A byte is in the pipe, or is about to be: nobody need write another.
     rung: AtomicBool,
     closing: AtomicBool,
+    /// A message found no room, so what comes after it must not be confirmed: that would confirm it too.
+    overflowed: AtomicBool,
 }
 
 impl Bell {
@@ -57,8 +59,8 @@ pub(super) struct Inbox {
 pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
     let (queue, waiting) = bounded(CAPACITY);
     let (pipe, ringer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let (rung, closing) = (AtomicBool::new(false), AtomicBool::new(false));
-    let bell = Arc::new(Bell { pipe: ringer, rung, closing });
+    let [rung, closing, overflowed] = [const { AtomicBool::new(false) }; 3];
+    let bell = Arc::new(Bell { pipe: ringer, rung, closing, overflowed });
     Ok((Outbox { queue, bell: Arc::clone(&bell) }, Inbox { queue: waiting, bell, pipe }))
 }
 
@@ -69,7 +71,11 @@ impl Outbox {
         match self.queue.try_send(message) {
             Ok(()) => self.bell.ring(),
             Err(TrySendError::Disconnected(_)) => {}
-            Err(TrySendError::Full(_)) => return Err(OutboxFull),
+            Err(TrySendError::Full(_)) => {
+                self.bell.overflowed.store(true, Ordering::Release);
+                self.bell.ring();
+                return Err(OutboxFull);
+            }
         }
         Ok(())
     }
@@ -92,6 +98,11 @@ impl Inbox {
     /// Whether the end was asked for.
     pub(super) fn closing(&self) -> bool {
         self.bell.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether a message has found no room since the last time this was asked.
+    pub(super) fn overflowed(&self) -> bool {
+        self.bell.overflowed.swap(false, Ordering::AcqRel)
     }
 
     /// The next message for this connection; those meant for another are dropped.

@@ -113,6 +113,10 @@ impl<'a> Session<'a> {
 
     /// Everything that can be done without waiting, within bounds; then says until when to wait.
     fn turn(&mut self) -> Result<Instant, Stop> {
+        // Before anything is read: a pong that is there by now may be for what came after the lost message.
+        if self.inbox.overflowed() {
+            return Err(Stop::End(End::Lost("too many messages wait to be sent".to_owned())));
+        }
         let was_blocked = self.blocked;
         let more = self.read_some()? | self.write_some()?;
         let now = Instant::now();

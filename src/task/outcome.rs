@@ -2,8 +2,6 @@
 //!
 //! Owns [`Failure`]. It must not know the steps of a task, or send anything.
 
-use std::error::Error as _;
-
 use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::Error;
 use crate::protocol::{FailureReason, RunResult};
@@ -56,16 +54,9 @@ impl Failure {
     }
 }
 
-/// An error with its causes, in one line.
+/// An error of the engine with its causes, in one line.
 pub(super) fn chain(error: &Error) -> String {
-    let mut text = error.to_string();
-    let mut next = error.source();
-    while let Some(cause) = next {
-        text.push_str(": ");
-        text.push_str(&cause.to_string());
-        next = cause.source();
-    }
-    text
+    crate::error_chain(error)
 }
 
 /// An exit code as the contract has it: 0 to 255, anything else the engine may say becomes 255.
