@@ -88,8 +88,9 @@ impl Docker {
             return Err(Error::TooOld { version, needed });
         }
         let dial = exchange::Dial { version: Some(api_version), ..dial };
-        let version: Version = dial.exchange(cancel, Request::get(Target::of("version")))?.json()?;
-        let info: Info = dial.exchange(cancel, Request::get(Target::of("info")))?.json()?;
+        let version: Version =
+            dial.exchange(cancel, Request::get(Target::of("version")))?.success()?.json()?;
+        let info: Info = dial.exchange(cancel, Request::get(Target::of("info")))?.success()?.json()?;
         let engine = Engine {
             version: version.version,
             api_version,
