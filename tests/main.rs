@@ -7,4 +7,5 @@
 )]
 
 mod docker;
+mod link;
 mod support;
