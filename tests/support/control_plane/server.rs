@@ -143,9 +143,7 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
             let accept = derive_accept_key(nonce.as_bytes());
             let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
             let answer = format!("{head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n");
-            if stream.write_all(answer.as_bytes()).is_ok() {
-                socket::serve(shared, stream, request.early, &worker);
-            }
+            socket::serve(shared, stream, &answer, request.early, &worker);
         }
         _ => {
             shared.update(|world| world.violations.push("a handshake without worker_id or nonce".to_owned()));

@@ -2,7 +2,7 @@
 //!
 //! The only place that speaks WebSocket. It must not know what a message means.
 
-use std::io::ErrorKind;
+use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::Arc;
@@ -34,19 +34,23 @@ struct Session<'a> {
     closed: Option<Option<u16>>,
 }
 
-/// Serves the connection until it ends. `early` is what came with the request's head.
-pub fn serve(shared: &Shared, stream: TcpStream, early: Vec<u8>, worker: &str) {
-    stream.set_nonblocking(true).expect("non-blocking");
-    let config =
-        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
-    let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
+/// Answers the handshake with `answer` and serves the connection until it ends. `early` is what came with the
+/// request's head.
+pub fn serve(shared: &Shared, mut stream: TcpStream, answer: &str, early: Vec<u8>, worker: &str) {
     let outbox = Arc::new(Outbox::new());
+    // Before the answer: a worker that knows it is connected is known here to be connected.
     let number = shared.update(|world| {
         if world.accept_and_close {
             outbox.push(Command::End(How::Fin));
         }
         world.connect(worker, Arc::clone(&outbox), Instant::now())
     });
+    // When this fails so does the first read.
+    let _ = stream.write_all(answer.as_bytes());
+    stream.set_nonblocking(true).expect("non-blocking");
+    let config =
+        WebSocketConfig::default().max_message_size(Some(MAX_MESSAGE)).max_frame_size(Some(MAX_MESSAGE));
+    let socket = WebSocket::from_partially_read(stream, early, Role::Server, Some(config));
     let (hold, unsent, closing, closed) = (false, false, None, None);
     let mut session = Session { shared, outbox, socket, number, hold, unsent, closing, closed };
     session.run();
