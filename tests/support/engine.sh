@@ -5,12 +5,15 @@
 #   - the one that OZ_TEST_DOCKER_HOST names already;
 #   - one that answers at DOCKER_HOST or the default socket (with --private only when none can be started);
 #   - a private one, for root: a dockerd with all its files in a temporary folder, ended and removed afterwards on every
-#     path. It makes no bridge and no firewall rule, so nothing of it stays on the machine.
+#     path. It has a network bridge of its own and makes no firewall rule, so nothing of it stays on the machine. Never
+#     `--bridge none`: that deletes the docker0 of another engine.
 # The exit code is COMMAND's.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
+tools=$(cd "$here/../.." && pwd)/target/tools
 folder=
+bridge=
 daemon=
 command_pid=
 
@@ -115,9 +118,18 @@ clean_up() {
     [ -z "$left" ] || kill -KILL $left 2>/dev/null
     awk -v under="$folder/" 'index($5, under) == 1 { print $5 }' /proc/self/mountinfo | sort -r |
         while read -r mount; do umount -l "$mount" 2>/dev/null; done
+    [ -z "$bridge" ] || "$tools/busybox" ip link del "$bridge" 2>/dev/null
     cgroups | while read -r group; do rmdir "$group" 2>/dev/null; done
     rm -rf "$folder" || say "cannot remove $folder"
     exit "$code"
+}
+
+# A bridge with an address that is hardly in use; both follow from the name of the folder and the process id.
+make_bridge() {
+    bridge=oz${folder##*.}
+    "$tools/busybox" ip link add "$bridge" type bridge &&
+        "$tools/busybox" ip addr add "10.$((200 + $$ % 50)).$(($$ / 50 % 250)).1/24" dev "$bridge" &&
+        "$tools/busybox" ip link set "$bridge" up
 }
 
 # Starts a private engine and leaves its address in $host.
@@ -125,8 +137,10 @@ start_private() {
     local left=600 died
     command -v dockerd >/dev/null || "$here/setup.sh" install docker.io iptables || die "cannot install docker.io"
     # A short path: that of a socket has at most 108 bytes.
+    "$here/setup.sh" || exit 1
     folder=$(mktemp -d /tmp/oz-engine.XXXXXX) || die "cannot make a folder in /tmp"
     host=unix://$folder/s
+    make_bridge || die "cannot make a network bridge, so no private engine can be started here"
     # Instead of the machine's own settings.
     echo '{}' >"$folder/daemon.json"
     # A session of its own, so that Ctrl-C reaches the command and not the engine it still needs; and the engine ends
@@ -134,7 +148,7 @@ start_private() {
     local with=(setsid)
     command -v setpriv >/dev/null && with+=(setpriv --pdeathsig TERM)
     "${with[@]}" dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" -H "$host" \
-        --bridge none --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
+        --bridge "$bridge" --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$(basename "$folder")" \
         --config-file "$folder/daemon.json" --raw-logs >"$folder/log" 2>&1 </dev/null &
     daemon=$!

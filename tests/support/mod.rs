@@ -6,3 +6,8 @@
 #![allow(dead_code)]
 
 pub mod control_plane;
+pub mod engine;
+pub mod images;
+pub mod process;
+pub mod registry;
+pub mod worker;
