@@ -1,0 +1,153 @@
+//! The settings of one run: (command line, environment) to a checked [`Config`].
+//!
+//! Owns precedence, bounds, defaults and the messages about them. It is pure: the environment is handed in, and the
+//! key file is read by a function that is. It must not know what the settings are used for.
+
+mod error;
+mod mounts;
+mod read;
+mod settings;
+#[cfg(test)]
+mod tests;
+mod url;
+
+use std::collections::BTreeMap;
+use std::ffi::{OsStr, OsString};
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Uri;
+use log::LevelFilter;
+
+pub use error::ConfigError;
+pub use mounts::VolumeBind;
+use read::Source;
+pub use settings::{SETTINGS, Setting, help};
+
+use crate::cli::Cli;
+use crate::secret::Secret;
+
+/// The largest key file, in bytes. Whoever reads it need not read more than one byte beyond.
+pub const KEY_FILE_LIMIT: usize = 64 * 1024;
+/// The longest worker id, in bytes.
+pub const WORKER_ID_LIMIT: usize = 256;
+/// The largest pool.
+pub const MAX_TASKS: usize = 1024;
+/// The least a task's output can be cut to, in bytes.
+pub const MIN_OUTPUT: usize = 1024;
+/// The most of a task's output that can be kept, in bytes.
+pub const MAX_OUTPUT: usize = 64 * 1024 * 1024;
+/// How much of a task's output is kept by default, in bytes.
+pub const DEFAULT_OUTPUT: usize = 4 * 1024 * 1024;
+
+/// The environment of the process, read once in `main`. It holds secrets, so `Debug` shows the names only.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Environment(BTreeMap<OsString, OsString>);
+
+impl Environment {
+    /// The value of a variable, if it is set.
+    pub fn get(&self, name: &str) -> Option<&OsStr> {
+        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
+    }
+}
+
+impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
+    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
+        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
+    }
+}
+
+impl std::fmt::Debug for Environment {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_set().entries(self.0.keys()).finish()
+    }
+}
+
+/// When images are pulled.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PullPolicy {
+    /// Always, but an image that is here for the right platform is used when the pull fails.
+    Auto,
+    /// Always, and a pull that fails is a failure.
+    Always,
+    /// Only when the image is not here.
+    Missing,
+    /// Not at all.
+    Never,
+}
+
+/// Everything that was set, checked. `Debug` shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Can go into a header: visible ASCII and spaces, not blank.
+    pub api_key: Secret,
+    /// Not blank, no control characters, at most [`WORKER_ID_LIMIT`] bytes.
+    pub worker_id: String,
+    /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
+    pub web_socket_url: Uri,
+    /// `http` or `https`, without user info, query, fragment and final slash.
+    pub server_root_url: String,
+    /// What is logged.
+    pub log_level: LevelFilter,
+    /// Whether task containers are removed when they have ended.
+    pub cleanup: bool,
+    /// Mounts of every task container, no two on the same path.
+    pub volumes: Vec<VolumeBind>,
+    /// Variables of every task container, in the order typed, no name twice.
+    pub env: Vec<(String, Secret)>,
+    /// Size of the pool, 1 to [`MAX_TASKS`].
+    pub max_concurrent_tasks: usize,
+    /// When images are pulled.
+    pub pull: PullPolicy,
+    /// How much of a task's output is kept: bytes, [`MIN_OUTPUT`] to [`MAX_OUTPUT`].
+    pub max_output: usize,
+    /// Give up after that many failed connections in a row; 0: never.
+    pub reconnect_max_attempts: u32,
+    /// Only failures within that time count; zero: all.
+    pub reconnect_window: Duration,
+}
+
+impl Config {
+    /// Puts the settings together. `cores` is the number of processors, for the default of the pool; `read_file`
+    /// reads the key file.
+    pub fn new(
+        cli: &Cli,
+        environment: &Environment,
+        cores: usize,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let source = Source { environment };
+        let (web_socket_url, server_root_url) = source.urls(cli)?;
+        Ok(Self {
+            api_key: source.api_key(cli, read_file)?,
+            worker_id: source.worker_id(cli)?,
+            web_socket_url,
+            server_root_url,
+            log_level: source.log_level(cli)?,
+            cleanup: !cli.no_cleanup,
+            volumes: mounts::parse_all(&cli.volumes)
+                .map_err(|(value, right)| ConfigError::invalid("--volumes", &value, right))?,
+            env: source.env(&cli.env)?,
+            max_concurrent_tasks: source.max_concurrent_tasks(cli, cores)?,
+            pull: source.pull(cli)?,
+            max_output: source.max_output(cli)?,
+            reconnect_max_attempts: source.reconnect("OZ_RECONNECT_MAX_ATTEMPTS")?,
+            reconnect_window: Duration::from_secs(source.reconnect("OZ_RECONNECT_WINDOW_SECONDS")?.into()),
+        })
+    }
+
+    /// Where the link connects: the URL with the worker's id in its query, which may hold more.
+    pub fn link_url(&self) -> String {
+        url::with_query(&self.web_socket_url, "worker_id", &self.worker_id)
+    }
+
+    /// What to warn about when the key would go in clear to another machine.
+    pub fn plain_text_warning(&self) -> Option<String> {
+        let uri = &self.web_socket_url;
+        (url::is_plain(uri) && !url::is_loopback(uri)).then(|| {
+            let host = uri.host().unwrap_or_default();
+            format!("the key and the tasks go to {host} without encryption; use wss:// in --web-socket-url")
+        })
+    }
+}

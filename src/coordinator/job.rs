@@ -1,0 +1,119 @@
+//! One task that holds a slot: whether its claim is confirmed, and how far its report is.
+//!
+//! Owns the steps from one state to the next. It must not know the other tasks or decide what is sent when.
+
+use std::sync::Arc;
+
+use crate::protocol::{Assignment, Outgoing, Report};
+
+pub(super) struct Job {
+    pub(super) assignment: Arc<Assignment>,
+    /// Number of the claim, until it is confirmed.
+    claim: Option<u64>,
+    pub(super) phase: Phase,
+}
+
+pub(super) enum Phase {
+    /// The pool works on it.
+    Working,
+    /// As `Working`, but nobody wants the result: the run belongs to the control plane again.
+    Dropped,
+    /// The report is made and not confirmed; `seq` is its number when it was sent on the present connection.
+    Reporting { report: Arc<Report>, seq: Option<u64> },
+    /// The job cleans up. The report is kept for an assignment that comes meanwhile.
+    Settled { report: Option<Arc<Report>> },
+}
+
+/// What the end of a connection costs a job.
+pub(super) enum Lost {
+    Nothing,
+    /// Its work is of no use any more.
+    Work,
+    /// Its report is of no use any more.
+    Report,
+}
+
+impl Job {
+    pub(super) fn new(assignment: Arc<Assignment>, claim: u64) -> Self {
+        Self { assignment, claim: Some(claim), phase: Phase::Working }
+    }
+
+    /// What to say to an assignment of the same task; `None` when its former execution is void, so that it may start
+    /// anew once that is cleaned up.
+    pub(super) fn answer(&self) -> Option<Outgoing> {
+        match &self.phase {
+            Phase::Working => Some(Outgoing::Claimed { task_id: self.assignment.task_id.clone() }),
+            Phase::Reporting { report, .. } | Phase::Settled { report: Some(report) } => {
+                Some(Outgoing::Report(Arc::clone(report)))
+            }
+            Phase::Dropped | Phase::Settled { report: None } => None,
+        }
+    }
+
+    /// Whether there is a report that waits for a connection.
+    pub(super) fn unsent(&self) -> bool {
+        matches!(self.phase, Phase::Reporting { seq: None, .. })
+    }
+
+    /// Takes the report; `false` when nobody wants it.
+    pub(super) fn finished(&mut self, report: Arc<Report>) -> bool {
+        let wanted = matches!(self.phase, Phase::Working);
+        self.phase =
+            if wanted { Phase::Reporting { report, seq: None } } else { Phase::Settled { report: None } };
+        wanted
+    }
+
+    pub(super) fn send_report(&mut self, number: u64) -> Option<Outgoing> {
+        let Phase::Reporting { report, seq } = &mut self.phase else { return None };
+        *seq = Some(number);
+        Some(Outgoing::Report(Arc::clone(report)))
+    }
+
+    /// `true` on the step from unconfirmed to confirmed, while there is work that waits for it.
+    pub(super) fn claim_confirmed(&mut self, number: u64) -> bool {
+        let now = self.claim.is_some_and(|claim| claim <= number);
+        if now {
+            self.claim = None;
+        }
+        now && matches!(self.phase, Phase::Working)
+    }
+
+    /// `true` on the step from reporting to settled.
+    pub(super) fn report_confirmed(&mut self, number: u64) -> bool {
+        match &self.phase {
+            Phase::Reporting { report, seq: Some(seq) } if *seq <= number => {
+                self.phase = Phase::Settled { report: Some(Arc::clone(report)) };
+                true
+            }
+            _ => false,
+        }
+    }
+
+    pub(super) fn connection_lost(&mut self) -> Lost {
+        let claimed = self.claim.is_none();
+        match (&mut self.phase, claimed) {
+            (Phase::Working, false) => {
+                self.phase = Phase::Dropped;
+                Lost::Work
+            }
+            (Phase::Reporting { .. }, false) => {
+                self.phase = Phase::Settled { report: None };
+                Lost::Report
+            }
+            (Phase::Reporting { seq, .. }, true) => {
+                *seq = None;
+                Lost::Nothing
+            }
+            _ => Lost::Nothing,
+        }
+    }
+
+    /// Gives up on the report; `true` when there was one that had not been confirmed.
+    pub(super) fn give_up(&mut self) -> bool {
+        let lost = matches!(self.phase, Phase::Reporting { .. });
+        if lost {
+            self.phase = Phase::Settled { report: None };
+        }
+        lost
+    }
+}

@@ -1,0 +1,182 @@
+//! What can go wrong between us and the engine.
+//!
+//! Owns the one error type of this room and the rule for what an engine may put into our logs: one line, bounded.
+//! It must not know which task a call was for.
+
+use std::io;
+use std::time::Duration;
+
+/// The longest engine message that is kept, in bytes.
+pub const MAX_MESSAGE: usize = 1024;
+
+/// A call to the engine that did not give what it was for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The token of the call was cancelled, whatever else happened meanwhile.
+    #[error("cancelled")]
+    Cancelled,
+    /// No connection: nobody listens there, no permission, or no answer to the connect in time.
+    #[error("the docker engine at {address} is not reachable")]
+    Unreachable {
+        /// The endpoint as it would be written in `DOCKER_HOST`.
+        address: String,
+        /// Why.
+        source: io::Error,
+    },
+    /// A deadline passed.
+    #[error("docker call stalled: {what}: nothing for {after:?}")]
+    Timeout {
+        /// The call and its phase, as `GET /info: reading the body`.
+        what: String,
+        /// The time that was allowed.
+        after: Duration,
+    },
+    /// The engine answered with a status that is not a success.
+    #[error("the docker engine answered {status}: {message}")]
+    Engine {
+        /// The HTTP status.
+        status: u16,
+        /// The engine's own words: one line of at most [`MAX_MESSAGE`] bytes.
+        message: String,
+    },
+    /// The pull failed after its status 200, in the stream.
+    #[error("pull failed: {message}")]
+    Pull {
+        /// The engine's own words, as in [`Error::Engine`].
+        message: String,
+    },
+    /// What came back is not HTTP, not the promised JSON, or beyond a limit.
+    #[error("unexpected answer from the docker engine: {what}")]
+    Protocol {
+        /// What was wrong with it.
+        what: String,
+    },
+    /// The connection broke in the middle of a call; the engine may or may not have done what was asked.
+    #[error("the connection to the docker engine broke: {what}")]
+    Io {
+        /// The call and its phase.
+        what: String,
+        /// Why; `UnexpectedEof` when the engine closed it.
+        source: io::Error,
+    },
+    /// What was to be uploaded could not be read, so the upload was cut off.
+    #[error("the source of an upload failed")]
+    Source {
+        /// The reader's own error.
+        source: io::Error,
+    },
+    /// An argument that can never be part of a request: an empty id, a control character.
+    #[error("{what} cannot be sent to the docker engine")]
+    Invalid {
+        /// Which argument.
+        what: String,
+    },
+    /// The engine is too old for us, or the pinned version is.
+    #[error("docker API version {version} is too old: at least {needed} is needed")]
+    TooOld {
+        /// What the engine (or the pin) offers.
+        version: String,
+        /// What we need.
+        needed: String,
+    },
+}
+
+impl Error {
+    /// The engine knows no such container, image, volume or path.
+    pub fn is_not_found(&self) -> bool {
+        matches!(self, Self::Engine { status: 404, .. })
+    }
+
+    /// The name is taken, or the object is in use or being removed.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self, Self::Engine { status: 409, .. })
+    }
+
+    /// There was no connection at all.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. })
+    }
+
+    /// A connection that was there broke, as happens when the engine restarts.
+    pub fn is_connection_lost(&self) -> bool {
+        matches!(self, Self::Io { .. })
+    }
+
+    /// The call ended because its token was cancelled.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self, Self::Cancelled)
+    }
+
+    /// The engine may have done what was asked all the same: the request was on its way and the answer was lost.
+    pub fn is_ambiguous(&self) -> bool {
+        matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)
+    }
+
+    /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].
+    pub fn from_read(error: io::Error) -> Self {
+        error.downcast::<Self>().unwrap_or_else(|source| Self::Source { source })
+    }
+
+    pub(super) fn protocol(what: impl Into<String>) -> Self {
+        Self::Protocol { what: what.into() }
+    }
+
+    /// Wraps it so that `std::io::Read` can carry it. Never `Interrupted`: readers retry on that.
+    pub(super) fn into_read(self) -> io::Error {
+        let kind = match &self {
+            Self::Timeout { .. } => io::ErrorKind::TimedOut,
+            Self::Cancelled => io::ErrorKind::ConnectionAborted,
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof => {
+                io::ErrorKind::UnexpectedEof
+            }
+            Self::Protocol { .. } => io::ErrorKind::InvalidData,
+            _ => io::ErrorKind::Other,
+        };
+        io::Error::new(kind, self)
+    }
+}
+
+/// One line of at most [`MAX_MESSAGE`] bytes, without control characters.
+pub(super) fn one_line(text: &str) -> String {
+    let mut line = String::new();
+    let mut gap = false;
+    for c in text.chars() {
+        if c.is_whitespace() || c.is_control() {
+            gap = !line.is_empty();
+            continue;
+        }
+        if line.len() + usize::from(gap) + c.len_utf8() + '…'.len_utf8() > MAX_MESSAGE {
+            line.push('…');
+            return line;
+        }
+        if std::mem::take(&mut gap) {
+            line.push(' ');
+        }
+        line.push(c);
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_message_becomes_one_bounded_line() {
+        assert_eq!(one_line("  no such\r\n\timage\u{1b}[31m: x \0"), "no such image [31m: x");
+        assert_eq!(one_line(""), "");
+        let long = one_line(&"ü".repeat(5000));
+        assert!(long.len() <= MAX_MESSAGE && long.ends_with('…'), "{} bytes", long.len());
+        let words = one_line(&"a ".repeat(5000));
+        assert!(words.len() <= MAX_MESSAGE && words.ends_with('…'), "{} bytes", words.len());
+    }
+
+    #[test]
+    fn an_error_survives_the_way_through_read() {
+        assert!(Error::from_read(Error::Cancelled.into_read()).is_cancelled());
+        let timeout = Error::Timeout { what: "x".into(), after: Duration::from_secs(1) };
+        assert_eq!(timeout.into_read().kind(), io::ErrorKind::TimedOut);
+        let foreign = Error::from_read(io::Error::other("disk"));
+        assert!(matches!(foreign, Error::Source { .. }), "{foreign:?}");
+    }
+}

@@ -1,0 +1,273 @@
+//! One request and its answer, over a connection of its own (`Connection: close`: nothing stale is ever reused).
+//!
+//! Owns the order of an exchange, its deadlines, and the reading of a body. It must not know what a call means.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use super::body::{Body, Source};
+use super::conn::Conn;
+use super::error::one_line;
+use super::http::head::{Head, HeadReader};
+use super::http::request::{LAST_CHUNK, Length, chunk, head};
+use super::request::{Method, Payload};
+use super::{ApiVersion, Endpoint, Error, Request, Timeouts};
+use crate::cancel::CancelToken;
+
+/// How much of an upload is sent at once, and how much of an answer's head is read.
+const UPLOAD: usize = 64 * 1024;
+const READ: usize = 8 * 1024;
+/// The most bytes of an error's body that are looked at.
+const MAX_ERROR_BODY: usize = 64 * 1024;
+
+/// What an exchange needs to know of the engine.
+#[derive(Clone, Copy)]
+pub(super) struct Dial<'a> {
+    pub(super) endpoint: &'a Endpoint,
+    pub(super) timeouts: &'a Timeouts,
+    /// None before it is agreed on.
+    pub(super) version: Option<ApiVersion>,
+}
+
+impl Dial<'_> {
+    /// Sends the request and reads the answer's head.
+    pub(super) fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
+        let call = Call { name: request.name(), cancel: cancel.clone() };
+        let head = self.encode(&request)?;
+        if cancel.is_cancelled() {
+            return Err(Error::Cancelled);
+        }
+        let conn = self.connect(cancel)?;
+        let is_head = request.method == Method::Head;
+        let limit = request.head_within.unwrap_or(self.timeouts.head);
+        let mut talk =
+            Talk { conn, call, reader: HeadReader::default(), answer: None, idle: self.timeouts.idle };
+        talk.send(&head, request.payload)?;
+        let answer = talk.answer(limit)?;
+        talk.into_response(answer, is_head)
+    }
+
+    fn connect(&self, cancel: &CancelToken) -> Result<Conn, Error> {
+        Conn::open(self.endpoint, self.timeouts.connect, cancel).map_err(|source| {
+            if cancel.is_cancelled() {
+                return Error::Cancelled;
+            }
+            Error::Unreachable { address: self.endpoint.to_string(), source }
+        })
+    }
+
+    fn encode(&self, request: &Request<'_>) -> Result<Vec<u8>, Error> {
+        let version = self.version.map(|version| format!("/v{version}")).unwrap_or_default();
+        let target = format!("{version}{}", request.target.on_the_wire());
+        let headers = request.headers.iter().map(|(name, value)| (*name, value.expose()));
+        let length = match &request.payload {
+            Payload::Bytes(bytes) => Length::Known(bytes.len()),
+            Payload::Stream(_) => Length::Chunked,
+            Payload::None if matches!(request.method, Method::Post | Method::Put) => Length::Known(0),
+            Payload::None => Length::None,
+        };
+        head(request.method.as_str(), &target, &self.endpoint.host_header(), headers, length)
+            .map_err(|_| Error::Invalid { what: "a header".to_owned() })
+    }
+}
+
+/// A call's name and its token: what turns a broken socket into the right error.
+#[derive(Clone)]
+pub(super) struct Call {
+    pub(super) name: String,
+    pub(super) cancel: CancelToken,
+}
+
+impl Call {
+    /// The error of an operation on the socket that failed while `phase`; `after` is the time it had.
+    pub(super) fn failed(&self, phase: &str, after: Duration, source: io::Error) -> Error {
+        let what = format!("{}: {phase}", self.name);
+        match source.kind() {
+            _ if self.cancel.is_cancelled() => Error::Cancelled,
+            io::ErrorKind::TimedOut => Error::Timeout { what, after },
+            _ => Error::Io { what, source },
+        }
+    }
+
+    /// The error of a connection that ended while `phase`.
+    pub(super) fn ended(&self, phase: &str) -> Error {
+        self.failed(phase, Duration::ZERO, io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// The error of bytes that are not what HTTP says.
+    pub(super) fn broken(&self, problem: &super::http::HttpError) -> Error {
+        // A cancel shuts the socket down, which can cut anything in two.
+        if self.cancel.is_cancelled() {
+            return Error::Cancelled;
+        }
+        Error::protocol(format!("{}: {problem}", self.name))
+    }
+}
+
+/// An exchange under way.
+struct Talk {
+    conn: Conn,
+    call: Call,
+    reader: HeadReader,
+    /// An answer that came before the upload's end.
+    answer: Option<Head>,
+    idle: Duration,
+}
+
+impl Talk {
+    fn send(&mut self, head: &[u8], payload: Payload<'_>) -> Result<(), Error> {
+        match payload {
+            Payload::None => self.write(head).map(drop),
+            Payload::Bytes(bytes) => self.write(&[head, &bytes].concat()).map(drop),
+            Payload::Stream(source) => self.upload(head, source),
+        }
+    }
+
+    /// Sends the source in chunks. A source that fails leaves the body without its last chunk, which the engine sees
+    /// as an upload that was cut.
+    fn upload(&mut self, head: &[u8], source: &mut dyn io::Read) -> Result<(), Error> {
+        let mut data = vec![0; UPLOAD];
+        let mut out = head.to_vec();
+        while self.write(&out)? {
+            let n = match source.read(&mut data) {
+                Ok(n) => n,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                    out.clear();
+                    continue;
+                }
+                Err(_) if self.call.cancel.is_cancelled() => return Err(Error::Cancelled),
+                Err(error) => return Err(Error::from_read(error)),
+            };
+            if n == 0 {
+                return self.write(LAST_CHUNK).map(drop);
+            }
+            out.clear();
+            chunk(&mut out, data.get(..n).unwrap_or_default());
+        }
+        Ok(())
+    }
+
+    /// Writes all of it; `false` when the engine has answered meanwhile and wants no more.
+    fn write(&mut self, mut bytes: &[u8]) -> Result<bool, Error> {
+        const PHASE: &str = "sending the request";
+        while !bytes.is_empty() {
+            // After an early success the rest is still sent: the answer may not be about all of it.
+            let listening = self.answer.is_none();
+            let ready = self.conn.ready(self.idle, listening);
+            let ready = ready.map_err(|error| self.call.failed(PHASE, self.idle, error))?;
+            if ready.readable && !self.listen()? {
+                return Ok(false);
+            }
+            if ready.writable {
+                match self.conn.write(bytes) {
+                    Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
+                    // The answer, which may have come in between, says more than the broken pipe.
+                    Err(error) => return self.last_words(error),
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    /// Reads what has come while we write; `false` when it is a refusal.
+    fn listen(&mut self) -> Result<bool, Error> {
+        let mut buffer = [0; READ];
+        let n = match self.conn.read(&mut buffer, Some(Duration::ZERO)) {
+            Ok(0) => return self.last_words(io::ErrorKind::UnexpectedEof.into()),
+            Ok(n) => n,
+            Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(true),
+            Err(error) => return self.last_words(error),
+        };
+        self.take(buffer.get(..n).unwrap_or_default())?;
+        Ok(self.answer.as_ref().is_none_or(|head| head.status < 300))
+    }
+
+    /// The engine takes no more: its answer, when there is one, else the error.
+    fn last_words(&mut self, error: io::Error) -> Result<bool, Error> {
+        let failed = self.call.failed("sending the request", self.idle, error);
+        if self.answer.is_none() && !failed.is_cancelled() {
+            match self.read_head(self.idle) {
+                Ok(head) => self.answer = Some(head),
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(_) => return Err(failed),
+            }
+        }
+        if self.answer.is_some() { Ok(false) } else { Err(failed) }
+    }
+
+    fn answer(&mut self, limit: Duration) -> Result<Head, Error> {
+        self.answer.take().map_or_else(|| self.read_head(limit), Ok)
+    }
+
+    fn read_head(&mut self, limit: Duration) -> Result<Head, Error> {
+        let phase = "waiting for the response's head";
+        let deadline = Instant::now() + limit;
+        let mut buffer = [0; READ];
+        loop {
+            if let Some(head) = self.answer.take() {
+                return Ok(head);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            match self.conn.read(&mut buffer, Some(left)) {
+                Ok(0) if self.reader.is_empty() => return Err(self.call.ended(phase)),
+                Ok(0) => return Err(self.call.ended("reading the response's head")),
+                Ok(n) => self.take(buffer.get(..n).unwrap_or_default())?,
+                Err(error) => return Err(self.call.failed(phase, limit, error)),
+            }
+        }
+    }
+
+    fn take(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        self.answer = self.reader.push(bytes).map_err(|problem| self.call.broken(&problem))?;
+        Ok(())
+    }
+
+    fn into_response(self, head: Head, to_head: bool) -> Result<Response, Error> {
+        let framing = head.framing(to_head).map_err(|problem| self.call.broken(&problem))?;
+        let source = Source { conn: self.conn, call: self.call, read_ahead: self.reader.into_rest() };
+        Ok(Response { status: head.status, head, body: Body::new(source, framing, self.idle) })
+    }
+}
+
+/// An answer whose body is still to be read.
+#[derive(Debug)]
+pub struct Response {
+    /// The HTTP status.
+    pub status: u16,
+    head: Head,
+    /// What follows the head.
+    pub body: Body,
+}
+
+impl Response {
+    /// A header's value, whatever the case of its name.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        self.head.get(name)
+    }
+
+    /// The response when its status is 2xx, else [`Error::Engine`] with the message of its body.
+    pub fn success(mut self) -> Result<Self, Error> {
+        if (200..300).contains(&self.status) {
+            return Ok(self);
+        }
+        let status = self.status;
+        let (text, end) = self.body.read_start(MAX_ERROR_BODY);
+        match end {
+            Err(error) if error.is_cancelled() => Err(error),
+            // A message that was cut is better than none, and the status is what counts.
+            _ => Err(Error::Engine { status, message: message(&text) }),
+        }
+    }
+
+    /// The whole body as JSON.
+    pub fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
+        self.body.json()
+    }
+}
+
+/// The engine's words: `{"message": ...}`, or plain text as proxies send it.
+fn message(body: &[u8]) -> String {
+    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
+    let said = json.as_ref().and_then(|json| json.get("message")).and_then(|message| message.as_str());
+    said.map_or_else(|| one_line(&String::from_utf8_lossy(body)), one_line)
+}

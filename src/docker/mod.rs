@@ -1,0 +1,148 @@
+//! A small client of the Docker Engine, over HTTP/1.1 on a Unix socket or plain TCP.
+//!
+//! Owns the handle [`Docker`] with one method a call; every call takes a [`CancelToken`] first, blocks its thread, has
+//! a deadline for every wait and makes its own connection. It must not know tasks, sidecars or the control plane.
+
+mod api;
+mod archive;
+mod body;
+mod conn;
+mod containers;
+mod endpoint;
+mod error;
+mod exchange;
+mod http;
+mod images;
+mod reference;
+mod request;
+mod stream;
+mod timeouts;
+mod volumes;
+
+use std::sync::Arc;
+
+use serde::Deserialize;
+
+pub use self::api::{
+    ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
+    Mount, MountKind, PathStat, PullProgress, State, Volume, VolumeOptions,
+};
+pub use self::body::Body;
+pub use self::containers::Wait;
+pub use self::endpoint::{Endpoint, EndpointEnv, EndpointError};
+pub use self::error::{Error, MAX_MESSAGE};
+pub use self::exchange::Response;
+pub use self::reference::{MAX_NAME, Reference, ReferenceError};
+pub use self::request::{Method, Request, Target};
+pub use self::timeouts::Timeouts;
+use crate::cancel::CancelToken;
+
+/// An engine that has answered. Clones are cheap and may be used from any thread.
+#[derive(Debug, Clone)]
+pub struct Docker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    endpoint: Endpoint,
+    timeouts: Timeouts,
+    engine: Engine,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Version {
+    version: String,
+    os: String,
+    arch: String,
+}
+
+#[derive(Deserialize)]
+struct Info {
+    #[serde(rename = "NCPU", default)]
+    cpus: u32,
+    #[serde(rename = "MemTotal", default)]
+    memory: u64,
+}
+
+impl Docker {
+    /// Asks the engine who it is and agrees on an API version: the smaller of its newest and [`ApiVersion::MAX`], or
+    /// `pin` when that is given. Below [`ApiVersion::MIN`] is [`Error::TooOld`].
+    pub fn connect(cancel: &CancelToken, endpoint: Endpoint, pin: Option<ApiVersion>) -> Result<Self, Error> {
+        Self::connect_with(cancel, endpoint, pin, Timeouts::default())
+    }
+
+    /// As [`Docker::connect`], with other deadlines.
+    pub fn connect_with(
+        cancel: &CancelToken,
+        endpoint: Endpoint,
+        pin: Option<ApiVersion>,
+        timeouts: Timeouts,
+    ) -> Result<Self, Error> {
+        let dial = exchange::Dial { endpoint: &endpoint, timeouts: &timeouts, version: None };
+        let api_version = match pin {
+            Some(version) => version,
+            None => newest(&dial, cancel)?.min(ApiVersion::MAX),
+        };
+        if api_version < ApiVersion::MIN {
+            let (version, needed) = (api_version.to_string(), ApiVersion::MIN.to_string());
+            return Err(Error::TooOld { version, needed });
+        }
+        let dial = exchange::Dial { version: Some(api_version), ..dial };
+        let version: Version =
+            dial.exchange(cancel, Request::get(Target::of("version")))?.success()?.json()?;
+        let info: Info = dial.exchange(cancel, Request::get(Target::of("info")))?.success()?.json()?;
+        let engine = Engine {
+            version: version.version,
+            api_version,
+            os: version.os,
+            arch: version.arch,
+            cpus: info.cpus,
+            memory: info.memory,
+        };
+        Ok(Self(Arc::new(Inner { endpoint, timeouts, engine })))
+    }
+
+    /// What the engine said of itself at the connect.
+    pub fn engine(&self) -> &Engine {
+        &self.0.engine
+    }
+
+    /// Where it is, in the form of `DOCKER_HOST`; for messages.
+    pub fn address(&self) -> String {
+        self.0.endpoint.to_string()
+    }
+
+    /// Sends any request (below `/vX.Y/`) and gives the answer, whatever its status; its body is still to be read. For
+    /// calls that have no method here.
+    pub fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
+        let inner = &self.0;
+        let version = Some(inner.engine.api_version);
+        let dial = exchange::Dial { endpoint: &inner.endpoint, timeouts: &inner.timeouts, version };
+        dial.exchange(cancel, request)
+    }
+
+    /// As [`Docker::exchange`], where everything but a 2xx is an error.
+    fn call(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
+        self.exchange(cancel, request)?.success()
+    }
+
+    fn timeouts(&self) -> &Timeouts {
+        &self.0.timeouts
+    }
+}
+
+/// The engine's newest API version, as every answer to a ping carries it. Some proxies let only `GET` through.
+fn newest(dial: &exchange::Dial<'_>, cancel: &CancelToken) -> Result<ApiVersion, Error> {
+    for method in [Method::Head, Method::Get] {
+        let response = dial.exchange(cancel, Request::new(method, Target::of("_ping")))?;
+        let version = response.header("Api-Version").and_then(ApiVersion::parse);
+        match version {
+            Some(version) if response.status == 200 => return Ok(version),
+            _ if method == Method::Get => {
+                response.success()?;
+            }
+            _ => {}
+        }
+    }
+    Err(Error::protocol("its ping names no API version"))
+}

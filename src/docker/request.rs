@@ -1,0 +1,246 @@
+//! What is asked of the engine: method, target, headers, body.
+//!
+//! Owns the encoding of names that come from outside into paths and queries, so that none can become another request.
+//! It must not know how a request is sent.
+
+use std::fmt::Write as _;
+use std::io::Read;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::Error;
+use crate::secret::Secret;
+
+/// The longest name that is put into a path or a query, in bytes. Far beyond every real one.
+const MAX_VALUE: usize = 16 * 1024;
+
+/// The methods that the engine knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs, reason = "the names are those of HTTP")]
+pub enum Method {
+    Get,
+    Head,
+    Post,
+    Put,
+    Delete,
+}
+
+impl Method {
+    /// As on the wire.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Delete => "DELETE",
+        }
+    }
+}
+
+/// A path below the API version and its query, encoded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Target {
+    path: String,
+    query: String,
+}
+
+impl Target {
+    /// Starts with fixed text, such as `containers` or `images/create`.
+    pub fn of(path: &'static str) -> Self {
+        Self { path: format!("/{path}"), query: String::new() }
+    }
+
+    /// Appends fixed text as further segments.
+    #[must_use]
+    pub fn then(mut self, path: &'static str) -> Self {
+        self.path.push('/');
+        self.path.push_str(path);
+        self
+    }
+
+    /// Appends one segment that comes from outside. An empty one, `.` and `..` are [`Error::Invalid`]: the engine
+    /// would tidy the path up into another one.
+    pub fn segment(mut self, segment: &str) -> Result<Self, Error> {
+        check_segment(segment)?;
+        self.path.push('/');
+        encode(&mut self.path, segment, b"");
+        Ok(self)
+    }
+
+    /// Appends an image name, whose slashes stay.
+    pub fn image(mut self, name: &str) -> Result<Self, Error> {
+        for segment in name.split('/') {
+            check_segment(segment)?;
+        }
+        self.path.push('/');
+        encode(&mut self.path, name, b"/:@");
+        Ok(self)
+    }
+
+    /// Adds a query field.
+    #[must_use]
+    pub fn query(mut self, name: &'static str, value: &str) -> Self {
+        self.query.push(if self.query.is_empty() { '?' } else { '&' });
+        self.query.push_str(name);
+        self.query.push('=');
+        encode(&mut self.query, value, b"");
+        self
+    }
+
+    /// Adds a filter for labels, where an empty value asks only for the key.
+    #[must_use]
+    pub fn labelled(self, labels: &[(&str, &str)]) -> Self {
+        if labels.is_empty() {
+            return self;
+        }
+        let pair = |(key, value): &(&str, &str)| match *value {
+            "" => (*key).to_owned(),
+            value => format!("{key}={value}"),
+        };
+        let labels: Vec<String> = labels.iter().map(pair).collect();
+        self.query("filters", &serde_json::json!({ "label": labels }).to_string())
+    }
+
+    /// The path without the query, which may be long: for messages.
+    pub(super) fn path(&self) -> &str {
+        &self.path
+    }
+
+    /// What follows the version on the request line.
+    pub(super) fn on_the_wire(&self) -> String {
+        format!("{}{}", self.path, self.query)
+    }
+}
+
+fn check_segment(segment: &str) -> Result<(), Error> {
+    match segment {
+        "" | "." | ".." => Err(Error::Invalid { what: format!("the name {segment:?}") }),
+        segment if segment.len() > MAX_VALUE => {
+            Err(Error::Invalid { what: format!("a name of {} bytes", segment.len()) })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Percent-encodes everything but the unreserved characters of RFC 3986 and those in `keep`.
+fn encode(out: &mut String, text: &str, keep: &[u8]) {
+    for byte in text.bytes() {
+        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte);
+        if plain {
+            out.push(char::from(byte));
+        } else {
+            // Writing to a string cannot fail.
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+}
+
+/// What follows the request's head.
+pub(super) enum Payload<'a> {
+    None,
+    Bytes(Vec<u8>),
+    Stream(&'a mut dyn Read),
+}
+
+/// One request.
+pub struct Request<'a> {
+    pub(super) method: Method,
+    pub(super) target: Target,
+    pub(super) headers: Vec<(&'static str, Secret)>,
+    pub(super) payload: Payload<'a>,
+    pub(super) head_within: Option<Duration>,
+}
+
+impl<'a> Request<'a> {
+    /// A request without a body.
+    pub fn new(method: Method, target: Target) -> Self {
+        Self { method, target, headers: Vec::new(), payload: Payload::None, head_within: None }
+    }
+
+    /// A `GET`.
+    pub fn get(target: Target) -> Self {
+        Self::new(Method::Get, target)
+    }
+
+    /// A `POST`.
+    pub fn post(target: Target) -> Self {
+        Self::new(Method::Post, target)
+    }
+
+    /// A `DELETE`.
+    pub fn delete(target: Target) -> Self {
+        Self::new(Method::Delete, target)
+    }
+
+    /// Adds a header. All values are treated as secrets; one with a control character fails the exchange.
+    #[must_use]
+    pub fn header(mut self, name: &'static str, value: Secret) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    /// Sends `value` as a JSON body.
+    pub fn json(mut self, value: &impl Serialize) -> Result<Self, Error> {
+        let bytes = serde_json::to_vec(value).map_err(|_| Error::Invalid { what: "a body".to_owned() })?;
+        self.payload = Payload::Bytes(bytes);
+        Ok(self.header("Content-Type", Secret::new("application/json")))
+    }
+
+    /// Sends what `source` gives until its end, chunked.
+    #[must_use]
+    pub fn stream(mut self, content_type: &'static str, source: &'a mut dyn Read) -> Self {
+        self.payload = Payload::Stream(source);
+        self.header("Content-Type", Secret::new(content_type))
+    }
+
+    /// Allows another time for the response's head than the usual.
+    #[must_use]
+    pub fn head_within(mut self, limit: Duration) -> Self {
+        self.head_within = Some(limit);
+        self
+    }
+
+    /// The call's name in errors.
+    pub(super) fn name(&self) -> String {
+        let path: String = self.target.path().chars().take(200).collect();
+        format!("{} {path}", self.method.as_str())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_cannot_leave_its_segment() {
+        let target = Target::of("containers").segment("a/../b?c#d%e f").unwrap().then("json");
+        assert_eq!(target.on_the_wire(), "/containers/a%2F..%2Fb%3Fc%23d%25e%20f/json");
+        for bad in ["", ".", ".."] {
+            assert!(Target::of("containers").segment(bad).is_err(), "{bad}");
+        }
+        assert!(Target::of("containers").segment(&"x".repeat(MAX_VALUE + 1)).is_err());
+    }
+
+    #[test]
+    fn an_image_keeps_its_slashes_but_not_more() {
+        let target = Target::of("images").image("h:5000/a/b:t@sha256:0?x").unwrap().then("json");
+        assert_eq!(target.on_the_wire(), "/images/h:5000/a/b:t@sha256:0%3Fx/json");
+        for bad in ["", "a//b", "../a", "a/./b", "/a"] {
+            assert!(Target::of("images").image(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn queries_are_encoded() {
+        let target = Target::of("x").query("a", "1&b=2+ü\r\n").query("c", "");
+        assert_eq!(target.on_the_wire(), "/x?a=1%26b%3D2%2B%C3%BC%0D%0A&c=");
+        let filtered = Target::of("x").labelled(&[("k", "v\""), ("only", "")]);
+        assert_eq!(
+            filtered.on_the_wire(),
+            "/x?filters=%7B%22label%22%3A%5B%22k%3Dv%5C%22%22%2C%22only%22%5D%7D"
+        );
+        assert_eq!(Target::of("x").labelled(&[]).on_the_wire(), "/x");
+    }
+}

@@ -1,0 +1,207 @@
+//! What the engine streams: the progress of a pull, and framed logs.
+//!
+//! Owns both codecs, sans-io: bytes are pushed in as they come. It must not know where they come from.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use super::error::one_line;
+use super::{Error, LogStream, PullProgress};
+
+/// The longest line of a pull's stream, in bytes. Real ones have a few hundred.
+const MAX_LINE: usize = 256 * 1024;
+/// The most layers that are counted one by one. Overlay drivers allow 128.
+const MAX_LAYERS: usize = 1024;
+
+/// Reads the JSON lines of a pull.
+#[derive(Debug, Default)]
+pub(super) struct PullStream {
+    line: Vec<u8>,
+    layers: BTreeMap<String, Layer>,
+    progress: PullProgress,
+}
+
+#[derive(Debug, Default, Clone, Copy)]
+struct Layer {
+    done: bool,
+    bytes: u64,
+    total: u64,
+}
+
+#[derive(Deserialize)]
+struct Event {
+    #[serde(default)]
+    id: Option<String>,
+    #[serde(default)]
+    status: Option<String>,
+    #[serde(default, rename = "progressDetail")]
+    detail: Option<Detail>,
+    #[serde(default, rename = "errorDetail")]
+    error_detail: Option<ErrorDetail>,
+    #[serde(default)]
+    error: Option<String>,
+}
+
+#[derive(Deserialize)]
+struct Detail {
+    #[serde(default)]
+    current: Option<i64>,
+    #[serde(default)]
+    total: Option<i64>,
+}
+
+#[derive(Deserialize)]
+struct ErrorDetail {
+    #[serde(default)]
+    message: Option<String>,
+}
+
+impl PullStream {
+    /// Takes the next bytes. An error within the stream is [`Error::Pull`].
+    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
+        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
+            let (line, rest) = bytes.split_at(end);
+            self.append(line)?;
+            self.finish()?;
+            bytes = rest.get(1..).unwrap_or_default();
+        }
+        self.append(bytes)
+    }
+
+    /// The end of the stream: takes a last line that has no line feed.
+    pub(super) fn finish(&mut self) -> Result<(), Error> {
+        let line = std::mem::take(&mut self.line);
+        let line = line.trim_ascii();
+        if line.is_empty() {
+            return Ok(());
+        }
+        let event: Event = serde_json::from_slice(line)
+            .map_err(|_| Error::protocol("a line of a pull's stream is not JSON"))?;
+        self.event(event)
+    }
+
+    pub(super) fn progress(&self) -> &PullProgress {
+        &self.progress
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        if self.line.len() + bytes.len() > MAX_LINE {
+            return Err(Error::protocol(format!(
+                "a line of a pull's stream is longer than {MAX_LINE} bytes"
+            )));
+        }
+        self.line.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn event(&mut self, event: Event) -> Result<(), Error> {
+        let detail = event.error_detail.map(|detail| detail.message.unwrap_or_default());
+        if let Some(message) = detail.filter(|text| !text.is_empty()).or(event.error) {
+            return Err(Error::Pull { message: one_line(&message) });
+        }
+        if let (Some(id), Some(status)) = (event.id, event.status) {
+            self.layer(id, &status, event.detail.as_ref());
+        }
+        Ok(())
+    }
+
+    /// Only statuses of layers count: the same stream has lines whose id is the tag.
+    fn layer(&mut self, id: String, status: &str, detail: Option<&Detail>) {
+        let waiting = matches!(status, "Pulling fs layer" | "Waiting" | "Verifying Checksum" | "Extracting");
+        let done = matches!(status, "Pull complete" | "Already exists");
+        let fetched = status == "Download complete";
+        let fetching = status == "Downloading";
+        let known = waiting || done || fetched || fetching;
+        if !known || (self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(&id)) {
+            return;
+        }
+        let layer = self.layers.entry(id).or_default();
+        layer.done |= done;
+        if fetching {
+            let size = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok()).unwrap_or(0);
+            layer.bytes = size(detail.and_then(|detail| detail.current));
+            layer.total = size(detail.and_then(|detail| detail.total)).max(layer.total);
+        } else if fetched || done {
+            // An engine that never said the size has nothing to add here.
+            layer.bytes = layer.bytes.max(layer.total);
+        }
+        self.progress = self.sum();
+    }
+
+    fn sum(&self) -> PullProgress {
+        let add = |mut sum: PullProgress, layer: &Layer| {
+            sum.layers_done += usize::from(layer.done);
+            sum.bytes = sum.bytes.saturating_add(layer.bytes);
+            sum.bytes_total = sum.bytes_total.saturating_add(layer.total);
+            sum
+        };
+        let start = PullProgress { layers: self.layers.len(), ..PullProgress::default() };
+        self.layers.values().fold(start, add)
+    }
+}
+
+/// Takes the frames of a log apart: 8 bytes (the stream, three zeros, a big-endian length), then that many bytes.
+#[derive(Debug, Default)]
+pub(super) struct LogDemux {
+    header: [u8; 8],
+    have: usize,
+    left: usize,
+}
+
+impl LogDemux {
+    /// Takes the next bytes and gives their payload on, in pieces.
+    pub(super) fn push(
+        &mut self,
+        mut bytes: &[u8],
+        sink: &mut dyn FnMut(LogStream, &[u8]),
+    ) -> Result<(), Error> {
+        while let Some((first, rest)) = bytes.split_first() {
+            if self.left > 0 {
+                let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
+                sink(stream_of(self.header)?, payload);
+                self.left -= payload.len();
+                bytes = rest;
+                continue;
+            }
+            if let Some(slot) = self.header.get_mut(self.have) {
+                *slot = *first;
+            }
+            self.have += 1;
+            bytes = rest;
+            if self.have == self.header.len() {
+                self.have = 0;
+                self.left = length_of(self.header)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The end of the log, which must not be within a frame.
+    pub(super) fn finish(&self) -> Result<(), Error> {
+        if self.have == 0 && self.left == 0 {
+            return Ok(());
+        }
+        Err(Error::protocol("a log ends within a frame"))
+    }
+}
+
+fn stream_of(header: [u8; 8]) -> Result<LogStream, Error> {
+    match header {
+        // 0 is standard input, echoed, which the engine's own client prints as output.
+        [0 | 1, 0, 0, 0, ..] => Ok(LogStream::Stdout),
+        [2, 0, 0, 0, ..] => Ok(LogStream::Stderr),
+        [3, 0, 0, 0, ..] => Ok(LogStream::Engine),
+        _ => Err(Error::protocol("a log is not framed")),
+    }
+}
+
+fn length_of(header: [u8; 8]) -> Result<usize, Error> {
+    stream_of(header)?;
+    let [_, _, _, _, length @ ..] = header;
+    usize::try_from(u32::from_be_bytes(length)).map_err(|_| Error::protocol("a log frame is too long"))
+}
+
+#[cfg(test)]
+#[path = "stream_tests.rs"]
+mod tests;

@@ -1,0 +1,238 @@
+//! One connection, from its first frame to its end: the poll loop.
+//!
+//! Owns the order of a turn: read what is there, send what can be sent, look at the clock, wait. It must not know how the
+//! connection came to be, or what follows it.
+
+use std::io;
+use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::Sender;
+use log::{debug, warn};
+
+use super::confirm::Confirms;
+use super::outbox::Inbox;
+use super::socket::{Fault, Goodbye, Incoming, Socket};
+use super::timers::{Heartbeat, Timing};
+use super::wait::{Want, wait};
+use super::{Epoch, LinkEvent};
+
+/// How many messages are read, and how many sent, before the other direction has its turn.
+const TURN: usize = 64;
+
+/// Why the connection ended.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum End {
+    /// It was lost, refused or closed by the peer.
+    Lost(String),
+    /// Nobody listens to the events any more.
+    Abandoned,
+    /// The end that was asked for.
+    Closed,
+}
+
+enum Stop {
+    Fault(Fault),
+    PeerClosed(String),
+    End(End),
+}
+
+impl From<Fault> for Stop {
+    fn from(fault: Fault) -> Self {
+        Self::Fault(fault)
+    }
+}
+
+pub(super) struct Session<'a> {
+    socket: Socket,
+    inbox: &'a Inbox,
+    events: &'a Sender<LinkEvent>,
+    epoch: Epoch,
+    close_wait: Duration,
+    heart: Heartbeat,
+    confirms: Confirms,
+    /// The last flush was stopped by a full send buffer.
+    blocked: bool,
+    /// Set once the end was asked for: when the close last made progress, and bytes accepted until then.
+    closing: Option<(Instant, u64)>,
+    /// Our close frame is queued.
+    said_goodbye: bool,
+}
+
+impl<'a> Session<'a> {
+    pub(super) fn new(
+        socket: Socket,
+        inbox: &'a Inbox,
+        events: &'a Sender<LinkEvent>,
+        epoch: Epoch,
+        timing: &Timing,
+    ) -> Self {
+        Self {
+            socket,
+            inbox,
+            events,
+            epoch,
+            close_wait: timing.close_wait,
+            heart: Heartbeat::new(timing, Instant::now()),
+            confirms: Confirms::default(),
+            blocked: false,
+            closing: None,
+            said_goodbye: false,
+        }
+    }
+
+    /// Runs until the connection has ended; the socket is closed when it returns.
+    pub(super) fn run(mut self) -> End {
+        let stop = loop {
+            match self.turn() {
+                Ok(until) => {
+                    if let Err(error) = self.wait(until) {
+                        break Stop::End(End::Lost(format!("cannot wait for the socket: {error}")));
+                    }
+                }
+                Err(stop) => break stop,
+            }
+        };
+        match stop {
+            Stop::End(end) => end,
+            Stop::Fault(Fault::Lost(why)) => End::Lost(why),
+            Stop::PeerClosed(why) => {
+                // The control plane waits for us to end the connection: only our reply goes out first.
+                self.farewell(false);
+                End::Lost(why)
+            }
+            Stop::Fault(Fault::Refused(goodbye, why)) => {
+                warn!("closing the connection reply={goodbye:?} why={why:?}");
+                if self.socket.queue_close(goodbye).is_ok() {
+                    self.farewell(true);
+                }
+                End::Lost(why)
+            }
+        }
+    }
+
+    /// Everything that can be done without waiting, within bounds; then says until when to wait.
+    fn turn(&mut self) -> Result<Instant, Stop> {
+        // Before anything is read: a pong that is there by now may be for what came after the lost message.
+        if self.inbox.overflowed() {
+            return Err(Stop::End(End::Lost("too many messages wait to be sent".to_owned())));
+        }
+        let was_blocked = self.blocked;
+        let more = self.read_some()? | self.write_some()?;
+        let now = Instant::now();
+        let (received, accepted) = self.socket.counts();
+        self.heart.observe(now, received, accepted, was_blocked || self.blocked);
+        if self.heart.dead(now) {
+            return Err(Stop::End(End::Lost("the peer has fallen silent".to_owned())));
+        }
+        let next = self.heart.next(self.blocked || self.said_goodbye);
+        let close_by = self.close_by(now, accepted)?;
+        Ok(if more { now } else { close_by.map_or(next, |at| at.min(next)) })
+    }
+
+    /// When a close that was asked for is given up: after so long a time without progress.
+    fn close_by(&mut self, now: Instant, accepted: u64) -> Result<Option<Instant>, Stop> {
+        if !self.inbox.closing() {
+            return Ok(None);
+        }
+        let (progress, before) = *self.closing.get_or_insert((now, accepted));
+        if accepted != before {
+            self.closing = Some((now, accepted));
+            return Ok(Some(now + self.close_wait));
+        }
+        if now >= progress + self.close_wait {
+            debug!("close given up why=\"no answer\"");
+            return Err(Stop::End(End::Closed));
+        }
+        Ok(Some(progress + self.close_wait))
+    }
+
+    fn wait(&self, until: Instant) -> io::Result<()> {
+        let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: true };
+        if wait(self.inbox, Some(want), until)?.bell {
+            self.inbox.quiet();
+        }
+        Ok(())
+    }
+
+    /// Reads until nothing is there; `true` says that there may be more.
+    fn read_some(&mut self) -> Result<bool, Stop> {
+        for _ in 0..TURN {
+            let event = match self.socket.read()? {
+                Incoming::Nothing => return Ok(false),
+                Incoming::Closed(_) if self.said_goodbye => return Err(Stop::End(End::Closed)),
+                Incoming::Closed(why) => return Err(Stop::PeerClosed(why)),
+                Incoming::Pong(payload) => {
+                    self.confirms.pong(&payload).map(|seq| LinkEvent::Confirmed { seq })
+                }
+                // Nothing is taken any more.
+                Incoming::Text(_) | Incoming::Binary(_) if self.said_goodbye => None,
+                Incoming::Text(text) => Some(LinkEvent::Text { epoch: self.epoch, text }),
+                Incoming::Binary(bytes) => Some(LinkEvent::Binary { bytes }),
+                Incoming::Handled => None,
+            };
+            if let Some(event) = event {
+                self.events.send(event).map_err(|_| Stop::End(End::Abandoned))?;
+            }
+        }
+        Ok(true)
+    }
+
+    /// Flush, take one, flush: tungstenite never holds a second message while the first is not out. `true` says that
+    /// there may be more.
+    fn write_some(&mut self) -> Result<bool, Stop> {
+        for _ in 0..TURN {
+            self.blocked = !self.socket.flush()?;
+            if self.blocked || !self.queue_one()? {
+                return Ok(false);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Queues the next frame that is due; `false` says that none is.
+    fn queue_one(&mut self) -> Result<bool, Stop> {
+        if self.said_goodbye {
+            return Ok(false);
+        }
+        // Before the look at the queue: what was pushed before the close was asked for is then seen.
+        let closing = self.inbox.closing();
+        if self.confirms.full() || self.heart.ping_due(Instant::now()) {
+            self.queue_ping()?;
+        } else if let Some(message) = self.inbox.next(self.epoch) {
+            self.socket.queue_text(message.text)?;
+            message.seq.into_iter().for_each(|seq| self.confirms.sent(seq));
+        } else if self.confirms.pending() {
+            self.queue_ping()?;
+        } else if closing {
+            self.socket.queue_close(Goodbye::Leaving)?;
+            self.said_goodbye = true;
+        } else {
+            return Ok(false);
+        }
+        Ok(true)
+    }
+
+    fn queue_ping(&mut self) -> Result<(), Fault> {
+        self.heart.pinged(Instant::now());
+        self.socket.queue_ping(self.confirms.ping())
+    }
+
+    /// Sends what is queued, within `close_wait`. With `linger` it also takes what the peer still sends, until it closes:
+    /// bytes left unread would make the kernel reset the connection, and the close frame could be lost with it.
+    fn farewell(&mut self, linger: bool) {
+        let until = Instant::now() + self.close_wait;
+        while Instant::now() < until && !self.inbox.closing() {
+            let Ok(flushed) = self.socket.flush() else { return };
+            if linger && !self.socket.discard() || flushed && !linger {
+                return;
+            }
+            let want = Want { socket: self.socket.as_fd(), write: !flushed, read: linger };
+            match wait(self.inbox, Some(want), until) {
+                Ok(woken) if woken.bell => self.inbox.quiet(),
+                Ok(_) => {}
+                Err(_) => return,
+            }
+        }
+    }
+}

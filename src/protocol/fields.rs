@@ -1,0 +1,89 @@
+//! Reads fields out of a JSON object, with errors that name the field by its path and never show its value.
+//!
+//! Owns the rules that hold for every field: `null` counts as absent, a wrong type is an error that says which would be
+//! right. It must not know any message.
+
+use serde_json::{Map, Value};
+
+/// A JSON object and where it stands in the message.
+#[derive(Clone)]
+pub(super) struct Fields<'a> {
+    path: String,
+    map: &'a Map<String, Value>,
+}
+
+/// `field: what would be right`, without the value.
+pub(super) type FieldError = String;
+
+impl<'a> Fields<'a> {
+    pub(super) fn new(path: &str, value: &'a Value) -> Result<Self, FieldError> {
+        let map = value.as_object().ok_or_else(|| wrong(path, "an object", value))?;
+        Ok(Self { path: path.to_owned(), map })
+    }
+
+    /// The path of a field, for messages.
+    pub(super) fn at(&self, name: &str) -> String {
+        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+    }
+
+    fn get(&self, name: &str) -> Option<&'a Value> {
+        self.map.get(name).filter(|value| !value.is_null())
+    }
+
+    fn typed<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&'a Value) -> Option<T>,
+    ) -> Result<Option<T>, FieldError> {
+        let Some(value) = self.get(name) else { return Ok(None) };
+        read(value).map(Some).ok_or_else(|| wrong(&self.at(name), expected, value))
+    }
+
+    pub(super) fn string(&self, name: &str) -> Result<Option<&'a str>, FieldError> {
+        self.typed(name, "a string", Value::as_str)
+    }
+
+    /// A string, trimmed; a blank one is `None`.
+    pub(super) fn text(&self, name: &str) -> Result<Option<String>, FieldError> {
+        Ok(self.string(name)?.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned))
+    }
+
+    pub(super) fn boolean(&self, name: &str) -> Result<Option<bool>, FieldError> {
+        self.typed(name, "true or false", Value::as_bool)
+    }
+
+    pub(super) fn number(&self, name: &str) -> Result<Option<f64>, FieldError> {
+        self.typed(name, "a number", Value::as_f64)
+    }
+
+    pub(super) fn array(&self, name: &str) -> Result<&'a [Value], FieldError> {
+        Ok(self.typed(name, "an array", Value::as_array)?.map(Vec::as_slice).unwrap_or_default())
+    }
+
+    pub(super) fn object(&self, name: &str) -> Result<Option<Fields<'a>>, FieldError> {
+        self.get(name).map(|value| Fields::new(&self.at(name), value)).transpose()
+    }
+
+    pub(super) fn value(&self, name: &str) -> Option<&'a Value> {
+        self.get(name)
+    }
+
+    /// Every entry, the values as they are.
+    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
+        self.map.iter()
+    }
+}
+
+/// The message for a value of the wrong type: names the type found, never the value.
+pub(super) fn wrong(path: &str, expected: &str, found: &Value) -> FieldError {
+    let found = match found {
+        Value::Null => "null",
+        Value::Bool(_) => "a boolean",
+        Value::Number(_) => "a number",
+        Value::String(_) => "a string",
+        Value::Array(_) => "an array",
+        Value::Object(_) => "an object",
+    };
+    format!("{path}: must be {expected}, not {found}")
+}

@@ -1,0 +1,229 @@
+//! The main thread: waits in one `select!`, hands every event to the coordinator and performs what it decides.
+//!
+//! Owns the channels, the threads' handles and the order in which they end. It decides nothing and does no I/O: it
+//! must never block but in its `select!`.
+
+use std::collections::HashMap;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Receiver, at, bounded, never, select};
+use log::{Level, error, log, warn};
+
+use crate::cancel::CancelToken;
+use crate::config::Config;
+use crate::coordinator::{Coordinator, Effect, Event, JobId};
+use crate::docker::Docker;
+use crate::exit::Exit;
+use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
+use crate::logging::value;
+use crate::pool::Pool;
+use crate::protocol::{Assignment, Outgoing, decode, encode};
+use crate::task::plan::TaskSettings;
+use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks};
+
+/// Events of the link that wait for the main thread, at most; the link waits beyond that.
+const LINK_EVENTS: usize = 256;
+
+/// How long the link's thread may take to end after its last event.
+const LINK_END: Duration = Duration::from_secs(2);
+
+/// Why the worker could not begin.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The configured URL is not one, which the configuration has ruled out.
+    #[error("the WebSocket URL cannot be used")]
+    Url(#[from] http::uri::InvalidUri),
+    /// No threads or no pipe.
+    #[error("the system has no more threads or files")]
+    System(#[from] io::Error),
+}
+
+struct Runtime {
+    coordinator: Coordinator,
+    worker_id: String,
+    link: Link,
+    pool: Pool<Job>,
+    /// The handles of every job that the coordinator counts.
+    jobs: HashMap<JobId, Handle>,
+    /// The connection that the coordinator believes to be up.
+    epoch: Option<Epoch>,
+}
+
+struct Handle {
+    cancel: CancelToken,
+    gate: GateKeeper,
+}
+
+/// Runs the worker until it is told to stop by `signals` or cannot go on.
+///
+/// # Errors
+/// Only before anything has been started.
+pub fn run(config: &Config, docker: Docker, signals: &Receiver<()>) -> Result<Exit, StartError> {
+    let slots = config.max_concurrent_tasks;
+    // Each job tells two things, so that no thread of the pool ever waits for the main thread.
+    let (job_events, from_jobs) = bounded(2 * slots);
+    let (link_events, from_link) = bounded(LINK_EVENTS);
+    let tasks = Tasks::new(docker, options(config), job_events);
+    let mut runtime = Runtime {
+        coordinator: Coordinator::new(slots),
+        worker_id: config.worker_id.clone(),
+        pool: Pool::start(slots, move |job| tasks.execute(&job))?,
+        link: Link::start(link_config(config)?, link_events)?,
+        jobs: HashMap::new(),
+        epoch: None,
+    };
+    let exit = runtime.serve(&from_link, &from_jobs, signals);
+    runtime.end(exit);
+    Ok(exit)
+}
+
+fn options(config: &Config) -> Options {
+    Options {
+        settings: TaskSettings {
+            worker_id: config.worker_id.clone(),
+            server_root_url: config.server_root_url.clone(),
+            volumes: config.volumes.clone(),
+            env: config.env.clone(),
+        },
+        pull: config.pull,
+        max_output: config.max_output,
+        cleanup: config.cleanup,
+    }
+}
+
+fn link_config(config: &Config) -> Result<LinkConfig, StartError> {
+    Ok(LinkConfig {
+        url: config.link_url().parse()?,
+        api_key: config.api_key.clone(),
+        max_attempts: config.reconnect_max_attempts,
+        window: config.reconnect_window,
+        timing: Timing::default(),
+    })
+}
+
+impl Runtime {
+    fn serve(
+        &mut self,
+        from_link: &Receiver<LinkEvent>,
+        from_jobs: &Receiver<JobEvent>,
+        signals: &Receiver<()>,
+    ) -> Exit {
+        loop {
+            let tick = self.coordinator.deadline().map_or_else(never, at);
+            let event = select! {
+                recv(from_link) -> event => event.map_or_else(|_| Some(link_is_gone()), |event| self.link_event(event)),
+                recv(from_jobs) -> event => event.ok().map(|event| self.job_event(event)),
+                recv(signals) -> signal => signal.ok().map(|()| Event::Signal),
+                recv(tick) -> _ => Some(Event::Tick),
+            };
+            let Some(event) = event else { continue };
+            for effect in self.coordinator.handle(event, Instant::now()) {
+                if let Some(exit) = self.perform(effect) {
+                    return exit;
+                }
+            }
+        }
+    }
+
+    fn link_event(&mut self, event: LinkEvent) -> Option<Event> {
+        match event {
+            LinkEvent::Up { epoch } => {
+                self.epoch = Some(epoch);
+                Some(Event::LinkUp)
+            }
+            LinkEvent::Down { .. } => {
+                self.epoch = None;
+                Some(Event::LinkDown)
+            }
+            LinkEvent::Text { text, .. } => Some(decode(&text).map_or_else(Event::Invalid, Event::Incoming)),
+            LinkEvent::Binary { bytes } => {
+                warn!("message invalid error=\"a binary frame\" bytes={bytes}");
+                None
+            }
+            LinkEvent::Confirmed { seq } => Some(Event::Confirmed { seq }),
+            LinkEvent::Fatal(why) => {
+                error!("link ended error={}", value(&why.to_string()));
+                Some(Event::LinkGone { exit: exit_of(&why) })
+            }
+            LinkEvent::Closed => Some(link_is_gone()),
+        }
+    }
+
+    fn job_event(&mut self, event: JobEvent) -> Event {
+        match event {
+            JobEvent::Finished { job, report } => Event::Finished { job, report },
+            JobEvent::Done { job } => {
+                self.jobs.remove(&job);
+                Event::Done { job }
+            }
+        }
+    }
+
+    /// Does what was decided; an exit is given back.
+    fn perform(&mut self, effect: Effect) -> Option<Exit> {
+        match effect {
+            Effect::Send { seq, message } => self.send(seq, &message),
+            Effect::Start { job, assignment } => self.start(job, assignment),
+            Effect::Release { job } => self.with(job, |handle| handle.gate.release()),
+            Effect::Settle { job } => self.with(job, |handle| handle.gate.settle()),
+            Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
+            Effect::CloseLink => self.link.close(),
+            Effect::Exit(exit) => return Some(exit),
+            Effect::Log(level, text) => log!(level, "{text}"),
+        }
+        None
+    }
+
+    fn with(&self, job: JobId, act: impl Fn(&Handle)) {
+        if let Some(handle) = self.jobs.get(&job) {
+            act(handle);
+        }
+    }
+
+    /// A message that finds the outbox full ends its connection: on the next one the coordinator sends again what was
+    /// not confirmed.
+    fn send(&self, seq: Option<u64>, message: &Outgoing) {
+        let Some(epoch) = self.epoch else { return };
+        let text = encode(message, &self.worker_id);
+        let (task, kind, bytes) = (value(message.task_id()), message.kind(), text.len());
+        log!(Level::Debug, "message queued task={task} type={kind} bytes={bytes}");
+        if self.link.send(Outbound { epoch, seq, text }).is_err() {
+            warn!("outbox full, reconnecting task={task} type={kind}");
+        }
+    }
+
+    fn start(&mut self, id: JobId, assignment: Arc<Assignment>) {
+        let (gate_keeper, gate) = GateKeeper::new();
+        let cancel = CancelToken::new();
+        self.jobs.insert(id, Handle { cancel: cancel.clone(), gate: gate_keeper });
+        if !self.pool.give(Job { id, assignment, cancel, gate }) {
+            // The coordinator counts slots, so this is a defect; the end of the process is better than a run that
+            // nobody works on.
+            error!("pool full");
+            self.link.close();
+        }
+    }
+
+    /// After an orderly end all jobs are done and joining takes no time; after any other, nothing is waited for.
+    fn end(mut self, exit: Exit) {
+        if exit == Exit::Interrupted || !self.jobs.is_empty() {
+            self.pool.abandon();
+        }
+        self.jobs.clear();
+        self.link.join(Instant::now() + LINK_END);
+    }
+}
+
+/// The link has ended, as it was asked to; if it was not, that is a failure.
+fn link_is_gone() -> Event {
+    Event::LinkGone { exit: Exit::Failure }
+}
+
+fn exit_of(error: &LinkError) -> Exit {
+    match error.kind() {
+        LinkErrorKind::Permanent => Exit::Refused,
+        LinkErrorKind::GaveUp | LinkErrorKind::Panicked => Exit::Failure,
+    }
+}

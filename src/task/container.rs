@@ -1,0 +1,216 @@
+//! The task container: made, started, observed to its end, stopped when asked.
+//!
+//! Owns the calls that concern a running task. It must not know images, volumes' contents or reports.
+
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::outcome::{Failure, chain, exit_code};
+use super::plan::{Limits, Plan, TASK_LABEL, WORKER_LABEL, WORKSPACE};
+use super::prepare::Prepared;
+use crate::cancel::CancelToken;
+use crate::docker::{
+    CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions, Wait,
+};
+use crate::logging::value;
+use crate::protocol::FailureReason;
+use crate::secret::Secret;
+
+/// From TERM to KILL when a task is stopped.
+const STOP_GRACE: Duration = Duration::from_secs(10);
+
+/// How long an engine that does not answer is asked again for the state of a task that runs on it.
+const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
+
+/// First and longest pause between two such questions.
+const ENGINE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+
+/// The engine says that a container was killed for its memory only a moment after its exit; it is asked again for so
+/// long when the exit code allows it.
+const OOM_PATIENCE: Duration = Duration::from_secs(1);
+
+/// The exit code of a process that got KILL, as the kernel sends it when memory is short.
+const KILLED: i64 = 137;
+
+/// How a container ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Exit {
+    /// 0 to 255.
+    pub(super) code: u8,
+    /// The kernel killed it for its memory.
+    pub(super) out_of_memory: bool,
+}
+
+/// A task container on the engine.
+pub(super) struct TaskContainer<'a> {
+    pub(super) docker: &'a Docker,
+    pub(super) task_id: &'a str,
+    pub(super) name: &'a str,
+}
+
+impl TaskContainer<'_> {
+    /// Removes what an earlier process of this worker has left under the same name.
+    ///
+    /// # Errors
+    /// `container_create` when somebody else's container has the name.
+    pub(super) fn clear(&self, cancel: &CancelToken, labels: &Plan) -> Result<(), Failure> {
+        let found = match self.docker.container_inspect(cancel, self.name) {
+            Err(error) if error.is_not_found() => return Ok(()),
+            found => found.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?,
+        };
+        let same = |label| found.labels.get(label) == labels.labels.get(label);
+        if !(same(WORKER_LABEL) && same(TASK_LABEL)) {
+            let message = format!("container {} belongs to somebody else", self.name);
+            return Err(Failure::new(FailureReason::ContainerCreate, message));
+        }
+        warn!("left-over container removed task={} container={}", value(self.task_id), self.name);
+        let removed = self.docker.container_remove(cancel, &found.id);
+        removed.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))
+    }
+
+    /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its removal was
+    /// asked for would stay for ever.
+    ///
+    /// # Errors
+    /// `container_create`.
+    pub(super) fn create(&self, plan: &Plan, prepared: &Prepared) -> Result<(), Failure> {
+        let created =
+            self.docker.container_create(&CancelToken::new(), self.name, &definition(plan, prepared));
+        let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
+        for warning in &created.warnings {
+            warn!("container created with a warning task={} warning={}", value(self.task_id), value(warning));
+        }
+        info!("container created task={} container={}", value(self.task_id), self.name);
+        Ok(())
+    }
+
+    /// Starts it, with the wait for its end already under way: it cannot end unobserved. The start itself is not cancellable,
+    /// for the reason that `create` is not.
+    ///
+    /// # Errors
+    /// `container_start`; or the token was cancelled and it was not started.
+    pub(super) fn start(&self, cancel: &CancelToken) -> Result<Wait, Failure> {
+        let reason = FailureReason::ContainerStart;
+        let wait =
+            self.docker.container_wait(cancel, self.name).map_err(|error| self.failed(reason, &error))?;
+        let started = self.docker.container_start(&CancelToken::new(), self.name);
+        started.map_err(|error| self.failed(reason, &error))?;
+        info!("container started task={} container={}", value(self.task_id), self.name);
+        Ok(wait)
+    }
+
+    /// Waits for its end, however long that takes. A wait that is cut is taken up again as long as the engine can be
+    /// asked.
+    ///
+    /// # Errors
+    /// `container_wait` or `docker_unreachable` when the engine stays away; or the token was cancelled.
+    pub(super) fn observe(&self, cancel: &CancelToken, wait: Wait) -> Result<Exit, Failure> {
+        let mut result = wait.join();
+        loop {
+            let cut = match result {
+                Ok(_) => return self.exit(cancel),
+                Err(error) if error.is_cancelled() => return Err(Failure::Cancelled),
+                Err(error) => error,
+            };
+            warn!("wait cut task={} error={}", value(self.task_id), value(&chain(&cut)));
+            match self.resume(cancel)? {
+                Some(again) => result = again.join(),
+                None => return self.exit(cancel),
+            }
+        }
+    }
+
+    /// A new wait, or `None` when the container has ended. The wait comes before the look, so that no exit falls
+    /// between the two.
+    fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
+        let give_up = Instant::now() + ENGINE_PATIENCE;
+        let mut pause = ENGINE_PAUSE.0;
+        loop {
+            let wait = self.docker.container_wait(cancel, self.name);
+            let state = wait.and_then(|wait| Ok((wait, self.state(cancel)?)));
+            match state {
+                Ok((wait, state)) if state.running || state.status == "paused" => return Ok(Some(wait)),
+                Ok(_) => return Ok(None),
+                Err(error) if error.is_cancelled() || error.is_not_found() || Instant::now() >= give_up => {
+                    return Err(self.failed(FailureReason::ContainerWait, &error));
+                }
+                Err(_) if !cancel.sleep(pause) => return Err(Failure::Cancelled),
+                Err(_) => pause = (pause * 2).min(ENGINE_PAUSE.1),
+            }
+        }
+    }
+
+    /// How it ended, asked of the engine, since only that tells whether memory was the cause.
+    fn exit(&self, cancel: &CancelToken) -> Result<Exit, Failure> {
+        let give_up = Instant::now() + OOM_PATIENCE;
+        loop {
+            let state =
+                self.state(cancel).map_err(|error| self.failed(FailureReason::ContainerWait, &error))?;
+            let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;
+            if settled || !cancel.sleep(ENGINE_PAUSE.0) {
+                let out_of_memory = state.oom_killed && state.exit_code != 0;
+                return Ok(Exit { code: exit_code(state.exit_code), out_of_memory });
+            }
+        }
+    }
+
+    /// Ends it: TERM, and KILL after the grace time. `Ok` says that it had ended by itself before.
+    ///
+    /// # Errors
+    /// With the exit code, when it was ended by this call and the engine could tell the code.
+    pub(super) fn stop(&self) -> Result<Exit, Option<u8>> {
+        let cancel = CancelToken::new();
+        if self.state(&cancel).is_ok_and(|state| state.status == "exited")
+            && let Ok(exit) = self.exit(&cancel)
+        {
+            return Ok(exit);
+        }
+        let grace = STOP_GRACE.as_secs();
+        info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
+        if let Err(error) = self.docker.container_stop(&cancel, self.name, STOP_GRACE) {
+            warn!("stop failed task={} error={}", value(self.task_id), value(&chain(&error)));
+        }
+        let state = self.state(&cancel).ok().filter(|state| !state.running);
+        Err(state.map(|state| exit_code(state.exit_code)))
+    }
+
+    fn state(&self, cancel: &CancelToken) -> Result<State, Error> {
+        Ok(self.docker.container_inspect(cancel, self.name)?.state)
+    }
+
+    fn failed(&self, reason: FailureReason, error: &Error) -> Failure {
+        Failure::engine(reason, &format!("container {}", self.name), error)
+    }
+}
+
+fn definition(plan: &Plan, prepared: &Prepared) -> CreateContainer {
+    let mount = |(sidecar, filled): (&super::plan::SidecarMount, &super::sidecar::Filled)| Mount {
+        kind: MountKind::Volume,
+        source: filled.volume.clone(),
+        target: sidecar.mount_path.clone(),
+        read_only: !sidecar.read_write,
+        volume_options: Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() }),
+    };
+    let Limits { nano_cpus, memory } = plan.limits;
+    let cmd = std::iter::once(Secret::new(prepared.entrypoint)).chain(plan.args.iter().cloned()).collect();
+    CreateContainer {
+        image: plan.image.to_string(),
+        entrypoint: Some(vec!["/bin/sh".to_owned()]),
+        cmd,
+        env: plan.env.clone(),
+        working_dir: Some(WORKSPACE.to_owned()),
+        labels: plan.labels.clone(),
+        host_config: HostConfig {
+            binds: plan.binds.clone(),
+            mounts: plan.sidecars.iter().zip(&prepared.volumes).map(mount).collect(),
+            nano_cpus,
+            memory,
+            // Swap beyond the limit would make it none.
+            memory_swap: memory,
+            // Reaps what the agent's tools leave, and lets TERM end a shell that ignores it as process 1.
+            init: Some(true),
+            ..HostConfig::default()
+        },
+    }
+}

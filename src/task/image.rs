@@ -1,0 +1,148 @@
+//! Has an image: pulled as the operator wants it, for the engine's platform, one pull at a time for one image.
+//!
+//! Owns the pull policy and the log of a long pull. It must not know what the image is for.
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::flight::{Cancelled, Flights};
+use super::outcome::{Failure, chain};
+use crate::cancel::CancelToken;
+use crate::config::PullPolicy;
+use crate::docker::{Docker, Error, Image, PullProgress, Reference};
+use crate::logging::value;
+use crate::protocol::FailureReason;
+
+/// How often a pull that takes long says how far it is.
+const PROGRESS: Duration = Duration::from_secs(10);
+
+/// The images of one engine.
+pub(super) struct Images {
+    docker: Docker,
+    policy: PullPolicy,
+    pulls: Flights<Result<Image, Failure>>,
+}
+
+impl Images {
+    pub(super) fn new(docker: Docker, policy: PullPolicy) -> Self {
+        Self { docker, policy, pulls: Flights::default() }
+    }
+
+    /// The image, which is there when this returns. A task that needs one which another task is pulling waits for that pull
+    /// and shares its result.
+    ///
+    /// # Errors
+    /// `image_pull` or `docker_unreachable`, naming the image; or the token was cancelled.
+    pub(super) fn have(
+        &self,
+        cancel: &CancelToken,
+        image: &Reference,
+        task_id: &str,
+    ) -> Result<Image, Failure> {
+        let work = || match self.fetch(cancel, image, task_id) {
+            Err(Failure::Cancelled) => None,
+            result => Some(result),
+        };
+        match self.pulls.run(&image.canonical(), cancel, work) {
+            Ok(result) => result,
+            Err(Cancelled) => Err(Failure::Cancelled),
+        }
+    }
+
+    fn fetch(&self, cancel: &CancelToken, image: &Reference, task_id: &str) -> Result<Image, Failure> {
+        match self.policy {
+            PullPolicy::Always => self.pull(cancel, image, task_id),
+            PullPolicy::Never => self
+                .local(cancel, image)?
+                .ok_or_else(|| failed(image, "is not on this engine, and the pull policy is never")),
+            PullPolicy::Missing => match self.local(cancel, image)? {
+                Some(local) => Ok(local),
+                None => self.pull(cancel, image, task_id),
+            },
+            PullPolicy::Auto => match self.pull(cancel, image, task_id) {
+                Err(Failure::Failed { reason: FailureReason::ImagePull, message }) => {
+                    self.fall_back(cancel, image, task_id, message)
+                }
+                result => result,
+            },
+        }
+    }
+
+    /// A pull that fails is no harm when the image is there all the same, as one that was built on this host is.
+    fn fall_back(
+        &self,
+        cancel: &CancelToken,
+        image: &Reference,
+        task_id: &str,
+        message: String,
+    ) -> Result<Image, Failure> {
+        let Some(local) = self.local(cancel, image)? else {
+            return Err(Failure::new(FailureReason::ImagePull, message));
+        };
+        let (task, name, error) = (value(task_id), image.to_string(), value(&message));
+        warn!("pull failed, local image used task={task} image={} error={error}", value(&name));
+        Ok(local)
+    }
+
+    /// The image as it is on the engine, when it is there and for the engine's platform.
+    fn local(&self, cancel: &CancelToken, image: &Reference) -> Result<Option<Image>, Failure> {
+        match self.docker.image_inspect(cancel, &image.to_string()) {
+            Ok(local) => Ok(Some(local).filter(|local| self.runs_here(local))),
+            Err(error) if error.is_not_found() => Ok(None),
+            Err(error) => Err(engine_failure(image, &error)),
+        }
+    }
+
+    fn pull(&self, cancel: &CancelToken, image: &Reference, task_id: &str) -> Result<Image, Failure> {
+        let name = image.to_string();
+        let (task, name) = (value(task_id), value(&name));
+        let report = |progress: &PullProgress| {
+            let PullProgress { layers, layers_done, bytes, bytes_total } = progress;
+            info!(
+                "pulling task={task} image={name} layers_done={layers_done} layers={layers} bytes={bytes} \
+                 bytes_total={bytes_total}"
+            );
+        };
+        info!("pull started task={task} image={name}");
+        let platform = self.platform();
+        let mut report = report;
+        self.docker
+            .image_pull(cancel, image, Some(&platform), None, PROGRESS, &mut report)
+            .map_err(|error| engine_failure(image, &error))?;
+        info!("pull done task={task} image={name}");
+        self.pulled(cancel, image)
+    }
+
+    /// The engine may deliver an image of another platform than the one asked for.
+    fn pulled(&self, cancel: &CancelToken, image: &Reference) -> Result<Image, Failure> {
+        let pulled = self.docker.image_inspect(cancel, &image.to_string());
+        let pulled = pulled.map_err(|error| engine_failure(image, &error))?;
+        if self.runs_here(&pulled) {
+            return Ok(pulled);
+        }
+        let Image { os, architecture, .. } = &pulled;
+        Err(failed(image, &format!("is for {os}/{architecture}, and this engine runs {}", self.platform())))
+    }
+
+    fn platform(&self) -> String {
+        let engine = self.docker.engine();
+        format!("{}/{}", engine.os, engine.arch)
+    }
+
+    fn runs_here(&self, image: &Image) -> bool {
+        let engine = self.docker.engine();
+        image.os == engine.os && image.architecture == engine.arch
+    }
+}
+
+fn failed(image: &Reference, what: &str) -> Failure {
+    Failure::new(FailureReason::ImagePull, format!("image {image} {what}"))
+}
+
+fn engine_failure(image: &Reference, error: &Error) -> Failure {
+    if error.is_cancelled() || error.is_unreachable() {
+        return Failure::engine(FailureReason::ImagePull, &format!("image {image}"), error);
+    }
+    failed(image, &format!("cannot be had: {}", chain(error)))
+}

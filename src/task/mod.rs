@@ -1,0 +1,135 @@
+//! One task from its claim to its last trace: images, volumes, container, output, report, clean-up.
+//!
+//! Owns the order of these steps and what is left to clean up at each of them. It talks to the engine only. It must
+//! not know the WebSocket or the other tasks: it tells what happened by [`JobEvent`] and waits at a [`Gate`] for what the
+//! coordinator decides.
+
+mod collect;
+mod container;
+mod flight;
+mod helper;
+mod image;
+mod marker;
+mod outcome;
+pub mod output;
+pub mod plan;
+mod prepare;
+mod run;
+mod sidecar;
+
+use std::sync::Arc;
+
+use crossbeam_channel::{Receiver, Sender, bounded, select};
+
+use crate::cancel::CancelToken;
+use crate::coordinator::JobId;
+use crate::protocol::{Assignment, Report};
+
+pub use run::{Options, Tasks};
+
+/// One task for a thread of the pool.
+pub struct Job {
+    /// Its name in events.
+    pub id: JobId,
+    /// What to run.
+    pub assignment: Arc<Assignment>,
+    /// Ends it early.
+    pub cancel: CancelToken,
+    /// Where it waits for decisions.
+    pub gate: Gate,
+}
+
+/// What a job tells.
+#[derive(Debug, Clone)]
+pub enum JobEvent {
+    /// The task has ended; the job waits to be settled.
+    Finished {
+        /// The job.
+        job: JobId,
+        /// For the control plane.
+        report: Arc<Report>,
+    },
+    /// Everything is cleaned up, and the thread is free.
+    Done {
+        /// The job.
+        job: JobId,
+    },
+}
+
+/// The job's side of the two decisions that it waits for.
+pub struct Gate {
+    released: Receiver<()>,
+    settled: Receiver<()>,
+}
+
+/// The other side. Dropping it lets nothing through: what was not released stays unstarted.
+pub struct GateKeeper {
+    release: Sender<()>,
+    settle: Sender<()>,
+}
+
+impl GateKeeper {
+    /// Makes both sides.
+    pub fn new() -> (Self, Gate) {
+        let (release, released) = bounded(1);
+        let (settle, settled) = bounded(1);
+        (Self { release, settle }, Gate { released, settled })
+    }
+
+    /// The claim is confirmed: the container may be started.
+    pub fn release(&self) {
+        // Full means that it is done already.
+        let _ = self.release.try_send(());
+    }
+
+    /// The report needs the container no more: it may be removed.
+    pub fn settle(&self) {
+        let _ = self.settle.try_send(());
+    }
+}
+
+impl Gate {
+    /// Waits until the claim is confirmed; `false` when the job was cancelled before.
+    fn wait_release(&self, cancel: &CancelToken) -> bool {
+        select! {
+            recv(self.released) -> released => released.is_ok() && !cancel.is_cancelled(),
+            recv(cancel.done()) -> _ => false,
+        }
+    }
+
+    /// Waits until the report is settled, or nobody is left to settle it.
+    fn wait_settled(&self) {
+        let _ = self.settled.recv();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cancel::CancelReason;
+
+    #[test]
+    fn only_a_release_opens_the_gate() {
+        let cancel = CancelToken::new();
+        let (keeper, gate) = GateKeeper::new();
+        keeper.release();
+        keeper.release();
+        assert!(gate.wait_release(&cancel));
+        drop(keeper);
+        assert!(!gate.wait_release(&cancel), "a keeper that has gone lets nothing through");
+        let (keeper, gate) = GateKeeper::new();
+        cancel.cancel(CancelReason::Shutdown);
+        assert!(!gate.wait_release(&cancel));
+        keeper.release();
+        assert!(!gate.wait_release(&cancel), "cancelled is cancelled");
+    }
+
+    #[test]
+    fn a_settle_is_remembered() {
+        let (keeper, gate) = GateKeeper::new();
+        keeper.settle();
+        gate.wait_settled();
+        drop(keeper);
+        gate.wait_settled();
+    }
+}

@@ -1,0 +1,250 @@
+//! Assignment and settings -> what to run. Pure: the same assignment always gives the same container.
+//!
+//! Owns names, labels, environment, arguments, mounts and limits of a task container, and what makes an assignment
+//! impossible to run. It must not know whether the images exist, or call the engine.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use sha2::{Digest, Sha256};
+
+use crate::config::VolumeBind;
+use crate::docker::Reference;
+use crate::protocol::{AgentConfig, Assignment, InstanceShape};
+use crate::secret::Secret;
+
+/// Where the sidecar of every assignment is mounted.
+pub const AGENT_DIR: &str = "/agent";
+
+/// Where the task container starts.
+pub const WORKSPACE: &str = "/workspace";
+
+/// Which worker made a container or volume.
+pub const WORKER_LABEL: &str = "oz-worker-id";
+/// Which run a container or volume belongs to.
+pub const TASK_LABEL: &str = "oz-task-id";
+/// Which execution of that run, as the control plane names it.
+pub const EXECUTION_LABEL: &str = "oz-execution-id";
+/// Which image a volume holds the files of.
+pub const IMAGE_LABEL: &str = "oz-sidecar-image";
+
+/// Further sidecars of one assignment, at most: each costs a thread while it is prepared.
+const MAX_SIDECARS: usize = 32;
+
+/// What the operator has decided for all tasks.
+#[derive(Debug, Clone)]
+pub struct TaskSettings {
+    /// Goes into labels and names.
+    pub worker_id: String,
+    /// What the agent is told.
+    pub server_root_url: String,
+    /// Mounted into every task container.
+    pub volumes: Vec<VolumeBind>,
+    /// Set in every task container.
+    pub env: Vec<(String, Secret)>,
+}
+
+/// What to run for one assignment.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The container's name, the same for every assignment of this task to this worker.
+    pub name: String,
+    /// Image of the task container.
+    pub image: Reference,
+    /// What is mounted: the one at [`AGENT_DIR`] first.
+    pub sidecars: Vec<SidecarMount>,
+    /// The agent's arguments, after its entrypoint.
+    pub args: Vec<Secret>,
+    /// `KEY=VALUE` each.
+    pub env: Vec<Secret>,
+    /// For the container and for volumes that only it uses.
+    pub labels: BTreeMap<String, String>,
+    /// The operator's volumes, as the engine's `Binds`.
+    pub binds: Vec<String>,
+    /// Limits.
+    pub limits: Limits,
+}
+
+/// One image to mount.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SidecarMount {
+    /// The image.
+    pub image: Reference,
+    /// An absolute path in the task container.
+    pub mount_path: String,
+    /// Whether the task may write there; it then has a volume of its own.
+    pub read_write: bool,
+}
+
+/// Limits of a task container: `None` for no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Limits {
+    /// Billionths of a processor.
+    pub nano_cpus: Option<i64>,
+    /// Bytes.
+    pub memory: Option<i64>,
+}
+
+impl Plan {
+    /// The volume that only this task uses for the sidecar of that number.
+    pub fn own_volume(&self, index: usize) -> String {
+        format!("{}-{index}", self.name)
+    }
+}
+
+/// Makes the plan. `cpus` is how many processors the engine has: a task cannot be given more.
+///
+/// # Errors
+/// What is wrong with the assignment: the field and what would be right, never a secret.
+pub fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
+    let task_id = &assignment.task_id;
+    Ok(Plan {
+        name: container_name(&settings.worker_id, task_id),
+        image: image("docker_image", &assignment.docker_image)?,
+        sidecars: sidecars(assignment, &settings.volumes)?,
+        args: arguments(assignment, &settings.server_root_url)?,
+        env: environment(assignment, settings)?,
+        labels: labels(assignment, &settings.worker_id),
+        binds: settings.volumes.iter().map(ToString::to_string).collect(),
+        limits: limits(assignment.shape, cpus),
+    })
+}
+
+fn image(field: &str, name: &str) -> Result<Reference, String> {
+    Reference::parse(name).map_err(|error| format!("{field}: {error}"))
+}
+
+/// Readable for people, and different for every pair of worker and task whatever characters their ids have.
+fn container_name(worker_id: &str, task_id: &str) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+    let readable: String = task_id.chars().take(40).map(plain).collect();
+    let mut hash = Sha256::new();
+    hash.update(worker_id);
+    hash.update([0]);
+    hash.update(task_id);
+    let digest = data_encoding::HEXLOWER.encode(&hash.finalize());
+    format!("oz-task-{readable}-{}", digest.get(..12).unwrap_or_default())
+}
+
+fn labels(assignment: &Assignment, worker_id: &str) -> BTreeMap<String, String> {
+    let mut labels = BTreeMap::new();
+    labels.insert(WORKER_LABEL.to_owned(), worker_id.to_owned());
+    labels.insert(TASK_LABEL.to_owned(), assignment.task_id.clone());
+    if let Some(id) = &assignment.execution_id {
+        labels.insert(EXECUTION_LABEL.to_owned(), id.clone());
+    }
+    labels
+}
+
+fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<SidecarMount>, String> {
+    if assignment.additional_sidecars.len() > MAX_SIDECARS {
+        let count = assignment.additional_sidecars.len();
+        return Err(format!("additional_sidecars: {count} are too many, at most {MAX_SIDECARS}"));
+    }
+    let agent = SidecarMount {
+        image: image("sidecar_image", &assignment.sidecar_image)?,
+        mount_path: AGENT_DIR.to_owned(),
+        read_write: false,
+    };
+    let mut taken: BTreeSet<String> = volumes.iter().map(|volume| volume.container.clone()).collect();
+    taken.insert(AGENT_DIR.to_owned());
+    let mut mounts = vec![agent];
+    for (index, sidecar) in assignment.additional_sidecars.iter().enumerate() {
+        let field = format!("additional_sidecars[{index}]");
+        let mount_path =
+            mount_path(&sidecar.mount_path).map_err(|right| format!("{field}.mount_path: {right}"))?;
+        if !taken.insert(mount_path.clone()) {
+            return Err(format!("{field}.mount_path: {mount_path:?} is already the place of another mount"));
+        }
+        let image = image(&format!("{field}.image"), &sidecar.image)?;
+        mounts.push(SidecarMount { image, mount_path, read_write: sidecar.read_write });
+    }
+    Ok(mounts)
+}
+
+/// An absolute path without odd parts, with its trailing slashes taken off so that two ways to write one place are
+/// found to be the same.
+fn mount_path(path: &str) -> Result<String, String> {
+    let trimmed = path.trim_end_matches('/');
+    let mut parts = trimmed.split('/');
+    let absolute = parts.next() == Some("") && !trimmed.is_empty();
+    let plain = parts.all(|part| !matches!(part, "" | "." | "..")) && !path.chars().any(char::is_control);
+    if absolute && plain {
+        return Ok(trimmed.to_owned());
+    }
+    Err(format!("{path:?} must be an absolute path other than /, without `.`, `..` or empty parts"))
+}
+
+/// The agent's arguments in the order of the contract. The MCP servers' configuration makes one of them a secret, so
+/// all are treated as such.
+fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secret>, String> {
+    let mut args: Vec<Secret> = Vec::new();
+    let mut add = |parts: &[&str]| args.extend(parts.iter().map(|part| Secret::new(*part)));
+    add(&["agent", "run", "--share", "team:edit", "--task-id", &assignment.agent_task_id, "--sandboxed"]);
+    add(&["--server-root-url", server_root_url]);
+    let AgentConfig { environment_id, model_id, profile_id, skill_spec, mcp_servers, computer_use } =
+        &assignment.agent;
+    for (flag, text) in [("--model", model_id), ("--profile", profile_id), ("--skill", skill_spec)] {
+        if let Some(text) = text {
+            add(&[flag, text]);
+        }
+    }
+    if let Some(servers) = mcp_servers {
+        add(&["--mcp", servers.expose()]);
+    }
+    match computer_use {
+        Some(true) => add(&["--computer-use"]),
+        Some(false) => add(&["--no-computer-use"]),
+        None => {}
+    }
+    if let Some(id) = environment_id {
+        add(&["--environment", id]);
+    }
+    assignment.additional_oz_args.iter().for_each(|arg| add(&[arg]));
+    add(&["--idle-on-complete"]);
+    // No process can be given one, and the engine would only find out at the start.
+    if args.iter().any(|arg| arg.expose().contains('\0')) {
+        return Err("the agent's arguments: must not have a NUL character".to_owned());
+    }
+    Ok(args)
+}
+
+/// A later one of the same name wins, and takes the earlier one's place.
+fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut values: BTreeMap<&str, &str> = BTreeMap::new();
+    let fixed = [
+        ("TASK_ID", assignment.agent_task_id.as_str()),
+        ("GIT_TERMINAL_PROMPT", "0"),
+        ("GH_PROMPT_DISABLED", "1"),
+    ];
+    let assigned = assignment.env_vars.iter().map(|(name, value)| (name.as_str(), value.expose()));
+    let operator = settings.env.iter().map(|(name, value)| (name.as_str(), value.expose()));
+    for (name, value) in fixed.into_iter().chain(assigned).chain(operator) {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            return Err(format!("env_vars: {name:?} cannot be the name of a variable"));
+        }
+        if value.contains('\0') {
+            return Err(format!("env_vars.{name}: must not have a NUL character"));
+        }
+        if values.insert(name, value).is_none() {
+            names.push(name);
+        }
+    }
+    let pair = |name: &&str| values.get(name).map(|value| Secret::new(format!("{name}={value}")));
+    Ok(names.iter().filter_map(pair).collect())
+}
+
+/// More processors than there are is refused by the engine, and no limit is what it would mean. Memory is in GiB, as
+/// container platforms count it.
+#[expect(clippy::cast_possible_truncation, reason = "clamped to what both types hold exactly")]
+fn limits(shape: InstanceShape, cpus: u32) -> Limits {
+    let most = f64::from(cpus.max(1)) * 1e9;
+    let nano_cpus = shape.vcpus.map(|vcpus| (vcpus * 1e9).clamp(1e7, most) as i64);
+    let gib = f64::from(1_u32 << 30);
+    let memory = shape.memory_gb.map(|memory| (memory * gib).min(2_f64.powi(52)) as i64);
+    Limits { nano_cpus, memory }
+}
+
+#[cfg(test)]
+#[path = "plan_tests.rs"]
+mod tests;

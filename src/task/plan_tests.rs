@@ -1,0 +1,196 @@
+//! The plan of every field of an assignment, and what cannot be planned.
+
+use super::*;
+use crate::protocol::AdditionalSidecar;
+
+fn settings() -> TaskSettings {
+    TaskSettings {
+        worker_id: "w".into(),
+        server_root_url: "https://oz.example".into(),
+        volumes: vec![VolumeBind { host: "/h".into(), container: "/data".into(), mode: "ro".into() }],
+        env: vec![("OPERATOR".into(), Secret::new("o")), ("BOTH".into(), Secret::new("operator"))],
+    }
+}
+
+fn assignment() -> Assignment {
+    Assignment {
+        task_id: "run/1".into(),
+        agent_task_id: "inner".into(),
+        docker_image: "img".into(),
+        sidecar_image: "reg:5000/side:2".into(),
+        ..Assignment::default()
+    }
+}
+
+fn sidecar(image: &str, mount_path: &str, read_write: bool) -> AdditionalSidecar {
+    AdditionalSidecar { image: image.into(), mount_path: mount_path.into(), read_write }
+}
+
+fn planned(assignment: &Assignment) -> Plan {
+    plan(assignment, &settings(), 4).unwrap()
+}
+
+fn refused(change: impl FnOnce(&mut Assignment)) -> String {
+    let mut assignment = assignment();
+    change(&mut assignment);
+    plan(&assignment, &settings(), 4).unwrap_err()
+}
+
+fn exposed(secrets: &[Secret]) -> Vec<&str> {
+    secrets.iter().map(Secret::expose).collect()
+}
+
+#[test]
+fn the_smallest_assignment() {
+    let plan = planned(&assignment());
+    assert_eq!(plan.image.to_string(), "img:latest");
+    let args = ["agent", "run", "--share", "team:edit", "--task-id", "inner", "--sandboxed"];
+    let more = ["--server-root-url", "https://oz.example", "--idle-on-complete"];
+    assert_eq!(exposed(&plan.args), [&args[..], &more[..]].concat());
+    let env =
+        ["TASK_ID=inner", "GIT_TERMINAL_PROMPT=0", "GH_PROMPT_DISABLED=1", "OPERATOR=o", "BOTH=operator"];
+    assert_eq!(exposed(&plan.env), env);
+    assert_eq!(plan.binds, ["/h:/data:ro"]);
+    assert_eq!(plan.limits, Limits::default());
+    assert_eq!(plan.sidecars.len(), 1);
+    assert_eq!((plan.sidecars[0].mount_path.as_str(), plan.sidecars[0].read_write), ("/agent", false));
+    let labels: Vec<_> = plan.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    assert_eq!(labels, [("oz-task-id", "run/1"), ("oz-worker-id", "w")]);
+}
+
+#[test]
+fn every_argument_in_the_order_of_the_contract() {
+    let mut assignment = assignment();
+    assignment.agent = AgentConfig {
+        environment_id: Some("e".into()),
+        model_id: Some("m".into()),
+        profile_id: Some("p".into()),
+        skill_spec: Some("s".into()),
+        mcp_servers: Some(Secret::new(r#"{"a":1}"#)),
+        computer_use: Some(true),
+    };
+    assignment.additional_oz_args = vec!["--x".into(), " ".into()];
+    let expected = [
+        "--model",
+        "m",
+        "--profile",
+        "p",
+        "--skill",
+        "s",
+        "--mcp",
+        r#"{"a":1}"#,
+        "--computer-use",
+        "--environment",
+        "e",
+        "--x",
+        " ",
+        "--idle-on-complete",
+    ];
+    assert_eq!(exposed(&planned(&assignment).args)[9..], expected);
+    assignment.agent = AgentConfig { computer_use: Some(false), ..AgentConfig::default() };
+    assert_eq!(
+        exposed(&planned(&assignment).args)[9..],
+        ["--no-computer-use", "--x", " ", "--idle-on-complete"]
+    );
+}
+
+#[test]
+fn a_later_variable_of_the_same_name_wins() {
+    let mut assignment = assignment();
+    for (name, value) in [("BOTH", "assigned"), ("TASK_ID", "mine"), ("EMPTY", "")] {
+        assignment.env_vars.insert(name.into(), Secret::new(value));
+    }
+    let expected = [
+        "TASK_ID=mine",
+        "GIT_TERMINAL_PROMPT=0",
+        "GH_PROMPT_DISABLED=1",
+        "BOTH=operator",
+        "EMPTY=",
+        "OPERATOR=o",
+    ];
+    assert_eq!(exposed(&planned(&assignment).env), expected);
+}
+
+#[test]
+fn no_secret_shows_in_a_plan() {
+    let mut assignment = assignment();
+    assignment.env_vars.insert("K".into(), Secret::new("MARKER"));
+    assignment.agent.mcp_servers = Some(Secret::new("MARKER"));
+    assert!(!format!("{:?} {assignment:?}", planned(&assignment)).contains("MARKER"));
+    let error = refused(|assignment| {
+        assignment.env_vars.insert("K".into(), Secret::new("MARKER\0"));
+    });
+    assert_eq!(error, "env_vars.K: must not have a NUL character");
+}
+
+#[test]
+fn names_differ_where_ids_differ() {
+    let name = container_name("w", "run 1/ä");
+    assert!(name.starts_with("oz-task-run_1__-"), "{name}");
+    assert_eq!(name, container_name("w", "run 1/ä"));
+    let others = [("w", "run 1/ö"), ("v", "run 1/ä"), ("wr", "un 1/ä"), ("w", &"x".repeat(500))];
+    for (worker, task) in others {
+        let other = container_name(worker, task);
+        assert_ne!(other, name);
+        assert!(other.len() < 64 && other.is_ascii(), "{other}");
+    }
+}
+
+#[test]
+fn sidecars_keep_their_order_and_their_places() {
+    let mut assignment = assignment();
+    assignment.additional_sidecars = vec![sidecar("a", "/tools/", false), sidecar("b@bad", "/b", false)];
+    let error = plan(&assignment, &settings(), 1).unwrap_err();
+    assert!(error.starts_with("additional_sidecars[1].image: "), "{error}");
+    assignment.additional_sidecars[1] = sidecar("b:1", "/b", true);
+    let mounts = planned(&assignment).sidecars;
+    let places: Vec<_> = mounts.iter().map(|mount| (mount.mount_path.as_str(), mount.read_write)).collect();
+    assert_eq!(places, [("/agent", false), ("/tools", false), ("/b", true)]);
+}
+
+#[test]
+fn a_place_that_is_taken_or_odd_is_refused() {
+    for taken in ["/agent", "/agent/", "/data", "/one"] {
+        let error = refused(|assignment| {
+            assignment.additional_sidecars = vec![sidecar("a", "/one", false), sidecar("b", taken, false)];
+        });
+        assert!(error.starts_with("additional_sidecars[1].mount_path: "), "{error}");
+        assert!(error.contains("another mount"), "{error}");
+    }
+    for odd in ["", "/", "//", "relative", "./x", "/a/../b", "/a/./b", "/a//b", "/..", "/a\nb", "C:\\x"] {
+        let error = refused(|assignment| assignment.additional_sidecars = vec![sidecar("a", odd, false)]);
+        assert!(error.contains("must be an absolute path"), "{odd}: {error}");
+    }
+    let error = refused(|assignment| {
+        let many = (0..33).map(|index| sidecar("a", &format!("/m{index}"), false));
+        assignment.additional_sidecars = many.collect();
+    });
+    assert_eq!(error, "additional_sidecars: 33 are too many, at most 32");
+}
+
+#[test]
+fn what_no_process_can_be_given_is_refused() {
+    assert!(refused(|assignment| assignment.docker_image = "a b".into()).starts_with("docker_image: "));
+    assert!(refused(|assignment| assignment.sidecar_image = "A!".into()).starts_with("sidecar_image: "));
+    let error = refused(|assignment| assignment.additional_oz_args = vec!["\0".into()]);
+    assert_eq!(error, "the agent's arguments: must not have a NUL character");
+    for name in ["", "A=B", "A\0"] {
+        let error = refused(|assignment| {
+            assignment.env_vars.insert(name.into(), Secret::new("v"));
+        });
+        assert!(error.starts_with("env_vars: "), "{error}");
+    }
+}
+
+#[test]
+fn a_size_becomes_limits_within_what_there_is() {
+    let limits_of = |vcpus, memory_gb| limits(InstanceShape { vcpus, memory_gb }, 4);
+    assert_eq!(
+        limits_of(Some(1.5), Some(0.5)),
+        Limits { nano_cpus: Some(1_500_000_000), memory: Some(1 << 29) }
+    );
+    assert_eq!(limits_of(Some(64.0), None).nano_cpus, Some(4_000_000_000));
+    assert_eq!(limits_of(Some(1e-9), None).nano_cpus, Some(10_000_000));
+    assert_eq!(limits_of(None, Some(1e300)).memory, Some(1 << 52));
+    assert_eq!(limits_of(None, None), Limits::default());
+}

@@ -1,0 +1,106 @@
+//! Gets everything that a container needs, all at the same time: its image and a filled volume for each sidecar.
+//!
+//! Owns the parallel part of a task. It must not know the container that is made of it.
+
+use super::image::Images;
+use super::outcome::Failure;
+use super::plan::{IMAGE_LABEL, Plan, SidecarMount};
+use super::sidecar::{Filled, Filling, Sidecars, entrypoint};
+use crate::cancel::{CancelReason, CancelToken};
+use crate::pool::parallel;
+use crate::protocol::FailureReason;
+
+/// What the container will be made of.
+pub(super) struct Prepared {
+    /// One for each sidecar of the plan, in its order.
+    pub(super) volumes: Vec<Filled>,
+    /// The agent's script in the task container.
+    pub(super) entrypoint: &'static str,
+}
+
+/// One of the parts that are prepared at the same time.
+enum Part<'a> {
+    Image,
+    Sidecar(usize, &'a SidecarMount),
+}
+
+/// Prepares all parts. The first that fails ends the others.
+///
+/// # Errors
+/// Of the first part that failed; or the token was cancelled.
+pub(super) fn prepare(
+    images: &Images,
+    sidecars: &Sidecars,
+    cancel: &CancelToken,
+    plan: &Plan,
+    task_id: &str,
+) -> Result<Prepared, Failure> {
+    let (token, _linked) = cancel.child();
+    let mounts = plan.sidecars.iter().enumerate().map(|(index, mount)| Part::Sidecar(index, mount));
+    let parts: Vec<Part<'_>> = std::iter::once(Part::Image).chain(mounts).collect();
+    let work = |part: Part<'_>| {
+        let result = match part {
+            Part::Image => images.have(&token, &plan.image, task_id).map(|_| None),
+            Part::Sidecar(index, mount) => {
+                volume(images, sidecars, &token, plan, index, mount, task_id).map(Some)
+            }
+        };
+        result.inspect_err(|_| token.cancel(CancelReason::Sibling))
+    };
+    let defect = || Err(Failure::new(FailureReason::Internal, "a part of the preparation failed"));
+    let results = parallel(parts, work).into_iter().map(|result| result.unwrap_or_else(defect));
+    let volumes: Vec<Filled> = first_cause(results.collect())?.into_iter().flatten().collect();
+    let agent = volumes.first().zip(plan.sidecars.first());
+    let (filled, mount) =
+        agent.ok_or_else(|| Failure::new(FailureReason::Internal, "a plan without a sidecar"))?;
+    let entrypoint = entrypoint(filled, &mount.image.to_string())?;
+    Ok(Prepared { volumes, entrypoint })
+}
+
+/// The volume of one sidecar: the shared one of its image, or, to write in, one of the task's own.
+fn volume(
+    images: &Images,
+    sidecars: &Sidecars,
+    cancel: &CancelToken,
+    plan: &Plan,
+    index: usize,
+    mount: &SidecarMount,
+    task_id: &str,
+) -> Result<Filled, Failure> {
+    let image = images.have(cancel, &mount.image, task_id)?;
+    let name = mount.image.to_string();
+    if !mount.read_write {
+        return sidecars.shared(cancel, &image.id, &name, task_id);
+    }
+    let mut labels = plan.labels.clone();
+    labels.insert(IMAGE_LABEL.to_owned(), name.clone());
+    let volume = plan.own_volume(index);
+    sidecars.fill(
+        cancel,
+        &Filling { volume: &volume, image_id: &image.id, image: &name, task_id, labels: &labels },
+    )
+}
+
+/// All results, or the failure that cancelled the others rather than one of those that it cancelled.
+fn first_cause<T>(results: Vec<Result<T, Failure>>) -> Result<Vec<T>, Failure> {
+    let cause = results.iter().filter_map(|result| result.as_ref().err());
+    let cause = cause.min_by_key(|failure| **failure == Failure::Cancelled).cloned();
+    match cause {
+        Some(cause) => Err(cause),
+        None => results.into_iter().collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cause_comes_before_what_it_cancelled() {
+        let cause = Failure::new(FailureReason::ImagePull, "gone");
+        let results = vec![Ok(1), Err(Failure::Cancelled), Err(cause.clone()), Err(Failure::Cancelled)];
+        assert_eq!(first_cause(results), Err(cause));
+        assert_eq!(first_cause(vec![Ok(1), Err(Failure::Cancelled)]), Err(Failure::Cancelled));
+        assert_eq!(first_cause(vec![Ok(1), Ok(2)]), Ok(vec![1, 2]));
+    }
+}

@@ -1,0 +1,280 @@
+//! The steps of one task, and the guarantee that whatever happens at one of them, a report is made and nothing is left.
+//!
+//! Owns the order, and what there is to remove at each step. It must not know how a step is done.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::time::{Duration, Instant, SystemTime};
+
+use crossbeam_channel::Sender;
+use log::{error, info, warn};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+
+use super::collect::collect;
+use super::container::{Exit, TaskContainer};
+use super::image::Images;
+use super::marker;
+use super::outcome::{Failure, chain};
+use super::output::Collected;
+use super::plan::{Plan, TaskSettings, plan};
+use super::prepare::{Prepared, prepare};
+use super::sidecar::Sidecars;
+use super::{Job, JobEvent};
+use crate::cancel::{CancelReason, CancelToken};
+use crate::config::PullPolicy;
+use crate::coordinator::JobId;
+use crate::docker::{Docker, Error};
+use crate::logging::value;
+use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
+
+/// How often a volume that vanishes between its filling and the start of the container is made again.
+const VOLUME_ATTEMPTS: usize = 3;
+
+/// How often the removal of a container is tried, and the pause before the second time.
+const REMOVE_ATTEMPTS: u32 = 4;
+const REMOVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// What holds for every task.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What the operator gives to every container.
+    pub settings: TaskSettings,
+    /// When images are pulled.
+    pub pull: PullPolicy,
+    /// Bytes of output that a report keeps.
+    pub max_output: usize,
+    /// Whether containers are removed at the end.
+    pub cleanup: bool,
+}
+
+/// Runs tasks on one engine; shared by the threads of the pool.
+pub struct Tasks {
+    docker: Docker,
+    options: Options,
+    images: Images,
+    sidecars: Sidecars,
+    events: Sender<JobEvent>,
+}
+
+/// What is to be removed from the engine at the end of a task.
+#[derive(Default)]
+struct Leftovers {
+    container: Option<String>,
+    volumes: Vec<String>,
+}
+
+/// Tells that a job is done even when its thread panics.
+struct Done<'a>(&'a Sender<JobEvent>, JobId);
+
+impl Drop for Done<'_> {
+    fn drop(&mut self) {
+        // Nobody listens any more when the process ends at once.
+        let _ = self.0.send(JobEvent::Done { job: self.1 });
+    }
+}
+
+impl Tasks {
+    /// Tasks on this engine that tell what happens through `events`.
+    pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>) -> Self {
+        let images = Images::new(docker.clone(), options.pull);
+        let sidecars = Sidecars::new(docker.clone(), options.settings.worker_id.clone());
+        Self { docker, options, images, sidecars, events }
+    }
+
+    /// Runs one job to its last trace; blocks as long as that takes.
+    pub fn execute(&self, job: &Job) {
+        let _done = Done(&self.events, job.id);
+        let (start, task_id) = (Instant::now(), &job.assignment.task_id);
+        let mut left = Leftovers::default();
+        // A defect costs this one task; what it has made so far is removed like everything else.
+        let run = catch_unwind(AssertUnwindSafe(|| self.run(job, &mut left)));
+        let report = run.unwrap_or_else(|_| {
+            error!("task panicked task={}", value(task_id));
+            Report::failed(task_id, FailureReason::Internal, "the worker failed while it ran the task")
+        });
+        info!(
+            "task ended task={} {} took_ms={}",
+            value(task_id),
+            summary(&report),
+            start.elapsed().as_millis()
+        );
+        let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
+        job.gate.wait_settled();
+        self.clean_up(&left, task_id);
+    }
+
+    fn run(&self, job: &Job, left: &mut Leftovers) -> Report {
+        let assignment = &job.assignment;
+        let plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
+            Ok(plan) => plan,
+            Err(wrong) => {
+                return Report::failed(&assignment.task_id, FailureReason::InvalidAssignment, wrong);
+            }
+        };
+        let container =
+            TaskContainer { docker: &self.docker, task_id: &assignment.task_id, name: &plan.name };
+        let (result, collected) = match self.up_to_start(job, &plan, &container, left) {
+            Ok(()) => self.to_the_end(job, &container),
+            Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
+        };
+        report(&assignment.task_id, result, collected)
+    }
+
+    /// Everything that can be done before the claim is confirmed.
+    fn up_to_start(
+        &self,
+        job: &Job,
+        plan: &Plan,
+        container: &TaskContainer<'_>,
+        left: &mut Leftovers,
+    ) -> Result<(), Failure> {
+        container.clear(&job.cancel, plan)?;
+        let own = plan.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
+        left.volumes = own.map(|(index, _)| plan.own_volume(index)).collect();
+        // One that an earlier process has left may have been written to by its task.
+        left.volumes.iter().for_each(|volume| self.remove_volume(volume, container.task_id));
+        for _ in 0..VOLUME_ATTEMPTS {
+            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, container.task_id)?;
+            left.container = Some(plan.name.clone());
+            container.create(plan, &prepared)?;
+            if self.volumes_are_complete(job, plan, &prepared)? {
+                return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
+            }
+            container.clear(&job.cancel, plan)?;
+        }
+        Err(Failure::new(
+            FailureReason::SidecarPrep,
+            "the sidecar's volume is removed by somebody again and again",
+        ))
+    }
+
+    /// Looks for the markers through the task container itself, which from now on holds its volumes.
+    fn volumes_are_complete(&self, job: &Job, plan: &Plan, prepared: &Prepared) -> Result<bool, Failure> {
+        let mut complete = true;
+        for (sidecar, filled) in plan.sidecars.iter().zip(&prepared.volumes) {
+            let present = marker::present(&self.docker, &job.cancel, &plan.name, &sidecar.mount_path);
+            let present = present.map_err(|error| {
+                Failure::engine(FailureReason::SidecarPrep, &format!("volume {}", filled.volume), &error)
+            })?;
+            if !present {
+                warn!(
+                    "sidecar volume vanished task={} volume={}",
+                    value(&job.assignment.task_id),
+                    filled.volume
+                );
+                self.sidecars.forget(&filled.volume);
+                complete = false;
+            }
+        }
+        Ok(complete)
+    }
+
+    fn to_the_end(&self, job: &Job, container: &TaskContainer<'_>) -> (RunResult, Collected) {
+        let observed = match container.start(&job.cancel) {
+            Ok(wait) => container.observe(&job.cancel, wait),
+            // It may be running when only the answer was lost; what it says then is not asked for.
+            Err(failure) => return (failure.into_result(&job.cancel, None), Collected::default()),
+        };
+        match observed {
+            Ok(exit) => self.exited(job, container, exit),
+            Err(Failure::Cancelled) => match container.stop() {
+                Ok(exit) => self.exited(job, container, exit),
+                Err(code) => {
+                    let collected = self.collect(&CancelToken::new(), container);
+                    (Failure::Cancelled.into_result(&job.cancel, code), collected)
+                }
+            },
+            Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
+        }
+    }
+
+    /// A task that has ended by itself is reported as what it was, even when the worker is stopping meanwhile; only a cancel
+    /// of the run cuts the reading of its output short.
+    fn exited(&self, job: &Job, container: &TaskContainer<'_>, exit: Exit) -> (RunResult, Collected) {
+        let token = CancelToken::new();
+        let (parent, reading) = (job.cancel.clone(), token.clone());
+        let watch = job.cancel.watch(move || {
+            if parent.reason() == Some(CancelReason::Requested) {
+                reading.cancel(CancelReason::Requested);
+            }
+        });
+        let collected = self.collect(&token, container);
+        drop(watch);
+        let result = RunResult::Completed { exit_code: exit.code, out_of_memory: exit.out_of_memory };
+        (result, collected)
+    }
+
+    fn collect(&self, cancel: &CancelToken, container: &TaskContainer<'_>) -> Collected {
+        collect(&self.docker, cancel, container.name, container.task_id, self.options.max_output)
+    }
+
+    /// Under tokens of its own: nothing may keep a container from being removed.
+    fn clean_up(&self, left: &Leftovers, task_id: &str) {
+        let Some(container) = &left.container else {
+            return left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
+        };
+        if !self.options.cleanup {
+            info!("container kept task={} container={container}", value(task_id));
+            return;
+        }
+        match self.remove(container) {
+            Ok(()) => info!("container removed task={} container={container}", value(task_id)),
+            Err(error) => {
+                let error = chain(&error);
+                error!(
+                    "container left task={} container={container} error={}",
+                    value(task_id),
+                    value(&error)
+                );
+            }
+        }
+        left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
+    }
+
+    fn remove(&self, container: &str) -> Result<(), Error> {
+        let token = CancelToken::new();
+        for attempt in 1..REMOVE_ATTEMPTS {
+            match self.docker.container_remove(&token, container) {
+                Ok(()) => return Ok(()),
+                Err(error) => warn!("removal failed container={container} error={}", value(&chain(&error))),
+            }
+            token.sleep(REMOVE_PAUSE * attempt);
+        }
+        self.docker.container_remove(&token, container)
+    }
+
+    fn remove_volume(&self, volume: &str, task_id: &str) {
+        if let Err(error) = self.docker.volume_remove(&CancelToken::new(), volume) {
+            warn!("volume left task={} volume={volume} error={}", value(task_id), value(&chain(&error)));
+        }
+    }
+}
+
+fn report(task_id: &str, result: RunResult, collected: Collected) -> Report {
+    let now = OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0).map(|now| now.format(&Rfc3339));
+    let created_at = now.ok().and_then(Result::ok).unwrap_or_default();
+    let artifact = |url| PullRequest { url, created_at: created_at.clone() };
+    Report {
+        task_id: task_id.to_owned(),
+        result,
+        output: collected.output,
+        artifacts: collected.artifacts.into_iter().map(artifact).collect(),
+        session_link: collected.session_link,
+    }
+}
+
+/// The result for a log line.
+fn summary(report: &Report) -> String {
+    let output = report.output.len();
+    match &report.result {
+        RunResult::Completed { exit_code, out_of_memory } => {
+            format!(
+                "result=completed exit_code={exit_code} out_of_memory={out_of_memory} output_bytes={output}"
+            )
+        }
+        RunResult::Failed { reason, message, .. } => {
+            format!("result=failed reason={} message={} output_bytes={output}", reason.name(), value(message))
+        }
+    }
+}

@@ -1,0 +1,220 @@
+//! A sidecar image as a volume: its whole file system, unpacked once for each content and shared by all tasks.
+//!
+//! Owns the volumes' names, the filling, the marker that says a volume is complete, and the name that one filler
+//! holds on the engine so that no two fill the same volume at once. It must not know the task that mounts it.
+//!
+//! Nothing of the image is run: a container is made from it, never started, exported, and the stream is put into a second such
+//! container that has the volume mounted. That works with images that have neither a shell nor tar.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
+
+use super::flight::{Cancelled, Flights};
+use super::helper::Helper;
+use super::marker;
+use super::outcome::Failure;
+use super::plan::{AGENT_DIR, IMAGE_LABEL, WORKER_LABEL};
+use crate::cancel::CancelToken;
+use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
+use crate::logging::value;
+use crate::protocol::FailureReason;
+
+/// After so long the name of a filler that another worker holds is taken from it: it has crashed.
+const FILLER_PATIENCE: Duration = Duration::from_secs(600);
+
+/// How often to look whether another worker's filler is done.
+const FILLER_LOOK: Duration = Duration::from_millis(500);
+
+/// The two places of the agent's script, in the order in which they are looked for.
+const ENTRYPOINTS: [&str; 2] = ["/agent/entrypoint.sh", "/agent/agent/entrypoint.sh"];
+
+/// A volume that holds all of an image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Filled {
+    /// The volume's name.
+    pub(super) volume: String,
+    /// The agent's script, as its path is when the volume is mounted at [`AGENT_DIR`]; `None` when there is none.
+    pub(super) entrypoint: Option<&'static str>,
+}
+
+/// What is to be in a volume.
+pub(super) struct Filling<'a> {
+    /// The volume's name; it is made when it does not exist.
+    pub(super) volume: &'a str,
+    /// The image, as `sha256:…`.
+    pub(super) image_id: &'a str,
+    /// The image's name, for people.
+    pub(super) image: &'a str,
+    /// The task that needs it, for logs.
+    pub(super) task_id: &'a str,
+    /// Labels of the volume.
+    pub(super) labels: &'a BTreeMap<String, String>,
+}
+
+/// The sidecar volumes of one engine.
+pub(super) struct Sidecars {
+    docker: Docker,
+    worker_id: String,
+    fillings: Flights<Result<Filled, Failure>>,
+    /// What this process has seen complete. A volume may be removed behind its back, so the marker is looked at again
+    /// in every task container before it starts.
+    complete: Mutex<HashMap<String, Filled>>,
+}
+
+impl Sidecars {
+    pub(super) fn new(docker: Docker, worker_id: String) -> Self {
+        Self { docker, worker_id, fillings: Flights::default(), complete: Mutex::new(HashMap::new()) }
+    }
+
+    /// The volume that all tasks share for the image with this id (`sha256:…`), filled.
+    ///
+    /// # Errors
+    /// `sidecar_prep` or `docker_unreachable`; or the token was cancelled.
+    pub(super) fn shared(
+        &self,
+        cancel: &CancelToken,
+        image_id: &str,
+        image: &str,
+        task_id: &str,
+    ) -> Result<Filled, Failure> {
+        let digest = image_id.rsplit(':').next().unwrap_or(image_id);
+        let volume = format!("oz-sidecar-{}", digest.get(..32).unwrap_or(digest));
+        if let Some(filled) = self.lock().get(&volume) {
+            return Ok(filled.clone());
+        }
+        let labels = labels(&self.worker_id, image);
+        let filling = Filling { volume: &volume, image_id, image, task_id, labels: &labels };
+        let work = || match self.fill(cancel, &filling) {
+            Err(Failure::Cancelled) => None,
+            result => Some(result),
+        };
+        match self.fillings.run(&volume, cancel, work) {
+            Ok(result) => result.inspect(|filled| drop(self.lock().insert(volume.clone(), filled.clone()))),
+            Err(Cancelled) => Err(Failure::Cancelled),
+        }
+    }
+
+    /// Forgets that a volume is complete, because it was seen not to be.
+    pub(super) fn forget(&self, volume: &str) {
+        self.lock().remove(volume);
+    }
+
+    /// Makes and fills a volume, or finds it complete.
+    ///
+    /// # Errors
+    /// As [`Sidecars::shared`].
+    pub(super) fn fill(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Filled, Failure> {
+        self.try_fill(cancel, filling).map_err(|error| {
+            let step = format!("sidecar image {}", filling.image);
+            Failure::engine(FailureReason::SidecarPrep, &step, &error)
+        })
+    }
+
+    fn try_fill(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Filled, Error> {
+        let filler = self.filler(cancel, filling)?;
+        if !marker::present(&self.docker, cancel, filler.id(), AGENT_DIR)? {
+            let Filling { volume, image, task_id, .. } = *filling;
+            let (start, task, image) = (Instant::now(), value(task_id), value(image));
+            info!("sidecar volume filling task={task} image={image} volume={volume}");
+            self.copy(cancel, &filler, filling)?;
+            let took = start.elapsed().as_millis();
+            info!("sidecar volume ready task={task} image={image} volume={volume} took_ms={took}");
+        }
+        let entrypoint = self.entrypoint(cancel, filler.id())?;
+        Ok(Filled { volume: filling.volume.to_owned(), entrypoint })
+    }
+
+    /// A container that has the volume mounted and whose name nobody else can have meanwhile.
+    fn filler(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Helper, Error> {
+        let name = format!("oz-fill-{}", filling.volume);
+        let mount = Mount {
+            kind: MountKind::Volume,
+            source: filling.volume.to_owned(),
+            target: AGENT_DIR.to_owned(),
+            read_only: false,
+            // An image may have files at this very path, which the engine would copy into an empty volume.
+            volume_options: Some(VolumeOptions { no_copy: true, labels: filling.labels.clone() }),
+        };
+        let mut seen: Option<(String, Instant)> = None;
+        while !cancel.is_cancelled() {
+            match Helper::create(&self.docker, &name, filling.image_id, vec![mount.clone()], &self.worker_id)
+            {
+                Err(error) if error.is_conflict() => self.wait_for_filler(cancel, &name, &mut seen)?,
+                result => return result,
+            }
+        }
+        Err(Error::Cancelled)
+    }
+
+    /// One step of waiting for the one who has the name. One that an earlier process of this worker has left is
+    /// removed at once: within this process no two fill the same volume.
+    fn wait_for_filler(
+        &self,
+        cancel: &CancelToken,
+        name: &str,
+        seen: &mut Option<(String, Instant)>,
+    ) -> Result<(), Error> {
+        let other = match self.docker.container_inspect(cancel, name) {
+            Ok(other) => other,
+            Err(error) if error.is_not_found() => return Ok(()),
+            Err(error) => return Err(error),
+        };
+        let since = match seen {
+            Some((id, since)) if *id == other.id => *since,
+            _ => seen.insert((other.id.clone(), Instant::now())).1,
+        };
+        let ours = other.labels.get(WORKER_LABEL) == Some(&self.worker_id);
+        if ours || since.elapsed() > FILLER_PATIENCE {
+            warn!("left-over helper removed container={name}");
+            return self.docker.container_remove(cancel, &other.id);
+        }
+        if cancel.sleep(FILLER_LOOK) { Ok(()) } else { Err(Error::Cancelled) }
+    }
+
+    /// Streams the image into the volume, and then the marker. What an interrupted filling has left is overwritten
+    /// with the same files.
+    fn copy(&self, cancel: &CancelToken, filler: &Helper, filling: &Filling<'_>) -> Result<(), Error> {
+        let name = format!("{}-source", filler.name());
+        let source = Helper::create_anew(&self.docker, &name, filling.image_id, &self.worker_id)?;
+        let mut export = self.docker.container_export(cancel, source.id())?;
+        self.docker.archive_put(cancel, filler.id(), AGENT_DIR, &mut export)?;
+        marker::write(&self.docker, cancel, filler.id(), AGENT_DIR, filling.image_id)
+    }
+
+    fn entrypoint(&self, cancel: &CancelToken, filler: &str) -> Result<Option<&'static str>, Error> {
+        for path in ENTRYPOINTS {
+            let stat = self.docker.archive_stat(cancel, filler, path)?;
+            if stat.is_some_and(|stat| !stat.is_dir()) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Filled>> {
+        // Nothing that can panic runs under the lock.
+        self.complete.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The agent's script in a volume, or what was looked for.
+///
+/// # Errors
+/// `sidecar_prep`.
+pub(super) fn entrypoint(filled: &Filled, image: &str) -> Result<&'static str, Failure> {
+    filled.entrypoint.ok_or_else(|| {
+        let [first, second] = ENTRYPOINTS;
+        let message = format!("sidecar image {image} has no entrypoint.sh: looked for {first} and {second}");
+        Failure::new(FailureReason::SidecarPrep, message)
+    })
+}
+
+/// The labels of a volume that all tasks share.
+fn labels(worker_id: &str, image: &str) -> BTreeMap<String, String> {
+    [(WORKER_LABEL, worker_id), (IMAGE_LABEL, image)]
+        .map(|(name, text)| (name.to_owned(), text.to_owned()))
+        .into()
+}

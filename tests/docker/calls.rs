@@ -1,0 +1,228 @@
+//! What the calls ask, and what they make of the answers.
+
+use std::time::Duration;
+
+use crossbeam_channel::bounded;
+use oz_agent_worker::cancel::CancelToken;
+use oz_agent_worker::docker::{
+    ApiVersion, CreateContainer, Docker, Error, LogStream, MAX_MESSAGE, PullProgress, Reference, Request,
+    Target, Timeouts,
+};
+use oz_agent_worker::secret::Secret;
+
+use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, write};
+
+const BUSY: &str = r#"{"message":"removal of container c is already in progress"}"#;
+const TICK: Duration = Duration::from_millis(10);
+
+fn engine(scripts: Vec<Script>) -> (FakeDocker, Docker, CancelToken) {
+    let (fake, docker) = FakeDocker::connected(scripts, Timeouts::default());
+    (fake, docker, CancelToken::new())
+}
+
+fn connect(scripts: Vec<Script>) -> (FakeDocker, Result<Docker, Error>) {
+    let fake = FakeDocker::start(scripts);
+    let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None);
+    (fake, docker)
+}
+
+#[test]
+fn the_smaller_version_is_agreed_on() {
+    let (fake, docker) = connect(hello("1.99"));
+    assert_eq!(docker.unwrap().engine().api_version, ApiVersion::MAX);
+    let lines: Vec<String> = (0..3).map(|_| fake.request().line().to_owned()).collect();
+    assert_eq!(lines, ["HEAD /_ping HTTP/1.1", "GET /v1.47/version HTTP/1.1", "GET /v1.47/info HTTP/1.1"]);
+    let (_fake, docker) = connect(hello("1.43"));
+    assert_eq!(docker.unwrap().engine().api_version, ApiVersion { major: 1, minor: 43 });
+    let (_fake, docker) = connect(hello("1.40"));
+    assert!(matches!(docker, Err(Error::TooOld { .. })), "{docker:?}");
+}
+
+#[test]
+fn a_proxy_that_refuses_head_is_asked_with_get() {
+    let mut scripts = hello("1.41");
+    scripts.insert(0, vec![write("HTTP/1.1 405 x\r\nContent-Length: 3\r\n\r\n")]);
+    let (fake, docker) = connect(scripts);
+    docker.unwrap();
+    assert_eq!(fake.request().line(), "HEAD /_ping HTTP/1.1");
+    assert_eq!(fake.request().line(), "GET /_ping HTTP/1.1");
+}
+
+#[test]
+fn a_ping_that_is_refused_or_names_no_version() {
+    let (_fake, docker) = connect(vec![vec![write("HTTP/1.1 403 x\r\n\r\n")], vec![json(403, "go away")]]);
+    assert!(
+        matches!(&docker, Err(Error::Engine { status: 403, message }) if message == "go away"),
+        "{docker:?}"
+    );
+    let plain = || vec![write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")];
+    let (_fake, docker) = connect(vec![plain(), plain()]);
+    assert!(matches!(&docker, Err(Error::Protocol { .. })), "{docker:?}");
+}
+
+#[test]
+fn the_engines_words_become_one_short_line() {
+    let answers = [
+        (json(500, r#"{"message":"first\nsecond\u001b"}"#), "first second"),
+        (json(502, "<html>\r\nBad Gateway"), "<html> Bad Gateway"),
+        (json(500, r#"{"other":1}"#), r#"{"other":1}"#),
+        (json(500, ""), ""),
+        (write("HTTP/1.1 500 x\r\nContent-Length: 99\r\n\r\ncut off"), "cut off"),
+        (write("HTTP/1.1 301 x\r\nLocation: /\r\n\r\nmoved"), "moved"),
+    ];
+    for (answer, words) in answers {
+        let (_fake, docker, cancel) = engine(vec![vec![answer]]);
+        let error = docker.container_start(&cancel, "c").unwrap_err();
+        assert!(matches!(&error, Error::Engine { message, .. } if message == words), "{error:?}");
+    }
+    let (_fake, docker, cancel) = engine(vec![vec![json(500, &"long ".repeat(50_000))]]);
+    let error = docker.container_start(&cancel, "c").unwrap_err();
+    assert!(matches!(&error, Error::Engine { message, .. } if message.len() <= MAX_MESSAGE), "{error:?}");
+}
+
+#[test]
+fn what_is_done_already_is_no_error() {
+    let unchanged = || vec![write("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")];
+    let gone = || vec![json(404, r#"{"message":"no such"}"#)];
+    let (fake, docker, cancel) = engine(vec![unchanged(), unchanged(), gone(), gone()]);
+    docker.container_start(&cancel, "c/d").unwrap();
+    docker.container_stop(&cancel, "c", Duration::from_millis(1500)).unwrap();
+    docker.container_remove(&cancel, "c").unwrap();
+    docker.volume_remove(&cancel, "v").unwrap();
+    let lines: Vec<String> = (0..4).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
+    let expected = [
+        "POST /v1.41/containers/c%2Fd/start",
+        "POST /v1.41/containers/c/stop?t=2",
+        "DELETE /v1.41/containers/c?force=1&v=1",
+        "DELETE /v1.41/volumes/v",
+    ];
+    assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_removal_by_somebody_else_is_waited_for() {
+    let (_fake, docker, cancel) =
+        engine(vec![vec![json(409, BUSY)], vec![json(409, BUSY)], vec![json(404, "")]]);
+    docker.container_remove(&cancel, "c").unwrap();
+    let other = r#"{"message":"container is paused"}"#;
+    let (_fake, docker, cancel) = engine(vec![vec![json(409, other)]]);
+    assert!(docker.container_remove(&cancel, "c").unwrap_err().is_conflict());
+    let timeouts = Timeouts { remove: Duration::ZERO, ..Timeouts::default() };
+    let (_fake, docker) = FakeDocker::connected(vec![vec![json(409, BUSY)]], timeouts);
+    assert!(docker.container_remove(&cancel, "c").unwrap_err().is_conflict());
+}
+
+#[test]
+fn a_missing_path_is_not_a_missing_container() {
+    let missing = || vec![write("HTTP/1.1 404 x\r\nContent-Length: 40\r\n\r\n")];
+    let there = || vec![json(200, r#"{"Id":"c"}"#)];
+    let gone = || vec![json(404, r#"{"message":"No such container: c"}"#)];
+    let (_fake, docker, cancel) = engine(vec![missing(), there(), missing(), gone()]);
+    assert_eq!(docker.archive_stat(&cancel, "c", "/x").unwrap(), None);
+    assert!(docker.archive_stat(&cancel, "c", "/x").unwrap_err().is_not_found());
+}
+
+#[test]
+fn a_create_sends_its_json() {
+    let created = r#"{"Id":"abc","Warnings":null}"#;
+    let (fake, docker, cancel) = engine(vec![vec![Step::ReadBody, json(201, created)]]);
+    let create = CreateContainer {
+        image: "i".to_owned(),
+        env: vec![Secret::new("K=hunter2")],
+        ..CreateContainer::default()
+    };
+    let answer = docker.container_create(&cancel, "n&m", &create).unwrap();
+    assert_eq!((answer.id.as_str(), answer.warnings.len()), ("abc", 0));
+    let request = fake.request();
+    assert_eq!(request.line(), "POST /v1.41/containers/create?name=n%26m HTTP/1.1");
+    assert_eq!(request.body, br#"{"Image":"i","Env":["K=hunter2"],"HostConfig":{}}"#);
+}
+
+#[test]
+fn a_pull_reports_while_the_engine_is_silent() {
+    let (release, released) = bounded(1);
+    let line = r#"{"status":"Downloading","progressDetail":{"current":3,"total":8},"id":"a"}"#;
+    let script = vec![write(&format!("HTTP/1.1 200 OK\r\n\r\n{line}\r\n")), Step::Await(released)];
+    let (fake, docker, cancel) = engine(vec![script]);
+    let image = Reference::parse("h:5000/a:t").unwrap();
+    let mut seen = Vec::new();
+    let mut progress = |progress: &PullProgress| {
+        seen.push(progress.clone());
+        // The engine goes on only after a third report, which only silence can bring.
+        if seen.len() == 3 {
+            release.send(()).unwrap();
+        }
+    };
+    let auth = Secret::new("e30=");
+    docker.image_pull(&cancel, &image, Some("linux/amd64"), Some(&auth), TICK, &mut progress).unwrap();
+    assert_eq!(seen[2], PullProgress { layers: 1, layers_done: 0, bytes: 3, bytes_total: 8 });
+    let request = fake.request();
+    let target = "/v1.41/images/create?fromImage=h%3A5000%2Fa&tag=t&platform=linux%2Famd64";
+    assert_eq!(request.line(), format!("POST {target} HTTP/1.1"));
+    assert!(request.head.contains("\r\nX-Registry-Auth: e30=\r\n"), "{}", request.head);
+    assert!(request.head.contains("\r\nContent-Length: 0\r\n"), "{}", request.head);
+}
+
+#[test]
+fn a_pull_that_fails_in_its_stream() {
+    let line = r#"{"errorDetail":{"message":"manifest unknown"},"error":"manifest unknown"}"#;
+    let (_fake, docker, cancel) = engine(vec![vec![json(200, line)]]);
+    let image = Reference::parse("a").unwrap();
+    let error = docker.image_pull(&cancel, &image, None, None, TICK, &mut |_| {}).unwrap_err();
+    assert!(matches!(&error, Error::Pull { message } if message == "manifest unknown"), "{error:?}");
+}
+
+#[test]
+fn a_log_is_taken_apart() {
+    let body =
+        b"HTTP/1.1 200 OK\r\n\r\n\x01\0\0\0\0\0\0\x02ou\x02\0\0\0\0\0\0\x01e\x01\0\0\0\0\0\0\x01t".to_vec();
+    let (fake, docker, cancel) = engine(vec![vec![Step::Write(body)]]);
+    let mut log = Vec::new();
+    docker.container_logs(&cancel, "c", &mut |stream, bytes| log.push((stream, bytes.to_vec()))).unwrap();
+    let piece = |stream, text: &str| (stream, text.as_bytes().to_vec());
+    assert_eq!(
+        log,
+        [piece(LogStream::Stdout, "ou"), piece(LogStream::Stderr, "e"), piece(LogStream::Stdout, "t")]
+    );
+    assert_eq!(fake.request().line(), "GET /v1.41/containers/c/logs?stdout=1&stderr=1 HTTP/1.1");
+}
+
+#[test]
+fn a_wait_gives_the_exit_code_or_the_engines_error() {
+    let exit = |body| vec![json(200, body)];
+    let scripts = vec![
+        exit(r#"{"StatusCode":137,"Error":null}"#),
+        exit(r#"{"StatusCode":1}"#),
+        exit(r#"{"StatusCode":0,"Error":{"Message":"no such shim"}}"#),
+    ];
+    let (_fake, docker, cancel) = engine(scripts);
+    let wait = || docker.container_wait(&cancel, "c").unwrap().join();
+    assert_eq!(wait().unwrap(), 137);
+    assert_eq!(wait().unwrap(), 1);
+    assert!(matches!(wait(), Err(Error::Engine { message, .. }) if message == "no such shim"));
+}
+
+#[test]
+fn lists_ask_for_labels() {
+    let (fake, docker, cancel) = engine(vec![vec![json(200, "[]")], vec![json(200, r#"{"Volumes":null}"#)]]);
+    assert!(docker.container_list(&cancel, &[("a", "b")]).unwrap().is_empty());
+    assert!(docker.volume_list(&cancel, &[]).unwrap().is_empty());
+    let line = fake.request().line().to_owned();
+    assert_eq!(
+        line,
+        "GET /v1.41/containers/json?all=1&filters=%7B%22label%22%3A%5B%22a%3Db%22%5D%7D HTTP/1.1"
+    );
+    assert_eq!(fake.request().line(), "GET /v1.41/volumes HTTP/1.1");
+}
+
+#[test]
+fn nothing_is_sent_that_could_be_another_request() {
+    let (fake, docker, cancel) = engine(vec![vec![]]);
+    for bad in ["", ".", ".."] {
+        assert!(matches!(docker.container_remove(&cancel, bad), Err(Error::Invalid { .. })), "{bad}");
+    }
+    let request = Request::get(Target::of("info")).header("X-Registry-Auth", Secret::new("a\r\nX: y"));
+    let error = docker.exchange(&cancel, request).unwrap_err();
+    assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
+    assert!(fake.is_quiet());
+}

@@ -1,0 +1,175 @@
+//! A cancel ends whatever a call is blocked in, and nothing else is reported then.
+
+use std::io::{self, Read};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use oz_agent_worker::cancel::{CancelReason, CancelToken};
+use oz_agent_worker::docker::{Docker, Endpoint, Error, Reference, Timeouts};
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
+};
+
+use crate::support::fake_docker::{FakeDocker, PATIENCE, Script, Step, temp_dir, write};
+
+const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+
+/// Runs `call` against an engine that does `script` and then stalls; cancels once it is there; gives the result.
+fn cancelled<T: Send + 'static>(
+    mut script: Script,
+    call: impl FnOnce(&Docker, &CancelToken) -> Result<T, Error> + Send + 'static,
+) -> Result<T, Error> {
+    let (tell, told) = bounded(1);
+    script.extend([Step::Tell(tell), Step::Stall]);
+    let (_fake, docker) = FakeDocker::connected(vec![script], Timeouts::default());
+    let token = CancelToken::new();
+    let caller = token.clone();
+    let result = in_time(
+        move || call(&docker, &caller),
+        || {
+            told.recv_timeout(PATIENCE).expect("the engine got no request");
+            token.cancel(CancelReason::Requested);
+        },
+    );
+    result.expect("the cancel did not end the call")
+}
+
+/// What `work` gives, unless it takes too long; `meanwhile` runs beside it.
+fn in_time<T: Send + 'static>(
+    work: impl FnOnce() -> T + Send + 'static,
+    meanwhile: impl FnOnce(),
+) -> Option<T> {
+    let (done, result): (_, Receiver<T>) = bounded(1);
+    let thread = std::thread::spawn(move || drop(done.send(work())));
+    meanwhile();
+    let result = result.recv_timeout(PATIENCE).ok();
+    if result.is_some() {
+        thread.join().unwrap();
+    }
+    result
+}
+
+#[track_caller]
+fn assert_cancelled<T: std::fmt::Debug>(result: &Result<T, Error>) {
+    assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+}
+
+#[test]
+fn while_waiting_for_a_head() {
+    assert_cancelled(&cancelled(vec![], |docker, token| docker.container_inspect(token, "c")));
+    let half = vec![write("HTTP/1.1 200 OK\r\nConte")];
+    assert_cancelled(&cancelled(half, |docker, token| docker.container_inspect(token, "c")));
+}
+
+#[test]
+fn while_reading_a_body() {
+    for head in ["Content-Length: 9\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n9\r\n{", "\r\n{"] {
+        let script = vec![write(&format!("HTTP/1.1 200 OK\r\n{head}"))];
+        assert_cancelled(&cancelled(script, |docker, token| docker.container_inspect(token, "c")));
+    }
+}
+
+#[test]
+fn a_body_until_the_close_does_not_end_with_a_cancel() {
+    let script = vec![write("HTTP/1.1 200 OK\r\n\r\nhello")];
+    let result = cancelled(script, |docker, token| {
+        let mut bytes = Vec::new();
+        docker.container_export(token, "c")?.read_to_end(&mut bytes).map_err(Error::from_read)
+    });
+    assert_cancelled(&result);
+}
+
+#[test]
+fn while_reading_the_message_of_an_error() {
+    let script = vec![write("HTTP/1.1 500 x\r\nContent-Length: 9\r\n\r\n{")];
+    assert_cancelled(&cancelled(script, |docker, token| docker.container_start(token, "c")));
+}
+
+#[test]
+fn while_a_container_runs() {
+    let script = vec![write(CHUNKED)];
+    assert_cancelled(&cancelled(script, |docker, token| docker.container_wait(token, "c")?.join()));
+}
+
+#[test]
+fn while_a_pull_is_silent() {
+    let script = vec![write(CHUNKED)];
+    let hour = Duration::from_secs(3600);
+    let result = cancelled(script, move |docker, token| {
+        docker.image_pull(token, &Reference::parse("a").unwrap(), None, None, hour, &mut |_| {})
+    });
+    assert_cancelled(&result);
+}
+
+#[test]
+fn while_an_upload_is_stuck() {
+    let result =
+        cancelled(vec![], |docker, token| docker.archive_put(token, "c", "/", &mut io::repeat(b'x')));
+    assert_cancelled(&result);
+}
+
+#[test]
+fn while_a_removal_by_somebody_else_is_waited_for() {
+    let busy = r#"{"message":"removal of container c is already in progress"}"#;
+    let answer = format!("HTTP/1.1 409 x\r\nContent-Length: {}\r\n\r\n{busy}", busy.len());
+    assert_cancelled(&cancelled(vec![write(&answer)], |docker, token| docker.container_remove(token, "c")));
+}
+
+#[test]
+fn before_a_connection_is_made() {
+    let (fake, docker) = FakeDocker::connected(vec![vec![]], Timeouts::default());
+    let token = CancelToken::new();
+    token.cancel(CancelReason::Shutdown);
+    assert_cancelled(&docker.container_inspect(&token, "c"));
+    assert!(fake.is_quiet());
+}
+
+/// A socket whose backlog is full, so that a connect blocks; and what keeps it so.
+fn full_backlog() -> (PathBuf, impl Send) {
+    let path = temp_dir().join("s");
+    let address = SocketAddrUnix::new(&path).unwrap();
+    let new = |flags| socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None).unwrap();
+    let listener = new(SocketFlags::CLOEXEC);
+    bind(&listener, &address).unwrap();
+    listen(&listener, 0).unwrap();
+    let mut waiting = Vec::new();
+    loop {
+        let socket = new(SocketFlags::NONBLOCK);
+        match connect(&socket, &address) {
+            Ok(()) => waiting.push(socket),
+            Err(Errno::AGAIN) => return (path, (listener, waiting)),
+            Err(error) => panic!("{error}"),
+        }
+    }
+}
+
+#[test]
+fn while_the_engines_backlog_is_full() {
+    let (path, _full) = full_backlog();
+    let endpoint = Endpoint::Unix(path.clone());
+    let timeouts = Timeouts { connect: Duration::from_secs(3600), ..Timeouts::default() };
+    let token = CancelToken::new();
+    let caller = token.clone();
+    let result = in_time(
+        move || Docker::connect_with(&caller, endpoint, None, timeouts),
+        || token.cancel(CancelReason::Requested),
+    );
+    assert_cancelled(&result.expect("the cancel did not end the connect"));
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+#[test]
+fn a_full_backlog_has_a_deadline() {
+    let (path, _full) = full_backlog();
+    let timeouts = Timeouts { connect: Duration::from_millis(250), ..Timeouts::default() };
+    let endpoint = Endpoint::Unix(path.clone());
+    let result = in_time(move || Docker::connect_with(&CancelToken::new(), endpoint, None, timeouts), || {});
+    let error = result.expect("the deadline did not end the connect").unwrap_err();
+    assert!(
+        matches!(&error, Error::Unreachable { source, .. } if source.to_string().contains("250ms")),
+        "{error:?}"
+    );
+    std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}

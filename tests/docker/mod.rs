@@ -1,0 +1,7 @@
+//! The Docker client: against a scripted engine for stalls, cuts and lies, and against a real one.
+
+mod calls;
+mod cancel;
+mod real;
+mod stalls;
+mod uploads;

@@ -1,0 +1,333 @@
+//! The client against a real engine, whose address is in `OZ_TEST_DOCKER_HOST`.
+
+use std::collections::BTreeMap;
+use std::io::{self, Read};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, SystemTime};
+
+use oz_agent_worker::cancel::{CancelReason, CancelToken};
+use oz_agent_worker::docker::{
+    ApiVersion, CreateContainer, Docker, Endpoint, Error, HostConfig, LogStream, Method, Mount, Reference,
+    Request, Target, VolumeOptions,
+};
+use oz_agent_worker::secret::Secret;
+
+const LABEL: &str = "oz-test-run";
+
+/// A client, a busybox image and a label of its own; all that carries the label goes when this is dropped.
+struct Lab {
+    docker: Docker,
+    cancel: CancelToken,
+    run: String,
+    image: String,
+}
+
+impl Lab {
+    fn new() -> Self {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let docker = connect();
+        let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
+        let run = format!("{}-{nanos}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
+        let image = format!("oz-test-{run}:busybox");
+        let lab = Self { docker, cancel: CancelToken::new(), run, image };
+        lab.import();
+        lab
+    }
+
+    fn import(&self) {
+        let (repo, tag) = self.image.split_once(':').unwrap();
+        let tar = busybox();
+        let target = Target::of("images/create").query("fromSrc", "-").query("repo", repo).query("tag", tag);
+        let mut source = tar.as_slice();
+        let request =
+            Request::post(target.query("changes", "ENV PATH=/bin")).stream("application/x-tar", &mut source);
+        let mut answer = self.docker.exchange(&self.cancel, request).unwrap().success().unwrap();
+        let mut text = String::new();
+        answer.body.read_to_string(&mut text).unwrap();
+        assert!(text.contains("sha256:"), "{text}");
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("oz-test-{}-{name}", self.run)
+    }
+
+    fn labels(&self) -> BTreeMap<String, String> {
+        BTreeMap::from([(LABEL.to_owned(), self.run.clone())])
+    }
+
+    fn shell(&self, script: &str) -> CreateContainer {
+        CreateContainer {
+            image: self.image.clone(),
+            entrypoint: Some(vec!["/bin/sh".to_owned()]),
+            cmd: vec!["-c".to_owned(), script.to_owned()],
+            labels: self.labels(),
+            host_config: Self::offline(),
+            ..CreateContainer::default()
+        }
+    }
+
+    /// No test here needs a network, and a start without one has less that can fail.
+    fn offline() -> HostConfig {
+        HostConfig { network_mode: Some("none".to_owned()), ..HostConfig::default() }
+    }
+
+    fn create(&self, name: &str, create: &CreateContainer) -> String {
+        self.docker.container_create(&self.cancel, &self.name(name), create).unwrap().id
+    }
+
+    fn with_volume(&self, volume: &str) -> CreateContainer {
+        let volume_options = Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() });
+        let (source, target) = (volume.to_owned(), "/agent".to_owned());
+        let mount = Mount { source, target, volume_options, ..Mount::default() };
+        let host_config = HostConfig { mounts: vec![mount], ..Self::offline() };
+        CreateContainer { host_config, ..self.shell("exit 0") }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let (docker, cancel) = (&self.docker, CancelToken::new());
+        let label = [(LABEL, self.run.as_str())];
+        for container in docker.container_list(&cancel, &label).unwrap_or_default() {
+            let _ = docker.container_remove(&cancel, &container.id);
+        }
+        for volume in docker.volume_list(&cancel, &label).unwrap_or_default() {
+            let _ = docker.volume_remove(&cancel, &volume.name);
+        }
+        if let Ok(image) = Target::of("images").image(&self.image) {
+            let _ = docker.exchange(&cancel, Request::new(Method::Delete, image));
+        }
+    }
+}
+
+fn connect() -> Docker {
+    let host = std::env::var("OZ_TEST_DOCKER_HOST").unwrap_or_default();
+    assert!(
+        !host.is_empty(),
+        "OZ_TEST_DOCKER_HOST must name a Docker engine for tests; `make test` starts one"
+    );
+    let endpoint = Endpoint::parse(&host).unwrap();
+    Docker::connect(&CancelToken::new(), endpoint, None).unwrap()
+}
+
+/// A file system with busybox and the applets that the tests use.
+fn busybox() -> Vec<u8> {
+    let mut tar = tar::Builder::new(Vec::new());
+    let program = std::fs::read("/bin/busybox").expect("the package busybox-static is needed");
+    append(&mut tar, "bin/busybox", &program, 0o755);
+    for applet in ["sh", "cat", "echo", "sleep", "true"] {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(tar::EntryType::Symlink);
+        header.set_size(0);
+        header.set_mode(0o777);
+        tar.append_link(&mut header, format!("bin/{applet}"), "busybox").unwrap();
+    }
+    append(&mut tar, "agent/entrypoint.sh", b"echo hello\n", 0o644);
+    tar.into_inner().unwrap()
+}
+
+fn append(tar: &mut tar::Builder<Vec<u8>>, path: &str, data: &[u8], mode: u32) {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(data.len() as u64);
+    header.set_mode(mode);
+    tar.append_data(&mut header, path, data).unwrap();
+}
+
+fn files(body: impl Read) -> BTreeMap<String, Vec<u8>> {
+    let mut files = BTreeMap::new();
+    for entry in tar::Archive::new(body).entries().unwrap() {
+        let mut entry = entry.unwrap();
+        let (path, mut data) = (entry.path().unwrap().display().to_string(), Vec::new());
+        entry.read_to_end(&mut data).unwrap();
+        files.insert(path, data);
+    }
+    files
+}
+
+#[test]
+fn it_says_what_it_is() {
+    let docker = connect();
+    let engine = docker.engine();
+    assert!(engine.api_version >= ApiVersion::MIN && engine.api_version <= ApiVersion::MAX);
+    assert_eq!(engine.os, "linux");
+    assert!(["amd64", "arm64"].contains(&engine.arch.as_str()), "{engine:?}");
+    assert!(engine.cpus > 0 && engine.memory > 0 && !engine.version.is_empty(), "{engine:?}");
+    assert_eq!(docker.address(), std::env::var("OZ_TEST_DOCKER_HOST").unwrap());
+}
+
+#[test]
+fn a_container_from_create_to_remove() {
+    let lab = Lab::new();
+    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let image = docker.image_inspect(cancel, &lab.image).unwrap();
+    assert_eq!((image.os.as_str(), image.architecture.as_str()), ("linux", docker.engine().arch.as_str()));
+
+    let mut create = lab.shell("echo out $K; echo err >&2; mkdir -p /w; echo -n said > /w/f; exit 7");
+    create.env = vec![Secret::new("K=v w")];
+    create.host_config.memory = Some(64 << 20);
+    create.host_config.memory_swap = Some(64 << 20);
+    let id = lab.create("walk", &create);
+    let found = docker.container_inspect(cancel, &id).unwrap();
+    assert_eq!((found.name.clone(), found.image.as_str()), (lab.name("walk"), lab.image.as_str()));
+    assert_eq!((found.labels, found.state.status.as_str()), (lab.labels(), "created"));
+
+    let wait = docker.container_wait(cancel, &id).unwrap();
+    docker.container_start(cancel, &id).unwrap();
+    assert_eq!(wait.join().unwrap(), 7);
+    docker.container_stop(cancel, &id, Duration::from_secs(1)).unwrap();
+    let state = docker.container_inspect(cancel, &id).unwrap().state;
+    assert_eq!((state.status.as_str(), state.exit_code, state.running), ("exited", 7, false));
+
+    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut sink = |stream, bytes: &[u8]| match stream {
+        LogStream::Stdout => out.extend_from_slice(bytes),
+        _ => err.extend_from_slice(bytes),
+    };
+    docker.container_logs(cancel, &id, &mut sink).unwrap();
+    assert_eq!((out.as_slice(), err.as_slice()), (b"out v w\n".as_slice(), b"err\n".as_slice()));
+
+    let listed = docker.container_list(cancel, &[(LABEL, &lab.run)]).unwrap();
+    assert_eq!(
+        listed.iter().map(|found| (found.id.as_str(), found.state.as_str())).collect::<Vec<_>>(),
+        [(id.as_str(), "exited")]
+    );
+    let got = docker.archive_get(cancel, &id, "/w/f").unwrap().unwrap();
+    assert_eq!(files(got)["f"], b"said");
+    docker.container_remove(cancel, &id).unwrap();
+    docker.container_remove(cancel, &id).unwrap();
+    assert!(docker.container_inspect(cancel, &id).unwrap_err().is_not_found());
+}
+
+#[test]
+fn a_volume_is_filled_from_an_image_without_running_anything() {
+    let lab = Lab::new();
+    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let volume = lab.name("volume");
+    docker.volume_create(cancel, &volume, &lab.labels()).unwrap();
+    let sidecar = lab.create("sidecar", &lab.shell("exit 0"));
+    let helper = lab.create("helper", &lab.with_volume(&volume));
+    assert_eq!(docker.archive_stat(cancel, &helper, "/agent/bin/busybox").unwrap(), None);
+    let mut export = docker.container_export(cancel, &sidecar).unwrap();
+    docker.archive_put(cancel, &helper, "/agent", &mut export).unwrap();
+
+    let other = lab.create("other", &lab.with_volume(&volume));
+    let stat = docker.archive_stat(cancel, &other, "/agent/bin/busybox").unwrap().unwrap();
+    assert_eq!(stat.size, i64::try_from(std::fs::metadata("/bin/busybox").unwrap().len()).unwrap());
+    assert!(stat.is_file() && !stat.is_dir());
+    assert!(docker.archive_stat(cancel, &other, "/agent/agent").unwrap().unwrap().is_dir());
+    let link = docker.archive_stat(cancel, &other, "/agent/bin/sh").unwrap().unwrap();
+    assert!(link.is_symlink() && link.link_target.ends_with("busybox"), "{link:?}");
+    let got = docker.archive_get(cancel, &other, "/agent/agent").unwrap().unwrap();
+    assert_eq!(files(got)["agent/entrypoint.sh"], b"echo hello\n");
+
+    let listed = docker.volume_list(cancel, &[(LABEL, &lab.run)]).unwrap();
+    assert_eq!(listed.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), [volume.as_str()]);
+    assert!(docker.volume_remove(cancel, &volume).unwrap_err().is_conflict());
+    docker.container_remove(cancel, &helper).unwrap();
+    docker.container_remove(cancel, &other).unwrap();
+    docker.volume_remove(cancel, &volume).unwrap();
+    docker.volume_remove(cancel, &volume).unwrap();
+}
+
+#[test]
+fn a_running_container_is_stopped_and_a_wait_sees_it() {
+    let lab = Lab::new();
+    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let id = lab.create("stop", &lab.shell("trap 'exit 3' TERM; while true; do sleep 0.1; done"));
+    let wait = docker.container_wait(cancel, &id).unwrap();
+    docker.container_start(cancel, &id).unwrap();
+    docker.container_start(cancel, &id).unwrap();
+    assert!(docker.container_inspect(cancel, &id).unwrap().state.running);
+    docker.container_stop(cancel, &id, Duration::from_secs(30)).unwrap();
+    assert_eq!(wait.join().unwrap(), 3);
+}
+
+#[test]
+fn a_cancel_ends_a_wait_for_a_running_container() {
+    let lab = Lab::new();
+    let id = lab.create("cancel", &lab.shell("sleep 600"));
+    let token = CancelToken::new();
+    let wait = lab.docker.container_wait(&token, &id).unwrap();
+    lab.docker.container_start(&lab.cancel, &id).unwrap();
+    let waiter = std::thread::spawn(move || wait.join());
+    token.cancel(CancelReason::Requested);
+    assert!(waiter.join().unwrap().unwrap_err().is_cancelled());
+    lab.docker.container_remove(&lab.cancel, &id).unwrap();
+}
+
+#[test]
+fn what_is_missing_or_taken_is_told_apart() {
+    let lab = Lab::new();
+    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    assert!(docker.image_inspect(cancel, "no-such-image:x").unwrap_err().is_not_found());
+    let missing = CreateContainer { image: "no-such-image:x".to_owned(), ..lab.shell("") };
+    assert!(docker.container_create(cancel, &lab.name("a"), &missing).unwrap_err().is_not_found());
+    let id = lab.create("taken", &lab.shell("exit 0"));
+    assert!(docker.container_create(cancel, &lab.name("taken"), &lab.shell("")).unwrap_err().is_conflict());
+    assert_eq!(docker.archive_stat(cancel, &id, "/no/such").unwrap(), None);
+    assert!(docker.archive_get(cancel, &id, "/no/such").unwrap().is_none());
+    assert!(docker.archive_stat(cancel, "no-such-container", "/").unwrap_err().is_not_found());
+    assert!(docker.archive_get(cancel, "no-such-container", "/").unwrap_err().is_not_found());
+    let error = docker.archive_put(cancel, &id, "/no/such", &mut io::empty()).unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+}
+
+#[test]
+fn an_engine_that_quotes_a_variable_does_not_leak_it() {
+    let lab = Lab::new();
+    let create = CreateContainer { env: vec![Secret::new("=hunter2")], ..lab.shell("") };
+    let error = lab.docker.container_create(&lab.cancel, &lab.name("env"), &create).unwrap_err();
+    assert!(matches!(&error, Error::Engine { status: 400, .. }), "{error:?}");
+    assert!(!format!("{error:?}").contains("hunter2"), "{error:?}");
+}
+
+#[test]
+fn a_pull_that_fails_is_an_error() {
+    let lab = Lab::new();
+    let image = Reference::parse("127.0.0.1:1/no/such:x").unwrap();
+    let tick = Duration::from_millis(100);
+    let error = lab.docker.image_pull(&lab.cancel, &image, None, None, tick, &mut |_| {}).unwrap_err();
+    assert!(
+        matches!(&error, Error::Engine { message, .. } | Error::Pull { message } if message.contains("refused")),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn an_upload_that_fails_is_not_taken_for_whole() {
+    struct Failing(bool);
+    impl Read for Failing {
+        fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+            if std::mem::replace(&mut self.0, true) {
+                return Err(io::Error::other("the disk is gone"));
+            }
+            let mut header = tar::Header::new_gnu();
+            header.set_path("half").unwrap();
+            header.set_size(1 << 20);
+            header.set_mode(0o644);
+            header.set_cksum();
+            buf[..512].copy_from_slice(header.as_bytes());
+            Ok(512)
+        }
+    }
+    let lab = Lab::new();
+    let id = lab.create("cut", &lab.shell("exit 0"));
+    let error = lab.docker.archive_put(&lab.cancel, &id, "/", &mut Failing(false)).unwrap_err();
+    assert!(
+        matches!(&error, Error::Source { source } if source.to_string() == "the disk is gone"),
+        "{error:?}"
+    );
+}
+
+#[test]
+fn a_pinned_version_is_used_and_one_too_old_refused() {
+    let endpoint = Endpoint::parse(&std::env::var("OZ_TEST_DOCKER_HOST").unwrap()).unwrap();
+    let connect = |minor| {
+        let pin = ApiVersion { major: 1, minor };
+        Docker::connect(&CancelToken::new(), endpoint.clone(), Some(pin))
+    };
+    assert_eq!(connect(41).unwrap().engine().api_version, ApiVersion::MIN);
+    assert!(matches!(connect(40), Err(Error::TooOld { .. })));
+    let error = connect(999).unwrap_err();
+    assert!(matches!(&error, Error::Engine { status: 400, .. }), "{error:?}");
+}

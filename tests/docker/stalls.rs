@@ -1,0 +1,193 @@
+//! An engine that is silent, breaks off or lies.
+
+use std::io::{self, Read};
+use std::time::Duration;
+
+use oz_agent_worker::cancel::CancelToken;
+use oz_agent_worker::docker::{Docker, Endpoint, Error, Reference, Timeouts};
+
+use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, temp_dir, write};
+
+const SHORT: Duration = Duration::from_millis(50);
+/// So much longer than the deadline under test that only that one can fire.
+const LONG: Duration = Duration::from_secs(60);
+
+fn generous() -> Timeouts {
+    let connect = Duration::from_secs(20);
+    Timeouts {
+        connect,
+        head: LONG,
+        create: LONG,
+        idle: LONG,
+        pull_idle: LONG,
+        stop_margin: LONG,
+        remove: LONG,
+    }
+}
+
+/// The error of an inspect that is answered by `script`.
+fn inspect(script: Script, timeouts: Timeouts) -> Error {
+    let (_fake, docker) = FakeDocker::connected(vec![script], timeouts);
+    docker.container_inspect(&CancelToken::new(), "c").unwrap_err()
+}
+
+#[track_caller]
+fn assert_timeout(error: &Error, phase: &str, limit: Duration) {
+    let Error::Timeout { what, after } = error else { panic!("{error:?}") };
+    assert!(what.contains(phase), "{what}");
+    assert_eq!(*after, limit);
+}
+
+#[track_caller]
+fn assert_cut(error: &Error) {
+    assert!(error.is_connection_lost(), "{error:?}");
+    assert!(
+        matches!(error, Error::Io { source, .. } if source.kind() == io::ErrorKind::UnexpectedEof),
+        "{error:?}"
+    );
+}
+
+#[track_caller]
+fn assert_protocol(error: &Error, words: &str) {
+    assert!(matches!(error, Error::Protocol { what } if what.contains(words)), "{error:?}");
+}
+
+#[test]
+fn a_head_that_does_not_come() {
+    for start in ["", "HTTP/1.1 200", "HTTP/1.1 100 Continue\r\n\r\n"] {
+        let timeouts = Timeouts { head: SHORT, ..generous() };
+        let error = inspect(vec![write(start), Step::Stall], timeouts);
+        assert_timeout(&error, "GET /containers/c/json: waiting for the response's head", SHORT);
+    }
+}
+
+#[test]
+fn a_body_that_does_not_go_on() {
+    let heads = ["Content-Length: 50\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{", "\r\n{"];
+    for head in heads {
+        let timeouts = Timeouts { idle: SHORT, ..generous() };
+        let error = inspect(vec![write(&format!("HTTP/1.1 200 OK\r\n{head}")), Step::Stall], timeouts);
+        assert_timeout(&error, "GET /containers/c/json: reading the body", SHORT);
+    }
+}
+
+#[test]
+fn an_answer_that_is_cut() {
+    let cut = [
+        "",
+        "HTTP/1.1 200 OK\r\nContent-",
+        "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
+        "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n0\r\n",
+    ];
+    for text in cut {
+        assert_cut(&inspect(vec![write(text)], generous()));
+        assert_cut(&inspect(vec![write(text), Step::HalfClose, Step::Stall], generous()));
+    }
+}
+
+#[test]
+fn an_answer_that_is_not_http() {
+    assert_protocol(&inspect(vec![write("SSH-2.0-OpenSSH\r\n"), Step::Stall], generous()), "not HTTP");
+    let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(70_000));
+    assert_protocol(&inspect(vec![write(&endless), Step::Stall], generous()), "longer than");
+    let many = format!("HTTP/1.1 200 OK\r\n{}", "A: b\r\n".repeat(200));
+    assert_protocol(&inspect(vec![write(&many), Step::Stall], generous()), "headers");
+    let lengths = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}";
+    assert_protocol(&inspect(vec![write(lengths), Step::Stall], generous()), "Content-Length");
+    let chunk = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}x";
+    assert_protocol(&inspect(vec![write(chunk), Step::Stall], generous()), "chunk");
+}
+
+#[test]
+fn an_answer_that_is_not_the_json() {
+    assert_protocol(&inspect(vec![json(200, "[]")], generous()), "not the JSON expected");
+    let error = inspect(vec![json(200, r#"{"Id":"a","Config":{"Labels":"hunter2"}}"#)], generous());
+    assert_protocol(&error, "Data error");
+    assert!(!error.to_string().contains("hunter2"));
+    let long = " ".repeat(17 * 1024 * 1024);
+    assert_protocol(&inspect(vec![json(200, &long)], generous()), "longer than");
+}
+
+#[test]
+fn a_stream_that_is_cut_is_no_end() {
+    let start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+    let (_fake, docker) = FakeDocker::connected(vec![vec![write(start)]], generous());
+    let mut body = docker.container_export(&CancelToken::new(), "c").unwrap();
+    let mut bytes = Vec::new();
+    let error = body.read_to_end(&mut bytes).unwrap_err();
+    assert_eq!((bytes.as_slice(), error.kind()), (b"hello".as_slice(), io::ErrorKind::UnexpectedEof));
+    assert!(body.read(&mut [0; 8]).is_err(), "still an error when asked again");
+    assert_cut(&Error::from_read(error));
+}
+
+#[test]
+fn a_silence_may_be_long_only_where_it_is_right() {
+    let pause = || Step::Pause(SHORT * 8);
+    let exit = || write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let body = || write("10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n");
+    let stopped = json(204, "");
+    let scripts = vec![vec![exit(), pause(), body()], vec![pause(), stopped], vec![Step::Stall]];
+    let timeouts = Timeouts { head: SHORT * 4, idle: SHORT, ..generous() };
+    let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
+    let cancel = CancelToken::new();
+    assert_eq!(docker.container_wait(&cancel, "c").unwrap().join().unwrap(), 9);
+    docker.container_stop(&cancel, "c", Duration::ZERO).unwrap();
+    let error = docker.container_remove(&cancel, "c").unwrap_err();
+    assert_timeout(&error, "DELETE /containers/c", SHORT * 4);
+}
+
+#[test]
+fn a_wait_that_is_cut_says_so() {
+    let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let (_fake, docker) = FakeDocker::connected(vec![vec![write(head)]], generous());
+    let wait = docker.container_wait(&CancelToken::new(), "c").unwrap();
+    assert_cut(&wait.join().unwrap_err());
+}
+
+#[test]
+fn a_pull_that_is_silent_or_cut() {
+    let start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n";
+    let scripts = vec![vec![write(start), Step::Stall], vec![write(start)]];
+    let timeouts = Timeouts { pull_idle: SHORT * 4, ..generous() };
+    let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
+    let image = Reference::parse("a").unwrap();
+    let mut reports = 0;
+    let mut pull =
+        || docker.image_pull(&CancelToken::new(), &image, None, None, SHORT, &mut |_| reports += 1);
+    assert_timeout(&pull().unwrap_err(), "POST /images/create: reading the body", SHORT * 4);
+    assert_cut(&pull().unwrap_err());
+    assert!(reports > 0);
+}
+
+#[test]
+fn an_engine_that_is_not_there() {
+    let dir = temp_dir();
+    let nobody = TcpPort::free();
+    for endpoint in
+        [Endpoint::Unix(dir.join("none")), Endpoint::Tcp { host: "127.0.0.1".into(), port: nobody }]
+    {
+        let error = Docker::connect(&CancelToken::new(), endpoint.clone(), None).unwrap_err();
+        assert!(error.is_unreachable(), "{error:?}");
+        assert!(error.to_string().contains(&endpoint.to_string()), "{error}");
+    }
+    std::fs::remove_dir(&dir).unwrap();
+}
+
+struct TcpPort;
+
+impl TcpPort {
+    /// One that was free a moment ago.
+    fn free() -> u16 {
+        std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
+    }
+}
+
+#[test]
+fn an_engine_behind_tcp() {
+    let fake = FakeDocker::start_tcp(hello("1.41"));
+    let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None).unwrap();
+    assert_eq!(docker.engine().cpus, 4);
+    assert!(fake.request().head.contains("\r\nHost: localhost:"));
+}
