@@ -1,3 +1,14 @@
-//! What the tests stand on.
+//! What tests and the demo stand on: a control plane, a real engine with its images and registry, the worker as a process,
+//! and a scripted engine.
+//!
+//! Nothing here knows the worker's own code, so a mistake there cannot hide behind the same mistake here.
 
+#![allow(dead_code, reason = "two programs share it, the tests and the demo, and neither uses all of it")]
+
+pub mod control_plane;
+pub mod engine;
 pub(crate) mod fake_docker;
+pub mod images;
+pub mod process;
+pub mod registry;
+pub mod worker;

@@ -1,0 +1,86 @@
+//! A worker in a few lines: just enough to hold the control plane to the protocol.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+use tungstenite::client::IntoClientRequest;
+use tungstenite::http::HeaderValue;
+use tungstenite::{Message, WebSocket};
+
+use crate::support::control_plane::ControlPlane;
+
+/// A connected worker.
+pub struct Client {
+    pub socket: WebSocket<TcpStream>,
+    worker: String,
+}
+
+pub fn stream(plane: &ControlPlane) -> TcpStream {
+    let stream = TcpStream::connect(plane.address()).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    stream
+}
+
+impl Client {
+    pub fn connect(plane: &ControlPlane, worker: &str) -> Self {
+        let url = format!("{}?worker_id={worker}", plane.ws_url());
+        let mut request = url.into_client_request().unwrap();
+        let key = HeaderValue::from_str(&format!("Bearer {}", plane.key())).unwrap();
+        request.headers_mut().insert("authorization", key);
+        let (socket, _) = tungstenite::client(request, stream(plane)).unwrap();
+        Self { socket, worker: worker.to_owned() }
+    }
+
+    /// The next text frame.
+    pub fn next(&mut self) -> Value {
+        loop {
+            if let Message::Text(text) = self.socket.read().unwrap() {
+                return serde_json::from_str(&text).unwrap();
+            }
+        }
+    }
+
+    /// The id of the next assignment.
+    pub fn assigned(&mut self) -> String {
+        let message = self.next();
+        assert_eq!(message["type"], "task_assignment");
+        message["data"]["task_id"].as_str().unwrap().to_owned()
+    }
+
+    pub fn send(&mut self, kind: &str, data: &Value) {
+        let text = json!({"type": kind, "data": data}).to_string();
+        self.socket.send(Message::text(text)).unwrap();
+    }
+
+    pub fn claim(&mut self, id: &str) {
+        let worker = self.worker.clone();
+        self.send("task_claimed", &json!({"task_id": id, "worker_id": worker}));
+    }
+
+    pub fn complete(&mut self, id: &str, exit_code: i64) {
+        let data = json!({"task_id": id, "worker_id": self.worker, "output": "done", "exit_code": exit_code});
+        self.send("task_completed", &data);
+    }
+
+    /// Proves that everything sent so far has been received.
+    pub fn sync(&mut self) {
+        self.socket.send(Message::Ping("sync".into())).unwrap();
+        while !matches!(self.socket.read().unwrap(), Message::Pong(_)) {}
+    }
+}
+
+/// One REST request; the status and the body.
+pub fn rest(plane: &ControlPlane, method: &str, path: &str, key: Option<&str>, body: &str) -> (u16, Value) {
+    let mut stream = stream(plane);
+    let bearer = key.map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));
+    let length = body.len();
+    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\n{bearer}Content-Length: {length}\r\n\r\n{body}")
+        .unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+    (status, serde_json::from_str(body).unwrap())
+}

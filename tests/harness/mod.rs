@@ -1,0 +1,87 @@
+//! The harness itself: images, registry and processes, on the real engine and without the worker.
+
+use std::process::Command;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::engine::Engine;
+use crate::support::images::{Images, Layout, Root};
+use crate::support::process::{Process, Signal};
+use crate::support::registry::Registry;
+
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// Runs a container to its end; its exit code and what it wrote to stdout (with a TTY, so that it is not framed).
+fn run(engine: &Engine, image: &str, command: &[&str]) -> (i64, String) {
+    let spec =
+        json!({"Image": image, "Cmd": command, "Tty": true, "Env": ["OZ_TEST_SCRIPT=echo $#; exit 3"]});
+    let id = engine.json("POST", "/containers/create", &spec)["Id"].as_str().unwrap().to_owned();
+    engine.json("POST", &format!("/containers/{id}/start"), &Value::Null);
+    let code = engine.json("POST", &format!("/containers/{id}/wait"), &Value::Null)["StatusCode"].as_i64();
+    let logs = engine.request("GET", &format!("/containers/{id}/logs?stdout=1"), &[], &[]).body;
+    engine.remove_container(&id);
+    (code.unwrap(), String::from_utf8(logs).unwrap())
+}
+
+#[test]
+fn a_task_image_runs_shell_scripts() {
+    let engine = Engine::get();
+    let mut images = Images::new(&engine, "oz-harness");
+    let image = images.task();
+    let script = "cat /etc/group | head -n 1; echo $IMAGE; exit 7";
+    assert_eq!(run(&engine, &image, &["/bin/sh", "-c", script]), (7, "root:x:0:\r\ntask\r\n".to_owned()));
+    drop(images);
+    assert_eq!(engine.request("GET", &format!("/images/{image}/json"), &[], &[]).status, 404);
+}
+
+#[test]
+fn the_agent_shows_its_arguments_and_does_what_it_is_told() {
+    let engine = Engine::get();
+    let mut images = Images::new(&engine, "oz-harness");
+    for layout in [Layout::Root, Layout::Nested] {
+        let image = images.sidecar(layout);
+        // Its files are only looked at: it has no program that could be run.
+        let id = engine.json("POST", "/containers/create", &json!({"Image": image, "Cmd": ["x"]}));
+        let id = id["Id"].as_str().unwrap();
+        let path = if layout == Layout::Root { "/entrypoint.sh" } else { "/agent/entrypoint.sh" };
+        assert_eq!(
+            engine.request("GET", &format!("/containers/{id}/archive?path={path}"), &[], &[]).status,
+            200
+        );
+        engine.remove_container(id);
+    }
+    let whole = Root::busybox().file("entrypoint.sh", 0o755, crate::support::images::AGENT);
+    let image = images.make("both", whole, &["ENV PATH=/bin"]);
+    let (code, output) = run(&engine, &image, &["/bin/sh", "/entrypoint.sh", "a b", "c"]);
+    assert_eq!((code, output.as_str()), (3, "arg: a b\r\narg: c\r\n2\r\n"));
+}
+
+#[test]
+fn a_registry_takes_an_image_and_gives_it_back_to_those_with_the_password() {
+    let engine = Engine::get();
+    let mut images = Images::new(&engine, "oz-harness");
+    let image = images.sidecar(Layout::Root);
+    for registry in [Registry::open(), Registry::with_password()] {
+        let name = registry.push(&engine, &image, "team/agent", "v1");
+        let path = format!("/images/create?fromImage={}/team/agent&tag=v1", registry.host());
+        let header = registry.auth_header();
+        assert_eq!(engine.request("GET", &format!("/images/{name}/json"), &[], &[]).status, 404);
+        engine.progress(&path, &[("X-Registry-Auth", &header)], &[]).unwrap();
+        engine.remove_image(&name);
+        assert_eq!(engine.progress(&path, &[], &[]).is_err(), registry.asks());
+        engine.remove_image(&name);
+    }
+}
+
+#[test]
+fn a_process_is_read_signalled_and_waited_for() {
+    let script = "trap 'echo bye; exit 4' TERM; echo out; echo err >&2; while :; do sleep 0.01; done";
+    let mut process = Process::spawn(Command::new("sh").args(["-c", script]), None);
+    assert_eq!(process.wait_log(DEADLINE, |line| line == "err"), "err");
+    assert!(process.runs());
+    process.signal(Signal::TERM);
+    assert_eq!(process.wait_exit(DEADLINE).code(), Some(4));
+    assert_eq!(process.stdout().all(), ["out", "bye"]);
+    process.signal(Signal::TERM);
+}

@@ -1,0 +1,89 @@
+//! The REST part: health, a run's state, and (for people) submitting, listing and cancelling.
+//!
+//! One request a connection. It must not know sockets of workers.
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::Shared;
+use super::run::RunSpec;
+use super::server::{Key, Request};
+use super::world::World;
+
+const RUNS: &str = "/api/v1/agent/runs";
+const MAX_BODY: usize = 1 << 20;
+
+/// Answers one request.
+pub fn serve(shared: &Shared, stream: &mut TcpStream, request: &Request) {
+    let Some(body) = read_body(shared, stream, request) else { return };
+    let (status, answer) = shared.update(|world| {
+        world.requests.push(format!("{} {}", request.method, request.path));
+        respond(world, request, &body)
+    });
+    let text = answer.to_string();
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
+    let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+}
+
+fn read_body(shared: &Shared, stream: &mut TcpStream, request: &Request) -> Option<Vec<u8>> {
+    let length = request.header("content-length").map_or(Some(0), |value| value.parse::<usize>().ok())?;
+    if request.header("expect").is_some() {
+        stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").ok()?;
+    }
+    let mut body = request.early.clone();
+    while body.len() < length.min(MAX_BODY) {
+        let mut chunk = [0; 4096];
+        if !shared.readable(stream) {
+            return None;
+        }
+        let count = stream.read(&mut chunk).ok().filter(|count| *count > 0)?;
+        body.extend_from_slice(&chunk[..count]);
+    }
+    Some(body)
+}
+
+type Answer = (&'static str, Value);
+
+fn respond(world: &mut World, request: &Request, body: &[u8]) -> Answer {
+    if let Some(status) = world.rest_failure {
+        return (
+            if status == 404 { "404 Not Found" } else { "503 Service Unavailable" },
+            json!({"error": status}),
+        );
+    }
+    if request.path == "/health" {
+        return ("200 OK", json!({"ok": true, "service": "oz demo control plane"}));
+    }
+    match request.key(&world.options().key) {
+        Key::Missing => return ("401 Unauthorized", json!({"error": "no key"})),
+        Key::Wrong => return not_found(),
+        Key::Admin => {}
+    }
+    let Some(rest) = request.path.strip_prefix(RUNS) else { return not_found() };
+    let parts: Vec<&str> = rest.split('/').skip(1).collect();
+    match (request.method.as_str(), parts.as_slice()) {
+        ("GET", []) => {
+            ("200 OK", json!({"runs": world.runs.iter().map(super::Run::to_json).collect::<Vec<_>>()}))
+        }
+        ("POST", []) => submit(world, body),
+        ("GET", [id]) => world.run(id).map_or_else(not_found, |run| ("200 OK", run.to_json())),
+        ("POST", [id, "cancel"]) if world.cancel(id) => {
+            ("200 OK", json!({"run_id": id, "state": "CANCELLED"}))
+        }
+        _ => not_found(),
+    }
+}
+
+fn submit(world: &mut World, body: &[u8]) -> Answer {
+    match serde_json::from_slice::<RunSpec>(body) {
+        Ok(spec) => ("201 Created", json!({"run_id": world.submit(&spec, Instant::now())})),
+        Err(error) => ("400 Bad Request", json!({"error": error.to_string()})),
+    }
+}
+
+fn not_found() -> Answer {
+    ("404 Not Found", json!({"error": "not found"}))
+}

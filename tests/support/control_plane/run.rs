@@ -1,0 +1,237 @@
+//! Runs: what is asked for, the assignment made of it, and what has become of it.
+//!
+//! Plain data. It must not know connections, threads or time limits.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::time::Instant;
+
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+/// The state of a run, named as in the REST part of the protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum State {
+    /// Waits for a worker.
+    Pending,
+    /// Sent to a worker, which has not claimed it yet.
+    Claimed,
+    /// Claimed by its worker.
+    InProgress,
+    /// Completed with exit code 0.
+    Succeeded,
+    /// Completed with another exit code, failed, or lost with its worker.
+    Failed,
+    /// Cancelled by the user.
+    Cancelled,
+}
+
+impl State {
+    /// Whether nothing changes it any more.
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for State {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Pending => "PENDING",
+            Self::Claimed => "CLAIMED",
+            Self::InProgress => "INPROGRESS",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        })
+    }
+}
+
+/// A run to submit. What is `None` or empty is left out of the assignment.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RunSpec {
+    /// The run's id; a new one is made when absent.
+    pub id: Option<String>,
+    /// What the agent is to do.
+    pub prompt: String,
+    /// Image of the task container.
+    pub docker_image: Option<String>,
+    /// Image mounted at `/agent`.
+    pub sidecar_image: String,
+    /// Environment of the task container.
+    pub env_vars: BTreeMap<String, String>,
+    /// Further images to mount: `{image, mount_path, read_write}`.
+    pub additional_sidecars: Vec<Value>,
+    /// `{vcpus, memory_gb}`.
+    pub instance_shape: Option<Value>,
+    /// Appended to the agent's arguments.
+    pub additional_oz_args: Vec<String>,
+    /// As in the protocol; without a `model_id` it gets the placeholder `pending`, as the known control plane does.
+    pub agent_config_snapshot: Option<Value>,
+}
+
+impl RunSpec {
+    /// The `data` of the `task_assignment` for the run `id`.
+    pub fn assignment(&self, id: &str) -> Value {
+        let mut config = self.agent_config_snapshot.clone().unwrap_or_else(|| json!({}));
+        if let Some(fields) = config.as_object_mut() {
+            fields.entry("model_id").or_insert_with(|| json!("pending"));
+        }
+        let mut data = json!({
+            "task_id": id,
+            "task": {
+                "id": id,
+                "title": self.prompt,
+                "task_definition": {"prompt": self.prompt},
+                "created_at": "2026-01-02T03:04:05Z",
+                "updated_at": "2026-01-02T03:04:05Z",
+                "agent_config_snapshot": config,
+            },
+            "sidecar_image": self.sidecar_image,
+            "env_vars": self.env_vars,
+            "trace_id": format!("trace-{id}"),
+            "execution_id": format!("execution-{id}"),
+        });
+        self.add_optional(&mut data);
+        data
+    }
+
+    fn add_optional(&self, data: &mut Value) {
+        if let Some(image) = &self.docker_image {
+            data["docker_image"] = json!(image);
+        }
+        if !self.additional_sidecars.is_empty() {
+            data["additional_sidecars"] = json!(self.additional_sidecars);
+        }
+        if let Some(shape) = &self.instance_shape {
+            data["instance_shape"] = shape.clone();
+        }
+        if !self.additional_oz_args.is_empty() {
+            data["additional_oz_args"] = json!(self.additional_oz_args);
+        }
+    }
+}
+
+/// One message that a worker has sent.
+#[derive(Debug, Clone)]
+pub struct Received {
+    /// The number of the connection it came on; the first is 1.
+    pub connection: usize,
+    /// Its `type`, empty when it had none.
+    pub kind: String,
+    /// Its `data`, null when it had none.
+    pub data: Value,
+    /// When it was read from the socket.
+    pub at: Instant,
+}
+
+/// A run and everything that has happened to it.
+#[derive(Debug, Clone)]
+pub struct Run {
+    /// Its id, which is also the task's.
+    pub id: String,
+    /// Its state.
+    pub state: State,
+    /// All states it has had, in order, the present one last.
+    pub states: Vec<State>,
+    /// The id of the worker it was last sent to.
+    pub worker: Option<String>,
+    /// What is sent to the worker.
+    pub assignment: Value,
+    /// When it was last sent.
+    pub sent: Option<Instant>,
+    /// How often it was sent.
+    pub deliveries: usize,
+    /// How many `task_claimed` came for it.
+    pub claims: usize,
+    /// How many `task_completed` and `task_failed` came for it.
+    pub terminal_reports: usize,
+    /// Every message received for it, also those that changed nothing.
+    pub history: Vec<Received>,
+    /// The task's output.
+    pub output: Option<String>,
+    /// The task's exit code.
+    pub exit_code: Option<i64>,
+    /// Why it failed, as the worker names it.
+    pub failure_reason: Option<String>,
+    /// Pull requests and the like.
+    pub artifacts: Vec<Value>,
+    /// The URL of the agent's session.
+    pub session_link: Option<String>,
+    /// Why it failed, in words.
+    pub message: Option<String>,
+}
+
+impl Run {
+    /// A pending run.
+    pub fn new(id: String, assignment: Value) -> Self {
+        Self {
+            id,
+            state: State::Pending,
+            states: vec![State::Pending],
+            worker: None,
+            assignment,
+            sent: None,
+            deliveries: 0,
+            claims: 0,
+            terminal_reports: 0,
+            history: Vec::new(),
+            output: None,
+            exit_code: None,
+            failure_reason: None,
+            artifacts: Vec::new(),
+            session_link: None,
+            message: None,
+        }
+    }
+
+    /// Moves it to another state.
+    pub fn enter(&mut self, state: State) {
+        if self.state != state {
+            self.state = state;
+            self.states.push(state);
+        }
+    }
+
+    /// Takes over the result that a terminal message carries.
+    pub fn take_result(&mut self, data: &Value) {
+        let text = |field: &str| data[field].as_str().map(str::to_owned);
+        self.output = text("output");
+        self.exit_code = data["exit_code"].as_i64();
+        self.failure_reason = text("failure_reason");
+        self.session_link = text("session_link");
+        self.message = text("message");
+        self.artifacts = data["artifacts"].as_array().cloned().unwrap_or_default();
+    }
+
+    /// The pull requests among the artifacts.
+    pub fn pull_requests(&self) -> Vec<&str> {
+        self.artifacts.iter().filter_map(|artifact| artifact["data"]["url"].as_str()).collect()
+    }
+
+    /// What the REST part tells about it.
+    pub fn to_json(&self) -> Value {
+        json!({
+            "run_id": self.id,
+            "state": self.state,
+            "worker_id": self.worker,
+            "output": self.output,
+            "exit_code": self.exit_code,
+            "failure_reason": self.failure_reason,
+            "message": self.message,
+            "artifacts": self.artifacts,
+            "session_link": self.session_link,
+        })
+    }
+}
+
+/// A random id in the form of a UUID: two planes in one test process, or on one engine, never share one.
+pub fn new_id() -> String {
+    let word = || RandomState::new().build_hasher().finish();
+    let (a, b) = (word(), word());
+    let (time, version) = (a >> 32, a & 0xfff);
+    let (mid, variant, node) = ((a >> 12) & 0xffff, (b >> 48) & 0x3fff | 0x8000, b & 0xffff_ffff_ffff);
+    format!("{time:08x}-{mid:04x}-4{version:03x}-{variant:04x}-{node:012x}")
+}

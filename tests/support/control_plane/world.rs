@@ -1,0 +1,312 @@
+//! All that the control plane knows, and every rule by which it changes: PROTOCOL.md's «known behaviour».
+//!
+//! No socket, thread or clock: the time comes in, and what is to be sent goes into the outbox of a connection.
+
+use std::fmt::Write;
+use std::sync::Arc;
+use std::time::Instant;
+
+use serde_json::{Value, json};
+
+use super::check::{self, Message};
+use super::outbox::{Command, How, Outbox};
+use super::run::{Received, Run, RunSpec, State, new_id};
+use super::{Options, Pacing};
+
+/// How a connection ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ended {
+    /// The worker sent a close frame, with this code if it had one.
+    Closed(Option<u16>),
+    /// It ended without one, or this side ended it.
+    Lost,
+}
+
+/// One WebSocket connection, kept after its end.
+pub struct Connection {
+    /// Its number; the first is 1.
+    pub number: usize,
+    /// The worker's id, from the query.
+    pub worker: String,
+    /// How it ended, or `None` while it is open.
+    pub ended: Option<Ended>,
+    /// How many pings came.
+    pub pings: usize,
+    outbox: Arc<Outbox>,
+}
+
+/// The state of the control plane, as tests see it in `wait_for`.
+pub struct World {
+    /// All runs in order of submission.
+    pub runs: Vec<Run>,
+    /// All connections in order.
+    pub connections: Vec<Connection>,
+    /// Handshakes that came, answered in any way or not at all.
+    pub attempts: usize,
+    /// Every message received, in order.
+    pub messages: Vec<Received>,
+    /// Request lines of the REST part, such as `GET /health`.
+    pub requests: Vec<String>,
+    /// Everything invalid that a worker has sent.
+    pub violations: Vec<String>,
+    pub(super) refuse: Option<u16>,
+    pub(super) rest_failure: Option<u16>,
+    pub(super) accept_and_close: bool,
+    pub(super) stopping: bool,
+    options: Options,
+    turn: usize,
+}
+
+impl World {
+    /// An empty one.
+    pub(super) fn new(options: Options) -> Self {
+        Self {
+            runs: Vec::new(),
+            connections: Vec::new(),
+            attempts: 0,
+            messages: Vec::new(),
+            requests: Vec::new(),
+            violations: Vec::new(),
+            refuse: None,
+            rest_failure: None,
+            accept_and_close: false,
+            stopping: false,
+            options,
+            turn: 0,
+        }
+    }
+
+    /// The settings.
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    /// The run with this id.
+    pub fn run(&self, id: &str) -> Option<&Run> {
+        self.runs.iter().find(|run| run.id == id)
+    }
+
+    /// How many connections are open.
+    pub fn connected(&self) -> usize {
+        self.connections.iter().filter(|connection| connection.ended.is_none()).count()
+    }
+
+    fn run_mut(&mut self, id: &str) -> Option<&mut Run> {
+        self.runs.iter_mut().find(|run| run.id == id)
+    }
+
+    /// Adds a run.
+    pub(super) fn submit(&mut self, spec: &RunSpec, now: Instant) -> String {
+        let id = spec.id.clone().unwrap_or_else(new_id);
+        self.runs.push(Run::new(id.clone(), spec.assignment(&id)));
+        self.deliver_promptly(now);
+        id
+    }
+
+    /// Adds a run whose assignment is `data` as it is. Without a usable id nothing can be kept of it, and it goes to
+    /// the newest connection at once.
+    pub(super) fn submit_raw(&mut self, data: &Value, now: Instant) -> Option<String> {
+        let id = data["task_id"].as_str().filter(|id| !id.trim().is_empty());
+        let Some(id) = id else {
+            self.push_newest(Command::Text(json!({"type": "task_assignment", "data": data}).to_string()));
+            return None;
+        };
+        self.runs.push(Run::new(id.to_owned(), data.clone()));
+        self.deliver_promptly(now);
+        Some(id.to_owned())
+    }
+
+    /// Cancels a run: the state first, then the message to the newest connection of its worker, if there is one.
+    /// `false` when there is no such run.
+    pub(super) fn cancel(&mut self, id: &str) -> bool {
+        let Some(run) = self.run_mut(id) else { return false };
+        if run.state.ended() {
+            return true;
+        }
+        let was_sent = run.state != State::Pending;
+        run.enter(State::Cancelled);
+        let worker = run.worker.clone();
+        let newest = self.open().rfind(|connection| Some(&connection.worker) == worker.as_ref());
+        if let (true, Some(connection)) = (was_sent, newest) {
+            let text = json!({"type": "task_cancel", "data": {"task_id": id}}).to_string();
+            connection.outbox.push(Command::Text(text));
+        }
+        true
+    }
+
+    /// A worker has connected; the result is the connection's number.
+    pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
+        let number = self.connections.len() + 1;
+        let worker = worker.to_owned();
+        self.connections.push(Connection { number, worker, ended: None, pings: 0, outbox });
+        self.deliver_promptly(now);
+        number
+    }
+
+    /// A connection has ended. Runs belong to the worker's id and not to the connection, so this also hits what a
+    /// newer connection of the same worker has claimed.
+    pub(super) fn disconnect(&mut self, number: usize, ended: Ended, now: Instant) {
+        let connection = &mut self.connections[number - 1];
+        connection.ended = Some(ended);
+        let worker = Some(connection.worker.clone());
+        for run in self.runs.iter_mut().filter(|run| run.worker == worker) {
+            match run.state {
+                State::Claimed => run.enter(State::Pending),
+                State::InProgress => {
+                    run.enter(State::Failed);
+                    run.message = Some("the worker disconnected".to_owned());
+                }
+                _ => {}
+            }
+        }
+        self.deliver_promptly(now);
+    }
+
+    /// A text frame has come.
+    pub(super) fn receive(&mut self, number: usize, text: &str, now: Instant) {
+        let worker = self.connections[number - 1].worker.clone();
+        let message = match check::parse(text) {
+            Ok(message) => message,
+            Err(fault) => return self.violation(number, &format!("{fault}: {}", short(text))),
+        };
+        for fault in check::faults(&message, &worker) {
+            self.violation(number, &fault);
+        }
+        let Message { kind, data } = message;
+        let received = Received { connection: number, kind, data, at: now };
+        self.messages.push(received.clone());
+        self.apply(&worker, received);
+    }
+
+    fn apply(&mut self, worker: &str, received: Received) {
+        let id = received.data["task_id"].as_str().unwrap_or_default().to_owned();
+        let number = received.connection;
+        let Some(run) = self.run_mut(&id) else {
+            // An assignment without a run of its own (`send_text`) may well be answered.
+            return;
+        };
+        let (kind, data) = (received.kind.clone(), received.data.clone());
+        run.history.push(received);
+        run.claims += usize::from(kind == "task_claimed");
+        run.terminal_reports += usize::from(matches!(kind.as_str(), "task_completed" | "task_failed"));
+        let unclaimed = kind == "task_completed" && run.claims == 0;
+        if !run.state.ended() && run.state != State::Pending && run.worker.as_deref() == Some(worker) {
+            change(run, &kind, &data);
+        }
+        if unclaimed {
+            self.violation(number, &format!("task_completed before task_claimed for {id}"));
+        }
+    }
+
+    /// Notes something that a worker must not do.
+    pub(super) fn violation(&mut self, number: usize, what: &str) {
+        self.violations.push(format!("connection {number}: {what}"));
+    }
+
+    /// Gives back what was not claimed in time.
+    pub(super) fn expire(&mut self, now: Instant) {
+        let limit = self.options.claim_timeout;
+        for run in self.runs.iter_mut().filter(|run| run.state == State::Claimed) {
+            if run.sent.is_none_or(|sent| now.duration_since(sent) >= limit) {
+                run.enter(State::Pending);
+            }
+        }
+        self.deliver_promptly(now);
+    }
+
+    /// When the next claim expires.
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let claimed = self.runs.iter().filter(|run| run.state == State::Claimed);
+        claimed.filter_map(|run| Some(run.sent? + self.options.claim_timeout)).min()
+    }
+
+    /// One turn of the poll: a pending run for each open connection.
+    pub(super) fn deliver_round(&mut self, now: Instant) {
+        let numbers: Vec<usize> = self.open().map(|connection| connection.number).collect();
+        for number in numbers {
+            self.deliver_one(number, now);
+        }
+    }
+
+    fn deliver_promptly(&mut self, now: Instant) {
+        if self.options.pacing != Pacing::Prompt {
+            return;
+        }
+        let numbers: Vec<usize> = self.open().map(|connection| connection.number).collect();
+        if numbers.is_empty() {
+            return;
+        }
+        while self.deliver_one(numbers[self.turn % numbers.len()], now) {
+            self.turn += 1;
+        }
+    }
+
+    fn deliver_one(&mut self, number: usize, now: Instant) -> bool {
+        let connection = &self.connections[number - 1];
+        let Some(run) = self.runs.iter_mut().find(|run| run.state == State::Pending) else { return false };
+        let text = json!({"type": "task_assignment", "data": run.assignment}).to_string();
+        connection.outbox.push(Command::Text(text));
+        run.worker = Some(connection.worker.clone());
+        run.sent = Some(now);
+        run.deliveries += 1;
+        run.enter(State::Claimed);
+        true
+    }
+
+    fn open(&self) -> impl DoubleEndedIterator<Item = &Connection> {
+        self.connections.iter().filter(|connection| connection.ended.is_none())
+    }
+
+    /// Gives a command to every open connection.
+    pub(super) fn push_all(&self, command: &Command) {
+        self.open().for_each(|connection| connection.outbox.push(command.clone()));
+    }
+
+    /// Gives a command to the newest open connection.
+    pub(super) fn push_newest(&self, command: Command) {
+        let newest = self.open().next_back();
+        newest.expect("no worker is connected").outbox.push(command);
+    }
+
+    /// Ends every open connection.
+    pub(super) fn drop_connections(&self, how: How) {
+        self.push_all(&Command::End(how));
+    }
+
+    /// Everything, for a test that has waited in vain.
+    pub(super) fn dump(&self) -> String {
+        let mut text = format!("attempts={} connections:\n", self.attempts);
+        for Connection { number, worker, ended, pings, .. } in &self.connections {
+            let _ = writeln!(text, "  {number} worker={worker} ended={ended:?} pings={pings}");
+        }
+        for run in &self.runs {
+            let _ = writeln!(text, "run {} states={:?} deliveries={}", run.id, run.states, run.deliveries);
+            for received in &run.history {
+                let data = short(&received.data.to_string());
+                let _ = writeln!(text, "  on {}: {} {data}", received.connection, received.kind);
+            }
+        }
+        let _ = writeln!(text, "requests={:?}\nviolations={:#?}", self.requests, self.violations);
+        text
+    }
+}
+
+fn change(run: &mut Run, kind: &str, data: &Value) {
+    match kind {
+        "task_claimed" => run.enter(State::InProgress),
+        "task_completed" => {
+            run.take_result(data);
+            run.enter(if run.exit_code == Some(0) { State::Succeeded } else { State::Failed });
+        }
+        "task_failed" => {
+            run.take_result(data);
+            run.enter(State::Failed);
+        }
+        // `task_rejected` is unknown to the existing control plane: the run goes back with its claim time-out.
+        _ => {}
+    }
+}
+
+fn short(text: &str) -> String {
+    text.chars().take(400).collect()
+}

@@ -1,0 +1,177 @@
+//! The real engine of the tests, and a raw look into it that owes nothing to the worker's own client.
+//!
+//! Requests are HTTP/1.0, so an answer ends with its connection and is never chunked.
+
+use std::fmt::Write as _;
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+/// No single request takes longer.
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// The engine; cheap to make and to clone.
+#[derive(Debug, Clone)]
+pub struct Engine {
+    host: String,
+    version: String,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub struct Answer {
+    /// The status.
+    pub status: u16,
+    /// The head as text.
+    pub head: String,
+    /// The body.
+    pub body: Vec<u8>,
+}
+
+/// Where the engine of the tests is: `OZ_TEST_DOCKER_HOST`, which `make test` sets.
+pub fn host() -> String {
+    let host = std::env::var("OZ_TEST_DOCKER_HOST").unwrap_or_default();
+    assert!(!host.is_empty(), "no engine: run the tests with `make test`, or set OZ_TEST_DOCKER_HOST");
+    host
+}
+
+trait Stream: Read + Write {}
+impl<T: Read + Write> Stream for T {}
+
+impl Engine {
+    /// The engine of the tests; panics when it does not answer.
+    pub fn get() -> Self {
+        Self::at(&host())
+    }
+
+    /// The engine at a `unix://` or `tcp://` address; panics when it does not answer.
+    pub fn at(host: &str) -> Self {
+        let mut engine = Self { host: host.to_owned(), version: String::new() };
+        let answer = engine.request("GET", "/_ping", &[], &[]);
+        let version = answer.head.lines().find_map(|line| line.strip_prefix("Api-Version: "));
+        engine.version =
+            format!("/v{}", version.unwrap_or_else(|| panic!("no engine at {host}: {answer:?}")));
+        engine
+    }
+
+    /// Its address.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    fn connect(&self) -> Box<dyn Stream> {
+        let fail = |error| panic!("engine at {}: {error}", self.host);
+        if let Some(path) = self.host.strip_prefix("unix://") {
+            let stream = UnixStream::connect(path).unwrap_or_else(fail);
+            stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+            return Box::new(stream);
+        }
+        let address = self.host.split_once("://").map_or(self.host.as_str(), |(_, address)| address);
+        let stream = TcpStream::connect(address.trim_end_matches('/'))
+            .unwrap_or_else(|error| fail_tcp(&self.host, &error));
+        stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
+        Box::new(stream)
+    }
+
+    /// One exchange. `path` is without the API version.
+    pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
+        let mut stream = self.connect();
+        let mut head = format!("{method} {}{path} HTTP/1.0\r\nHost: engine\r\n", self.version);
+        for (name, value) in headers {
+            let _ = write!(head, "{name}: {value}\r\n");
+        }
+        let _ = write!(head, "Content-Length: {}\r\n\r\n", body.len());
+        stream.write_all(head.as_bytes()).expect("a request goes out");
+        stream.write_all(body).expect("a body goes out");
+        let mut bytes = Vec::new();
+        stream.read_to_end(&mut bytes).expect("an answer comes in");
+        let end = bytes.windows(4).position(|window| window == b"\r\n\r\n").expect("a whole head");
+        let head = String::from_utf8_lossy(&bytes[..end]).into_owned();
+        let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+        Answer { status, head, body: bytes[end + 4..].to_vec() }
+    }
+
+    /// An exchange with JSON both ways; panics when the engine refuses.
+    pub fn json(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = if body.is_null() { String::new() } else { body.to_string() };
+        let answer = self.request(method, path, &[("Content-Type", "application/json")], body.as_bytes());
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        assert!(answer.status < 300, "{method} {path}: {} {text}", answer.status);
+        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
+    }
+
+    /// All containers, also those that do not run, that match a filter such as `label`, `oz-worker-id=w`.
+    pub fn containers(&self, filter: &str, value: &str) -> Vec<Value> {
+        let filters = encode(&json!({filter: [value]}).to_string());
+        let list = self.json("GET", &format!("/containers/json?all=1&filters={filters}"), &Value::Null);
+        list.as_array().cloned().unwrap_or_default()
+    }
+
+    /// All containers that a worker has made.
+    pub fn containers_of(&self, worker: &str) -> Vec<Value> {
+        self.containers("label", &format!("oz-worker-id={worker}"))
+    }
+
+    /// The names of all containers.
+    pub fn container_names(&self) -> Vec<String> {
+        let list = self.json("GET", "/containers/json?all=1", &Value::Null);
+        let name = |container: &Value| container["Names"][0].as_str().unwrap_or_default().to_owned();
+        list.as_array().map(|list| list.iter().map(name).collect()).unwrap_or_default()
+    }
+
+    /// The names of all volumes.
+    pub fn volume_names(&self) -> Vec<String> {
+        let list = self.json("GET", "/volumes", &Value::Null);
+        let name = |volume: &Value| volume["Name"].as_str().unwrap_or_default().to_owned();
+        list["Volumes"].as_array().map(|list| list.iter().map(name).collect()).unwrap_or_default()
+    }
+
+    /// Removes a container, running or not; one that is gone already is fine.
+    pub fn remove_container(&self, id: &str) {
+        self.remove(&format!("/containers/{id}?force=1&v=1"));
+    }
+
+    /// Removes a volume; one that is gone already is fine.
+    pub fn remove_volume(&self, name: &str) {
+        self.remove(&format!("/volumes/{name}"));
+    }
+
+    /// Removes an image under this name; one that is gone already is fine.
+    pub fn remove_image(&self, name: &str) {
+        self.remove(&format!("/images/{name}?force=1"));
+    }
+
+    fn remove(&self, path: &str) {
+        let Answer { status, body, .. } = self.request("DELETE", path, &[], &[]);
+        let fine = status < 300 || status == 404;
+        assert!(fine || std::thread::panicking(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+    }
+
+    /// Runs a progress stream to its end; `Err` with the engine's words when it tells of a failure.
+    pub fn progress(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(), String> {
+        let answer = self.request("POST", path, headers, body);
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let failed = answer.status >= 300 || text.contains("errorDetail");
+        if failed { Err(format!("{} {text}", answer.status)) } else { Ok(()) }
+    }
+}
+
+fn fail_tcp(host: &str, error: &std::io::Error) -> TcpStream {
+    panic!("engine at {host}: {error}")
+}
+
+/// Percent-encodes everything but letters, digits and `-._~`.
+pub fn encode(text: &str) -> String {
+    let mut out = String::new();
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            out.push(char::from(byte));
+        } else {
+            let _ = write!(out, "%{byte:02X}");
+        }
+    }
+    out
+}

@@ -1,0 +1,116 @@
+#!/bin/bash
+# Whatever building and testing need: checks it, and as root on Debian installs what is missing. Silent and quick when
+# there is nothing to do. With `install PACKAGE...` it installs just these; engine.sh uses that.
+#
+# What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
+# the registry's package would start a service.
+set -euo pipefail
+
+root=$(cd "$(dirname "$0")/../.." && pwd)
+tools=$root/target/tools
+needed_rust=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$root/Cargo.toml")
+
+say() { echo "setup: $*" >&2; }
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# Runs a command and shows what it said only when it failed.
+quietly() {
+    local log status=0
+    log=$(mktemp)
+    "$@" >"$log" 2>&1 </dev/null || status=$?
+    [ "$status" -eq 0 ] || cat "$log" >&2
+    rm -f "$log"
+    return "$status"
+}
+
+apt() {
+    quietly env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"
+}
+
+# The package lists are refreshed only when a package is not in them, or not where they say.
+install() {
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
+        die "missing: $*; as root on Debian this is done for you, elsewhere install it by hand and try again"
+    fi
+    say "installing $*"
+    if ! apt-cache show "$@" >/dev/null 2>&1 || ! apt install -y --no-install-recommends "$@" 2>/dev/null; then
+        apt update || die "apt-get update failed"
+        apt install -y --no-install-recommends "$@" || die "cannot install $*"
+    fi
+}
+
+# Unpacks one file of a package into target/tools, which needs no root.
+unpack() {
+    local package=$1 file=$2 name=$3 work
+    command -v apt-get >/dev/null || die "missing: $name; put a static busybox and docker-registry into $tools"
+    say "unpacking $name from the package $package into target/tools"
+    work=$(mktemp -d)
+    # apt drops its privileges for a download.
+    chmod 755 "$work"
+    [ "$(id -u)" -ne 0 ] || chown _apt "$work" 2>/dev/null || true
+    if ! (cd "$work" && apt download "$package" 2>/dev/null); then
+        [ "$(id -u)" -ne 0 ] || apt update || true
+        (cd "$work" && apt download "$package") || die "cannot download $package"
+    fi
+    dpkg-deb -x "$work"/*.deb "$work/x"
+    mkdir -p "$tools"
+    # By a rename, so that a half-copied tool is never found.
+    cp "$work/x/$file" "$tools/.$name.$$"
+    mv "$tools/.$name.$$" "$tools/$name"
+    rm -rf "$work"
+}
+
+# Whether cargo is there and new enough: the larger of both versions is its own.
+rust_is_fit() {
+    local found
+    found=$("${CARGO:-cargo}" --version 2>/dev/null | cut -d' ' -f2)
+    [ -n "$found" ] && [ "$(printf '%s\n' "$needed_rust" "$found" | sort -V | tail -n1)" = "$found" ]
+}
+
+build_needs() {
+    local missing=()
+    command -v cc >/dev/null || missing+=(gcc libc6-dev)
+    command -v pkg-config >/dev/null || missing+=(pkg-config)
+    { command -v pkg-config >/dev/null && pkg-config --exists openssl; } || missing+=(libssl-dev)
+    # Without it cargo trusts nobody.
+    [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || missing+=(ca-certificates)
+    if ! rust_is_fit; then
+        missing+=(cargo-web rustc-web rustfmt-web rust-web-clippy)
+    else
+        command -v cargo-fmt >/dev/null || missing+=(rustfmt-web)
+        command -v cargo-clippy >/dev/null || missing+=(rust-web-clippy)
+    fi
+    [ ${#missing[@]} -eq 0 ] && return
+    install "${missing[@]}"
+    rust_is_fit || die "Rust $needed_rust or newer is needed; see https://rustup.rs"
+}
+
+# A busybox without libraries: it is all that a task image has. "interpreter" is the mark of a dynamic program.
+is_static() {
+    [ -x "$1" ] && ! LC_ALL=C grep -qa '/ld-linux\|/ld-musl' "$1"
+}
+
+test_tools() {
+    if ! [ -x "$tools/busybox" ]; then
+        if is_static /bin/busybox; then
+            mkdir -p "$tools"
+            cp /bin/busybox "$tools/.busybox.$$"
+            mv "$tools/.busybox.$$" "$tools/busybox"
+        else
+            unpack busybox-static bin/busybox busybox
+        fi
+    fi
+    [ -x "$tools/docker-registry" ] || unpack docker-registry usr/bin/docker-registry docker-registry
+}
+
+if [ "${1:-}" = install ]; then
+    shift
+    install "$@"
+else
+    build_needs
+    test_tools
+fi
