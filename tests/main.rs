@@ -11,4 +11,5 @@
 mod control_plane;
 mod docker;
 mod harness;
+mod link;
 mod support;

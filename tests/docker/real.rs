@@ -59,7 +59,7 @@ impl Lab {
         CreateContainer {
             image: self.image.clone(),
             entrypoint: Some(vec!["/bin/sh".to_owned()]),
-            cmd: vec!["-c".to_owned(), script.to_owned()],
+            cmd: vec![Secret::new("-c"), Secret::new(script)],
             labels: self.labels(),
             host_config: Self::offline(),
             ..CreateContainer::default()

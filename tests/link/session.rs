@@ -1,0 +1,143 @@
+//! A connection that stands: messages both ways, confirmations, epochs.
+
+use oz_agent_worker::link::{Epoch, LinkEvent, Outbound, OutboxFull};
+use tungstenite::Message;
+
+use super::{accept_ws, calm, listen, next_text, start};
+
+#[test]
+fn texts_go_both_ways_in_order() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    let epoch = running.up();
+    // More than a turn, and more than the channel of events holds.
+    for n in 0..300 {
+        peer.send(Message::text(format!("in {n}"))).unwrap();
+        running.send(epoch, None, &format!("out {n}"));
+    }
+    for n in 0..300 {
+        assert_eq!(running.next(), LinkEvent::Text { epoch, text: format!("in {n}") });
+    }
+    for n in 0..300 {
+        assert_eq!(next_text(&mut peer), format!("out {n}"));
+    }
+}
+
+#[test]
+fn a_binary_message_is_told_by_its_size() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    running.up();
+    peer.send(Message::binary(vec![0; 300])).unwrap();
+    assert_eq!(running.next(), LinkEvent::Binary { bytes: 300 });
+}
+
+#[test]
+fn a_ping_of_the_peer_is_answered() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    running.up();
+    peer.send(Message::Ping("anyone".into())).unwrap();
+    assert_eq!(peer.read().unwrap(), Message::Pong("anyone".into()));
+}
+
+#[test]
+fn a_message_with_a_number_is_followed_by_a_ping_with_it() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    let epoch = running.up();
+    running.send(epoch, None, "plain");
+    running.send(epoch, Some(77), "numbered");
+    assert_eq!(peer.read().unwrap(), Message::text("plain"));
+    assert_eq!(peer.read().unwrap(), Message::text("numbered"));
+    let Message::Ping(payload) = peer.read().unwrap() else { panic!("no ping") };
+    assert!(payload.len() <= 125 && payload.ends_with(&77_u64.to_be_bytes()), "{payload:?}");
+    // The pong waits in the peer's tungstenite for its next flush.
+    assert!(running.events.is_empty());
+    peer.flush().unwrap();
+    assert_eq!(running.confirmed(), 77);
+}
+
+#[test]
+fn confirmations_rise_and_end_with_the_last() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    let epoch = running.up();
+    for seq in 1..=100 {
+        running.send(epoch, Some(seq), "x");
+    }
+    let peer = std::thread::spawn(move || while peer.read().is_ok() {});
+    let mut last = 0;
+    while last < 100 {
+        let seq = running.confirmed();
+        assert!(seq > last, "{seq} after {last}");
+        last = seq;
+    }
+    drop(running);
+    peer.join().unwrap();
+}
+
+#[test]
+fn a_message_for_an_earlier_connection_is_never_sent() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let peer = accept_ws(&listener);
+    let first = running.up();
+    drop(peer);
+    running.down();
+    running.send(first, Some(1), "stale while away");
+    let mut peer = accept_ws(&listener);
+    let second = running.up();
+    assert!(second > first);
+    running.send(first, Some(2), "stale later");
+    running.send(Epoch(second.0 + 1), Some(3), "from nowhere");
+    running.send(second, Some(4), "fresh");
+    assert_eq!(next_text(&mut peer), "fresh");
+    peer.read().unwrap();
+    peer.flush().unwrap();
+    assert_eq!(running.confirmed(), 4);
+}
+
+#[test]
+fn a_full_outbox_says_so_at_once() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    let epoch = running.up();
+    // Nobody reads the events, so that the thread soon waits for room and takes no messages any more.
+    (0..10).for_each(|_| peer.send(Message::text("x")).unwrap());
+    let message = || Outbound { epoch, seq: None, text: String::new() };
+    let sent = (0..100_000).take_while(|_| running.link.send(message()).is_ok()).count();
+    assert!((1024..100_000).contains(&sent), "{sent}");
+    assert_eq!(running.link.send(message()), Err(OutboxFull));
+}
+
+#[test]
+fn a_big_message_arrives_whole() {
+    let (listener, url) = listen();
+    let running = start(&url, calm());
+    let mut peer = accept_ws(&listener);
+    let epoch = running.up();
+    let big = "ü€x".repeat(2 << 20);
+    running.send(epoch, Some(1), &big);
+    running.send(epoch, Some(2), "after it");
+    assert!(next_text(&mut peer) == big);
+    assert_eq!(next_text(&mut peer), "after it");
+    let back = "y".repeat(16 << 20);
+    peer.send(Message::text(back.clone())).unwrap();
+    loop {
+        match running.next() {
+            LinkEvent::Text { text, .. } => {
+                assert!(text == back, "16 MiB is still taken");
+                return;
+            }
+            LinkEvent::Confirmed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+}
