@@ -124,9 +124,13 @@ impl Engine {
 
     /// The names of all volumes.
     pub fn volume_names(&self) -> Vec<String> {
-        let list = self.json("GET", "/volumes", &Value::Null);
-        let name = |volume: &Value| volume["Name"].as_str().unwrap_or_default().to_owned();
-        list["Volumes"].as_array().map(|list| list.iter().map(name).collect()).unwrap_or_default()
+        names(&self.json("GET", "/volumes", &Value::Null))
+    }
+
+    /// The names of the volumes that a worker has made.
+    pub fn volumes_of(&self, worker: &str) -> Vec<String> {
+        let filters = encode(&json!({"label": [format!("oz-worker-id={worker}")]}).to_string());
+        names(&self.json("GET", &format!("/volumes?filters={filters}"), &Value::Null))
     }
 
     /// The names of all volumes that a worker has made.
@@ -169,6 +173,11 @@ impl Engine {
 
 fn fail_tcp(host: &str, error: &std::io::Error) -> TcpStream {
     panic!("engine at {host}: {error}")
+}
+
+fn names(volumes: &Value) -> Vec<String> {
+    let name = |volume: &Value| volume["Name"].as_str().unwrap_or_default().to_owned();
+    volumes["Volumes"].as_array().map(|list| list.iter().map(name).collect()).unwrap_or_default()
 }
 
 /// Percent-encodes everything but letters, digits and `-._~`.

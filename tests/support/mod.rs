@@ -1,7 +1,8 @@
 //! What tests and the demo stand on: a control plane, a real engine with its images and registry, the worker as a process,
 //! and a scripted engine.
 //!
-//! Nothing here knows the worker's own code, so a mistake there cannot hide behind the same mistake here.
+//! But for that last one nothing here knows the worker's own code, so a mistake there cannot hide behind the same
+//! mistake here. The demo takes most of it, by its own list in `tests/demo/support.rs`.
 
 #![allow(dead_code, reason = "two programs share it, the tests and the demo, and neither uses all of it")]
 

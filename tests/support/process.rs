@@ -4,6 +4,7 @@
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread::JoinHandle;
@@ -37,7 +38,7 @@ impl Lines {
         while matches!(reader.read_until(b'\n', &mut bytes), Ok(1..)) {
             let line = String::from_utf8_lossy(&bytes).trim_end_matches(['\r', '\n']).to_owned();
             if let Some(name) = echo {
-                eprintln!("{name}: {line}");
+                eprintln!("{name}{line}");
             }
             bytes.clear();
             self.state.lock().unwrap_or_else(PoisonError::into_inner).0.push(line);
@@ -73,10 +74,12 @@ impl Lines {
 }
 
 impl Process {
-    /// Starts it without input. With `echo` each line of its stderr is shown as well, under that name.
+    /// Starts it without input. With `echo` each line of its stderr is shown as well, with that before it.
     pub fn spawn(command: &mut Command, echo: Option<&'static str>) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        // A Ctrl-C at the terminal is for the program that started it, which then ends it in its own way.
+        let mut child =
+            command.process_group(0).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd");
         let (stdout, stderr) = (Arc::new(Lines::default()), Arc::new(Lines::default()));
         let (out, err) = (child.stdout.take().expect("piped"), child.stderr.take().expect("piped"));

@@ -55,9 +55,9 @@ impl Builder {
         self
     }
 
-    /// Shows each line of its log as well, behind this name.
-    pub fn echo(mut self, name: &'static str) -> Self {
-        self.echo = Some(name);
+    /// Shows each line of its log as well, with this before it.
+    pub fn echo(mut self, before: &'static str) -> Self {
+        self.echo = Some(before);
         self
     }
 

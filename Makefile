@@ -1,0 +1,47 @@
+# One command for each thing one wants of this project. `make help` lists them.
+#
+# Every target first makes sure of what it needs (tests/support/setup.sh): as root on Debian it is installed, elsewhere
+# you are told what is missing.
+
+CARGO ?= cargo
+export CARGO
+# Where rustup puts it; not every shell knows.
+export PATH := $(PATH):$(HOME)/.cargo/bin
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+ENGINE := tests/support/engine.sh run
+
+.PHONY: help setup build demo demo-server demo-build test check clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+setup: ## make sure of the tools that building and testing need
+	@tests/support/setup.sh
+
+build: setup ## build the worker: target/release/oz-agent-worker
+	$(CARGO) build --release --locked
+	@echo "built $(TARGET)/release/oz-agent-worker"
+
+demo: demo-build ## watch one task go from a control plane through the worker into a container and back
+	@$(ENGINE) $(TARGET)/debug/examples/demo run $(TARGET)/debug/oz-agent-worker
+
+demo-server: demo-build ## leave a control plane and a worker running, for runs that you submit with curl
+	@$(ENGINE) $(TARGET)/debug/examples/demo serve $(TARGET)/debug/oz-agent-worker
+
+demo-build: setup
+	@$(CARGO) build --locked --bin oz-agent-worker --example demo
+
+test: check ## everything: check, then all tests with a Docker engine and a registry
+	$(CARGO) test --locked --no-run
+	@$(ENGINE) --private $(CARGO) test --locked
+	@echo "make test: all is well"
+
+check: setup ## format, lints and documentation
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+
+clean: ## remove everything that was built
+	$(CARGO) clean
+	rm -rf target
