@@ -133,14 +133,6 @@ impl Engine {
         names(&self.json("GET", &format!("/volumes?filters={filters}"), &Value::Null))
     }
 
-    /// The names of all volumes that a worker has made.
-    pub fn volumes_of(&self, worker: &str) -> Vec<String> {
-        let filters = encode(&json!({"label": [format!("oz-worker-id={worker}")]}).to_string());
-        let list = self.json("GET", &format!("/volumes?filters={filters}"), &Value::Null);
-        let name = |volume: &Value| volume["Name"].as_str().unwrap_or_default().to_owned();
-        list["Volumes"].as_array().map(|list| list.iter().map(name).collect()).unwrap_or_default()
-    }
-
     /// Removes a container, running or not; one that is gone already is fine.
     pub fn remove_container(&self, id: &str) {
         self.remove(&format!("/containers/{id}?force=1&v=1"));
