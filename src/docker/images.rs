@@ -39,7 +39,8 @@ impl Docker {
         if let Some(platform) = platform {
             target = target.query("platform", platform);
         }
-        let mut request = Request::post(target).head_within(self.timeouts().pull_idle);
+        let limit = self.timeouts().pull_idle.max(self.timeouts().head);
+        let mut request = Request::post(target).head_within(limit);
         if let Some(auth) = auth {
             request = request.header("X-Registry-Auth", auth.clone());
         }

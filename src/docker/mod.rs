@@ -102,6 +102,13 @@ impl Docker {
         Ok(Self(Arc::new(Inner { endpoint, timeouts, engine })))
     }
 
+    /// The same engine with other deadlines.
+    #[must_use]
+    pub fn with_timeouts(&self, timeouts: Timeouts) -> Self {
+        let (endpoint, engine) = (self.0.endpoint.clone(), self.0.engine.clone());
+        Self(Arc::new(Inner { endpoint, timeouts, engine }))
+    }
+
     /// What the engine said of itself at the connect.
     pub fn engine(&self) -> &Engine {
         &self.0.engine

@@ -17,12 +17,16 @@ const MAX_VALUE: usize = 16 * 1024;
 
 /// The methods that the engine knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[allow(missing_docs, reason = "the names are those of HTTP")]
 pub enum Method {
+    /// Looks.
     Get,
+    /// Looks, and gets no body.
     Head,
+    /// Does something.
     Post,
+    /// Uploads.
     Put,
+    /// Removes.
     Delete,
 }
 

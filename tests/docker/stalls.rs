@@ -136,14 +136,17 @@ fn a_silence_may_be_long_only_where_it_is_right() {
     let exit = || write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     let body = || write("10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n");
     let stopped = json(204, "");
-    let scripts = vec![vec![exit(), pause(), body()], vec![pause(), stopped], vec![Step::Stall]];
-    let timeouts = Timeouts { head: SHORT * 4, idle: SHORT, ..generous() };
+    // Long enough that a busy machine answers a wait within it, and half of what the stop takes.
+    let head = Duration::from_secs(2);
+    let scripts =
+        vec![vec![exit(), pause(), body()], vec![Step::Pause(head * 2), stopped], vec![Step::Stall]];
+    let timeouts = Timeouts { head, idle: SHORT, ..generous() };
     let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
     let cancel = CancelToken::new();
     assert_eq!(docker.container_wait(&cancel, "c").unwrap().join().unwrap(), 9);
     docker.container_stop(&cancel, "c", Duration::ZERO).unwrap();
     let error = docker.container_remove(&cancel, "c").unwrap_err();
-    assert_timeout(&error, "DELETE /containers/c", SHORT * 4);
+    assert_timeout(&error, "DELETE /containers/c", head);
 }
 
 #[test]
@@ -158,14 +161,15 @@ fn a_wait_that_is_cut_says_so() {
 fn a_pull_that_is_silent_or_cut() {
     let start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n";
     let scripts = vec![vec![write(start), Step::Stall], vec![write(start)]];
-    let timeouts = Timeouts { pull_idle: SHORT * 4, ..generous() };
-    let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
+    let (_fake, docker) = FakeDocker::connected(scripts, generous());
+    let impatient = docker.with_timeouts(Timeouts { pull_idle: SHORT * 4, ..generous() });
     let image = Reference::parse("a").unwrap();
     let mut reports = 0;
-    let mut pull =
-        || docker.image_pull(&CancelToken::new(), &image, None, None, SHORT, &mut |_| reports += 1);
-    assert_timeout(&pull().unwrap_err(), "POST /images/create: reading the body", SHORT * 4);
-    assert_cut(&pull().unwrap_err());
+    let mut pull = |docker: &Docker| {
+        docker.image_pull(&CancelToken::new(), &image, None, None, SHORT, &mut |_| reports += 1)
+    };
+    assert_timeout(&pull(&impatient).unwrap_err(), "POST /images/create: reading the body", SHORT * 4);
+    assert_cut(&pull(&docker).unwrap_err());
     assert!(reports > 0);
 }
 

@@ -123,6 +123,20 @@ fn a_success_that_comes_early_does_not_stop_the_upload() {
 }
 
 #[test]
+fn a_success_stays_one_when_the_engine_needs_no_more() {
+    let (hang_up, hung_up) = bounded::<()>(0);
+    let mut hang_up = Some(hang_up);
+    let mut source = Then(Some(vec![b'x'; 100]), || {
+        // Now the engine closes; pieces follow until that is felt.
+        drop(hang_up.take());
+        Ok(100)
+    });
+    let script = vec![json(200, ""), Step::Await(hung_up)];
+    let (result, _fake) = put(script, Timeouts::default(), &mut source);
+    result.unwrap();
+}
+
+#[test]
 fn an_interim_answer_does_not_stop_the_upload() {
     let script = vec![write("HTTP/1.1 100 Continue\r\n\r\n"), Step::ReadBody, json(200, "")];
     let data = vec![b'x'; 1 << 20];

@@ -2,6 +2,8 @@
 //!
 //! It reads the head of each request by itself, records it, and then does the steps. Everything ends when it is dropped.
 
+use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpListener;
 use std::os::fd::AsFd;
@@ -56,7 +58,10 @@ impl Recorded {
 pub(crate) struct FakeDocker {
     endpoint: Endpoint,
     dir: PathBuf,
-    requests: Receiver<Recorded>,
+    /// With the number of its connection: they need not end in their order.
+    requests: Receiver<(usize, Recorded)>,
+    early: RefCell<BTreeMap<usize, Recorded>>,
+    asked: Cell<usize>,
     stop: Option<Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -82,25 +87,33 @@ impl FakeDocker {
     /// Answers the client's first questions, and then follows the scripts.
     pub(crate) fn connected(scripts: Vec<Script>, timeouts: Timeouts) -> (Self, Docker) {
         let fake = Self::start(hello("1.41").into_iter().chain(scripts).collect());
-        let docker = Docker::connect_with(&CancelToken::new(), fake.endpoint(), None, timeouts).unwrap();
+        let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None).unwrap();
         for _ in 0..3 {
             fake.request();
         }
-        (fake, docker)
+        // Only now: a deadline made for a test must not hit the questions before it.
+        (fake, docker.with_timeouts(timeouts))
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {
         self.endpoint.clone()
     }
 
-    /// What came on the next connection whose script is through.
+    /// What came on the next connection; waits until its script is through.
     pub(crate) fn request(&self) -> Recorded {
-        self.requests.recv_timeout(PATIENCE).expect("no further request was served")
+        let number = self.asked.replace(self.asked.get() + 1);
+        loop {
+            if let Some(recorded) = self.early.borrow_mut().remove(&number) {
+                return recorded;
+            }
+            let (ended, recorded) = self.requests.recv_timeout(PATIENCE).expect("no request was served");
+            self.early.borrow_mut().insert(ended, recorded);
+        }
     }
 
     /// Whether nothing came that was not asked for with [`FakeDocker::request`].
     pub(crate) fn is_quiet(&self) -> bool {
-        self.requests.is_empty()
+        self.requests.is_empty() && self.early.borrow().is_empty()
     }
 
     fn serve<S: Read + Write + AsFd + Send + 'static>(
@@ -113,7 +126,7 @@ impl FakeDocker {
         let (stop, stopped) = unbounded();
         let thread = std::thread::spawn(move || {
             let mut served = Vec::new();
-            for script in scripts {
+            for (number, script) in scripts.into_iter().enumerate() {
                 let Ok(stream) = accept() else { break };
                 if is_over(&stopped) {
                     break;
@@ -121,7 +134,7 @@ impl FakeDocker {
                 let (record, stopped) = (record.clone(), stopped.clone());
                 served.push(std::thread::spawn(move || {
                     if let Ok(recorded) = converse(stream, script, &stopped) {
-                        let _ = record.send(recorded);
+                        let _ = record.send((number, recorded));
                     }
                 }));
             }
@@ -129,7 +142,8 @@ impl FakeDocker {
                 let _ = thread.join();
             }
         });
-        Self { endpoint, dir, requests, stop: Some(stop), thread: Some(thread) }
+        let (early, asked) = (RefCell::default(), Cell::default());
+        Self { endpoint, dir, requests, early, asked, stop: Some(stop), thread: Some(thread) }
     }
 }
 
