@@ -1,5 +1,7 @@
 //! The worker as a process, against a control plane and a real engine: whole tasks.
 
+mod idle;
+mod many;
 mod whole;
 
 use std::time::{Duration, Instant};
