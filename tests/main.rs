@@ -13,3 +13,4 @@ mod docker;
 mod harness;
 mod link;
 mod support;
+mod worker;

@@ -14,6 +14,7 @@ use super::conn::Conn;
 use super::exchange::Call;
 use super::http::HttpError;
 use super::http::body::{Decoder, Framing};
+use super::timeouts::deadline;
 
 /// How much is taken from the socket at once.
 const READ: usize = 64 * 1024;
@@ -53,12 +54,12 @@ impl Body {
 
     /// Reads some bytes, 0 at the end; `None` when none came within `wait`.
     pub(super) fn read_within(&mut self, buf: &mut [u8], wait: Duration) -> Result<Option<usize>, Error> {
-        self.read_until(buf, Some(Instant::now() + wait))
+        self.read_until(buf, Some(deadline(wait)))
     }
 
     /// Reads some bytes, 0 at the end.
     pub(super) fn read_more(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let deadline = self.idle.map(|idle| Instant::now() + idle);
+        let deadline = self.idle.map(deadline);
         let idle = self.idle.unwrap_or_default();
         self.read_until(buf, deadline)?.ok_or_else(|| self.stalled(idle))
     }

@@ -17,6 +17,7 @@ use rustix::net::{
 };
 
 use super::Endpoint;
+use super::timeouts::deadline;
 use crate::cancel::{CancelToken, Watch};
 
 /// How often a connect looks at the token: no socket can be shut down before it is connected.
@@ -40,7 +41,7 @@ pub(super) struct Ready {
 impl Conn {
     /// Connects within `limit`, all addresses together. The look-up of a host name has no deadline of its own.
     pub(super) fn open(endpoint: &Endpoint, limit: Duration, cancel: &CancelToken) -> io::Result<Self> {
-        let attempt = Attempt { deadline: Instant::now() + limit, limit, cancel };
+        let attempt = Attempt { deadline: deadline(limit), limit, cancel };
         let socket = match endpoint {
             Endpoint::Unix(path) => attempt.unix(path)?,
             Endpoint::Tcp { host, port } => attempt.tcp(host, *port)?,
@@ -55,7 +56,7 @@ impl Conn {
 
     /// Reads what is there; `Ok(0)` is the end. `TimedOut` when nothing came within `limit` (none: wait for ever).
     pub(super) fn read(&self, buf: &mut [u8], limit: Option<Duration>) -> io::Result<usize> {
-        let deadline = limit.map(|limit| Instant::now() + limit);
+        let deadline = limit.map(deadline);
         loop {
             match recv(&self.socket, &mut *buf, RecvFlags::DONTWAIT) {
                 Ok((n, _)) => return Ok(n),
@@ -69,7 +70,7 @@ impl Conn {
     /// Waits until something can be written, or read, for at most `limit`.
     pub(super) fn ready(&self, limit: Duration, or_readable: bool) -> io::Result<Ready> {
         let interest = if or_readable { PollFlags::IN | PollFlags::OUT } else { PollFlags::OUT };
-        let seen = self.wait(interest, Some(Instant::now() + limit))?;
+        let seen = self.wait(interest, Some(deadline(limit)))?;
         let broken = seen.intersects(PollFlags::HUP | PollFlags::ERR);
         Ok(Ready {
             readable: or_readable && (broken || seen.contains(PollFlags::IN)),
@@ -144,7 +145,7 @@ impl Attempt<'_> {
         for (tried, address) in addresses.iter().enumerate() {
             let left = self.deadline.saturating_duration_since(Instant::now());
             let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            match self.tcp_to(*address, Instant::now() + share) {
+            match self.tcp_to(*address, deadline(share)) {
                 Ok(socket) => return Ok(socket),
                 Err(error) if self.cancel.is_cancelled() => return Err(error),
                 Err(error) => last = error,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 use super::body::Body;
 use super::error::one_line;
 use super::stream::LogDemux;
+use super::timeouts::deadline;
 use super::{
     Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Request, Response,
     Target,
@@ -60,7 +61,7 @@ impl Docker {
     /// Sends TERM, and KILL after `grace` (whole seconds, rounded up); blocks until it has ended. One that does not
     /// run is fine.
     pub fn container_stop(&self, cancel: &CancelToken, id: &str, grace: Duration) -> Result<(), Error> {
-        let seconds = grace.as_secs() + u64::from(grace.subsec_nanos() > 0);
+        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
         let target = container(id)?.then("stop").query("t", &seconds.to_string());
         let limit = Duration::from_secs(seconds).saturating_add(self.timeouts().stop_margin);
         accept(self.exchange(cancel, Request::post(target).head_within(limit))?, &[304])
@@ -70,7 +71,7 @@ impl Docker {
     /// else is removing it, that is waited for.
     pub fn container_remove(&self, cancel: &CancelToken, id: &str) -> Result<(), Error> {
         let target = container(id)?.query("force", "1").query("v", "1");
-        let deadline = Instant::now() + self.timeouts().remove;
+        let deadline = deadline(self.timeouts().remove);
         let mut pause = REMOVE_PAUSE.0;
         loop {
             // Asking again is also the question whether the other removal is done: then it answers 404.

@@ -11,6 +11,7 @@ use super::error::one_line;
 use super::http::head::{Head, HeadReader};
 use super::http::request::{LAST_CHUNK, Length, chunk, head};
 use super::request::{Method, Payload};
+use super::timeouts::deadline;
 use super::{ApiVersion, Endpoint, Error, Request, Timeouts};
 use crate::cancel::CancelToken;
 
@@ -201,7 +202,7 @@ impl Talk {
 
     fn read_head(&mut self, limit: Duration) -> Result<Head, Error> {
         let phase = "waiting for the response's head";
-        let deadline = Instant::now() + limit;
+        let deadline = deadline(limit);
         let mut buffer = [0; READ];
         loop {
             if let Some(head) = self.answer.take() {

@@ -2,7 +2,10 @@
 //!
 //! Owns the numbers and their reasons. It must not know how they are enforced.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
+
+/// A limit beyond this is as good as none, and an `Instant` cannot hold any number.
+const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
 /// Every deadline of this room. Tests make them short.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,4 +38,9 @@ impl Default for Timeouts {
             remove: Duration::from_secs(30),
         }
     }
+}
+
+/// The moment when `limit` will be over.
+pub(super) fn deadline(limit: Duration) -> Instant {
+    Instant::now() + limit.min(LONGEST)
 }

@@ -56,7 +56,7 @@ pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialE
     let start = Instant::now();
     let patience = |time: Duration| Patience { until: start + time, inbox: Rc::clone(inbox) };
     let (target, request) = (target(&link.url)?, request(link)?);
-    let tcp = reach(&target, &patience(link.timing.connect))?;
+    let tcp = reach(&target.host, &resolve(&target)?, &patience(link.timing.connect))?;
     let patience = patience(link.timing.handshake);
     let wire = Wire::new(tcp, patience.clone());
     let channel =
@@ -93,8 +93,7 @@ fn request(link: &LinkConfig) -> Result<Request<()>, DialError> {
 
 /// Connects to the first address that answers. Each gets an equal share of the time that is left, so that one that is
 /// silent does not keep the others from being tried.
-fn reach(target: &Target, patience: &Patience) -> Result<TcpStream, DialError> {
-    let addresses = resolve(target)?;
+fn reach(host: &str, addresses: &[SocketAddr], patience: &Patience) -> Result<TcpStream, DialError> {
     let mut failures = Vec::new();
     for (tried, &address) in addresses.iter().enumerate() {
         let left = patience.until.saturating_duration_since(Instant::now());
@@ -106,7 +105,7 @@ fn reach(target: &Target, patience: &Patience) -> Result<TcpStream, DialError> {
             Err(error) => failures.push(format!("{address}: {error}")),
         }
     }
-    Err(DialError::Transient(format!("cannot connect to {}: {}", target.host, failures.join("; "))))
+    Err(DialError::Transient(format!("cannot connect to {host}: {}", failures.join("; "))))
 }
 
 fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
@@ -213,6 +212,8 @@ fn unanswered(error: &tungstenite::Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
     use crate::secret::Secret;
 
@@ -247,6 +248,40 @@ mod tests {
     #[test]
     fn a_key_with_a_line_break_is_no_header() {
         assert!(matches!(request(&link("ws://h/p", "a\nb")), Err(DialError::Permanent(_))));
+    }
+
+    fn reached(addresses: &[SocketAddr], within: Duration) -> Result<SocketAddr, DialError> {
+        let (_outbox, inbox) = crate::link::outbox::pair().unwrap();
+        let patience = Patience { until: Instant::now() + within, inbox: Rc::new(inbox) };
+        reach("h", addresses, &patience).map(|tcp| tcp.peer_addr().unwrap())
+    }
+
+    #[test]
+    fn every_address_is_tried_until_one_answers() {
+        let gone = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let (dead, dead_too, live) = (gone(), gone(), listener.local_addr().unwrap());
+        let time = Duration::from_secs(20);
+        assert_eq!(reached(&[dead, dead_too, live], time).unwrap(), live);
+        let Err(DialError::Transient(why)) = reached(&[dead, dead_too], time) else { panic!("reached") };
+        assert!(why.contains(&dead.to_string()) && why.contains(&dead_too.to_string()), "{why}");
+    }
+
+    #[test]
+    fn a_silent_address_leaves_time_for_the_next() {
+        // A listener whose queue is full neither takes nor refuses.
+        let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
+        let full = socket(SocketFlags::CLOEXEC);
+        rustix::net::bind(&full, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
+        rustix::net::listen(&full, 0).unwrap();
+        let silent = SocketAddr::try_from(rustix::net::getsockname(&full).unwrap()).unwrap();
+        let waiting = [(); 4].map(|()| socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
+        for filler in &waiting {
+            let _ = connect(filler, &silent);
+        }
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let live = listener.local_addr().unwrap();
+        assert_eq!(reached(&[silent, live], Duration::from_secs(3)).unwrap(), live);
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod timers;
 mod wait;
 mod wire;
 
+use std::fmt;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::thread::JoinHandle;
@@ -50,8 +51,8 @@ pub struct LinkConfig {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// What the link tells. `Fatal` and `Closed` are the last.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What the link tells. `Fatal` and `Closed` are the last. Its `Debug` shows no message: an assignment holds secrets.
+#[derive(Clone, PartialEq, Eq)]
 pub enum LinkEvent {
     /// A connection stands.
     Up {
@@ -87,8 +88,8 @@ pub enum LinkEvent {
     Closed,
 }
 
-/// A message for the peer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A message for the peer. Its `Debug` does not show the text.
+#[derive(Clone, PartialEq, Eq)]
 pub struct Outbound {
     /// The connection that it is meant for: it is dropped, never sent, on any other.
     pub epoch: Epoch,
@@ -97,6 +98,26 @@ pub struct Outbound {
     pub seq: Option<u64>,
     /// The text frame.
     pub text: String,
+}
+
+impl fmt::Debug for LinkEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Up { epoch } => write!(f, "Up({})", epoch.0),
+            Self::Text { epoch, text } => write!(f, "Text({}, {} bytes)", epoch.0, text.len()),
+            Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
+            Self::Confirmed { seq } => write!(f, "Confirmed({seq})"),
+            Self::Down { why } => write!(f, "Down({why:?})"),
+            Self::Fatal(error) => write!(f, "Fatal({error:?})"),
+            Self::Closed => f.write_str("Closed"),
+        }
+    }
+}
+
+impl fmt::Debug for Outbound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Outbound({}, {:?}, {} bytes)", self.epoch.0, self.seq, self.text.len())
+    }
 }
 
 /// The handle of the link's thread. Dropping it closes the link, without waiting for the end.
@@ -111,7 +132,7 @@ impl Link {
     /// Starts the thread `oz-link`, which connects at once and sends what it has to tell to `events`.
     ///
     /// `events` should be bounded: the thread waits while it is full, so its receiver must be read until the last
-    /// event. When the receiver is dropped the thread ends.
+    /// event. When the receiver is dropped the thread ends: at once when it waits for room, else with the next event.
     ///
     /// # Errors
     /// No pipe or no thread can be made.
@@ -183,6 +204,17 @@ mod tests {
         assert_eq!(told.recv().unwrap(), LinkEvent::Fatal(LinkError::Panicked));
         assert!(ended.recv().is_err());
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn no_message_is_shown() {
+        let (epoch, text) = (Epoch(1), "hunter2".to_owned());
+        let shown = format!(
+            "{:?} {:?}",
+            LinkEvent::Text { epoch, text: text.clone() },
+            Outbound { epoch, seq: None, text }
+        );
+        assert_eq!(shown, "Text(1, 7 bytes) Outbound(1, None, 7 bytes)");
     }
 
     #[test]

@@ -118,14 +118,17 @@ impl<'a> Session<'a> {
             return Err(Stop::End(End::Lost("too many messages wait to be sent".to_owned())));
         }
         let was_blocked = self.blocked;
+        // Not `||`: both have their turn.
         let more = self.read_some()? | self.write_some()?;
         let now = Instant::now();
         let (received, accepted) = self.socket.counts();
         self.heart.observe(now, received, accepted, was_blocked || self.blocked);
-        if self.heart.dead(now) {
+        // After the close frame there are no pings either.
+        let mute = self.blocked || self.said_goodbye;
+        if self.heart.dead(now, mute) {
             return Err(Stop::End(End::Lost("the peer has fallen silent".to_owned())));
         }
-        let next = self.heart.next(self.blocked || self.said_goodbye);
+        let next = self.heart.next(mute);
         let close_by = self.close_by(now, accepted)?;
         Ok(if more { now } else { close_by.map_or(next, |at| at.min(next)) })
     }

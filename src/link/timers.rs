@@ -142,6 +142,8 @@ pub(super) struct Heartbeat {
     dead_after: Duration,
     life: Instant,
     pinged: Instant,
+    /// The first ping since the last sign of life.
+    asked: Option<Instant>,
     received: u64,
     accepted: u64,
 }
@@ -150,7 +152,7 @@ impl Heartbeat {
     /// The connection stands since `now`.
     pub(super) fn new(timing: &Timing, now: Instant) -> Self {
         let (ping_every, dead_after) = (timing.ping_every, timing.dead_after);
-        Self { ping_every, dead_after, life: now, pinged: now, received: 0, accepted: 0 }
+        Self { ping_every, dead_after, life: now, pinged: now, asked: None, received: 0, accepted: 0 }
     }
 
     /// What has gone over the wire so far: bytes `received` from the peer, and bytes `accepted` by the kernel. The
@@ -158,6 +160,7 @@ impl Heartbeat {
     pub(super) fn observe(&mut self, now: Instant, received: u64, accepted: u64, blocked: bool) {
         if received != self.received || (blocked && accepted != self.accepted) {
             self.life = now;
+            self.asked = None;
         }
         (self.received, self.accepted) = (received, accepted);
     }
@@ -170,17 +173,32 @@ impl Heartbeat {
     /// A ping of any kind was sent.
     pub(super) fn pinged(&mut self, now: Instant) {
         self.pinged = now;
+        self.asked.get_or_insert(now);
     }
 
-    /// Whether the silence has lasted too long.
-    pub(super) fn dead(&self, now: Instant) -> bool {
-        now >= self.life + self.dead_after
+    /// Whether the silence has lasted too long; `blocked` says that the send buffer is full.
+    pub(super) fn dead(&self, now: Instant, blocked: bool) -> bool {
+        self.death(blocked).is_some_and(|death| now >= death)
     }
 
-    /// When to look again. A blocked connection cannot be pinged, so only its death is waited for.
+    /// When to look again: for the next ping, which a blocked connection cannot send, or for its death.
     pub(super) fn next(&self, blocked: bool) -> Instant {
-        let death = self.life + self.dead_after;
-        if blocked { death } else { death.min(self.pinged + self.ping_every) }
+        let ping = self.pinged + self.ping_every;
+        match self.death(blocked) {
+            Some(death) if blocked => death,
+            Some(death) => death.min(ping),
+            None => ping,
+        }
+    }
+
+    /// When the silence becomes death. A peer that was not asked owes no answer: after the process was stopped for a
+    /// while the silence may be our own, and a connection that is given up costs the runs on it.
+    fn death(&self, blocked: bool) -> Option<Instant> {
+        let silence = self.life + self.dead_after;
+        match self.asked {
+            Some(asked) => Some(silence.max(asked + self.dead_after.saturating_sub(self.ping_every))),
+            None => blocked.then_some(silence),
+        }
     }
 }
 
@@ -259,27 +277,46 @@ mod tests {
         assert_eq!(backoff.failed(now + 18 * SECOND, 0), Next::GiveUp { failures: 4 });
     }
 
-    #[test]
-    fn silence_is_death_and_any_byte_is_life() {
+    /// A connection that was pinged when it was due.
+    fn asked() -> (Heartbeat, Instant) {
         let now = Instant::now();
         let mut heart = Heartbeat::new(&Timing::default(), now);
-        assert!(!heart.dead(now + 59 * SECOND) && heart.dead(now + 60 * SECOND));
+        heart.pinged(now + 30 * SECOND);
+        (heart, now)
+    }
+
+    #[test]
+    fn silence_is_death_and_any_byte_is_life() {
+        let (mut heart, now) = asked();
+        assert!(!heart.dead(now + 59 * SECOND, false) && heart.dead(now + 60 * SECOND, false));
         heart.observe(now + 50 * SECOND, 1, 0, false);
-        assert!(!heart.dead(now + 109 * SECOND));
+        heart.pinged(now + 60 * SECOND);
+        assert!(!heart.dead(now + 109 * SECOND, false));
         heart.observe(now + 100 * SECOND, 1, 0, false);
-        assert!(heart.dead(now + 110 * SECOND), "the same count is no new byte");
+        assert!(heart.dead(now + 110 * SECOND, false), "the same count is no new byte");
+    }
+
+    #[test]
+    fn who_was_not_asked_is_not_dead() {
+        let now = Instant::now();
+        let mut heart = Heartbeat::new(&Timing::default(), now);
+        let woken = now + 500 * SECOND;
+        assert!(heart.ping_due(woken) && !heart.dead(woken, false), "the process was stopped");
+        heart.pinged(woken);
+        heart.pinged(woken + 10 * SECOND);
+        assert!(!heart.dead(woken + 29 * SECOND, false) && heart.dead(woken + 30 * SECOND, false));
+        assert_eq!(heart.next(false), woken + 30 * SECOND);
     }
 
     #[test]
     fn bytes_that_leave_are_life_only_while_the_buffer_was_full() {
-        let now = Instant::now();
-        let mut heart = Heartbeat::new(&Timing::default(), now);
+        let (mut heart, now) = asked();
         heart.observe(now + 50 * SECOND, 0, 100, false);
-        assert!(heart.dead(now + 60 * SECOND));
+        assert!(heart.dead(now + 60 * SECOND, true));
         heart.observe(now + 55 * SECOND, 0, 200, true);
-        assert!(!heart.dead(now + 114 * SECOND));
+        assert!(!heart.dead(now + 114 * SECOND, true));
         heart.observe(now + 100 * SECOND, 0, 200, true);
-        assert!(heart.dead(now + 115 * SECOND), "blocked without progress");
+        assert!(heart.dead(now + 115 * SECOND, true), "blocked without progress");
     }
 
     #[test]

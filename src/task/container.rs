@@ -208,8 +208,6 @@ fn definition(plan: &Plan, prepared: &Prepared) -> CreateContainer {
             memory,
             // Swap beyond the limit would make it none.
             memory_swap: memory,
-            // Reaps what the agent's tools leave, and lets TERM end a shell that ignores it as process 1.
-            init: Some(true),
             ..HostConfig::default()
         },
     }

@@ -1,6 +1,7 @@
 //! A cancel ends whatever a call is blocked in, and nothing else is reported then.
 
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -96,9 +97,8 @@ fn while_a_container_runs() {
 #[test]
 fn while_a_pull_is_silent() {
     let script = vec![write(CHUNKED)];
-    let hour = Duration::from_secs(3600);
-    let result = cancelled(script, move |docker, token| {
-        docker.image_pull(token, &Reference::parse("a").unwrap(), None, None, hour, &mut |_| {})
+    let result = cancelled(script, |docker, token| {
+        docker.image_pull(token, &Reference::parse("a").unwrap(), None, None, Duration::MAX, &mut |_| {})
     });
     assert_cancelled(&result);
 }
@@ -149,12 +149,16 @@ fn full_backlog() -> (PathBuf, impl Send) {
 fn while_the_engines_backlog_is_full() {
     let (path, _full) = full_backlog();
     let endpoint = Endpoint::Unix(path.clone());
-    let timeouts = Timeouts { connect: Duration::from_secs(3600), ..Timeouts::default() };
+    let timeouts = Timeouts { connect: Duration::MAX, ..Timeouts::default() };
     let token = CancelToken::new();
     let caller = token.clone();
     let result = in_time(
         move || Docker::connect_with(&caller, endpoint, None, timeouts),
-        || token.cancel(CancelReason::Requested),
+        || {
+            // Nothing tells when a connect has begun to block. Too early a cancel makes this test weaker, not wrong.
+            std::thread::sleep(Duration::from_millis(300));
+            token.cancel(CancelReason::Requested);
+        },
     );
     assert_cancelled(&result.expect("the cancel did not end the connect"));
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
@@ -172,4 +176,43 @@ fn a_full_backlog_has_a_deadline() {
         "{error:?}"
     );
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
+}
+
+/// A port whose backlog is full, so that a connect is never answered; and what keeps it so.
+fn full_port() -> (u16, impl Send) {
+    let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let listener = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
+    bind(&listener, &address).unwrap();
+    listen(&listener, 0).unwrap();
+    let listener = TcpListener::from(listener);
+    let address = listener.local_addr().unwrap();
+    let connects =
+        std::iter::from_fn(|| TcpStream::connect_timeout(&address, Duration::from_millis(500)).ok());
+    let waiting: Vec<TcpStream> = connects.collect();
+    (address.port(), (listener, waiting))
+}
+
+#[test]
+fn while_a_port_does_not_answer() {
+    let (port, _full) = full_port();
+    let endpoint = || Endpoint::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port };
+    let timeouts = Timeouts { connect: Duration::from_millis(250), ..Timeouts::default() };
+    let error = Docker::connect_with(&CancelToken::new(), endpoint(), None, timeouts).unwrap_err();
+    assert!(
+        matches!(&error, Error::Unreachable { source, .. } if source.to_string().contains("250ms")),
+        "{error:?}"
+    );
+
+    let timeouts = Timeouts { connect: Duration::MAX, ..Timeouts::default() };
+    let (token, endpoint) = (CancelToken::new(), endpoint());
+    let caller = token.clone();
+    let result = in_time(
+        move || Docker::connect_with(&caller, endpoint, None, timeouts),
+        || {
+            // Nothing tells when a connect has begun to block. Too early a cancel makes this test weaker, not wrong.
+            std::thread::sleep(Duration::from_millis(300));
+            token.cancel(CancelReason::Requested);
+        },
+    );
+    assert_cancelled(&result.expect("the cancel did not end the connect"));
 }

@@ -62,6 +62,14 @@ fn a_head_that_does_not_come() {
 }
 
 #[test]
+fn a_head_that_only_drips() {
+    let drips = (0..10_000).flat_map(|_| [write("A"), Step::Pause(SHORT / 5)]);
+    let script = [write("HTTP/1.1 200 OK\r\n")].into_iter().chain(drips).collect();
+    let error = inspect(script, Timeouts { head: SHORT * 4, ..generous() });
+    assert_timeout(&error, "waiting for the response's head", SHORT * 4);
+}
+
+#[test]
 fn a_body_that_does_not_go_on() {
     let heads = ["Content-Length: 50\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{", "\r\n{"];
     for head in heads {

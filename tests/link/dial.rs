@@ -121,8 +121,8 @@ fn a_refused_connection_is_tried_again_until_the_limit() {
 }
 
 #[test]
-fn every_address_of_a_name_is_tried() {
-    // Often ::1 comes first, where nobody listens.
+fn a_name_is_resolved() {
+    // Where ::1 comes first, nobody listens on it.
     let (listener, url) = listen();
     let running = start(&url.replace("127.0.0.1", "localhost"), calm());
     let _peer = accept_ws(&listener);

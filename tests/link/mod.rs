@@ -2,6 +2,7 @@
 
 mod close;
 mod dial;
+mod idle;
 mod reconnect;
 mod session;
 mod tls;
@@ -9,6 +10,8 @@ mod wire;
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
@@ -201,4 +204,16 @@ pub(crate) fn hangs_up(stream: &mut TcpStream) -> bool {
             Err(error) => return error.kind() == ErrorKind::ConnectionReset,
         }
     }
+}
+
+/// Runs an ignored test of this binary alone, with variables that belong to a whole process.
+pub(crate) fn in_a_process_of_its_own(test: &str, variables: &[(&str, PathBuf)]) {
+    let output = Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--ignored", "--nocapture"])
+        .envs(variables.iter().map(|(name, value)| (name, value)))
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && told.contains("1 passed");
+    assert!(passed, "{told}\n{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -7,7 +7,9 @@ use std::process::Command;
 use native_tls::{Identity, TlsAcceptor};
 use oz_agent_worker::link::{LinkError, Timing};
 
-use super::{accept, calm, close_code, listen, millis, next_text, start, start_limited};
+use super::{
+    accept, calm, close_code, in_a_process_of_its_own, listen, millis, next_text, start, start_limited,
+};
 
 /// Says to the child where the certificate is.
 const FOLDER: &str = "OZ_TEST_TLS_FOLDER";
@@ -85,18 +87,8 @@ fn a_certificate_in_ssl_cert_file_is_trusted() {
     let folder = Folder::new("trusted");
     certify(&folder.0);
     // The variable belongs to a whole process, so that part runs in one of its own.
-    let output = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "link::tls::in_a_process_with_ssl_cert_file", "--ignored", "--nocapture"])
-        .env("SSL_CERT_FILE", folder.0.join("cert.pem"))
-        .env(FOLDER, &folder.0)
-        .output()
-        .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success() && told.contains("1 passed"),
-        "{told}\n{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    let variables = [("SSL_CERT_FILE", folder.0.join("cert.pem")), (FOLDER, folder.0.clone())];
+    in_a_process_of_its_own("link::tls::in_a_process_with_ssl_cert_file", &variables);
 }
 
 #[test]

@@ -36,10 +36,11 @@ fn frames_that_come_with_the_upgrade_are_not_left_lying() {
     let running = start(&url, calm());
     let mut stream = accept(&listener);
     let mut answer = switching(&request(&mut stream)).into_bytes();
-    (0..3).for_each(|n| answer.extend(text_frame(&format!("glued {n}"))));
+    // More than one turn reads.
+    (0..200).for_each(|n| answer.extend(text_frame(&format!("glued {n}"))));
     stream.write_all(&answer).unwrap();
     running.up();
-    for n in 0..3 {
+    for n in 0..200 {
         assert_eq!(running.text(), format!("glued {n}"));
     }
 }
