@@ -66,3 +66,19 @@ fn a_close_frame_of_the_worker_is_told_from_a_lost_connection() {
     let ends = plane.view(|world| world.connections.iter().map(|one| one.ended).collect::<Vec<_>>());
     assert_eq!(ends, [Some(Ended::Closed(None)), Some(Ended::Lost)]);
 }
+
+#[test]
+fn a_held_connection_sends_but_does_not_read() {
+    let plane = ControlPlane::start(Options::default());
+    let mut worker = Client::connect(&plane, "w");
+    plane.hold_pongs(true);
+    worker.socket.send(Message::text("no message")).unwrap();
+    // When the second one is here, the turn that sent the first is over, and with it its reading.
+    plane.send_text("1");
+    assert_eq!(worker.next(), 1);
+    plane.send_text("2");
+    assert_eq!(worker.next(), 2);
+    assert!(plane.violations().is_empty());
+    plane.hold_pongs(false);
+    plane.wait_for(DEADLINE, |world| world.violations.len() == 1);
+}

@@ -87,12 +87,15 @@ impl Stage {
         self.worker.signal(Signal::TERM);
         let status = self.worker.wait_exit(DEADLINE);
         println!("worker         SIGTERM, {status}");
-        let containers = self.engine.containers_of(&self.worker_id).len();
+        let containers = self.engine.containers_of(&self.worker_id);
+        let ids = containers.iter().filter_map(|container| container["Id"].as_str());
+        ids.for_each(|id| self.engine.remove_container(id));
+        let containers = containers.len();
         let volumes = self.engine.volumes_of(&self.worker_id);
         let sidecars = volumes.iter().filter(|name| name.starts_with("oz-sidecar-")).count();
         println!("left behind    {containers} containers, {} volumes: {}", volumes.len(), volumes.join(" "));
         volumes.iter().for_each(|name| self.engine.remove_volume(name));
-        println!("clean-up       volumes and images removed");
+        println!("clean-up       all of it and the images removed");
         match (status.success(), containers, volumes.len() - sidecars) {
             (true, 0, 0) => Ok(()),
             (true, ..) => Err("the worker left something behind".to_owned()),

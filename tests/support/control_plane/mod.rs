@@ -264,9 +264,12 @@ impl ControlPlane {
     }
 
     /// Stops reading from the connections that are open now (half-open: no pong, nothing received), or goes on.
-    /// Later connections are not held. What a worker sent meanwhile is read when it goes on.
+    /// When this returns it is so. Later connections are not held. What a worker sent meanwhile is read when it goes on.
     pub fn hold_pongs(&self, hold: bool) {
         self.shared.update(|world| world.push_all(&Command::Hold(hold)));
+        let reached = |one: &world::Connection| one.ended.is_some() || one.held == hold;
+        let last = self.connections();
+        self.wait_for(DEADLINE, |world| world.connections.iter().take(last).all(reached));
     }
 
     /// Ends every new connection right after its handshake, or lets them be again.

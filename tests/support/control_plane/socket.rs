@@ -78,6 +78,7 @@ impl Session<'_> {
                 Command::Binary(bytes) => self.send(Message::binary(bytes)),
                 Command::Hold(hold) => {
                     self.hold = hold;
+                    self.shared.update(|world| world.connections[self.number - 1].held = hold);
                     true
                 }
                 Command::End(how) => self.end(how),

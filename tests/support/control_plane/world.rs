@@ -32,6 +32,8 @@ pub struct Connection {
     pub ended: Option<Ended>,
     /// How many pings came.
     pub pings: usize,
+    /// Whether nothing is read from it now.
+    pub held: bool,
     outbox: Arc<Outbox>,
 }
 
@@ -138,7 +140,7 @@ impl World {
     pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
         let number = self.connections.len() + 1;
         let worker = worker.to_owned();
-        self.connections.push(Connection { number, worker, ended: None, pings: 0, outbox });
+        self.connections.push(Connection { number, worker, ended: None, pings: 0, held: false, outbox });
         self.deliver_promptly(now);
         number
     }
