@@ -12,6 +12,8 @@ use oz_agent_worker::docker::{
 };
 use oz_agent_worker::secret::Secret;
 
+use crate::support::images::tool;
+
 const LABEL: &str = "oz-test-run";
 
 /// A client, a busybox image and a label of its own; all that carries the label goes when this is dropped.
@@ -113,7 +115,7 @@ fn connect() -> Docker {
 /// A file system with busybox and the applets that the tests use.
 fn busybox() -> Vec<u8> {
     let mut tar = tar::Builder::new(Vec::new());
-    let program = std::fs::read("/bin/busybox").expect("the package busybox-static is needed");
+    let program = std::fs::read(tool("busybox")).expect("busybox");
     append(&mut tar, "bin/busybox", &program, 0o755);
     for applet in ["sh", "cat", "echo", "sleep", "true"] {
         let mut header = tar::Header::new_gnu();
@@ -212,7 +214,7 @@ fn a_volume_is_filled_from_an_image_without_running_anything() {
 
     let other = lab.create("other", &lab.with_volume(&volume));
     let stat = docker.archive_stat(cancel, &other, "/agent/bin/busybox").unwrap().unwrap();
-    assert_eq!(stat.size, i64::try_from(std::fs::metadata("/bin/busybox").unwrap().len()).unwrap());
+    assert_eq!(stat.size, i64::try_from(std::fs::metadata(tool("busybox")).unwrap().len()).unwrap());
     assert!(stat.is_file() && !stat.is_dir());
     assert!(docker.archive_stat(cancel, &other, "/agent/agent").unwrap().unwrap().is_dir());
     let link = docker.archive_stat(cancel, &other, "/agent/bin/sh").unwrap().unwrap();
