@@ -63,7 +63,7 @@ fn a_volume_without_its_marker_is_filled_again() {
     let stage = Stage::new();
     let image = format!("/images/{}/json", encode(&stage.sidecar_image));
     let id = stage.engine.json("GET", &image, &Value::Null)["Id"].as_str().unwrap().to_owned();
-    let volume = format!("oz-sidecar-{}", &id["sha256:".len()..][..32]);
+    let volume = format!("oz-sidecar-{}", id.trim_start_matches("sha256:").get(..32).unwrap());
     let labels = json!({"oz-worker-id": stage.worker_id});
     stage.engine.json("POST", "/volumes/create", &json!({"Name": volume, "Labels": labels}));
     let helper = json!({"Image": stage.task_image, "HostConfig": {"Mounts":
