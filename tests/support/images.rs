@@ -129,7 +129,7 @@ impl Images {
     /// `ENTRYPOINT` and the like); the result is the image's name.
     pub fn make(&mut self, name: &str, root: Root, changes: &[&str]) -> String {
         let repository = format!("{}-{name}", self.prefix);
-        let mut path = format!("/images/create?fromSrc=-&repo={repository}&tag=test");
+        let mut path = format!("/images/create?fromSrc=-&repo={repository}:test");
         for change in changes {
             path += &format!("&changes={}", encode(change));
         }
