@@ -22,7 +22,7 @@ use time::OffsetDateTime;
 /// The target of the events that are logged at the level of the settings.
 const OWN_TARGET: &str = "oz_agent_worker";
 /// The most characters of a value that are shown.
-const LONGEST_VALUE: usize = 256;
+const LONGEST_VALUE: usize = 1024;
 
 thread_local! {
     /// Whether this thread is inside the logger, where a panic is about stderr and is nobody's business.
@@ -54,7 +54,7 @@ pub fn init(level: LevelFilter) -> Result<(), SetLoggerError> {
 }
 
 /// A value as logfmt has it: as it is, or in quotes with escapes when it has spaces, quotes, `=` or control characters
-/// or is empty; at most 256 characters of it and an ellipsis.
+/// or is empty; at most 1024 characters of it and an ellipsis.
 pub fn value(text: &str) -> impl Display + '_ {
     Value(text)
 }
