@@ -87,9 +87,15 @@ impl Error {
         matches!(self, Self::Engine { status: 404, .. })
     }
 
-    /// The name is taken, or the object is in use or being removed.
+    /// The name is taken, or the object is in use or being removed. Podman 4 answers 500 for a name that is taken, so
+    /// that its words have to tell.
     pub fn is_conflict(&self) -> bool {
-        matches!(self, Self::Engine { status: 409, .. })
+        match self {
+            Self::Engine { status, message } => {
+                *status == 409 || *status == 500 && message.contains("is already in use")
+            }
+            _ => false,
+        }
     }
 
     /// There was no connection at all.

@@ -114,6 +114,8 @@ impl Sidecars {
     }
 
     fn try_fill(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Filled, Error> {
+        // By itself and not by the mount: not every engine gives labels to a volume that a mount makes.
+        self.docker.volume_create(cancel, filling.volume, filling.labels)?;
         let filler = self.filler(cancel, filling)?;
         if !marker::present(&self.docker, cancel, filler.id(), AGENT_DIR)? {
             let Filling { volume, image, task_id, .. } = *filling;
@@ -136,7 +138,7 @@ impl Sidecars {
             target: AGENT_DIR.to_owned(),
             read_only: false,
             // An image may have files at this very path, which the engine would copy into an empty volume.
-            volume_options: Some(VolumeOptions { no_copy: true, labels: filling.labels.clone() }),
+            volume_options: Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() }),
         };
         let mut seen: Option<(String, Instant)> = None;
         while !cancel.is_cancelled() {
