@@ -61,7 +61,7 @@ fn code(text: &str) -> Vec<(usize, String)> {
     let mut code = Vec::new();
     let mut lines = (1..).zip(text.lines());
     while let Some((number, line)) = lines.next() {
-        let indent = &line[..line.len() - line.trim_start().len()];
+        let indent = line.strip_suffix(line.trim_start()).unwrap_or_default();
         if line.trim() == "#[cfg(test)]" {
             let item = lines.by_ref().map(|(_, line)| line).find(|line| !line.trim().starts_with('#'));
             if !item.unwrap_or_default().ends_with(';') {
