@@ -1,6 +1,8 @@
 //! The worker as a process, against a control plane and a real engine: whole tasks.
 
 mod bad;
+mod ends;
+mod settings;
 mod whole;
 
 use std::time::{Duration, Instant};
