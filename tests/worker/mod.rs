@@ -2,6 +2,7 @@
 
 mod bad;
 mod ends;
+mod pull;
 mod settings;
 mod whole;
 
