@@ -8,6 +8,7 @@ use log::info;
 
 use crate::cancel::CancelToken;
 use crate::docker::{Docker, Endpoint, EndpointEnv, EndpointError, Error};
+use crate::error_chain;
 use crate::logging::value;
 
 /// Architectures that agents are made for, in Go's names.
@@ -20,10 +21,10 @@ pub enum EngineError {
     #[error(transparent)]
     Address(#[from] EndpointError),
     /// It does not answer, or not as an engine does.
-    #[error("{error}: {cause}; {hint}")]
+    #[error("no usable docker engine at {address}: {cause}; {hint}")]
     NoEngine {
-        /// What was tried.
-        error: String,
+        /// What was tried, as it would be written in `DOCKER_HOST`.
+        address: String,
         /// Why it failed.
         cause: String,
         /// What to do.
@@ -50,7 +51,8 @@ pub enum EngineError {
 /// With what was tried and what to do.
 pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker, EngineError> {
     let endpoint = Endpoint::resolve(environment, &|path| path.exists())?;
-    let docker = Docker::connect(cancel, endpoint, None).map_err(|error| no_engine(&error))?;
+    let address = endpoint.to_string();
+    let docker = Docker::connect(cancel, endpoint, None).map_err(|error| no_engine(address, &error))?;
     let engine = docker.engine();
     let platform = format!("{}/{}", engine.os, engine.arch);
     if engine.os != "linux" || !ARCHITECTURES.contains(&engine.arch.as_str()) {
@@ -65,21 +67,28 @@ pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker
     Ok(docker)
 }
 
-fn no_engine(error: &Error) -> EngineError {
-    let source = std::error::Error::source(error);
-    let kind = source.and_then(|source| source.downcast_ref::<io::Error>()).map(io::Error::kind);
-    let hint = match kind {
-        _ if error.is_cancelled() => return EngineError::Cancelled,
-        Some(io::ErrorKind::NotFound) => {
+fn no_engine(address: String, error: &Error) -> EngineError {
+    let (cause, hint) = match error {
+        Error::Cancelled => return EngineError::Cancelled,
+        Error::Unreachable { source, .. } => (source.to_string(), hint(source.kind())),
+        Error::TooOld { .. } => (error.to_string(), "update the engine, or set DOCKER_HOST to a newer one"),
+        // Somebody answers, but not as an engine does.
+        _ => (error_chain(error), "check that DOCKER_HOST names a docker engine, and that it is well"),
+    };
+    EngineError::NoEngine { address, cause, hint }
+}
+
+/// What to do when nobody can be reached.
+fn hint(kind: io::ErrorKind) -> &'static str {
+    match kind {
+        io::ErrorKind::NotFound => {
             "install and start an engine, or set DOCKER_HOST to where one listens (unix:///path or tcp://host:port)"
         }
-        Some(io::ErrorKind::PermissionDenied) => {
+        io::ErrorKind::PermissionDenied => {
             "add the worker's user to the group `docker` and log in again, or set DOCKER_HOST to an engine of its own"
         }
         _ => "check that the engine is running, and DOCKER_HOST",
-    };
-    let cause = source.map_or_else(|| "it did not answer as an engine does".to_owned(), ToString::to_string);
-    EngineError::NoEngine { error: error.to_string(), cause, hint }
+    }
 }
 
 #[cfg(test)]
@@ -88,7 +97,7 @@ mod tests {
 
     fn message(kind: io::ErrorKind) -> String {
         let source = io::Error::from(kind);
-        no_engine(&Error::Unreachable { address: "unix:///s".into(), source }).to_string()
+        no_engine("unix:///s".into(), &Error::Unreachable { address: "x".into(), source }).to_string()
     }
 
     #[test]
@@ -105,6 +114,19 @@ mod tests {
                 "{text}"
             );
         }
-        assert!(matches!(no_engine(&Error::Cancelled), EngineError::Cancelled));
+        assert!(matches!(no_engine(String::new(), &Error::Cancelled), EngineError::Cancelled));
+    }
+
+    #[test]
+    fn one_that_answers_in_another_way_is_named_too() {
+        let odd = Error::Protocol { what: "not HTTP".into() };
+        let text = no_engine("tcp://h:1".into(), &odd).to_string();
+        assert!(
+            text.contains("tcp://h:1") && text.contains("not HTTP") && text.contains("DOCKER_HOST"),
+            "{text}"
+        );
+        let old = Error::TooOld { version: "1.30".into(), needed: "1.41".into() };
+        let text = no_engine("tcp://h:1".into(), &old).to_string();
+        assert!(text.contains("tcp://h:1") && text.contains("1.30") && text.contains("update"), "{text}");
     }
 }

@@ -22,7 +22,9 @@ use time::OffsetDateTime;
 /// The target of the events that are logged at the level of the settings.
 const OWN_TARGET: &str = "oz_agent_worker";
 /// The most characters of a value that are shown.
-const LONGEST_VALUE: usize = 1024;
+const LONGEST_VALUE: usize = 256;
+/// The same for a message of our own: what to do about an error stands at its end.
+const LONGEST_MESSAGE: usize = 2048;
 
 thread_local! {
     /// Whether this thread is inside the logger, where a panic is about stderr and is nobody's business.
@@ -54,16 +56,22 @@ pub fn init(level: LevelFilter) -> Result<(), SetLoggerError> {
 }
 
 /// A value as logfmt has it: as it is, or in quotes with escapes when it has spaces, quotes, `=` or control characters
-/// or is empty; at most 1024 characters of it and an ellipsis.
+/// or is empty; at most 256 characters of it and an ellipsis.
 pub fn value(text: &str) -> impl Display + '_ {
-    Value(text)
+    Value(text, LONGEST_VALUE)
 }
 
-struct Value<'a>(&'a str);
+/// The same with a bound of 2048 characters: for what this worker says itself, paths and the like included.
+pub fn message(text: &str) -> impl Display + '_ {
+    Value(text, LONGEST_MESSAGE)
+}
+
+/// A text and how many characters of it are shown.
+struct Value<'a>(&'a str, usize);
 
 impl Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.char_indices().nth(LONGEST_VALUE).map(|(index, _)| index);
+        let end = self.0.char_indices().nth(self.1).map(|(index, _)| index);
         let text = end.and_then(|end| self.0.get(..end)).unwrap_or(self.0);
         let ellipsis = if end.is_some() { "…" } else { "" };
         let needs_quotes = |c: char| c.is_whitespace() || c == '"' || c == '=' || is_unsafe(c);
@@ -233,6 +241,8 @@ mod tests {
         assert_eq!(value(&format!("{whole}\n")).to_string(), format!("{whole}…"));
         let spaces = " ".repeat(LONGEST_VALUE + 1);
         assert_eq!(value(&spaces).to_string(), format!("\"{}…\"", " ".repeat(LONGEST_VALUE)));
+        assert_eq!(message(&spaces).to_string(), format!("\"{spaces}\""));
+        assert_eq!(message(&" ".repeat(5000)).to_string().chars().count(), LONGEST_MESSAGE + 3);
     }
 
     #[derive(Default)]

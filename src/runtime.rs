@@ -17,7 +17,7 @@ use crate::coordinator::{Coordinator, Effect, Event, JobId};
 use crate::docker::Docker;
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
-use crate::logging::value;
+use crate::logging::{message, value};
 use crate::pool::Pool;
 use crate::protocol::{Assignment, Outgoing, decode, encode};
 use crate::task::plan::TaskSettings;
@@ -144,7 +144,7 @@ impl Runtime {
             }
             LinkEvent::Confirmed { seq } => Some(Event::Confirmed { seq }),
             LinkEvent::Fatal(why) => {
-                error!("link ended error={}", value(&why.to_string()));
+                error!("link ended error={}", message(&why.to_string()));
                 Some(Event::LinkGone { exit: exit_of(&why) })
             }
             LinkEvent::Closed => Some(link_is_gone()),

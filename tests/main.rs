@@ -11,6 +11,7 @@
 mod control_plane;
 mod docker;
 mod harness;
+mod house;
 mod link;
 mod support;
 mod worker;

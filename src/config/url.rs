@@ -6,7 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use http::Uri;
 
-/// Where an existing control plane takes workers (see PROTOCOL.md, Connecting).
+/// Where an existing control plane takes workers.
 pub(super) const WORKER_PATH: &str = "/api/v1/selfhosted/worker/ws";
 /// Longer than any real URL and far below the 64 KiB that [`Uri`] takes.
 const LONGEST: usize = 4096;

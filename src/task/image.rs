@@ -53,9 +53,12 @@ impl Images {
     fn fetch(&self, cancel: &CancelToken, image: &Reference, task_id: &str) -> Result<Image, Failure> {
         match self.policy {
             PullPolicy::Always => self.pull(cancel, image, task_id),
-            PullPolicy::Never => self
-                .local(cancel, image)?
-                .ok_or_else(|| failed(image, "is not on this engine, and the pull policy is never")),
+            PullPolicy::Never => self.local(cancel, image)?.ok_or_else(|| {
+                failed(
+                    image,
+                    &format!("is not on this engine for {}, and the pull policy is never", self.platform()),
+                )
+            }),
             PullPolicy::Missing => match self.local(cancel, image)? {
                 Some(local) => Ok(local),
                 None => self.pull(cancel, image, task_id),

@@ -1,7 +1,7 @@
 //! What a task has said: bytes of its streams to a report's text, artifacts and session link.
 //!
-//! Owns decoding, the cap and the scan (see PROTOCOL.md, the task container). It is pure, and its memory does not grow
-//! with what is pushed. It must not know where the bytes come from or how the report is sent.
+//! Owns decoding, the cap and the scan. It is pure, and its memory does not grow with what is pushed. It must not know
+//! where the bytes come from or how the report is sent.
 
 mod scan;
 mod text;

@@ -274,7 +274,11 @@ fn summary(report: &Report) -> String {
             )
         }
         RunResult::Failed { reason, message, .. } => {
-            format!("result=failed reason={} message={} output_bytes={output}", reason.name(), value(message))
+            format!(
+                "result=failed reason={} message={} output_bytes={output}",
+                reason.name(),
+                crate::logging::message(message)
+            )
         }
     }
 }

@@ -9,6 +9,7 @@
 pub mod control_plane;
 pub mod engine;
 pub(crate) mod fake_docker;
+pub(crate) mod forward;
 pub mod images;
 pub mod process;
 pub mod registry;

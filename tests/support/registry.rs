@@ -1,15 +1,17 @@
 //! A real registry on 127.0.0.1, which an engine on this machine may use without TLS.
 
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
 
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::engine::Engine;
-use super::images::tool;
+use super::images::{Root, tool};
 use super::process::Process;
 
 /// The user of a registry that asks for one.
@@ -24,7 +26,7 @@ pub struct Registry {
     process: Process,
     port: u16,
     auth: bool,
-    _folder: TempDir,
+    folder: TempDir,
 }
 
 impl Registry {
@@ -47,7 +49,7 @@ impl Registry {
                 Process::spawn(Command::new(tool("docker-registry")).arg("serve").arg(config), None);
             let ready = |line: &str| line.contains("listening on");
             if process.stderr().find(Duration::from_secs(30), ready).is_some() {
-                return Self { process, port, auth, _folder: folder };
+                return Self { process, port, auth, folder };
             }
             // Somebody else may have taken the port in between.
         }
@@ -70,6 +72,77 @@ impl Registry {
         let name = format!("{full}:{tag}");
         engine.remove_image(&name);
         name
+    }
+
+    /// Puts an image of one layer in, past the engine, which so does not have its layer yet. `architecture` is what it
+    /// says it is for, `env` its environment. The results are the digests of its manifest and of its layer.
+    pub fn put(&self, name: &str, root: Root, architecture: &str, env: &[&str]) -> (String, String) {
+        let (repository, tag) = name.rsplit_once(':').expect("a tag");
+        let tar = root.finish();
+        let layer = self.put_blob(repository, &tar);
+        let config = json!({
+            "architecture": architecture, "os": "linux", "config": {"Env": env},
+            "rootfs": {"type": "layers", "diff_ids": [layer]},
+        })
+        .to_string();
+        let of_docker = |kind: &str| format!("application/vnd.docker.{kind}");
+        let kind = of_docker("distribution.manifest.v2+json");
+        let manifest = json!({
+            "schemaVersion": 2, "mediaType": kind,
+            "config": {"mediaType": of_docker("container.image.v1+json"), "size": config.len(),
+                "digest": self.put_blob(repository, config.as_bytes())},
+            "layers": [{"mediaType": of_docker("image.rootfs.diff.tar.gzip"), "size": tar.len(), "digest": layer}],
+        })
+        .to_string();
+        let path = format!("/v2/{repository}/manifests/{tag}");
+        self.request("PUT", &path, &kind, manifest.as_bytes());
+        (digest(manifest.as_bytes()), layer)
+    }
+
+    fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
+        let head = self.request("POST", &format!("/v2/{repository}/blobs/uploads/"), "text/plain", &[]);
+        let place = head.lines().find_map(|line| line.strip_prefix("Location: ")).expect("a place");
+        let (_, place) = place.split_once(&self.host()).expect("a place in this registry");
+        let digest = digest(bytes);
+        self.request("PUT", &format!("{place}&digest={digest}"), "application/octet-stream", bytes);
+        digest
+    }
+
+    /// One request that must succeed; the result is the head of the answer.
+    fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> String {
+        let mut stream = TcpStream::connect(self.host()).expect("the registry");
+        let user = data_encoding::BASE64.encode(format!("{USER}:{PASSWORD}").as_bytes());
+        let auth = if self.auth { format!("Authorization: Basic {user}\r\n") } else { String::new() };
+        let head = format!("{method} {path} HTTP/1.0\r\nHost: {}\r\n{auth}Content-Type: {kind}", self.host());
+        write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n", body.len()).expect("a head goes out");
+        stream.write_all(body).expect("a body goes out");
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).expect("an answer");
+        assert!(answer.starts_with("HTTP/1.0 20"), "{method} {path}: {answer}");
+        answer.replace('\r', "")
+    }
+
+    /// Leaves half of a blob, as a disk that is full or broken does.
+    pub fn break_blob(&self, digest: &str) {
+        let hex = digest.strip_prefix("sha256:").expect("a digest");
+        let blobs = self.folder.path().join("storage/docker/registry/v2/blobs/sha256");
+        let path = blobs.join(hex.get(..2).expect("a digest")).join(hex).join("data");
+        let half = std::fs::read(&path).expect("a blob").len() / 2;
+        std::fs::OpenOptions::new()
+            .write(true)
+            .open(&path)
+            .and_then(|file| file.set_len(half as u64))
+            .expect("cut");
+    }
+
+    /// Waits until a request for this path has been answered; then how often it was, so far.
+    pub fn answered(&self, method: &str, path: &str) -> usize {
+        let (method, path) = (format!("http.request.method={method} "), format!("{path}\""));
+        let is_one = |line: &str| {
+            line.contains("response completed") && line.contains(&method) && line.contains(&path)
+        };
+        self.process.stderr().find(Duration::from_secs(30), is_one);
+        self.log().iter().filter(|line| is_one(line)).count()
     }
 
     /// The `X-Registry-Auth` header for this registry.
@@ -97,6 +170,10 @@ impl Registry {
     pub fn log(&self) -> Vec<String> {
         self.process.stderr().all()
     }
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", data_encoding::HEXLOWER.encode(&Sha256::digest(bytes)))
 }
 
 fn free_port() -> u16 {

@@ -1,7 +1,11 @@
 //! The worker as a process, against a control plane and a real engine: whole tasks.
 
+mod bad;
+mod ends;
 mod idle;
 mod many;
+mod pull;
+mod settings;
 mod whole;
 
 use std::time::{Duration, Instant};

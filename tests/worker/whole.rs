@@ -79,10 +79,9 @@ fn a_file_of_the_task_is_its_output_and_any_exit_code_is_a_completed_run() {
     assert_eq!((run.state, run.exit_code), (State::Failed, Some(3)));
     assert_eq!(run.output.as_deref(), Some("café \u{fffd} \u{fffd} end"));
     assert_eq!(run.history.last().unwrap().kind, "task_completed");
-    let run = stage
-        .run(&stage.spec(
-            "mkdir .oz; : > .oz/agent_output.txt; echo shown; sh -c 'kill -9 $$' 2>/dev/null; exit $?",
-        ));
+    let run = stage.run(&stage.spec(
+        "exec 2>/dev/null; mkdir .oz; : > .oz/agent_output.txt; echo shown; sh -c 'kill -9 $$'; exit $?",
+    ));
     assert_eq!((run.output.as_deref(), run.exit_code), (Some("shown\n"), Some(137)));
     assert_eq!(run.failure_reason, None, "killed, but not for memory");
     stage.stop(worker);

@@ -1,4 +1,4 @@
-//! A control plane that speaks PROTOCOL.md with its REST part, for tests and the demo. Not part of the worker.
+//! A control plane that speaks the worker's protocol with its REST part, for tests and the demo. Not part of the worker.
 //!
 //! It behaves as the known one does, its oddities included, on one TCP listener of this machine, with threads and no
 //! async. Whatever a worker sends that the protocol does not allow is kept in [`ControlPlane::violations`]: a test

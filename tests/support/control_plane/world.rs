@@ -1,4 +1,4 @@
-//! All that the control plane knows, and every rule by which it changes: PROTOCOL.md's «known behaviour».
+//! All that the control plane knows, and every rule by which it changes, as far as the behaviour of the known one shows.
 //!
 //! No socket, thread or clock: the time comes in, and what is to be sent goes into the outbox of a connection.
 

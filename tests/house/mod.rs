@@ -1,0 +1,95 @@
+//! The house rules, read off the sources: no engine, no network, nothing is run but `cargo tree`.
+//!
+//! The compiler and clippy check what they can; here is what they cannot.
+
+mod files;
+mod imports;
+mod outside;
+
+use std::path::{Path, PathBuf};
+
+/// A source file of the product, without its tests.
+pub(crate) struct Source {
+    /// From the repository's root, as `src/link/dial.rs`.
+    pub(crate) path: String,
+    /// Its lines that are neither a comment nor inside of a test module, with their numbers.
+    pub(crate) code: Vec<(usize, String)>,
+}
+
+pub(crate) fn root() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+/// Every file of the repository but what is built or belongs to git, by its path from the root.
+pub(crate) fn files() -> Vec<(String, PathBuf)> {
+    let mut found = Vec::new();
+    let mut folders = vec![root().to_owned()];
+    while let Some(folder) = folders.pop() {
+        for entry in std::fs::read_dir(folder).unwrap() {
+            let path = entry.unwrap().path();
+            let name = path.strip_prefix(root()).unwrap().to_str().unwrap().to_owned();
+            match path.is_dir() {
+                true if matches!(name.as_str(), "target" | ".git") => {}
+                true => folders.push(path),
+                false => found.push((name, path)),
+            }
+        }
+    }
+    found.retain(|(name, _)| name != ".git");
+    found.sort();
+    found
+}
+
+/// A file's text by its path from the root.
+pub(crate) fn read(path: &str) -> String {
+    std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// All of `src`, without files that hold tests only.
+pub(crate) fn sources() -> Vec<Source> {
+    let is_test = |name: &str| name.ends_with("/tests.rs") || name.ends_with("_tests.rs");
+    let names = files().into_iter().map(|(name, _)| name);
+    let names = names.filter(|name| name.starts_with("src/") && !is_test(name));
+    let sources: Vec<Source> = names.map(|path| Source { code: code(&read(&path)), path }).collect();
+    assert!(sources.len() > 40, "only {} files were found", sources.len());
+    sources
+}
+
+/// Leaves out comments, and each item that is only there for tests: a line with a semicolon, or a block up to the
+/// brace in the same column.
+fn code(text: &str) -> Vec<(usize, String)> {
+    let mut code = Vec::new();
+    let mut lines = (1..).zip(text.lines());
+    while let Some((number, line)) = lines.next() {
+        let indent = line.strip_suffix(line.trim_start()).unwrap_or_default();
+        if line.trim() == "#[cfg(test)]" {
+            let item = lines.by_ref().map(|(_, line)| line).find(|line| !line.trim().starts_with('#'));
+            if !item.unwrap_or_default().ends_with(';') {
+                let end = format!("{indent}}}");
+                lines.by_ref().find(|(_, line)| *line == end);
+            }
+        } else if !line.trim().is_empty() && !line.trim().starts_with("//") {
+            code.push((number, line.to_owned()));
+        }
+    }
+    code
+}
+
+/// Where any of these words stands in the code of these files, as `path:line: text`.
+pub(crate) fn places<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str]) -> Vec<String> {
+    let has = |line: &str| words.iter().any(|word| line.contains(word));
+    let of = |source: &'a Source| {
+        let lines = source.code.iter().filter(|(_, line)| has(line));
+        let place = |(number, line): &(usize, String)| format!("{}:{number}: {}", source.path, line.trim());
+        lines.map(place).collect::<Vec<_>>()
+    };
+    sources.into_iter().flat_map(of).collect()
+}
+
+#[test]
+fn what_is_only_for_tests_is_no_code() {
+    let text = "a\n#[cfg(test)]\n#[path = \"x\"]\nmod x;\nb\n    #[cfg(test)]\n    fn f() {\n        c\n    }\n// d\n\n\
+                #[cfg(test)]\nmod tests {\n    e\n}\nf";
+    let lines: Vec<_> = code(text).into_iter().map(|(_, line)| line).collect();
+    assert_eq!(lines, ["a", "b", "f"]);
+}

@@ -1,0 +1,124 @@
+//! The ends that a restart cannot help, or not at once: the code, and what the operator is told.
+
+use std::net::TcpListener;
+
+use serde_json::Value;
+
+use super::Stage;
+use super::settings::{KEY, bare, end};
+use crate::support::control_plane::{ControlPlane, Options};
+use crate::support::engine;
+use crate::support::fake_docker::{FakeDocker, Step, hello, json, write};
+use crate::support::forward::Forward;
+use crate::support::worker::Worker;
+
+#[test]
+fn an_answer_that_will_not_change_ends_the_worker_with_advice() {
+    let plane = ControlPlane::start(Options::default());
+    let cases = [
+        (Some(401), "answered 401: the key is missing or unknown; check OZ_API_KEY"),
+        (Some(403), "answered 403: this is not the admin key; check OZ_API_KEY"),
+        (Some(302), "answered 302: a redirect is not followed; set the WebSocket URL"),
+        (Some(404), "answered 404: check the path of the WebSocket URL"),
+        (None, "answered 403"),
+    ];
+    for (status, expected) in cases {
+        plane.refuse_with(status);
+        let before = plane.view(|world| world.attempts);
+        let (code, out, err) = end(Worker::with(&plane, "w").env("OZ_API_KEY", KEY).start());
+        assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
+        assert!(err.contains("ERROR") && err.contains(expected) && !err.contains(KEY), "{err}");
+        assert!(err.contains("worker stopped exit_code=3"), "{err}");
+        assert_eq!(plane.view(|world| world.attempts), before + 1, "one attempt");
+    }
+}
+
+/// An engine that says it runs these containers.
+fn engine_of(os: &str, arch: &str) -> FakeDocker {
+    let mut scripts = hello("1.41");
+    scripts[1] = vec![json(200, &format!(r#"{{"Version":"20.10.24","Os":"{os}","Arch":"{arch}"}}"#))];
+    FakeDocker::start_tcp(scripts)
+}
+
+#[test]
+fn no_engine_to_work_with_is_told_with_its_address_and_advice() {
+    let folder = tempfile::tempdir().unwrap();
+    let dead = folder.path().join("dead");
+    drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
+    let no_engine = || FakeDocker::start_tcp((0..6).map(|_| vec![write("SSH-2.0-x\r\n")]).collect());
+    let silent = || FakeDocker::start_tcp((0..6).map(|_| Vec::<Step>::new()).collect());
+    let (free, ssh, gone) = (format!("tcp://127.0.0.1:{}", free_port()), no_engine(), silent());
+    let (windows, mainframe) = (engine_of("windows", "amd64"), engine_of("linux", "s390x"));
+    let at = |fake: &FakeDocker| fake.endpoint().to_string();
+    let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
+    let check = "check that the engine is running, and DOCKER_HOST";
+    let cases = [
+        (
+            format!("unix://{}", folder.path().join("none").display()),
+            "No such file",
+            "install and start an engine",
+        ),
+        (format!("unix://{}", dead.display()), "Connection refused", check),
+        (format!("unix://{}", deep.display()), "No such file", "(unix:///path or tcp://host:port)"),
+        (free, "Connection refused", check),
+        (at(&old), "1.30 is too old", "update the engine"),
+        (at(&ssh), "not HTTP", "check that DOCKER_HOST names a docker engine"),
+        (at(&gone), "broke", "check that DOCKER_HOST names a docker engine"),
+        (at(&windows), "runs windows/amd64 containers", "tasks need linux/amd64 or linux/arm64"),
+        (at(&mainframe), "runs linux/s390x containers", "tasks need linux/amd64 or linux/arm64"),
+        ("ssh://host".to_owned(), "ssh:// is not supported", "use unix:///path or tcp://host:port"),
+    ];
+    for (host, what, advice) in cases {
+        let (code, _, err) = end(bare().env("DOCKER_HOST", &host).start());
+        assert_eq!(code, Some(4), "{host}: {err}");
+        let line = err.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
+        assert!(line.contains(&host) && line.contains(what) && line.contains(advice), "{host}: {err}");
+        assert!(!err.contains(KEY), "{err}");
+    }
+}
+
+fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+#[test]
+fn attempts_are_counted_and_a_key_in_clear_is_warned_about_once() {
+    // A name that no resolver knows, by RFC 6761.
+    let builder = bare().env("OZ_RECONNECT_MAX_ATTEMPTS", "2").env("DOCKER_HOST", &engine::host());
+    let (code, _, err) = end(builder.env("OZ_WS_URL", "ws://oz-no-such-host.invalid:9/ws").start());
+    assert_eq!(code, Some(1), "{err}");
+    let count = |what: &str| err.lines().filter(|line| line.contains(what)).count();
+    assert_eq!(
+        (count("connecting url="), count("connection lost"), count("without encryption")),
+        (2, 1, 1),
+        "{err}"
+    );
+    assert!(
+        err.contains("gave up after 2 failures in a row; the last: connecting failed: cannot resolve"),
+        "{err}"
+    );
+    assert!(
+        err.contains("use wss:// in --web-socket-url") && err.contains("worker stopped exit_code=1"),
+        "{err}"
+    );
+    assert!(!err.contains(KEY), "{err}");
+}
+
+#[test]
+fn a_whole_task_runs_on_an_engine_that_listens_on_tcp() {
+    let stage = Stage::new();
+    let forward = Forward::to(stage.engine.host());
+    let worker = stage.connected(stage.worker().env("DOCKER_HOST", &forward.host()));
+    let run = stage.run(&stage.spec("echo by tcp; exit 5"));
+    assert_eq!((run.output.as_deref(), run.exit_code), (Some("by tcp\n"), Some(5)));
+    let cancelled = stage.plane.submit(stage.spec("sleep 600"));
+    stage.running(&cancelled);
+    stage.plane.cancel(&cancelled);
+    assert_eq!(
+        stage.plane.wait_message(&cancelled, "task_failed").data["failure_reason"],
+        Value::from("task_cancelled")
+    );
+    assert!(worker.stderr().all().iter().any(|line| line.contains(&format!("address={}", forward.host()))));
+    assert!(forward.connections() > 10, "{} connections went this way", forward.connections());
+    stage.stop(worker);
+}

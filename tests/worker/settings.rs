@@ -1,0 +1,213 @@
+//! The worker's process from outside: what it prints, which settings it refuses, and which of two it takes.
+
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use super::{DEADLINE, Stage};
+use crate::support::control_plane::{Options, State};
+use crate::support::process::Signal;
+use crate::support::worker::{Builder, Worker, binary};
+
+pub(super) const KEY: &str = "MARKER-key";
+
+/// How a process ended: its code, what it wrote to stdout, and to stderr.
+pub(super) type End = (Option<i32>, String, String);
+
+pub(super) fn end(mut worker: Worker) -> End {
+    let code = worker.wait_exit(DEADLINE).code();
+    let text = |lines: Vec<String>| lines.join("\n");
+    (code, text(worker.stdout().all()), text(worker.stderr().all()))
+}
+
+/// One with a key and an id, which is all that it must have.
+pub(super) fn bare() -> Builder {
+    Builder::new(&binary()).env("OZ_API_KEY", KEY).args(["--worker-id", "w"])
+}
+
+#[test]
+fn help_and_version_go_to_stdout() {
+    for flag in ["--help", "-h"] {
+        let (code, out, err) = end(bare().args([flag]).start());
+        assert_eq!((code, err.as_str()), (Some(0), ""));
+        for setting in oz_agent_worker::config::SETTINGS {
+            for name in [setting.flag, setting.short, setting.variable, setting.default].into_iter().flatten()
+            {
+                assert!(out.contains(name), "{name} is not in\n{out}");
+            }
+        }
+        assert!(!out.contains(KEY));
+    }
+    for flag in ["--version", "-V"] {
+        let expected = format!("oz-agent-worker {}", env!("CARGO_PKG_VERSION"));
+        assert_eq!(end(Builder::new(&binary()).args([flag]).start()), (Some(0), expected, String::new()));
+    }
+}
+
+#[test]
+fn a_reader_that_has_gone_is_no_failure() {
+    for (flag, expected) in [("--help", 0), ("--version", 0), ("--no-such-flag", 2)] {
+        let closed = || {
+            let (reader, writer) = std::io::pipe().unwrap();
+            drop(reader);
+            Stdio::from(writer)
+        };
+        let status = Command::new(binary()).arg(flag).stdout(closed()).stderr(closed()).status().unwrap();
+        assert_eq!(status.code(), Some(expected), "{flag}");
+    }
+}
+
+#[test]
+fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
+    let unset = |name: &str| Builder::new(&binary()).env("OZ_API_KEY", KEY).env_remove(name);
+    let with = |flag: &str, value: &str| bare().args([flag, value]);
+    let cases = [
+        (
+            bare().env_remove("OZ_API_KEY"),
+            "--api-key (or OZ_API_KEY) or --api-key-file (or OZ_API_KEY_FILE) is missing",
+        ),
+        (bare().env("OZ_API_KEY", " "), "OZ_API_KEY (--api-key) must not be blank"),
+        (bare().env("OZ_API_KEY", "MARKER-key\n2"), "OZ_API_KEY (--api-key) must have a key of ASCII"),
+        (with("--api-key", "MARKER-key\u{e9}"), "--api-key must have a key of ASCII"),
+        (unset("X"), "--worker-id (or OZ_WORKER_ID) is missing"),
+        (unset("X").args(["--worker-id", " "]), "--worker-id is \" \": must be 1 to 256 bytes and not blank"),
+        (
+            unset("X").env("OZ_WORKER_ID", "a\nb"),
+            "OZ_WORKER_ID (--worker-id) is \"a\\nb\": must not have control",
+        ),
+        (bare().args(["--no-such-flag"]), "unknown flag --no-such-flag; see --help"),
+        (bare().args(["--apikey=MARKER-key"]), "unknown flag --apikey; see --help"),
+        (bare().args(["MARKER-key"]), "argument 3 is neither a flag nor the value of one"),
+        (bare().args(["--pull"]), "--pull needs a value"),
+        (bare().args(["--no-cleanup=1"]), "--no-cleanup takes no value"),
+        (bare().args(["--pull", "auto", "--pull", "never"]), "--pull is given more than once"),
+        (with("--web-socket-url", "http://h/"), "--web-socket-url is \"http://h/\": must"),
+        (with("--web-socket-url", "ws://u:MARKER-key@h/"), "--web-socket-url is"),
+        (with("--web-socket-url", "ws://h/?worker_id=x"), "must not have worker_id in its query"),
+        (bare().env("OZ_WS_URL", "nonsense"), "OZ_WS_URL (--web-socket-url) is \"nonsense\": must"),
+        (with("--server-root-url", "ftp://h"), "--server-root-url is \"ftp://h\": must"),
+        (with("--log-level", "loud"), "--log-level is \"loud\": must be one of debug, info, warn, error"),
+        (
+            with("--max-concurrent-tasks", "0"),
+            "--max-concurrent-tasks is \"0\": must be a whole number from 1 to 1024",
+        ),
+        (with("--max-concurrent-tasks", "1025"), "from 1 to 1024"),
+        (
+            bare().env("OZ_MAX_CONCURRENT_TASKS", "-1"),
+            "OZ_MAX_CONCURRENT_TASKS (--max-concurrent-tasks) is \"-1\"",
+        ),
+        (with("--max-output", "1023"), "--max-output is \"1023\": must be"),
+        (with("--max-output", "65MiB"), "--max-output is \"65MiB\": must be"),
+        (with("--pull", "sometimes"), "--pull is \"sometimes\": must be one of auto, always, missing, never"),
+        (bare().env("OZ_RECONNECT_MAX_ATTEMPTS", "many"), "OZ_RECONNECT_MAX_ATTEMPTS is \"many\": must be"),
+        (bare().env("OZ_RECONNECT_WINDOW_SECONDS", "1.5"), "OZ_RECONNECT_WINDOW_SECONDS is \"1.5\": must be"),
+        (with("-v", "./x:/x"), "--volumes is \"./x:/x\": must begin with"),
+        (with("-v", "/x:/agent"), "must not be mounted at /agent"),
+        (with("-v", "/x:/y:rx"), "--volumes is \"/x:/y:rx\": must have a comma-separated list"),
+        (
+            with("-e", "NOT_SET_ANYWHERE"),
+            "--env NOT_SET_ANYWHERE must be KEY=VALUE, or a variable that is set",
+        ),
+        (with("-e", "=MARKER-key"), "--env is \"\": must be KEY=VALUE or KEY"),
+    ];
+    for (builder, expected) in cases {
+        let (code, out, err) = end(builder.env("DOCKER_HOST", "unix:///nonexistent").start());
+        assert_eq!((code, out.as_str()), (Some(2), ""), "{expected}: {err}");
+        assert!(err.starts_with("oz-agent-worker: ") && err.contains(expected), "{expected} is not in {err}");
+        assert!(!err.contains("MARKER") && err.lines().count() == 1, "{err}");
+    }
+}
+
+fn write_file(folder: &Path, name: &str, content: &[u8]) -> String {
+    let path = folder.join(name);
+    std::fs::write(&path, content).unwrap();
+    path.to_str().unwrap().to_owned()
+}
+
+#[test]
+fn a_key_file_that_is_no_good_is_named() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
+    let inside_a_file = format!("{}/x", write_file(folder.path(), "plain", b"x"));
+    let cases = [
+        (path("missing"), "which cannot be read: No such file"),
+        (write_file(folder.path(), "empty", b""), "must not be blank where the key is expected"),
+        (write_file(folder.path(), "late", b"\nMARKER-key\n"), "must not be blank where the key is expected"),
+        (
+            write_file(folder.path(), "binary", b"MARKER\xff"),
+            "which cannot be read: stream did not contain valid UTF-8",
+        ),
+        (inside_a_file, "which cannot be read: Not a directory"),
+        (folder.path().to_str().unwrap().to_owned(), "which cannot be read: Is a directory"),
+        ("/dev/zero".to_owned(), "must be a file of at most 64 KiB"),
+    ];
+    for (file, expected) in cases {
+        let builder = || Builder::new(&binary()).args(["--worker-id", "w"]);
+        let by_flag = end(builder().args(["--api-key-file", &file]).start());
+        let by_variable = end(builder().env("OZ_API_KEY_FILE", &file).start());
+        for ((code, _, err), name) in
+            [(by_flag, "--api-key-file "), (by_variable, "OZ_API_KEY_FILE (--api-key-file) ")]
+        {
+            assert_eq!(code, Some(2), "{err}");
+            assert!(
+                err.contains(name) && err.contains(expected) && !err.contains("MARKER"),
+                "{expected}: {err}"
+            );
+        }
+    }
+}
+
+#[test]
+fn variables_alone_are_enough_and_the_key_file_has_it_on_its_first_line() {
+    let stage = Stage::with(Options { key: KEY.to_owned(), ..Options::default() });
+    let folder = tempfile::tempdir().unwrap();
+    let file = write_file(folder.path(), "key", format!("\u{feff} {KEY} \r\nanother line\n").as_bytes());
+    let builder = Builder::new(&binary())
+        .env("OZ_API_KEY_FILE", &file)
+        .env("OZ_WORKER_ID", &stage.worker_id)
+        .env("OZ_WS_URL", &stage.plane.ws_url())
+        .env("OZ_PULL", "missing")
+        .env("OZ_LOG_LEVEL", "debug")
+        .env("OZ_MAX_CONCURRENT_TASKS", "3")
+        .env("OZ_SERVER_ROOT_URL", "")
+        .env("FROM_HERE", "it's = here")
+        .env("DOCKER_HOST", stage.engine.host())
+        .args(["-e", "FROM_HERE"]);
+    let worker = stage.connected(builder);
+    let script = r#"while [ "$1" != --server-root-url ]; do shift; done; echo "$2 $FROM_HERE""#;
+    let run = stage.run(&stage.spec(script));
+    // The other address is made from the one that is given, and an empty variable is as good as none.
+    assert_eq!(run.output, Some(format!("{} it's = here\n", stage.plane.root_url())));
+    let log = worker.stderr().all().join("\n");
+    assert!(log.contains("slots=3") && log.contains("DEBUG") && !log.contains(KEY), "{log}");
+    assert!(!log.contains("without encryption"), "a loopback address is no reason to warn: {log}");
+    stage.stop(worker);
+}
+
+#[test]
+fn a_flag_wins_over_its_variable() {
+    let stage = Stage::with(Options { key: KEY.to_owned(), ..Options::default() });
+    let wrong = [
+        ("OZ_API_KEY", "wrong"),
+        ("OZ_WORKER_ID", "wrong"),
+        ("OZ_WS_URL", "ws://127.0.0.1:1/"),
+        ("OZ_SERVER_ROOT_URL", "http://wrong.example"),
+        ("OZ_PULL", "always"),
+        ("OZ_LOG_LEVEL", "debug"),
+        ("OZ_MAX_CONCURRENT_TASKS", "7"),
+        ("DOCKER_HOST", stage.engine.host()),
+    ];
+    let builder = wrong.iter().fold(stage.worker(), |builder, (name, value)| builder.env(name, value));
+    let args = ["--api-key", KEY, "--log-level", "info", "--max-concurrent-tasks", "2", "--no-cleanup"];
+    let mut worker = stage.connected(builder.args(args));
+    let run = stage.run(&stage.spec(r#"while [ "$1" != --server-root-url ]; do shift; done; echo "$2""#));
+    assert_eq!((run.state, run.output), (State::Succeeded, Some(format!("{}\n", stage.plane.root_url()))));
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0));
+    let log = worker.stderr().all().join("\n");
+    assert!(
+        log.contains("slots=2") && !log.contains("DEBUG") && log.contains("container kept task="),
+        "{log}"
+    );
+    let kept = stage.engine.containers("label", &format!("oz-task-id={}", run.id));
+    assert_eq!((kept.len(), kept[0]["State"].as_str()), (1, Some("exited")), "--no-cleanup keeps it");
+}
