@@ -11,5 +11,6 @@ pub mod engine;
 pub(crate) mod fake_docker;
 pub mod images;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod worker;
