@@ -12,5 +12,6 @@ pub(crate) mod fake_docker;
 pub(crate) mod forward;
 pub mod images;
 pub mod process;
+pub mod proxy;
 pub mod registry;
 pub mod worker;

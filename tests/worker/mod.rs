@@ -1,15 +1,22 @@
 //! The worker as a process, against a control plane and a real engine: whole tasks.
 
 mod bad;
+mod cancel;
 mod ends;
+mod gate;
 mod idle;
+mod lost;
 mod many;
 mod pull;
 mod settings;
+mod stop;
 mod whole;
 
+use std::io::Read;
+use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
+use rustix::event::{PollFd, PollFlags};
 use serde_json::Value;
 
 use crate::support::control_plane::{ControlPlane, Options, Run, RunSpec};
@@ -20,6 +27,16 @@ use crate::support::worker::{Builder, Worker};
 
 /// How long anything is waited for: far longer than it takes on a busy machine.
 pub(crate) const DEADLINE: Duration = Duration::from_secs(90);
+
+/// Waits until somebody connects and says something; then he is kept waiting as long as the result lives.
+pub(crate) fn kept_waiting<S: Read>(listener: &impl AsFd, accept: impl Fn() -> std::io::Result<S>) -> S {
+    let timeout = rustix::event::Timespec::try_from(DEADLINE).unwrap();
+    let mut fds = [PollFd::new(listener, PollFlags::IN)];
+    assert_eq!(rustix::event::poll(&mut fds, Some(&timeout)), Ok(1), "nobody has connected");
+    let mut stream = accept().unwrap();
+    stream.read_exact(&mut [0]).unwrap();
+    stream
+}
 
 /// An engine with images, a control plane, and the id of one worker; what they leave on the engine goes at the end.
 pub(crate) struct Stage {
@@ -102,6 +119,15 @@ impl Stage {
         self.wait("the container runs", || runs(&self.engine.containers("label", &label)));
         let id = self.engine.containers("label", &label)[0]["Id"].as_str().unwrap().to_owned();
         self.engine.json("GET", &format!("/containers/{id}/json"), &Value::Null)
+    }
+
+    /// Waits until nothing is left on the engine but volumes that later tasks share.
+    pub(crate) fn wait_clean(&self) {
+        self.wait_no_containers();
+        let shared = |name: &String| name.starts_with("oz-sidecar-");
+        self.wait("only shared volumes are left", || {
+            self.engine.volumes_of(&self.worker_id).iter().all(shared)
+        });
     }
 
     /// Asks the worker to stop and checks that it does so in order, with nothing left on the engine.

@@ -1,0 +1,194 @@
+//! Lost connections: no run is started twice or lost, and every report arrives.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::gate::{Gate, PASS};
+use super::{DEADLINE, Stage};
+use crate::support::control_plane::{How, Run, State};
+use crate::support::worker::Worker;
+
+/// A worker with so many slots, whose tasks see the gate, and which tells everything.
+fn started(stage: &Stage, gate: &Gate, slots: usize) -> Worker {
+    let (slots, mount) = (slots.to_string(), gate.mount());
+    let args = ["--max-concurrent-tasks", &slots, "--log-level", "debug", "-v", &mount];
+    stage.connected(stage.worker().args(args))
+}
+
+/// Waits for so many lines about an event.
+fn wait_events(worker: &Worker, event: &str, count: usize) {
+    let mut seen = 0;
+    worker.wait_log(DEADLINE, |line| {
+        seen += usize::from(line.contains(event));
+        seen == count
+    });
+}
+
+/// The numbers of the connections on which messages of this type have come for a run.
+fn came_on(run: &Run, kind: &str) -> Vec<usize> {
+    run.history.iter().filter(|received| received.kind == kind).map(|received| received.connection).collect()
+}
+
+fn repeated(run: &Run) -> String {
+    json!({"type": "task_assignment", "data": run.assignment}).to_string()
+}
+
+/// The control plane never got the claim and gives the run away again: what was prepared for it is dropped.
+#[test]
+fn before_the_claim_is_confirmed() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let worker = started(&stage, &gate, 2);
+    stage.plane.hold_pongs(true);
+    let id = stage.plane.submit(stage.spec("echo $TASK_ID >> /gate/log"));
+    wait_events(&worker, "container created", 1);
+    assert_eq!(stage.engine.containers_of(&stage.worker_id)[0]["State"], "created");
+    stage.plane.drop_connections(How::Rst);
+    wait_events(&worker, "claim lost", 1);
+    let run = stage.plane.wait_ended(&id);
+    assert_eq!((run.state, run.deliveries, came_on(&run, "task_claimed")), (State::Succeeded, 2, vec![2]));
+    assert_eq!((gate.told(), run.terminal_reports), (vec![id], 1));
+    stage.wait_clean();
+    stage.stop(worker);
+}
+
+/// Nor is it lost when it waits while its former execution, which is void, is still on its way out.
+#[test]
+fn before_the_claim_is_confirmed_with_one_slot_and_a_pull_that_failed_meanwhile() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let worker = started(&stage, &gate, 1);
+    stage.plane.hold_pongs(true);
+    let mut spec = stage.spec("");
+    spec.docker_image = Some("oz-no-such-image:1".into());
+    let id = stage.plane.submit(&spec);
+    wait_events(&worker, "task ended", 1);
+    stage.plane.drop_connections(How::Rst);
+    let run = stage.plane.wait_ended(&id);
+    assert_eq!((run.failure_reason.as_deref(), run.terminal_reports), (Some("image_pull"), 1));
+    assert_eq!((came_on(&run, "task_claimed"), came_on(&run, "task_failed")), (vec![2], vec![2]));
+    stage.stop(worker);
+}
+
+/// The control plane calls it failed, and gets its report all the same.
+#[test]
+fn while_a_task_runs() {
+    for how in [How::Fin, How::Rst, How::Close1001] {
+        let (stage, gate) = (Stage::new(), Gate::new());
+        let worker = started(&stage, &gate, 2);
+        let script = format!("echo >> /gate/log; {PASS}; echo done; exit 3");
+        let id = stage.plane.submit(stage.spec(&script));
+        gate.wait_told(&stage, 1);
+        stage.plane.drop_connections(how);
+        assert_eq!(stage.plane.wait_ended(&id).message.as_deref(), Some("the worker disconnected"));
+        stage.plane.wait_connected(2);
+        assert_eq!(stage.running(&id)["State"]["Running"], true);
+        gate.open(1);
+        let report = stage.plane.wait_message(&id, "task_completed");
+        assert_eq!((report.connection, &report.data["exit_code"]), (2, &json!(3)));
+        assert_eq!((&report.data["output"], gate.told().len()), (&json!("done\n"), 1));
+        stage.wait_clean();
+        stage.stop(worker);
+    }
+}
+
+/// All reports go into a connection that nobody reads any more, and come on the next one.
+#[test]
+fn while_reports_are_on_their_way() {
+    const MANY: usize = 20;
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let worker = started(&stage, &gate, MANY);
+    let script = format!("echo >> /gate/log; {PASS}; echo $TASK_ID");
+    let ids: Vec<String> = (0..MANY).map(|_| stage.plane.submit(stage.spec(&script))).collect();
+    gate.wait_told(&stage, MANY);
+    stage.plane.hold_pongs(true);
+    gate.open(MANY);
+    wait_events(&worker, "type=task_completed", MANY);
+    stage.plane.drop_connections(How::Rst);
+    for id in &ids {
+        let report = stage.plane.wait_message(id, "task_completed");
+        assert_eq!((report.connection, &report.data["output"]), (2, &json!(format!("{id}\n"))));
+    }
+    stage.wait_clean();
+    stage.stop(worker);
+    let runs = stage.plane.runs();
+    assert!(runs.iter().all(|run| (run.claims, run.terminal_reports) == (1, 1)), "{runs:#?}");
+}
+
+/// What waits belongs to the control plane: it is forgotten, and served when it comes again.
+#[test]
+fn while_others_wait_for_a_slot() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let worker = started(&stage, &gate, 1);
+    let script = format!("echo $TASK_ID >> /gate/log; {PASS}");
+    let first = stage.plane.submit(stage.spec(&script));
+    gate.wait_told(&stage, 1);
+    let others: Vec<String> = (0..3).map(|_| stage.plane.submit(stage.spec(&script))).collect();
+    wait_events(&worker, "assignment received", 4);
+    stage.plane.drop_connections(How::Fin);
+    wait_events(&worker, "assignment dropped", 3);
+    stage.plane.wait_connected(2);
+    gate.open(4);
+    stage.plane.wait_message(&first, "task_completed");
+    for id in &others {
+        let run = stage.plane.wait_ended(id);
+        assert_eq!((run.state, run.deliveries, run.claims), (State::Succeeded, 2, 1));
+    }
+    let told = gate.told();
+    assert_eq!((told.len(), &told[0]), (4, &first));
+    assert!(others.iter().all(|id| told.contains(id)), "{told:?}");
+    stage.wait_clean();
+    stage.stop(worker);
+}
+
+/// An assignment that comes again is answered with the task's state, whatever that is.
+#[test]
+fn a_repeated_assignment_is_answered_and_starts_nothing() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let worker = started(&stage, &gate, 2);
+    let script = format!("echo >> /gate/log; {PASS}; exit 3");
+    let id = stage.plane.submit(stage.spec(&script));
+    gate.wait_told(&stage, 1);
+    let assignment = repeated(&stage.plane.run(&id));
+    stage.plane.send_text(assignment.clone());
+    stage.plane.wait_for(DEADLINE, |world| world.run(&id).is_some_and(|run| run.claims == 2));
+    stage.plane.hold_pongs(true);
+    gate.open(1);
+    wait_events(&worker, "type=task_completed", 1);
+    stage.plane.send_text(assignment);
+    wait_events(&worker, "type=task_completed", 2);
+    stage.plane.hold_pongs(false);
+    stage.plane.wait_for(DEADLINE, |world| world.run(&id).is_some_and(|run| run.terminal_reports == 2));
+    stage.wait_clean();
+    stage.stop(worker);
+    assert_eq!((gate.told().len(), stage.plane.run(&id).claims), (1, 2));
+}
+
+/// As after a half-open connection: the new one is there before the old one's end, which fails what runs.
+#[test]
+fn a_repeated_assignment_that_waits_is_not_taken_twice() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let worker = started(&stage, &gate, 1);
+    let script = format!("echo $TASK_ID >> /gate/log; {PASS}");
+    let ids = [0, 1].map(|_| stage.plane.submit(stage.spec(&script)));
+    gate.wait_told(&stage, 1);
+    stage.plane.send_text(repeated(&stage.plane.run(&ids[1])));
+    wait_events(&worker, "assignment repeated", 1);
+    gate.open(3);
+    ids.iter().for_each(|id| assert_eq!(stage.plane.wait_ended(id).state, State::Succeeded));
+    stage.stop(worker);
+    assert_eq!(gate.told(), ids);
+}
+
+/// A count, not a timing: at 1, 2 and 4 s and more between them few connections fit into any such time.
+#[test]
+fn a_control_plane_that_accepts_and_closes_is_not_hammered() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    stage.plane.accept_and_close(true);
+    let worker = stage.worker().start();
+    let many = |world: &crate::support::control_plane::World| world.connections.len() > 4;
+    assert!(!stage.plane.holds_within(Duration::from_secs(4), many), "a tight loop");
+    stage.plane.accept_and_close(false);
+    let run = stage.run(&stage.spec("exit 0"));
+    assert_eq!((run.state, gate.told().len()), (State::Succeeded, 0));
+    stage.stop(worker);
+}
