@@ -26,7 +26,7 @@ use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks};
 /// Events of the link that wait for the main thread, at most; the link waits beyond that.
 const LINK_EVENTS: usize = 256;
 
-/// How long the link's thread may take to end after its last event.
+/// How long the link's thread may take to end.
 const LINK_END: Duration = Duration::from_secs(2);
 
 /// Why the worker could not begin.
@@ -206,13 +206,17 @@ impl Runtime {
         }
     }
 
-    /// After an orderly end all jobs are done and joining takes no time; after any other, nothing is waited for.
+    /// After an orderly end all jobs are done and joining takes no time. When tasks are left none of them is waited
+    /// for, and the control plane is told goodbye if that goes quickly; who is in a hurry does not wait for that either.
     fn end(mut self, exit: Exit) {
         if exit == Exit::Interrupted || !self.jobs.is_empty() {
             self.pool.abandon();
         }
         self.jobs.clear();
-        self.link.join(Instant::now() + LINK_END);
+        if exit != Exit::Interrupted {
+            self.link.close();
+            self.link.join(Instant::now() + LINK_END);
+        }
     }
 }
 

@@ -119,15 +119,15 @@ fn while_other_tasks_wait_for_the_same_pull() {
 #[test]
 fn while_a_sidecar_volume_is_being_filled() {
     let mut stage = Stage::new();
-    let root = Root::sidecar(Layout::Root, AGENT).file("a-big-one", 0o644, vec![b'x'; 32 << 20]);
+    let root = Root::sidecar(Layout::Root, AGENT).file("a-big-one", 0o644, vec![b'x'; 12 << 20]);
     let image = stage.images.make("big", root.file("z-last", 0o644, "whole\n"), &[]);
     let proxy = Proxy::start(stage.engine.host());
     let worker = stage.connected(stage.worker().env("DOCKER_HOST", &proxy.host()));
     let mut spec = stage.spec("cat /agent/z-last; wc -c < /agent/a-big-one");
     spec.sidecar_image = image;
-    let whole = format!("whole\n{}\n", 32 << 20);
+    let whole = format!("whole\n{}\n", 12 << 20);
     // Held within the stream: some of the volume is there by then.
-    let hold = proxy.hold_after(16 << 20, "/export", 1);
+    let hold = proxy.hold_after(4 << 20, "/export", 1);
     let leader = stage.plane.submit(&spec);
     hold.wait(1);
     let follower = stage.plane.submit(&spec);

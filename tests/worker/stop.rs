@@ -76,13 +76,14 @@ fn hup_ends_running_tasks_and_gives_the_others_back() {
     each_signal(Signal::HUP);
 }
 
-/// One ignores TERM and is killed, one still pulls, one waits for its claim to be confirmed.
+/// One runs, one still pulls, one waits for its claim to be confirmed.
 #[test]
 fn tasks_in_every_phase_are_reported_as_stopped() {
     let (stage, gate) = (Stage::new(), Gate::new());
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut worker = stage.connected(stage.worker().args(["-v", &gate.mount()]));
-    let stubborn = stage.plane.submit(stage.spec("trap '' TERM; echo so far; echo >> /gate/log; sleep 1000"));
+    let script = "trap 'exit 7' TERM; echo so far; echo >> /gate/log; sleep 1000 & wait";
+    let runs = stage.plane.submit(stage.spec(script));
     gate.wait_told(&stage, 1);
     let mut spec = stage.spec("");
     spec.docker_image = Some(format!("{}/x:1", registry.local_addr().unwrap()));
@@ -93,15 +94,15 @@ fn tasks_in_every_phase_are_reported_as_stopped() {
     let unconfirmed = stage.plane.submit(stage.spec("echo >> /gate/log"));
     worker.wait_log(DEADLINE, |line| line.contains("container created") && line.contains(&unconfirmed));
     worker.signal(Signal::TERM);
-    worker.wait_log(DEADLINE, |line| line.contains("task ended") && line.contains(&stubborn));
+    worker.wait_log(DEADLINE, |line| line.contains("task ended") && line.contains(&runs));
     stage.plane.hold_pongs(false);
     ends_well(&mut worker);
     said_goodbye(&stage);
-    for id in [&stubborn, &pulling, &unconfirmed] {
+    for id in [&runs, &pulling, &unconfirmed] {
         assert_eq!(stage.plane.run(id).failure_reason.as_deref(), Some("graceful_shutdown"));
     }
-    let run = stage.plane.run(&stubborn);
-    assert_eq!((run.exit_code, run.output.as_deref()), (Some(137), Some("so far\n")));
+    let run = stage.plane.run(&runs);
+    assert_eq!((run.exit_code, run.output.as_deref()), (Some(7), Some("so far\n")));
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<serde_json::Value>::new());
     assert_eq!(gate.told().len(), 1, "what was not confirmed has run");
 }
