@@ -11,6 +11,7 @@ pub mod engine;
 pub(crate) mod fake_docker;
 pub(crate) mod forward;
 pub mod images;
+pub mod podman;
 pub mod process;
 pub mod proxy;
 pub mod registry;

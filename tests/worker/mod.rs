@@ -7,6 +7,7 @@ mod gate;
 mod idle;
 mod lost;
 mod many;
+mod podman;
 mod pull;
 mod settings;
 mod stop;
@@ -54,7 +55,11 @@ impl Stage {
     }
 
     pub(crate) fn with(options: Options) -> Self {
-        let engine = Engine::get();
+        Self::on(Engine::get(), options)
+    }
+
+    /// On this engine.
+    pub(crate) fn on(engine: Engine, options: Options) -> Self {
         let mut images = Images::new(&engine, "oz-worker");
         let (task_image, sidecar_image) = (images.task(), images.sidecar(Layout::Root));
         let worker_id = format!("test-{}", crate::support::control_plane::run::new_id());
@@ -64,7 +69,8 @@ impl Stage {
 
     /// A worker that is not started yet. The images exist on this engine only, so nothing is pulled.
     pub(crate) fn worker(&self) -> Builder {
-        Worker::with(&self.plane, &self.worker_id).args(["--pull", "missing"])
+        let worker = Worker::with(&self.plane, &self.worker_id).env("DOCKER_HOST", self.engine.host());
+        worker.args(["--pull", "missing"])
     }
 
     /// A worker that is connected.

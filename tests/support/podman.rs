@@ -1,0 +1,78 @@
+//! A private Podman that answers Docker's API: `podman system service` with all its files in a temporary folder.
+
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+
+use super::engine::Engine;
+use super::process::Process;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// No firewall rule and no network of the machine is made for it. The limits are below those that a session may have: Podman's
+/// own defaults cannot be set where the hard limit is lower.
+const SETTINGS: &str = "\
+[containers]
+netns = \"none\"
+default_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]
+[engine]
+cgroup_manager = \"cgroupfs\"
+events_logger = \"file\"
+";
+
+/// A running Podman; it ends, and its files go, when this is dropped.
+pub struct Podman {
+    process: Process,
+    folder: TempDir,
+}
+
+impl Podman {
+    /// Starts one and waits until it answers. The package is needed, and root.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("oz-podman").tempdir_in("/tmp").expect("a folder");
+        std::fs::write(folder.path().join("containers.conf"), SETTINGS).expect("a file");
+        let socket = folder.path().join("s");
+        let mut command = podman(folder.path());
+        command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
+        let process = Process::spawn(&mut command, None);
+        let podman = Self { process, folder };
+        let end = Instant::now() + DEADLINE;
+        while std::os::unix::net::UnixStream::connect(&socket).is_err() {
+            let log = podman.process.stderr().all();
+            assert!(podman.process.runs() && Instant::now() < end, "podman does not answer: {log:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+        podman
+    }
+
+    /// It as the engine of a test.
+    pub fn engine(&self) -> Engine {
+        Engine::at(&format!("unix://{}/s", self.folder.path().display()))
+    }
+}
+
+fn podman(folder: &Path) -> Command {
+    let mut command = Command::new("podman");
+    command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
+    command.arg("--tmpdir").arg(folder.join("tmp")).env("CONTAINERS_CONF", folder.join("containers.conf"));
+    command
+}
+
+impl Drop for Podman {
+    fn drop(&mut self) {
+        // Its containers are processes of their own, and its storage is mounted.
+        for arguments in [&["rm", "--all", "--force", "--time", "0"][..], &["umount", "--all", "--force"]] {
+            let _ = podman(self.folder.path()).args(arguments).output();
+        }
+        self.process.signal(super::process::Signal::TERM);
+        let mounts = std::fs::read_to_string("/proc/self/mounts").unwrap_or_default();
+        let under = format!("{}/", self.folder.path().display());
+        let mut mounts: Vec<&str> = mounts.lines().filter_map(|line| line.split(' ').nth(1)).collect();
+        mounts.retain(|mount| mount.starts_with(&under));
+        for mount in mounts.iter().rev() {
+            let _ = Command::new("umount").args(["-l", mount]).output();
+        }
+    }
+}
