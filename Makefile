@@ -32,7 +32,8 @@ demo-server: demo-build ## leave a control plane and a worker running, for runs 
 demo-build: setup
 	@$(CARGO) build --locked --bin oz-agent-worker --example demo
 
-test: check ## everything: check, then all tests with a Docker engine and a registry
+test: check ## everything: check, then all tests with a Docker engine, Podman and a registry
+	@tests/support/setup.sh tests
 	$(CARGO) test --locked --no-run
 	@$(ENGINE) --private $(CARGO) test --locked
 	@echo "make test: all is well"

@@ -1,6 +1,7 @@
 #!/bin/bash
 # Whatever building and testing need: checks it, and as root on Debian installs what is missing. Silent and quick when
-# there is nothing to do. With `install PACKAGE...` it installs just these; engine.sh uses that.
+# there is nothing to do. With `tests` it looks for what only the tests need as well; with `install PACKAGE...` it
+# installs just these, which engine.sh uses.
 #
 # What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
 # the registry's package would start a service.
@@ -107,10 +108,24 @@ test_tools() {
     [ -x "$tools/docker-registry" ] || unpack docker-registry usr/bin/docker-registry docker-registry
 }
 
-if [ "${1:-}" = install ]; then
+# Programs that the tests run as they are.
+test_programs() {
+    command -v podman >/dev/null || install podman
+    command -v openssl >/dev/null || install openssl
+}
+
+case "${1:-}" in
+install)
     shift
     install "$@"
-else
+    ;;
+tests)
     build_needs
     test_tools
-fi
+    test_programs
+    ;;
+*)
+    build_needs
+    test_tools
+    ;;
+esac
