@@ -10,7 +10,7 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
 
-.PHONY: help setup build demo demo-server demo-build test check clean
+.PHONY: help setup engine build demo demo-server demo-build test check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -18,6 +18,10 @@ help: ## list the targets
 
 setup: ## make sure of the tools that building and testing need
 	@tests/support/setup.sh
+
+# Before minutes of building, not after them.
+engine: setup
+	@tests/support/engine.sh check
 
 build: setup ## build the worker: target/release/oz-agent-worker
 	$(CARGO) build --release --locked
@@ -29,10 +33,10 @@ demo: demo-build ## watch one task go from a control plane through the worker in
 demo-server: demo-build ## leave a control plane and a worker running, for runs that you submit with curl
 	@$(ENGINE) $(TARGET)/debug/examples/demo serve $(TARGET)/debug/oz-agent-worker
 
-demo-build: setup
+demo-build: engine
 	@$(CARGO) build --locked --bin oz-agent-worker --example demo
 
-test: check ## everything: check, then all tests with a Docker engine, Podman and a registry
+test: engine check ## everything: check, then all tests with a Docker engine, Podman and a registry
 	@tests/support/setup.sh tests
 	$(CARGO) test --locked --no-run
 	@$(ENGINE) --private $(CARGO) test --locked

@@ -1,5 +1,8 @@
 #!/bin/bash
 # engine.sh run [--private] COMMAND...
+# engine.sh check
+#
+# `check` only says, before anything is built for it, when `run` will find no engine.
 #
 # Runs COMMAND with a Docker engine: OZ_TEST_DOCKER_HOST and DOCKER_HOST name it. It is, in this order,
 #   - the one that OZ_TEST_DOCKER_HOST names already;
@@ -15,6 +18,7 @@ tools=$(cd "$here/../.." && pwd)/target/tools
 folder=
 bridge=
 daemon=
+checking=
 command_pid=
 
 say() { echo "engine: $*" >&2; }
@@ -173,16 +177,22 @@ find_engine() {
     fi
     why=$(obstacle)
     if { [ -z "$private" ] || [ -n "$why" ]; } && host=$(existing); then
-        say "using the engine at $host"
+        [ -n "$checking" ] || say "using the engine at $host"
         return
     fi
     [ -z "$why" ] || die "no Docker engine: none answers at DOCKER_HOST or the default socket, and a private one" \
         "cannot be started ($why). Start Docker, or name an engine in OZ_TEST_DOCKER_HOST, or run this as root on Debian."
+    [ -z "$checking" ] || return 0
     say "starting a private engine"
     start_private
 }
 
-[ "${1:-}" = run ] || die "usage: engine.sh run [--private] COMMAND..."
+if [ "${1:-}" = check ]; then
+    checking=yes
+    find_engine ""
+    exit 0
+fi
+[ "${1:-}" = run ] || die "usage: engine.sh check | run [--private] COMMAND..."
 shift
 private=
 if [ "${1:-}" = --private ]; then

@@ -32,24 +32,30 @@ apt() {
     quietly env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"
 }
 
-# The package lists are refreshed only when a package is not in them, or not where they say.
+# Always from fresh package lists: old ones may know an older Rust only, or files that are gone.
 install() {
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        die "missing: $*; as root on Debian this is done for you, elsewhere install it by hand and try again"
+        die "missing: $*; as root on Debian \`make setup\` installs it, elsewhere install it by hand and try again"
     fi
     say "installing $*"
-    if ! apt-cache show "$@" >/dev/null 2>&1 || ! apt install -y --no-install-recommends "$@" 2>/dev/null; then
-        apt update || die "apt-get update failed"
-        apt install -y --no-install-recommends "$@" || die "cannot install $*"
-    fi
+    apt update || say "apt-get update failed; going on with the package lists that are here"
+    apt install -y --no-install-recommends "$@" || die "cannot install $*"
 }
 
-# Unpacks one file of a package into target/tools, which needs no root.
+# A root who only sets up for somebody else must not own the folder in which they build.
+make_tools_folder() {
+    mkdir -p "$tools"
+    [ "$(id -u)" -ne 0 ] || chown --reference="$root" "$root/target" "$tools"
+}
+
+# Unpacks the program $2 of a package into target/tools, which needs no root.
 unpack() {
-    local package=$1 file=$2 name=$3 work
+    local package=$1 name=$2 work file
     command -v apt-get >/dev/null || die "missing: $name; put a static busybox and docker-registry into $tools"
     say "unpacking $name from the package $package into target/tools"
     work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$work'" EXIT
     # apt drops its privileges for a download.
     chmod 755 "$work"
     [ "$(id -u)" -ne 0 ] || chown _apt "$work" 2>/dev/null || true
@@ -58,9 +64,12 @@ unpack() {
         (cd "$work" && apt download "$package") || die "cannot download $package"
     fi
     dpkg-deb -x "$work"/*.deb "$work/x"
-    mkdir -p "$tools"
+    # In /bin or, as of Debian 13, in /usr/bin.
+    file=$(find "$work/x" -type f -path "*/bin/$name")
+    [ -n "$file" ] || die "the package $package has no $name"
+    make_tools_folder
     # By a rename, so that a half-copied tool is never found.
-    cp "$work/x/$file" "$tools/.$name.$$"
+    cp "$file" "$tools/.$name.$$"
     mv "$tools/.$name.$$" "$tools/$name"
     rm -rf "$work"
 }
@@ -98,14 +107,14 @@ is_static() {
 test_tools() {
     if ! [ -x "$tools/busybox" ]; then
         if is_static /bin/busybox; then
-            mkdir -p "$tools"
+            make_tools_folder
             cp /bin/busybox "$tools/.busybox.$$"
             mv "$tools/.busybox.$$" "$tools/busybox"
         else
-            unpack busybox-static bin/busybox busybox
+            unpack busybox-static busybox
         fi
     fi
-    [ -x "$tools/docker-registry" ] || unpack docker-registry usr/bin/docker-registry docker-registry
+    [ -x "$tools/docker-registry" ] || unpack docker-registry docker-registry
 }
 
 # Programs that the tests run as they are.
