@@ -2,6 +2,7 @@
 
 mod idle;
 mod many;
+mod registry;
 mod whole;
 
 use std::time::{Duration, Instant};
