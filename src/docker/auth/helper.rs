@@ -51,8 +51,6 @@ pub(super) enum HelperError {
     Failed(ExitStatus),
     #[error("it printed something else than credentials")]
     Garbage,
-    #[error("its credentials are too long")]
-    TooLong,
 }
 
 /// A helper and what it runs with.
@@ -76,9 +74,6 @@ impl<'a> Helper<'a> {
             return if none { Ok(None) } else { Err(HelperError::Failed(status)) };
         }
         let credential = Credential::from_helper(&output).ok_or(HelperError::Garbage)?;
-        if credential.is_too_long() {
-            return Err(HelperError::TooLong);
-        }
         Ok(Some(credential).filter(|credential| !credential.is_empty()))
     }
 

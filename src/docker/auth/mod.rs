@@ -44,7 +44,7 @@ pub struct Login {
 }
 
 impl RegistryEnv {
-    /// From the values of `DOCKER_CONFIG` (a folder; blank counts as unset) and `HOME`, under which `.docker` is the default,
+    /// From the values of `DOCKER_CONFIG` (a folder; empty counts as unset) and `HOME`, under which `.docker` is the default,
     /// and all variables of the process, of which helpers get all but the worker's own key.
     pub fn new(
         docker_config: Option<&OsStr>,
