@@ -10,22 +10,28 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, Stage};
 use crate::support::control_plane::{Run, RunSpec, State};
+use crate::support::engine::Engine;
 use crate::support::registry::{PASSWORD, Registry, USER};
 use crate::support::worker::Worker;
 
 /// A task image and a sidecar image in a registry, and a folder for `config.json` and helpers.
 struct Lab {
+    /// Goes first, and its containers with it: an image cannot go before them.
     stage: Stage,
     registry: Registry,
-    images: [String; 2],
+    images: Pushed,
     folder: TempDir,
 }
+
+/// What the worker has pulled; removed from the engine at the end.
+struct Pushed(Engine, [String; 2]);
 
 impl Lab {
     fn new(registry: Registry) -> Self {
         let stage = Stage::new();
         let push = |image: &str, name: &str| registry.push(&stage.engine, image, name, "v1");
         let images = [push(&stage.task_image, "team/task"), push(&stage.sidecar_image, "team/agent")];
+        let images = Pushed(stage.engine.clone(), images);
         Self { stage, registry, images, folder: tempfile::tempdir().unwrap() }
     }
 
@@ -61,7 +67,7 @@ impl Lab {
 
     /// A run with both images from the registry.
     fn spec(&self) -> RunSpec {
-        let [task, sidecar] = self.images.clone();
+        let [task, sidecar] = self.images.1.clone();
         RunSpec {
             docker_image: Some(task),
             sidecar_image: sidecar,
@@ -105,9 +111,9 @@ impl Lab {
     }
 }
 
-impl Drop for Lab {
+impl Drop for Pushed {
     fn drop(&mut self) {
-        self.images.iter().for_each(|image| self.stage.engine.remove_image(image));
+        self.1.iter().for_each(|image| self.0.remove_image(image));
     }
 }
 
