@@ -47,7 +47,7 @@ use log::{error, info, warn};
 
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::{Config, Environment};
-use crate::docker::EndpointEnv;
+use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::engine::EngineError;
 use crate::exit::Exit;
 use crate::logging::{message, value};
@@ -56,7 +56,7 @@ use crate::logging::{message, value};
 const SIGNALS: usize = 8;
 
 /// Runs the worker from its first look at the engine to its exit code. The logger must be there.
-pub fn start(config: &Config, engine: &EndpointEnv) -> Exit {
+pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> Exit {
     let starting = CancelToken::new();
     let signals = match listen(&starting) {
         Ok(signals) => signals,
@@ -72,7 +72,8 @@ pub fn start(config: &Config, engine: &EndpointEnv) -> Exit {
         Err(EngineError::Cancelled) => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
-    let exit = runtime::run(config, docker, &signals).unwrap_or_else(|error| failed(&error, Exit::Failure));
+    let exit = runtime::run(config, docker, registries, &signals);
+    let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
 }
@@ -117,5 +118,13 @@ impl From<&Environment> for EndpointEnv {
             xdg_runtime_dir: get("XDG_RUNTIME_DIR"),
             home: get("HOME"),
         }
+    }
+}
+
+/// The variables that say where registry credentials are, and what helpers run with.
+impl From<&Environment> for RegistryEnv {
+    fn from(environment: &Environment) -> Self {
+        let (docker_config, home) = (environment.get("DOCKER_CONFIG"), environment.get("HOME"));
+        Self::new(docker_config, home, environment.variables())
     }
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use oz_agent_worker::config::{Config, Environment, KEY_FILE_LIMIT, help};
-use oz_agent_worker::docker::EndpointEnv;
+use oz_agent_worker::docker::{EndpointEnv, RegistryEnv};
 use oz_agent_worker::exit::Exit;
 use oz_agent_worker::{cli, error_chain, logging, start};
 
@@ -28,7 +28,7 @@ fn configured(cli: &cli::Cli, environment: &Environment) -> Exit {
         Err(error) => return wrong(&error),
     };
     match logging::init(config.log_level) {
-        Ok(()) => start(&config, &EndpointEnv::from(environment)),
+        Ok(()) => start(&config, &EndpointEnv::from(environment), RegistryEnv::from(environment)),
         Err(error) => wrong(&error),
     }
 }

@@ -14,7 +14,7 @@ use log::{Level, error, log, warn};
 use crate::cancel::CancelToken;
 use crate::config::Config;
 use crate::coordinator::{Coordinator, Effect, Event, JobId};
-use crate::docker::Docker;
+use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
 use crate::logging::{message, value};
@@ -60,12 +60,17 @@ struct Handle {
 ///
 /// # Errors
 /// Only before anything has been started.
-pub fn run(config: &Config, docker: Docker, signals: &Receiver<()>) -> Result<Exit, StartError> {
+pub fn run(
+    config: &Config,
+    docker: Docker,
+    registries: RegistryEnv,
+    signals: &Receiver<()>,
+) -> Result<Exit, StartError> {
     let slots = config.max_concurrent_tasks;
     // Each job tells two things, so that no thread of the pool ever waits for the main thread.
     let (job_events, from_jobs) = bounded(2 * slots);
     let (link_events, from_link) = bounded(LINK_EVENTS);
-    let tasks = Tasks::new(docker, options(config), job_events);
+    let tasks = Tasks::new(docker, options(config, registries), job_events);
     let mut runtime = Runtime {
         coordinator: Coordinator::new(slots),
         worker_id: config.worker_id.clone(),
@@ -79,7 +84,7 @@ pub fn run(config: &Config, docker: Docker, signals: &Receiver<()>) -> Result<Ex
     Ok(exit)
 }
 
-fn options(config: &Config) -> Options {
+fn options(config: &Config, registries: RegistryEnv) -> Options {
     Options {
         settings: TaskSettings {
             worker_id: config.worker_id.clone(),
@@ -88,6 +93,7 @@ fn options(config: &Config) -> Options {
             env: config.env.clone(),
         },
         pull: config.pull,
+        registries,
         max_output: config.max_output,
         cleanup: config.cleanup,
     }

@@ -9,6 +9,17 @@ use std::time::Duration;
 /// The longest engine message that is kept, in bytes.
 pub const MAX_MESSAGE: usize = 1024;
 
+/// What is said when a registry does not let somebody in, in lower case. `denied` is the registry API's code for an image
+/// that one may not have, which Docker Hub also answers for one that does not exist.
+const ACCESS_DENIED: [&str; 6] = [
+    "unauthorized",
+    "denied",
+    "authentication required",
+    "no basic auth credentials",
+    "invalid username/password",
+    "forbidden",
+];
+
 /// A call to the engine that did not give what it was for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -118,6 +129,15 @@ impl Error {
         matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)
     }
 
+    /// A pull that the registry refused for its credentials, or for want of any. Registries, engines and Podman each have
+    /// their own words for it, and the engine passes them on as text only.
+    pub fn is_access_denied(&self) -> bool {
+        let (Self::Pull { message } | Self::Engine { message, .. }) = self else { return false };
+        // That is the engine's own disk.
+        let message = message.to_lowercase().replace("permission denied", "");
+        ACCESS_DENIED.iter().any(|words| message.contains(words))
+    }
+
     /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].
     pub fn from_read(error: io::Error) -> Self {
         error.downcast::<Self>().unwrap_or_else(|source| Self::Source { source })
@@ -175,6 +195,29 @@ mod tests {
         assert!(long.len() <= MAX_MESSAGE && long.ends_with('…'), "{} bytes", long.len());
         let words = one_line(&"a ".repeat(5000));
         assert!(words.len() <= MAX_MESSAGE && words.ends_with('…'), "{} bytes", words.len());
+    }
+
+    #[test]
+    fn a_refused_pull_is_told_from_one_that_failed() {
+        let pull = |message: &str| Error::Pull { message: message.into() };
+        for refused in [
+            "Get \"https://registry-1.docker.io/v2/\": unauthorized: incorrect username or password",
+            "Head \"https://ghcr.io/v2/a/b/manifests/t\": denied: denied",
+            "Head \"http://127.0.0.1:1/v2/a/manifests/t\": no basic auth credentials",
+            "failed to authorize: failed to fetch oauth token: unexpected status: 401 Unauthorized",
+            "initializing source docker://h/a:t: unable to retrieve auth token: invalid username/password",
+            "failed to resolve reference \"h/a:t\": unexpected status from HEAD request: 403 Forbidden",
+        ] {
+            assert!(pull(refused).is_access_denied(), "{refused}");
+        }
+        let message = "pull access denied for a, repository does not exist or may require 'docker login'";
+        assert!(Error::Engine { status: 404, message: message.into() }.is_access_denied());
+        for failed in
+            ["manifest unknown", "failed to register layer: mkdir /x: Permission denied", "no space"]
+        {
+            assert!(!pull(failed).is_access_denied(), "{failed}");
+        }
+        assert!(!Error::Cancelled.is_access_denied());
     }
 
     #[test]

@@ -22,7 +22,7 @@ impl Docker {
     }
 
     /// Pulls an image, and calls `progress` about every `tick`, also while the engine says nothing. `auth` is the
-    /// finished value of `X-Registry-Auth` (padded base64url of JSON). A failure within the stream is
+    /// finished value of `X-Registry-Auth`, as [`Login`](super::Login) has it. A failure within the stream is
     /// [`Error::Pull`]. The engine may deliver another platform than the one asked for: inspect and compare.
     pub fn image_pull(
         &self,

@@ -5,6 +5,7 @@
 
 mod api;
 mod archive;
+mod auth;
 mod body;
 mod conn;
 mod containers;
@@ -27,6 +28,7 @@ pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
     Mount, MountKind, PathStat, PullProgress, State, Volume, VolumeOptions,
 };
+pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::containers::Wait;
 pub use self::endpoint::{Endpoint, EndpointEnv, EndpointError};

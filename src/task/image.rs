@@ -1,16 +1,17 @@
 //! Has an image: pulled as the operator wants it, for the engine's platform, one pull at a time for one image.
 //!
-//! Owns the pull policy and the log of a long pull. It must not know what the image is for.
+//! Owns the pull policy, the log of a long pull, and what is said when a registry refuses one. It must not know what the image
+//! is for, or where credentials come from.
 
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::flight::{Cancelled, Flights};
 use super::outcome::{Failure, chain};
 use crate::cancel::CancelToken;
 use crate::config::PullPolicy;
-use crate::docker::{Docker, Error, Image, PullProgress, Reference};
+use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
 use crate::logging::value;
 use crate::protocol::FailureReason;
 
@@ -21,12 +22,13 @@ const PROGRESS: Duration = Duration::from_secs(10);
 pub(super) struct Images {
     docker: Docker,
     policy: PullPolicy,
+    registries: RegistryEnv,
     pulls: Flights<Result<Image, Failure>>,
 }
 
 impl Images {
-    pub(super) fn new(docker: Docker, policy: PullPolicy) -> Self {
-        Self { docker, policy, pulls: Flights::default() }
+    pub(super) fn new(docker: Docker, policy: PullPolicy, registries: RegistryEnv) -> Self {
+        Self { docker, policy, registries, pulls: Flights::default() }
     }
 
     /// The image, which is there when this returns. A task that needs one which another task is pulling waits for that pull
@@ -107,14 +109,31 @@ impl Images {
                  bytes_total={bytes_total}"
             );
         };
+        let login = self.login(cancel, image, task_id)?;
         info!("pull started task={task} image={name}");
         let platform = self.platform();
         let mut report = report;
         self.docker
-            .image_pull(cancel, image, Some(&platform), None, PROGRESS, &mut report)
-            .map_err(|error| engine_failure(image, &error))?;
+            .image_pull(cancel, image, Some(&platform), login.auth.as_ref(), PROGRESS, &mut report)
+            .map_err(|error| pull_failure(image, &login, &error))?;
         info!("pull done task={task} image={name}");
         self.pulled(cancel, image)
+    }
+
+    /// What goes wrong with credentials is told and goes no further: the image may be one that needs none.
+    fn login(&self, cancel: &CancelToken, image: &Reference, task_id: &str) -> Result<Login, Failure> {
+        let host = image.domain();
+        let login = self.registries.login(cancel, host).map_err(|error| engine_failure(image, &error))?;
+        let (task, registry) = (value(task_id), value(host));
+        if let Some(warning) = &login.warning {
+            warn!("registry credentials not usable task={task} registry={registry} error={}", value(warning));
+        }
+        let found = login.auth.is_some();
+        debug!(
+            "registry credentials task={task} registry={registry} found={found} origin={}",
+            value(&login.origin)
+        );
+        Ok(login)
     }
 
     /// The engine may deliver an image of another platform than the one asked for.
@@ -141,6 +160,14 @@ impl Images {
 
 fn failed(image: &Reference, what: &str) -> Failure {
     Failure::new(FailureReason::ImagePull, format!("image {image} {what}"))
+}
+
+/// A registry that refuses says little; who it was and with what credentials is ours to add.
+fn pull_failure(image: &Reference, login: &Login, error: &Error) -> Failure {
+    if !error.is_access_denied() {
+        return engine_failure(image, error);
+    }
+    failed(image, &format!("cannot be had: {}; {}", chain(error), login.explain(image.domain())))
 }
 
 fn engine_failure(image: &Reference, error: &Error) -> Failure {

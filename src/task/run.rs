@@ -24,7 +24,7 @@ use super::{Job, JobEvent};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::PullPolicy;
 use crate::coordinator::JobId;
-use crate::docker::{Docker, Error};
+use crate::docker::{Docker, Error, RegistryEnv};
 use crate::logging::value;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
 
@@ -42,6 +42,8 @@ pub struct Options {
     pub settings: TaskSettings,
     /// When images are pulled.
     pub pull: PullPolicy,
+    /// Where the credentials for pulls come from.
+    pub registries: RegistryEnv,
     /// Bytes of output that a report keeps.
     pub max_output: usize,
     /// Whether containers are removed at the end.
@@ -77,7 +79,7 @@ impl Drop for Done<'_> {
 impl Tasks {
     /// Tasks on this engine that tell what happens through `events`.
     pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>) -> Self {
-        let images = Images::new(docker.clone(), options.pull);
+        let images = Images::new(docker.clone(), options.pull, options.registries.clone());
         let sidecars = Sidecars::new(docker.clone(), options.settings.worker_id.clone());
         Self { docker, options, images, sidecars, events }
     }

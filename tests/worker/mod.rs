@@ -9,6 +9,7 @@ mod lost;
 mod many;
 mod podman;
 mod pull;
+mod registry;
 mod settings;
 mod stop;
 mod whole;
