@@ -135,8 +135,8 @@ fn while_others_wait_for_a_slot() {
     stage.plane.refuse_with(Some(503));
     stage.plane.drop_connections(How::Fin);
     wait_events(&worker, "assignment dropped", 3);
-    // Of this one the worker never hears again, as when it was given to another.
-    let gone = others.pop().unwrap();
+    // Of this one, the next in turn, the worker never hears again, as when it was given to another.
+    let gone = others.remove(0);
     stage.plane.cancel(&gone);
     stage.plane.refuse_with(None);
     stage.plane.wait_connected(2);
