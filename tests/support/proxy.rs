@@ -41,6 +41,12 @@ struct State {
     stopping: bool,
 }
 
+impl State {
+    fn count(&self, text: &str) -> usize {
+        self.requests.iter().filter(|line| line.contains(text)).count()
+    }
+}
+
 struct Rule {
     text: String,
     /// So many bytes of each answer go through.
@@ -125,7 +131,12 @@ impl Proxy {
 
     /// How many requests with this text in their line have come.
     pub fn count(&self, text: &str) -> usize {
-        self.shared.lock().requests.iter().filter(|line| line.contains(text)).count()
+        self.shared.lock().count(text)
+    }
+
+    /// Waits until so many such requests have come.
+    pub fn wait_count(&self, text: &str, count: usize) {
+        wait(&self.shared, &format!("{count} requests for {text}"), |state| state.count(text) >= count);
     }
 }
 

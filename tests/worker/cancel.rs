@@ -90,17 +90,22 @@ fn while_other_tasks_wait_for_the_same_pull() {
     let stage = Stage::new();
     let (registry, proxy) = (Registry::open(), Proxy::start(stage.engine.host()));
     let image = registry.push(&stage.engine, &stage.task_image, "team/task", "v1");
-    let worker = stage.connected(stage.worker().env("DOCKER_HOST", &proxy.host()));
-    let hold = proxy.hold("/images/create", usize::MAX);
+    let sidecar = registry.push(&stage.engine, &stage.sidecar_image, "team/agent", "v1");
+    let builder = Worker::with(&stage.plane, &stage.worker_id).args(["--pull", "always"]);
+    let worker = stage.connected(builder.env("DOCKER_HOST", &proxy.host()));
+    let pull = "/images/create?fromImage=127.0.0.1%3A";
+    let pull = format!("{pull}{}%2Fteam%2Ftask", registry.host().rsplit(':').next().unwrap());
+    let hold = proxy.hold(&pull, usize::MAX);
     let mut spec = stage.spec("echo $IMAGE");
-    spec.docker_image = Some(image.clone());
+    (spec.docker_image, spec.sidecar_image) = (Some(image.clone()), sidecar.clone());
     let leader = stage.plane.submit(&spec);
     hold.wait(1);
     let others: Vec<String> = (0..3).map(|_| stage.plane.submit(&spec)).collect();
-    others.iter().for_each(|id| drop(stage.plane.wait_state(id, State::InProgress)));
+    // Each looks for its container first, and then there is nothing for it but to wait.
+    proxy.wait_count("/containers/oz-task-", 4);
     stage.plane.cancel(&others[0]);
     reported(&stage, &others[0]);
-    assert_eq!(proxy.count("/images/create"), 1, "one pull at a time");
+    assert_eq!(proxy.count(&pull), 1, "one pull at a time");
     stage.plane.cancel(&leader);
     reported(&stage, &leader);
     hold.wait(2);
@@ -109,10 +114,10 @@ fn while_other_tasks_wait_for_the_same_pull() {
         let run = stage.plane.wait_ended(id);
         assert_eq!((run.state, run.output.as_deref()), (State::Succeeded, Some("task\n")), "{run:?}");
     }
-    assert_eq!(proxy.count("/images/create"), 2, "the other one has shared the second pull");
+    assert_eq!(proxy.count(&pull), 2, "the other one has shared the second pull");
     stage.wait_clean();
     stage.stop(worker);
-    stage.engine.remove_image(&image);
+    [image, sidecar].iter().for_each(|name| stage.engine.remove_image(name));
 }
 
 /// What an interrupted filling has left is never taken for the whole, neither by one who waited nor later.
@@ -172,14 +177,17 @@ fn while_the_engine_makes_or_starts_the_container() {
 #[test]
 fn before_the_claim_is_confirmed() {
     let (stage, gate) = (Stage::new(), Gate::new());
-    let worker = stage.connected(stage.worker().args(["--max-concurrent-tasks", "1", "-v", &gate.mount()]));
+    let worker = stage.connected(stage.worker().args(["--max-concurrent-tasks", "2", "-v", &gate.mount()]));
     stage.plane.hold_pongs(true);
-    let id = stage.plane.submit(stage.spec("echo >> /gate/log"));
-    wait_log(&worker, "container created", &id);
-    stage.plane.cancel(&id);
-    wait_log(&worker, "task ended", &id);
+    // The second is there to give the first all the time to be started in error.
+    let ids = [0, 1].map(|_| stage.plane.submit(stage.spec("echo >> /gate/log")));
+    ids.iter().for_each(|id| wait_log(&worker, "container created", id));
+    for id in &ids {
+        stage.plane.cancel(id);
+        wait_log(&worker, "task ended", id);
+    }
     stage.plane.hold_pongs(false);
-    reported(&stage, &id);
+    ids.iter().for_each(|id| drop(reported(&stage, id)));
     is_free_again(&stage, worker);
     assert_eq!(gate.told(), Vec::<String>::new(), "it has run");
 }
