@@ -69,14 +69,23 @@ impl TaskContainer<'_> {
         removed.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))
     }
 
-    /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its removal was
-    /// asked for would stay for ever.
+    /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its
+    /// removal was asked for would stay for ever. `left` becomes its name as soon as it is, or may be, there; when
+    /// somebody else has taken the name meanwhile, it is not ours to remove.
     ///
     /// # Errors
     /// `container_create`.
-    pub(super) fn create(&self, plan: &Plan, prepared: &Prepared) -> Result<(), Failure> {
+    pub(super) fn create(
+        &self,
+        plan: &Plan,
+        prepared: &Prepared,
+        left: &mut Option<String>,
+    ) -> Result<(), Failure> {
         let created =
             self.docker.container_create(&CancelToken::new(), self.name, &definition(plan, prepared));
+        if created.as_ref().err().is_none_or(Error::is_ambiguous) {
+            *left = Some(self.name.to_owned());
+        }
         let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
         for warning in &created.warnings {
             warn!("container created with a warning task={} warning={}", value(self.task_id), value(warning));

@@ -138,8 +138,7 @@ impl Tasks {
         left.volumes.iter().for_each(|volume| self.remove_volume(volume, container.task_id));
         for _ in 0..VOLUME_ATTEMPTS {
             let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, container.task_id)?;
-            left.container = Some(plan.name.clone());
-            container.create(plan, &prepared)?;
+            container.create(plan, &prepared, &mut left.container)?;
             if self.volumes_are_complete(job, plan, &prepared)? {
                 return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
             }
