@@ -34,6 +34,7 @@ pub mod coordinator;
 pub mod docker;
 pub mod engine;
 pub mod exit;
+pub mod files;
 pub mod link;
 pub mod logging;
 pub mod pool;

@@ -56,9 +56,14 @@ fn tungstenite_is_known_to_the_dial_and_the_socket() {
 
 #[test]
 fn threads_start_in_the_pool_and_the_link() {
-    let starts =
-        ["thread::spawn", "thread::scope", "thread::Builder", "use std::thread", "spawn(", ".spawn_scoped("];
+    let starts = ["thread::spawn", "thread::scope", "thread::Builder", "use std::thread", ".spawn_scoped("];
     only_in(&["src/pool.rs", "src/link/mod.rs"], &starts);
+}
+
+/// Credential helpers, and nothing else.
+#[test]
+fn processes_are_started_for_credentials_only() {
+    only_in(&["src/docker/auth/helper.rs"], &["process::{Child", "Command::new"]);
 }
 
 /// The one that sleeps does so only when poll(2) itself fails.
@@ -69,12 +74,12 @@ fn nobody_sleeps() {
 
 #[test]
 fn the_environment_is_read_in_main() {
-    only_in(&["src/main.rs"], &["std::env", "env::var", "env::args", "use std::{env", "current_dir"]);
+    only_in(&["src/main.rs"], &["env::var", "env::args", "use std::{env", "use std::env", "current_dir"]);
 }
 
 #[test]
-fn files_are_opened_in_main() {
-    only_in(&["src/main.rs"], &["std::fs", "File::open", "OpenOptions"]);
+fn files_are_opened_in_one_room_and_the_key_in_main() {
+    only_in(&["src/main.rs", "src/files.rs"], &["std::fs", "File::open", "OpenOptions"]);
 }
 
 #[test]

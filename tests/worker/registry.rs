@@ -188,7 +188,7 @@ fn what_is_wrong_with_credentials_does_not_keep_a_public_image_away() {
     warned("config.json: it is not JSON (line 1, column 1)");
     fs::write(lab.file(), vec![b' '; 1 << 21]).unwrap();
     lab.assert_runs();
-    warned("config.json: it is longer than 1048576 bytes");
+    warned("config.json: it cannot be read: it is longer than 1048576 bytes");
     lab.configure(&json!({"credsStore": "test"}));
     lab.assert_runs();
     warned("docker-credential-test: there is no such program on the PATH");

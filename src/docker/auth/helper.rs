@@ -5,9 +5,7 @@
 //! since any of it may be a secret. It must not know `config.json`.
 
 use std::ffi::{OsStr, OsString};
-use std::fs;
 use std::io::{self, PipeReader, Read, Write};
-use std::os::unix::fs::PermissionsExt;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
@@ -19,6 +17,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::credential::Credential;
 use crate::cancel::CancelToken;
+use crate::files::is_program;
 
 /// How long a helper may take. Some ask a cloud service.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -113,10 +112,6 @@ impl<'a> Helper<'a> {
             .find_map(|dir| Some(dir.join(&file)).filter(|path| is_program(path)))
             .ok_or(HelperError::Missing)
     }
-}
-
-fn is_program(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
 
 /// Why a child was not waited for any longer.

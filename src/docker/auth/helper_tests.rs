@@ -1,5 +1,6 @@
 //! Helpers as scripts: good ones, and all the ways to be a bad one.
 
+use std::fs;
 use std::time::Duration;
 
 use tempfile::TempDir;

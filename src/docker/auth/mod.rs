@@ -9,8 +9,7 @@ mod helper;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
-use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use self::config::{Config, server};
@@ -18,10 +17,11 @@ use self::credential::Credential;
 use self::helper::{Helper, HelperError};
 use super::Error;
 use crate::cancel::CancelToken;
+use crate::files;
 use crate::secret::Secret;
 
 /// The largest `config.json` that is read, in bytes. Real ones have a few thousand.
-const MAX_FILE: u64 = 1024 * 1024;
+const MAX_FILE: usize = 1024 * 1024;
 /// What no helper gets to see.
 const OWN_SECRET: &str = "OZ_API_KEY";
 
@@ -132,22 +132,13 @@ fn from_file(host: &str, config: &Config, file: String) -> Login {
     }
 }
 
-/// The file, or `None` when there is none. What is not a file, such as a pipe, could block for ever.
+/// The file, or `None` when there is none.
 fn read(path: &Path) -> Result<Option<Config>, String> {
-    let cannot = |error: io::Error| format!("it cannot be read: {error}");
-    let found = match fs::metadata(path) {
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        found => found.map_err(cannot)?,
-    };
-    if !found.is_file() {
-        return Err("it is not a file".to_owned());
+    match files::read(path, MAX_FILE) {
+        Ok(bytes) => Config::parse(&bytes).map(Some).map_err(|error| error.to_string()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(format!("it cannot be read: {error}")),
     }
-    let mut bytes = Vec::new();
-    File::open(path).and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut bytes)).map_err(cannot)?;
-    if bytes.len() as u64 > MAX_FILE {
-        return Err(format!("it is longer than {MAX_FILE} bytes"));
-    }
-    Config::parse(&bytes).map(Some).map_err(|error| error.to_string())
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 //! Files and helpers together: which of them is asked, and what is told when one is of no use.
 
+use std::fs;
 use std::io::Write;
 use std::process::{Command, Stdio};
 
@@ -127,7 +128,7 @@ fn a_file_that_is_no_use_is_a_warning_that_names_it() {
         (b"MARKER", "it is not JSON (line 1, column 1)"),
         (b"{\"auths\":\n[\"MARKER\"]}", "it is JSON of another shape than expected (line 2, column 0)"),
         (b"{\"auths\":{\"h\":{\"auth\":\"MARKER\"}}}", "the entry \"h\" of auths has an auth"),
-        (&[b' '; MAX_FILE as usize + 1], "it is longer than 1048576 bytes"),
+        (&[b' '; MAX_FILE + 1], "it cannot be read: it is longer than 1048576 bytes"),
         (b"\xff\xfe", "it is not JSON"),
     ];
     for (bytes, expected) in cases {
@@ -139,7 +140,7 @@ fn a_file_that_is_no_use_is_a_warning_that_names_it() {
         assert_eq!((login.auth.as_ref(), warning.lines().count()), (None, 1));
     }
     let mut whole = json!({"auths": {"h": auth("u")}}).to_string();
-    whole.push_str(&" ".repeat(MAX_FILE as usize - whole.len()));
+    whole.push_str(&" ".repeat(MAX_FILE - whole.len()));
     assert_eq!(sent(&Lab::with(whole.as_bytes()).login("h")), pair("u", "h"), "the largest");
 }
 
@@ -153,7 +154,9 @@ fn what_is_not_a_file_is_not_opened_and_what_is_not_there_is_no_fault() {
         format!("no credentials for h were found in {}, which does not exist", lab.file().display());
     assert_eq!(login.explain("h"), expected);
     assert!(Command::new("mkfifo").arg(lab.file()).status().unwrap().success());
-    assert!(lab.login("h").warning.unwrap().ends_with("config.json: it is not a file"));
+    assert!(
+        lab.login("h").warning.unwrap().ends_with("config.json: it cannot be read: it is not a regular file")
+    );
     fs::remove_file(lab.file()).unwrap();
     std::os::unix::fs::symlink("config.json", lab.file()).unwrap();
     assert!(lab.login("h").warning.unwrap().contains("config.json: it cannot be read: "));
