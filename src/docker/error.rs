@@ -6,6 +6,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::tls::TlsError;
+
 /// The longest engine message that is kept, in bytes.
 pub const MAX_MESSAGE: usize = 1024;
 
@@ -110,6 +112,14 @@ impl Error {
     /// The engine may have done what was asked all the same: the request was on its way and the answer was lost.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)
+    }
+
+    /// What TLS has against the engine, or the engine against us, if that is it.
+    pub fn tls(&self) -> Option<&TlsError> {
+        match self {
+            Self::Unreachable { source, .. } | Self::Io { source, .. } => TlsError::within(source),
+            _ => None,
+        }
     }
 
     /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].
