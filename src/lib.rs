@@ -50,7 +50,7 @@ use crate::config::{Config, Environment};
 use crate::docker::EndpointEnv;
 use crate::engine::EngineError;
 use crate::exit::Exit;
-use crate::logging::value;
+use crate::logging::{long_value, value};
 
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
@@ -90,7 +90,7 @@ fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
 }
 
 fn failed(error: &dyn std::error::Error, exit: Exit) -> Exit {
-    error!("worker ended exit_code={} error={}", exit.code(), value(&error_chain(error)));
+    error!("worker ended exit_code={} error={}", exit.code(), long_value(&error_chain(error)));
     exit
 }
 

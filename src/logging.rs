@@ -23,6 +23,8 @@ use time::OffsetDateTime;
 const OWN_TARGET: &str = "oz_agent_worker";
 /// The most characters of a value that are shown.
 const LONGEST_VALUE: usize = 256;
+/// The same of an error that ends the process.
+const LONGEST_ERROR: usize = 4096;
 
 thread_local! {
     /// Whether this thread is inside the logger, where a panic is about stderr and is nobody's business.
@@ -56,14 +58,20 @@ pub fn init(level: LevelFilter) -> Result<(), SetLoggerError> {
 /// A value as logfmt has it: as it is, or in quotes with escapes when it has spaces, quotes, `=` or control characters
 /// or is empty; at most 256 characters of it and an ellipsis.
 pub fn value(text: &str) -> impl Display + '_ {
-    Value(text)
+    Value(text, LONGEST_VALUE)
 }
 
-struct Value<'a>(&'a str);
+/// As [`value`], with room for a whole error and what to do about it: at most 4096 characters.
+pub fn long_value(text: &str) -> impl Display + '_ {
+    Value(text, LONGEST_ERROR)
+}
+
+/// The text, and how much of it is shown.
+struct Value<'a>(&'a str, usize);
 
 impl Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.char_indices().nth(LONGEST_VALUE).map(|(index, _)| index);
+        let end = self.0.char_indices().nth(self.1).map(|(index, _)| index);
         let text = end.and_then(|end| self.0.get(..end)).unwrap_or(self.0);
         let ellipsis = if end.is_some() { "…" } else { "" };
         let needs_quotes = |c: char| c.is_whitespace() || c == '"' || c == '=' || is_unsafe(c);
@@ -233,6 +241,9 @@ mod tests {
         assert_eq!(value(&format!("{whole}\n")).to_string(), format!("{whole}…"));
         let spaces = " ".repeat(LONGEST_VALUE + 1);
         assert_eq!(value(&spaces).to_string(), format!("\"{}…\"", " ".repeat(LONGEST_VALUE)));
+        let error = "e".repeat(LONGEST_ERROR);
+        assert_eq!(long_value(&error).to_string(), error);
+        assert_eq!(long_value(&format!("{error}x")).to_string(), format!("{error}…"));
     }
 
     #[derive(Default)]
