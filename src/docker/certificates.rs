@@ -84,6 +84,11 @@ pub enum CertificateError {
 }
 
 impl TlsFiles {
+    /// No files: whoever this machine trusts may be the engine, as with any web site.
+    pub(super) fn verifying() -> Self {
+        Self { verify: true, ..Self::default() }
+    }
+
     /// The folder that the variables name. A certificate authority is needed to verify; without that, the only reason to
     /// name a folder (`named`) is the client's certificate.
     pub(super) fn of_folder(
@@ -253,3 +258,7 @@ pub(super) fn setup(error: impl fmt::Display) -> CertificateError {
 fn shown(path: &Path) -> String {
     path.display().to_string()
 }
+
+#[cfg(test)]
+#[path = "certificates_tests.rs"]
+mod tests;

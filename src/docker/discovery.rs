@@ -201,7 +201,7 @@ impl Search<'_> {
         let tls = if address.is_tcp() {
             let dir = context::tls_dir(&dir, name);
             let found = TlsFiles::of_context(&dir, self.files, !meta.skip_tls_verify)?;
-            let wanted = meta.skip_tls_verify || is_https(&address) || !found.is_empty();
+            let wanted = meta.skip_tls_verify || address.is_https() || !found.is_empty();
             wanted.then_some(found)
         } else {
             None
@@ -220,14 +220,10 @@ impl Search<'_> {
                 let dir = self.config_dir().unwrap_or_default();
                 Ok(Some(TlsFiles::of_folder(&dir, self.files, verify, false)?))
             }
-            None if is_https(address) => Ok(Some(TlsFiles { verify: true, ..TlsFiles::default() })),
+            None if address.is_https() => Ok(Some(TlsFiles::verifying())),
             None => Ok(None),
         }
     }
-}
-
-fn is_https(address: &Address) -> bool {
-    matches!(address, Address::Tcp { https: true, .. })
 }
 
 fn set(variable: Option<&String>) -> Option<&str> {

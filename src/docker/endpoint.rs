@@ -119,9 +119,11 @@ pub enum EndpointError {
 }
 
 impl Endpoint {
-    /// One address in the form of `DOCKER_HOST`, without TLS.
+    /// One address in the form of `DOCKER_HOST`, as if nothing else were set.
     pub fn parse(value: &str) -> Result<Self, EndpointError> {
-        Ok(Self::new(Address::parse("DOCKER_HOST", value)?, None))
+        let address = Address::parse("DOCKER_HOST", value)?;
+        let client = if address.is_https() { Some(TlsClient::verifying()?) } else { None };
+        Ok(Self::new(address, client))
     }
 
     /// The address with TLS or without. A Unix socket needs none, whatever is set.
@@ -173,6 +175,11 @@ impl Address {
                 Err(EndpointError::Unsupported { origin, value, scheme: scheme.to_owned(), instead })
             }
         }
+    }
+
+    /// Whether it is written as one with TLS.
+    pub(super) fn is_https(&self) -> bool {
+        matches!(self, Self::Tcp { https: true, .. })
     }
 
     /// Whether TLS can be spoken there at all.
@@ -275,8 +282,8 @@ mod tests {
         assert_eq!(parse("tcp://[::1]"), tcp("::1", 2375));
         assert_eq!(parse("tcp://[::1]:99"), tcp("::1", 99));
         assert_eq!(parse("unix://"), Endpoint::Unix(SYSTEM_SOCKET.into()));
-        let https = Address::parse("x", "https://h:7").unwrap();
-        assert_eq!(https, Address::Tcp { host: "h".into(), port: Some(7), https: true });
+        assert!(matches!(parse("https://h"), Endpoint::Tls { host, port: 2376, .. } if host == "h"));
+        assert!(matches!(parse("https://[::1]:7"), Endpoint::Tls { host, port: 7, .. } if host == "::1"));
     }
 
     #[test]
@@ -326,7 +333,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_prints_as_it_is_written() {
-        for value in ["unix:///tmp/s", "tcp://h:1", "tcp://[::1]:99"] {
+        for value in ["unix:///tmp/s", "tcp://h:1", "tcp://[::1]:99", "https://h:2"] {
             assert_eq!(parse(value).to_string(), value);
         }
     }

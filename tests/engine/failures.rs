@@ -118,11 +118,14 @@ fn secured<'a>(host: &'a str, certificates: &'a str, verify: &'a str) -> [(&'a s
     [("DOCKER_HOST", host), ("DOCKER_CERT_PATH", certificates), ("DOCKER_TLS_VERIFY", verify)]
 }
 
+/// A name, what makes good files bad, and what is said then.
+type Variant<'a> = (&'a str, &'a dyn Fn(&Path), &'a [&'a str]);
+
 #[test]
 fn certificates_of_our_own_that_cannot_be_used() {
     let pki = Pki::new();
     let (good, other) = (pki.client("good", Key::Pkcs8, 2), pki.client("other", Key::Sec1, 2));
-    let variants: [(&str, &dyn Fn(&Path), &[&str]); 6] = [
+    let variants: [Variant<'_>; 6] = [
         (
             "foreign",
             &|dir| copy(&other.join("key.pem"), &dir.join("key.pem")),
@@ -255,7 +258,7 @@ fn tls_where_there_is_none_and_none_where_there_is() {
     let host = tcp(plain.local_addr().unwrap().port());
     let server = std::thread::spawn(move || {
         let (mut stream, _) = plain.accept().unwrap();
-        stream.read(&mut [0; 4096]).unwrap();
+        assert!(stream.read(&mut [0; 4096]).unwrap() > 0);
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").unwrap();
     });
     let line = complaint(&secured(&host, &ours, "1"));

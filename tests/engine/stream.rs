@@ -154,8 +154,9 @@ fn much_goes_through_in_both_directions() {
     let big: Vec<u8> = (0..SIZE).map(|n| u8::try_from(n * 7 % 251).unwrap()).collect();
     let mut answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {SIZE}\r\n\r\n").into_bytes();
     answer.extend_from_slice(&big);
-    // An upload whose answer comes before its end, and is large itself: both sides write at the same time.
-    let early = format!("HTTP/1.1 500 x\r\nContent-Length: 3000\r\n\r\n{}", "e".repeat(3000));
+    // A refusal that comes before the upload's end. Its head is in one TLS record but takes two reads: after the first
+    // one the socket itself has nothing more to show.
+    let early = format!("HTTP/1.1 500 x\r\nA: {}\r\nContent-Length: 2\r\n\r\n{{}}", "a".repeat(12_000));
     for version in VERSIONS {
         let scripts = vec![
             vec![Step::Write(answer.clone())],

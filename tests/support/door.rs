@@ -88,7 +88,7 @@ impl Door {
                     (Arc::clone(&over), Arc::clone(&count), host.clone(), lock.clone());
                 // A client that breaks off is what some tests are about.
                 open.push(std::thread::spawn(move || {
-                    drop(pass(client, &host, lock.as_deref(), &over, &count))
+                    drop(pass(client, &host, lock.as_deref(), &over, &count));
                 }));
             }
             for thread in open {

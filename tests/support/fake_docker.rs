@@ -154,7 +154,7 @@ impl Drop for FakeDocker {
         match &self.endpoint {
             Endpoint::Unix(path) => drop(UnixStream::connect(path)),
             Endpoint::Tcp { port, .. } | Endpoint::Tls { port, .. } => {
-                drop(std::net::TcpStream::connect(("127.0.0.1", *port)))
+                drop(std::net::TcpStream::connect(("127.0.0.1", *port)));
             }
         }
         if let Some(thread) = self.thread.take() {
