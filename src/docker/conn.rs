@@ -179,7 +179,8 @@ impl Layer {
 }
 
 impl Tls {
-    /// The socket's end is not that of TLS: without the peer's `close_notify` anybody on the way may have cut it.
+    /// The socket's end is not that of TLS: without the peer's `close_notify` anybody on the way may have cut it. OpenSSL's
+    /// bindings give both as an `Ok(0)`, so the socket must say which it was.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.stream.read(buf) {
             Ok(0) if self.stream.get_ref().ended => Err(TlsError::Truncated.into()),

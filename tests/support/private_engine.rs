@@ -18,9 +18,10 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// The engine; dropping it ends it and removes what it had.
 pub struct PrivateEngine {
     process: Option<Process>,
-    bridge: Bridge,
     port: u16,
-    folder: TempDir,
+    /// After the process: what it uses until its end.
+    _bridge: Bridge,
+    _folder: TempDir,
 }
 
 struct Bridge(String);
@@ -90,7 +91,7 @@ impl PrivateEngine {
         command.arg("-H").arg(format!("tcp://127.0.0.1:{port}"));
         let process = Process::spawn(&mut command, None);
         process.wait_log(DEADLINE, |line| line.contains("API listen on 127.0.0.1"));
-        Self { process: Some(process), bridge, port, folder }
+        Self { process: Some(process), port, _bridge: bridge, _folder: folder }
     }
 
     /// Its port on 127.0.0.1.
@@ -113,6 +114,5 @@ impl Drop for PrivateEngine {
                 std::thread::sleep(Duration::from_millis(50));
             }
         }
-        let _ = (&self.bridge, &self.folder);
     }
 }
