@@ -4,15 +4,19 @@
 
 use std::io;
 
-use log::info;
+use log::{info, warn};
 
 use crate::cancel::CancelToken;
-use crate::docker::{Docker, Endpoint, EndpointEnv, EndpointError, Error};
-use crate::error_chain;
+use crate::docker::{
+    ApiVersion, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files, Found, Source,
+};
+use crate::files;
 use crate::logging::value;
 
 /// Architectures that agents are made for, in Go's names.
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
+/// What an engine says in plain text to a client that forgot TLS.
+const WANTS_TLS: &str = "HTTP request to an HTTPS server";
 
 /// There is no engine that tasks can run on.
 #[derive(Debug, thiserror::Error)]
@@ -21,14 +25,37 @@ pub enum EngineError {
     #[error(transparent)]
     Address(#[from] EndpointError),
     /// It does not answer, or not as an engine does.
-    #[error("no usable docker engine at {address}: {cause}; {hint}")]
+    #[error("{error} (address from {source_name}): {cause}; {hint}")]
     NoEngine {
-        /// What was tried, as it would be written in `DOCKER_HOST`.
-        address: String,
+        /// What was tried.
+        error: String,
+        /// What named the address.
+        source_name: String,
         /// Why it failed.
         cause: String,
         /// What to do.
         hint: &'static str,
+    },
+    /// It is of another time.
+    #[error(
+        "the docker engine at {address} speaks API {version} at most; upgrade it to one that speaks {needed} (engine 20.10) or \
+         newer"
+    )]
+    TooOld {
+        /// Where it is.
+        address: String,
+        /// Its newest version.
+        version: String,
+        /// What is needed.
+        needed: String,
+    },
+    /// The pinned version is not one that can be used.
+    #[error("DOCKER_API_VERSION is {version}, but {problem}; unset it to let the engine choose")]
+    Pinned {
+        /// The version.
+        version: ApiVersion,
+        /// Why not.
+        problem: String,
     },
     /// It runs other containers than agents need.
     #[error(
@@ -50,83 +77,106 @@ pub enum EngineError {
 /// # Errors
 /// With what was tried and what to do.
 pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker, EngineError> {
-    let endpoint = Endpoint::resolve(environment, &|path| path.exists())?;
-    let address = endpoint.to_string();
-    let docker = Docker::connect(cancel, endpoint, None).map_err(|error| no_engine(address, &error))?;
+    let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
+    let mut found = Found::discover(environment, files)?;
+    warn_all(&mut found);
+    let endpoint = found.endpoint()?;
+    warn_all(&mut found);
+    let docker = Docker::connect(cancel, endpoint.clone(), found.api_version)
+        .map_err(|error| no_engine(&error, &endpoint, &found))?;
     let engine = docker.engine();
     let platform = format!("{}/{}", engine.os, engine.arch);
     if engine.os != "linux" || !ARCHITECTURES.contains(&engine.arch.as_str()) {
         return Err(EngineError::Platform { address: docker.address(), platform });
     }
-    let (address, version, api) = (docker.address(), engine.version.clone(), engine.api_version);
-    info!(
-        "engine found address={} version={} api={api} platform={platform}",
-        value(&address),
-        value(&version)
-    );
+    announce(&docker, &found.source, &platform);
     Ok(docker)
 }
 
-fn no_engine(address: String, error: &Error) -> EngineError {
-    let (cause, hint) = match error {
-        Error::Cancelled => return EngineError::Cancelled,
-        Error::Unreachable { source, .. } => (source.to_string(), hint(source.kind())),
-        Error::TooOld { .. } => (error.to_string(), "update the engine, or set DOCKER_HOST to a newer one"),
-        // Somebody answers, but not as an engine does.
-        _ => (error_chain(error), "check that DOCKER_HOST names a docker engine, and that it is well"),
-    };
-    EngineError::NoEngine { address, cause, hint }
+fn announce(docker: &Docker, source: &Source, platform: &str) {
+    let (address, source, engine) = (docker.address(), source.to_string(), docker.engine());
+    info!(
+        "engine found address={} source={} version={} api={} platform={platform}",
+        value(&address),
+        value(&source),
+        value(&engine.version),
+        engine.api_version
+    );
 }
 
-/// What to do when nobody can be reached.
-fn hint(kind: io::ErrorKind) -> &'static str {
-    match kind {
-        io::ErrorKind::NotFound => {
+fn warn_all(found: &mut Found) {
+    for warning in found.warnings.drain(..) {
+        warn!("{warning}");
+    }
+}
+
+fn no_engine(error: &Error, endpoint: &Endpoint, found: &Found) -> EngineError {
+    match (error, found.api_version) {
+        (Error::Cancelled, _) => return EngineError::Cancelled,
+        (Error::TooOld { needed, .. }, Some(version)) => {
+            return EngineError::Pinned { version, problem: format!("{needed} or newer is needed") };
+        }
+        (Error::TooOld { version, needed }, None) => {
+            let (version, needed) = (version.clone(), needed.clone());
+            return EngineError::TooOld { address: endpoint.to_string(), version, needed };
+        }
+        (Error::Engine { status: 400, message }, Some(version)) if !message.contains(WANTS_TLS) => {
+            let problem = format!("the docker engine at {endpoint} says: {message}");
+            return EngineError::Pinned { version, problem };
+        }
+        _ => {}
+    }
+    let source = std::error::Error::source(error);
+    let cause = source.map_or_else(|| "it did not answer as an engine does".to_owned(), ToString::to_string);
+    let error_text = match error {
+        Error::Unreachable { .. } => error.to_string(),
+        error => format!("the docker engine at {endpoint} is not usable: {error}"),
+    };
+    let source_name = found.source.to_string();
+    EngineError::NoEngine { error: error_text, source_name, cause, hint: hint(error, endpoint) }
+}
+
+/// What an operator can do about it.
+fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
+    if let Some(problem) = error.tls() {
+        return problem.hint();
+    }
+    let kind = match error {
+        Error::Unreachable { source, .. } => Some(source.kind()),
+        _ => None,
+    };
+    match (kind, endpoint) {
+        (Some(io::ErrorKind::NotFound), Endpoint::Unix(_)) => {
             "install and start an engine, or set DOCKER_HOST to where one listens (unix:///path or tcp://host:port)"
         }
-        io::ErrorKind::PermissionDenied => {
+        (Some(io::ErrorKind::PermissionDenied), Endpoint::Unix(_)) => {
             "add the worker's user to the group `docker` and log in again, or set DOCKER_HOST to an engine of its own"
+        }
+        (Some(io::ErrorKind::ConnectionRefused), Endpoint::Unix(_)) => {
+            "the socket's file is there but no engine listens on it: start the engine (as `systemctl start docker`), or remove the \
+             stale file, or set DOCKER_HOST to another one"
+        }
+        (Some(io::ErrorKind::ConnectionRefused), _) => {
+            "nothing listens on that port: check the host and the port, and that the engine was told to listen there (its --host \
+             or `hosts` in daemon.json); see DOCKER_HOST and the docker context"
+        }
+        (Some(io::ErrorKind::TimedOut), _) => {
+            "check the host, the network and its firewalls, and that the engine is running; see DOCKER_HOST and the docker context"
+        }
+        (Some(_), Endpoint::Tcp { .. } | Endpoint::Tls { .. }) => {
+            "check the host's name and the network; see DOCKER_HOST and the docker context"
+        }
+        (None, Endpoint::Tcp { .. }) if error.to_string().contains(WANTS_TLS) => {
+            "it wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
+        }
+        (None, Endpoint::Tcp { .. }) => {
+            "check that a Docker engine listens there, without TLS (with TLS set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH), and \
+             DOCKER_HOST"
         }
         _ => "check that the engine is running, and DOCKER_HOST",
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn message(kind: io::ErrorKind) -> String {
-        let source = io::Error::from(kind);
-        no_engine("unix:///s".into(), &Error::Unreachable { address: "x".into(), source }).to_string()
-    }
-
-    #[test]
-    fn every_failure_names_the_address_and_what_to_do() {
-        let cases = [
-            (io::ErrorKind::NotFound, "install and start an engine"),
-            (io::ErrorKind::PermissionDenied, "group `docker`"),
-            (io::ErrorKind::ConnectionRefused, "check that the engine is running"),
-        ];
-        for (kind, hint) in cases {
-            let text = message(kind);
-            assert!(
-                text.contains("unix:///s") && text.contains(hint) && text.contains("DOCKER_HOST"),
-                "{text}"
-            );
-        }
-        assert!(matches!(no_engine(String::new(), &Error::Cancelled), EngineError::Cancelled));
-    }
-
-    #[test]
-    fn one_that_answers_in_another_way_is_named_too() {
-        let odd = Error::Protocol { what: "not HTTP".into() };
-        let text = no_engine("tcp://h:1".into(), &odd).to_string();
-        assert!(
-            text.contains("tcp://h:1") && text.contains("not HTTP") && text.contains("DOCKER_HOST"),
-            "{text}"
-        );
-        let old = Error::TooOld { version: "1.30".into(), needed: "1.41".into() };
-        let text = no_engine("tcp://h:1".into(), &old).to_string();
-        assert!(text.contains("tcp://h:1") && text.contains("1.30") && text.contains("update"), "{text}");
-    }
-}
+#[path = "engine_tests.rs"]
+mod tests;

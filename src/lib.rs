@@ -108,14 +108,19 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// The variables that say where the engine is.
+/// The variables that say which engine is used. What is not text is not taken for unset, which could mean another engine:
+/// it is kept as well as it can be shown, and is then refused or not found.
 impl From<&Environment> for EndpointEnv {
     fn from(environment: &Environment) -> Self {
-        let get = |name| environment.get(name).and_then(|text| text.to_str()).map(str::to_owned);
+        let get = |name| environment.get(name).map(|value| value.to_string_lossy().into_owned());
         Self {
             docker_host: get("DOCKER_HOST"),
+            docker_context: get("DOCKER_CONTEXT"),
+            docker_config: get("DOCKER_CONFIG"),
+            docker_tls: get("DOCKER_TLS"),
             docker_tls_verify: get("DOCKER_TLS_VERIFY"),
             docker_cert_path: get("DOCKER_CERT_PATH"),
+            docker_api_version: get("DOCKER_API_VERSION"),
             xdg_runtime_dir: get("XDG_RUNTIME_DIR"),
             home: get("HOME"),
         }

@@ -24,7 +24,7 @@ const OWN_TARGET: &str = "oz_agent_worker";
 /// The most characters of a value that are shown.
 const LONGEST_VALUE: usize = 256;
 /// The same for a message of our own: what to do about an error stands at its end.
-const LONGEST_MESSAGE: usize = 2048;
+const LONGEST_MESSAGE: usize = 4096;
 
 thread_local! {
     /// Whether this thread is inside the logger, where a panic is about stderr and is nobody's business.
@@ -61,7 +61,7 @@ pub fn value(text: &str) -> impl Display + '_ {
     Value(text, LONGEST_VALUE)
 }
 
-/// The same with a bound of 2048 characters: for what this worker says itself, paths and the like included.
+/// The same with a bound of 4096 characters: for what this worker says itself, paths and the like included.
 pub fn message(text: &str) -> impl Display + '_ {
     Value(text, LONGEST_MESSAGE)
 }

@@ -10,6 +10,7 @@
 
 mod control_plane;
 mod docker;
+mod engine;
 mod harness;
 mod house;
 mod link;

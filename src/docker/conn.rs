@@ -1,35 +1,32 @@
-//! One connection to the engine: a non-blocking socket, where every wait is a `poll(2)` with a limit.
+//! One connection to the engine: a non-blocking socket, plain or inside TLS, where every wait is a `poll(2)` with a limit.
 //!
-//! Owns connecting, reading and writing with deadlines, and that a cancel ends all three: it shuts the socket down,
-//! which wakes the poll. It must not know HTTP. (TLS, once it comes, goes between this and the exchange.)
+//! Owns reading and writing with deadlines, and that a cancel ends both and the TLS handshake: it shuts the socket down,
+//! which wakes the poll. It must not know HTTP.
 
-use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::Path;
 use std::time::{Duration, Instant};
 
+use native_tls::TlsStream;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{
-    AddressFamily, RecvFlags, SendFlags, Shutdown, SocketAddrUnix, SocketFlags, SocketType, connect, recv,
-    send, shutdown, socket_with, sockopt,
-};
+use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Endpoint;
+use super::reach::Attempt;
 use super::timeouts::deadline;
+use super::tls::{Step, TlsClient, TlsError};
 use crate::cancel::{CancelToken, Watch};
-
-/// How often a connect looks at the token: no socket can be shut down before it is connected.
-const CONNECT_SLICE: Duration = Duration::from_millis(100);
 
 /// An open connection. Dropping it closes the socket.
 pub(super) struct Conn {
-    socket: OwnedFd,
+    layer: Layer,
+    /// What the socket must be ready for before the next write can get on. With TLS that can be a read.
+    write_wants: PollFlags,
     _watch: Watch,
 }
 
-/// What a socket is ready for.
+/// What a connection is ready for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ready {
     /// Bytes, an end or an error are there to be read.
@@ -38,72 +35,236 @@ pub(super) struct Ready {
     pub(super) writable: bool,
 }
 
+enum Layer {
+    Plain(Wire),
+    Tls(Box<Tls>),
+}
+
+struct Tls {
+    stream: TlsStream<Wire>,
+    client: TlsClient,
+    host: String,
+}
+
+/// The socket. It never waits, and remembers what it would have waited for: TLS reads in a write and writes in a read.
+struct Wire {
+    socket: OwnedFd,
+    wants: PollFlags,
+    ended: bool,
+}
+
 impl Conn {
-    /// Connects within `limit`, all addresses together. The look-up of a host name has no deadline of its own.
+    /// Connects within `limit`, all addresses and the TLS handshake together. The look-up of a host name has no deadline
+    /// of its own.
     pub(super) fn open(endpoint: &Endpoint, limit: Duration, cancel: &CancelToken) -> io::Result<Self> {
         let attempt = Attempt { deadline: deadline(limit), limit, cancel };
         let socket = match endpoint {
             Endpoint::Unix(path) => attempt.unix(path)?,
-            Endpoint::Tcp { host, port } => attempt.tcp(host, *port)?,
+            Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. } => attempt.tcp(host, *port)?,
         };
         let clone = socket.try_clone()?;
         // An error says that the socket is closed already, which is all that is wanted.
         let watch = cancel.watch(move || {
             let _ = shutdown(&clone, Shutdown::Both);
         });
-        Ok(Self { socket, _watch: watch })
+        let wire = Wire { socket, wants: PollFlags::IN, ended: false };
+        let layer = match endpoint {
+            Endpoint::Tls { host, client, .. } => Layer::Tls(Box::new(secure(wire, host, client, &attempt)?)),
+            _ => Layer::Plain(wire),
+        };
+        Ok(Self { layer, write_wants: PollFlags::OUT, _watch: watch })
     }
 
-    /// Reads what is there; `Ok(0)` is the end. `TimedOut` when nothing came within `limit` (none: wait for ever).
-    pub(super) fn read(&self, buf: &mut [u8], limit: Option<Duration>) -> io::Result<usize> {
+    /// Reads what is there; `Ok(0)` is an end that the peer meant. `TimedOut` when nothing came within `limit` (none: wait
+    /// for ever).
+    pub(super) fn read(&mut self, buf: &mut [u8], limit: Option<Duration>) -> io::Result<usize> {
         let deadline = limit.map(deadline);
         loop {
-            match recv(&self.socket, &mut *buf, RecvFlags::DONTWAIT) {
-                Ok((n, _)) => return Ok(n),
-                Err(Errno::AGAIN) => self.wait(PollFlags::IN, deadline).map(drop)?,
-                Err(Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
+            match self.layer.read(buf) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let wire = self.layer.wire();
+                    wait(&wire.socket, wire.wants, deadline)?;
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                result => return result,
             }
         }
     }
 
     /// Waits until something can be written, or read, for at most `limit`.
-    pub(super) fn ready(&self, limit: Duration, or_readable: bool) -> io::Result<Ready> {
-        let interest = if or_readable { PollFlags::IN | PollFlags::OUT } else { PollFlags::OUT };
-        let seen = self.wait(interest, Some(deadline(limit)))?;
+    pub(super) fn ready(&mut self, limit: Duration, or_readable: bool) -> io::Result<Ready> {
+        if or_readable && self.layer.has_plain_text() {
+            return Ok(Ready { readable: true, writable: false });
+        }
+        let writing = self.write_wants;
+        let interest = if or_readable { PollFlags::IN | writing } else { writing };
+        let seen = wait(&self.layer.wire().socket, interest, Some(deadline(limit)))?;
         let broken = seen.intersects(PollFlags::HUP | PollFlags::ERR);
         Ok(Ready {
             readable: or_readable && (broken || seen.contains(PollFlags::IN)),
-            writable: broken || seen.contains(PollFlags::OUT),
+            writable: broken || seen.intersects(writing),
         })
     }
 
-    /// Writes as much as goes without waiting, perhaps nothing.
-    pub(super) fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        // Without NOSIGNAL a closed peer would raise SIGPIPE in a program that does not ignore it.
-        match send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL) {
-            Ok(n) => Ok(n),
-            Err(Errno::AGAIN | Errno::INTR) => Ok(0),
-            Err(error) => Err(error.into()),
+    /// Writes as much as goes without waiting, perhaps nothing. What was not taken must be given again.
+    pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.write_wants = PollFlags::OUT;
+        match self.layer.write(bytes) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                self.write_wants = self.layer.wire().wants;
+                Ok(0)
+            }
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => Ok(0),
+            result => result,
         }
     }
+}
 
-    fn wait(&self, interest: PollFlags, deadline: Option<Instant>) -> io::Result<PollFlags> {
-        loop {
-            let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
-            let seen = poll_one(&self.socket, interest, left)?;
-            if !seen.is_empty() {
-                return Ok(seen);
-            }
-            if left.is_some_and(|left| left.is_zero()) {
-                return Err(io::ErrorKind::TimedOut.into());
+/// The TLS handshake, within what is left of the connect's time.
+fn secure(wire: Wire, host: &str, client: &TlsClient, attempt: &Attempt<'_>) -> io::Result<Tls> {
+    let mut step = client.begin(host, wire)?;
+    loop {
+        match step {
+            Step::Done(stream) => return Ok(Tls { stream, client: client.clone(), host: host.to_owned() }),
+            Step::Wait(pending) => {
+                let wire = pending.get_ref();
+                wait(&wire.socket, wire.wants, Some(attempt.deadline)).map_err(|error| {
+                    match error.kind() {
+                        io::ErrorKind::TimedOut => {
+                            let text =
+                                format!("the TLS handshake stalled: no answer within {:?}", attempt.limit);
+                            io::Error::new(io::ErrorKind::TimedOut, text)
+                        }
+                        _ => error,
+                    }
+                })?;
+                step = client.resume(host, pending)?;
             }
         }
     }
 }
 
+impl Layer {
+    fn wire(&self) -> &Wire {
+        match self {
+            Self::Plain(wire) => wire,
+            Self::Tls(tls) => tls.stream.get_ref(),
+        }
+    }
+
+    /// Whether there is something to be read that the socket does not show any more.
+    fn has_plain_text(&self) -> bool {
+        match self {
+            Self::Plain(_) => false,
+            Self::Tls(tls) => tls.stream.buffered_read_size().is_ok_and(|size| size > 0),
+        }
+    }
+
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(wire) => wire.read(buf),
+            Self::Tls(tls) => tls.read(buf),
+        }
+    }
+
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(wire) => wire.write(bytes),
+            Self::Tls(tls) => match tls.stream.write(bytes) {
+                Err(error) => Err(tls.judge(error)),
+                result => result,
+            },
+        }
+    }
+}
+
+impl Tls {
+    /// The socket's end is not that of TLS: without the peer's `close_notify` anybody on the way may have cut it. OpenSSL's
+    /// bindings give both as an `Ok(0)`, so the socket must say which it was.
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self.stream.read(buf) {
+            Ok(0) if self.stream.get_ref().ended => Err(TlsError::Truncated.into()),
+            Err(error) => Err(self.judge(error)),
+            result => result,
+        }
+    }
+
+    /// An error of the socket stays as it is; one of TLS is put into words.
+    fn judge(&self, error: io::Error) -> io::Error {
+        if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other {
+            return error;
+        }
+        if self.stream.get_ref().ended {
+            return TlsError::Truncated.into();
+        }
+        self.client.words(&self.host, &error.to_string()).into()
+    }
+}
+
+impl Read for Wire {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match recv(&self.socket, &mut *buf, RecvFlags::DONTWAIT) {
+            Ok((n, _)) => {
+                self.ended |= n == 0 && !buf.is_empty();
+                Ok(n)
+            }
+            Err(error) => Err(self.failed(error, PollFlags::IN)),
+        }
+    }
+}
+
+impl Write for Wire {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        // Without NOSIGNAL a closed peer would raise SIGPIPE in a program that does not ignore it.
+        let sent = send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
+        sent.map_err(|error| self.failed(error, PollFlags::OUT))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+impl Wire {
+    fn failed(&mut self, error: Errno, wants: PollFlags) -> io::Error {
+        if error == Errno::AGAIN {
+            self.wants = wants;
+        }
+        lost(error)
+    }
+}
+
+/// An error of a connected socket. That the kernel gave the peer up is not the same as a deadline of ours, though it has the
+/// same kind: whoever waits for hours must see that the connection is lost.
+fn lost(error: Errno) -> io::Error {
+    match error {
+        Errno::TIMEDOUT => io::Error::new(
+            io::ErrorKind::ConnectionAborted,
+            "the peer has vanished: nothing confirms what is sent to it",
+        ),
+        error => error.into(),
+    }
+}
+
+fn wait(socket: &impl AsFd, interest: PollFlags, deadline: Option<Instant>) -> io::Result<PollFlags> {
+    loop {
+        let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
+        let seen = poll_one(socket, interest, left)?;
+        if !seen.is_empty() {
+            return Ok(seen);
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            return Err(io::ErrorKind::TimedOut.into());
+        }
+    }
+}
+
 /// What happened on one socket within `limit`; nothing when the time is up or a signal came.
-fn poll_one(socket: &impl AsFd, interest: PollFlags, limit: Option<Duration>) -> io::Result<PollFlags> {
+pub(super) fn poll_one(
+    socket: &impl AsFd,
+    interest: PollFlags,
+    limit: Option<Duration>,
+) -> io::Result<PollFlags> {
     // A time too long for the kernel is as good as none.
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     let mut fds = [PollFd::new(socket, interest)];
@@ -115,74 +276,14 @@ fn poll_one(socket: &impl AsFd, interest: PollFlags, limit: Option<Duration>) ->
     Ok(fd.revents())
 }
 
-/// One connect and its limits.
-struct Attempt<'a> {
-    deadline: Instant,
-    limit: Duration,
-    cancel: &'a CancelToken,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
 
-impl Attempt<'_> {
-    /// A full backlog makes a connect to a Unix socket block, and there is no other way to wait for it: a non-blocking
-    /// one just fails and cannot be polled. So it blocks, in slices that its send time-out ends.
-    fn unix(&self, path: &Path) -> io::Result<OwnedFd> {
-        let address = SocketAddrUnix::new(path)?;
-        loop {
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(self.slice(self.deadline)?))?;
-            match connect(&socket, &address) {
-                Ok(()) => return Ok(socket),
-                Err(Errno::AGAIN | Errno::INTR) => {}
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Every address gets its share of what is left, so that one that swallows packets does not cost the others.
-    fn tcp(&self, host: &str, port: u16) -> io::Result<OwnedFd> {
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            match self.tcp_to(*address, deadline(share)) {
-                Ok(socket) => return Ok(socket),
-                Err(error) if self.cancel.is_cancelled() => return Err(error),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
-    }
-
-    fn tcp_to(&self, address: SocketAddr, deadline: Instant) -> io::Result<OwnedFd> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        match connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
-            Err(Errno::INPROGRESS | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-        loop {
-            let seen = poll_one(&socket, PollFlags::OUT, Some(self.slice(deadline)?))?;
-            if !seen.is_empty() {
-                sockopt::socket_error(&socket)??;
-                return Ok(socket);
-            }
-        }
-    }
-
-    /// How long to wait before the next look at the token.
-    fn slice(&self, deadline: Instant) -> io::Result<Duration> {
-        if self.cancel.is_cancelled() {
-            return Err(io::ErrorKind::ConnectionAborted.into());
-        }
-        let left = deadline.saturating_duration_since(Instant::now());
-        if left.is_zero() {
-            let text = format!("connecting stalled: no answer within {:?}", self.limit);
-            return Err(io::Error::new(io::ErrorKind::TimedOut, text));
-        }
-        // The kernel counts in microseconds, and takes a zero for "no limit".
-        Ok(left.clamp(Duration::from_micros(1), CONNECT_SLICE))
+    #[test]
+    fn a_vanished_peer_is_a_lost_connection_and_no_deadline() {
+        assert_eq!(lost(Errno::TIMEDOUT).kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(lost(Errno::AGAIN).kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(lost(Errno::CONNRESET).kind(), io::ErrorKind::ConnectionReset);
     }
 }

@@ -1,34 +1,25 @@
-//! Where the engine is: from the values of `DOCKER_HOST` and its relatives to a socket or a host and port.
+//! The forms of an engine's address: from text such as `tcp://host:port` to what is connected to.
 //!
-//! Owns the forms of an address and the order in which the default sockets are tried. Pure: the environment and the
-//! question whether a file exists come in as arguments. It must not connect.
+//! Owns the syntax, the default ports and what is said of forms that this worker does not speak. Pure. It must not know
+//! where the text comes from (that is `discovery`), and it must not connect.
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-/// Docker's registered port for plain HTTP.
+use super::certificates::CertificateError;
+use super::tls::TlsClient;
+
+/// Docker's registered ports, for plain HTTP and for TLS.
 const PLAIN_PORT: u16 = 2375;
+const TLS_PORT: u16 = 2376;
 /// Where a system-wide engine listens.
-const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
+pub(super) const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
 /// What fits into `sockaddr_un` with its final NUL, see unix(7).
 const MAX_SOCKET_PATH: usize = 107;
+/// How an address may be written.
+const FORMS: &str = "use unix:///path, tcp://host:port or https://host:port";
 
-/// The environment variables that say where the engine is. A blank value counts as unset.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct EndpointEnv {
-    /// `DOCKER_HOST`.
-    pub docker_host: Option<String>,
-    /// `DOCKER_TLS_VERIFY`.
-    pub docker_tls_verify: Option<String>,
-    /// `DOCKER_CERT_PATH`.
-    pub docker_cert_path: Option<String>,
-    /// `XDG_RUNTIME_DIR`, under which a rootless engine listens.
-    pub xdg_runtime_dir: Option<String>,
-    /// `HOME`, under which Docker Desktop puts its socket.
-    pub home: Option<String>,
-}
-
-/// An address to connect to.
+/// What to connect to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A Unix socket.
@@ -40,60 +31,108 @@ pub enum Endpoint {
         /// The port.
         port: u16,
     },
+    /// HTTP over TLS.
+    Tls {
+        /// A host name, or an address without brackets; the engine's certificate must be for it.
+        host: String,
+        /// The port.
+        port: u16,
+        /// Whom to trust and who we are.
+        client: TlsClient,
+    },
 }
 
-/// An address that cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+/// An address as it is written, before it is known whether TLS is spoken there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Address {
+    Unix(PathBuf),
+    Tcp {
+        host: String,
+        /// None: the default one.
+        port: Option<u16>,
+        /// Written as `https://`.
+        https: bool,
+    },
+}
+
+/// There is no address that can be used. Each text names what is wrong and what to do.
+#[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
     /// A form that this worker does not speak.
-    #[error("DOCKER_HOST {value:?}: {scheme}:// is not supported; use unix:///path or tcp://host:port")]
+    #[error("{origin} is {value:?}, but {scheme}:// is not supported; {instead}")]
     Unsupported {
+        /// Where it was given: a variable, or a context with its file.
+        origin: String,
         /// As it was given.
         value: String,
         /// The part before `://`.
         scheme: String,
+        /// What to use instead.
+        instead: &'static str,
     },
     /// Not an address at all.
-    #[error("DOCKER_HOST {value:?}: {problem}; use unix:///path or tcp://host:port")]
+    #[error("{origin} is {value:?}: {problem}; {FORMS}")]
     Malformed {
+        /// Where it was given.
+        origin: String,
         /// As it was given.
         value: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// TLS was asked for.
+    /// A context that is not in the store.
     #[error(
-        "DOCKER_TLS_VERIFY or DOCKER_CERT_PATH is set, but TLS to the engine is not supported; use a unix socket"
+        "there is no docker context {name:?}, which {origin} names: looked for {looked_for}; see `docker context ls`, or set \
+         DOCKER_HOST"
     )]
-    Tls,
+    NoContext {
+        /// Its name.
+        name: String,
+        /// Who names it.
+        origin: String,
+        /// The file that was looked for.
+        looked_for: String,
+    },
+    /// A context whose file cannot be used.
+    #[error(
+        "the docker context {name:?} cannot be used: {path}: {problem}; repair or remove it, or set DOCKER_HOST"
+    )]
+    Context {
+        /// Its name.
+        name: String,
+        /// Its file.
+        path: String,
+        /// What is wrong with that.
+        problem: String,
+    },
+    /// A pinned version that is none.
+    #[error(
+        "DOCKER_API_VERSION is {value:?}, which is no version such as 1.41; correct it, or unset it to let the engine choose"
+    )]
+    ApiVersion {
+        /// As it was given.
+        value: String,
+    },
+    /// TLS is wanted and its files cannot be used.
+    #[error(transparent)]
+    Certificate(#[from] CertificateError),
 }
 
 impl Endpoint {
-    /// The endpoint that this environment names: `DOCKER_HOST`, else the first default socket that `exists`, else the
-    /// system-wide one (so that the error of the connect names it).
-    pub fn resolve(env: &EndpointEnv, exists: &dyn Fn(&Path) -> bool) -> Result<Self, EndpointError> {
-        let Some(value) = set(env.docker_host.as_deref()) else {
-            return Ok(Self::Unix(default_socket(env, exists)));
-        };
-        let endpoint = Self::parse(value)?;
-        let tls =
-            set(env.docker_tls_verify.as_deref()).is_some() || set(env.docker_cert_path.as_deref()).is_some();
-        match endpoint {
-            Self::Tcp { .. } if tls => Err(EndpointError::Tls),
-            endpoint => Ok(endpoint),
-        }
+    /// One address in the form of `DOCKER_HOST`, as if nothing else were set.
+    pub fn parse(value: &str) -> Result<Self, EndpointError> {
+        let address = Address::parse("DOCKER_HOST", value)?;
+        let client = if address.is_https() { Some(TlsClient::verifying()?) } else { None };
+        Ok(Self::new(address, client))
     }
 
-    /// One address in the form of `DOCKER_HOST`.
-    pub fn parse(value: &str) -> Result<Self, EndpointError> {
-        let malformed = |problem| EndpointError::Malformed { value: value.to_owned(), problem };
-        let (scheme, rest) = value.split_once("://").ok_or_else(|| malformed("it has no scheme"))?;
-        match scheme {
-            "unix" => socket(rest).map_err(malformed),
-            "tcp" | "http" => host_port(rest).map_err(malformed),
-            _ => {
-                let (value, scheme) = (value.to_owned(), scheme.to_owned());
-                Err(EndpointError::Unsupported { value, scheme })
+    /// The address with TLS or without. A Unix socket needs none, whatever is set.
+    pub(super) fn new(address: Address, client: Option<TlsClient>) -> Self {
+        match (address, client) {
+            (Address::Unix(path), _) => Self::Unix(path),
+            (Address::Tcp { host, port, .. }, None) => Self::Tcp { host, port: port.unwrap_or(PLAIN_PORT) },
+            (Address::Tcp { host, port, .. }, Some(client)) => {
+                Self::Tls { host, port: port.unwrap_or(TLS_PORT), client }
             }
         }
     }
@@ -102,7 +141,7 @@ impl Endpoint {
     pub(super) fn host_header(&self) -> String {
         match self {
             Self::Unix(_) => "docker".to_owned(),
-            Self::Tcp { host, port } => authority(host, *port),
+            Self::Tcp { host, port } | Self::Tls { host, port, .. } => authority(host, *port),
         }
     }
 }
@@ -112,7 +151,56 @@ impl fmt::Display for Endpoint {
         match self {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { host, port } => write!(f, "tcp://{}", authority(host, *port)),
+            Self::Tls { host, port, .. } => write!(f, "https://{}", authority(host, *port)),
         }
+    }
+}
+
+impl Address {
+    /// Takes an address apart; `origin` says in errors where it was given.
+    pub(super) fn parse(origin: &str, value: &str) -> Result<Self, EndpointError> {
+        let own = || (origin.to_owned(), value.to_owned());
+        let malformed = |problem| {
+            let (origin, value) = own();
+            EndpointError::Malformed { origin, value, problem }
+        };
+        let (scheme, rest) = value.split_once("://").ok_or_else(|| malformed("it has no scheme"))?;
+        match scheme {
+            "unix" => socket(rest).map_err(malformed),
+            "tcp" | "http" => host_port(rest, false).map_err(malformed),
+            "https" => host_port(rest, true).map_err(malformed),
+            _ => {
+                let (origin, value) = own();
+                let instead = instead_of(scheme);
+                Err(EndpointError::Unsupported { origin, value, scheme: scheme.to_owned(), instead })
+            }
+        }
+    }
+
+    /// Whether it is written as one with TLS.
+    pub(super) fn is_https(&self) -> bool {
+        matches!(self, Self::Tcp { https: true, .. })
+    }
+
+    /// Whether TLS can be spoken there at all.
+    pub(super) fn is_tcp(&self) -> bool {
+        matches!(self, Self::Tcp { .. })
+    }
+}
+
+fn instead_of(scheme: &str) -> &'static str {
+    match scheme {
+        "ssh" => {
+            "forward the engine's socket, as by `ssh -N -L /tmp/docker.sock:/var/run/docker.sock user@host`, and use \
+             unix:///tmp/docker.sock"
+        }
+        "fd" => {
+            "that is for the engine's own side of a systemd socket; use the socket's path, as unix:///var/run/docker.sock"
+        }
+        "npipe" => {
+            "that is a pipe of Windows; use unix:///path on the machine where the engine runs, or tcp://host:port with TLS"
+        }
+        _ => FORMS,
     }
 }
 
@@ -120,29 +208,17 @@ fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-fn set(value: Option<&str>) -> Option<&str> {
-    value.map(str::trim).filter(|value| !value.is_empty())
-}
-
-fn default_socket(env: &EndpointEnv, exists: &dyn Fn(&Path) -> bool) -> PathBuf {
-    let rootless = set(env.xdg_runtime_dir.as_deref()).map(|dir| Path::new(dir).join("docker.sock"));
-    let desktop = set(env.home.as_deref()).map(|dir| Path::new(dir).join(".docker/run/docker.sock"));
-    let system = PathBuf::from(SYSTEM_SOCKET);
-    let candidates = [Some(system.clone()), rootless, desktop];
-    candidates.into_iter().flatten().find(|path| exists(path)).unwrap_or(system)
-}
-
-fn socket(path: &str) -> Result<Endpoint, &'static str> {
+fn socket(path: &str) -> Result<Address, &'static str> {
     match path {
-        "" => Ok(Endpoint::Unix(PathBuf::from(SYSTEM_SOCKET))),
+        "" => Ok(Address::Unix(PathBuf::from(SYSTEM_SOCKET))),
         path if !path.starts_with('/') => Err("the socket's path is not absolute"),
         path if path.len() > MAX_SOCKET_PATH => Err("the socket's path is longer than 107 bytes"),
         path if path.contains('\0') => Err("the socket's path has a NUL in it"),
-        path => Ok(Endpoint::Unix(PathBuf::from(path))),
+        path => Ok(Address::Unix(PathBuf::from(path))),
     }
 }
 
-fn host_port(rest: &str) -> Result<Endpoint, &'static str> {
+fn host_port(rest: &str, https: bool) -> Result<Address, &'static str> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.strip_prefix('[') {
         Some(rest) => {
@@ -161,8 +237,8 @@ fn host_port(rest: &str) -> Result<Endpoint, &'static str> {
             None => (host_name(rest)?, None),
         },
     };
-    let port = port.map_or(Ok(PLAIN_PORT), port_number)?;
-    Ok(Endpoint::Tcp { host: host.to_owned(), port })
+    let port = port.map(port_number).transpose()?;
+    Ok(Address::Tcp { host: host.to_owned(), port, https })
 }
 
 /// Only its characters: whether it is one, the resolver says.
@@ -191,61 +267,39 @@ fn port_number(port: &str) -> Result<u16, &'static str> {
 mod tests {
     use super::*;
 
-    fn env(host: &str) -> EndpointEnv {
-        EndpointEnv { docker_host: Some(host.to_owned()), ..EndpointEnv::default() }
-    }
-
     fn tcp(host: &str, port: u16) -> Endpoint {
         Endpoint::Tcp { host: host.to_owned(), port }
     }
 
-    fn resolve(env: &EndpointEnv, there: &[&str]) -> Result<Endpoint, EndpointError> {
-        Endpoint::resolve(env, &|path| there.iter().any(|known| Path::new(known) == path))
-    }
-
-    #[test]
-    fn docker_host_wins_over_every_socket() {
-        let found = resolve(&env(" tcp://build.example:1234 "), &[SYSTEM_SOCKET]);
-        assert_eq!(found, Ok(tcp("build.example", 1234)));
-        assert_eq!(resolve(&env("unix:///tmp/x"), &[]), Ok(Endpoint::Unix("/tmp/x".into())));
-    }
-
-    #[test]
-    fn default_sockets_are_tried_in_order() {
-        let env = EndpointEnv {
-            docker_host: Some("  ".into()),
-            xdg_runtime_dir: Some("/run/user/7".into()),
-            home: Some("/home/u".into()),
-            ..EndpointEnv::default()
-        };
-        let (rootless, desktop) = ("/run/user/7/docker.sock", "/home/u/.docker/run/docker.sock");
-        let unix = |path: &str| Ok(Endpoint::Unix(path.into()));
-        assert_eq!(resolve(&env, &[desktop, rootless, SYSTEM_SOCKET]), unix(SYSTEM_SOCKET));
-        assert_eq!(resolve(&env, &[desktop, rootless]), unix(rootless));
-        assert_eq!(resolve(&env, &[desktop]), unix(desktop));
-        assert_eq!(resolve(&env, &[]), unix(SYSTEM_SOCKET));
+    fn parse(value: &str) -> Endpoint {
+        Endpoint::parse(value).unwrap()
     }
 
     #[test]
     fn every_form_of_a_host() {
-        assert_eq!(Endpoint::parse("tcp://h"), Ok(tcp("h", 2375)));
-        assert_eq!(Endpoint::parse("http://h:80/"), Ok(tcp("h", 80)));
-        assert_eq!(Endpoint::parse("tcp://[::1]"), Ok(tcp("::1", 2375)));
-        assert_eq!(Endpoint::parse("tcp://[::1]:99"), Ok(tcp("::1", 99)));
-        assert_eq!(Endpoint::parse("unix://"), Ok(Endpoint::Unix(SYSTEM_SOCKET.into())));
+        assert_eq!(parse("tcp://h"), tcp("h", 2375));
+        assert_eq!(parse("http://h:80/"), tcp("h", 80));
+        assert_eq!(parse("tcp://[::1]"), tcp("::1", 2375));
+        assert_eq!(parse("tcp://[::1]:99"), tcp("::1", 99));
+        assert_eq!(parse("unix://"), Endpoint::Unix(SYSTEM_SOCKET.into()));
+        assert!(matches!(parse("https://h"), Endpoint::Tls { host, port: 2376, .. } if host == "h"));
+        assert!(matches!(parse("https://[::1]:7"), Endpoint::Tls { host, port: 7, .. } if host == "::1"));
     }
 
     #[test]
     fn what_is_not_spoken_is_refused_by_name() {
-        for scheme in ["ssh", "fd", "npipe", "https", "quic"] {
-            let error = Endpoint::parse(&format!("{scheme}://x")).unwrap_err();
-            assert!(matches!(&error, EndpointError::Unsupported { .. }), "{error}");
-            assert!(error.to_string().contains(&format!("{scheme}:// is not supported")), "{error}");
+        let cases = [
+            ("ssh", "ssh -N -L"),
+            ("fd", "unix:///var/run"),
+            ("npipe", "Windows"),
+            ("quic", "tcp://host:port"),
+        ];
+        for (scheme, instead) in cases {
+            let text = Address::parse("ORIGIN", &format!("{scheme}://x")).unwrap_err().to_string();
+            for part in ["ORIGIN", &format!("{scheme}:// is not supported"), instead] {
+                assert!(text.contains(part), "{text}");
+            }
         }
-        let with_tls = EndpointEnv { docker_tls_verify: Some("0".into()), ..env("tcp://h:2376") };
-        assert_eq!(resolve(&with_tls, &[]), Err(EndpointError::Tls));
-        let socket = EndpointEnv { docker_cert_path: Some("/c".into()), ..env("unix:///s") };
-        assert_eq!(resolve(&socket, &[]), Ok(Endpoint::Unix("/s".into())));
     }
 
     #[test]
@@ -261,6 +315,7 @@ mod tests {
             "tcp://h:65536",
             "tcp://h:+1",
             "tcp://h/p",
+            "https://h/p",
             "tcp://a b",
             "tcp://u@h",
             "tcp://[::1",
@@ -278,8 +333,8 @@ mod tests {
 
     #[test]
     fn an_endpoint_prints_as_it_is_written() {
-        for value in ["unix:///tmp/s", "tcp://h:1", "tcp://[::1]:99"] {
-            assert_eq!(Endpoint::parse(value).unwrap().to_string(), value);
+        for value in ["unix:///tmp/s", "tcp://h:1", "tcp://[::1]:99", "https://h:2"] {
+            assert_eq!(parse(value).to_string(), value);
         }
     }
 }

@@ -6,6 +6,8 @@
 use std::io;
 use std::time::Duration;
 
+use super::tls::TlsError;
+
 /// The longest engine message that is kept, in bytes.
 pub const MAX_MESSAGE: usize = 1024;
 
@@ -136,6 +138,14 @@ impl Error {
         // That is the engine's own disk.
         let message = message.to_lowercase().replace("permission denied", "");
         ACCESS_DENIED.iter().any(|words| message.contains(words))
+    }
+
+    /// What TLS has against the engine, or the engine against us, if that is it.
+    pub fn tls(&self) -> Option<&TlsError> {
+        match self {
+            Self::Unreachable { source, .. } | Self::Io { source, .. } => TlsError::within(source),
+            _ => None,
+        }
     }
 
     /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].

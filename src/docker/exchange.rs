@@ -189,7 +189,8 @@ impl Talk {
         if self.answer.is_none() && !failed.is_cancelled() {
             match self.read_head(self.idle) {
                 Ok(head) => self.answer = Some(head),
-                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                // A refusal in the TLS layer is an answer too: it says why the pipe broke.
+                Err(said) if said.is_cancelled() || said.tls().is_some() => return Err(said),
                 Err(_) => return Err(failed),
             }
         }

@@ -1,4 +1,4 @@
-//! A small client of the Docker Engine, over HTTP/1.1 on a Unix socket or plain TCP.
+//! A small client of the Docker Engine, over HTTP/1.1 on a Unix socket, plain TCP or TLS.
 //!
 //! Owns the handle [`Docker`] with one method a call; every call takes a [`CancelToken`] first, blocks its thread, has
 //! a deadline for every wait and makes its own connection. It must not know tasks, sidecars or the control plane.
@@ -7,17 +7,22 @@ mod api;
 mod archive;
 mod auth;
 mod body;
+mod certificates;
 mod conn;
 mod containers;
+mod context;
+mod discovery;
 mod endpoint;
 mod error;
 mod exchange;
 mod http;
 mod images;
+mod reach;
 mod reference;
 mod request;
 mod stream;
 mod timeouts;
+mod tls;
 mod volumes;
 
 use std::sync::Arc;
@@ -30,13 +35,17 @@ pub use self::api::{
 };
 pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
+pub use self::certificates::CertificateError;
 pub use self::containers::Wait;
-pub use self::endpoint::{Endpoint, EndpointEnv, EndpointError};
+pub use self::context::{FILE_LIMIT, Files};
+pub use self::discovery::{EndpointEnv, Found, Source};
+pub use self::endpoint::{Endpoint, EndpointError};
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, Target};
 pub use self::timeouts::Timeouts;
+pub use self::tls::{TlsClient, TlsError};
 use crate::cancel::CancelToken;
 
 /// An engine that has answered. Clones are cheap and may be used from any thread.

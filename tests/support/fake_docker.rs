@@ -153,7 +153,9 @@ impl Drop for FakeDocker {
         // Wakes an accept that nobody came for.
         match &self.endpoint {
             Endpoint::Unix(path) => drop(UnixStream::connect(path)),
-            Endpoint::Tcp { port, .. } => drop(std::net::TcpStream::connect(("127.0.0.1", *port))),
+            Endpoint::Tcp { port, .. } | Endpoint::Tls { port, .. } => {
+                drop(std::net::TcpStream::connect(("127.0.0.1", *port)));
+            }
         }
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();

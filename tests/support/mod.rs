@@ -7,11 +7,14 @@
 #![allow(dead_code, reason = "two programs share it, the tests and the demo, and neither uses all of it")]
 
 pub mod control_plane;
+pub mod door;
 pub mod engine;
 pub(crate) mod fake_docker;
 pub(crate) mod forward;
 pub mod images;
+pub mod pki;
 pub mod podman;
+pub mod private_engine;
 pub mod process;
 pub mod proxy;
 pub mod registry;
