@@ -10,20 +10,24 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
 
-.PHONY: help setup engine build demo demo-server demo-build test check clean
+.PHONY: help setup needs engine build demo demo-server demo-build test check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
 
 setup: ## make sure of the tools that building and testing need
+	@tests/support/setup.sh tests
+
+# Less: what building and the demo need.
+needs:
 	@tests/support/setup.sh
 
 # Before minutes of building, not after them.
-engine: setup
+engine: needs
 	@tests/support/engine.sh check
 
-build: setup ## build the worker: target/release/oz-agent-worker
+build: needs ## build the worker: target/release/oz-agent-worker
 	$(CARGO) build --release --locked
 	@echo "built $(TARGET)/release/oz-agent-worker"
 
@@ -36,13 +40,12 @@ demo-server: demo-build ## leave a control plane and a worker running, for runs 
 demo-build: engine
 	@$(CARGO) build --locked --bin oz-agent-worker --example demo
 
-test: engine check ## everything: check, then all tests with a Docker engine, Podman and a registry
-	@tests/support/setup.sh tests
+test: setup engine check ## everything: check, then all tests with a Docker engine, Podman and a registry
 	$(CARGO) test --locked --no-run
 	@$(ENGINE) --private $(CARGO) test --locked
 	@echo "make test: all is well"
 
-check: setup ## format, lints and documentation
+check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items

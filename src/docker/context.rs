@@ -10,7 +10,7 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-/// The most bytes of any file that is read here. A reader may stop one byte after it.
+/// The most bytes of any file that is read here.
 pub const FILE_LIMIT: usize = 1024 * 1024;
 
 /// The two questions to the file system.
@@ -18,7 +18,7 @@ pub const FILE_LIMIT: usize = 1024 * 1024;
 pub struct Files<'a> {
     /// Whether there is anything at a path.
     pub exists: &'a dyn Fn(&Path) -> bool,
-    /// The first bytes of a regular file, one more than [`FILE_LIMIT`] at most.
+    /// The bytes of a regular file; an error beyond [`FILE_LIMIT`].
     pub read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
@@ -32,7 +32,6 @@ impl Files<'_> {
     /// A file's bytes, `None` when there is none; the error is one line.
     pub(super) fn load(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
         match (self.read)(path) {
-            Ok(bytes) if bytes.len() > FILE_LIMIT => Err(format!("it is larger than {FILE_LIMIT} bytes")),
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("it cannot be read: {error}")),

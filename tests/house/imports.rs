@@ -85,7 +85,7 @@ fn files_are_opened_in_one_room_and_the_key_in_main() {
 #[test]
 fn sockets_are_opened_by_the_dial_and_the_docker_client() {
     only_in(
-        &["src/link/dial.rs", "src/link/wire.rs", "src/docker/conn.rs"],
+        &["src/link/dial.rs", "src/link/wire.rs", "src/docker/reach.rs"],
         &["std::net::{Shutdown", "std::net::{SocketAddr", "TcpStream", "os::unix::net", "UnixStream"],
     );
 }

@@ -8,8 +8,8 @@
 #   - the one that OZ_TEST_DOCKER_HOST names already;
 #   - one that answers at DOCKER_HOST or the default socket (with --private only when none can be started);
 #   - a private one, for root: a dockerd with all its files in a temporary folder, ended and removed afterwards on every
-#     path. It has a network bridge of its own and makes no firewall rule, so nothing of it stays on the machine. Never
-#     `--bridge none`: that deletes the docker0 of another engine.
+#     path but a KILL. It has a network bridge of its own and makes no firewall rule, so nothing of it stays on the
+#     machine. Never `--bridge none`: that deletes the docker0 of another engine.
 # The exit code is COMMAND's.
 set -uo pipefail
 

@@ -11,8 +11,8 @@ use super::process::Process;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// No firewall rule and no network of the machine is made for it. The limits are below those that a session may have: Podman's
-/// own defaults cannot be set where the hard limit is lower.
+/// The limits are below those that a session may have: Podman's own
+/// defaults cannot be set where the hard limit is lower.
 const SETTINGS: &str = "\
 [containers]
 netns = \"none\"
@@ -34,7 +34,9 @@ impl Podman {
         let folder = tempfile::Builder::new().prefix("oz-podman").tempdir_in("/tmp").expect("a folder");
         std::fs::write(folder.path().join("containers.conf"), SETTINGS).expect("a file");
         let socket = folder.path().join("s");
-        let mut command = podman(folder.path());
+        // In a network of its own: the bridge and the firewall rules that its containers get end with it.
+        let mut command = Command::new("unshare");
+        set(command.args(["--net", "podman"]), folder.path());
         command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
         let process = Process::spawn(&mut command, None);
         let podman = Self { process, folder };
@@ -55,9 +57,15 @@ impl Podman {
 
 fn podman(folder: &Path) -> Command {
     let mut command = Command::new("podman");
+    set(&mut command, folder);
+    command
+}
+
+/// Keeps everything of it in `folder`, also the archives of loaded images, which it forgets to remove.
+fn set(command: &mut Command, folder: &Path) {
     command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
     command.arg("--tmpdir").arg(folder.join("tmp")).env("CONTAINERS_CONF", folder.join("containers.conf"));
-    command
+    command.env("TMPDIR", folder);
 }
 
 impl Drop for Podman {

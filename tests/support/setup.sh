@@ -119,8 +119,11 @@ test_tools() {
 
 # Programs that the tests run as they are.
 test_programs() {
-    command -v podman >/dev/null || install podman
-    command -v openssl >/dev/null || install openssl
+    local program missing=()
+    for program in podman openssl; do
+        command -v "$program" >/dev/null || missing+=("$program")
+    done
+    [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 
 case "${1:-}" in

@@ -159,6 +159,8 @@ fn a_second_signal_ends_at_once_whatever_the_tasks_and_the_engine_do() {
 fn an_idle_worker_says_goodbye() {
     let stage = Stage::new();
     let mut worker = stage.started();
+    // The control plane calls it connected before the worker has the answer, and one that still dials just ends.
+    worker.wait_log(DEADLINE, |line| line.contains(" connected url="));
     worker.signal(Signal::TERM);
     ends_well(&mut worker);
     said_goodbye(&stage);
