@@ -32,7 +32,7 @@ impl Files<'_> {
     /// A file's bytes, `None` when there is none; the error is one line.
     pub(super) fn load(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
         match (self.read)(path) {
-            Ok(bytes) if bytes.len() > FILE_LIMIT => Err(format!("it is larger than {FILE_LIMIT} bytes")),
+            Ok(bytes) if bytes.len() > FILE_LIMIT => Err(format!("it is longer than {FILE_LIMIT} bytes")),
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(format!("it cannot be read: {error}")),

@@ -132,7 +132,7 @@ fn settings_that_cannot_be_used_are_as_none_with_a_warning() {
         ("{", "not JSON"),
         (r#"{"currentContext":{}}"#, "another shape"),
         ("\u{feff}{}", "not JSON"),
-        (huge.as_str(), "larger than 1048576 bytes"),
+        (huge.as_str(), "longer than 1048576 bytes"),
     ];
     let check = |machine: &Machine, problem: &str| {
         let mut found = machine.discover(&user()).unwrap();
@@ -176,7 +176,7 @@ fn a_context_that_cannot_be_used_is_one_clear_line() {
         (meta(""), "Host is empty"),
         (meta("h"), "it has no scheme"),
         (meta("ssh://u@h"), "ssh -N -L"),
-        (huge, "larger than"),
+        (huge, "longer than"),
     ];
     for (json, problem) in cases {
         let machine = Machine::default().context("/home/u/.docker", "x", &json);

@@ -145,7 +145,7 @@ fn certificates_of_our_own_that_cannot_be_used() {
         (
             "huge",
             &|dir| std::fs::write(dir.join("ca.pem"), vec![b'x'; 2 << 20]).unwrap(),
-            &["ca.pem", "larger than"],
+            &["ca.pem", "longer than"],
         ),
         (
             "missing",

@@ -51,22 +51,21 @@ fn no_engine_to_work_with_is_told_with_its_address_and_advice() {
     let (windows, mainframe) = (engine_of("windows", "amd64"), engine_of("linux", "s390x"));
     let at = |fake: &FakeDocker| fake.endpoint().to_string();
     let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
-    let check = "check that the engine is running, and DOCKER_HOST";
     let cases = [
         (
             format!("unix://{}", folder.path().join("none").display()),
             "No such file",
             "install and start an engine",
         ),
-        (format!("unix://{}", dead.display()), "Connection refused", check),
+        (format!("unix://{}", dead.display()), "Connection refused", "no engine listens on it"),
         (format!("unix://{}", deep.display()), "No such file", "(unix:///path or tcp://host:port)"),
-        (free, "Connection refused", check),
-        (at(&old), "1.30 is too old", "update the engine"),
+        (free, "Connection refused", "nothing listens on that port"),
+        (at(&old), "speaks API 1.30 at most", "upgrade it to one that speaks 1.41"),
         (at(&ssh), "not HTTP", "check that DOCKER_HOST names a docker engine"),
         (at(&gone), "broke", "check that DOCKER_HOST names a docker engine"),
         (at(&windows), "runs windows/amd64 containers", "tasks need linux/amd64 or linux/arm64"),
         (at(&mainframe), "runs linux/s390x containers", "tasks need linux/amd64 or linux/arm64"),
-        ("ssh://host".to_owned(), "ssh:// is not supported", "use unix:///path or tcp://host:port"),
+        ("ssh://host".to_owned(), "ssh:// is not supported", "ssh -N -L"),
     ];
     for (host, what, advice) in cases {
         let (code, _, err) = end(bare().env("DOCKER_HOST", &host).start());
