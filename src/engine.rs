@@ -170,9 +170,10 @@ fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
             "it wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
         }
         (None, Endpoint::Tcp { .. }) => {
-            "check that a Docker engine listens there, without TLS (with TLS set DOCKER_TLS_VERIFY and DOCKER_CERT_PATH), and \
-             DOCKER_HOST"
+            "check that DOCKER_HOST names a docker engine, one without TLS there (with TLS set DOCKER_TLS_VERIFY and \
+             DOCKER_CERT_PATH)"
         }
+        (None, _) => "check that DOCKER_HOST names a docker engine, and that it is well",
         _ => "check that the engine is running, and DOCKER_HOST",
     }
 }

@@ -51,7 +51,7 @@ fn no_engine_to_work_with_is_told_with_its_address_and_advice() {
     let (windows, mainframe) = (engine_of("windows", "amd64"), engine_of("linux", "s390x"));
     let at = |fake: &FakeDocker| fake.endpoint().to_string();
     let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
-    let listens = "check that a Docker engine listens there";
+    let listens = "check that DOCKER_HOST names a docker engine";
     let cases = [
         (
             format!("unix://{}", folder.path().join("none").display()),
