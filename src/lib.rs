@@ -43,7 +43,9 @@ pub mod runtime;
 pub mod secret;
 pub mod task;
 
-use crossbeam_channel::{Receiver, bounded};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded, never};
 use log::{error, info, warn};
 
 use crate::cancel::{CancelReason, CancelToken};
@@ -56,6 +58,9 @@ use crate::logging::{message, value};
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
 
+/// How long the main thread has to end the process after the second signal.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
 /// Runs the worker from its first look at the engine to its exit code. The logger must be there.
 pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> Exit {
     let starting = CancelToken::new();
@@ -66,7 +71,7 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
     let (version, slots) = (env!("CARGO_PKG_VERSION"), config.max_concurrent_tasks);
     info!("worker starting version={version} worker={} slots={slots}", value(&config.worker_id));
     if let Some(warning) = config.plain_text_warning() {
-        warn!("{warning}");
+        warn!("connection in clear warning={}", message(&warning));
     }
     let docker = match engine::connect(engine, &starting) {
         Ok(docker) => docker,
@@ -79,16 +84,28 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
     exit
 }
 
-/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck.
+/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck. The second ends the process
+/// even when the main thread cannot: a stderr that nobody reads blocks whoever logs.
 fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
     let (sender, signals) = bounded(SIGNALS);
     let starting = starting.clone();
     ctrlc::set_handler(move || {
+        let second = starting.is_cancelled();
         starting.cancel(CancelReason::Shutdown);
         // A full channel holds more signals than have a meaning.
         let _ = sender.try_send(());
+        if second {
+            // This thread is the handler's own, so it can wait for the main thread to end the process in its way.
+            let _ = never::<()>().recv_timeout(LAST_WORDS);
+            end_now(Exit::Interrupted);
+        }
     })?;
     Ok(signals)
+}
+
+#[expect(clippy::exit, reason = "the main thread is stuck, so nobody else can end the process")]
+fn end_now(exit: Exit) {
+    std::process::exit(i32::from(exit.code()));
 }
 
 fn failed(error: &dyn std::error::Error, exit: Exit) -> Exit {

@@ -116,6 +116,7 @@ impl Runtime {
         from_jobs: &Receiver<JobEvent>,
         signals: &Receiver<()>,
     ) -> Exit {
+        let mut from_link = from_link.clone();
         loop {
             let tick = self.coordinator.deadline().map_or_else(never, at);
             let event = select! {
@@ -125,6 +126,10 @@ impl Runtime {
                 recv(tick) -> _ => Some(Event::Tick),
             };
             let Some(event) = event else { continue };
+            if matches!(event, Event::LinkGone { .. }) {
+                // The channel of a thread that has ended is ready for ever.
+                from_link = never();
+            }
             for effect in self.coordinator.handle(event, Instant::now()) {
                 if let Some(exit) = self.perform(effect) {
                     return exit;

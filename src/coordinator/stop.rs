@@ -49,7 +49,9 @@ impl Coordinator {
 
     /// A link that ended by itself ends the worker, which cannot report any more.
     pub(super) fn link_is_gone(&mut self, exit: Exit, now: Instant) {
-        self.link_gone = true;
+        if std::mem::replace(&mut self.link_gone, true) {
+            return;
+        }
         self.link_is_down();
         if self.stop.is_none() {
             self.effects.push(info(format!("stopping tasks={} reason=\"no link\"", self.jobs.len())));

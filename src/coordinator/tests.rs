@@ -335,6 +335,7 @@ fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
     let gone = script.on(Event::LinkGone { exit: Exit::Refused });
     assert_eq!(gone, [cancelled(0, CancelReason::Shutdown)]);
     assert_eq!(script.finish(0, "a"), [settle(0)]);
+    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
     assert_eq!(script.finish(1, "b"), [settle(1)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.on(freed(1)), [Effect::Exit(Exit::Refused)]);

@@ -126,6 +126,11 @@ impl Error {
         matches!(self, Self::Cancelled)
     }
 
+    /// There is no engine at the moment, as while it is being restarted.
+    pub fn is_away(&self) -> bool {
+        self.is_unreachable() || self.is_connection_lost()
+    }
+
     /// The engine may have done what was asked all the same: the request was on its way and the answer was lost.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)

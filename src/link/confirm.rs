@@ -39,6 +39,11 @@ impl Confirms {
         self.batch >= BATCH
     }
 
+    /// Whether a ping that asked for a message has had no answer yet.
+    pub(super) fn waiting(&self) -> bool {
+        !self.asked.is_empty()
+    }
+
     /// The payload of the next ping, of at most 10 bytes. That of a mere heartbeat has the newest number as well: a
     /// peer with several pings to answer may answer only the last (RFC 6455, 5.5.3).
     pub(super) fn ping(&mut self) -> Vec<u8> {
@@ -74,8 +79,9 @@ mod tests {
         confirms.sent(4);
         assert!(confirms.pending() && !confirms.full());
         let ping = confirms.ping();
-        assert!(!confirms.pending());
+        assert!(!confirms.pending() && confirms.waiting());
         assert_eq!(confirms.pong(&ping), Some(4));
+        assert!(!confirms.waiting());
         assert_eq!(confirms.pong(&ping), None, "twice");
     }
 

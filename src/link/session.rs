@@ -49,8 +49,11 @@ pub(super) struct Session<'a> {
     events: &'a Sender<LinkEvent>,
     epoch: Epoch,
     close_wait: Duration,
+    dead_after: Duration,
     heart: Heartbeat,
     confirms: Confirms,
+    /// Since when a confirmation is waited for without any that came; a full send buffer puts it off.
+    unanswered: Option<Instant>,
     /// The last flush was stopped by a full send buffer.
     blocked: bool,
     /// Set once the end was asked for: when the close last made progress, and bytes accepted until then.
@@ -73,8 +76,10 @@ impl<'a> Session<'a> {
             events,
             epoch,
             close_wait: timing.close_wait,
+            dead_after: timing.dead_after,
             heart: Heartbeat::new(timing, Instant::now()),
             confirms: Confirms::default(),
+            unanswered: None,
             blocked: false,
             closing: None,
             said_goodbye: false,
@@ -128,9 +133,26 @@ impl<'a> Session<'a> {
         if self.heart.dead(now, mute) {
             return Err(Stop::End(End::Lost("the peer has fallen silent".to_owned())));
         }
+        self.check_answers(now, mute)?;
         let next = self.heart.next(mute);
         let close_by = self.close_by(now, accepted)?;
         Ok(if more { now } else { close_by.map_or(next, |at| at.min(next)) })
+    }
+
+    /// A peer that talks but does not answer pings would keep a claim or a report waiting for ever. The heartbeat's own
+    /// wake-ups are often enough to notice.
+    fn check_answers(&mut self, now: Instant, mute: bool) -> Result<(), Stop> {
+        if !self.confirms.waiting() {
+            self.unanswered = None;
+        } else if mute || self.unanswered.is_none() {
+            self.unanswered = Some(now);
+        }
+        match self.unanswered {
+            Some(since) if now >= since + self.dead_after => {
+                Err(Stop::End(End::Lost("the peer does not answer pings".to_owned())))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// When a close that was asked for is given up: after so long a time without progress.
@@ -166,7 +188,11 @@ impl<'a> Session<'a> {
                 Incoming::Closed(_) if self.said_goodbye => return Err(Stop::End(End::Closed)),
                 Incoming::Closed(why) => return Err(Stop::PeerClosed(why)),
                 Incoming::Pong(payload) => {
-                    self.confirms.pong(&payload).map(|seq| LinkEvent::Confirmed { seq })
+                    let seq = self.confirms.pong(&payload);
+                    if seq.is_some() {
+                        self.unanswered = None;
+                    }
+                    seq.map(|seq| LinkEvent::Confirmed { seq })
                 }
                 // Nothing is taken any more.
                 Incoming::Text(_) | Incoming::Binary(_) if self.said_goodbye => None,

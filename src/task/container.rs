@@ -21,7 +21,7 @@ use crate::secret::Secret;
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
 /// How long an engine that does not answer is asked again for the state of a task that runs on it.
-const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
+pub(super) const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
 
 /// First and longest pause between two such questions.
 const ENGINE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
@@ -152,15 +152,32 @@ impl TaskContainer<'_> {
 
     /// How it ended, asked of the engine, since only that tells whether memory was the cause.
     fn exit(&self, cancel: &CancelToken) -> Result<Exit, Failure> {
+        let mut state = self.patient_state(cancel)?;
         let give_up = Instant::now() + OOM_PATIENCE;
         loop {
-            let state =
-                self.state(cancel).map_err(|error| self.failed(FailureReason::ContainerWait, &error))?;
             let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;
             if settled || !cancel.sleep(ENGINE_PAUSE.0) {
                 let out_of_memory = state.oom_killed && state.exit_code != 0;
                 return Ok(Exit { code: exit_code(state.exit_code), out_of_memory });
             }
+            state = self.patient_state(cancel)?;
+        }
+    }
+
+    /// The state, asked for again while the engine is away: one that is being restarted ends its containers first, so
+    /// that the exit comes before the silence.
+    fn patient_state(&self, cancel: &CancelToken) -> Result<State, Failure> {
+        let give_up = Instant::now() + ENGINE_PATIENCE;
+        let mut pause = ENGINE_PAUSE.0;
+        loop {
+            match self.state(cancel) {
+                Err(error) if error.is_away() && Instant::now() < give_up => {}
+                state => return state.map_err(|error| self.failed(FailureReason::ContainerWait, &error)),
+            }
+            if !cancel.sleep(pause) {
+                return Err(Failure::Cancelled);
+            }
+            pause = (pause * 2).min(ENGINE_PAUSE.1);
         }
     }
 

@@ -152,6 +152,11 @@ fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<Sidec
         let field = format!("additional_sidecars[{index}]");
         let mount_path =
             mount_path(&sidecar.mount_path).map_err(|right| format!("{field}.mount_path: {right}"))?;
+        if mount_path.starts_with(&format!("{AGENT_DIR}/")) {
+            return Err(format!(
+                "{field}.mount_path: {mount_path:?} is below {AGENT_DIR}, which is read-only"
+            ));
+        }
         if !taken.insert(mount_path.clone()) {
             return Err(format!("{field}.mount_path: {mount_path:?} is already the place of another mount"));
         }

@@ -157,6 +157,9 @@ fn a_place_that_is_taken_or_odd_is_refused() {
         assert!(error.starts_with("additional_sidecars[1].mount_path: "), "{error}");
         assert!(error.contains("another mount"), "{error}");
     }
+    let error =
+        refused(|assignment| assignment.additional_sidecars = vec![sidecar("a", "/agent/tools", false)]);
+    assert!(error.contains("is below /agent"), "{error}");
     for odd in ["", "/", "//", "relative", "./x", "/a/../b", "/a/./b", "/a//b", "/..", "/a\nb", "C:\\x"] {
         let error = refused(|assignment| assignment.additional_sidecars = vec![sidecar("a", odd, false)]);
         assert!(error.contains("must be an absolute path"), "{odd}: {error}");

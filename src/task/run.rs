@@ -12,7 +12,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::collect::collect;
-use super::container::{Exit, TaskContainer};
+use super::container::{ENGINE_PATIENCE, Exit, TaskContainer};
 use super::image::Images;
 use super::marker;
 use super::outcome::{Failure, chain};
@@ -103,7 +103,7 @@ impl Tasks {
         );
         let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
         job.gate.wait_settled();
-        self.clean_up(&left, task_id);
+        self.clean_up(&left, job);
     }
 
     fn run(&self, job: &Job, left: &mut Leftovers) -> Report {
@@ -211,7 +211,8 @@ impl Tasks {
     }
 
     /// Under tokens of its own: nothing may keep a container from being removed.
-    fn clean_up(&self, left: &Leftovers, task_id: &str) {
+    fn clean_up(&self, left: &Leftovers, job: &Job) {
+        let task_id = &job.assignment.task_id;
         let Some(container) = &left.container else {
             return left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
         };
@@ -219,7 +220,10 @@ impl Tasks {
             info!("container kept task={} container={container}", value(task_id));
             return;
         }
-        match self.remove(container) {
+        // An engine that is being restarted comes back; a worker that is stopping does not wait for that.
+        let stopping = job.cancel.reason() == Some(CancelReason::Shutdown);
+        let patience = if stopping { Duration::ZERO } else { ENGINE_PATIENCE };
+        match self.remove(container, task_id, patience) {
             Ok(()) => info!("container removed task={} container={container}", value(task_id)),
             Err(error) => {
                 let error = chain(&error);
@@ -233,16 +237,23 @@ impl Tasks {
         left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
     }
 
-    fn remove(&self, container: &str) -> Result<(), Error> {
-        let token = CancelToken::new();
-        for attempt in 1..REMOVE_ATTEMPTS {
-            match self.docker.container_remove(&token, container) {
+    /// Tries a few times, and as long as the engine is away, within `patience`.
+    fn remove(&self, container: &str, task_id: &str, patience: Duration) -> Result<(), Error> {
+        let (token, give_up) = (CancelToken::new(), Instant::now() + patience);
+        for attempt in 1.. {
+            let error = match self.docker.container_remove(&token, container) {
                 Ok(()) => return Ok(()),
-                Err(error) => warn!("removal failed container={container} error={}", value(&chain(&error))),
+                Err(error) => error,
+            };
+            let waits = error.is_away() && Instant::now() < give_up;
+            if attempt >= REMOVE_ATTEMPTS && !waits {
+                return Err(error);
             }
-            token.sleep(REMOVE_PAUSE * attempt);
+            let (task, error) = (value(task_id), chain(&error));
+            warn!("removal failed task={task} container={container} error={}", value(&error));
+            token.sleep(REMOVE_PAUSE * attempt.min(REMOVE_ATTEMPTS));
         }
-        self.docker.container_remove(&token, container)
+        Ok(())
     }
 
     fn remove_volume(&self, volume: &str, task_id: &str) {

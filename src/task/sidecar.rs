@@ -144,7 +144,9 @@ impl Sidecars {
         while !cancel.is_cancelled() {
             match Helper::create(&self.docker, &name, filling.image_id, vec![mount.clone()], &self.worker_id)
             {
-                Err(error) if error.is_conflict() => self.wait_for_filler(cancel, &name, &mut seen)?,
+                Err(error) if error.is_conflict() => {
+                    self.wait_for_filler(cancel, filling, &name, &mut seen)?;
+                }
                 result => return result,
             }
         }
@@ -156,6 +158,7 @@ impl Sidecars {
     fn wait_for_filler(
         &self,
         cancel: &CancelToken,
+        filling: &Filling<'_>,
         name: &str,
         seen: &mut Option<(String, Instant)>,
     ) -> Result<(), Error> {
@@ -170,7 +173,7 @@ impl Sidecars {
         };
         let ours = other.labels.get(WORKER_LABEL) == Some(&self.worker_id);
         if ours || since.elapsed() > FILLER_PATIENCE {
-            warn!("left-over helper removed container={name}");
+            warn!("left-over helper removed task={} container={name}", value(filling.task_id));
             return self.docker.container_remove(cancel, &other.id);
         }
         if cancel.sleep(FILLER_LOOK) { Ok(()) } else { Err(Error::Cancelled) }

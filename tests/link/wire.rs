@@ -120,6 +120,26 @@ fn a_peer_that_has_fallen_silent_is_given_up() {
 }
 
 #[test]
+fn a_peer_that_talks_but_answers_no_ping_is_given_up() {
+    let (listener, url) = listen();
+    let timing = Timing { ping_every: millis(100), dead_after: millis(500), ..calm() };
+    let running = start(&url, timing);
+    let mut stream = accept_raw(&listener);
+    running.send(running.up(), Some(1), "is it there?");
+    let mut talking = stream.try_clone().unwrap();
+    // An empty ping of its own again and again, until the connection ends.
+    let talk = std::thread::spawn(move || {
+        while talking.write_all(&[0x89, 0]).is_ok() {
+            std::thread::sleep(millis(20));
+        }
+    });
+    assert!(running.down().contains("does not answer pings"));
+    assert!(super::hangs_up(&mut stream));
+    drop(stream);
+    talk.join().unwrap();
+}
+
+#[test]
 fn pongs_keep_a_connection_alive() {
     let (listener, url) = listen();
     let timing = Timing { ping_every: millis(100), dead_after: millis(2000), ..calm() };

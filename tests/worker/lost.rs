@@ -203,3 +203,16 @@ fn a_control_plane_that_accepts_and_closes_is_not_hammered() {
     assert!(stage.plane.connections() > 1, "it has tried again");
     stage.stop(worker);
 }
+
+/// The link ends for good while there is work: the task is stopped, and the code is that of the refusal.
+#[test]
+fn a_refusal_for_good_stops_what_runs_and_gives_its_code() {
+    let stage = Stage::new();
+    let mut worker = stage.started();
+    let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; while :; do sleep 0.1; done"));
+    stage.running(&id);
+    stage.plane.refuse_with(Some(401));
+    stage.plane.drop_connections(How::Rst);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(3), "{:#?}", worker.stderr().all());
+    stage.wait_clean();
+}
