@@ -65,7 +65,8 @@ fn podman(folder: &Path) -> Command {
 fn set(command: &mut Command, folder: &Path) {
     command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
     command.arg("--tmpdir").arg(folder.join("tmp")).env("CONTAINERS_CONF", folder.join("containers.conf"));
-    command.env("TMPDIR", folder);
+    // Where its monitors leave their notes, such as one on an end for want of memory.
+    command.env("TMPDIR", folder).current_dir(folder);
 }
 
 impl Drop for Podman {
