@@ -177,7 +177,7 @@ impl Coordinator {
     /// When [`Event::Tick`] is due, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         let held = self.backlog.front().map(|waiting| waiting.since + CLAIM_HOLD);
-        let stop = self.stop.as_ref().and_then(Stop::deadline);
+        let stop = self.stop.as_ref().map(Stop::deadline);
         held.into_iter().chain(stop).min()
     }
 

@@ -26,8 +26,8 @@ pub(super) struct Stop {
 }
 
 impl Stop {
-    pub(super) fn deadline(&self) -> Option<Instant> {
-        Some(if self.hopeless { self.until } else { self.reports_until })
+    pub(super) fn deadline(&self) -> Instant {
+        if self.hopeless { self.until } else { self.reports_until }
     }
 }
 

@@ -6,10 +6,10 @@ use std::io::{self, Read};
 
 use log::warn;
 
-use super::outcome::chain;
 use super::output::{Collected, Collector, Stream};
 use crate::cancel::CancelToken;
 use crate::docker::{Body, Docker, Error, LogStream};
+use crate::error_chain;
 use crate::logging::value;
 
 /// What a task writes when its output is not what it prints.
@@ -30,7 +30,9 @@ pub(super) fn collect(
     match from_file(docker, cancel, container, cap) {
         Ok(Some(collected)) => return collected,
         Ok(None) => {}
-        Err(error) => warn!("output file unreadable task={} error={}", value(task_id), value(&chain(&error))),
+        Err(error) => {
+            warn!("output file unreadable task={} error={}", value(task_id), value(&error_chain(&error)));
+        }
     }
     let mut collector = Collector::new(cap);
     let read = docker.container_logs(cancel, container, &mut |stream, bytes| match stream {
@@ -39,7 +41,7 @@ pub(super) fn collect(
         LogStream::Stderr | LogStream::Engine => collector.push(Stream::Stderr, bytes),
     });
     if let Err(error) = read {
-        warn!("output incomplete task={} error={}", value(task_id), value(&chain(&error)));
+        warn!("output incomplete task={} error={}", value(task_id), value(&error_chain(&error)));
     }
     collector.finish()
 }

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::outcome::{Failure, chain, exit_code};
+use super::outcome::{Failure, exit_code};
 use super::plan::{Limits, Plan, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
 use crate::cancel::CancelToken;
 use crate::docker::{
     CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions, Wait,
 };
+use crate::error_chain;
 use crate::logging::value;
 use crate::protocol::FailureReason;
 use crate::secret::Secret;
@@ -122,7 +123,7 @@ impl TaskContainer<'_> {
                 Err(error) if error.is_cancelled() => return Err(Failure::Cancelled),
                 Err(error) => error,
             };
-            warn!("wait cut task={} error={}", value(self.task_id), value(&chain(&cut)));
+            warn!("wait cut task={} error={}", value(self.task_id), value(&error_chain(&cut)));
             match self.resume(cancel)? {
                 Some(again) => result = again.join(),
                 None => return self.exit(cancel),
@@ -133,21 +134,12 @@ impl TaskContainer<'_> {
     /// A new wait, or `None` when the container has ended. The wait comes before the look, so that no exit falls
     /// between the two.
     fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
-        let give_up = Instant::now() + ENGINE_PATIENCE;
-        let mut pause = ENGINE_PAUSE.0;
-        loop {
-            let wait = self.docker.container_wait(cancel, self.name);
-            let state = wait.and_then(|wait| Ok((wait, self.state(cancel)?)));
-            match state {
-                Ok((wait, state)) if state.running || state.status == "paused" => return Ok(Some(wait)),
-                Ok(_) => return Ok(None),
-                Err(error) if error.is_cancelled() || error.is_not_found() || Instant::now() >= give_up => {
-                    return Err(self.failed(FailureReason::ContainerWait, &error));
-                }
-                Err(_) if !cancel.sleep(pause) => return Err(Failure::Cancelled),
-                Err(_) => pause = (pause * 2).min(ENGINE_PAUSE.1),
-            }
-        }
+        let again = |error: &Error| !error.is_cancelled() && !error.is_not_found();
+        self.patiently(cancel, again, || {
+            let wait = self.docker.container_wait(cancel, self.name)?;
+            let state = self.state(cancel)?;
+            Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
+        })
     }
 
     /// How it ended, asked of the engine, since only that tells whether memory was the cause.
@@ -167,12 +159,22 @@ impl TaskContainer<'_> {
     /// The state, asked for again while the engine is away: one that is being restarted ends its containers first, so
     /// that the exit comes before the silence.
     fn patient_state(&self, cancel: &CancelToken) -> Result<State, Failure> {
+        self.patiently(cancel, Error::is_away, || self.state(cancel))
+    }
+
+    /// Asks again after an error for which `again` holds, for as long as an engine that does not answer is waited for.
+    fn patiently<T>(
+        &self,
+        cancel: &CancelToken,
+        again: impl Fn(&Error) -> bool,
+        ask: impl Fn() -> Result<T, Error>,
+    ) -> Result<T, Failure> {
         let give_up = Instant::now() + ENGINE_PATIENCE;
         let mut pause = ENGINE_PAUSE.0;
         loop {
-            match self.state(cancel) {
-                Err(error) if error.is_away() && Instant::now() < give_up => {}
-                state => return state.map_err(|error| self.failed(FailureReason::ContainerWait, &error)),
+            match ask() {
+                Err(error) if again(&error) && Instant::now() < give_up => {}
+                answer => return answer.map_err(|error| self.failed(FailureReason::ContainerWait, &error)),
             }
             if !cancel.sleep(pause) {
                 return Err(Failure::Cancelled);
@@ -195,7 +197,7 @@ impl TaskContainer<'_> {
         let grace = STOP_GRACE.as_secs();
         info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
         if let Err(error) = self.docker.container_stop(&cancel, self.name, STOP_GRACE) {
-            warn!("stop failed task={} error={}", value(self.task_id), value(&chain(&error)));
+            warn!("stop failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
         let state = self.state(&cancel).ok().filter(|state| !state.running);
         Err(state.map(|state| exit_code(state.exit_code)))

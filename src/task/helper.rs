@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 
 use log::warn;
 
-use super::outcome::chain;
 use super::plan::WORKER_LABEL;
 use crate::cancel::CancelToken;
 use crate::docker::{CreateContainer, Docker, Error, HostConfig, Mount};
+use crate::error_chain;
 use crate::logging::value;
 
 /// A container that was never started and is removed when this is dropped.
@@ -89,6 +89,6 @@ impl Drop for Helper {
 
 fn remove(docker: &Docker, container: &str) {
     if let Err(error) = docker.container_remove(&CancelToken::new(), container) {
-        warn!("helper container left container={} error={}", value(container), value(&chain(&error)));
+        warn!("helper container left container={} error={}", value(container), value(&error_chain(&error)));
     }
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use super::flight::{Cancelled, Flights};
-use super::outcome::{Failure, chain};
+use super::outcome::Failure;
 use crate::cancel::CancelToken;
 use crate::config::PullPolicy;
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
+use crate::error_chain;
 use crate::logging::value;
 use crate::protocol::FailureReason;
 
@@ -167,12 +168,12 @@ fn pull_failure(image: &Reference, login: &Login, error: &Error) -> Failure {
     if !error.is_access_denied() {
         return engine_failure(image, error);
     }
-    failed(image, &format!("cannot be had: {}; {}", chain(error), login.explain(image.domain())))
+    failed(image, &format!("cannot be had: {}; {}", error_chain(error), login.explain(image.domain())))
 }
 
 fn engine_failure(image: &Reference, error: &Error) -> Failure {
     if error.is_cancelled() || error.is_unreachable() {
         return Failure::engine(FailureReason::ImagePull, &format!("image {image}"), error);
     }
-    failed(image, &format!("cannot be had: {}", chain(error)))
+    failed(image, &format!("cannot be had: {}", error_chain(error)))
 }

@@ -4,6 +4,7 @@
 
 use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::Error;
+use crate::error_chain;
 use crate::protocol::{FailureReason, RunResult};
 
 /// Why a task could not be run to its end.
@@ -30,7 +31,7 @@ impl Failure {
             return Self::Cancelled;
         }
         let reason = if error.is_unreachable() { FailureReason::DockerUnreachable } else { reason };
-        Self::new(reason, format!("{step}: {}", chain(error)))
+        Self::new(reason, format!("{step}: {}", error_chain(error)))
     }
 
     /// What is reported. A cancelled task says who cancelled it.
@@ -52,11 +53,6 @@ impl Failure {
         };
         RunResult::Failed { reason, message, exit_code }
     }
-}
-
-/// An error of the engine with its causes, in one line.
-pub(super) fn chain(error: &Error) -> String {
-    crate::error_chain(error)
 }
 
 /// An exit code as the contract has it: 0 to 255, anything else the engine may say becomes 255.

@@ -15,7 +15,7 @@ use super::collect::collect;
 use super::container::{ENGINE_PATIENCE, Exit, TaskContainer};
 use super::image::Images;
 use super::marker;
-use super::outcome::{Failure, chain};
+use super::outcome::Failure;
 use super::output::Collected;
 use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
@@ -25,6 +25,7 @@ use crate::cancel::{CancelReason, CancelToken};
 use crate::config::PullPolicy;
 use crate::coordinator::JobId;
 use crate::docker::{Docker, Error, RegistryEnv};
+use crate::error_chain;
 use crate::logging::value;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
 
@@ -226,7 +227,7 @@ impl Tasks {
         match self.remove(container, task_id, patience) {
             Ok(()) => info!("container removed task={} container={container}", value(task_id)),
             Err(error) => {
-                let error = chain(&error);
+                let error = error_chain(&error);
                 error!(
                     "container left task={} container={container} error={}",
                     value(task_id),
@@ -249,7 +250,7 @@ impl Tasks {
             if attempt >= REMOVE_ATTEMPTS && !waits {
                 return Err(error);
             }
-            let (task, error) = (value(task_id), chain(&error));
+            let (task, error) = (value(task_id), error_chain(&error));
             warn!("removal failed task={task} container={container} error={}", value(&error));
             token.sleep(REMOVE_PAUSE * attempt.min(REMOVE_ATTEMPTS));
         }
@@ -258,7 +259,11 @@ impl Tasks {
 
     fn remove_volume(&self, volume: &str, task_id: &str) {
         if let Err(error) = self.docker.volume_remove(&CancelToken::new(), volume) {
-            warn!("volume left task={} volume={volume} error={}", value(task_id), value(&chain(&error)));
+            warn!(
+                "volume left task={} volume={volume} error={}",
+                value(task_id),
+                value(&error_chain(&error))
+            );
         }
     }
 }
