@@ -16,6 +16,10 @@ pub enum CancelReason {
     Requested,
     /// The worker is stopping.
     Shutdown,
+    /// The task has run longer than it may.
+    TimedOut,
+    /// The run is over at the control plane.
+    RunOver,
     /// The connection ended before the claim was confirmed, so the run may be running elsewhere.
     ClaimLost,
     /// Another part of the same work has failed, so that this part is of no use any more.

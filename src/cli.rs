@@ -44,6 +44,20 @@ pub struct Cli {
     pub pull: Option<String>,
     /// `--max-output`
     pub max_output: Option<String>,
+    /// `--task-timeout`
+    pub task_timeout: Option<String>,
+    /// `--drain-timeout`
+    pub drain_timeout: Option<String>,
+    /// `--engine-timeout`
+    pub engine_timeout: Option<String>,
+    /// `--reconcile-interval`
+    pub reconcile_interval: Option<String>,
+    /// `--lost-runs`
+    pub lost_runs: Option<String>,
+    /// `--keep-sidecar-volumes`
+    pub keep_sidecar_volumes: Option<String>,
+    /// `--min-free-disk`
+    pub min_free_disk: Option<String>,
 }
 
 /// Why a command line was not understood.
@@ -86,6 +100,13 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, CliEr
         max_concurrent_tasks: once(&mut args, "--max-concurrent-tasks")?,
         pull: once(&mut args, "--pull")?,
         max_output: once(&mut args, "--max-output")?,
+        task_timeout: once(&mut args, "--task-timeout")?,
+        drain_timeout: once(&mut args, "--drain-timeout")?,
+        engine_timeout: once(&mut args, "--engine-timeout")?,
+        reconcile_interval: once(&mut args, "--reconcile-interval")?,
+        lost_runs: once(&mut args, "--lost-runs")?,
+        keep_sidecar_volumes: once(&mut args, "--keep-sidecar-volumes")?,
+        min_free_disk: once(&mut args, "--min-free-disk")?,
         no_cleanup: args.contains("--no-cleanup"),
         help: args.contains("--help"),
         version: args.contains("--version"),

@@ -5,7 +5,6 @@
 
 use std::collections::HashMap;
 use std::io;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, bounded, never, select};
@@ -13,13 +12,13 @@ use log::{Level, error, log, warn};
 
 use crate::cancel::CancelToken;
 use crate::config::Config;
-use crate::coordinator::{Coordinator, Effect, Event, JobId};
+use crate::coordinator::{Coordinator, Effect, Event, JobId, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
 use crate::logging::{message, value};
 use crate::pool::Pool;
-use crate::protocol::{Assignment, Outgoing, decode, encode};
+use crate::protocol::{Outgoing, decode, encode};
 use crate::task::plan::TaskSettings;
 use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks};
 
@@ -164,6 +163,8 @@ impl Runtime {
 
     fn job_event(&mut self, event: JobEvent) -> Event {
         match event {
+            JobEvent::Started { job, ran } => Event::Started { job, ran },
+            JobEvent::Engine { job, away } => Event::Engine { job, away },
             JobEvent::Finished { job, report } => Event::Finished { job, report },
             JobEvent::Done { job } => {
                 self.jobs.remove(&job);
@@ -176,9 +177,9 @@ impl Runtime {
     fn perform(&mut self, effect: Effect) -> Option<Exit> {
         match effect {
             Effect::Send { seq, message } => self.send(seq, &message),
-            Effect::Start { job, assignment } => self.start(job, assignment),
+            Effect::Start { job, work } => self.start(job, work),
             Effect::Release { job } => self.with(job, |handle| handle.gate.release()),
-            Effect::Settle { job } => self.with(job, |handle| handle.gate.settle()),
+            Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
             Effect::CloseLink => self.link.close(),
             Effect::Exit(exit) => return Some(exit),
@@ -205,11 +206,11 @@ impl Runtime {
         }
     }
 
-    fn start(&mut self, id: JobId, assignment: Arc<Assignment>) {
+    fn start(&mut self, id: JobId, work: Work) {
         let (gate_keeper, gate) = GateKeeper::new();
         let cancel = CancelToken::new();
         self.jobs.insert(id, Handle { cancel: cancel.clone(), gate: gate_keeper });
-        if !self.pool.give(Job { id, assignment, cancel, gate }) {
+        if !self.pool.give(Job { id, work, cancel, gate }) {
             // The coordinator counts slots, so this is a defect; the end of the process is better than a run that
             // nobody works on.
             error!("pool full");

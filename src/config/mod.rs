@@ -9,6 +9,7 @@ mod read;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod units;
 mod url;
 
 use std::collections::BTreeMap;
@@ -40,6 +41,12 @@ pub const MIN_OUTPUT: usize = 1024;
 pub const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// How much of a task's output is kept by default, in bytes.
 pub const DEFAULT_OUTPUT: usize = 4 * 1024 * 1024;
+
+/// The most versions of one sidecar image that can be kept.
+pub const MAX_KEPT_VOLUMES: usize = 1000;
+
+/// In seconds.
+const DAY: u64 = 24 * 60 * 60;
 
 /// The environment of the process, read once in `main`. It holds secrets, so `Debug` shows the names only.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -82,6 +89,15 @@ pub enum PullPolicy {
     Never,
 }
 
+/// What becomes of a task whose run the control plane has failed while it was running here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LostRuns {
+    /// It is stopped.
+    Stop,
+    /// It goes on to its end, and is reported.
+    Finish,
+}
+
 /// Everything that was set, checked. `Debug` shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
@@ -107,6 +123,20 @@ pub struct Config {
     pub pull: PullPolicy,
     /// How much of a task's output is kept: bytes, [`MIN_OUTPUT`] to [`MAX_OUTPUT`].
     pub max_output: usize,
+    /// How long a task may run; zero: for ever.
+    pub task_timeout: Duration,
+    /// How long running tasks may go on after the first signal; may be zero.
+    pub drain_timeout: Duration,
+    /// How long an engine that has gone away is waited for; may be zero.
+    pub engine_timeout: Duration,
+    /// How often the control plane is asked for the state of each running task; zero: never.
+    pub reconcile_interval: Duration,
+    /// What becomes of tasks whose run has failed there.
+    pub lost_runs: LostRuns,
+    /// Versions of one sidecar image that are kept, 1 to [`MAX_KEPT_VOLUMES`].
+    pub keep_sidecar_volumes: usize,
+    /// Free space that the engine's disk must have for a new task, in bytes; 0: any.
+    pub min_free_disk: u64,
     /// Give up after that many failed connections in a row; 0: never.
     pub reconnect_max_attempts: u32,
     /// Only failures within that time count; zero: all.
@@ -137,6 +167,17 @@ impl Config {
             max_concurrent_tasks: source.max_concurrent_tasks(cli, cores)?,
             pull: source.pull(cli)?,
             max_output: source.max_output(cli)?,
+            task_timeout: source.duration("--task-timeout", cli.task_timeout.as_deref(), 365 * DAY)?,
+            drain_timeout: source.duration("--drain-timeout", cli.drain_timeout.as_deref(), 7 * DAY)?,
+            engine_timeout: source.duration("--engine-timeout", cli.engine_timeout.as_deref(), DAY)?,
+            reconcile_interval: source.duration(
+                "--reconcile-interval",
+                cli.reconcile_interval.as_deref(),
+                DAY,
+            )?,
+            lost_runs: source.lost_runs(cli)?,
+            keep_sidecar_volumes: source.keep_sidecar_volumes(cli)?,
+            min_free_disk: source.min_free_disk(cli)?,
             reconnect_max_attempts: source.reconnect("OZ_RECONNECT_MAX_ATTEMPTS")?,
             reconnect_window: Duration::from_secs(source.reconnect("OZ_RECONNECT_WINDOW_SECONDS")?.into()),
         })

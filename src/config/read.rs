@@ -4,14 +4,16 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use http::Uri;
 use log::LevelFilter;
 
 use super::settings::{SETTINGS, Setting};
+use super::units::{duration, number, size};
 use super::{
-    ConfigError, Environment, KEY_FILE_LIMIT, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, PullPolicy, WORKER_ID_LIMIT,
-    url,
+    ConfigError, Environment, KEY_FILE_LIMIT, LostRuns, MAX_KEPT_VOLUMES, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT,
+    PullPolicy, WORKER_ID_LIMIT, url,
 };
 use crate::cli::Cli;
 use crate::secret::Secret;
@@ -34,6 +36,14 @@ impl Given<'_> {
 
     fn hidden(&self, right: impl Into<String>) -> ConfigError {
         ConfigError::hidden(&self.setting, right)
+    }
+
+    /// A whole number from 1.
+    fn count(&self, most: usize) -> Result<usize, ConfigError> {
+        number(self.value)
+            .and_then(|count| usize::try_from(count).ok())
+            .filter(|count| (1..=most).contains(count))
+            .ok_or_else(|| self.invalid(format!("must be a whole number from 1 to {most}")))
     }
 
     /// One of a list of words, in any case.
@@ -169,20 +179,53 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn max_concurrent_tasks(&self, cli: &'a Cli, cores: usize) -> Result<usize, ConfigError> {
-        let Some(given) = self.given("--max-concurrent-tasks", cli.max_concurrent_tasks.as_deref())? else {
-            return Ok(cores.saturating_mul(2).clamp(4, MAX_TASKS));
-        };
-        number(given.value)
-            .and_then(|count| usize::try_from(count).ok())
-            .filter(|count| (1..=MAX_TASKS).contains(count))
-            .ok_or_else(|| given.invalid(format!("must be a whole number from 1 to {MAX_TASKS}")))
+        match self.given("--max-concurrent-tasks", cli.max_concurrent_tasks.as_deref())? {
+            Some(given) => given.count(MAX_TASKS),
+            None => Ok(cores.saturating_mul(2).clamp(4, MAX_TASKS)),
+        }
     }
 
     pub(super) fn max_output(&self, cli: &'a Cli) -> Result<usize, ConfigError> {
         let given = self.given_or_default("--max-output", cli.max_output.as_deref())?;
-        size(given.value).filter(|bytes| (MIN_OUTPUT..=MAX_OUTPUT).contains(bytes)).ok_or_else(|| {
+        let bytes = size(given.value).and_then(|bytes| usize::try_from(bytes).ok());
+        bytes.filter(|bytes| (MIN_OUTPUT..=MAX_OUTPUT).contains(bytes)).ok_or_else(|| {
             given.invalid(
                 "must be a number of bytes from 1024 to 64MiB, or one with KiB, k, MiB or m after it",
+            )
+        })
+    }
+
+    /// A duration of so many seconds at most.
+    pub(super) fn duration(
+        &self,
+        flag: &'static str,
+        typed: Option<&'a str>,
+        most: u64,
+    ) -> Result<Duration, ConfigError> {
+        let given = self.given_or_default(flag, typed)?;
+        duration(given.value).filter(|seconds| *seconds <= most).map(Duration::from_secs).ok_or_else(|| {
+            given.invalid(format!(
+                "must be a duration such as 90s, 15m, 8h or 1h30m, or 0, and at most {}d",
+                most / super::DAY
+            ))
+        })
+    }
+
+    pub(super) fn lost_runs(&self, cli: &'a Cli) -> Result<LostRuns, ConfigError> {
+        self.given_or_default("--lost-runs", cli.lost_runs.as_deref())?
+            .word(&[("stop", LostRuns::Stop), ("finish", LostRuns::Finish)])
+    }
+
+    pub(super) fn keep_sidecar_volumes(&self, cli: &'a Cli) -> Result<usize, ConfigError> {
+        self.given_or_default("--keep-sidecar-volumes", cli.keep_sidecar_volumes.as_deref())?
+            .count(MAX_KEPT_VOLUMES)
+    }
+
+    pub(super) fn min_free_disk(&self, cli: &'a Cli) -> Result<u64, ConfigError> {
+        let given = self.given_or_default("--min-free-disk", cli.min_free_disk.as_deref())?;
+        size(given.value).ok_or_else(|| {
+            given.invalid(
+                "must be a number of bytes, or one with KiB, MiB, GiB or TiB (or k, m, g, t) after it",
             )
         })
     }
@@ -259,23 +302,6 @@ fn root_url(given: &Given<'_>) -> Result<Uri, ConfigError> {
         return Err(bad_url(given, "must not have a query (?...)".into()));
     }
     Ok(uri)
-}
-
-/// Digits and nothing else: `parse` alone would take a plus sign.
-fn number(text: &str) -> Option<u64> {
-    let text = text.trim();
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
-}
-
-/// A number of bytes, or of KiB or MiB when that follows.
-fn size(text: &str) -> Option<usize> {
-    let text = text.trim().to_ascii_lowercase();
-    let units = [("kib", 1024), ("k", 1024), ("mib", 1024 * 1024), ("m", 1024 * 1024)];
-    let (digits, unit) = units
-        .into_iter()
-        .find_map(|(suffix, unit)| Some((text.strip_suffix(suffix)?, unit)))
-        .unwrap_or((&text, 1));
-    number(digits)?.checked_mul(unit).and_then(|bytes| usize::try_from(bytes).ok())
 }
 
 fn check_variable_name(name: &str) -> Result<&str, ConfigError> {

@@ -137,6 +137,71 @@ pub const SETTINGS: &[Setting] = &[
         ..EMPTY
     },
     Setting {
+        flag: Some("--task-timeout"),
+        variable: Some("OZ_TASK_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("8h"),
+        help: "How long a task may run, counted from its container's start, across restarts of the worker too; 0 \
+               for as long as it likes, at most 365d. A duration is a number with s, m, h or d after it, as 90s or \
+               1h30m; a number alone counts seconds.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--drain-timeout"),
+        variable: Some("OZ_DRAIN_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("0"),
+        help: "How long running tasks may go on after the first signal, while no new ones are taken, at most 7d. \
+               Then, or at the next signal, they are stopped.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--engine-timeout"),
+        variable: Some("OZ_ENGINE_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("5m"),
+        help: "How long an engine that has gone away (a restart, an upgrade) is waited for before the tasks that need \
+               it fail, at most 1d.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--reconcile-interval"),
+        variable: Some("OZ_RECONCILE_INTERVAL"),
+        value_name: Some("DURATION"),
+        default: Some("60s"),
+        help: "How often the control plane is asked whether each running task is still wanted, also right after a \
+               reconnect; 0 never asks, at most 1d.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--lost-runs"),
+        variable: Some("OZ_LOST_RUNS"),
+        value_name: Some("WHAT"),
+        default: Some("stop"),
+        help: "What to do with a task whose run the control plane has failed meanwhile, as it does when the connection \
+               ends. stop: stop it; finish: let it go on to its end and report. A run that was cancelled there is \
+               always stopped.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--keep-sidecar-volumes"),
+        variable: Some("OZ_KEEP_SIDECAR_VOLUMES"),
+        value_name: Some("COUNT"),
+        default: Some("2"),
+        help: "How many unpacked versions of one sidecar image are kept, the newest included, 1 to 1000; older ones \
+               that no container uses are removed.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--min-free-disk"),
+        variable: Some("OZ_MIN_FREE_DISK"),
+        value_name: Some("BYTES"),
+        default: Some("1GiB"),
+        help: "New tasks are refused while the engine's disk has less free space than that, when the engine is on this \
+               machine; 0 does not look. KiB, MiB, GiB or TiB (or k, m, g, t) may follow the number.",
+        ..EMPTY
+    },
+    Setting {
         variable: Some("OZ_RECONNECT_MAX_ATTEMPTS"),
         value_name: Some("COUNT"),
         default: Some("0"),

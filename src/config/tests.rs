@@ -51,6 +51,13 @@ fn the_defaults() {
         max_concurrent_tasks: 6,
         pull: PullPolicy::Auto,
         max_output: DEFAULT_OUTPUT,
+        task_timeout: Duration::from_secs(8 * 3600),
+        drain_timeout: Duration::ZERO,
+        engine_timeout: Duration::from_secs(300),
+        reconcile_interval: Duration::from_secs(60),
+        lost_runs: LostRuns::Stop,
+        keep_sidecar_volumes: 2,
+        min_free_disk: 1 << 30,
         reconnect_max_attempts: 0,
         reconnect_window: Duration::ZERO,
     };
@@ -58,7 +65,7 @@ fn the_defaults() {
 }
 
 /// A flag, its variable, two good values that differ, and how the first shows in the configuration.
-const SOURCES: [(&str, &str, &str, &str, &str); 7] = [
+const SOURCES: [(&str, &str, &str, &str, &str); 14] = [
     ("--api-key", "OZ_API_KEY", "first", "second", "first"),
     ("--worker-id", "OZ_WORKER_ID", " first ", "second", "first"),
     ("--web-socket-url", "OZ_WS_URL", "wss://first/x", "wss://second/x", "wss://first/x"),
@@ -66,6 +73,13 @@ const SOURCES: [(&str, &str, &str, &str, &str); 7] = [
     ("--log-level", "OZ_LOG_LEVEL", "DEBUG", "error", "DEBUG"),
     ("--max-concurrent-tasks", "OZ_MAX_CONCURRENT_TASKS", "17", "18", "17"),
     ("--pull", "OZ_PULL", "never", "always", "Never"),
+    ("--task-timeout", "OZ_TASK_TIMEOUT", "1h30m", "0", "5400s"),
+    ("--drain-timeout", "OZ_DRAIN_TIMEOUT", "10m", "11m", "600s"),
+    ("--engine-timeout", "OZ_ENGINE_TIMEOUT", "7", "8", "7s"),
+    ("--reconcile-interval", "OZ_RECONCILE_INTERVAL", "1d", "0", "86400s"),
+    ("--lost-runs", "OZ_LOST_RUNS", "Finish", "stop", "Finish"),
+    ("--keep-sidecar-volumes", "OZ_KEEP_SIDECAR_VOLUMES", "1", "1000", "1"),
+    ("--min-free-disk", "OZ_MIN_FREE_DISK", "2KiB", "0", "2048"),
 ];
 
 fn shown(flag: &str, config: &Config) -> String {
@@ -77,6 +91,13 @@ fn shown(flag: &str, config: &Config) -> String {
         "--log-level" => config.log_level.to_string(),
         "--max-concurrent-tasks" => config.max_concurrent_tasks.to_string(),
         "--pull" => format!("{:?}", config.pull),
+        "--task-timeout" => format!("{:?}", config.task_timeout),
+        "--drain-timeout" => format!("{:?}", config.drain_timeout),
+        "--engine-timeout" => format!("{:?}", config.engine_timeout),
+        "--reconcile-interval" => format!("{:?}", config.reconcile_interval),
+        "--lost-runs" => format!("{:?}", config.lost_runs),
+        "--keep-sidecar-volumes" => config.keep_sidecar_volumes.to_string(),
+        "--min-free-disk" => config.min_free_disk.to_string(),
         _ => panic!("{flag}"),
     }
 }
@@ -129,6 +150,11 @@ fn bounds_on_both_sides() {
         ("--max-output", "64MiB"),
         ("--max-output", "67108864"),
         ("--max-output", "65536kib"),
+        ("--task-timeout", "365d"),
+        ("--drain-timeout", "7d"),
+        ("--engine-timeout", "24h"),
+        ("--reconcile-interval", "86400"),
+        ("--min-free-disk", "18446744073709551615"),
         ("--worker-id", &ids[0]),
         ("--worker-id", &ids[2]),
     ];
@@ -148,6 +174,14 @@ fn bounds_on_both_sides() {
         ("--max-output", "k"),
         ("--max-output", "18446744073709551615m"),
         ("--max-output", "4 GiB"),
+        ("--task-timeout", "365d1s"),
+        ("--drain-timeout", "604801"),
+        ("--engine-timeout", "1d1s"),
+        ("--reconcile-interval", "soon"),
+        ("--lost-runs", "ignore"),
+        ("--keep-sidecar-volumes", "0"),
+        ("--keep-sidecar-volumes", "1001"),
+        ("--min-free-disk", "10%"),
         ("--worker-id", &ids[1]),
         ("--worker-id", &ids[3]),
         ("--worker-id", "a\nb"),
@@ -163,14 +197,6 @@ fn bounds_on_both_sides() {
         let text = message(load(&[&format!("{flag}={value}")], &[]));
         assert!(text.starts_with(&format!("{flag} is \"")) && text.contains(": must "), "{text}");
         assert!(text.chars().count() < 250, "{text}");
-    }
-}
-
-#[test]
-fn sizes_are_bytes() {
-    let sizes = [("2000", 2000), ("2k", 2048), ("2KiB", 2048), ("3m", 3 << 20), (" 3MIB ", 3 << 20)];
-    for (text, bytes) in sizes {
-        assert_eq!(load(&["--max-output", text], &[]).unwrap().max_output, bytes);
     }
 }
 
@@ -331,7 +357,16 @@ fn the_help_and_the_code_agree_on_the_defaults() {
     let config = load(&["--max-output", "4MiB"], &[]).unwrap();
     assert_eq!(config.max_output, DEFAULT_OUTPUT);
     let help = help();
-    for bound in ["at most 256 bytes", "1 to 1024", "1024 bytes to 64 MiB", "at most 64 KiB"] {
+    for bound in [
+        "at most 256 bytes",
+        "1 to 1024",
+        "1024 bytes to 64 MiB",
+        "at most 64 KiB",
+        "1 to 1000",
+        "at most 365d",
+        "at most 7d",
+        "at most 1d",
+    ] {
         let words: Vec<_> = bound.split(' ').collect();
         let all: Vec<_> = help.split_whitespace().collect();
         assert!(all.windows(words.len()).any(|window| {

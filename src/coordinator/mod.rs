@@ -11,6 +11,7 @@
 //! - A report is kept, and its slot with it, until the control plane is known to have it.
 //! - Nothing is ever started twice: an assignment for a task that is here is answered with its present state.
 
+mod event;
 mod job;
 mod stop;
 
@@ -25,6 +26,7 @@ use crate::exit::Exit;
 use crate::logging::value;
 use crate::protocol::{Assignment, FailureReason, Incoming, Invalid, Outgoing, Report};
 
+pub use event::{Effect, Event, JobId, LeftOver, Settlement, Work};
 use job::{Job, Phase};
 use stop::Stop;
 
@@ -34,91 +36,6 @@ pub const BACKLOG: usize = 64;
 /// How long an assignment waits for a slot before it is given back: below the 120 s after which the control plane
 /// takes it back by itself, so that both never hold it.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
-
-/// Names one execution of a task in this process; never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
-
-/// What happened.
-#[derive(Debug, Clone)]
-pub enum Event {
-    /// A connection is up.
-    LinkUp,
-    /// It has ended; the link is making another.
-    LinkDown,
-    /// The link has ended for good, because `CloseLink` was done or because it cannot go on.
-    LinkGone {
-        /// What the process is to end with when it ended by itself.
-        exit: Exit,
-    },
-    /// A message has come.
-    Incoming(Incoming),
-    /// A frame has come that is not a message.
-    Invalid(Invalid),
-    /// The control plane has every message up to this number.
-    Confirmed {
-        /// A number given out in [`Effect::Send`].
-        seq: u64,
-    },
-    /// A job knows how its task ended; it waits for [`Effect::Settle`] to clean up.
-    Finished {
-        /// The job.
-        job: JobId,
-        /// Its report.
-        report: Arc<Report>,
-    },
-    /// A job has cleaned up: its slot is free.
-    Done {
-        /// The job.
-        job: JobId,
-    },
-    /// The operator asked the process to stop.
-    Signal,
-    /// The time that [`Coordinator::deadline`] named has come.
-    Tick,
-}
-
-/// What is to be done about it, in this order.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Effect {
-    /// Send a message on the connection that is up.
-    Send {
-        /// When set: tell by [`Event::Confirmed`] once the control plane has it.
-        seq: Option<u64>,
-        /// The message.
-        message: Outgoing,
-    },
-    /// Give a job to the pool.
-    Start {
-        /// The job.
-        job: JobId,
-        /// What it runs.
-        assignment: Arc<Assignment>,
-    },
-    /// The claim is confirmed: the job may start its container.
-    Release {
-        /// The job.
-        job: JobId,
-    },
-    /// The job's report is no longer this worker's concern: it may clean up.
-    Settle {
-        /// The job.
-        job: JobId,
-    },
-    /// End the job's work; it still finishes.
-    Cancel {
-        /// The job.
-        job: JobId,
-        /// Why.
-        reason: CancelReason,
-    },
-    /// Close the link in good order.
-    CloseLink,
-    /// End the process.
-    Exit(Exit),
-    /// Tell the operator.
-    Log(Level, String),
-}
 
 /// The state that all decisions are made from.
 pub struct Coordinator {
@@ -166,7 +83,7 @@ impl Coordinator {
             Event::Finished { job, report } => self.finished(job, report),
             Event::Done { job } => self.done(job),
             Event::Signal => self.signal(now),
-            Event::Tick => {}
+            Event::Started { .. } | Event::Engine { .. } | Event::Tick => {}
         }
         self.expire(now);
         self.admit();
@@ -207,7 +124,7 @@ impl Coordinator {
                 }
                 job::Lost::Report => {
                     self.effects.push(warn(format!("claim lost task={}", value(&job.assignment.task_id))));
-                    self.effects.push(Effect::Settle { job: *id });
+                    self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Unwanted });
                 }
             }
         }
@@ -275,7 +192,7 @@ impl Coordinator {
             }
             if job.report_confirmed(seq) {
                 self.effects.push(info(format!("report confirmed task={}", value(&job.assignment.task_id))));
-                self.effects.push(Effect::Settle { job: *id });
+                self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Delivered });
             }
         }
     }
@@ -283,7 +200,7 @@ impl Coordinator {
     fn finished(&mut self, id: JobId, report: Arc<Report>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if !job.finished(report) {
-            self.effects.push(Effect::Settle { job: id });
+            self.effects.push(Effect::Settle { job: id, settlement: Settlement::Unwanted });
         } else if self.link_up {
             self.send_report(id);
         }
@@ -320,7 +237,7 @@ impl Coordinator {
         self.send(Some(seq), Outgoing::Claimed { task_id: assignment.task_id.clone() });
         self.effects.push(info(format!("task claimed task={}", value(&assignment.task_id))));
         self.jobs.insert(job, Job::new(Arc::clone(&assignment), seq));
-        self.effects.push(Effect::Start { job, assignment });
+        self.effects.push(Effect::Start { job, work: Work::Run(assignment) });
     }
 
     fn expire(&mut self, now: Instant) {

@@ -4,7 +4,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::{Coordinator, Effect, Exit, error, info, warn};
+use super::{Coordinator, Effect, Exit, Settlement, error, info, warn};
 use crate::cancel::CancelReason;
 use crate::coordinator::job::Phase;
 use crate::logging::value;
@@ -96,7 +96,7 @@ impl Coordinator {
         for (id, job) in &mut self.jobs {
             if job.give_up() {
                 self.effects.push(error(format!("report lost task={}", value(&job.assignment.task_id))));
-                self.effects.push(Effect::Settle { job: *id });
+                self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Undelivered });
                 if let Some(stop) = self.stop.as_mut().filter(|stop| stop.exit == Exit::Success) {
                     stop.exit = Exit::Failure;
                 }

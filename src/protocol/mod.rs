@@ -181,6 +181,8 @@ pub enum FailureReason {
     ContainerWait,
     /// The kernel killed it for its memory.
     ContainerOom,
+    /// It ran longer than it may.
+    TaskTimeout,
     /// The control plane cancelled the run.
     TaskCancelled,
     /// The worker was stopped.
@@ -202,6 +204,7 @@ impl FailureReason {
             Self::ContainerStart => "container_start",
             Self::ContainerWait => "container_wait",
             Self::ContainerOom => "container_oom",
+            Self::TaskTimeout => "task_timeout",
             Self::TaskCancelled => "task_cancelled",
             Self::GracefulShutdown => "graceful_shutdown",
             Self::DockerUnreachable => "docker_unreachable",

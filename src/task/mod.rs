@@ -18,12 +18,13 @@ mod run;
 mod sidecar;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::cancel::CancelToken;
-use crate::coordinator::JobId;
-use crate::protocol::{Assignment, Report};
+use crate::coordinator::{JobId, Settlement, Work};
+use crate::protocol::Report;
 
 pub use run::{Options, Tasks};
 
@@ -31,8 +32,8 @@ pub use run::{Options, Tasks};
 pub struct Job {
     /// Its name in events.
     pub id: JobId,
-    /// What to run.
-    pub assignment: Arc<Assignment>,
+    /// What to work on.
+    pub work: Work,
     /// Ends it early.
     pub cancel: CancelToken,
     /// Where it waits for decisions.
@@ -42,6 +43,20 @@ pub struct Job {
 /// What a job tells.
 #[derive(Debug, Clone)]
 pub enum JobEvent {
+    /// The task's container is running.
+    Started {
+        /// The job.
+        job: JobId,
+        /// Since when.
+        ran: Duration,
+    },
+    /// The engine does not answer the job, which goes on asking; or it answers again.
+    Engine {
+        /// The job.
+        job: JobId,
+        /// Whether it is away.
+        away: bool,
+    },
     /// The task has ended; the job waits to be settled.
     Finished {
         /// The job.
@@ -59,13 +74,13 @@ pub enum JobEvent {
 /// The job's side of the two decisions that it waits for.
 pub struct Gate {
     released: Receiver<()>,
-    settled: Receiver<()>,
+    settled: Receiver<Settlement>,
 }
 
 /// The other side. Dropping it lets nothing through: what was not released stays unstarted.
 pub struct GateKeeper {
     release: Sender<()>,
-    settle: Sender<()>,
+    settle: Sender<Settlement>,
 }
 
 impl GateKeeper {
@@ -82,9 +97,9 @@ impl GateKeeper {
         let _ = self.release.try_send(());
     }
 
-    /// The report needs the container no more: it may be removed.
-    pub fn settle(&self) {
-        let _ = self.settle.try_send(());
+    /// Says what has become of the report.
+    pub fn settle(&self, settlement: Settlement) {
+        let _ = self.settle.try_send(settlement);
     }
 }
 
@@ -97,9 +112,9 @@ impl Gate {
         }
     }
 
-    /// Waits until the report is settled, or nobody is left to settle it.
-    fn wait_settled(&self) {
-        let _ = self.settled.recv();
+    /// Waits until the report is settled; when nobody is left to settle it, it was not delivered.
+    fn wait_settled(&self) -> Settlement {
+        self.settled.recv().unwrap_or(Settlement::Undelivered)
     }
 }
 
@@ -125,11 +140,12 @@ mod tests {
     }
 
     #[test]
-    fn a_settle_is_remembered() {
+    fn the_first_settlement_is_remembered() {
         let (keeper, gate) = GateKeeper::new();
-        keeper.settle();
-        gate.wait_settled();
+        keeper.settle(Settlement::Delivered);
+        keeper.settle(Settlement::Unwanted);
+        assert_eq!(gate.wait_settled(), Settlement::Delivered);
         drop(keeper);
-        gate.wait_settled();
+        assert_eq!(gate.wait_settled(), Settlement::Undelivered, "a keeper that has gone delivers nothing");
     }
 }

@@ -45,6 +45,12 @@ impl Failure {
                 Some(CancelReason::Shutdown) => {
                     (FailureReason::GracefulShutdown, "the worker was stopped".to_owned())
                 }
+                Some(CancelReason::TimedOut) => {
+                    (FailureReason::TaskTimeout, "the task ran longer than it may".to_owned())
+                }
+                Some(CancelReason::RunOver) => {
+                    (FailureReason::TaskCancelled, "the run was over at the control plane".to_owned())
+                }
                 // Nobody reads the report of a claim that was lost, and a task's own token has no siblings.
                 Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
                     (FailureReason::Internal, "the task was dropped".to_owned())
@@ -89,6 +95,11 @@ mod tests {
         let cases = [
             (CancelReason::Requested, failed(FailureReason::TaskCancelled, "the run was cancelled")),
             (CancelReason::Shutdown, failed(FailureReason::GracefulShutdown, "the worker was stopped")),
+            (CancelReason::TimedOut, failed(FailureReason::TaskTimeout, "the task ran longer than it may")),
+            (
+                CancelReason::RunOver,
+                failed(FailureReason::TaskCancelled, "the run was over at the control plane"),
+            ),
         ];
         for (reason, expected) in cases {
             let cancel = CancelToken::new();

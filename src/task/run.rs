@@ -23,7 +23,7 @@ use super::sidecar::Sidecars;
 use super::{Job, JobEvent};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::PullPolicy;
-use crate::coordinator::JobId;
+use crate::coordinator::{JobId, Work};
 use crate::docker::{Docker, Error, RegistryEnv};
 use crate::error_chain;
 use crate::logging::value;
@@ -88,7 +88,7 @@ impl Tasks {
     /// Runs one job to its last trace; blocks as long as that takes.
     pub fn execute(&self, job: &Job) {
         let _done = Done(&self.events, job.id);
-        let (start, task_id) = (Instant::now(), &job.assignment.task_id);
+        let (start, task_id) = (Instant::now(), job.work.task_id());
         let mut left = Leftovers::default();
         // A defect costs this one task; what it has made so far is removed like everything else.
         let run = catch_unwind(AssertUnwindSafe(|| self.run(job, &mut left)));
@@ -108,7 +108,9 @@ impl Tasks {
     }
 
     fn run(&self, job: &Job, left: &mut Leftovers) -> Report {
-        let assignment = &job.assignment;
+        let Work::Run(assignment) = &job.work else {
+            return Report::failed(job.work.task_id(), FailureReason::Internal, "");
+        };
         let plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
             Err(wrong) => {
@@ -160,11 +162,7 @@ impl Tasks {
                 Failure::engine(FailureReason::SidecarPrep, &format!("volume {}", filled.volume), &error)
             })?;
             if !present {
-                warn!(
-                    "sidecar volume vanished task={} volume={}",
-                    value(&job.assignment.task_id),
-                    filled.volume
-                );
+                warn!("sidecar volume vanished task={} volume={}", value(job.work.task_id()), filled.volume);
                 self.sidecars.forget(&filled.volume);
                 complete = false;
             }
@@ -213,7 +211,7 @@ impl Tasks {
 
     /// Under tokens of its own: nothing may keep a container from being removed.
     fn clean_up(&self, left: &Leftovers, job: &Job) {
-        let task_id = &job.assignment.task_id;
+        let task_id = job.work.task_id();
         let Some(container) = &left.container else {
             return left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
         };

@@ -1,0 +1,158 @@
+//! What the coordinator is told and what it decides: plain data.
+//!
+//! Owns the words between it and those who perform. It must not know what is decided when.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use log::Level;
+
+use crate::cancel::CancelReason;
+use crate::exit::Exit;
+use crate::protocol::{Assignment, Incoming, Invalid, Outgoing, Report};
+
+/// Names one execution of a task in this process; never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct JobId(pub u64);
+
+/// What a job works on.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Work {
+    /// A new container for an assignment.
+    Run(Arc<Assignment>),
+    /// A container that is there already.
+    Adopt(Arc<LeftOver>),
+}
+
+impl Work {
+    /// The run's id.
+    pub fn task_id(&self) -> &str {
+        match self {
+            Self::Run(assignment) => &assignment.task_id,
+            Self::Adopt(left_over) => &left_over.task_id,
+        }
+    }
+}
+
+/// A task container that was started by an earlier process of this worker, and whose report is still owed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LeftOver {
+    /// The run's id.
+    pub task_id: String,
+    /// The container's id on the engine.
+    pub container: String,
+    /// Volumes that only this task uses.
+    pub volumes: Vec<String>,
+    /// How long ago the container was started.
+    pub ran: Duration,
+    /// Why the earlier process was ending it, if it was.
+    pub ended_for: Option<CancelReason>,
+}
+
+/// What has become of a job's report.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// The control plane has it: the container may go.
+    Delivered,
+    /// Nobody wants it: the run belongs to the control plane again, and the container was never started.
+    Unwanted,
+    /// This process cannot deliver it: the container stays, so that the next process can.
+    Undelivered,
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event {
+    /// A connection is up.
+    LinkUp,
+    /// It has ended; the link is making another.
+    LinkDown,
+    /// The link has ended for good, because `CloseLink` was done or because it cannot go on.
+    LinkGone {
+        /// What the process is to end with when it ended by itself.
+        exit: Exit,
+    },
+    /// A message has come.
+    Incoming(Incoming),
+    /// A frame has come that is not a message.
+    Invalid(Invalid),
+    /// The control plane has every message up to this number.
+    Confirmed {
+        /// A number given out in [`Effect::Send`].
+        seq: u64,
+    },
+    /// The container of a job is running.
+    Started {
+        /// The job.
+        job: JobId,
+        /// Since when.
+        ran: Duration,
+    },
+    /// The engine does not answer a job, which goes on asking; or it answers again.
+    Engine {
+        /// The job.
+        job: JobId,
+        /// Whether it is away.
+        away: bool,
+    },
+    /// A job knows how its task ended; it waits for [`Effect::Settle`] to clean up.
+    Finished {
+        /// The job.
+        job: JobId,
+        /// Its report.
+        report: Arc<Report>,
+    },
+    /// A job has cleaned up: its slot is free.
+    Done {
+        /// The job.
+        job: JobId,
+    },
+    /// The operator asked the process to stop.
+    Signal,
+    /// The time that [`Coordinator::deadline`] named has come.
+    Tick,
+}
+
+/// What is to be done about it, in this order.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Effect {
+    /// Send a message on the connection that is up.
+    Send {
+        /// When set: tell by [`Event::Confirmed`] once the control plane has it.
+        seq: Option<u64>,
+        /// The message.
+        message: Outgoing,
+    },
+    /// Give a job to the pool.
+    Start {
+        /// The job.
+        job: JobId,
+        /// What it works on.
+        work: Work,
+    },
+    /// The claim is confirmed: the job may start its container.
+    Release {
+        /// The job.
+        job: JobId,
+    },
+    /// The job's report is no longer this process's concern.
+    Settle {
+        /// The job.
+        job: JobId,
+        /// What has become of the report, and with it of the container.
+        settlement: Settlement,
+    },
+    /// End the job's work; it still finishes.
+    Cancel {
+        /// The job.
+        job: JobId,
+        /// Why.
+        reason: CancelReason,
+    },
+    /// Close the link in good order.
+    CloseLink,
+    /// End the process.
+    Exit(Exit),
+    /// Tell the operator.
+    Log(Level, String),
+}
