@@ -12,7 +12,7 @@ use log::{Level, error, log, warn};
 
 use crate::cancel::CancelToken;
 use crate::config::Config;
-use crate::coordinator::{Coordinator, Effect, Event, JobId, Work};
+use crate::coordinator::{Coordinator, Effect, Event, JobId, Rules, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
@@ -71,7 +71,7 @@ pub fn run(
     let (link_events, from_link) = bounded(LINK_EVENTS);
     let tasks = Tasks::new(docker, options(config, registries), job_events);
     let mut runtime = Runtime {
-        coordinator: Coordinator::new(slots),
+        coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
         pool: Pool::start(slots, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
@@ -81,6 +81,16 @@ pub fn run(
     let exit = runtime.serve(&from_link, &from_jobs, signals);
     runtime.end(exit);
     Ok(exit)
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        slots: config.max_concurrent_tasks,
+        task_timeout: config.task_timeout,
+        drain_timeout: config.drain_timeout,
+        reconcile_interval: config.reconcile_interval,
+        lost_runs: config.lost_runs,
+    }
 }
 
 fn options(config: &Config, registries: RegistryEnv) -> Options {
@@ -181,6 +191,7 @@ impl Runtime {
             Effect::Release { job } => self.with(job, |handle| handle.gate.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
+            Effect::Ask(_) | Effect::Hurry => {}
             Effect::CloseLink => self.link.close(),
             Effect::Exit(exit) => return Some(exit),
             Effect::Log(level, text) => log!(level, "{text}"),
