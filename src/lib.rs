@@ -44,6 +44,8 @@ pub mod runtime;
 pub mod secret;
 pub mod task;
 
+use std::sync::Arc;
+
 use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
@@ -74,7 +76,12 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
         Err(EngineError::Cancelled) => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
-    let exit = runtime::run(config, docker, registries, Vec::new(), &signals);
+    let left_overs = match task::adopt::find(&docker, &starting, &config.worker_id) {
+        Ok(left_overs) => left_overs.into_iter().map(Arc::new).collect(),
+        Err(error) if error.is_cancelled() => return Exit::Success,
+        Err(error) => return failed(&error, Exit::Engine),
+    };
+    let exit = runtime::run(config, docker, registries, left_overs, &signals);
     let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit

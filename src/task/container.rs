@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::names;
 use super::outcome::{Failure, exit_code};
 use super::plan::{Limits, Plan, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
-use crate::cancel::CancelToken;
+use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::{
-    CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions, Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
+    Wait,
 };
 use crate::error_chain;
 use crate::logging::value;
@@ -44,34 +46,48 @@ pub(super) struct Exit {
 }
 
 /// A task container on the engine.
+#[derive(Clone, Copy)]
 pub(super) struct TaskContainer<'a> {
     pub(super) docker: &'a Docker,
     pub(super) task_id: &'a str,
+    /// The name it is made under, which it loses when it is ended before its time or kept.
     pub(super) name: &'a str,
+    /// What it is called by: its id from its creation on.
+    pub(super) id: &'a str,
 }
 
 impl TaskContainer<'_> {
-    /// Removes what an earlier process of this worker has left under the same name.
+    /// Removes what an earlier process of this worker has left of the same task, whatever it is called by now. What is kept
+    /// for people is not in the way.
     ///
     /// # Errors
     /// `container_create` when somebody else's container has the name.
-    pub(super) fn clear(&self, cancel: &CancelToken, labels: &Plan) -> Result<(), Failure> {
-        let found = match self.docker.container_inspect(cancel, self.name) {
-            Err(error) if error.is_not_found() => return Ok(()),
-            found => found.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?,
+    pub(super) fn clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<(), Failure> {
+        let failed = |error: &Error| self.failed(FailureReason::ContainerCreate, error);
+        let label = |name| (name, plan.labels.get(name).map_or("", String::as_str));
+        let labels = [label(WORKER_LABEL), label(TASK_LABEL)];
+        let all = self.docker.container_list(cancel, &labels).map_err(|error| failed(&error))?;
+        let ours = |found: &&ContainerSummary| {
+            let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
+            !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
         };
-        let same = |label| found.labels.get(label) == labels.labels.get(label);
-        if !(same(WORKER_LABEL) && same(TASK_LABEL)) {
-            let message = format!("container {} belongs to somebody else", self.name);
-            return Err(Failure::new(FailureReason::ContainerCreate, message));
+        for found in all.iter().filter(ours) {
+            let (task, id) = (value(self.task_id), &found.id);
+            warn!("left-over container removed task={task} container={} id={id}", self.name);
+            self.docker.container_remove(cancel, id).map_err(|error| failed(&error))?;
         }
-        warn!("left-over container removed task={} container={}", value(self.task_id), self.name);
-        let removed = self.docker.container_remove(cancel, &found.id);
-        removed.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))
+        match self.docker.container_inspect(cancel, self.name) {
+            Err(error) if error.is_not_found() => Ok(()),
+            Err(error) => Err(failed(&error)),
+            Ok(_) => {
+                let message = format!("container {} belongs to somebody else", self.name);
+                Err(Failure::new(FailureReason::ContainerCreate, message))
+            }
+        }
     }
 
     /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its
-    /// removal was asked for would stay for ever. `left` becomes its name as soon as it is, or may be, there; when
+    /// removal was asked for would stay for ever. `left` becomes its id as soon as it is there, or its name when it may be; when
     /// somebody else has taken the name meanwhile, it is not ours to remove.
     ///
     /// # Errors
@@ -84,10 +100,11 @@ impl TaskContainer<'_> {
     ) -> Result<(), Failure> {
         let created =
             self.docker.container_create(&CancelToken::new(), self.name, &definition(plan, prepared));
-        if created.as_ref().err().is_none_or(Error::is_ambiguous) {
+        if created.as_ref().is_err_and(Error::is_ambiguous) {
             *left = Some(self.name.to_owned());
         }
         let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
+        *left = Some(created.id.clone());
         for warning in &created.warnings {
             warn!("container created with a warning task={} warning={}", value(self.task_id), value(warning));
         }
@@ -96,15 +113,16 @@ impl TaskContainer<'_> {
     }
 
     /// Starts it, with the wait for its end already under way: it cannot end unobserved. The start itself is not cancellable,
-    /// for the reason that `create` is not.
+    /// for the reason that `create` is not. `left` becomes true as soon as it runs, or may run.
     ///
     /// # Errors
     /// `container_start`; or the token was cancelled and it was not started.
-    pub(super) fn start(&self, cancel: &CancelToken) -> Result<Wait, Failure> {
+    pub(super) fn start(&self, cancel: &CancelToken, left: &mut bool) -> Result<Wait, Failure> {
         let reason = FailureReason::ContainerStart;
         let wait =
-            self.docker.container_wait(cancel, self.name).map_err(|error| self.failed(reason, &error))?;
-        let started = self.docker.container_start(&CancelToken::new(), self.name);
+            self.docker.container_wait(cancel, self.id).map_err(|error| self.failed(reason, &error))?;
+        let started = self.docker.container_start(&CancelToken::new(), self.id);
+        *left = started.as_ref().err().is_none_or(Error::is_ambiguous);
         started.map_err(|error| self.failed(reason, &error))?;
         info!("container started task={} container={}", value(self.task_id), self.name);
         Ok(wait)
@@ -131,12 +149,23 @@ impl TaskContainer<'_> {
         }
     }
 
+    /// As [`TaskContainer::observe`], for one that was started by somebody else or that may have ended already.
+    ///
+    /// # Errors
+    /// As there.
+    pub(super) fn take_up(&self, cancel: &CancelToken) -> Result<Exit, Failure> {
+        match self.resume(cancel)? {
+            Some(wait) => self.observe(cancel, wait),
+            None => self.exit(cancel),
+        }
+    }
+
     /// A new wait, or `None` when the container has ended. The wait comes before the look, so that no exit falls
     /// between the two.
     fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
         let again = |error: &Error| !error.is_cancelled() && !error.is_not_found();
         self.patiently(cancel, again, || {
-            let wait = self.docker.container_wait(cancel, self.name)?;
+            let wait = self.docker.container_wait(cancel, self.id)?;
             let state = self.state(cancel)?;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
         })
@@ -183,28 +212,61 @@ impl TaskContainer<'_> {
         }
     }
 
-    /// Ends it: TERM, and KILL after the grace time. `Ok` says that it had ended by itself before.
+    /// Ends it: TERM, and KILL after the grace time. It first gets a name that says why, for a process that finds it when
+    /// this one does not live to report it. `Ok` says that it had ended by itself before.
     ///
     /// # Errors
     /// With the exit code, when it was ended by this call and the engine could tell the code.
-    pub(super) fn stop(&self) -> Result<Exit, Option<u8>> {
+    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Result<Exit, Option<u8>> {
         let cancel = CancelToken::new();
         if self.state(&cancel).is_ok_and(|state| state.status == "exited")
             && let Ok(exit) = self.exit(&cancel)
         {
             return Ok(exit);
         }
+        if let Some(name) = reason.and_then(|reason| names::ended(self.name, reason))
+            && let Err(error) = self.docker.container_rename(&cancel, self.id, &name)
+        {
+            warn!("rename failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
+        }
+        Err(self.end())
+    }
+
+    /// As [`TaskContainer::stop`], for one that has its name already; gives the exit code if the engine can tell it.
+    pub(super) fn end(&self) -> Option<u8> {
+        let cancel = CancelToken::new();
+        if let Ok(state) = self.state(&cancel)
+            && state.status == "exited"
+        {
+            return Some(exit_code(state.exit_code));
+        }
         let grace = STOP_GRACE.as_secs();
         info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
-        if let Err(error) = self.docker.container_stop(&cancel, self.name, STOP_GRACE) {
+        if let Err(error) = self.docker.container_stop(&cancel, self.id, STOP_GRACE) {
             warn!("stop failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
         let state = self.state(&cancel).ok().filter(|state| !state.running);
-        Err(state.map(|state| exit_code(state.exit_code)))
+        state.map(|state| exit_code(state.exit_code))
+    }
+
+    /// Names it as one that is kept for people, so that it is not found again and its own name is free.
+    pub(super) fn keep(&self) {
+        let (task, name) = (value(self.task_id), names::kept(self.name, self.id));
+        match self.docker.container_rename(&CancelToken::new(), self.id, &name) {
+            Ok(()) => info!("container kept task={task} container={name}"),
+            Err(error) => {
+                let error = error_chain(&error);
+                warn!(
+                    "container kept under its name task={task} container={} error={}",
+                    self.id,
+                    value(&error)
+                );
+            }
+        }
     }
 
     fn state(&self, cancel: &CancelToken) -> Result<State, Error> {
-        Ok(self.docker.container_inspect(cancel, self.name)?.state)
+        Ok(self.docker.container_inspect(cancel, self.id)?.state)
     }
 
     fn failed(&self, reason: FailureReason, error: &Error) -> Failure {

@@ -17,13 +17,13 @@ use super::image::Images;
 use super::marker;
 use super::outcome::Failure;
 use super::output::Collected;
-use super::plan::{Plan, TaskSettings, plan};
+use super::plan::{Plan, TaskSettings, container_name, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
 use super::{Job, JobEvent};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::PullPolicy;
-use crate::coordinator::{JobId, Work};
+use crate::coordinator::{JobId, LeftOver, Settlement, Work};
 use crate::docker::{Docker, Error, RegistryEnv};
 use crate::error_chain;
 use crate::logging::value;
@@ -35,6 +35,9 @@ const VOLUME_ATTEMPTS: usize = 3;
 /// How often the removal of a container is tried, and the pause before the second time.
 const REMOVE_ATTEMPTS: u32 = 4;
 const REMOVE_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many earlier executions of one task may be kept with volumes of their own.
+const MAX_GENERATIONS: u32 = 100;
 
 /// What holds for every task.
 #[derive(Debug, Clone)]
@@ -63,7 +66,10 @@ pub struct Tasks {
 /// What is to be removed from the engine at the end of a task.
 #[derive(Default)]
 struct Leftovers {
+    /// Its id, or its name when it is not known whether it is there.
     container: Option<String>,
+    /// The container has been started, or may have been.
+    started: bool,
     volumes: Vec<String>,
 }
 
@@ -103,44 +109,55 @@ impl Tasks {
             start.elapsed().as_millis()
         );
         let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
-        job.gate.wait_settled();
-        self.clean_up(&left, job);
+        let settlement = job.gate.wait_settled();
+        self.clean_up(&left, job, settlement);
     }
 
     fn run(&self, job: &Job, left: &mut Leftovers) -> Report {
-        let Work::Run(assignment) = &job.work else {
-            return Report::failed(job.work.task_id(), FailureReason::Internal, "");
+        let assignment = match &job.work {
+            Work::Run(assignment) => assignment,
+            Work::Adopt(left_over) => return self.adopt(job, left_over, left),
         };
-        let plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
+        let mut plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
             Err(wrong) => {
                 return Report::failed(&assignment.task_id, FailureReason::InvalidAssignment, wrong);
             }
         };
-        let container =
-            TaskContainer { docker: &self.docker, task_id: &assignment.task_id, name: &plan.name };
-        let (result, collected) = match self.up_to_start(job, &plan, &container, left) {
-            Ok(()) => self.to_the_end(job, &container),
+        let (result, collected) = match self.up_to_start(job, &mut plan, left) {
+            Ok(()) => self.to_the_end(job, &plan.name, left),
             Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
         };
         report(&assignment.task_id, result, collected)
     }
 
+    /// A container that an earlier process has started: waited for, or ended when that process was about to.
+    fn adopt(&self, job: &Job, left_over: &LeftOver, left: &mut Leftovers) -> Report {
+        let LeftOver { task_id, container: id, volumes, ran, ended_for } = left_over;
+        *left = Leftovers { container: Some(id.clone()), started: true, volumes: volumes.clone() };
+        let _ = self.events.send(JobEvent::Started { job: job.id, ran: *ran });
+        let name = container_name(&self.options.settings.worker_id, task_id);
+        let container = TaskContainer { docker: &self.docker, task_id, name: &name, id };
+        let (result, collected) = match ended_for {
+            Some(reason) => {
+                let (was, code) = (CancelToken::new(), container.end());
+                was.cancel(*reason);
+                (Failure::Cancelled.into_result(&was, code), self.collect(&CancelToken::new(), &container))
+            }
+            None => self.ended(job, &container, container.take_up(&job.cancel)),
+        };
+        report(task_id, result, collected)
+    }
+
     /// Everything that can be done before the claim is confirmed.
-    fn up_to_start(
-        &self,
-        job: &Job,
-        plan: &Plan,
-        container: &TaskContainer<'_>,
-        left: &mut Leftovers,
-    ) -> Result<(), Failure> {
+    fn up_to_start(&self, job: &Job, plan: &mut Plan, left: &mut Leftovers) -> Result<(), Failure> {
+        let (task_id, name) = (job.work.task_id(), plan.name.clone());
+        let container = TaskContainer { docker: &self.docker, task_id, name: &name, id: &name };
         container.clear(&job.cancel, plan)?;
-        let own = plan.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
-        left.volumes = own.map(|(index, _)| plan.own_volume(index)).collect();
-        // One that an earlier process has left may have been written to by its task.
-        left.volumes.iter().for_each(|volume| self.remove_volume(volume, container.task_id));
+        self.choose_volumes(plan, task_id);
+        left.volumes = plan.own_volumes();
         for _ in 0..VOLUME_ATTEMPTS {
-            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, container.task_id)?;
+            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, task_id)?;
             container.create(plan, &prepared, &mut left.container)?;
             if self.volumes_are_complete(job, plan, &prepared)? {
                 return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
@@ -151,6 +168,19 @@ impl Tasks {
             FailureReason::SidecarPrep,
             "the sidecar's volume is removed by somebody again and again",
         ))
+    }
+
+    /// Names for the task's own volumes that no container holds. One that an earlier process has left may have been written
+    /// to by its task, so it is removed; one of a container that is kept cannot be.
+    fn choose_volumes(&self, plan: &mut Plan, task_id: &str) {
+        for generation in 0..MAX_GENERATIONS {
+            plan.generation = generation;
+            let in_use =
+                |volume: &String| self.remove_volume(volume, task_id).is_err_and(|e| e.is_conflict());
+            if !plan.own_volumes().iter().any(in_use) {
+                return;
+            }
+        }
     }
 
     /// Looks for the markers through the task container itself, which from now on holds its volumes.
@@ -170,15 +200,28 @@ impl Tasks {
         Ok(complete)
     }
 
-    fn to_the_end(&self, job: &Job, container: &TaskContainer<'_>) -> (RunResult, Collected) {
-        let observed = match container.start(&job.cancel) {
-            Ok(wait) => container.observe(&job.cancel, wait),
+    fn to_the_end(&self, job: &Job, name: &str, left: &mut Leftovers) -> (RunResult, Collected) {
+        let id = left.container.as_deref().unwrap_or(name);
+        let container = TaskContainer { docker: &self.docker, task_id: job.work.task_id(), name, id };
+        match container.start(&job.cancel, &mut left.started) {
+            Ok(wait) => {
+                let _ = self.events.send(JobEvent::Started { job: job.id, ran: Duration::ZERO });
+                self.ended(job, &container, container.observe(&job.cancel, wait))
+            }
             // It may be running when only the answer was lost; what it says then is not asked for.
-            Err(failure) => return (failure.into_result(&job.cancel, None), Collected::default()),
-        };
+            Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
+        }
+    }
+
+    fn ended(
+        &self,
+        job: &Job,
+        container: &TaskContainer<'_>,
+        observed: Result<Exit, Failure>,
+    ) -> (RunResult, Collected) {
         match observed {
             Ok(exit) => self.exited(job, container, exit),
-            Err(Failure::Cancelled) => match container.stop() {
+            Err(Failure::Cancelled) => match container.stop(job.cancel.reason()) {
                 Ok(exit) => self.exited(job, container, exit),
                 Err(code) => {
                     let collected = self.collect(&CancelToken::new(), container);
@@ -206,34 +249,42 @@ impl Tasks {
     }
 
     fn collect(&self, cancel: &CancelToken, container: &TaskContainer<'_>) -> Collected {
-        collect(&self.docker, cancel, container.name, container.task_id, self.options.max_output)
+        collect(&self.docker, cancel, container.id, container.task_id, self.options.max_output)
     }
 
-    /// Under tokens of its own: nothing may keep a container from being removed.
-    fn clean_up(&self, left: &Leftovers, job: &Job) {
+    /// Under tokens of its own: nothing may keep a container from being removed. One whose report nobody has stays as it
+    /// is, for the process that comes next; it would find no use for one that was never started.
+    fn clean_up(&self, left: &Leftovers, job: &Job, settlement: Settlement) {
         let task_id = job.work.task_id();
-        let Some(container) = &left.container else {
-            return left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
-        };
-        if !self.options.cleanup {
-            info!("container kept task={} container={container}", value(task_id));
-            return;
+        if let Some(id) = &left.container {
+            if left.started && settlement == Settlement::Undelivered {
+                info!("container left for the next start task={} container={id}", value(task_id));
+                return;
+            }
+            if settlement == Settlement::Delivered && !self.options.cleanup {
+                let name = container_name(&self.options.settings.worker_id, task_id);
+                return TaskContainer { docker: &self.docker, task_id, name: &name, id }.keep();
+            }
+            self.remove_or_warn(id, job);
         }
+        for volume in &left.volumes {
+            // It has said so.
+            let _ = self.remove_volume(volume, task_id);
+        }
+    }
+
+    fn remove_or_warn(&self, container: &str, job: &Job) {
+        let task = value(job.work.task_id());
         // An engine that is being restarted comes back; a worker that is stopping does not wait for that.
         let stopping = job.cancel.reason() == Some(CancelReason::Shutdown);
         let patience = if stopping { Duration::ZERO } else { ENGINE_PATIENCE };
-        match self.remove(container, task_id, patience) {
-            Ok(()) => info!("container removed task={} container={container}", value(task_id)),
+        match self.remove(container, job.work.task_id(), patience) {
+            Ok(()) => info!("container removed task={task} container={container}"),
             Err(error) => {
                 let error = error_chain(&error);
-                error!(
-                    "container left task={} container={container} error={}",
-                    value(task_id),
-                    value(&error)
-                );
+                error!("container left task={task} container={container} error={}", value(&error));
             }
         }
-        left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
     }
 
     /// Tries a few times, and as long as the engine is away, within `patience`.
@@ -255,14 +306,12 @@ impl Tasks {
         Ok(())
     }
 
-    fn remove_volume(&self, volume: &str, task_id: &str) {
-        if let Err(error) = self.docker.volume_remove(&CancelToken::new(), volume) {
-            warn!(
-                "volume left task={} volume={volume} error={}",
-                value(task_id),
-                value(&error_chain(&error))
-            );
-        }
+    /// Says so when it cannot.
+    fn remove_volume(&self, volume: &str, task_id: &str) -> Result<(), Error> {
+        self.docker.volume_remove(&CancelToken::new(), volume).inspect_err(|error| {
+            let (task, error) = (value(task_id), error_chain(error));
+            warn!("volume left task={task} volume={volume} error={}", value(&error));
+        })
     }
 }
 

@@ -14,9 +14,9 @@ use log::{info, warn};
 
 use super::flight::{Cancelled, Flights};
 use super::helper::Helper;
-use super::marker;
 use super::outcome::Failure;
 use super::plan::{AGENT_DIR, IMAGE_LABEL, WORKER_LABEL};
+use super::{marker, names};
 use crate::cancel::CancelToken;
 use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
 use crate::logging::value;
@@ -131,7 +131,7 @@ impl Sidecars {
 
     /// A container that has the volume mounted and whose name nobody else can have meanwhile.
     fn filler(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Helper, Error> {
-        let name = format!("oz-fill-{}", filling.volume);
+        let name = names::filler(filling.volume);
         let mount = Mount {
             kind: MountKind::Volume,
             source: filling.volume.to_owned(),
@@ -182,7 +182,7 @@ impl Sidecars {
     /// Streams the image into the volume, and then the marker. What an interrupted filling has left is overwritten
     /// with the same files.
     fn copy(&self, cancel: &CancelToken, filler: &Helper, filling: &Filling<'_>) -> Result<(), Error> {
-        let name = format!("{}-source", filler.name());
+        let name = names::source(filler.name());
         let source = Helper::create_anew(&self.docker, &name, filling.image_id, &self.worker_id)?;
         let mut export = self.docker.container_export(cancel, source.id())?;
         self.docker.archive_put(cancel, filler.id(), AGENT_DIR, &mut export)?;
