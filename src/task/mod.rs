@@ -12,6 +12,7 @@ mod image;
 mod marker;
 mod outcome;
 pub mod output;
+mod patience;
 pub mod plan;
 mod prepare;
 mod run;

@@ -12,11 +12,12 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::collect::collect;
-use super::container::{ENGINE_PATIENCE, Exit, TaskContainer};
+use super::container::{Exit, TaskContainer};
 use super::image::Images;
 use super::marker;
 use super::outcome::Failure;
 use super::output::Collected;
+use super::patience::{Patience, Watched, never};
 use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
@@ -32,9 +33,8 @@ use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
 /// How often a volume that vanishes between its filling and the start of the container is made again.
 const VOLUME_ATTEMPTS: usize = 3;
 
-/// How often the removal of a container is tried, and the pause before the second time.
-const REMOVE_ATTEMPTS: u32 = 4;
-const REMOVE_PAUSE: Duration = Duration::from_secs(1);
+/// How often the removal of a container is tried on an engine that is there.
+const REMOVE_ATTEMPTS: u32 = 6;
 
 /// What holds for every task.
 #[derive(Debug, Clone)]
@@ -49,6 +49,8 @@ pub struct Options {
     pub max_output: usize,
     /// Whether containers are removed at the end.
     pub cleanup: bool,
+    /// How long an engine that has gone away is waited for.
+    pub engine_timeout: Duration,
 }
 
 /// Runs tasks on one engine; shared by the threads of the pool.
@@ -91,7 +93,8 @@ impl Tasks {
         let (start, task_id) = (Instant::now(), job.work.task_id());
         let mut left = Leftovers::default();
         // A defect costs this one task; what it has made so far is removed like everything else.
-        let run = catch_unwind(AssertUnwindSafe(|| self.run(job, &mut left)));
+        let run = || self.patiently(job, |patience| self.run(job, &mut left, patience));
+        let run = catch_unwind(AssertUnwindSafe(run));
         let report = run.unwrap_or_else(|_| {
             error!("task panicked task={}", value(task_id));
             Report::failed(task_id, FailureReason::Internal, "the worker failed while it ran the task")
@@ -104,10 +107,21 @@ impl Tasks {
         );
         let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
         job.gate.wait_settled();
-        self.clean_up(&left, job);
+        // The wait for the engine begins anew: what has made the task fail must not keep its container.
+        self.patiently(job, |patience| self.clean_up(&left, job, patience));
     }
 
-    fn run(&self, job: &Job, left: &mut Leftovers) -> Report {
+    /// Does something for a job with patience for the engine.
+    fn patiently<T>(&self, job: &Job, act: impl FnOnce(&Patience<'_>) -> T) -> T {
+        let ping = |cancel: &CancelToken| self.docker.ping(cancel);
+        // Nobody listens any more when the process ends at once.
+        let tell = |away| drop(self.events.send(JobEvent::Engine { job: job.id, away }));
+        let address = self.docker.address();
+        let engine = Watched { address: &address, ping: &ping, tell: &tell };
+        act(&Patience::new(job.work.task_id(), self.options.engine_timeout, &job.cancel, engine))
+    }
+
+    fn run(&self, job: &Job, left: &mut Leftovers, patience: &Patience<'_>) -> Report {
         let Work::Run(assignment) = &job.work else {
             return Report::failed(job.work.task_id(), FailureReason::Internal, "");
         };
@@ -118,7 +132,7 @@ impl Tasks {
             }
         };
         let container =
-            TaskContainer { docker: &self.docker, task_id: &assignment.task_id, name: &plan.name };
+            TaskContainer { docker: &self.docker, task_id: &assignment.task_id, name: &plan.name, patience };
         let (result, collected) = match self.up_to_start(job, &plan, &container, left) {
             Ok(()) => self.to_the_end(job, &container),
             Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
@@ -138,11 +152,11 @@ impl Tasks {
         let own = plan.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
         left.volumes = own.map(|(index, _)| plan.own_volume(index)).collect();
         // One that an earlier process has left may have been written to by its task.
-        left.volumes.iter().for_each(|volume| self.remove_volume(volume, container.task_id));
+        left.volumes.iter().for_each(|volume| self.remove_volume(volume, container.patience));
         for _ in 0..VOLUME_ATTEMPTS {
-            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, container.task_id)?;
-            container.create(plan, &prepared, &mut left.container)?;
-            if self.volumes_are_complete(job, plan, &prepared)? {
+            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, container.patience)?;
+            container.create(&job.cancel, plan, &prepared, &mut left.container)?;
+            if self.volumes_are_complete(job, plan, &prepared, container.patience)? {
                 return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
             }
             container.clear(&job.cancel, plan)?;
@@ -154,10 +168,17 @@ impl Tasks {
     }
 
     /// Looks for the markers through the task container itself, which from now on holds its volumes.
-    fn volumes_are_complete(&self, job: &Job, plan: &Plan, prepared: &Prepared) -> Result<bool, Failure> {
+    fn volumes_are_complete(
+        &self,
+        job: &Job,
+        plan: &Plan,
+        prepared: &Prepared,
+        patience: &Patience<'_>,
+    ) -> Result<bool, Failure> {
         let mut complete = true;
         for (sidecar, filled) in plan.sidecars.iter().zip(&prepared.volumes) {
-            let present = marker::present(&self.docker, &job.cancel, &plan.name, &sidecar.mount_path);
+            let look = || marker::present(&self.docker, &job.cancel, &plan.name, &sidecar.mount_path);
+            let present = patience.ask(&job.cancel, never, look);
             let present = present.map_err(|error| {
                 Failure::engine(FailureReason::SidecarPrep, &format!("volume {}", filled.volume), &error)
             })?;
@@ -206,23 +227,20 @@ impl Tasks {
     }
 
     fn collect(&self, cancel: &CancelToken, container: &TaskContainer<'_>) -> Collected {
-        collect(&self.docker, cancel, container.name, container.task_id, self.options.max_output)
+        collect(&self.docker, cancel, container.name, container.patience, self.options.max_output)
     }
 
     /// Under tokens of its own: nothing may keep a container from being removed.
-    fn clean_up(&self, left: &Leftovers, job: &Job) {
+    fn clean_up(&self, left: &Leftovers, job: &Job, patience: &Patience<'_>) {
         let task_id = job.work.task_id();
         let Some(container) = &left.container else {
-            return left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
+            return left.volumes.iter().for_each(|volume| self.remove_volume(volume, patience));
         };
         if !self.options.cleanup {
             info!("container kept task={} container={container}", value(task_id));
             return;
         }
-        // An engine that is being restarted comes back; a worker that is stopping does not wait for that.
-        let stopping = job.cancel.reason() == Some(CancelReason::Shutdown);
-        let patience = if stopping { Duration::ZERO } else { ENGINE_PATIENCE };
-        match self.remove(container, task_id, patience) {
+        match self.remove(container, patience) {
             Ok(()) => info!("container removed task={} container={container}", value(task_id)),
             Err(error) => {
                 let error = error_chain(&error);
@@ -233,35 +251,26 @@ impl Tasks {
                 );
             }
         }
-        left.volumes.iter().for_each(|volume| self.remove_volume(volume, task_id));
+        left.volumes.iter().for_each(|volume| self.remove_volume(volume, patience));
     }
 
-    /// Tries a few times, and as long as the engine is away, within `patience`.
-    fn remove(&self, container: &str, task_id: &str, patience: Duration) -> Result<(), Error> {
-        let (token, give_up) = (CancelToken::new(), Instant::now() + patience);
-        for attempt in 1.. {
-            let error = match self.docker.container_remove(&token, container) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let waits = error.is_away() && Instant::now() < give_up;
-            if attempt >= REMOVE_ATTEMPTS && !waits {
-                return Err(error);
-            }
-            let (task, error) = (value(task_id), error_chain(&error));
+    /// Tries a few times. An engine that is being restarted comes back; a worker that is stopping does not wait for that.
+    fn remove(&self, container: &str, patience: &Patience<'_>) -> Result<(), Error> {
+        let mut left = REMOVE_ATTEMPTS;
+        let again = |error: &Error| {
+            left -= 1;
+            let (task, error) = (value(patience.task_id), error_chain(error));
             warn!("removal failed task={task} container={container} error={}", value(&error));
-            token.sleep(REMOVE_PAUSE * attempt.min(REMOVE_ATTEMPTS));
-        }
-        Ok(())
+            left > 0
+        };
+        patience.at_the_end(again, || self.docker.container_remove(&CancelToken::new(), container))
     }
 
-    fn remove_volume(&self, volume: &str, task_id: &str) {
-        if let Err(error) = self.docker.volume_remove(&CancelToken::new(), volume) {
-            warn!(
-                "volume left task={} volume={volume} error={}",
-                value(task_id),
-                value(&error_chain(&error))
-            );
+    fn remove_volume(&self, volume: &str, patience: &Patience<'_>) {
+        let remove = || self.docker.volume_remove(&CancelToken::new(), volume);
+        if let Err(error) = patience.at_the_end(never, remove) {
+            let (task, error) = (value(patience.task_id), error_chain(&error));
+            warn!("volume left task={task} volume={volume} error={}", value(&error));
         }
     }
 }
