@@ -58,13 +58,15 @@ use crate::logging::{message, value};
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
 
-/// How long the main thread has to end the process after the second signal.
+/// How long the main thread has to end the process after the last signal that it waits for.
 const LAST_WORDS: Duration = Duration::from_secs(1);
 
 /// Runs the worker from its first look at the engine to its exit code. The logger must be there.
 pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> Exit {
     let starting = CancelToken::new();
-    let signals = match listen(&starting) {
+    // With a drain the second signal only ends that.
+    let last = if config.drain_timeout.is_zero() { 2 } else { 3 };
+    let signals = match listen(&starting, last) {
         Ok(signals) => signals,
         Err(error) => return failed(&error, Exit::Failure),
     };
@@ -78,23 +80,24 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
         Err(EngineError::Cancelled) => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
-    let exit = runtime::run(config, docker, registries, &signals);
+    let exit = runtime::run(config, docker, registries, Vec::new(), &signals);
     let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
 }
 
-/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck. The second ends the process
+/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck. The `last` one ends the process
 /// even when the main thread cannot: a stderr that nobody reads blocks whoever logs.
-fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
+fn listen(starting: &CancelToken, last: u32) -> Result<Receiver<()>, ctrlc::Error> {
     let (sender, signals) = bounded(SIGNALS);
     let starting = starting.clone();
+    let mut seen: u32 = 0;
     ctrlc::set_handler(move || {
-        let second = starting.is_cancelled();
+        seen = seen.saturating_add(1);
         starting.cancel(CancelReason::Shutdown);
         // A full channel holds more signals than have a meaning.
         let _ = sender.try_send(());
-        if second {
+        if seen >= last {
             // This thread is the handler's own, so it can wait for the main thread to end the process in its way.
             let _ = never::<()>().recv_timeout(LAST_WORDS);
             end_now(Exit::Interrupted);

@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, bounded, never, select};
@@ -12,7 +13,7 @@ use log::{Level, error, log, warn};
 
 use crate::cancel::CancelToken;
 use crate::config::Config;
-use crate::coordinator::{Coordinator, Effect, Event, JobId, Work};
+use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
@@ -63,24 +64,37 @@ pub fn run(
     config: &Config,
     docker: Docker,
     registries: RegistryEnv,
+    left_overs: Vec<Arc<LeftOver>>,
     signals: &Receiver<()>,
 ) -> Result<Exit, StartError> {
-    let slots = config.max_concurrent_tasks;
-    // Each job tells two things, so that no thread of the pool ever waits for the main thread.
-    let (job_events, from_jobs) = bounded(2 * slots);
+    // What an earlier process has left is worked on at once, even when that had more slots.
+    let threads = config.max_concurrent_tasks.max(left_overs.len());
+    // What a job usually tells fits, so that no thread of the pool waits for the main thread.
+    let (job_events, from_jobs) = bounded(4 * threads);
     let (link_events, from_link) = bounded(LINK_EVENTS);
     let tasks = Tasks::new(docker, options(config, registries), job_events);
     let mut runtime = Runtime {
-        coordinator: Coordinator::new(slots),
+        coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
-        pool: Pool::start(slots, move |job| tasks.execute(&job))?,
+        pool: Pool::start(threads, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
         jobs: HashMap::new(),
         epoch: None,
     };
-    let exit = runtime.serve(&from_link, &from_jobs, signals);
+    let adopted = runtime.decide(Event::Adopted(left_overs));
+    let exit = adopted.unwrap_or_else(|| runtime.serve(&from_link, &from_jobs, signals));
     runtime.end(exit);
     Ok(exit)
+}
+
+fn rules(config: &Config) -> Rules {
+    Rules {
+        slots: config.max_concurrent_tasks,
+        task_timeout: config.task_timeout,
+        drain_timeout: config.drain_timeout,
+        reconcile_interval: config.reconcile_interval,
+        lost_runs: config.lost_runs,
+    }
 }
 
 fn options(config: &Config, registries: RegistryEnv) -> Options {
@@ -130,12 +144,16 @@ impl Runtime {
                 // The channel of a thread that has ended is ready for ever.
                 from_link = never();
             }
-            for effect in self.coordinator.handle(event, Instant::now()) {
-                if let Some(exit) = self.perform(effect) {
-                    return exit;
-                }
+            if let Some(exit) = self.decide(event) {
+                return exit;
             }
         }
+    }
+
+    /// Has an event decided, and does what was decided; an exit is given back.
+    fn decide(&mut self, event: Event) -> Option<Exit> {
+        let effects = self.coordinator.handle(event, Instant::now());
+        effects.into_iter().find_map(|effect| self.perform(effect))
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Option<Event> {
@@ -182,6 +200,7 @@ impl Runtime {
             Effect::Release { job } => self.with(job, |handle| handle.gate.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
+            Effect::Ask(_) | Effect::Hurry => {}
             Effect::CloseLink => self.link.close(),
             Effect::Exit(exit) => return Some(exit),
             Effect::Log(level, text) => log!(level, "{text}"),

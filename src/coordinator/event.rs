@@ -49,6 +49,28 @@ pub struct LeftOver {
     pub ended_for: Option<CancelReason>,
 }
 
+/// How a run ended at the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunEnd {
+    /// Somebody cancelled it.
+    Cancelled,
+    /// The control plane has given it up, as it does when the worker's connection ends.
+    Failed,
+    /// It has a result already.
+    Succeeded,
+}
+
+impl RunEnd {
+    /// As the control plane calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Cancelled => "CANCELLED",
+            Self::Failed => "FAILED",
+            Self::Succeeded => "SUCCEEDED",
+        }
+    }
+}
+
 /// What has become of a job's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
@@ -63,6 +85,8 @@ pub enum Settlement {
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
+    /// What an earlier process has left; comes before anything else, if at all.
+    Adopted(Vec<Arc<LeftOver>>),
     /// A connection is up.
     LinkUp,
     /// It has ended; the link is making another.
@@ -71,6 +95,16 @@ pub enum Event {
     LinkGone {
         /// What the process is to end with when it ended by itself.
         exit: Exit,
+    },
+    /// What is to be said to assignments that come from now on, because the engine's disk is full; `None` when it is not.
+    Disk {
+        /// For people.
+        full: Option<String>,
+    },
+    /// The answer to [`Effect::Ask`]: which of these runs are over at the control plane.
+    Asked {
+        /// Those that are, and how they ended.
+        over: Vec<(JobId, RunEnd)>,
     },
     /// A message has come.
     Incoming(Incoming),
@@ -149,6 +183,10 @@ pub enum Effect {
         /// Why.
         reason: CancelReason,
     },
+    /// Ask the control plane for the state of these runs; the answer is one [`Event::Asked`]. No other is asked for before.
+    Ask(Vec<(JobId, String)>),
+    /// Reconnect without long pauses from now on: the worker is stopping, and reports wait.
+    Hurry,
     /// Close the link in good order.
     CloseLink,
     /// End the process.

@@ -3,14 +3,30 @@
 //! Owns the steps from one state to the next. It must not know the other tasks or decide what is sent when.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use crate::protocol::{Assignment, Outgoing, Report};
+use crate::cancel::CancelReason;
+use crate::protocol::{Outgoing, Report};
 
 pub(super) struct Job {
-    pub(super) assignment: Arc<Assignment>,
+    pub(super) task_id: String,
     /// Number of the claim, until it is confirmed.
     claim: Option<u64>,
     pub(super) phase: Phase,
+    /// When it will have run for as long as it may.
+    pub(super) ends: Option<Instant>,
+    /// Why it was told to end, if it was.
+    pub(super) ending: Option<CancelReason>,
+}
+
+/// What to say to an assignment of a task that is here.
+pub(super) enum Answer {
+    /// Its present state.
+    Say(Outgoing),
+    /// That was said on this connection, and is on its way.
+    Said,
+    /// Its former execution is void: it may start anew once that is cleaned up.
+    Void,
 }
 
 pub(super) enum Phase {
@@ -34,20 +50,35 @@ pub(super) enum Lost {
 }
 
 impl Job {
-    pub(super) fn new(assignment: Arc<Assignment>, claim: u64) -> Self {
-        Self { assignment, claim: Some(claim), phase: Phase::Working }
+    /// A job whose claim goes out under that number; `None` for one that an earlier process has claimed.
+    pub(super) fn new(task_id: &str, claim: Option<u64>) -> Self {
+        Self { task_id: task_id.to_owned(), claim, phase: Phase::Working, ends: None, ending: None }
     }
 
-    /// What to say to an assignment of the same task; `None` when its former execution is void, so that it may start
-    /// anew once that is cleaned up.
-    pub(super) fn answer(&self) -> Option<Outgoing> {
+    pub(super) fn answer(&self) -> Answer {
         match &self.phase {
-            Phase::Working => Some(Outgoing::Claimed { task_id: self.assignment.task_id.clone() }),
-            Phase::Reporting { report, .. } | Phase::Settled { report: Some(report) } => {
-                Some(Outgoing::Report(Arc::clone(report)))
+            Phase::Working => Answer::Say(Outgoing::Claimed { task_id: self.task_id.clone() }),
+            Phase::Reporting { seq: Some(_), .. } => Answer::Said,
+            Phase::Reporting { report, seq: None } | Phase::Settled { report: Some(report) } => {
+                Answer::Say(Outgoing::Report(Arc::clone(report)))
             }
-            Phase::Dropped | Phase::Settled { report: None } => None,
+            Phase::Dropped | Phase::Settled { report: None } => Answer::Void,
         }
+    }
+
+    /// Whether the pool works on it, and the result is wanted.
+    pub(super) fn is_working(&self) -> bool {
+        matches!(self.phase, Phase::Working)
+    }
+
+    /// Whether it is working, and nobody has told it to end.
+    pub(super) fn goes_on(&self) -> bool {
+        self.is_working() && self.ending.is_none()
+    }
+
+    /// Whether the control plane is known to count it as running here.
+    pub(super) fn is_claimed(&self) -> bool {
+        self.claim.is_none()
     }
 
     /// Whether there is a report that waits for a connection.

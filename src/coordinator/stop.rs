@@ -1,49 +1,64 @@
-//! The order of stopping: no new tasks, running ones end and report, then the link closes, then the process ends.
+//! The order of stopping: no new tasks; running ones may go on for the drain time; then they are ended and reported; then
+//! the link closes, and the process ends.
 //!
 //! Owns the steps and their deadlines. It must not know how a container is stopped or a report sent.
 
 use std::time::{Duration, Instant};
 
-use super::{Coordinator, Effect, Exit, Settlement, error, info, warn};
+use super::event::{Effect, JobId, Settlement};
+use super::{Coordinator, error, info, warn};
 use crate::cancel::CancelReason;
-use crate::coordinator::job::Phase;
+use crate::exit::Exit;
 use crate::logging::value;
 
-/// From the signal until reports that nobody confirms are given up: the containers' grace time of 10 s and what
-/// collecting, sending and a reconnect may need.
+/// From the end of the drain until reports that nobody confirms are given up: the containers' grace time of 10 s and
+/// what collecting, sending and a reconnect may need.
 const REPORTS: Duration = Duration::from_secs(40);
 
-/// From the signal until the process ends whatever is left: within the 90 s that service managers give by default.
+/// From the end of the drain until the process ends whatever is left: without a drain, within the 90 s that service
+/// managers give by default.
 const WHOLE: Duration = Duration::from_secs(80);
+
+/// How often it is told how far the stop is.
+const PROGRESS: Duration = Duration::from_secs(10);
 
 pub(super) struct Stop {
     exit: Exit,
-    reports_until: Instant,
-    until: Instant,
+    /// Running tasks go on.
+    draining: bool,
+    /// When the drain ends, or has ended.
+    drained: Instant,
     /// Reports are no longer waited for.
     hopeless: bool,
     closing: bool,
+    progress: Instant,
 }
 
 impl Stop {
     pub(super) fn deadline(&self) -> Instant {
-        if self.hopeless { self.until } else { self.reports_until }
+        let step = match self {
+            Self { draining: true, .. } => self.drained,
+            Self { hopeless: false, .. } => self.drained + REPORTS,
+            _ => self.until(),
+        };
+        if self.closing { step } else { step.min(self.progress) }
+    }
+
+    fn until(&self) -> Instant {
+        self.drained + WHOLE
     }
 }
 
 impl Coordinator {
-    /// The first asks for an orderly stop, the second ends at once.
+    /// The first asks for an orderly stop; one in the drain ends that; a further one ends the process at once.
     pub(super) fn signal(&mut self, now: Instant) {
-        if self.stop.is_some() {
-            self.effects.push(warn(format!("ending at once tasks={}", self.jobs.len())));
-            self.effects.push(Effect::Exit(Exit::Interrupted));
-        } else {
-            self.effects.push(info(format!(
-                "stopping tasks={} backlog={}",
-                self.jobs.len(),
-                self.backlog.len()
-            )));
-            self.begin_stop(Exit::Success, now);
+        match self.stop.as_ref().map(|stop| stop.draining) {
+            None => self.begin(Exit::Success, self.rules.drain_timeout, now),
+            Some(true) => self.end_tasks(now),
+            Some(false) => {
+                self.effects.push(warn(format!("ending at once tasks={}", self.jobs.len())));
+                self.effects.push(Effect::Exit(Exit::Interrupted));
+            }
         }
     }
 
@@ -53,49 +68,89 @@ impl Coordinator {
             return;
         }
         self.link_is_down();
-        if self.stop.is_none() {
-            self.effects.push(info(format!("stopping tasks={} reason=\"no link\"", self.jobs.len())));
-            self.begin_stop(exit, now);
+        match self.stop.as_ref().map(|stop| stop.draining) {
+            None => self.begin(exit, Duration::ZERO, now),
+            Some(true) => self.end_tasks(now),
+            Some(false) => {}
         }
         if let Some(stop) = self.stop.as_mut().filter(|stop| !stop.closing) {
             stop.exit = exit;
         }
     }
 
-    fn begin_stop(&mut self, exit: Exit, now: Instant) {
-        let until = now + WHOLE;
-        self.stop = Some(Stop { exit, reports_until: now + REPORTS, until, hopeless: false, closing: false });
-        for waiting in std::mem::take(&mut self.backlog) {
-            self.reject(&waiting.assignment.task_id, "the worker is stopping");
+    /// Whether tasks have been told to end.
+    pub(super) fn stop_has_begun(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| !stop.draining)
+    }
+
+    fn begin(&mut self, exit: Exit, drain: Duration, now: Instant) {
+        let (tasks, backlog, drain_s) = (self.jobs.len(), self.backlog.len(), drain.as_secs());
+        let budget_s = (drain + WHOLE).as_secs();
+        let line = format!("stopping tasks={tasks} backlog={backlog} drain_s={drain_s} budget_s={budget_s}");
+        self.effects.push(info(line));
+        let (drained, progress) = (now + drain, now + PROGRESS);
+        self.stop = Some(Stop { exit, draining: true, drained, hopeless: false, closing: false, progress });
+        self.give_back("the worker is stopping");
+    }
+
+    /// The drain is over, in whatever way.
+    fn end_tasks(&mut self, now: Instant) {
+        let Some(stop) = self.stop.as_mut() else { return };
+        (stop.draining, stop.drained) = (false, now);
+        let working = self.jobs.iter().filter(|(_, job)| job.is_working());
+        let working: Vec<JobId> = working.map(|(id, _)| *id).collect();
+        if !working.is_empty() {
+            self.effects.push(info(format!("tasks ending tasks={}", working.len())));
         }
-        for (id, job) in &self.jobs {
-            if matches!(job.phase, Phase::Working) {
-                self.effects.push(Effect::Cancel { job: *id, reason: CancelReason::Shutdown });
-            }
-        }
+        working.into_iter().for_each(|id| self.end_job(id, CancelReason::Shutdown));
+        self.effects.push(Effect::Hurry);
     }
 
     /// The next step of a stop that has begun, after every event.
     pub(super) fn go_on_stopping(&mut self, now: Instant) {
-        let Some(stop) = &mut self.stop else { return };
-        if now >= stop.until {
-            self.effects.push(error(format!("stop took too long tasks={}", self.jobs.len())));
-            self.effects.push(Effect::Exit(Exit::Failure));
-            return;
+        let Some(stop) = &self.stop else { return };
+        if stop.draining && now >= stop.drained {
+            self.end_tasks(now);
         }
-        stop.hopeless |= self.link_gone || now >= stop.reports_until;
+        let Some(stop) = &mut self.stop else { return };
+        if !stop.draining {
+            if now >= stop.until() {
+                self.effects.push(error(format!("stop took too long tasks={}", self.jobs.len())));
+                self.effects.push(Effect::Exit(Exit::Failure));
+                return;
+            }
+            stop.hopeless |= self.link_gone || now >= stop.drained + REPORTS;
+        }
         if stop.hopeless {
             self.give_up_reports();
         }
         if self.jobs.is_empty() {
-            self.end();
+            self.end(now);
+        } else {
+            self.tell_progress(now);
         }
     }
 
+    fn tell_progress(&mut self, now: Instant) {
+        let Some(stop) = &mut self.stop else { return };
+        if now < stop.progress {
+            return;
+        }
+        stop.progress = now + PROGRESS;
+        let working = self.jobs.values().filter(|job| job.is_working()).count();
+        let (step, until) =
+            if stop.draining { ("draining", stop.drained) } else { ("stopping", stop.until()) };
+        let left_s = until.saturating_duration_since(now).as_secs();
+        let tasks = self.jobs.len();
+        let line = format!("{step} tasks={tasks} working={working} left_s={left_s}");
+        self.effects.push(info(line));
+    }
+
+    /// What this process cannot deliver stays for the next one.
     fn give_up_reports(&mut self) {
         for (id, job) in &mut self.jobs {
             if job.give_up() {
-                self.effects.push(error(format!("report lost task={}", value(&job.assignment.task_id))));
+                self.effects.push(error(format!("report not delivered task={}", value(&job.task_id))));
                 self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Undelivered });
                 if let Some(stop) = self.stop.as_mut().filter(|stop| stop.exit == Exit::Success) {
                     stop.exit = Exit::Failure;
@@ -104,8 +159,11 @@ impl Coordinator {
         }
     }
 
-    fn end(&mut self) {
+    fn end(&mut self, now: Instant) {
         let Some(stop) = &mut self.stop else { return };
+        if std::mem::replace(&mut stop.draining, false) {
+            stop.drained = now;
+        }
         if self.link_gone {
             self.effects.push(Effect::Exit(stop.exit));
         } else if !stop.closing {

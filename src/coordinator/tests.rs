@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 
 use super::*;
-use crate::protocol::RunResult;
+use crate::exit::Exit;
+use crate::protocol::{Assignment, Invalid, RunResult};
 
 /// A coordinator, its clock, and everything it asked for.
 struct Script {
@@ -13,7 +14,11 @@ struct Script {
 
 impl Script {
     fn new(slots: usize) -> Self {
-        Self { coordinator: Coordinator::new(slots), now: Instant::now() }
+        Self::with(Rules { slots, ..RULES })
+    }
+
+    fn with(rules: Rules) -> Self {
+        Self { coordinator: Coordinator::new(rules), now: Instant::now() }
     }
 
     fn connected(slots: usize) -> Self {
@@ -51,6 +56,14 @@ impl Script {
     }
 }
 
+const RULES: Rules = Rules {
+    slots: 1,
+    task_timeout: Duration::ZERO,
+    drain_timeout: Duration::ZERO,
+    reconcile_interval: Duration::ZERO,
+    lost_runs: LostRuns::Stop,
+};
+
 fn assignment(id: &str) -> Event {
     Event::Incoming(Incoming::Assignment(Arc::new(Assignment {
         task_id: id.into(),
@@ -73,7 +86,7 @@ fn claimed(seq: Option<u64>, id: &str) -> Effect {
 
 fn started(job: u64, id: &str) -> Effect {
     let assignment = Arc::new(Assignment { task_id: id.into(), ..Assignment::default() });
-    Effect::Start { job: JobId(job), assignment }
+    Effect::Start { job: JobId(job), work: Work::Run(assignment) }
 }
 
 fn reported(seq: Option<u64>, id: &str) -> Effect {
@@ -93,7 +106,41 @@ fn release(job: u64) -> Effect {
 }
 
 fn settle(job: u64) -> Effect {
-    Effect::Settle { job: JobId(job) }
+    Effect::Settle { job: JobId(job), settlement: Settlement::Delivered }
+}
+
+fn dropped(job: u64) -> Effect {
+    Effect::Settle { job: JobId(job), settlement: Settlement::Unwanted }
+}
+
+fn left(job: u64) -> Effect {
+    Effect::Settle { job: JobId(job), settlement: Settlement::Undelivered }
+}
+
+fn left_over(id: &str) -> Arc<LeftOver> {
+    Arc::new(LeftOver {
+        task_id: id.into(),
+        container: format!("container-of-{id}"),
+        volumes: Vec::new(),
+        ran: Duration::ZERO,
+        ended_for: None,
+    })
+}
+
+fn adopted(job: u64, id: &str) -> Effect {
+    Effect::Start { job: JobId(job), work: Work::Adopt(left_over(id)) }
+}
+
+fn runs(job: u64, ran: u64) -> Event {
+    Event::Started { job: JobId(job), ran: Duration::from_secs(ran) }
+}
+
+fn ask(jobs: &[(u64, &str)]) -> Effect {
+    Effect::Ask(jobs.iter().map(|(job, id)| (JobId(*job), (*id).to_owned())).collect())
+}
+
+fn over(job: u64, end: RunEnd) -> Event {
+    Event::Asked { over: vec![(JobId(job), end)] }
 }
 
 fn cancelled(job: u64, reason: CancelReason) -> Effect {
@@ -175,7 +222,7 @@ fn an_assignment_for_a_task_that_is_here_is_answered_and_not_started_again() {
     script.assign("b");
     assert_eq!(script.assign("b"), []);
     script.finish(0, "a");
-    assert_eq!(script.assign("a"), [reported(None, "a")]);
+    assert_eq!(script.assign("a"), [], "the report is on its way, and once is enough");
     script.on(confirmed(2));
     assert_eq!(script.assign("a"), [reported(None, "a")]);
     assert_eq!(script.on(freed(0)), [claimed(Some(3), "b"), started(1, "b")]);
@@ -194,7 +241,7 @@ fn a_lost_connection_drops_the_backlog_and_what_may_not_have_been_claimed() {
     assert_eq!(script.coordinator.deadline(), None);
     // Nothing is sent while there is no connection; the dropped one is never reported.
     assert_eq!(script.finish(0, "confirmed"), []);
-    assert_eq!(script.finish(1, "unconfirmed"), [settle(1)]);
+    assert_eq!(script.finish(1, "unconfirmed"), [dropped(1)]);
     assert_eq!(script.on(Event::LinkUp), [reported(Some(3), "confirmed")]);
     // Its run comes back before the former execution is cleaned up: it waits for that.
     assert_eq!(script.assign("unconfirmed"), []);
@@ -222,7 +269,7 @@ fn a_report_whose_claim_was_not_confirmed_is_not_sent_on_another_connection() {
     let mut script = Script::connected(1);
     script.assign("a");
     assert_eq!(script.finish(0, "a"), [reported(Some(2), "a")]);
-    assert_eq!(script.on(Event::LinkDown), [settle(0)]);
+    assert_eq!(script.on(Event::LinkDown), [dropped(0)]);
     assert_eq!(script.on(Event::LinkUp), []);
     assert_eq!(script.assign("a"), []);
     assert_eq!(script.on(freed(0)), [claimed(Some(3), "a"), started(1, "a")]);
@@ -281,6 +328,7 @@ fn the_first_signal_stops_in_order() {
         rejected("waiting", "the worker is stopping"),
         cancelled(0, CancelReason::Shutdown),
         cancelled(1, CancelReason::Shutdown),
+        Effect::Hurry,
     ];
     assert_eq!(script.on(Event::Signal), expected);
     assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
@@ -296,7 +344,7 @@ fn the_first_signal_stops_in_order() {
 #[test]
 fn an_idle_worker_stops_at_once_and_a_second_signal_ends_it() {
     let mut script = Script::connected(2);
-    assert_eq!(script.on(Event::Signal), [Effect::CloseLink]);
+    assert_eq!(script.on(Event::Signal), [Effect::Hurry, Effect::CloseLink]);
     assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
 }
 
@@ -306,11 +354,11 @@ fn a_stop_without_a_connection_waits_for_one_but_not_for_ever() {
     script.assign("a");
     script.on(confirmed(1));
     script.on(Event::LinkDown);
-    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown)]);
+    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
     assert_eq!(script.finish(0, "a"), []);
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(40)));
     assert_eq!(script.after(39), []);
-    assert_eq!(script.after(1), [settle(0)]);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
+    assert_eq!(script.after(1), [left(0)]);
     assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
     let end = script.on(Event::LinkGone { exit: Exit::Failure });
     assert_eq!(end, [Effect::Exit(Exit::Failure)], "a lost report is not a success");
@@ -333,10 +381,10 @@ fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
     script.assign("b");
     script.on(Event::LinkDown);
     let gone = script.on(Event::LinkGone { exit: Exit::Refused });
-    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown)]);
-    assert_eq!(script.finish(0, "a"), [settle(0)]);
+    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(script.finish(0, "a"), [left(0)]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
-    assert_eq!(script.finish(1, "b"), [settle(1)]);
+    assert_eq!(script.finish(1, "b"), [dropped(1)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.on(freed(1)), [Effect::Exit(Exit::Refused)]);
 }
@@ -349,13 +397,171 @@ fn a_job_that_ends_without_a_report_is_reported_as_a_defect() {
     assert_eq!(script.on(freed(0)), [answer]);
 }
 
+#[test]
+fn what_an_earlier_process_left_is_worked_on_before_anything_new() {
+    let mut script = Script::new(1);
+    let found = Event::Adopted(vec![left_over("a"), left_over("b")]);
+    assert_eq!(script.on(found), [adopted(0, "a"), adopted(1, "b")], "even beyond the slots");
+    assert_eq!(script.on(Event::LinkUp), []);
+    assert_eq!(script.assign("a"), [claimed(None, "a")], "it is here already");
+    assert_eq!(script.assign("c"), []);
+    assert_eq!(script.on(cancel("b")), [cancelled(1, CancelReason::Requested)]);
+    assert_eq!(script.finish(0, "a"), [reported(Some(1), "a")]);
+    assert_eq!(script.on(confirmed(1)), [settle(0)]);
+    assert_eq!(script.on(freed(0)), [], "the other one still has the only slot");
+    assert_eq!(script.on(Event::LinkDown), [], "its claim was another process's");
+    assert_eq!(script.finish(1, "b"), []);
+    assert_eq!(script.on(Event::LinkUp), [reported(Some(2), "b")]);
+}
+
+#[test]
+fn a_task_has_its_time_from_the_start_of_its_container() {
+    let mut script = Script::with(Rules { slots: 2, task_timeout: Duration::from_secs(100), ..RULES });
+    script.on(Event::Adopted(vec![left_over("old")]));
+    script.on(runs(0, 60));
+    script.on(Event::LinkUp);
+    script.assign("new");
+    script.on(runs(1, 0));
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(40)));
+    assert_eq!(script.after(39), []);
+    assert_eq!(script.after(1), [cancelled(0, CancelReason::TimedOut)]);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
+    script.finish(1, "new");
+    assert_eq!(script.coordinator.deadline(), None, "what has ended cannot be late");
+    let mut script = Script::connected(1);
+    script.assign("a");
+    script.on(runs(0, 0));
+    assert_eq!(script.coordinator.deadline(), None, "no limit");
+}
+
+#[test]
+fn the_control_plane_is_asked_after_a_reconnect_and_from_time_to_time() {
+    let mut script = Script::with(Rules { slots: 3, reconcile_interval: Duration::from_secs(60), ..RULES });
+    script.on(Event::LinkUp);
+    assert_eq!(script.coordinator.deadline(), None, "nothing to ask for");
+    script.assign("a");
+    assert_eq!(script.on(confirmed(1)), [release(0)]);
+    script.assign("unconfirmed");
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
+    assert_eq!(script.after(60), [ask(&[(0, "a")])]);
+    assert_eq!(script.after(600), [], "one question at a time");
+    script.on(Event::LinkDown);
+    assert_eq!(script.coordinator.deadline(), None, "nobody can answer");
+    script.on(Event::LinkUp);
+    assert_eq!(script.on(Event::Asked { over: vec![] }), [ask(&[(0, "a")])]);
+    assert_eq!(script.on(over(0, RunEnd::Cancelled)), [cancelled(0, CancelReason::Requested)]);
+    assert_eq!(script.after(600), [], "what is ending is not asked for");
+}
+
+#[test]
+fn a_run_that_is_over_there_is_ended_here() {
+    let cases = [
+        (LostRuns::Stop, RunEnd::Failed, Some(CancelReason::RunOver)),
+        (LostRuns::Stop, RunEnd::Succeeded, Some(CancelReason::RunOver)),
+        (LostRuns::Stop, RunEnd::Cancelled, Some(CancelReason::Requested)),
+        (LostRuns::Finish, RunEnd::Failed, None),
+        (LostRuns::Finish, RunEnd::Cancelled, Some(CancelReason::Requested)),
+    ];
+    for (lost_runs, end, expected) in cases {
+        let mut script = Script::with(Rules { lost_runs, ..RULES });
+        script.on(Event::LinkUp);
+        script.assign("a");
+        script.on(confirmed(1));
+        let effects: Vec<Effect> = expected.into_iter().map(|reason| cancelled(0, reason)).collect();
+        assert_eq!(script.on(over(0, end)), effects, "{lost_runs:?} {end:?}");
+        assert_eq!(script.on(over(7, end)), [], "the answer for a job that has gone");
+    }
+}
+
+#[test]
+fn nothing_new_is_taken_while_the_engine_is_away_or_its_disk_full() {
+    let engine = |away| Event::Engine { job: JobId(0), away };
+    let mut script = Script::connected(1);
+    script.assign("a");
+    script.assign("waiting");
+    let away = "the docker engine does not answer";
+    assert_eq!(script.on(engine(true)), [rejected("waiting", away)]);
+    assert_eq!(script.assign("b"), [rejected("b", away)]);
+    assert_eq!(script.on(engine(false)), []);
+    assert_eq!(script.assign("b"), []);
+    script.on(engine(true));
+    script.finish(0, "a");
+    script.on(confirmed(2));
+    script.on(freed(0));
+    assert_eq!(script.assign("c").len(), 2, "nobody waits for the engine any more");
+    script.on(Event::Disk { full: Some("full".into()) });
+    assert_eq!(script.assign("d"), [rejected("d", "full")]);
+    script.on(Event::Disk { full: None });
+    assert_eq!(script.assign("d"), []);
+}
+
+#[test]
+fn a_drain_lets_running_tasks_finish() {
+    let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(600), ..RULES });
+    script.on(Event::LinkUp);
+    script.assign("a");
+    script.assign("b");
+    script.assign("waiting");
+    let text = script.log(Event::Signal);
+    assert_eq!(
+        text,
+        "INFO stopping tasks=2 backlog=1 drain_s=600 budget_s=680\n\
+        INFO task rejected task=waiting reason=\"the worker is stopping\""
+    );
+    assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
+    script.now += Duration::from_secs(10);
+    assert_eq!(script.log(Event::Tick), "INFO draining tasks=2 working=2 left_s=590");
+    // It is still connected, reports, and reconnects.
+    assert_eq!(script.on(confirmed(2)), [release(0), release(1)]);
+    assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
+    assert_eq!(script.on(Event::LinkDown), []);
+    assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
+    assert_eq!(script.on(confirmed(4)), [settle(0)]);
+    assert_eq!(script.on(freed(0)), []);
+    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b")]);
+    assert_eq!(script.on(confirmed(5)), [settle(1)]);
+    assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
+    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+}
+
+#[test]
+fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_process() {
+    let rules = Rules { drain_timeout: Duration::from_secs(600), ..RULES };
+    let ending = [cancelled(0, CancelReason::Shutdown), Effect::Hurry];
+    for by_signal in [false, true] {
+        let mut script = Script::with(rules);
+        script.on(Event::LinkUp);
+        script.assign("a");
+        assert_eq!(script.on(Event::Signal), []);
+        assert_eq!(script.after(599), []);
+        let effects = if by_signal { script.on(Event::Signal) } else { script.after(1) };
+        assert_eq!(effects, ending, "{by_signal}");
+        assert_eq!(script.after(79), []);
+        if by_signal {
+            assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
+        } else {
+            assert_eq!(
+                script.after(1),
+                [Effect::Exit(Exit::Failure)],
+                "the budget counts from the drain's end"
+            );
+        }
+    }
+}
+
 /// Seeded random histories: whatever the order of events, no run is started twice while it is here, no more than the
 /// slots are in use, every number is new, and all slots come free.
 #[test]
 fn random_histories_keep_the_rules() {
     for seed in 0..300 {
         let mut random = Random(seed);
-        let mut script = Script::new(3);
+        let mut script = Script::with(Rules {
+            slots: 3,
+            task_timeout: Duration::from_secs(200),
+            drain_timeout: Duration::from_secs(100),
+            reconcile_interval: Duration::from_secs(60),
+            lost_runs: LostRuns::Stop,
+        });
         let mut here: BTreeMap<JobId, String> = BTreeMap::new();
         let mut working: BTreeSet<JobId> = BTreeSet::new();
         let mut last_seq = 0;
@@ -370,12 +576,9 @@ fn random_histories_keep_the_rules() {
             }
             for effect in script.on(event) {
                 match effect {
-                    Effect::Start { job, assignment } => {
-                        assert!(
-                            !here.values().any(|id| *id == assignment.task_id),
-                            "seed {seed}: started twice"
-                        );
-                        assert!(here.insert(job, assignment.task_id.clone()).is_none());
+                    Effect::Start { job, work } => {
+                        assert!(!here.values().any(|id| *id == work.task_id()), "seed {seed}: started twice");
+                        assert!(here.insert(job, work.task_id().to_owned()).is_none());
                         working.insert(job);
                     }
                     Effect::Send { seq: Some(seq), .. } => {
@@ -403,7 +606,8 @@ impl Random {
     fn event(&mut self, here: &BTreeMap<JobId, String>, working: &BTreeSet<JobId>, seq: u64) -> Event {
         let id = self.below(8).to_string();
         let nth = self.below(3) as usize;
-        match self.below(9) {
+        let job = JobId(self.below(12));
+        match self.below(12) {
             0 => Event::LinkDown,
             1 | 2 => Event::LinkUp,
             3 => cancel(&id),
@@ -416,6 +620,9 @@ impl Random {
                 Some(job) => freed(job.0),
                 None => Event::Tick,
             },
+            7 => Event::Started { job, ran: Duration::from_secs(self.below(300)) },
+            8 => Event::Engine { job, away: self.below(3) == 0 },
+            9 => Event::Asked { over: vec![(job, RunEnd::Failed)] },
             _ => assignment(&id),
         }
     }
