@@ -1,6 +1,5 @@
 //! Patience with an engine that is a script of answers.
 
-use std::cell::RefCell;
 use std::io;
 
 use super::*;
@@ -9,14 +8,14 @@ const LIMIT: Duration = Duration::from_secs(60);
 
 /// Answers of the engine and to pings, each in its order, and what was told.
 struct Script {
-    answers: RefCell<Vec<Result<u32, Error>>>,
+    answers: Mutex<Vec<Result<u32, Error>>>,
     pings: Mutex<Vec<Result<(), Error>>>,
     told: Mutex<Vec<bool>>,
 }
 
 impl Script {
     fn new(answers: Vec<Result<u32, Error>>, pings: Vec<Result<(), Error>>) -> Self {
-        let (answers, pings) = (RefCell::new(answers), Mutex::new(pings));
+        let (answers, pings) = (Mutex::new(answers), Mutex::new(pings));
         Self { answers, pings, told: Mutex::default() }
     }
 
@@ -26,7 +25,7 @@ impl Script {
         job: &CancelToken,
         again: impl FnMut(&Error) -> bool,
     ) -> Result<u32, Error> {
-        self.with(limit, job, |patience| patience.ask(job, again, || self.answers.borrow_mut().remove(0)))
+        self.with(limit, job, |patience| patience.ask(job, again, || self.answers.lock().unwrap().remove(0)))
     }
 
     fn with<T>(&self, limit: Duration, job: &CancelToken, act: impl FnOnce(&Patience<'_>) -> T) -> T {
@@ -40,7 +39,7 @@ impl Script {
     }
 
     fn assert_through(&self) {
-        assert!(self.answers.borrow().is_empty() && self.pings.lock().unwrap().is_empty());
+        assert!(self.answers.lock().unwrap().is_empty() && self.pings.lock().unwrap().is_empty());
     }
 }
 
@@ -75,7 +74,7 @@ fn an_engine_that_comes_back_is_asked_again_and_both_are_told_once() {
 fn a_connection_that_was_cut_by_somebody_else_is_no_engine_that_is_away() {
     let script = Script::new(vec![Err(cut()), Ok(7)], vec![Ok(())]);
     assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
-    assert_eq!(script.told(), []);
+    assert!(script.told().is_empty());
     script.assert_through();
 }
 
@@ -92,7 +91,7 @@ fn what_the_engine_answers_is_the_answer() {
         let text = error.to_string();
         let script = Script::new(vec![Err(error)], pings);
         assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap_err().to_string(), text);
-        assert_eq!(script.told(), [], "{text}");
+        assert!(script.told().is_empty(), "{text}");
         script.assert_through();
     }
 }
@@ -127,7 +126,7 @@ fn patience_ends_and_does_not_begin_anew_in_the_same_outage() {
     let script = Script::new(vec![Err(cut()), Err(cut()), Err(cut()), Err(cut()), Ok(3)], pings);
     let token = CancelToken::new();
     script.with(Duration::ZERO, &token, |patience| {
-        let ask = || patience.ask(&token, never, || script.answers.borrow_mut().remove(0));
+        let ask = || patience.ask(&token, never, || script.answers.lock().unwrap().remove(0));
         let error = ask().unwrap_err();
         assert!(error.is_unreachable() && error_chain(&error).contains("stalled"), "{error:?}");
         assert!(ask().unwrap_err().is_unreachable());
@@ -156,7 +155,7 @@ fn a_cancel_ends_the_wait() {
     let answer = script.with(Duration::from_secs(3600), &job, |patience| {
         patience.ask(&job, never, || {
             job.cancel(CancelReason::Requested);
-            script.answers.borrow_mut().remove(0)
+            script.answers.lock().unwrap().remove(0)
         })
     });
     assert!(answer.unwrap_err().is_cancelled());
@@ -170,14 +169,15 @@ fn only_a_stop_ends_the_wait_at_the_end() {
     let job = CancelToken::new();
     job.cancel(CancelReason::Requested);
     let script = Script::new(vec![Err(away()), Ok(5)], vec![Err(away()), Ok(())]);
-    let ask = |patience: &Patience<'_>| patience.at_the_end(never, || script.answers.borrow_mut().remove(0));
+    let ask =
+        |patience: &Patience<'_>| patience.at_the_end(never, || script.answers.lock().unwrap().remove(0));
     assert_eq!(script.with(LIMIT, &job, ask).unwrap(), 5);
 
     let job = CancelToken::new();
     job.cancel(CancelReason::Shutdown);
     let script = Script::new(vec![Err(says(409, "busy")), Err(away())], vec![Err(away())]);
     let ask = |patience: &Patience<'_>| {
-        patience.at_the_end(Error::is_conflict, || script.answers.borrow_mut().remove(0))
+        patience.at_the_end(Error::is_conflict, || script.answers.lock().unwrap().remove(0))
     };
     assert!(script.with(Duration::from_secs(3600), &job, ask).unwrap_err().is_cancelled());
     script.assert_through();
