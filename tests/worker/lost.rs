@@ -204,7 +204,8 @@ fn a_control_plane_that_accepts_and_closes_is_not_hammered() {
     stage.stop(worker);
 }
 
-/// The link ends for good while there is work: the task is stopped, and the code is that of the refusal.
+/// The link ends for good while there is work: the task is stopped, and the code is that of the refusal. What it could not
+/// report the next process does, as what it was.
 #[test]
 fn a_refusal_for_good_stops_what_runs_and_gives_its_code() {
     let stage = Stage::new();
@@ -214,5 +215,11 @@ fn a_refusal_for_good_stops_what_runs_and_gives_its_code() {
     stage.plane.refuse_with(Some(401));
     stage.plane.drop_connections(How::Rst);
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(3), "{:#?}", worker.stderr().all());
+    assert_eq!(stage.engine.containers_of(&stage.worker_id)[0]["State"], "exited");
+    stage.plane.refuse_with(None);
+    let next = stage.started();
+    let report = stage.plane.wait_message(&id, "task_failed").data;
+    assert_eq!((&report["failure_reason"], &report["exit_code"]), (&json!("graceful_shutdown"), &json!(0)));
     stage.wait_clean();
+    stage.stop(next);
 }
