@@ -42,6 +42,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod secret;
 pub mod task;
+mod trust;
 
 use std::time::Duration;
 
