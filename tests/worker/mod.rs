@@ -9,6 +9,7 @@ mod lost;
 mod many;
 mod podman;
 mod pull;
+mod reconcile;
 mod registry;
 mod settings;
 mod stop;

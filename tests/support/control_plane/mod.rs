@@ -163,6 +163,11 @@ impl ControlPlane {
         assert!(self.shared.update(|world| world.cancel(id)), "no run {id}");
     }
 
+    /// The same, but the message is lost on its way.
+    pub fn cancel_unheard(&self, id: &str) {
+        self.shared.update(|world| world.cancel_unheard(id));
+    }
+
     /// A run as it is now.
     pub fn run(&self, id: &str) -> Run {
         self.shared.lock().run(id).cloned().unwrap_or_else(|| panic!("no run {id}"))

@@ -136,6 +136,13 @@ impl World {
         true
     }
 
+    /// Cancels a run whose worker is not told.
+    pub(super) fn cancel_unheard(&mut self, id: &str) {
+        if let Some(run) = self.run_mut(id).filter(|run| !run.state.ended()) {
+            run.enter(State::Cancelled);
+        }
+    }
+
     /// A worker has connected; the result is the connection's number.
     pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
         let number = self.connections.len() + 1;
