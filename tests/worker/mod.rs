@@ -3,7 +3,7 @@
 mod bad;
 mod cancel;
 mod ends;
-mod gate;
+pub(crate) mod gate;
 mod idle;
 mod lost;
 mod many;
