@@ -37,10 +37,12 @@ fn silent(stream: &mut TcpStream) -> bool {
 fn every_byte_arrives_in_order_in_many_pieces() {
     let seed = Seed::new();
     let (_cutter, mut near, mut far) = line(Vec::new(), 1, seed.dice());
-    let sent: Vec<u8> = (0..30_000_u32).map(|index| index.to_be_bytes()[3] ^ index.to_be_bytes()[2]).collect();
+    let sent: Vec<u8> =
+        (0..30_000_u32).map(|index| index.to_be_bytes()[3] ^ index.to_be_bytes()[2]).collect();
     let mut writer = near.try_clone().unwrap();
     let bytes = sent.clone();
-    let thread = std::thread::spawn(move || bytes.chunks(1000).for_each(|part| writer.write_all(part).unwrap()));
+    let thread =
+        std::thread::spawn(move || bytes.chunks(1000).for_each(|part| writer.write_all(part).unwrap()));
     let mut sizes = Vec::new();
     let mut came = Vec::new();
     while came.len() < sent.len() {

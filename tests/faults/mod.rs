@@ -2,8 +2,8 @@
 //!
 //! Each test says what it counts.
 
-mod cutter;
 mod cuts;
+mod cutter;
 mod fleet;
 mod outage;
 

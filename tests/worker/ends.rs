@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::Stage;
 use super::settings::{KEY, bare, end};
 use crate::support::control_plane::{ControlPlane, Options};
+use crate::support::cutter::Cutter;
 use crate::support::engine;
 use crate::support::fake_docker::{FakeDocker, Step, hello, json, write};
-use crate::support::cutter::Cutter;
 use crate::support::worker::Worker;
 
 #[test]

@@ -2,8 +2,8 @@
 
 use super::Stage;
 use crate::support::control_plane::{RunSpec, State};
-use crate::support::engine::Engine;
 use crate::support::cutter::Cutter;
+use crate::support::engine::Engine;
 use crate::support::images::{AGENT, Layout, Root};
 use crate::support::registry::{PASSWORD, Registry};
 use crate::support::worker::Worker;

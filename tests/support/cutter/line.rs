@@ -70,12 +70,7 @@ impl State {
 
 impl Line {
     /// Starts to copy; with a `manner` in pieces.
-    pub(super) fn start(
-        near: Socket,
-        far: Socket,
-        limit: Option<u64>,
-        manner: Option<Manner>,
-    ) -> Arc<Self> {
+    pub(super) fn start(near: Socket, far: Socket, limit: Option<u64>, manner: Option<Manner>) -> Arc<Self> {
         let state = Mutex::new(State { limit, ..State::default() });
         let line = Arc::new(Self { near, far, state, changed: Condvar::new() });
         let mut manner = manner;
