@@ -258,6 +258,11 @@ impl ControlPlane {
         self.shared.update(|world| world.drop_connections(how));
     }
 
+    /// Ends the newest connection of one worker; `false` when it has none that is open.
+    pub fn drop_worker(&self, worker: &str, how: How) -> bool {
+        self.shared.update(|world| world.drop_worker(worker, how))
+    }
+
     /// Answers every handshake with this status, or as usual again.
     pub fn refuse_with(&self, status: Option<u16>) {
         self.shared.update(|world| world.refuse = status);

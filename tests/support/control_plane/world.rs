@@ -277,6 +277,12 @@ impl World {
         newest.expect("no worker is connected").outbox.push(command);
     }
 
+    /// Ends the newest open connection of a worker; `false` when it has none.
+    pub(super) fn drop_worker(&self, worker: &str, how: How) -> bool {
+        let newest = self.open().rfind(|connection| connection.worker == worker);
+        newest.map(|connection| connection.outbox.push(Command::End(how))).is_some()
+    }
+
     /// Ends every open connection.
     pub(super) fn drop_connections(&self, how: How) {
         self.push_all(&Command::End(how));
