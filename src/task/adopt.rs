@@ -10,9 +10,9 @@ use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::marker;
 use super::names::{Helping, ended_for, helping, is_kept};
 use super::plan::{AGENT_DIR, TASK_LABEL, WORKER_LABEL};
-use super::marker;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::coordinator::LeftOver;
 use crate::docker::{Container, Docker, Error, Volume};
@@ -115,12 +115,7 @@ impl Search<'_> {
         None
     }
 
-    fn adopt(
-        &mut self,
-        container: &Container,
-        ran: Duration,
-        ended_for: Option<CancelReason>,
-    ) -> LeftOver {
+    fn adopt(&mut self, container: &Container, ran: Duration, ended_for: Option<CancelReason>) -> LeftOver {
         let task_id = container.labels.get(TASK_LABEL).cloned().unwrap_or_default();
         info!(
             "container adopted task={} container={} state={}",

@@ -12,7 +12,8 @@ use super::plan::{Limits, Plan, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions, Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
+    Wait,
 };
 use crate::error_chain;
 use crate::logging::value;
@@ -255,7 +256,11 @@ impl TaskContainer<'_> {
             Ok(()) => info!("container kept task={task} container={name}"),
             Err(error) => {
                 let error = error_chain(&error);
-                warn!("container kept under its name task={task} container={} error={}", self.id, value(&error));
+                warn!(
+                    "container kept under its name task={task} container={} error={}",
+                    self.id,
+                    value(&error)
+                );
             }
         }
     }

@@ -175,7 +175,8 @@ impl Tasks {
     fn choose_volumes(&self, plan: &mut Plan, task_id: &str) {
         for generation in 0..MAX_GENERATIONS {
             plan.generation = generation;
-            let in_use = |volume: &String| self.remove_volume(volume, task_id).is_err_and(|e| e.is_conflict());
+            let in_use =
+                |volume: &String| self.remove_volume(volume, task_id).is_err_and(|e| e.is_conflict());
             if !plan.own_volumes().iter().any(in_use) {
                 return;
             }

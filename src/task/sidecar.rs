@@ -14,9 +14,9 @@ use log::{info, warn};
 
 use super::flight::{Cancelled, Flights};
 use super::helper::Helper;
-use super::{marker, names};
 use super::outcome::Failure;
 use super::plan::{AGENT_DIR, IMAGE_LABEL, WORKER_LABEL};
+use super::{marker, names};
 use crate::cancel::CancelToken;
 use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
 use crate::logging::value;

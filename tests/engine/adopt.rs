@@ -42,7 +42,14 @@ impl Scene {
     }
 
     /// A container with these labels that runs `script` once it is started; its id.
-    fn container(&self, name: &str, worker: &str, task: Option<&str>, script: &str, volumes: &[&str]) -> String {
+    fn container(
+        &self,
+        name: &str,
+        worker: &str,
+        task: Option<&str>,
+        script: &str,
+        volumes: &[&str],
+    ) -> String {
         let mounts: Vec<Value> = volumes
             .iter()
             .enumerate()
@@ -97,7 +104,8 @@ impl Scene {
         let root = Root::default().file("half", 0o644, "x");
         let root = if complete { root.file(MARKER, 0o444, "sha256:x") } else { root };
         let path = format!("/containers/{id}/archive?path=/agent");
-        let answer = self.engine.request("PUT", &path, &[("Content-Type", "application/x-tar")], &root.finish());
+        let answer =
+            self.engine.request("PUT", &path, &[("Content-Type", "application/x-tar")], &root.finish());
         assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
         [id, self.container(&format!("{name}-source"), worker, None, "", &[])]
     }
@@ -169,7 +177,10 @@ fn what_was_started_is_owed_a_report_and_what_was_not_goes() {
     ];
     assert_eq!(told, expected);
     assert_eq!(found[1].volumes, [own.clone()], "the task's own, not those that all share");
-    assert!(found.iter().all(|one| one.ran > Duration::ZERO && one.ran < Duration::from_secs(600)), "{found:?}");
+    assert!(
+        found.iter().all(|one| one.ran > Duration::ZERO && one.ran < Duration::from_secs(600)),
+        "{found:?}"
+    );
     let [x, y, z] = &others;
     let stay = [&running, &exited, &ending, &ended, &paused, &kept, &own_by_hand, x, y, z];
     assert_eq!(scene.containers(), set(stay));
