@@ -58,7 +58,7 @@ impl Events {
         let seen = Arc::<Mutex<BTreeMap<String, Seen>>>::default();
         let told = Arc::clone(&seen);
         let reader = std::thread::spawn(move || {
-            lines.lines().map_while(Result::ok).for_each(|line| note(&told, &line))
+            lines.lines().map_while(Result::ok).for_each(|line| note(&told, &line));
         });
         Self { stream, seen, reader: Some(reader) }
     }
@@ -95,7 +95,7 @@ fn note(seen: &Mutex<BTreeMap<String, Seen>>, line: &str) {
     match event["Action"].as_str() {
         Some("start") => seen.starts += 1,
         Some("die") => {
-            seen.exit_codes.extend(attributes["exitCode"].as_str().and_then(|code| code.parse::<i64>().ok()))
+            seen.exit_codes.extend(attributes["exitCode"].as_str().and_then(|code| code.parse::<i64>().ok()));
         }
         _ => {}
     }

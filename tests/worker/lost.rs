@@ -204,7 +204,8 @@ fn a_control_plane_that_accepts_and_closes_is_not_hammered() {
     stage.stop(worker);
 }
 
-/// The link ends for good while there is work: the task is stopped, and the code is that of the refusal.
+/// The link ends for good while there is work: the task is stopped, and the code is that of the refusal. Its result is left
+/// for a process that may deliver it.
 #[test]
 fn a_refusal_for_good_stops_what_runs_and_gives_its_code() {
     let stage = Stage::new();
@@ -214,5 +215,7 @@ fn a_refusal_for_good_stops_what_runs_and_gives_its_code() {
     stage.plane.refuse_with(Some(401));
     stage.plane.drop_connections(How::Rst);
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(3), "{:#?}", worker.stderr().all());
-    stage.wait_clean();
+    let left = stage.engine.containers_of(&stage.worker_id);
+    assert_eq!((left.len(), &left[0]["State"]), (1, &json!("exited")), "{left:#?}");
+    assert!(left[0]["Names"][0].as_str().unwrap().ends_with(".graceful_shutdown"), "{left:#?}");
 }
