@@ -109,6 +109,7 @@ fn options(config: &Config, registries: RegistryEnv) -> Options {
         registries,
         max_output: config.max_output,
         cleanup: config.cleanup,
+        engine_timeout: config.engine_timeout,
     }
 }
 

@@ -22,6 +22,11 @@ const ACCESS_DENIED: [&str; 6] = [
     "forbidden",
 ];
 
+/// What an engine says, as 5xx or in a pull's stream, while it has lost the program that runs its containers, or is losing it
+/// because it ends itself.
+const UNWELL: [&str; 4] =
+    ["transport is closing", "connection closed: unavailable", "connection error: desc", "context canceled"];
+
 /// A call to the engine that did not give what it was for.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -131,6 +136,30 @@ impl Error {
         self.is_unreachable() || self.is_connection_lost()
     }
 
+    /// The engine answers, but cannot do what needs its containers for the moment.
+    pub fn is_unwell(&self) -> bool {
+        match self {
+            Self::Engine { status: 500.., message } | Self::Pull { message } => {
+                UNWELL.iter().any(|words| message.contains(words))
+            }
+            _ => false,
+        }
+    }
+
+    /// The engine says itself that what was asked never got to the program that runs its containers.
+    pub fn never_got_there(&self) -> bool {
+        matches!(self, Self::Engine { status: 500.., message } if message.contains("while dialing"))
+    }
+
+    /// What is said of an engine that never came back; `address` is where it was.
+    #[must_use]
+    pub fn into_unreachable(self, address: String) -> Self {
+        if self.is_unreachable() {
+            return self;
+        }
+        Self::Unreachable { address, source: io::Error::other(self) }
+    }
+
     /// The engine may have done what was asked all the same: the request was on its way and the answer was lost.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)
@@ -233,6 +262,24 @@ mod tests {
             assert!(!pull(failed).is_access_denied(), "{failed}");
         }
         assert!(!Error::Cancelled.is_access_denied());
+    }
+
+    #[test]
+    fn an_engine_without_its_containerd_is_unwell_and_a_registry_that_is_away_is_not() {
+        let engine = |status, message: &str| Error::Engine { status, message: message.into() };
+        for message in [
+            "transport is closing: unavailable",
+            "connection closed: unavailable",
+            "connection error: desc = \"transport: Error while dialing dial unix /c.sock: connect: connection refused\": unavailable",
+        ] {
+            assert!(engine(500, message).is_unwell() && !engine(400, message).is_unwell(), "{message}");
+        }
+        let dialled =
+            engine(500, "connection error: desc = \"transport: Error while dialing dial unix /c.sock\"");
+        assert!(dialled.never_got_there() && !engine(500, "transport is closing").never_got_there());
+        assert!(Error::Pull { message: "context canceled".into() }.is_unwell());
+        let registry = "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
+        assert!(!engine(500, registry).is_unwell() && !Error::Pull { message: registry.into() }.is_unwell());
     }
 
     #[test]

@@ -26,6 +26,7 @@ mod tls;
 mod volumes;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 
@@ -47,6 +48,9 @@ pub use self::request::{Method, Request, Target};
 pub use self::timeouts::Timeouts;
 pub use self::tls::{TlsClient, TlsError};
 use crate::cancel::CancelToken;
+
+/// A ping says nothing but that the engine is well, which takes it no time.
+const PING_WITHIN: Duration = Duration::from_secs(10);
 
 /// An engine that has answered. Clones are cheap and may be used from any thread.
 #[derive(Debug, Clone)]
@@ -128,6 +132,14 @@ impl Docker {
     /// Where it is, in the form of `DOCKER_HOST`; for messages.
     pub fn address(&self) -> String {
         self.0.endpoint.to_string()
+    }
+
+    /// Whether the engine is there: it answers within 10 s.
+    pub fn ping(&self, cancel: &CancelToken) -> Result<(), Error> {
+        let Inner { endpoint, timeouts, .. } = &*self.0;
+        let dial = exchange::Dial { endpoint, timeouts, version: None };
+        let request = Request::get(Target::of("_ping")).head_within(timeouts.head.min(PING_WITHIN));
+        dial.exchange(cancel, request)?.success().map(drop)
     }
 
     /// Sends any request (below `/vX.Y/`) and gives the answer, whatever its status; its body is still to be read. For

@@ -7,6 +7,7 @@ use std::io::{self, Read};
 use log::warn;
 
 use super::output::{Collected, Collector, Stream};
+use super::patience::{Patience, never};
 use crate::cancel::CancelToken;
 use crate::docker::{Body, Docker, Error, LogStream};
 use crate::error_chain;
@@ -24,10 +25,11 @@ pub(super) fn collect(
     docker: &Docker,
     cancel: &CancelToken,
     container: &str,
-    task_id: &str,
+    patience: &Patience<'_>,
     cap: usize,
 ) -> Collected {
-    match from_file(docker, cancel, container, cap) {
+    let task_id = patience.task_id;
+    match patience.at_the_end(never, || from_file(docker, cancel, container, cap)) {
         Ok(Some(collected)) => return collected,
         Ok(None) => {}
         Err(error) => {
@@ -35,15 +37,28 @@ pub(super) fn collect(
         }
     }
     let mut collector = Collector::new(cap);
-    let read = docker.container_logs(cancel, container, &mut |stream, bytes| match stream {
-        LogStream::Stdout => collector.push(Stream::Stdout, bytes),
-        // The engine's own word that it cannot read its log stands where the text would be.
-        LogStream::Stderr | LogStream::Engine => collector.push(Stream::Stderr, bytes),
+    let read = patience.at_the_end(never, || {
+        // What was read before a cut comes again.
+        collector = Collector::new(cap);
+        from_logs(docker, cancel, container, &mut collector)
     });
     if let Err(error) = read {
         warn!("output incomplete task={} error={}", value(task_id), value(&error_chain(&error)));
     }
     collector.finish()
+}
+
+fn from_logs(
+    docker: &Docker,
+    cancel: &CancelToken,
+    container: &str,
+    collector: &mut Collector,
+) -> Result<(), Error> {
+    docker.container_logs(cancel, container, &mut |stream, bytes| match stream {
+        LogStream::Stdout => collector.push(Stream::Stdout, bytes),
+        // The engine's own word that it cannot read its log stands where the text would be.
+        LogStream::Stderr | LogStream::Engine => collector.push(Stream::Stderr, bytes),
+    })
 }
 
 fn from_file(

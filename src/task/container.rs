@@ -2,12 +2,14 @@
 //!
 //! Owns the calls that concern a running task. It must not know images, volumes' contents or reports.
 
+use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
 use super::names;
 use super::outcome::{Failure, exit_code};
+use super::patience::{Patience, never};
 use super::plan::{Limits, Plan, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
 use crate::cancel::{CancelReason, CancelToken};
@@ -23,15 +25,10 @@ use crate::secret::Secret;
 /// From TERM to KILL when a task is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// How long an engine that does not answer is asked again for the state of a task that runs on it.
-pub(super) const ENGINE_PATIENCE: Duration = Duration::from_secs(300);
-
-/// First and longest pause between two such questions.
-const ENGINE_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
-
 /// The engine says that a container was killed for its memory only a moment after its exit; it is asked again for so
-/// long when the exit code allows it.
+/// long when the exit code allows it, after such pauses.
 const OOM_PATIENCE: Duration = Duration::from_secs(1);
+const OOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// The exit code of a process that got KILL, as the kernel sends it when memory is short.
 const KILLED: i64 = 137;
@@ -54,6 +51,7 @@ pub(super) struct TaskContainer<'a> {
     pub(super) name: &'a str,
     /// What it is called by: its id from its creation on.
     pub(super) id: &'a str,
+    pub(super) patience: &'a Patience<'a>,
 }
 
 impl TaskContainer<'_> {
@@ -63,10 +61,21 @@ impl TaskContainer<'_> {
     /// # Errors
     /// `container_create` when somebody else's container has the name.
     pub(super) fn clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<(), Failure> {
-        let failed = |error: &Error| self.failed(FailureReason::ContainerCreate, error);
+        let cleared = self.patience.ask(cancel, never, || self.try_clear(cancel, plan));
+        match cleared.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))? {
+            true => Ok(()),
+            false => {
+                let message = format!("container {} belongs to somebody else", self.name);
+                Err(Failure::new(FailureReason::ContainerCreate, message))
+            }
+        }
+    }
+
+    /// `false` when somebody else has the name.
+    fn try_clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
         let label = |name| (name, plan.labels.get(name).map_or("", String::as_str));
         let labels = [label(WORKER_LABEL), label(TASK_LABEL)];
-        let all = self.docker.container_list(cancel, &labels).map_err(|error| failed(&error))?;
+        let all = self.docker.container_list(cancel, &labels)?;
         let ours = |found: &&ContainerSummary| {
             let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
             !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
@@ -74,35 +83,44 @@ impl TaskContainer<'_> {
         for found in all.iter().filter(ours) {
             let (task, id) = (value(self.task_id), &found.id);
             warn!("left-over container removed task={task} container={} id={id}", self.name);
-            self.docker.container_remove(cancel, id).map_err(|error| failed(&error))?;
+            self.docker.container_remove(cancel, id)?;
         }
         match self.docker.container_inspect(cancel, self.name) {
-            Err(error) if error.is_not_found() => Ok(()),
-            Err(error) => Err(failed(&error)),
-            Ok(_) => {
-                let message = format!("container {} belongs to somebody else", self.name);
-                Err(Failure::new(FailureReason::ContainerCreate, message))
-            }
+            Err(error) if error.is_not_found() => Ok(true),
+            found => found.map(|_| false),
         }
     }
 
     /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its
     /// removal was asked for would stay for ever. `left` becomes its id as soon as it is there, or its name when it may be; when
-    /// somebody else has taken the name meanwhile, it is not ours to remove.
+    /// somebody else has taken the name meanwhile, it is not ours to remove. One whose answer was lost is removed, if it is
+    /// there, and made anew.
     ///
     /// # Errors
     /// `container_create`.
     pub(super) fn create(
         &self,
+        cancel: &CancelToken,
         plan: &Plan,
         prepared: &Prepared,
         left: &mut Option<String>,
     ) -> Result<(), Failure> {
-        let created =
-            self.docker.container_create(&CancelToken::new(), self.name, &definition(plan, prepared));
-        if created.as_ref().is_err_and(Error::is_ambiguous) {
-            *left = Some(self.name.to_owned());
-        }
+        let (definition, lost) = (definition(plan, prepared), Cell::new(false));
+        // An engine that is still there may be about to make the one whose answer was lost.
+        let taken = |error: &Error| lost.get() && error.is_conflict();
+        let created = self.patience.ask(cancel, taken, || {
+            if lost.get() && !self.try_clear(cancel, plan)? {
+                // So it is not ours to remove either.
+                *left = None;
+                lost.set(false);
+            }
+            let created = self.docker.container_create(&CancelToken::new(), self.name, &definition);
+            if created.as_ref().is_err_and(Error::is_ambiguous) {
+                lost.set(true);
+                *left = Some(self.name.to_owned());
+            }
+            created
+        });
         let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
         *left = Some(created.id.clone());
         for warning in &created.warnings {
@@ -113,50 +131,53 @@ impl TaskContainer<'_> {
     }
 
     /// Starts it, with the wait for its end already under way: it cannot end unobserved. The start itself is not cancellable,
-    /// for the reason that `create` is not. `left` becomes true as soon as it runs, or may run.
+    /// for the reason that `create` is not. Asked for a second time it is only when the engine says that it never was started;
+    /// when the engine has forgotten the wait meanwhile, there is none. `left` becomes true as soon as it runs, or may run.
     ///
     /// # Errors
-    /// `container_start`; or the token was cancelled and it was not started.
-    pub(super) fn start(&self, cancel: &CancelToken, left: &mut bool) -> Result<Wait, Failure> {
-        let reason = FailureReason::ContainerStart;
-        let wait =
-            self.docker.container_wait(cancel, self.id).map_err(|error| self.failed(reason, &error))?;
-        let started = self.docker.container_start(&CancelToken::new(), self.id);
-        *left = started.as_ref().err().is_none_or(Error::is_ambiguous);
-        started.map_err(|error| self.failed(reason, &error))?;
+    /// `container_start`; or the token was cancelled, and if it was started nobody has seen that.
+    pub(super) fn start(&self, cancel: &CancelToken, left: &mut bool) -> Result<Option<Wait>, Failure> {
+        let lost = Cell::new(false);
+        let started = self.patience.ask(cancel, never, || {
+            let wait = self.docker.container_wait(cancel, self.id)?;
+            // An engine that has begun to start it says what became of it only when that is known.
+            if lost.get() && self.state(cancel)?.status != "created" {
+                return Ok(Ok(None));
+            }
+            lost.set(true);
+            let started = self.docker.container_start(&CancelToken::new(), self.id);
+            *left |= started.as_ref().err().is_none_or(Error::is_ambiguous);
+            match started {
+                // Whether it runs all the same, this engine cannot know: that is not tried again.
+                Err(error @ Error::Engine { .. }) if !error.never_got_there() => Ok(Err(error)),
+                result => result.map(|()| Ok(Some(wait))),
+            }
+        });
+        let started = started.and_then(std::convert::identity);
+        let wait = started.map_err(|error| self.failed(FailureReason::ContainerStart, &error))?;
         info!("container started task={} container={}", value(self.task_id), self.name);
         Ok(wait)
     }
 
-    /// Waits for its end, however long that takes. A wait that is cut is taken up again as long as the engine can be
-    /// asked.
+    /// Waits for its end, however long that takes. A wait that is cut, or that there is none of, is taken up again as long as
+    /// the engine can be asked.
     ///
     /// # Errors
     /// `container_wait` or `docker_unreachable` when the engine stays away; or the token was cancelled.
-    pub(super) fn observe(&self, cancel: &CancelToken, wait: Wait) -> Result<Exit, Failure> {
-        let mut result = wait.join();
+    pub(super) fn observe(&self, cancel: &CancelToken, mut wait: Option<Wait>) -> Result<Exit, Failure> {
         loop {
-            let cut = match result {
-                Ok(_) => return self.exit(cancel),
-                Err(error) if error.is_cancelled() => return Err(Failure::Cancelled),
-                Err(error) => error,
-            };
-            warn!("wait cut task={} error={}", value(self.task_id), value(&error_chain(&cut)));
-            match self.resume(cancel)? {
-                Some(again) => result = again.join(),
-                None => return self.exit(cancel),
+            match wait.map(Wait::join) {
+                Some(Ok(_)) => return self.exit(cancel),
+                Some(Err(error)) if error.is_cancelled() => return Err(Failure::Cancelled),
+                Some(Err(cut)) => {
+                    warn!("wait cut task={} error={}", value(self.task_id), value(&error_chain(&cut)));
+                }
+                None => {}
             }
-        }
-    }
-
-    /// As [`TaskContainer::observe`], for one that was started by somebody else or that may have ended already.
-    ///
-    /// # Errors
-    /// As there.
-    pub(super) fn take_up(&self, cancel: &CancelToken) -> Result<Exit, Failure> {
-        match self.resume(cancel)? {
-            Some(wait) => self.observe(cancel, wait),
-            None => self.exit(cancel),
+            wait = self.resume(cancel)?;
+            if wait.is_none() {
+                return self.exit(cancel);
+            }
         }
     }
 
@@ -164,11 +185,12 @@ impl TaskContainer<'_> {
     /// between the two.
     fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
         let again = |error: &Error| !error.is_cancelled() && !error.is_not_found();
-        self.patiently(cancel, again, || {
+        let resumed = self.patience.ask(cancel, again, || {
             let wait = self.docker.container_wait(cancel, self.id)?;
             let state = self.state(cancel)?;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
-        })
+        });
+        resumed.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
     }
 
     /// How it ended, asked of the engine, since only that tells whether memory was the cause.
@@ -177,7 +199,7 @@ impl TaskContainer<'_> {
         let give_up = Instant::now() + OOM_PATIENCE;
         loop {
             let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;
-            if settled || !cancel.sleep(ENGINE_PAUSE.0) {
+            if settled || !cancel.sleep(OOM_PAUSE) {
                 let out_of_memory = state.oom_killed && state.exit_code != 0;
                 return Ok(Exit { code: exit_code(state.exit_code), out_of_memory });
             }
@@ -188,28 +210,8 @@ impl TaskContainer<'_> {
     /// The state, asked for again while the engine is away: one that is being restarted ends its containers first, so
     /// that the exit comes before the silence.
     fn patient_state(&self, cancel: &CancelToken) -> Result<State, Failure> {
-        self.patiently(cancel, Error::is_away, || self.state(cancel))
-    }
-
-    /// Asks again after an error for which `again` holds, for as long as an engine that does not answer is waited for.
-    fn patiently<T>(
-        &self,
-        cancel: &CancelToken,
-        again: impl Fn(&Error) -> bool,
-        ask: impl Fn() -> Result<T, Error>,
-    ) -> Result<T, Failure> {
-        let give_up = Instant::now() + ENGINE_PATIENCE;
-        let mut pause = ENGINE_PAUSE.0;
-        loop {
-            match ask() {
-                Err(error) if again(&error) && Instant::now() < give_up => {}
-                answer => return answer.map_err(|error| self.failed(FailureReason::ContainerWait, &error)),
-            }
-            if !cancel.sleep(pause) {
-                return Err(Failure::Cancelled);
-            }
-            pause = (pause * 2).min(ENGINE_PAUSE.1);
-        }
+        let state = self.patience.ask(cancel, never, || self.state(cancel));
+        state.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
     }
 
     /// Ends it: TERM, and KILL after the grace time. It first gets a name that says why, for a process that finds it when
@@ -252,7 +254,8 @@ impl TaskContainer<'_> {
     /// Names it as one that is kept for people, so that it is not found again and its own name is free.
     pub(super) fn keep(&self) {
         let (task, name) = (value(self.task_id), names::kept(self.name, self.id));
-        match self.docker.container_rename(&CancelToken::new(), self.id, &name) {
+        let rename = || self.docker.container_rename(&CancelToken::new(), self.id, &name);
+        match self.patience.at_the_end(never, rename) {
             Ok(()) => info!("container kept task={task} container={name}"),
             Err(error) => {
                 let error = error_chain(&error);

@@ -6,71 +6,85 @@ use std::collections::BTreeMap;
 
 use log::warn;
 
+use super::patience::{Patience, never};
 use super::plan::WORKER_LABEL;
 use crate::cancel::CancelToken;
 use crate::docker::{CreateContainer, Docker, Error, HostConfig, Mount};
 use crate::error_chain;
 use crate::logging::value;
 
+/// Makes helpers of one image.
+#[derive(Clone, Copy)]
+pub(super) struct Maker<'a> {
+    pub(super) docker: &'a Docker,
+    pub(super) worker_id: &'a str,
+    /// As `sha256:…`.
+    pub(super) image_id: &'a str,
+    /// For the removal: whoever makes a helper has waited for the engine before.
+    pub(super) patience: &'a Patience<'a>,
+}
+
 /// A container that was never started and is removed when this is dropped.
-pub(super) struct Helper {
-    docker: Docker,
+pub(super) struct Helper<'a> {
+    maker: Maker<'a>,
     name: String,
     id: String,
 }
 
-impl Helper {
+impl<'a> Maker<'a> {
     /// Makes one, with these mounts. Not cancellable: an engine that has begun to make a container goes on when its caller
     /// leaves, and then nobody would remove it.
     ///
     /// # Errors
     /// A conflict when the name is taken.
-    pub(super) fn create(
-        docker: &Docker,
-        name: &str,
-        image_id: &str,
-        mounts: Vec<Mount>,
-        worker_id: &str,
-    ) -> Result<Self, Error> {
+    pub(super) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
         let create = CreateContainer {
-            image: image_id.to_owned(),
+            image: self.image_id.to_owned(),
             // The engine wants a command even for what never runs.
             entrypoint: Some(vec!["/never-started".to_owned()]),
-            labels: BTreeMap::from([(WORKER_LABEL.to_owned(), worker_id.to_owned())]),
+            labels: BTreeMap::from([(WORKER_LABEL.to_owned(), self.worker_id.to_owned())]),
             host_config: HostConfig { mounts, ..HostConfig::default() },
             ..CreateContainer::default()
         };
-        match docker.container_create(&CancelToken::new(), name, &create) {
-            Ok(created) => Ok(Self { docker: docker.clone(), name: name.to_owned(), id: created.id }),
+        match self.docker.container_create(&CancelToken::new(), name, &create) {
+            Ok(created) => Ok(Helper { maker: self, name: name.to_owned(), id: created.id }),
             Err(error) => {
                 if error.is_ambiguous() {
-                    remove(docker, name);
+                    self.remove(name);
                 }
                 Err(error)
             }
         }
     }
 
-    /// As [`Helper::create`] without mounts, for a name that only the caller can hold by now: whoever has it is a
+    /// As [`Maker::create`] without mounts, for a name that only the caller can hold by now: whoever has it is a
     /// left-over and is removed.
     ///
     /// # Errors
     /// Those of the engine.
-    pub(super) fn create_anew(
-        docker: &Docker,
-        name: &str,
-        image_id: &str,
-        worker_id: &str,
-    ) -> Result<Self, Error> {
-        match Self::create(docker, name, image_id, Vec::new(), worker_id) {
+    pub(super) fn create_anew(self, name: &str) -> Result<Helper<'a>, Error> {
+        match self.create(name, Vec::new()) {
             Err(error) if error.is_conflict() => {
-                docker.container_remove(&CancelToken::new(), name)?;
-                Self::create(docker, name, image_id, Vec::new(), worker_id)
+                self.docker.container_remove(&CancelToken::new(), name)?;
+                self.create(name, Vec::new())
             }
             result => result,
         }
     }
 
+    fn remove(self, container: &str) {
+        let remove = || self.docker.container_remove(&CancelToken::new(), container);
+        if let Err(error) = self.patience.at_the_end(never, remove) {
+            let (task, container) = (value(self.patience.task_id), value(container));
+            warn!(
+                "helper container left task={task} container={container} error={}",
+                value(&error_chain(&error))
+            );
+        }
+    }
+}
+
+impl Helper<'_> {
     pub(super) fn id(&self) -> &str {
         &self.id
     }
@@ -80,15 +94,9 @@ impl Helper {
     }
 }
 
-impl Drop for Helper {
+impl Drop for Helper<'_> {
     /// Under a token of its own: the work that needed the helper may have been cancelled.
     fn drop(&mut self) {
-        remove(&self.docker, &self.id);
-    }
-}
-
-fn remove(docker: &Docker, container: &str) {
-    if let Err(error) = docker.container_remove(&CancelToken::new(), container) {
-        warn!("helper container left container={} error={}", value(container), value(&error_chain(&error)));
+        self.maker.remove(&self.id);
     }
 }

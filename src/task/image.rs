@@ -9,6 +9,7 @@ use log::{debug, info, warn};
 
 use super::flight::{Cancelled, Flights};
 use super::outcome::Failure;
+use super::patience::{Patience, never};
 use crate::cancel::CancelToken;
 use crate::config::PullPolicy;
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
@@ -41,9 +42,9 @@ impl Images {
         &self,
         cancel: &CancelToken,
         image: &Reference,
-        task_id: &str,
+        patience: &Patience<'_>,
     ) -> Result<Image, Failure> {
-        let work = || match self.fetch(cancel, image, task_id) {
+        let work = || match self.fetch(cancel, image, patience) {
             Err(Failure::Cancelled) => None,
             result => Some(result),
         };
@@ -53,22 +54,27 @@ impl Images {
         }
     }
 
-    fn fetch(&self, cancel: &CancelToken, image: &Reference, task_id: &str) -> Result<Image, Failure> {
+    fn fetch(
+        &self,
+        cancel: &CancelToken,
+        image: &Reference,
+        patience: &Patience<'_>,
+    ) -> Result<Image, Failure> {
         match self.policy {
-            PullPolicy::Always => self.pull(cancel, image, task_id),
-            PullPolicy::Never => self.local(cancel, image)?.ok_or_else(|| {
+            PullPolicy::Always => self.pull(cancel, image, patience),
+            PullPolicy::Never => self.local(cancel, image, patience)?.ok_or_else(|| {
                 failed(
                     image,
                     &format!("is not on this engine for {}, and the pull policy is never", self.platform()),
                 )
             }),
-            PullPolicy::Missing => match self.local(cancel, image)? {
+            PullPolicy::Missing => match self.local(cancel, image, patience)? {
                 Some(local) => Ok(local),
-                None => self.pull(cancel, image, task_id),
+                None => self.pull(cancel, image, patience),
             },
-            PullPolicy::Auto => match self.pull(cancel, image, task_id) {
+            PullPolicy::Auto => match self.pull(cancel, image, patience) {
                 Err(Failure::Failed { reason: FailureReason::ImagePull, message }) => {
-                    self.fall_back(cancel, image, task_id, message)
+                    self.fall_back(cancel, image, patience, message)
                 }
                 result => result,
             },
@@ -80,45 +86,54 @@ impl Images {
         &self,
         cancel: &CancelToken,
         image: &Reference,
-        task_id: &str,
+        patience: &Patience<'_>,
         message: String,
     ) -> Result<Image, Failure> {
-        let Some(local) = self.local(cancel, image)? else {
+        let Some(local) = self.local(cancel, image, patience)? else {
             return Err(Failure::new(FailureReason::ImagePull, message));
         };
-        let (task, name, error) = (value(task_id), image.to_string(), value(&message));
+        let (task, name, error) = (value(patience.task_id), image.to_string(), value(&message));
         warn!("pull failed, local image used task={task} image={} error={error}", value(&name));
         Ok(local)
     }
 
     /// The image as it is on the engine, when it is there and for the engine's platform.
-    fn local(&self, cancel: &CancelToken, image: &Reference) -> Result<Option<Image>, Failure> {
-        match self.docker.image_inspect(cancel, &image.to_string()) {
+    fn local(
+        &self,
+        cancel: &CancelToken,
+        image: &Reference,
+        patience: &Patience<'_>,
+    ) -> Result<Option<Image>, Failure> {
+        match patience.ask(cancel, never, || self.docker.image_inspect(cancel, &image.to_string())) {
             Ok(local) => Ok(Some(local).filter(|local| self.runs_here(local))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(engine_failure(image, &error)),
         }
     }
 
-    fn pull(&self, cancel: &CancelToken, image: &Reference, task_id: &str) -> Result<Image, Failure> {
+    fn pull(
+        &self,
+        cancel: &CancelToken,
+        image: &Reference,
+        patience: &Patience<'_>,
+    ) -> Result<Image, Failure> {
         let name = image.to_string();
-        let (task, name) = (value(task_id), value(&name));
-        let report = |progress: &PullProgress| {
+        let (task, name) = (value(patience.task_id), value(&name));
+        let mut report = |progress: &PullProgress| {
             let PullProgress { layers, layers_done, bytes, bytes_total } = progress;
             info!(
                 "pulling task={task} image={name} layers_done={layers_done} layers={layers} bytes={bytes} \
                  bytes_total={bytes_total}"
             );
         };
-        let login = self.login(cancel, image, task_id)?;
+        let login = self.login(cancel, image, patience.task_id)?;
         info!("pull started task={task} image={name}");
         let platform = self.platform();
-        let mut report = report;
-        self.docker
-            .image_pull(cancel, image, Some(&platform), login.auth.as_ref(), PROGRESS, &mut report)
-            .map_err(|error| pull_failure(image, &login, &error))?;
+        let auth = login.auth.as_ref();
+        let pull = || self.docker.image_pull(cancel, image, Some(&platform), auth, PROGRESS, &mut report);
+        patience.ask(cancel, never, pull).map_err(|error| pull_failure(image, &login, &error))?;
         info!("pull done task={task} image={name}");
-        self.pulled(cancel, image)
+        self.pulled(cancel, image, patience)
     }
 
     /// What goes wrong with credentials is told and goes no further: the image may be one that needs none.
@@ -138,8 +153,13 @@ impl Images {
     }
 
     /// The engine may deliver an image of another platform than the one asked for.
-    fn pulled(&self, cancel: &CancelToken, image: &Reference) -> Result<Image, Failure> {
-        let pulled = self.docker.image_inspect(cancel, &image.to_string());
+    fn pulled(
+        &self,
+        cancel: &CancelToken,
+        image: &Reference,
+        patience: &Patience<'_>,
+    ) -> Result<Image, Failure> {
+        let pulled = patience.ask(cancel, never, || self.docker.image_inspect(cancel, &image.to_string()));
         let pulled = pulled.map_err(|error| engine_failure(image, &error))?;
         if self.runs_here(&pulled) {
             return Ok(pulled);

@@ -5,6 +5,7 @@
 //! coordinator decides.
 
 pub mod adopt;
+mod clean_up;
 mod collect;
 mod container;
 mod flight;
@@ -14,6 +15,7 @@ mod marker;
 mod names;
 mod outcome;
 pub mod output;
+mod patience;
 pub mod plan;
 mod prepare;
 mod run;

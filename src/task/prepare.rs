@@ -4,6 +4,7 @@
 
 use super::image::Images;
 use super::outcome::Failure;
+use super::patience::Patience;
 use super::plan::{IMAGE_LABEL, Plan, SidecarMount};
 use super::sidecar::{Filled, Filling, Sidecars, entrypoint};
 use crate::cancel::{CancelReason, CancelToken};
@@ -33,16 +34,16 @@ pub(super) fn prepare(
     sidecars: &Sidecars,
     cancel: &CancelToken,
     plan: &Plan,
-    task_id: &str,
+    patience: &Patience<'_>,
 ) -> Result<Prepared, Failure> {
     let (token, _linked) = cancel.child();
     let mounts = plan.sidecars.iter().enumerate().map(|(index, mount)| Part::Sidecar(index, mount));
     let parts: Vec<Part<'_>> = std::iter::once(Part::Image).chain(mounts).collect();
     let work = |part: Part<'_>| {
         let result = match part {
-            Part::Image => images.have(&token, &plan.image, task_id).map(|_| None),
+            Part::Image => images.have(&token, &plan.image, patience).map(|_| None),
             Part::Sidecar(index, mount) => {
-                volume(images, sidecars, &token, plan, index, mount, task_id).map(Some)
+                volume(images, sidecars, &token, plan, index, mount, patience).map(Some)
             }
         };
         result.inspect_err(|_| token.cancel(CancelReason::Sibling))
@@ -65,19 +66,19 @@ fn volume(
     plan: &Plan,
     index: usize,
     mount: &SidecarMount,
-    task_id: &str,
+    patience: &Patience<'_>,
 ) -> Result<Filled, Failure> {
-    let image = images.have(cancel, &mount.image, task_id)?;
+    let image = images.have(cancel, &mount.image, patience)?;
     let name = mount.image.to_string();
     if !mount.read_write {
-        return sidecars.shared(cancel, &image.id, &name, task_id);
+        return sidecars.shared(cancel, &image.id, &name, patience);
     }
     let mut labels = plan.labels.clone();
     labels.insert(IMAGE_LABEL.to_owned(), name.clone());
     let volume = plan.own_volume(index);
     sidecars.fill(
         cancel,
-        &Filling { volume: &volume, image_id: &image.id, image: &name, task_id, labels: &labels },
+        &Filling { volume: &volume, image_id: &image.id, image: &name, patience, labels: &labels },
     )
 }
 

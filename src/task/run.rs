@@ -12,32 +12,25 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::collect::collect;
-use super::container::{ENGINE_PATIENCE, Exit, TaskContainer};
+use super::container::{Exit, TaskContainer};
 use super::image::Images;
 use super::marker;
 use super::outcome::Failure;
 use super::output::Collected;
+use super::patience::{Patience, Watched, never};
 use super::plan::{Plan, TaskSettings, container_name, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
 use super::{Job, JobEvent};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::PullPolicy;
-use crate::coordinator::{JobId, LeftOver, Settlement, Work};
-use crate::docker::{Docker, Error, RegistryEnv};
-use crate::error_chain;
+use crate::coordinator::{JobId, LeftOver, Work};
+use crate::docker::{Docker, RegistryEnv};
 use crate::logging::value;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
 
 /// How often a volume that vanishes between its filling and the start of the container is made again.
 const VOLUME_ATTEMPTS: usize = 3;
-
-/// How often the removal of a container is tried, and the pause before the second time.
-const REMOVE_ATTEMPTS: u32 = 4;
-const REMOVE_PAUSE: Duration = Duration::from_secs(1);
-
-/// How many earlier executions of one task may be kept with volumes of their own.
-const MAX_GENERATIONS: u32 = 100;
 
 /// What holds for every task.
 #[derive(Debug, Clone)]
@@ -52,12 +45,14 @@ pub struct Options {
     pub max_output: usize,
     /// Whether containers are removed at the end.
     pub cleanup: bool,
+    /// How long an engine that has gone away is waited for.
+    pub engine_timeout: Duration,
 }
 
 /// Runs tasks on one engine; shared by the threads of the pool.
 pub struct Tasks {
-    docker: Docker,
-    options: Options,
+    pub(super) docker: Docker,
+    pub(super) options: Options,
     images: Images,
     sidecars: Sidecars,
     events: Sender<JobEvent>,
@@ -65,12 +60,12 @@ pub struct Tasks {
 
 /// What is to be removed from the engine at the end of a task.
 #[derive(Default)]
-struct Leftovers {
+pub(super) struct Leftovers {
     /// Its id, or its name when it is not known whether it is there.
-    container: Option<String>,
+    pub(super) container: Option<String>,
     /// The container has been started, or may have been.
-    started: bool,
-    volumes: Vec<String>,
+    pub(super) started: bool,
+    pub(super) volumes: Vec<String>,
 }
 
 /// Tells that a job is done even when its thread panics.
@@ -97,7 +92,8 @@ impl Tasks {
         let (start, task_id) = (Instant::now(), job.work.task_id());
         let mut left = Leftovers::default();
         // A defect costs this one task; what it has made so far is removed like everything else.
-        let run = catch_unwind(AssertUnwindSafe(|| self.run(job, &mut left)));
+        let run = || self.patiently(job, |patience| self.run(job, &mut left, patience));
+        let run = catch_unwind(AssertUnwindSafe(run));
         let report = run.unwrap_or_else(|_| {
             error!("task panicked task={}", value(task_id));
             Report::failed(task_id, FailureReason::Internal, "the worker failed while it ran the task")
@@ -110,13 +106,24 @@ impl Tasks {
         );
         let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
         let settlement = job.gate.wait_settled();
-        self.clean_up(&left, job, settlement);
+        // The wait for the engine begins anew: what has made the task fail must not keep its container.
+        self.patiently(job, |patience| self.clean_up(&left, job, settlement, patience));
     }
 
-    fn run(&self, job: &Job, left: &mut Leftovers) -> Report {
+    /// Does something for a job with patience for the engine.
+    fn patiently<T>(&self, job: &Job, act: impl FnOnce(&Patience<'_>) -> T) -> T {
+        let ping = |cancel: &CancelToken| self.docker.ping(cancel);
+        // Nobody listens any more when the process ends at once.
+        let tell = |away| drop(self.events.send(JobEvent::Engine { job: job.id, away }));
+        let address = self.docker.address();
+        let engine = Watched { address: &address, ping: &ping, tell: &tell };
+        act(&Patience::new(job.work.task_id(), self.options.engine_timeout, &job.cancel, engine))
+    }
+
+    fn run(&self, job: &Job, left: &mut Leftovers, patience: &Patience<'_>) -> Report {
         let assignment = match &job.work {
             Work::Run(assignment) => assignment,
-            Work::Adopt(left_over) => return self.adopt(job, left_over, left),
+            Work::Adopt(left_over) => return self.adopt(job, left_over, left, patience),
         };
         let mut plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
@@ -124,42 +131,54 @@ impl Tasks {
                 return Report::failed(&assignment.task_id, FailureReason::InvalidAssignment, wrong);
             }
         };
-        let (result, collected) = match self.up_to_start(job, &mut plan, left) {
-            Ok(()) => self.to_the_end(job, &plan.name, left),
+        let (result, collected) = match self.up_to_start(job, &mut plan, left, patience) {
+            Ok(()) => self.to_the_end(job, &plan.name, left, patience),
             Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
         };
         report(&assignment.task_id, result, collected)
     }
 
     /// A container that an earlier process has started: waited for, or ended when that process was about to.
-    fn adopt(&self, job: &Job, left_over: &LeftOver, left: &mut Leftovers) -> Report {
+    fn adopt(
+        &self,
+        job: &Job,
+        left_over: &LeftOver,
+        left: &mut Leftovers,
+        patience: &Patience<'_>,
+    ) -> Report {
         let LeftOver { task_id, container: id, volumes, ran, ended_for } = left_over;
         *left = Leftovers { container: Some(id.clone()), started: true, volumes: volumes.clone() };
         let _ = self.events.send(JobEvent::Started { job: job.id, ran: *ran });
         let name = container_name(&self.options.settings.worker_id, task_id);
-        let container = TaskContainer { docker: &self.docker, task_id, name: &name, id };
+        let container = self.container(task_id, &name, id, patience);
         let (result, collected) = match ended_for {
             Some(reason) => {
                 let (was, code) = (CancelToken::new(), container.end());
                 was.cancel(*reason);
                 (Failure::Cancelled.into_result(&was, code), self.collect(&CancelToken::new(), &container))
             }
-            None => self.ended(job, &container, container.take_up(&job.cancel)),
+            None => self.ended(job, &container, container.observe(&job.cancel, None)),
         };
         report(task_id, result, collected)
     }
 
     /// Everything that can be done before the claim is confirmed.
-    fn up_to_start(&self, job: &Job, plan: &mut Plan, left: &mut Leftovers) -> Result<(), Failure> {
-        let (task_id, name) = (job.work.task_id(), plan.name.clone());
-        let container = TaskContainer { docker: &self.docker, task_id, name: &name, id: &name };
+    fn up_to_start(
+        &self,
+        job: &Job,
+        plan: &mut Plan,
+        left: &mut Leftovers,
+        patience: &Patience<'_>,
+    ) -> Result<(), Failure> {
+        let name = plan.name.clone();
+        let container = self.container(job.work.task_id(), &name, &name, patience);
         container.clear(&job.cancel, plan)?;
-        self.choose_volumes(plan, task_id);
+        self.choose_volumes(plan, patience);
         left.volumes = plan.own_volumes();
         for _ in 0..VOLUME_ATTEMPTS {
-            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, task_id)?;
-            container.create(plan, &prepared, &mut left.container)?;
-            if self.volumes_are_complete(job, plan, &prepared)? {
+            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, patience)?;
+            container.create(&job.cancel, plan, &prepared, &mut left.container)?;
+            if self.volumes_are_complete(job, plan, &prepared, patience)? {
                 return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
             }
             container.clear(&job.cancel, plan)?;
@@ -170,24 +189,18 @@ impl Tasks {
         ))
     }
 
-    /// Names for the task's own volumes that no container holds. One that an earlier process has left may have been written
-    /// to by its task, so it is removed; one of a container that is kept cannot be.
-    fn choose_volumes(&self, plan: &mut Plan, task_id: &str) {
-        for generation in 0..MAX_GENERATIONS {
-            plan.generation = generation;
-            let in_use =
-                |volume: &String| self.remove_volume(volume, task_id).is_err_and(|e| e.is_conflict());
-            if !plan.own_volumes().iter().any(in_use) {
-                return;
-            }
-        }
-    }
-
     /// Looks for the markers through the task container itself, which from now on holds its volumes.
-    fn volumes_are_complete(&self, job: &Job, plan: &Plan, prepared: &Prepared) -> Result<bool, Failure> {
+    fn volumes_are_complete(
+        &self,
+        job: &Job,
+        plan: &Plan,
+        prepared: &Prepared,
+        patience: &Patience<'_>,
+    ) -> Result<bool, Failure> {
         let mut complete = true;
         for (sidecar, filled) in plan.sidecars.iter().zip(&prepared.volumes) {
-            let present = marker::present(&self.docker, &job.cancel, &plan.name, &sidecar.mount_path);
+            let look = || marker::present(&self.docker, &job.cancel, &plan.name, &sidecar.mount_path);
+            let present = patience.ask(&job.cancel, never, look);
             let present = present.map_err(|error| {
                 Failure::engine(FailureReason::SidecarPrep, &format!("volume {}", filled.volume), &error)
             })?;
@@ -200,9 +213,15 @@ impl Tasks {
         Ok(complete)
     }
 
-    fn to_the_end(&self, job: &Job, name: &str, left: &mut Leftovers) -> (RunResult, Collected) {
+    fn to_the_end(
+        &self,
+        job: &Job,
+        name: &str,
+        left: &mut Leftovers,
+        patience: &Patience<'_>,
+    ) -> (RunResult, Collected) {
         let id = left.container.as_deref().unwrap_or(name);
-        let container = TaskContainer { docker: &self.docker, task_id: job.work.task_id(), name, id };
+        let container = self.container(job.work.task_id(), name, id, patience);
         match container.start(&job.cancel, &mut left.started) {
             Ok(wait) => {
                 let _ = self.events.send(JobEvent::Started { job: job.id, ran: Duration::ZERO });
@@ -249,69 +268,17 @@ impl Tasks {
     }
 
     fn collect(&self, cancel: &CancelToken, container: &TaskContainer<'_>) -> Collected {
-        collect(&self.docker, cancel, container.id, container.task_id, self.options.max_output)
+        collect(&self.docker, cancel, container.id, container.patience, self.options.max_output)
     }
 
-    /// Under tokens of its own: nothing may keep a container from being removed. One whose report nobody has stays as it
-    /// is, for the process that comes next; it would find no use for one that was never started.
-    fn clean_up(&self, left: &Leftovers, job: &Job, settlement: Settlement) {
-        let task_id = job.work.task_id();
-        if let Some(id) = &left.container {
-            if left.started && settlement == Settlement::Undelivered {
-                info!("container left for the next start task={} container={id}", value(task_id));
-                return;
-            }
-            if settlement == Settlement::Delivered && !self.options.cleanup {
-                let name = container_name(&self.options.settings.worker_id, task_id);
-                return TaskContainer { docker: &self.docker, task_id, name: &name, id }.keep();
-            }
-            self.remove_or_warn(id, job);
-        }
-        for volume in &left.volumes {
-            // It has said so.
-            let _ = self.remove_volume(volume, task_id);
-        }
-    }
-
-    fn remove_or_warn(&self, container: &str, job: &Job) {
-        let task = value(job.work.task_id());
-        // An engine that is being restarted comes back; a worker that is stopping does not wait for that.
-        let stopping = job.cancel.reason() == Some(CancelReason::Shutdown);
-        let patience = if stopping { Duration::ZERO } else { ENGINE_PATIENCE };
-        match self.remove(container, job.work.task_id(), patience) {
-            Ok(()) => info!("container removed task={task} container={container}"),
-            Err(error) => {
-                let error = error_chain(&error);
-                error!("container left task={task} container={container} error={}", value(&error));
-            }
-        }
-    }
-
-    /// Tries a few times, and as long as the engine is away, within `patience`.
-    fn remove(&self, container: &str, task_id: &str, patience: Duration) -> Result<(), Error> {
-        let (token, give_up) = (CancelToken::new(), Instant::now() + patience);
-        for attempt in 1.. {
-            let error = match self.docker.container_remove(&token, container) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let waits = error.is_away() && Instant::now() < give_up;
-            if attempt >= REMOVE_ATTEMPTS && !waits {
-                return Err(error);
-            }
-            let (task, error) = (value(task_id), error_chain(&error));
-            warn!("removal failed task={task} container={container} error={}", value(&error));
-            token.sleep(REMOVE_PAUSE * attempt.min(REMOVE_ATTEMPTS));
-        }
-        Ok(())
-    }
-
-    /// Says so when it cannot.
-    fn remove_volume(&self, volume: &str, task_id: &str) -> Result<(), Error> {
-        self.docker.volume_remove(&CancelToken::new(), volume).inspect_err(|error| {
-            let (task, error) = (value(task_id), error_chain(error));
-            warn!("volume left task={task} volume={volume} error={}", value(&error));
-        })
+    fn container<'a>(
+        &'a self,
+        task_id: &'a str,
+        name: &'a str,
+        id: &'a str,
+        patience: &'a Patience<'a>,
+    ) -> TaskContainer<'a> {
+        TaskContainer { docker: &self.docker, task_id, name, id, patience }
     }
 }
 

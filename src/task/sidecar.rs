@@ -13,8 +13,9 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::flight::{Cancelled, Flights};
-use super::helper::Helper;
+use super::helper::{Helper, Maker};
 use super::outcome::Failure;
+use super::patience::{Patience, never};
 use super::plan::{AGENT_DIR, IMAGE_LABEL, WORKER_LABEL};
 use super::{marker, names};
 use crate::cancel::CancelToken;
@@ -48,8 +49,8 @@ pub(super) struct Filling<'a> {
     pub(super) image_id: &'a str,
     /// The image's name, for people.
     pub(super) image: &'a str,
-    /// The task that needs it, for logs.
-    pub(super) task_id: &'a str,
+    /// Of the task that needs it.
+    pub(super) patience: &'a Patience<'a>,
     /// Labels of the volume.
     pub(super) labels: &'a BTreeMap<String, String>,
 }
@@ -78,7 +79,7 @@ impl Sidecars {
         cancel: &CancelToken,
         image_id: &str,
         image: &str,
-        task_id: &str,
+        patience: &Patience<'_>,
     ) -> Result<Filled, Failure> {
         let digest = image_id.rsplit(':').next().unwrap_or(image_id);
         let volume = format!("oz-sidecar-{}", digest.get(..32).unwrap_or(digest));
@@ -86,7 +87,7 @@ impl Sidecars {
             return Ok(filled.clone());
         }
         let labels = labels(&self.worker_id, image);
-        let filling = Filling { volume: &volume, image_id, image, task_id, labels: &labels };
+        let filling = Filling { volume: &volume, image_id, image, patience, labels: &labels };
         let work = || match self.fill(cancel, &filling) {
             Err(Failure::Cancelled) => None,
             result => Some(result),
@@ -107,7 +108,8 @@ impl Sidecars {
     /// # Errors
     /// As [`Sidecars::shared`].
     pub(super) fn fill(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Filled, Failure> {
-        self.try_fill(cancel, filling).map_err(|error| {
+        // Begun anew when the engine was away: the marker says whether there is anything left to do.
+        filling.patience.ask(cancel, never, || self.try_fill(cancel, filling)).map_err(|error| {
             let step = format!("sidecar image {}", filling.image);
             Failure::engine(FailureReason::SidecarPrep, &step, &error)
         })
@@ -118,8 +120,8 @@ impl Sidecars {
         self.docker.volume_create(cancel, filling.volume, filling.labels)?;
         let filler = self.filler(cancel, filling)?;
         if !marker::present(&self.docker, cancel, filler.id(), AGENT_DIR)? {
-            let Filling { volume, image, task_id, .. } = *filling;
-            let (start, task, image) = (Instant::now(), value(task_id), value(image));
+            let Filling { volume, image, patience, .. } = *filling;
+            let (start, task, image) = (Instant::now(), value(patience.task_id), value(image));
             info!("sidecar volume filling task={task} image={image} volume={volume}");
             self.copy(cancel, &filler, filling)?;
             let took = start.elapsed().as_millis();
@@ -130,7 +132,7 @@ impl Sidecars {
     }
 
     /// A container that has the volume mounted and whose name nobody else can have meanwhile.
-    fn filler(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Helper, Error> {
+    fn filler<'a>(&'a self, cancel: &CancelToken, filling: &Filling<'a>) -> Result<Helper<'a>, Error> {
         let name = names::filler(filling.volume);
         let mount = Mount {
             kind: MountKind::Volume,
@@ -142,8 +144,7 @@ impl Sidecars {
         };
         let mut seen: Option<(String, Instant)> = None;
         while !cancel.is_cancelled() {
-            match Helper::create(&self.docker, &name, filling.image_id, vec![mount.clone()], &self.worker_id)
-            {
+            match self.maker(filling).create(&name, vec![mount.clone()]) {
                 Err(error) if error.is_conflict() => {
                     self.wait_for_filler(cancel, filling, &name, &mut seen)?;
                 }
@@ -173,7 +174,7 @@ impl Sidecars {
         };
         let ours = other.labels.get(WORKER_LABEL) == Some(&self.worker_id);
         if ours || since.elapsed() > FILLER_PATIENCE {
-            warn!("left-over helper removed task={} container={name}", value(filling.task_id));
+            warn!("left-over helper removed task={} container={name}", value(filling.patience.task_id));
             return self.docker.container_remove(cancel, &other.id);
         }
         if cancel.sleep(FILLER_LOOK) { Ok(()) } else { Err(Error::Cancelled) }
@@ -181,12 +182,17 @@ impl Sidecars {
 
     /// Streams the image into the volume, and then the marker. What an interrupted filling has left is overwritten
     /// with the same files.
-    fn copy(&self, cancel: &CancelToken, filler: &Helper, filling: &Filling<'_>) -> Result<(), Error> {
+    fn copy(&self, cancel: &CancelToken, filler: &Helper<'_>, filling: &Filling<'_>) -> Result<(), Error> {
         let name = names::source(filler.name());
-        let source = Helper::create_anew(&self.docker, &name, filling.image_id, &self.worker_id)?;
+        let source = self.maker(filling).create_anew(&name)?;
         let mut export = self.docker.container_export(cancel, source.id())?;
         self.docker.archive_put(cancel, filler.id(), AGENT_DIR, &mut export)?;
         marker::write(&self.docker, cancel, filler.id(), AGENT_DIR, filling.image_id)
+    }
+
+    fn maker<'a>(&'a self, filling: &Filling<'a>) -> Maker<'a> {
+        let Filling { image_id, patience, .. } = *filling;
+        Maker { docker: &self.docker, worker_id: &self.worker_id, image_id, patience }
     }
 
     fn entrypoint(&self, cancel: &CancelToken, filler: &str) -> Result<Option<&'static str>, Error> {

@@ -58,9 +58,9 @@ fn tungstenite_is_known_to_the_dial_and_the_socket() {
 }
 
 #[test]
-fn threads_start_in_the_pool_and_the_link() {
+fn threads_start_in_the_pool_the_link_and_the_log() {
     let starts = ["thread::spawn", "thread::scope", "thread::Builder", "use std::thread", ".spawn_scoped("];
-    only_in(&["src/pool.rs", "src/link/mod.rs"], &starts);
+    only_in(&["src/pool.rs", "src/link/mod.rs", "src/logging/queue.rs"], &starts);
 }
 
 /// Credential helpers, and nothing else.
@@ -133,18 +133,13 @@ fn nothing_of_the_product_can_panic_on_purpose() {
         "#[allow(",
         "#![allow(",
         "process::abort",
+        "process::exit",
         "dbg!(",
         "println!(",
         "eprintln!(",
         "eprint!(",
     ];
     assert_eq!(places(&sources(), &words), Vec::<String>::new());
-}
-
-/// Only when a second signal finds the main thread stuck.
-#[test]
-fn the_process_is_ended_from_within_in_one_place() {
-    only_in(&["src/lib.rs"], &["process::exit"]);
 }
 
 #[test]
