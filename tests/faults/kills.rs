@@ -27,7 +27,7 @@ const LANES: u64 = 3;
 const KILLS: usize = 10;
 
 /// Files in the sidecar, so that filling its volume takes a while.
-const FILES: usize = 300;
+const FILES: usize = 100;
 
 /// What is known of one task's container from the engine.
 #[derive(Debug, Clone, Default)]
@@ -146,7 +146,7 @@ impl Lane {
         let script =
             format!("[ \"$({look})\" = {} ] || exit 99; sleep 0.2; echo whole; exit {code}", self.sum);
         let mut spec = self.stage.spec(&script);
-        if self.ids.len().is_multiple_of(3) {
+        if self.ids.len().is_multiple_of(5) {
             let image = &self.stage.sidecar_image;
             spec.additional_sidecars =
                 vec![json!({"image": image, "mount_path": "/own", "read_write": true})];
