@@ -5,6 +5,7 @@
 mod cuts;
 mod cutter;
 mod fleet;
+mod kills;
 mod outage;
 mod signals;
 

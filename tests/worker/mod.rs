@@ -1,5 +1,6 @@
 //! The worker as a process, against a control plane and a real engine: whole tasks.
 
+mod adopt;
 mod bad;
 mod cancel;
 mod ends;
