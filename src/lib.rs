@@ -31,6 +31,7 @@ pub mod cancel;
 pub mod cli;
 pub mod config;
 pub mod coordinator;
+pub mod disk;
 pub mod docker;
 pub mod engine;
 pub mod exit;

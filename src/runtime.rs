@@ -110,6 +110,7 @@ fn options(config: &Config, registries: RegistryEnv) -> Options {
         max_output: config.max_output,
         cleanup: config.cleanup,
         engine_timeout: config.engine_timeout,
+        keep_sidecar_volumes: config.keep_sidecar_volumes,
     }
 }
 

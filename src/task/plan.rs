@@ -89,6 +89,16 @@ impl Plan {
     pub fn own_volume(&self, index: usize) -> String {
         format!("{}-{index}", self.name)
     }
+
+    /// The labels of a sidecar's volume: only one that the task may write to belongs to the task.
+    pub fn volume_labels(&self, sidecar: &SidecarMount) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        if !sidecar.read_write {
+            labels.retain(|name, _| name == WORKER_LABEL);
+        }
+        labels.insert(IMAGE_LABEL.to_owned(), sidecar.image.to_string());
+        labels
+    }
 }
 
 /// Makes the plan. `cpus` is how many processors the engine has: a task cannot be given more.
