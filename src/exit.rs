@@ -15,7 +15,7 @@ pub enum Exit {
     Refused,
     /// No usable Docker engine.
     Engine,
-    /// A second signal ended it at once.
+    /// A signal after the one that began the stop ended it at once.
     Interrupted,
 }
 
@@ -27,7 +27,7 @@ impl Exit {
         (Self::Usage, "A setting is missing or wrong."),
         (Self::Refused, "The control plane refused the worker for good: check the key and the URL."),
         (Self::Engine, "The Docker engine cannot be reached or used."),
-        (Self::Interrupted, "Ended at once by a second signal."),
+        (Self::Interrupted, "Ended at once by a further signal."),
     ];
 
     /// The number that the process ends with.

@@ -9,18 +9,19 @@
 //! socket <- link (frame) <- outbox <--------------------+---------------- report <----------------+
 //! ```
 //!
-//! Three kinds of threads, and who may block in what:
+//! Four kinds of threads, and who may block in what:
 //!
 //! | thread | may block in | never |
 //! |---|---|---|
 //! | `oz-link` | `poll`, and dialling with deadlines | decides anything |
 //! | main | one `select!` | does I/O |
+//! | `oz-log` | writing a line | is waited for |
 //! | `oz-task-N` | calls to the engine, waiting for a decision | touches the WebSocket or shared state of others |
 //!
 //! Invariants, some of which `tests/house` checks:
 //! - The rooms that decide or decode (`protocol`, `coordinator`, `task::plan`, `task::output`, `docker::http`) are
 //!   pure: no I/O, no clock, no thread.
-//! - `tungstenite` is known to `link::dial` and `link::socket` only; threads start only in `pool` and `link`; the
+//! - `tungstenite` is known to `link::dial` and `link::socket` only; threads start only in `pool`, `link` and `logging::queue`; the
 //!   environment is read only in `main`.
 //! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its
 //!   report is confirmed.
@@ -44,9 +45,9 @@ pub mod runtime;
 pub mod secret;
 pub mod task;
 
-use std::time::Duration;
+use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded, never};
+use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
 use crate::cancel::{CancelReason, CancelToken};
@@ -59,15 +60,10 @@ use crate::logging::{message, value};
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
 
-/// How long the main thread has to end the process after the last signal that it waits for.
-const LAST_WORDS: Duration = Duration::from_secs(1);
-
 /// Runs the worker from its first look at the engine to its exit code. The logger must be there.
 pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> Exit {
     let starting = CancelToken::new();
-    // With a drain the second signal only ends that.
-    let last = if config.drain_timeout.is_zero() { 2 } else { 3 };
-    let signals = match listen(&starting, last) {
+    let signals = match listen(&starting) {
         Ok(signals) => signals,
         Err(error) => return failed(&error, Exit::Failure),
     };
@@ -81,35 +77,27 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
         Err(EngineError::Cancelled) => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
-    let exit = runtime::run(config, docker, registries, Vec::new(), &signals);
+    let left_overs = match task::adopt::find(&docker, &starting, &config.worker_id) {
+        Ok(left_overs) => left_overs.into_iter().map(Arc::new).collect(),
+        Err(error) if error.is_cancelled() => return Exit::Success,
+        Err(error) => return failed(&error, Exit::Engine),
+    };
+    let exit = runtime::run(config, docker, registries, left_overs, &signals);
     let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
 }
 
-/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck. The `last` one ends the process
-/// even when the main thread cannot: a stderr that nobody reads blocks whoever logs.
-fn listen(starting: &CancelToken, last: u32) -> Result<Receiver<()>, ctrlc::Error> {
+/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck.
+fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
     let (sender, signals) = bounded(SIGNALS);
     let starting = starting.clone();
-    let mut seen: u32 = 0;
     ctrlc::set_handler(move || {
-        seen = seen.saturating_add(1);
         starting.cancel(CancelReason::Shutdown);
         // A full channel holds more signals than have a meaning.
         let _ = sender.try_send(());
-        if seen >= last {
-            // This thread is the handler's own, so it can wait for the main thread to end the process in its way.
-            let _ = never::<()>().recv_timeout(LAST_WORDS);
-            end_now(Exit::Interrupted);
-        }
     })?;
     Ok(signals)
-}
-
-#[expect(clippy::exit, reason = "the main thread is stuck, so nobody else can end the process")]
-fn end_now(exit: Exit) {
-    std::process::exit(i32::from(exit.code()));
 }
 
 fn failed(error: &dyn std::error::Error, exit: Exit) -> Exit {

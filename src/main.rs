@@ -27,10 +27,12 @@ fn configured(cli: &cli::Cli, environment: &Environment) -> Exit {
         Ok(config) => config,
         Err(error) => return wrong(&error),
     };
-    match logging::init(config.log_level) {
-        Ok(()) => start(&config, &EndpointEnv::from(environment), RegistryEnv::from(environment)),
-        Err(error) => wrong(&error),
+    if let Err(error) = logging::init(config.log_level) {
+        return wrong(&error);
     }
+    let exit = start(&config, &EndpointEnv::from(environment), RegistryEnv::from(environment));
+    log::logger().flush();
+    exit
 }
 
 /// One byte more than is allowed is enough to find that a file is too long.

@@ -256,4 +256,6 @@ fn error(text: String) -> Effect {
 }
 
 #[cfg(test)]
+mod random_tests;
+#[cfg(test)]
 mod tests;

@@ -172,3 +172,7 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "stop_tests.rs"]
+mod tests;

@@ -1,39 +1,36 @@
 //! The decisions as scripts: events in, effects out, with a clock that the script turns.
 
-use std::collections::BTreeSet;
-
 use super::*;
-use crate::exit::Exit;
 use crate::protocol::{Assignment, Invalid, RunResult};
 
 /// A coordinator, its clock, and everything it asked for.
-struct Script {
-    coordinator: Coordinator,
-    now: Instant,
+pub(super) struct Script {
+    pub(super) coordinator: Coordinator,
+    pub(super) now: Instant,
 }
 
 impl Script {
-    fn new(slots: usize) -> Self {
+    pub(super) fn new(slots: usize) -> Self {
         Self::with(Rules { slots, ..RULES })
     }
 
-    fn with(rules: Rules) -> Self {
+    pub(super) fn with(rules: Rules) -> Self {
         Self { coordinator: Coordinator::new(rules), now: Instant::now() }
     }
 
-    fn connected(slots: usize) -> Self {
+    pub(super) fn connected(slots: usize) -> Self {
         let mut script = Self::new(slots);
         assert_eq!(script.on(Event::LinkUp), []);
         script
     }
 
     /// The effects of an event, without the log.
-    fn on(&mut self, event: Event) -> Vec<Effect> {
+    pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
         let effects = self.coordinator.handle(event, self.now);
         effects.into_iter().filter(|effect| !matches!(effect, Effect::Log(..))).collect()
     }
 
-    fn log(&mut self, event: Event) -> String {
+    pub(super) fn log(&mut self, event: Event) -> String {
         let effects = self.coordinator.handle(event, self.now);
         let lines = effects.into_iter().filter_map(|effect| match effect {
             Effect::Log(level, text) => Some(format!("{level} {text}")),
@@ -42,21 +39,21 @@ impl Script {
         lines.collect::<Vec<_>>().join("\n")
     }
 
-    fn assign(&mut self, id: &str) -> Vec<Effect> {
+    pub(super) fn assign(&mut self, id: &str) -> Vec<Effect> {
         self.on(assignment(id))
     }
 
-    fn after(&mut self, seconds: u64) -> Vec<Effect> {
+    pub(super) fn after(&mut self, seconds: u64) -> Vec<Effect> {
         self.now += Duration::from_secs(seconds);
         self.on(Event::Tick)
     }
 
-    fn finish(&mut self, job: u64, id: &str) -> Vec<Effect> {
+    pub(super) fn finish(&mut self, job: u64, id: &str) -> Vec<Effect> {
         self.on(Event::Finished { job: JobId(job), report: done(id) })
     }
 }
 
-const RULES: Rules = Rules {
+pub(super) const RULES: Rules = Rules {
     slots: 1,
     task_timeout: Duration::ZERO,
     drain_timeout: Duration::ZERO,
@@ -64,60 +61,60 @@ const RULES: Rules = Rules {
     lost_runs: LostRuns::Stop,
 };
 
-fn assignment(id: &str) -> Event {
+pub(super) fn assignment(id: &str) -> Event {
     Event::Incoming(Incoming::Assignment(Arc::new(Assignment {
         task_id: id.into(),
         ..Assignment::default()
     })))
 }
 
-fn cancel(id: &str) -> Event {
+pub(super) fn cancel(id: &str) -> Event {
     Event::Incoming(Incoming::Cancel { task_id: id.into() })
 }
 
-fn done(id: &str) -> Arc<Report> {
+pub(super) fn done(id: &str) -> Arc<Report> {
     let result = RunResult::Completed { exit_code: 0, out_of_memory: false };
     Arc::new(Report { result, ..Report::failed(id, FailureReason::Internal, "") })
 }
 
-fn claimed(seq: Option<u64>, id: &str) -> Effect {
+pub(super) fn claimed(seq: Option<u64>, id: &str) -> Effect {
     Effect::Send { seq, message: Outgoing::Claimed { task_id: id.into() } }
 }
 
-fn started(job: u64, id: &str) -> Effect {
+pub(super) fn started(job: u64, id: &str) -> Effect {
     let assignment = Arc::new(Assignment { task_id: id.into(), ..Assignment::default() });
     Effect::Start { job: JobId(job), work: Work::Run(assignment) }
 }
 
-fn reported(seq: Option<u64>, id: &str) -> Effect {
+pub(super) fn reported(seq: Option<u64>, id: &str) -> Effect {
     Effect::Send { seq, message: Outgoing::Report(done(id)) }
 }
 
-fn rejected(id: &str, reason: &str) -> Effect {
+pub(super) fn rejected(id: &str, reason: &str) -> Effect {
     Effect::Send { seq: None, message: Outgoing::Rejected { task_id: id.into(), reason: reason.into() } }
 }
 
-fn failed(id: &str, reason: FailureReason, message: &str) -> Effect {
+pub(super) fn failed(id: &str, reason: FailureReason, message: &str) -> Effect {
     Effect::Send { seq: None, message: Outgoing::Report(Arc::new(Report::failed(id, reason, message))) }
 }
 
-fn release(job: u64) -> Effect {
+pub(super) fn release(job: u64) -> Effect {
     Effect::Release { job: JobId(job) }
 }
 
-fn settle(job: u64) -> Effect {
+pub(super) fn settle(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Delivered }
 }
 
-fn dropped(job: u64) -> Effect {
+pub(super) fn dropped(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Unwanted }
 }
 
-fn left(job: u64) -> Effect {
+pub(super) fn left(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Undelivered }
 }
 
-fn left_over(id: &str) -> Arc<LeftOver> {
+pub(super) fn left_over(id: &str) -> Arc<LeftOver> {
     Arc::new(LeftOver {
         task_id: id.into(),
         container: format!("container-of-{id}"),
@@ -127,31 +124,31 @@ fn left_over(id: &str) -> Arc<LeftOver> {
     })
 }
 
-fn adopted(job: u64, id: &str) -> Effect {
+pub(super) fn adopted(job: u64, id: &str) -> Effect {
     Effect::Start { job: JobId(job), work: Work::Adopt(left_over(id)) }
 }
 
-fn runs(job: u64, ran: u64) -> Event {
+pub(super) fn runs(job: u64, ran: u64) -> Event {
     Event::Started { job: JobId(job), ran: Duration::from_secs(ran) }
 }
 
-fn ask(jobs: &[(u64, &str)]) -> Effect {
+pub(super) fn ask(jobs: &[(u64, &str)]) -> Effect {
     Effect::Ask(jobs.iter().map(|(job, id)| (JobId(*job), (*id).to_owned())).collect())
 }
 
-fn over(job: u64, end: RunEnd) -> Event {
+pub(super) fn over(job: u64, end: RunEnd) -> Event {
     Event::Asked { over: vec![(JobId(job), end)] }
 }
 
-fn cancelled(job: u64, reason: CancelReason) -> Effect {
+pub(super) fn cancelled(job: u64, reason: CancelReason) -> Effect {
     Effect::Cancel { job: JobId(job), reason }
 }
 
-fn confirmed(seq: u64) -> Event {
+pub(super) fn confirmed(seq: u64) -> Event {
     Event::Confirmed { seq }
 }
 
-fn freed(job: u64) -> Event {
+pub(super) fn freed(job: u64) -> Event {
     Event::Done { job: JobId(job) }
 }
 
@@ -318,78 +315,6 @@ fn every_line_about_a_task_names_it_and_no_id_can_forge_a_line() {
 }
 
 #[test]
-fn the_first_signal_stops_in_order() {
-    let mut script = Script::connected(2);
-    script.assign("a");
-    script.on(confirmed(1));
-    script.assign("b");
-    script.assign("waiting");
-    let expected = [
-        rejected("waiting", "the worker is stopping"),
-        cancelled(0, CancelReason::Shutdown),
-        cancelled(1, CancelReason::Shutdown),
-        Effect::Hurry,
-    ];
-    assert_eq!(script.on(Event::Signal), expected);
-    assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
-    assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
-    assert_eq!(script.finish(1, "b"), [reported(Some(4), "b")]);
-    assert_eq!(script.on(confirmed(4)), [settle(0), settle(1)]);
-    assert_eq!(script.on(freed(0)), []);
-    assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
-    assert_eq!(script.assign("later"), [rejected("later", "the worker is stopping")]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
-}
-
-#[test]
-fn an_idle_worker_stops_at_once_and_a_second_signal_ends_it() {
-    let mut script = Script::connected(2);
-    assert_eq!(script.on(Event::Signal), [Effect::Hurry, Effect::CloseLink]);
-    assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
-}
-
-#[test]
-fn a_stop_without_a_connection_waits_for_one_but_not_for_ever() {
-    let mut script = Script::connected(1);
-    script.assign("a");
-    script.on(confirmed(1));
-    script.on(Event::LinkDown);
-    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
-    assert_eq!(script.finish(0, "a"), []);
-    assert_eq!(script.after(39), []);
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
-    assert_eq!(script.after(1), [left(0)]);
-    assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
-    let end = script.on(Event::LinkGone { exit: Exit::Failure });
-    assert_eq!(end, [Effect::Exit(Exit::Failure)], "a lost report is not a success");
-}
-
-#[test]
-fn a_stop_ends_even_when_a_job_does_not() {
-    let mut script = Script::connected(1);
-    script.assign("a");
-    script.on(Event::Signal);
-    assert_eq!(script.after(79), []);
-    assert_eq!(script.after(1), [Effect::Exit(Exit::Failure)]);
-}
-
-#[test]
-fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
-    let mut script = Script::connected(2);
-    script.assign("a");
-    script.on(confirmed(1));
-    script.assign("b");
-    script.on(Event::LinkDown);
-    let gone = script.on(Event::LinkGone { exit: Exit::Refused });
-    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
-    assert_eq!(script.finish(0, "a"), [left(0)]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
-    assert_eq!(script.finish(1, "b"), [dropped(1)]);
-    assert_eq!(script.on(freed(0)), []);
-    assert_eq!(script.on(freed(1)), [Effect::Exit(Exit::Refused)]);
-}
-
-#[test]
 fn a_job_that_ends_without_a_report_is_reported_as_a_defect() {
     let mut script = Script::connected(1);
     script.assign("a");
@@ -412,218 +337,4 @@ fn what_an_earlier_process_left_is_worked_on_before_anything_new() {
     assert_eq!(script.on(Event::LinkDown), [], "its claim was another process's");
     assert_eq!(script.finish(1, "b"), []);
     assert_eq!(script.on(Event::LinkUp), [reported(Some(2), "b")]);
-}
-
-#[test]
-fn a_task_has_its_time_from_the_start_of_its_container() {
-    let mut script = Script::with(Rules { slots: 2, task_timeout: Duration::from_secs(100), ..RULES });
-    script.on(Event::Adopted(vec![left_over("old")]));
-    script.on(runs(0, 60));
-    script.on(Event::LinkUp);
-    script.assign("new");
-    script.on(runs(1, 0));
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(40)));
-    assert_eq!(script.after(39), []);
-    assert_eq!(script.after(1), [cancelled(0, CancelReason::TimedOut)]);
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
-    script.finish(1, "new");
-    assert_eq!(script.coordinator.deadline(), None, "what has ended cannot be late");
-    let mut script = Script::connected(1);
-    script.assign("a");
-    script.on(runs(0, 0));
-    assert_eq!(script.coordinator.deadline(), None, "no limit");
-}
-
-#[test]
-fn the_control_plane_is_asked_after_a_reconnect_and_from_time_to_time() {
-    let mut script = Script::with(Rules { slots: 3, reconcile_interval: Duration::from_secs(60), ..RULES });
-    script.on(Event::LinkUp);
-    assert_eq!(script.coordinator.deadline(), None, "nothing to ask for");
-    script.assign("a");
-    assert_eq!(script.on(confirmed(1)), [release(0)]);
-    script.assign("unconfirmed");
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
-    assert_eq!(script.after(60), [ask(&[(0, "a")])]);
-    assert_eq!(script.after(600), [], "one question at a time");
-    script.on(Event::LinkDown);
-    assert_eq!(script.coordinator.deadline(), None, "nobody can answer");
-    script.on(Event::LinkUp);
-    assert_eq!(script.on(Event::Asked { over: vec![] }), [ask(&[(0, "a")])]);
-    assert_eq!(script.on(over(0, RunEnd::Cancelled)), [cancelled(0, CancelReason::Requested)]);
-    assert_eq!(script.after(600), [], "what is ending is not asked for");
-}
-
-#[test]
-fn a_run_that_is_over_there_is_ended_here() {
-    let cases = [
-        (LostRuns::Stop, RunEnd::Failed, Some(CancelReason::RunOver)),
-        (LostRuns::Stop, RunEnd::Succeeded, Some(CancelReason::RunOver)),
-        (LostRuns::Stop, RunEnd::Cancelled, Some(CancelReason::Requested)),
-        (LostRuns::Finish, RunEnd::Failed, None),
-        (LostRuns::Finish, RunEnd::Cancelled, Some(CancelReason::Requested)),
-    ];
-    for (lost_runs, end, expected) in cases {
-        let mut script = Script::with(Rules { lost_runs, ..RULES });
-        script.on(Event::LinkUp);
-        script.assign("a");
-        script.on(confirmed(1));
-        let effects: Vec<Effect> = expected.into_iter().map(|reason| cancelled(0, reason)).collect();
-        assert_eq!(script.on(over(0, end)), effects, "{lost_runs:?} {end:?}");
-        assert_eq!(script.on(over(7, end)), [], "the answer for a job that has gone");
-    }
-}
-
-#[test]
-fn nothing_new_is_taken_while_the_engine_is_away_or_its_disk_full() {
-    let engine = |away| Event::Engine { job: JobId(0), away };
-    let mut script = Script::connected(1);
-    script.assign("a");
-    script.assign("waiting");
-    let away = "the docker engine does not answer";
-    assert_eq!(script.on(engine(true)), [rejected("waiting", away)]);
-    assert_eq!(script.assign("b"), [rejected("b", away)]);
-    assert_eq!(script.on(engine(false)), []);
-    assert_eq!(script.assign("b"), []);
-    script.on(engine(true));
-    script.finish(0, "a");
-    script.on(confirmed(2));
-    script.on(freed(0));
-    assert_eq!(script.assign("c").len(), 2, "nobody waits for the engine any more");
-    script.on(Event::Disk { full: Some("full".into()) });
-    assert_eq!(script.assign("d"), [rejected("d", "full")]);
-    script.on(Event::Disk { full: None });
-    assert_eq!(script.assign("d"), []);
-}
-
-#[test]
-fn a_drain_lets_running_tasks_finish() {
-    let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(600), ..RULES });
-    script.on(Event::LinkUp);
-    script.assign("a");
-    script.assign("b");
-    script.assign("waiting");
-    let text = script.log(Event::Signal);
-    assert_eq!(
-        text,
-        "INFO stopping tasks=2 backlog=1 drain_s=600 budget_s=680\n\
-        INFO task rejected task=waiting reason=\"the worker is stopping\""
-    );
-    assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
-    script.now += Duration::from_secs(10);
-    assert_eq!(script.log(Event::Tick), "INFO draining tasks=2 working=2 left_s=590");
-    // It is still connected, reports, and reconnects.
-    assert_eq!(script.on(confirmed(2)), [release(0), release(1)]);
-    assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
-    assert_eq!(script.on(Event::LinkDown), []);
-    assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
-    assert_eq!(script.on(confirmed(4)), [settle(0)]);
-    assert_eq!(script.on(freed(0)), []);
-    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b")]);
-    assert_eq!(script.on(confirmed(5)), [settle(1)]);
-    assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
-}
-
-#[test]
-fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_process() {
-    let rules = Rules { drain_timeout: Duration::from_secs(600), ..RULES };
-    let ending = [cancelled(0, CancelReason::Shutdown), Effect::Hurry];
-    for by_signal in [false, true] {
-        let mut script = Script::with(rules);
-        script.on(Event::LinkUp);
-        script.assign("a");
-        assert_eq!(script.on(Event::Signal), []);
-        assert_eq!(script.after(599), []);
-        let effects = if by_signal { script.on(Event::Signal) } else { script.after(1) };
-        assert_eq!(effects, ending, "{by_signal}");
-        assert_eq!(script.after(79), []);
-        if by_signal {
-            assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
-        } else {
-            assert_eq!(
-                script.after(1),
-                [Effect::Exit(Exit::Failure)],
-                "the budget counts from the drain's end"
-            );
-        }
-    }
-}
-
-/// Seeded random histories: whatever the order of events, no run is started twice while it is here, no more than the
-/// slots are in use, every number is new, and all slots come free.
-#[test]
-fn random_histories_keep_the_rules() {
-    for seed in 0..300 {
-        let mut random = Random(seed);
-        let mut script = Script::with(Rules {
-            slots: 3,
-            task_timeout: Duration::from_secs(200),
-            drain_timeout: Duration::from_secs(100),
-            reconcile_interval: Duration::from_secs(60),
-            lost_runs: LostRuns::Stop,
-        });
-        let mut here: BTreeMap<JobId, String> = BTreeMap::new();
-        let mut working: BTreeSet<JobId> = BTreeSet::new();
-        let mut last_seq = 0;
-        for _ in 0..200 {
-            script.now += Duration::from_secs(random.below(20));
-            let event = random.event(&here, &working, last_seq);
-            if let Event::Finished { job, .. } = &event {
-                working.remove(job);
-            }
-            if let Event::Done { job } = &event {
-                here.remove(job);
-            }
-            for effect in script.on(event) {
-                match effect {
-                    Effect::Start { job, work } => {
-                        assert!(!here.values().any(|id| *id == work.task_id()), "seed {seed}: started twice");
-                        assert!(here.insert(job, work.task_id().to_owned()).is_none());
-                        working.insert(job);
-                    }
-                    Effect::Send { seq: Some(seq), .. } => {
-                        assert!(seq > last_seq, "seed {seed}: number used again");
-                        last_seq = seq;
-                    }
-                    _ => {}
-                }
-            }
-            assert!(here.len() <= 3, "seed {seed}: more jobs than slots");
-            assert!(script.coordinator.backlog.len() <= BACKLOG);
-        }
-    }
-}
-
-struct Random(u64);
-
-impl Random {
-    /// A multiplicative generator is all that picking an event needs.
-    fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-        (self.0 >> 33) % bound
-    }
-
-    fn event(&mut self, here: &BTreeMap<JobId, String>, working: &BTreeSet<JobId>, seq: u64) -> Event {
-        let id = self.below(8).to_string();
-        let nth = self.below(3) as usize;
-        let job = JobId(self.below(12));
-        match self.below(12) {
-            0 => Event::LinkDown,
-            1 | 2 => Event::LinkUp,
-            3 => cancel(&id),
-            4 => confirmed(self.below(seq + 1)),
-            5 => match working.iter().nth(nth) {
-                Some(job) => Event::Finished { job: *job, report: done(&here[job]) },
-                None => Event::Tick,
-            },
-            6 => match here.keys().filter(|job| !working.contains(*job)).nth(nth) {
-                Some(job) => freed(job.0),
-                None => Event::Tick,
-            },
-            7 => Event::Started { job, ran: Duration::from_secs(self.below(300)) },
-            8 => Event::Engine { job, away: self.below(3) == 0 },
-            9 => Event::Asked { over: vec![(job, RunEnd::Failed)] },
-            _ => assignment(&id),
-        }
-    }
 }

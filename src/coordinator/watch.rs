@@ -79,3 +79,7 @@ impl Coordinator {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "watch_tests.rs"]
+mod tests;

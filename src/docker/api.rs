@@ -237,6 +237,8 @@ pub struct Container {
     pub labels: BTreeMap<String, String>,
     /// What it is doing.
     pub state: State,
+    /// The names of the volumes that it has mounted.
+    pub volumes: Vec<String>,
 }
 
 /// What a container is doing.
@@ -272,6 +274,16 @@ struct RawContainer {
     config: RawConfig,
     #[serde(default, deserialize_with = "or_default")]
     state: State,
+    #[serde(default, deserialize_with = "or_default")]
+    mounts: Vec<RawMount>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct RawMount {
+    /// Only volumes have one.
+    #[serde(default)]
+    name: String,
 }
 
 #[derive(Default, Deserialize)]
@@ -291,6 +303,7 @@ impl From<RawContainer> for Container {
             created: raw.created,
             labels: raw.config.labels,
             state: raw.state,
+            volumes: raw.mounts.into_iter().map(|mount| mount.name).filter(|name| !name.is_empty()).collect(),
         }
     }
 }
@@ -428,11 +441,12 @@ mod tests {
     #[test]
     fn an_inspected_container_with_nulls() {
         let json = r#"{"Id":"a","Name":"/n","Created":"2020","Image":"sha256:1","Config":{"Image":"busybox","Labels":null},
-            "State":{"Status":"exited","Running":false,"OOMKilled":true,"ExitCode":137,"Error":"e","StartedAt":"s","FinishedAt":"f"}}"#;
+            "State":{"Status":"exited","Running":false,"OOMKilled":true,"ExitCode":137,"Error":"e","StartedAt":"s","FinishedAt":"f"},
+            "Mounts":[{"Type":"bind","Source":"/x"},{"Type":"volume","Name":"v","Source":"/y"}]}"#;
         let container: Container = serde_json::from_str(json).unwrap();
         assert_eq!((container.name.as_str(), container.image.as_str()), ("n", "busybox"));
         assert!(container.labels.is_empty() && container.state.oom_killed);
-        assert_eq!(container.state.exit_code, 137);
+        assert_eq!((container.state.exit_code, container.volumes), (137, vec!["v".to_owned()]));
     }
 
     #[test]

@@ -87,6 +87,18 @@ impl Docker {
         }
     }
 
+    /// Removes it like [`Docker::container_remove`], but one that runs is a conflict and stays as it is.
+    pub fn container_remove_idle(&self, cancel: &CancelToken, id: &str) -> Result<(), Error> {
+        let target = container(id)?.query("v", "1");
+        accept(self.exchange(cancel, Request::delete(target))?, &[404])
+    }
+
+    /// Gives it another name, whether it runs or not. 409: the name is in use.
+    pub fn container_rename(&self, cancel: &CancelToken, id: &str, name: &str) -> Result<(), Error> {
+        let target = container(id)?.then("rename").query("name", name);
+        accept(self.exchange(cancel, Request::post(target))?, &[])
+    }
+
     /// Gives all that the container has written so far, in order, to `sink` in pieces of any size. Only for
     /// containers without a TTY, whose log is framed.
     pub fn container_logs(

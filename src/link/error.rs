@@ -20,17 +20,22 @@ pub enum LinkErrorKind {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LinkError {
     /// 401.
-    #[error("the control plane answered 401: the key is missing or unknown; check OZ_API_KEY")]
+    #[error(
+        "the control plane answered 401: the key is missing or unknown; check the key (OZ_API_KEY or OZ_API_KEY_FILE)"
+    )]
     Unauthorized,
     /// 403.
-    #[error("the control plane answered 403: this is not the admin key; check OZ_API_KEY")]
+    #[error(
+        "the control plane answered 403: this is not the admin key; check the key (OZ_API_KEY or OZ_API_KEY_FILE)"
+    )]
     Forbidden,
     /// 404.
     #[error("the control plane answered 404: check the path of the WebSocket URL")]
     NotFound,
     /// Any other 4xx but 408, 425 and 429.
     #[error(
-        "the control plane answered {status}: it refuses this request; check the WebSocket URL and OZ_API_KEY"
+        "the control plane answered {status}: it refuses this request; check the WebSocket URL and the key (OZ_API_KEY or \
+         OZ_API_KEY_FILE)"
     )]
     Refused {
         /// The HTTP status.

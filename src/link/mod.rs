@@ -159,6 +159,12 @@ impl Link {
         self.outbox.close();
     }
 
+    /// From now on no wait before another attempt is longer than 2 s, and one that is under way ends now: for a worker that
+    /// is about to stop and still has something to tell. Failures count as before.
+    pub fn hurry(&self) {
+        self.outbox.hurry();
+    }
+
     /// Waits for the thread's end, which a [`close`](Self::close) or a fatal error brings, until `deadline`;
     /// `false` says that it still runs.
     pub fn join(&mut self, deadline: Instant) -> bool {

@@ -28,6 +28,7 @@ struct Bell {
     /// A byte is in the pipe, or is about to be: nobody need write another.
     rung: AtomicBool,
     closing: AtomicBool,
+    hurried: AtomicBool,
     /// A message found no room, so what comes after it must not be confirmed: that would confirm it too.
     overflowed: AtomicBool,
 }
@@ -59,8 +60,8 @@ pub(super) struct Inbox {
 pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
     let (queue, waiting) = bounded(CAPACITY);
     let (pipe, ringer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let [rung, closing, overflowed] = [const { AtomicBool::new(false) }; 3];
-    let bell = Arc::new(Bell { pipe: ringer, rung, closing, overflowed });
+    let [rung, closing, hurried, overflowed] = [const { AtomicBool::new(false) }; 4];
+    let bell = Arc::new(Bell { pipe: ringer, rung, closing, hurried, overflowed });
     Ok((Outbox { queue, bell: Arc::clone(&bell) }, Inbox { queue: waiting, bell, pipe }))
 }
 
@@ -85,6 +86,12 @@ impl Outbox {
         self.bell.closing.store(true, Ordering::Release);
         self.bell.ring();
     }
+
+    /// Asks for shorter waits between connections.
+    pub(super) fn hurry(&self) {
+        self.bell.hurried.store(true, Ordering::Release);
+        self.bell.ring();
+    }
 }
 
 impl Inbox {
@@ -98,6 +105,11 @@ impl Inbox {
     /// Whether the end was asked for.
     pub(super) fn closing(&self) -> bool {
         self.bell.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether haste was asked for since the last time this was asked.
+    pub(super) fn hurried(&self) -> bool {
+        self.bell.hurried.swap(false, Ordering::AcqRel)
     }
 
     /// Whether a message has found no room since the last time this was asked.
@@ -203,6 +215,14 @@ mod tests {
         let sent: Vec<_> =
             std::iter::from_fn(|| inbox.next(Epoch(2))).filter_map(|message| message.seq).collect();
         assert_eq!(sent, [3, 6]);
+    }
+
+    #[test]
+    fn haste_wakes_and_is_told_once() {
+        let (outbox, inbox) = pair().unwrap();
+        assert!(!inbox.hurried());
+        outbox.hurry();
+        assert!(rings(&inbox) && inbox.hurried() && !inbox.hurried() && !inbox.closing());
     }
 
     #[test]

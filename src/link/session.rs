@@ -16,6 +16,7 @@ use super::socket::{Fault, Goodbye, Incoming, Socket};
 use super::timers::{Heartbeat, Timing};
 use super::wait::{Want, wait};
 use super::{Epoch, LinkEvent};
+use crate::logging::message;
 
 /// How many messages are read, and how many sent, before the other direction has its turn.
 const TURN: usize = 64;
@@ -107,7 +108,7 @@ impl<'a> Session<'a> {
                 End::Lost(why)
             }
             Stop::Fault(Fault::Refused(goodbye, why)) => {
-                warn!("closing the connection reply={goodbye:?} why={why:?}");
+                warn!("closing the connection reply={goodbye:?} why={}", message(&why));
                 if self.socket.queue_close(goodbye).is_ok() {
                     self.farewell(true);
                 }

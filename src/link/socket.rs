@@ -12,6 +12,7 @@ use tungstenite::protocol::{CloseFrame, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::wire::Channel;
+use crate::logging::value;
 
 /// The largest message, and the largest frame of one, that is taken from the peer.
 const MAX_MESSAGE: usize = 16 << 20;
@@ -169,8 +170,22 @@ fn fault(error: Error) -> Fault {
 fn described(frame: Option<&CloseFrame>) -> String {
     match frame {
         Some(frame) => {
-            format!("the peer closed with code {} {:?}", u16::from(frame.code), frame.reason.as_str())
+            format!("the peer closed with code {} {}", u16::from(frame.code), value(frame.reason.as_str()))
         }
         None => "the peer closed".to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_words_of_a_close_frame_are_shown_as_those_of_somebody_else() {
+        let reason = "bye\nWARN \u{202e}forged".into();
+        let frame = CloseFrame { code: CloseCode::Away, reason };
+        let expected = "the peer closed with code 1001 \"bye\\nWARN \\u{202e}forged\"";
+        assert_eq!(described(Some(&frame)), expected);
+        assert_eq!(described(None), "the peer closed");
     }
 }

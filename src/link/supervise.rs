@@ -17,6 +17,7 @@ use super::session::{End, Session};
 use super::timers::{Backoff, Next};
 use super::wait::wait;
 use super::{Epoch, LinkConfig, LinkError, LinkEvent};
+use crate::logging::{message, value};
 
 /// The body of the link's thread.
 pub(super) fn supervise(link: &LinkConfig, inbox: Inbox, events: &Sender<LinkEvent>) {
@@ -47,18 +48,19 @@ impl Supervisor<'_> {
     fn run(mut self) -> Option<LinkEvent> {
         let url = shown(&self.link.url);
         loop {
-            info!("connecting url={url:?}");
+            info!("connecting url={}", value(&url));
             let (why, next) = match dial(self.link, &self.inbox) {
                 Err(DialError::Permanent(error)) => return Some(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Some(LinkEvent::Closed),
                 Err(DialError::Transient(why)) => {
+                    self.notice_hurry();
                     let next = self.backoff.failed(Instant::now(), random());
                     (format!("connecting failed: {why}"), next)
                 }
                 Ok(socket) => {
                     let up = Instant::now();
                     self.epoch.0 += 1;
-                    info!("connected url={url:?} epoch={}", self.epoch.0);
+                    info!("connected url={} epoch={}", value(&url), self.epoch.0);
                     self.events.send(LinkEvent::Up { epoch: self.epoch }).ok()?;
                     let timing = &self.link.timing;
                     match Session::new(socket, &self.inbox, self.events, self.epoch, timing).run() {
@@ -66,6 +68,7 @@ impl Supervisor<'_> {
                         End::Closed => return Some(LinkEvent::Closed),
                         End::Lost(_) if self.inbox.closing() => return Some(LinkEvent::Closed),
                         End::Lost(why) => {
+                            self.notice_hurry();
                             self.events.send(LinkEvent::Down { why: why.clone() }).ok()?;
                             let now = Instant::now();
                             (why, self.backoff.ended(now - up, now, random()))
@@ -79,23 +82,32 @@ impl Supervisor<'_> {
         }
     }
 
-    fn follow(&self, why: String, next: Next) -> Option<LinkEvent> {
+    /// Whether the link was told to hurry since the last look.
+    fn notice_hurry(&mut self) -> bool {
+        let hurried = self.inbox.hurried();
+        if hurried {
+            self.backoff.hurry();
+        }
+        hurried
+    }
+
+    fn follow(&mut self, why: String, next: Next) -> Option<LinkEvent> {
         match next {
             Next::GiveUp { failures } => Some(LinkEvent::Fatal(LinkError::GaveUp { failures, why })),
             Next::Retry { delay, attempt } => {
-                warn!("connection lost why={why:?} retry_in={delay:.1?} attempt={attempt}");
+                warn!("connection lost why={} retry_in={delay:.1?} attempt={attempt}", message(&why));
                 self.pause(delay).then_some(LinkEvent::Closed)
             }
         }
     }
 
-    /// Waits; `true` says that the end was asked for. What is queued meanwhile can only be for a connection that has
-    /// ended.
-    fn pause(&self, delay: Duration) -> bool {
+    /// Waits, unless haste is asked for meanwhile; `true` says that the end was asked for. What is queued meanwhile can only
+    /// be for a connection that has ended.
+    fn pause(&mut self, delay: Duration) -> bool {
         let until = Instant::now() + delay;
         while !self.inbox.closing() {
             self.inbox.clear();
-            if Instant::now() >= until {
+            if Instant::now() >= until || self.notice_hurry() {
                 return false;
             }
             match wait(&*self.inbox, None, until) {

@@ -42,6 +42,9 @@ impl Default for Timing {
     }
 }
 
+/// The longest wait before another attempt for those in a hurry.
+const HURRIED_MAX: Duration = Duration::from_secs(2);
+
 /// Counts failures in a row, and says how long to wait after each.
 #[derive(Debug)]
 pub(super) struct Backoff {
@@ -106,6 +109,11 @@ impl Backoff {
         (self.step, self.failures) = (0, 0);
         self.recent.clear();
         self.retry(random)
+    }
+
+    /// No later wait is longer than 2 s.
+    pub(super) fn hurry(&mut self) {
+        self.max = self.max.min(HURRIED_MAX);
     }
 
     fn exhausted(&mut self, now: Instant) -> bool {
@@ -227,6 +235,21 @@ mod tests {
         for _ in 0..100 {
             assert_eq!(delay(backoff.failed(now, 0)), 60 * SECOND);
         }
+    }
+
+    #[test]
+    fn who_is_in_a_hurry_waits_two_seconds_at_most_and_never_longer_than_before() {
+        let (mut backoff, now) = (backoff(0, 0), Instant::now());
+        assert_eq!(delay(backoff.failed(now, 0)), SECOND);
+        backoff.hurry();
+        for _ in 0..40 {
+            assert_eq!(delay(backoff.failed(now, 0)), 2 * SECOND);
+        }
+        assert_eq!(delay(backoff.ended(30 * SECOND, now, 0)), SECOND, "the first is as short as ever");
+        let quick = Timing { backoff_max: SECOND / 2, ..Timing::default() };
+        let mut quick = Backoff::new(&quick, 0, Duration::ZERO);
+        quick.hurry();
+        assert_eq!(delay(quick.failed(now, 0)), SECOND / 2);
     }
 
     #[test]

@@ -7,13 +7,15 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::names;
 use super::outcome::{Failure, exit_code};
 use super::patience::{Patience, never};
 use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
-use crate::cancel::CancelToken;
+use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::{
-    CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions, Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
+    Wait,
 };
 use crate::error_chain;
 use crate::logging::value;
@@ -41,20 +43,25 @@ pub(super) struct Exit {
 }
 
 /// A task container on the engine.
+#[derive(Clone, Copy)]
 pub(super) struct TaskContainer<'a> {
     pub(super) docker: &'a Docker,
     pub(super) task_id: &'a str,
+    /// The name it is made under, which it loses when it is ended before its time or kept.
     pub(super) name: &'a str,
+    /// What it is called by: its id from its creation on.
+    pub(super) id: &'a str,
     pub(super) patience: &'a Patience<'a>,
 }
 
 impl TaskContainer<'_> {
-    /// Removes what an earlier process of this worker has left under the same name.
+    /// Removes what an earlier process of this worker has left of the same task, whatever it is called by now. What is kept
+    /// for people is not in the way.
     ///
     /// # Errors
     /// `container_create` when somebody else's container has the name.
-    pub(super) fn clear(&self, cancel: &CancelToken, labels: &Plan) -> Result<(), Failure> {
-        let cleared = self.patience.ask(cancel, never, || self.try_clear(cancel, labels));
+    pub(super) fn clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<(), Failure> {
+        let cleared = self.patience.ask(cancel, never, || self.try_clear(cancel, plan));
         match cleared.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))? {
             true => Ok(()),
             false => {
@@ -65,21 +72,27 @@ impl TaskContainer<'_> {
     }
 
     /// `false` when somebody else has the name.
-    fn try_clear(&self, cancel: &CancelToken, labels: &Plan) -> Result<bool, Error> {
-        let found = match self.docker.container_inspect(cancel, self.name) {
-            Err(error) if error.is_not_found() => return Ok(true),
-            found => found?,
+    fn try_clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
+        let label = |name| (name, plan.labels.get(name).map_or("", String::as_str));
+        let labels = [label(WORKER_LABEL), label(TASK_LABEL)];
+        let all = self.docker.container_list(cancel, &labels)?;
+        let ours = |found: &&ContainerSummary| {
+            let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
+            !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
         };
-        let same = |label| found.labels.get(label) == labels.labels.get(label);
-        if !(same(WORKER_LABEL) && same(TASK_LABEL)) {
-            return Ok(false);
+        for found in all.iter().filter(ours) {
+            let (task, id) = (value(self.task_id), &found.id);
+            warn!("left-over container removed task={task} container={} id={id}", self.name);
+            self.docker.container_remove(cancel, id)?;
         }
-        warn!("left-over container removed task={} container={}", value(self.task_id), self.name);
-        self.docker.container_remove(cancel, &found.id).map(|()| true)
+        match self.docker.container_inspect(cancel, self.name) {
+            Err(error) if error.is_not_found() => Ok(true),
+            found => found.map(|_| false),
+        }
     }
 
     /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its
-    /// removal was asked for would stay for ever. `left` becomes its name as soon as it is, or may be, there; when
+    /// removal was asked for would stay for ever. `left` becomes its id as soon as it is there, or its name when it may be; when
     /// somebody else has taken the name meanwhile, it is not ours to remove. One whose answer was lost is removed, if it is
     /// there, and made anew.
     ///
@@ -102,13 +115,14 @@ impl TaskContainer<'_> {
                 lost.set(false);
             }
             let created = self.docker.container_create(&CancelToken::new(), self.name, &definition);
-            if created.as_ref().err().is_none_or(Error::is_ambiguous) {
-                lost.set(created.is_err());
+            if created.as_ref().is_err_and(Error::is_ambiguous) {
+                lost.set(true);
                 *left = Some(self.name.to_owned());
             }
             created
         });
         let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
+        *left = Some(created.id.clone());
         for warning in &created.warnings {
             warn!("container created with a warning task={} warning={}", value(self.task_id), value(warning));
         }
@@ -118,20 +132,22 @@ impl TaskContainer<'_> {
 
     /// Starts it, with the wait for its end already under way: it cannot end unobserved. The start itself is not cancellable,
     /// for the reason that `create` is not. Asked for a second time it is only when the engine says that it never was started;
-    /// when the engine has forgotten the wait meanwhile, there is none.
+    /// when the engine has forgotten the wait meanwhile, there is none. `left` becomes true as soon as it runs, or may run.
     ///
     /// # Errors
     /// `container_start`; or the token was cancelled, and if it was started nobody has seen that.
-    pub(super) fn start(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
+    pub(super) fn start(&self, cancel: &CancelToken, left: &mut bool) -> Result<Option<Wait>, Failure> {
         let lost = Cell::new(false);
         let started = self.patience.ask(cancel, never, || {
-            let wait = self.docker.container_wait(cancel, self.name)?;
+            let wait = self.docker.container_wait(cancel, self.id)?;
             // An engine that has begun to start it says what became of it only when that is known.
             if lost.get() && self.state(cancel)?.status != "created" {
                 return Ok(Ok(None));
             }
             lost.set(true);
-            match self.docker.container_start(&CancelToken::new(), self.name) {
+            let started = self.docker.container_start(&CancelToken::new(), self.id);
+            *left |= started.as_ref().err().is_none_or(Error::is_ambiguous);
+            match started {
                 // Whether it runs all the same, this engine cannot know: that is not tried again.
                 Err(error @ Error::Engine { .. }) if !error.never_got_there() => Ok(Err(error)),
                 result => result.map(|()| Ok(Some(wait))),
@@ -170,7 +186,7 @@ impl TaskContainer<'_> {
     fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
         let again = |error: &Error| !error.is_cancelled() && !error.is_not_found();
         let resumed = self.patience.ask(cancel, again, || {
-            let wait = self.docker.container_wait(cancel, self.name)?;
+            let wait = self.docker.container_wait(cancel, self.id)?;
             let state = self.state(cancel)?;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
         });
@@ -198,28 +214,61 @@ impl TaskContainer<'_> {
         state.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
     }
 
-    /// Ends it: TERM, and KILL after the grace time. `Ok` says that it had ended by itself before.
+    /// Ends it: TERM, and KILL after the grace time. It first gets a name that says why, for a process that finds it when
+    /// this one does not live to report it. `Ok` says that it had ended by itself before.
     ///
     /// # Errors
     /// With the exit code, when it was ended by this call and the engine could tell the code.
-    pub(super) fn stop(&self) -> Result<Exit, Option<u8>> {
+    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Result<Exit, Option<u8>> {
         let cancel = CancelToken::new();
         if self.state(&cancel).is_ok_and(|state| state.status == "exited")
             && let Ok(exit) = self.exit(&cancel)
         {
             return Ok(exit);
         }
+        if let Some(name) = reason.and_then(|reason| names::ended(self.name, reason))
+            && let Err(error) = self.docker.container_rename(&cancel, self.id, &name)
+        {
+            warn!("rename failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
+        }
+        Err(self.end())
+    }
+
+    /// As [`TaskContainer::stop`], for one that has its name already; gives the exit code if the engine can tell it.
+    pub(super) fn end(&self) -> Option<u8> {
+        let cancel = CancelToken::new();
+        if let Ok(state) = self.state(&cancel)
+            && state.status == "exited"
+        {
+            return Some(exit_code(state.exit_code));
+        }
         let grace = STOP_GRACE.as_secs();
         info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
-        if let Err(error) = self.docker.container_stop(&cancel, self.name, STOP_GRACE) {
+        if let Err(error) = self.docker.container_stop(&cancel, self.id, STOP_GRACE) {
             warn!("stop failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
         let state = self.state(&cancel).ok().filter(|state| !state.running);
-        Err(state.map(|state| exit_code(state.exit_code)))
+        state.map(|state| exit_code(state.exit_code))
+    }
+
+    /// Names it as one that is kept for people, so that it is not found again and its own name is free.
+    pub(super) fn keep(&self) {
+        let (task, name) = (value(self.task_id), names::kept(self.name, self.id));
+        match self.docker.container_rename(&CancelToken::new(), self.id, &name) {
+            Ok(()) => info!("container kept task={task} container={name}"),
+            Err(error) => {
+                let error = error_chain(&error);
+                warn!(
+                    "container kept under its name task={task} container={} error={}",
+                    self.id,
+                    value(&error)
+                );
+            }
+        }
     }
 
     fn state(&self, cancel: &CancelToken) -> Result<State, Error> {
-        Ok(self.docker.container_inspect(cancel, self.name)?.state)
+        Ok(self.docker.container_inspect(cancel, self.id)?.state)
     }
 
     fn failed(&self, reason: FailureReason, error: &Error) -> Failure {

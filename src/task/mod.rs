@@ -4,12 +4,15 @@
 //! not know the WebSocket or the other tasks: it tells what happened by [`JobEvent`] and waits at a [`Gate`] for what the
 //! coordinator decides.
 
+pub mod adopt;
+mod clean_up;
 mod collect;
 mod container;
 mod flight;
 mod helper;
 mod image;
 mod marker;
+mod names;
 mod outcome;
 pub mod output;
 mod patience;

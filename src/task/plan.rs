@@ -62,6 +62,8 @@ pub struct Plan {
     pub binds: Vec<String>,
     /// Limits.
     pub limits: Limits,
+    /// Tells the volumes that only this execution uses from those of an earlier one that is kept.
+    pub generation: u32,
 }
 
 /// One image to mount.
@@ -87,7 +89,16 @@ pub struct Limits {
 impl Plan {
     /// The volume that only this task uses for the sidecar of that number.
     pub fn own_volume(&self, index: usize) -> String {
-        format!("{}-{index}", self.name)
+        match self.generation {
+            0 => format!("{}-{index}", self.name),
+            generation => format!("{}-{index}.{generation}", self.name),
+        }
+    }
+
+    /// All such volumes.
+    pub fn own_volumes(&self) -> Vec<String> {
+        let own = self.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
+        own.map(|(index, _)| self.own_volume(index)).collect()
     }
 
     /// The labels of a sidecar's volume: only one that the task may write to belongs to the task.
@@ -116,6 +127,7 @@ pub fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Resu
         labels: labels(assignment, &settings.worker_id),
         binds: settings.volumes.iter().map(ToString::to_string).collect(),
         limits: limits(assignment.shape, cpus),
+        generation: 0,
     })
 }
 
@@ -124,7 +136,7 @@ fn image(field: &str, name: &str) -> Result<Reference, String> {
 }
 
 /// Readable for people, and different for every pair of worker and task whatever characters their ids have.
-fn container_name(worker_id: &str, task_id: &str) -> String {
+pub(super) fn container_name(worker_id: &str, task_id: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
     let readable: String = task_id.chars().take(40).map(plain).collect();
     let mut hash = Sha256::new();

@@ -18,23 +18,19 @@ use super::marker;
 use super::outcome::Failure;
 use super::output::Collected;
 use super::patience::{Patience, Watched, never};
-use super::plan::{Plan, TaskSettings, plan};
+use super::plan::{Plan, TaskSettings, container_name, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
 use super::{Job, JobEvent};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::PullPolicy;
-use crate::coordinator::{JobId, Work};
-use crate::docker::{Docker, Error, RegistryEnv};
-use crate::error_chain;
+use crate::coordinator::{JobId, LeftOver, Work};
+use crate::docker::{Docker, RegistryEnv};
 use crate::logging::value;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
 
 /// How often a volume that vanishes between its filling and the start of the container is made again.
 const VOLUME_ATTEMPTS: usize = 3;
-
-/// How often the removal of a container is tried on an engine that is there.
-const REMOVE_ATTEMPTS: u32 = 6;
 
 /// What holds for every task.
 #[derive(Debug, Clone)]
@@ -57,8 +53,8 @@ pub struct Options {
 
 /// Runs tasks on one engine; shared by the threads of the pool.
 pub struct Tasks {
-    docker: Docker,
-    options: Options,
+    pub(super) docker: Docker,
+    pub(super) options: Options,
     images: Images,
     sidecars: Sidecars,
     events: Sender<JobEvent>,
@@ -66,9 +62,12 @@ pub struct Tasks {
 
 /// What is to be removed from the engine at the end of a task.
 #[derive(Default)]
-struct Leftovers {
-    container: Option<String>,
-    volumes: Vec<String>,
+pub(super) struct Leftovers {
+    /// Its id, or its name when it is not known whether it is there.
+    pub(super) container: Option<String>,
+    /// The container has been started, or may have been.
+    pub(super) started: bool,
+    pub(super) volumes: Vec<String>,
 }
 
 /// Tells that a job is done even when its thread panics.
@@ -109,9 +108,9 @@ impl Tasks {
             start.elapsed().as_millis()
         );
         let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
-        job.gate.wait_settled();
+        let settlement = job.gate.wait_settled();
         // The wait for the engine begins anew: what has made the task fail must not keep its container.
-        self.patiently(job, |patience| self.clean_up(&left, job, patience));
+        self.patiently(job, |patience| self.clean_up(&left, job, settlement, patience));
     }
 
     /// Does something for a job with patience for the engine.
@@ -125,41 +124,64 @@ impl Tasks {
     }
 
     fn run(&self, job: &Job, left: &mut Leftovers, patience: &Patience<'_>) -> Report {
-        let Work::Run(assignment) = &job.work else {
-            return Report::failed(job.work.task_id(), FailureReason::Internal, "");
+        let assignment = match &job.work {
+            Work::Run(assignment) => assignment,
+            Work::Adopt(left_over) => return self.adopt(job, left_over, left, patience),
         };
-        let plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
+        let mut plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
             Err(wrong) => {
                 return Report::failed(&assignment.task_id, FailureReason::InvalidAssignment, wrong);
             }
         };
-        let container =
-            TaskContainer { docker: &self.docker, task_id: &assignment.task_id, name: &plan.name, patience };
-        let (result, collected) = match self.up_to_start(job, &plan, &container, left) {
-            Ok(()) => self.to_the_end(job, &container),
+        let (result, collected) = match self.up_to_start(job, &mut plan, left, patience) {
+            Ok(()) => self.to_the_end(job, &plan.name, left, patience),
             Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
         };
         report(&assignment.task_id, result, collected)
+    }
+
+    /// A container that an earlier process has started: waited for, or ended when that process was about to.
+    fn adopt(
+        &self,
+        job: &Job,
+        left_over: &LeftOver,
+        left: &mut Leftovers,
+        patience: &Patience<'_>,
+    ) -> Report {
+        let LeftOver { task_id, container: id, volumes, ran, ended_for } = left_over;
+        *left = Leftovers { container: Some(id.clone()), started: true, volumes: volumes.clone() };
+        let _ = self.events.send(JobEvent::Started { job: job.id, ran: *ran });
+        let name = container_name(&self.options.settings.worker_id, task_id);
+        let container = self.container(task_id, &name, id, patience);
+        let (result, collected) = match ended_for {
+            Some(reason) => {
+                let (was, code) = (CancelToken::new(), container.end());
+                was.cancel(*reason);
+                (Failure::Cancelled.into_result(&was, code), self.collect(&CancelToken::new(), &container))
+            }
+            None => self.ended(job, &container, container.observe(&job.cancel, None)),
+        };
+        report(task_id, result, collected)
     }
 
     /// Everything that can be done before the claim is confirmed.
     fn up_to_start(
         &self,
         job: &Job,
-        plan: &Plan,
-        container: &TaskContainer<'_>,
+        plan: &mut Plan,
         left: &mut Leftovers,
+        patience: &Patience<'_>,
     ) -> Result<(), Failure> {
+        let name = plan.name.clone();
+        let container = self.container(job.work.task_id(), &name, &name, patience);
         container.clear(&job.cancel, plan)?;
-        let own = plan.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
-        left.volumes = own.map(|(index, _)| plan.own_volume(index)).collect();
-        // One that an earlier process has left may have been written to by its task.
-        left.volumes.iter().for_each(|volume| self.remove_volume(volume, container.patience));
+        self.choose_volumes(plan, patience);
+        left.volumes = plan.own_volumes();
         for _ in 0..VOLUME_ATTEMPTS {
-            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, container.patience)?;
+            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, patience)?;
             container.create(&job.cancel, plan, &prepared, &mut left.container)?;
-            if self.volumes_are_complete(job, plan, &prepared, container.patience)? {
+            if self.volumes_are_complete(job, plan, &prepared, patience)? {
                 return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
             }
             container.clear(&job.cancel, plan)?;
@@ -194,15 +216,34 @@ impl Tasks {
         Ok(complete)
     }
 
-    fn to_the_end(&self, job: &Job, container: &TaskContainer<'_>) -> (RunResult, Collected) {
-        let observed = match container.start(&job.cancel) {
-            Ok(wait) => container.observe(&job.cancel, wait),
+    fn to_the_end(
+        &self,
+        job: &Job,
+        name: &str,
+        left: &mut Leftovers,
+        patience: &Patience<'_>,
+    ) -> (RunResult, Collected) {
+        let id = left.container.as_deref().unwrap_or(name);
+        let container = self.container(job.work.task_id(), name, id, patience);
+        match container.start(&job.cancel, &mut left.started) {
+            Ok(wait) => {
+                let _ = self.events.send(JobEvent::Started { job: job.id, ran: Duration::ZERO });
+                self.ended(job, &container, container.observe(&job.cancel, wait))
+            }
             // It may be running when only the answer was lost; what it says then is not asked for.
-            Err(failure) => return (failure.into_result(&job.cancel, None), Collected::default()),
-        };
+            Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
+        }
+    }
+
+    fn ended(
+        &self,
+        job: &Job,
+        container: &TaskContainer<'_>,
+        observed: Result<Exit, Failure>,
+    ) -> (RunResult, Collected) {
         match observed {
             Ok(exit) => self.exited(job, container, exit),
-            Err(Failure::Cancelled) => match container.stop() {
+            Err(Failure::Cancelled) => match container.stop(job.cancel.reason()) {
                 Ok(exit) => self.exited(job, container, exit),
                 Err(code) => {
                     let collected = self.collect(&CancelToken::new(), container);
@@ -230,51 +271,17 @@ impl Tasks {
     }
 
     fn collect(&self, cancel: &CancelToken, container: &TaskContainer<'_>) -> Collected {
-        collect(&self.docker, cancel, container.name, container.patience, self.options.max_output)
+        collect(&self.docker, cancel, container.id, container.patience, self.options.max_output)
     }
 
-    /// Under tokens of its own: nothing may keep a container from being removed.
-    fn clean_up(&self, left: &Leftovers, job: &Job, patience: &Patience<'_>) {
-        let task_id = job.work.task_id();
-        let Some(container) = &left.container else {
-            return left.volumes.iter().for_each(|volume| self.remove_volume(volume, patience));
-        };
-        if !self.options.cleanup {
-            info!("container kept task={} container={container}", value(task_id));
-            return;
-        }
-        match self.remove(container, patience) {
-            Ok(()) => info!("container removed task={} container={container}", value(task_id)),
-            Err(error) => {
-                let error = error_chain(&error);
-                error!(
-                    "container left task={} container={container} error={}",
-                    value(task_id),
-                    value(&error)
-                );
-            }
-        }
-        left.volumes.iter().for_each(|volume| self.remove_volume(volume, patience));
-    }
-
-    /// Tries a few times. An engine that is being restarted comes back; a worker that is stopping does not wait for that.
-    fn remove(&self, container: &str, patience: &Patience<'_>) -> Result<(), Error> {
-        let mut left = REMOVE_ATTEMPTS;
-        let again = |error: &Error| {
-            left -= 1;
-            let (task, error) = (value(patience.task_id), error_chain(error));
-            warn!("removal failed task={task} container={container} error={}", value(&error));
-            left > 0
-        };
-        patience.at_the_end(again, || self.docker.container_remove(&CancelToken::new(), container))
-    }
-
-    fn remove_volume(&self, volume: &str, patience: &Patience<'_>) {
-        let remove = || self.docker.volume_remove(&CancelToken::new(), volume);
-        if let Err(error) = patience.at_the_end(never, remove) {
-            let (task, error) = (value(patience.task_id), error_chain(&error));
-            warn!("volume left task={task} volume={volume} error={}", value(&error));
-        }
+    fn container<'a>(
+        &'a self,
+        task_id: &'a str,
+        name: &'a str,
+        id: &'a str,
+        patience: &'a Patience<'a>,
+    ) -> TaskContainer<'a> {
+        TaskContainer { docker: &self.docker, task_id, name, id, patience }
     }
 }
 

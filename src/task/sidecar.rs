@@ -14,11 +14,11 @@ use log::{debug, info, warn};
 
 use super::flight::{Cancelled, Flights};
 use super::helper::{Helper, Maker};
-use super::marker;
 use super::outcome::Failure;
 use super::patience::{Patience, never};
 use super::plan::{AGENT_DIR, WORKER_LABEL};
 use super::versions::{PREFIX, Promise, Promises, superseded};
+use super::{marker, names};
 use crate::cancel::CancelToken;
 use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
 use crate::error_chain;
@@ -146,7 +146,7 @@ impl Sidecars {
 
     /// A container that has the volume mounted and whose name nobody else can have meanwhile.
     fn filler<'a>(&'a self, cancel: &CancelToken, filling: &Filling<'a>) -> Result<Helper<'a>, Error> {
-        let name = format!("oz-fill-{}", filling.volume);
+        let name = names::filler(filling.volume);
         let mount = Mount {
             kind: MountKind::Volume,
             source: filling.volume.to_owned(),
@@ -196,7 +196,7 @@ impl Sidecars {
     /// Streams the image into the volume, and then the marker. What an interrupted filling has left is overwritten
     /// with the same files.
     fn copy(&self, cancel: &CancelToken, filler: &Helper<'_>, filling: &Filling<'_>) -> Result<(), Error> {
-        let name = format!("{}-source", filler.name());
+        let name = names::source(filler.name());
         let source = self.maker(filling).create_anew(&name)?;
         let mut export = self.docker.container_export(cancel, source.id())?;
         self.docker.archive_put(cancel, filler.id(), AGENT_DIR, &mut export)?;

@@ -100,6 +100,19 @@ fn what_is_done_already_is_no_error() {
 }
 
 #[test]
+fn a_name_is_changed_and_what_runs_is_not_removed_by_the_gentle_call() {
+    let done = || vec![write("HTTP/1.1 204 No Content\r\n\r\n")];
+    let runs = || vec![json(409, r#"{"message":"You cannot remove a running container"}"#)];
+    let (fake, docker, cancel) = engine(vec![done(), done(), vec![json(404, "")], runs()]);
+    docker.container_rename(&cancel, "c/d", "e.f").unwrap();
+    docker.container_remove_idle(&cancel, "c").unwrap();
+    docker.container_remove_idle(&cancel, "c").unwrap();
+    assert!(docker.container_remove_idle(&cancel, "c").unwrap_err().is_conflict());
+    let lines: Vec<String> = (0..2).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
+    assert_eq!(lines, ["POST /v1.41/containers/c%2Fd/rename?name=e.f", "DELETE /v1.41/containers/c?v=1"]);
+}
+
+#[test]
 fn a_removal_by_somebody_else_is_waited_for() {
     let (_fake, docker, cancel) =
         engine(vec![vec![json(409, BUSY)], vec![json(409, BUSY)], vec![json(404, "")]]);

@@ -172,6 +172,7 @@ fn a_container_from_create_to_remove() {
     let found = docker.container_inspect(cancel, &id).unwrap();
     assert_eq!((found.name.clone(), found.image.as_str()), (lab.name("walk"), lab.image.as_str()));
     assert_eq!((found.labels, found.state.status.as_str()), (lab.labels(), "created"));
+    assert!(found.state.started_at.starts_with("0001-01-01T00:00:00"), "{}", found.state.started_at);
 
     let wait = docker.container_wait(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();
@@ -242,6 +243,25 @@ fn a_running_container_is_stopped_and_a_wait_sees_it() {
     assert!(docker.container_inspect(cancel, &id).unwrap().state.running);
     docker.container_stop(cancel, &id, Duration::from_secs(30)).unwrap();
     assert_eq!(wait.join().unwrap(), 3);
+}
+
+#[test]
+fn a_container_changes_its_name_while_it_runs_and_only_an_idle_one_goes_gently() {
+    let lab = Lab::new();
+    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let (id, other) = (lab.create("first", &lab.shell("sleep 600")), lab.create("other", &lab.shell("")));
+    docker.container_start(cancel, &id).unwrap();
+    docker.container_rename(cancel, &id, &lab.name("second")).unwrap();
+    let found = docker.container_inspect(cancel, &lab.name("second")).unwrap();
+    assert_eq!((found.id, found.state.running), (id.clone(), true));
+    assert!(docker.container_inspect(cancel, &lab.name("first")).unwrap_err().is_not_found());
+    assert!(docker.container_rename(cancel, &other, &lab.name("second")).unwrap_err().is_conflict());
+    assert!(docker.container_remove_idle(cancel, &id).unwrap_err().is_conflict());
+    for _ in 0..2 {
+        docker.container_remove_idle(cancel, &other).unwrap();
+    }
+    assert!(docker.container_inspect(cancel, &other).unwrap_err().is_not_found());
+    assert!(docker.container_inspect(cancel, &id).unwrap().state.running);
 }
 
 #[test]

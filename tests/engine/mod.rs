@@ -1,5 +1,7 @@
-//! Every engine an operator may have: found as docker finds it, over TCP and TLS, with messages that say what to do.
+//! Every engine an operator may have: found as docker finds it, over TCP and TLS, with messages that say what to do; and
+//! what is found on it.
 
+mod adopt;
 mod failures;
 mod private;
 mod stream;

@@ -2,7 +2,7 @@
 
 use oz_agent_worker::link::{Epoch, LinkError, LinkEvent, Timing};
 
-use super::{accept_ws, calm, listen, millis, start_limited};
+use super::{accept_ws, calm, listen, millis, next_text, start, start_limited};
 
 #[test]
 fn accepting_and_closing_at_once_counts_as_a_failure() {
@@ -42,4 +42,37 @@ fn after_the_last_event_there_is_none() {
     assert!(running.ended());
     running.link.close();
     assert!(running.events.recv().is_err());
+}
+
+#[test]
+fn haste_ends_a_wait_and_keeps_the_later_ones_short() {
+    let (listener, url) = listen();
+    let hour = millis(3_600_000);
+    let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..calm() });
+    drop(accept_ws(&listener));
+    running.up();
+    running.down();
+    // Whether it waits by now or is about to: the hour is never over.
+    running.link.hurry();
+    drop(accept_ws(&listener));
+    assert_eq!(running.up(), Epoch(2));
+    running.down();
+    let _peer = accept_ws(&listener);
+    assert_eq!(running.up(), Epoch(3), "without being told again");
+}
+
+#[test]
+fn haste_during_a_connection_holds_for_the_wait_after_it() {
+    let (listener, url) = listen();
+    let hour = millis(3_600_000);
+    let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..calm() });
+    let mut peer = accept_ws(&listener);
+    let epoch = running.up();
+    running.link.hurry();
+    running.send(epoch, None, "still here");
+    assert_eq!(next_text(&mut peer), "still here");
+    drop(peer);
+    running.down();
+    let _peer = accept_ws(&listener);
+    assert_eq!(running.up(), Epoch(2));
 }

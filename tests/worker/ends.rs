@@ -16,8 +16,11 @@ use crate::support::worker::Worker;
 fn an_answer_that_will_not_change_ends_the_worker_with_advice() {
     let plane = ControlPlane::start(Options::default());
     let cases = [
-        (Some(401), "answered 401: the key is missing or unknown; check OZ_API_KEY"),
-        (Some(403), "answered 403: this is not the admin key; check OZ_API_KEY"),
+        (
+            Some(401),
+            "answered 401: the key is missing or unknown; check the key (OZ_API_KEY or OZ_API_KEY_FILE)",
+        ),
+        (Some(403), "answered 403: this is not the admin key; check the key (OZ_API_KEY or OZ_API_KEY_FILE)"),
         (Some(302), "answered 302: a redirect is not followed; set the WebSocket URL"),
         (Some(404), "answered 404: check the path of the WebSocket URL"),
         (None, "answered 403"),

@@ -97,11 +97,6 @@ fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
         ),
         (with("--max-output", "1023"), "--max-output is \"1023\": must be"),
         (with("--max-output", "65MiB"), "--max-output is \"65MiB\": must be"),
-        (with("--task-timeout", "8x"), "--task-timeout is \"8x\": must be a duration such as 90s"),
-        (bare().env("OZ_DRAIN_TIMEOUT", "8d"), "OZ_DRAIN_TIMEOUT (--drain-timeout) is \"8d\": must be"),
-        (with("--lost-runs", "keep"), "--lost-runs is \"keep\": must be one of stop, finish"),
-        (with("--keep-sidecar-volumes", "0"), "must be a whole number from 1 to 1000"),
-        (with("--min-free-disk", "1%"), "--min-free-disk is \"1%\": must be a number of bytes"),
         (with("--pull", "sometimes"), "--pull is \"sometimes\": must be one of auto, always, missing, never"),
         (bare().env("OZ_RECONNECT_MAX_ATTEMPTS", "many"), "OZ_RECONNECT_MAX_ATTEMPTS is \"many\": must be"),
         (bare().env("OZ_RECONNECT_WINDOW_SECONDS", "1.5"), "OZ_RECONNECT_WINDOW_SECONDS is \"1.5\": must be"),
@@ -114,12 +109,28 @@ fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
         ),
         (with("-e", "=MARKER-key"), "--env is \"\": must be KEY=VALUE or KEY"),
     ];
-    for (builder, expected) in cases {
-        let (code, out, err) = end(builder.env("DOCKER_HOST", "unix:///nonexistent").start());
-        assert_eq!((code, out.as_str()), (Some(2), ""), "{expected}: {err}");
-        assert!(err.starts_with("oz-agent-worker: ") && err.contains(expected), "{expected} is not in {err}");
-        assert!(!err.contains("MARKER") && err.lines().count() == 1, "{err}");
-    }
+    cases.into_iter().for_each(|(builder, expected)| is_refused(builder, expected));
+}
+
+#[test]
+fn a_wrong_duration_count_or_size_is_named() {
+    let with = |flag: &str, value: &str| bare().args([flag, value]);
+    let cases = [
+        (with("--task-timeout", "8x"), "--task-timeout is \"8x\": must be a duration such as 90s"),
+        (bare().env("OZ_DRAIN_TIMEOUT", "8d"), "OZ_DRAIN_TIMEOUT (--drain-timeout) is \"8d\": must be"),
+        (with("--lost-runs", "keep"), "--lost-runs is \"keep\": must be one of stop, finish"),
+        (with("--keep-sidecar-volumes", "0"), "must be a whole number from 1 to 1000"),
+        (with("--min-free-disk", "1%"), "--min-free-disk is \"1%\": must be a number of bytes"),
+    ];
+    cases.into_iter().for_each(|(builder, expected)| is_refused(builder, expected));
+}
+
+/// A line that names what is wrong, and nothing else.
+fn is_refused(builder: Builder, expected: &str) {
+    let (code, out, err) = end(builder.env("DOCKER_HOST", "unix:///nonexistent").start());
+    assert_eq!((code, out.as_str()), (Some(2), ""), "{expected}: {err}");
+    assert!(err.starts_with("oz-agent-worker: ") && err.contains(expected), "{expected} is not in {err}");
+    assert!(!err.contains("MARKER") && err.lines().count() == 1, "{err}");
 }
 
 fn write_file(folder: &Path, name: &str, content: &[u8]) -> String {

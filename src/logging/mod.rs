@@ -1,11 +1,13 @@
 //! The log: one line an event, to stderr, in UTC.
 //!
 //! Owns how a line looks, what a value from outside may do to it (nothing), and what happens when stderr is closed
-//! (nothing). It must not know any event.
+//! (nothing) or not read (lines are dropped). It must not know any event.
 //!
 //! simple_logger prints with `eprintln!`, which panics when the reader of a pipe has gone. That must not end a worker
 //! with tasks, so the logger stands behind [`Guard`], and panics are reported by a hook that writes for itself: a panic
 //! inside of a hook would abort the process.
+
+mod queue;
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -19,6 +21,8 @@ use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simple_logger::SimpleLogger;
 use time::OffsetDateTime;
 
+use queue::Queue;
+
 /// The target of the events that are logged at the level of the settings.
 const OWN_TARGET: &str = "oz_agent_worker";
 /// The most characters of a value that are shown.
@@ -31,17 +35,29 @@ thread_local! {
     static IN_LOGGER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Starts the log, and has panics reported in it. Events of other crates are logged from `warn` on.
+/// There is no log.
+#[derive(Debug, thiserror::Error)]
+pub enum LogError {
+    /// There is a logger already.
+    #[error("the log cannot be started")]
+    Taken(#[from] SetLoggerError),
+    /// The system has no more threads.
+    #[error("the log cannot be started")]
+    Thread(#[from] io::Error),
+}
+
+/// Starts the log, and has panics reported in it. Events of other crates are logged from `warn` on. Before the process
+/// ends, `log::logger().flush()` waits a moment for the last lines.
 ///
 /// # Errors
-/// When there is a logger already.
-pub fn init(level: LevelFilter) -> Result<(), SetLoggerError> {
+/// When there is a logger already, or no thread for it.
+pub fn init(level: LevelFilter) -> Result<(), LogError> {
     let inner = SimpleLogger::new()
         .with_level(level.min(LevelFilter::Warn))
         .with_module_level(OWN_TARGET, level)
         .with_utc_timestamps();
     let max_level = inner.max_level();
-    log::set_boxed_logger(Box::new(Guard::new(inner, stderr_is_open)))?;
+    log::set_boxed_logger(Box::new(Queue::start(Guard::new(inner, stderr_is_open))?))?;
     log::set_max_level(max_level);
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
@@ -316,7 +332,7 @@ mod tests {
     fn a_panic_is_one_line_without_what_may_be_secret() {
         let location = Location::caller();
         let fixed = panic_event(Some("oz task"), Some(location), &"index\nwrong").unwrap();
-        assert!(fixed.starts_with("panic thread=\"oz task\" location=src/logging.rs:"), "{fixed}");
+        assert!(fixed.starts_with("panic thread=\"oz task\" location=src/logging/mod.rs:"), "{fixed}");
         assert!(fixed.ends_with(" message=\"index\\nwrong\""), "{fixed}");
         let made: Box<dyn Any> = Box::new(String::from("key hunter2"));
         assert_eq!(panic_event(None, None, made.as_ref()).unwrap(), "panic thread=unnamed location=unknown");

@@ -1,0 +1,86 @@
+//! Seeded random histories.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::tests::*;
+use super::{BACKLOG, Effect, Event, JobId, LostRuns, Rules, RunEnd};
+
+/// Whatever the order of events, no run is started twice while it is here, no more than the
+/// slots are in use, every number is new, and all slots come free.
+#[test]
+fn random_histories_keep_the_rules() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let mut script = Script::with(Rules {
+            slots: 3,
+            task_timeout: Duration::from_secs(200),
+            drain_timeout: Duration::from_secs(100),
+            reconcile_interval: Duration::from_secs(60),
+            lost_runs: LostRuns::Stop,
+        });
+        let mut here: BTreeMap<JobId, String> = BTreeMap::new();
+        let mut working: BTreeSet<JobId> = BTreeSet::new();
+        let mut last_seq = 0;
+        for _ in 0..200 {
+            script.now += Duration::from_secs(random.below(20));
+            let event = random.event(&here, &working, last_seq);
+            if let Event::Finished { job, .. } = &event {
+                working.remove(job);
+            }
+            if let Event::Done { job } = &event {
+                here.remove(job);
+            }
+            for effect in script.on(event) {
+                match effect {
+                    Effect::Start { job, work } => {
+                        assert!(!here.values().any(|id| *id == work.task_id()), "seed {seed}: started twice");
+                        assert!(here.insert(job, work.task_id().to_owned()).is_none());
+                        working.insert(job);
+                    }
+                    Effect::Send { seq: Some(seq), .. } => {
+                        assert!(seq > last_seq, "seed {seed}: number used again");
+                        last_seq = seq;
+                    }
+                    _ => {}
+                }
+            }
+            assert!(here.len() <= 3, "seed {seed}: more jobs than slots");
+            assert!(script.coordinator.backlog.len() <= BACKLOG);
+        }
+    }
+}
+
+struct Random(u64);
+
+impl Random {
+    /// A multiplicative generator is all that picking an event needs.
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) % bound
+    }
+
+    fn event(&mut self, here: &BTreeMap<JobId, String>, working: &BTreeSet<JobId>, seq: u64) -> Event {
+        let id = self.below(8).to_string();
+        let nth = self.below(3) as usize;
+        let job = JobId(self.below(12));
+        match self.below(12) {
+            0 => Event::LinkDown,
+            1 | 2 => Event::LinkUp,
+            3 => cancel(&id),
+            4 => confirmed(self.below(seq + 1)),
+            5 => match working.iter().nth(nth) {
+                Some(job) => Event::Finished { job: *job, report: done(&here[job]) },
+                None => Event::Tick,
+            },
+            6 => match here.keys().filter(|job| !working.contains(*job)).nth(nth) {
+                Some(job) => freed(job.0),
+                None => Event::Tick,
+            },
+            7 => Event::Started { job, ran: Duration::from_secs(self.below(300)) },
+            8 => Event::Engine { job, away: self.below(3) == 0 },
+            9 => Event::Asked { over: vec![(job, RunEnd::Failed)] },
+            _ => assignment(&id),
+        }
+    }
+}

@@ -1,0 +1,133 @@
+//! Signals, drains and ends, as scripts.
+
+use std::time::Duration;
+
+use super::super::tests::*;
+use super::super::{CancelReason, Effect, Event, Rules};
+use crate::exit::Exit;
+
+#[test]
+fn the_first_signal_stops_in_order() {
+    let mut script = Script::connected(2);
+    script.assign("a");
+    script.on(confirmed(1));
+    script.assign("b");
+    script.assign("waiting");
+    let expected = [
+        rejected("waiting", "the worker is stopping"),
+        cancelled(0, CancelReason::Shutdown),
+        cancelled(1, CancelReason::Shutdown),
+        Effect::Hurry,
+    ];
+    assert_eq!(script.on(Event::Signal), expected);
+    assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
+    assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
+    assert_eq!(script.finish(1, "b"), [reported(Some(4), "b")]);
+    assert_eq!(script.on(confirmed(4)), [settle(0), settle(1)]);
+    assert_eq!(script.on(freed(0)), []);
+    assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
+    assert_eq!(script.assign("later"), [rejected("later", "the worker is stopping")]);
+    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+}
+
+#[test]
+fn an_idle_worker_stops_at_once_and_a_second_signal_ends_it() {
+    let mut script = Script::connected(2);
+    assert_eq!(script.on(Event::Signal), [Effect::Hurry, Effect::CloseLink]);
+    assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
+}
+
+#[test]
+fn a_stop_without_a_connection_waits_for_one_but_not_for_ever() {
+    let mut script = Script::connected(1);
+    script.assign("a");
+    script.on(confirmed(1));
+    script.on(Event::LinkDown);
+    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(script.finish(0, "a"), []);
+    assert_eq!(script.after(39), []);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
+    assert_eq!(script.after(1), [left(0)]);
+    assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
+    let end = script.on(Event::LinkGone { exit: Exit::Failure });
+    assert_eq!(end, [Effect::Exit(Exit::Failure)], "a lost report is not a success");
+}
+
+#[test]
+fn a_stop_ends_even_when_a_job_does_not() {
+    let mut script = Script::connected(1);
+    script.assign("a");
+    script.on(Event::Signal);
+    assert_eq!(script.after(79), []);
+    assert_eq!(script.after(1), [Effect::Exit(Exit::Failure)]);
+}
+
+#[test]
+fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
+    let mut script = Script::connected(2);
+    script.assign("a");
+    script.on(confirmed(1));
+    script.assign("b");
+    script.on(Event::LinkDown);
+    let gone = script.on(Event::LinkGone { exit: Exit::Refused });
+    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(script.finish(0, "a"), [left(0)]);
+    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
+    assert_eq!(script.finish(1, "b"), [dropped(1)]);
+    assert_eq!(script.on(freed(0)), []);
+    assert_eq!(script.on(freed(1)), [Effect::Exit(Exit::Refused)]);
+}
+
+#[test]
+fn a_drain_lets_running_tasks_finish() {
+    let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(600), ..RULES });
+    script.on(Event::LinkUp);
+    script.assign("a");
+    script.assign("b");
+    script.assign("waiting");
+    let text = script.log(Event::Signal);
+    assert_eq!(
+        text,
+        "INFO stopping tasks=2 backlog=1 drain_s=600 budget_s=680\n\
+        INFO task rejected task=waiting reason=\"the worker is stopping\""
+    );
+    assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
+    script.now += Duration::from_secs(10);
+    assert_eq!(script.log(Event::Tick), "INFO draining tasks=2 working=2 left_s=590");
+    // It is still connected, reports, and reconnects.
+    assert_eq!(script.on(confirmed(2)), [release(0), release(1)]);
+    assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
+    assert_eq!(script.on(Event::LinkDown), []);
+    assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
+    assert_eq!(script.on(confirmed(4)), [settle(0)]);
+    assert_eq!(script.on(freed(0)), []);
+    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b")]);
+    assert_eq!(script.on(confirmed(5)), [settle(1)]);
+    assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
+    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+}
+
+#[test]
+fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_process() {
+    let rules = Rules { drain_timeout: Duration::from_secs(600), ..RULES };
+    let ending = [cancelled(0, CancelReason::Shutdown), Effect::Hurry];
+    for by_signal in [false, true] {
+        let mut script = Script::with(rules);
+        script.on(Event::LinkUp);
+        script.assign("a");
+        assert_eq!(script.on(Event::Signal), []);
+        assert_eq!(script.after(599), []);
+        let effects = if by_signal { script.on(Event::Signal) } else { script.after(1) };
+        assert_eq!(effects, ending, "{by_signal}");
+        assert_eq!(script.after(79), []);
+        if by_signal {
+            assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
+        } else {
+            assert_eq!(
+                script.after(1),
+                [Effect::Exit(Exit::Failure)],
+                "the budget counts from the drain's end"
+            );
+        }
+    }
+}
