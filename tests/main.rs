@@ -11,6 +11,7 @@
 mod control_plane;
 mod docker;
 mod engine;
+mod faults;
 mod harness;
 mod house;
 mod link;

@@ -22,6 +22,10 @@ struct State {
     connections: AtomicUsize,
     open: Mutex<bool>,
     opened: Condvar,
+    /// So many bytes of each connection's answers go through while it is closed; none: no request goes through.
+    free: Option<u64>,
+    /// Connections whose answers are held back, so far.
+    held: AtomicUsize,
 }
 
 impl State {
@@ -41,10 +45,19 @@ impl Forward {
 
     /// The same, but until [`Forward::open`] connections are taken and nothing that comes on them goes on.
     pub(crate) fn held(host: &str) -> Self {
+        Self::new(host, None)
+    }
+
+    /// The same, but until [`Forward::open`] only so many bytes come back on each connection.
+    pub(crate) fn held_after(host: &str, bytes: u64) -> Self {
+        Self::new(host, Some(bytes))
+    }
+
+    fn new(host: &str, free: Option<u64>) -> Self {
         let (scheme, target) = host.split_once("://").unwrap();
         let (unix, target) = (scheme == "unix", target.to_owned());
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (address, state) = (listener.local_addr().unwrap(), Arc::new(State::default()));
+        let (address, state) = (listener.local_addr().unwrap(), Arc::new(State { free, ..State::default() }));
         let shared = Arc::clone(&state);
         let acceptor = std::thread::spawn(move || {
             while let Ok((near, _)) = listener.accept() {
@@ -82,6 +95,11 @@ impl Forward {
         self.state.opened.notify_all();
     }
 
+    /// How many connections are held in the middle of what comes back on them, or have been.
+    pub(crate) fn held_back(&self) -> usize {
+        self.state.held.load(Ordering::SeqCst)
+    }
+
     /// How many have been made.
     pub(crate) fn connections(&self) -> usize {
         self.state.connections.load(Ordering::SeqCst)
@@ -97,13 +115,20 @@ fn join<F: Read + Write + Send + 'static>(
 ) {
     let (mut from_near, mut to_near) = (near.try_clone().unwrap(), near.try_clone().unwrap());
     let (mut from_far, mut to_far) = far;
-    let state = Arc::clone(state);
+    let (state, back) = (Arc::clone(state), Arc::clone(state));
     std::thread::spawn(move || {
-        state.wait_open();
+        if state.free.is_none() {
+            state.wait_open();
+        }
         let _ = io::copy(&mut from_near, &mut to_far);
         finish_far();
     });
     std::thread::spawn(move || {
+        let copied = back.free.map(|free| (free, io::copy(&mut (&mut from_far).take(free), &mut to_near)));
+        if copied.is_some_and(|(free, copied)| copied.is_ok_and(|copied| copied == free)) {
+            back.held.fetch_add(1, Ordering::SeqCst);
+            back.wait_open();
+        }
         let _ = io::copy(&mut from_far, &mut to_near);
         let _ = to_near.shutdown(Shutdown::Both);
     });

@@ -3,7 +3,7 @@
 mod bad;
 mod cancel;
 mod ends;
-mod gate;
+pub(crate) mod gate;
 mod idle;
 mod lost;
 mod many;
@@ -12,6 +12,7 @@ mod pull;
 mod registry;
 mod settings;
 mod stop;
+mod versions;
 mod whole;
 
 use std::io::Read;

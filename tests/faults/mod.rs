@@ -1,0 +1,3 @@
+//! Faults put in on purpose: nothing is lost, run twice or left behind.
+
+mod engine;
