@@ -62,13 +62,40 @@ impl Slow {
     }
 }
 
+/// A worker on an engine of its own, which has to be there when what is left on it is removed.
+struct Scene {
+    stage: Stage,
+    gate: Gate,
+    private: PrivateEngine,
+}
+
+impl Scene {
+    fn new(options: Options) -> Self {
+        let private = PrivateEngine::plain();
+        Self { stage: Stage::on(Engine::at(private.host()), options), gate: Gate::new(), private }
+    }
+
+    /// With these arguments, and tasks that see the gate.
+    fn worker<const N: usize>(&self, args: [&str; N]) -> Worker {
+        self.stage.connected(self.stage.worker().args(args).args(["-v", &self.gate.mount()]))
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        if !self.private.runs() {
+            self.private.begin();
+        }
+    }
+}
+
 /// Ten tasks run, which end in their own way when they are told to, and five are in the middle of a layer.
 fn the_engine_ends_and_comes_back(signal: Signal) {
-    let mut private = PrivateEngine::plain();
-    let options = Options { claim_timeout: Duration::from_secs(5), ..Options::default() };
-    let (stage, gate, slow) = (Stage::on(Engine::at(private.host()), options), Gate::new(), Slow::new());
-    let worker = stage.worker().args(["--max-concurrent-tasks", "16", "-v", &gate.mount()]);
-    let worker = stage.connected(worker);
+    let slow = Slow::new();
+    let mut scene = Scene::new(Options { claim_timeout: Duration::from_secs(5), ..Options::default() });
+    let worker = scene.worker(["--max-concurrent-tasks", "16"]);
+    let Scene { stage, gate, private } = &mut scene;
+    let stage = &*stage;
     let submit =
         |script: &str| stage.plane.submit(stage.spec(&format!("echo $TASK_ID >> /gate/log; {script}")));
     let running: Vec<String> = (0..RUNNING)
@@ -76,7 +103,7 @@ fn the_engine_ends_and_comes_back(signal: Signal) {
             submit(&format!("trap 'echo bye; exit {}' TERM; echo ready; sleep 1000 & wait", 40 + index))
         })
         .collect();
-    gate.wait_told(&stage, RUNNING);
+    gate.wait_told(stage, RUNNING);
     let pulling: Vec<String> = (0..PULLING)
         .map(|index| {
             let mut spec = stage.spec("echo $TASK_ID >> /gate/log; cat /text");
@@ -126,36 +153,32 @@ fn an_engine_is_killed_while_ten_tasks_run_and_five_pull() {
 /// Patience has an end, and what the container was by then is not made up.
 #[test]
 fn an_engine_that_stays_away_is_reported() {
-    let mut private = PrivateEngine::plain();
-    let (stage, gate) = (Stage::on(Engine::at(private.host()), Options::default()), Gate::new());
-    let worker = stage.worker().args(["--engine-timeout", "1s", "-v", &gate.mount()]);
-    let worker = stage.connected(worker);
+    let mut scene = Scene::new(Options::default());
+    let worker = scene.worker(["--engine-timeout", "1s"]);
+    let Scene { stage, gate, private } = &mut scene;
     let id = stage.plane.submit(stage.spec("echo up >> /gate/log; read x < /gate/pipe"));
-    gate.wait_told(&stage, 1);
+    gate.wait_told(stage, 1);
     private.end(Signal::KILL);
     let run = stage.plane.wait_ended(&id);
     assert_eq!((run.state, run.failure_reason.as_deref()), (State::Failed, Some("docker_unreachable")));
     assert_eq!((run.exit_code, run.terminal_reports), (None, 1));
     wait_lines(&worker, "container left", 1);
-    private.begin();
-    drop(worker);
 }
 
 /// A stop is not held up by an engine that is away, and the worker says so in time.
 #[test]
 fn a_stop_while_the_engine_is_away() {
-    let mut private = PrivateEngine::plain();
-    let (stage, gate) = (Stage::on(Engine::at(private.host()), Options::default()), Gate::new());
-    let mut worker = stage.connected(stage.worker().args(["-v", &gate.mount()]));
+    let mut scene = Scene::new(Options::default());
+    let mut worker = scene.worker([]);
+    let Scene { stage, gate, private } = &mut scene;
     let id = stage.plane.submit(stage.spec("echo up >> /gate/log; read x < /gate/pipe"));
-    gate.wait_told(&stage, 1);
+    gate.wait_told(stage, 1);
     private.end(Signal::KILL);
     wait_lines(&worker, "engine away", 1);
     worker.signal(Signal::TERM);
     let run = stage.plane.wait_ended(&id);
     assert_eq!(run.failure_reason.as_deref(), Some("graceful_shutdown"));
     assert_eq!(worker.wait_exit(Duration::from_secs(30)).code(), Some(0), "{:#?}", worker.stderr().all());
-    private.begin();
 }
 
 /// A worker behind a proxy that loses what it is told to, and what its tasks tell.

@@ -7,7 +7,7 @@ use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
@@ -85,7 +85,9 @@ impl PrivateEngine {
             panic!("this test needs a private dockerd: {obstacle}");
         }
         let folder = tempfile::Builder::new().prefix("oz-eng.").tempdir_in("/tmp").expect("a folder");
-        std::fs::write(folder.path().join("daemon.json"), "{}").expect("a file");
+        // By itself it loads three layers at a time.
+        std::fs::write(folder.path().join("daemon.json"), r#"{"max-concurrent-downloads": 16}"#)
+            .expect("a file");
         let own = || format!("unix://{}", folder.path().join("s").display());
         let host = if host.is_empty() { own() } else { host };
         let listen = listen.into_iter().collect();
@@ -130,10 +132,23 @@ impl PrivateEngine {
 
     /// Ends it with this signal, and waits for that.
     pub fn end(&mut self, signal: Signal) {
-        if let Some(mut process) = self.process.take() {
-            process.signal(signal);
-            process.wait_exit(DEADLINE);
+        let Some(mut process) = self.process.take() else { return };
+        let helper = std::fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
+        process.signal(signal);
+        process.wait_exit(DEADLINE);
+        // One that finds its dying helper believes that it can go on with it.
+        let stat = format!("/proc/{}/stat", helper.unwrap_or_default().trim());
+        let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let until = Instant::now() + DEADLINE;
+        while lives() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
         }
+        let _ = std::fs::remove_file(self.folder.path().join("exec/containerd/containerd.pid"));
+    }
+
+    /// Whether it has not been ended.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
     }
 
     /// Its address.
