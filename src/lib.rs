@@ -34,6 +34,7 @@ pub mod cli;
 pub mod config;
 pub mod control_plane;
 pub mod coordinator;
+pub mod disk;
 pub mod docker;
 pub mod engine;
 pub mod exit;

@@ -15,12 +15,13 @@ use crate::cancel::CancelToken;
 use crate::config::Config;
 use crate::control_plane::{Answers, ControlPlane, ControlPlaneError, Lookups, RunState};
 use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, RunEnd, Work};
+use crate::disk::DiskWatch;
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
 use crate::logging::{message, value};
 use crate::pool::Pool;
-use crate::protocol::{Outgoing, decode, encode};
+use crate::protocol::{Incoming, Outgoing, decode, encode};
 use crate::task::plan::TaskSettings;
 use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks};
 
@@ -49,6 +50,8 @@ struct Runtime {
     worker_id: String,
     link: Link,
     pool: Pool<Job>,
+    /// Looks how much space tasks have, where that can be seen.
+    disk: Option<DiskWatch>,
     /// Asks for the runs' states, unless that is turned off.
     lookups: Option<Lookups>,
     /// What it was asked last.
@@ -91,12 +94,14 @@ pub fn run(
     let (job_events, from_jobs) = bounded(4 * threads);
     let (link_events, from_link) = bounded(LINK_EVENTS);
     let (lookups, from_lookups) = lookups(config)?;
+    let disk = DiskWatch::new(&docker, config.min_free_disk);
     let tasks = Tasks::new(docker, options(config, registries), job_events);
     let mut runtime = Runtime {
         coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
         pool: Pool::start(threads, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
+        disk,
         lookups,
         asked: Vec::new(),
         jobs: HashMap::new(),
@@ -131,6 +136,7 @@ fn options(config: &Config, registries: RegistryEnv) -> Options {
         max_output: config.max_output,
         cleanup: config.cleanup,
         engine_timeout: config.engine_timeout,
+        keep_sidecar_volumes: config.keep_sidecar_volumes,
     }
 }
 
@@ -189,7 +195,7 @@ impl Runtime {
                 self.epoch = None;
                 Some(Event::LinkDown)
             }
-            LinkEvent::Text { text, .. } => Some(decode(&text).map_or_else(Event::Invalid, Event::Incoming)),
+            LinkEvent::Text { text, .. } => Some(self.text(&text)),
             LinkEvent::Binary { bytes } => {
                 warn!("message invalid error=\"a binary frame\" bytes={bytes}");
                 None
@@ -200,6 +206,17 @@ impl Runtime {
                 Some(Event::LinkGone { exit: exit_of(&why) })
             }
             LinkEvent::Closed => Some(link_is_gone()),
+        }
+    }
+
+    /// A look at the disk is one call to the kernel that waits for nothing, and belongs to the moment of the assignment.
+    fn text(&mut self, text: &str) -> Event {
+        match decode(text) {
+            Ok(Incoming::Assignment(assignment)) => {
+                let disk_full = self.disk.as_ref().and_then(DiskWatch::low);
+                Event::Assigned { assignment, disk_full }
+            }
+            decoded => decoded.map_or_else(Event::Invalid, Event::Incoming),
         }
     }
 

@@ -32,14 +32,14 @@ impl Waiting {
 }
 
 impl Coordinator {
-    pub(super) fn assigned(&mut self, assignment: Arc<Assignment>, now: Instant) {
+    pub(super) fn assigned(&mut self, assignment: Arc<Assignment>, disk_full: Option<String>, now: Instant) {
         let task_id = &assignment.task_id;
         let repeated = self.backlog.iter().any(|waiting| waiting.assignment.task_id == *task_id);
         match self.job_of(task_id).map(|(_, job)| job.answer()) {
             Some(Answer::Say(answer)) => self.repeated(task_id, Some(answer)),
             Some(Answer::Said) => self.repeated(task_id, None),
             Some(Answer::Void) | None if repeated => self.repeated(task_id, None),
-            Some(Answer::Void) | None => match self.refusal() {
+            Some(Answer::Void) | None => match self.refusal().or(disk_full) {
                 Some(reason) => self.reject(task_id, &reason),
                 None if self.link_up => {
                     self.effects.push(info(format!("assignment received {}", identity(&assignment))));
@@ -64,10 +64,8 @@ impl Coordinator {
             Some("the worker is stopping".to_owned())
         } else if !self.away.is_empty() {
             Some("the docker engine does not answer".to_owned())
-        } else if self.backlog.len() >= BACKLOG {
-            Some("the worker's backlog is full".to_owned())
         } else {
-            self.disk_full.clone()
+            (self.backlog.len() >= BACKLOG).then(|| "the worker's backlog is full".to_owned())
         }
     }
 

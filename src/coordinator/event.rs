@@ -96,10 +96,12 @@ pub enum Event {
         /// What the process is to end with when it ended by itself.
         exit: Exit,
     },
-    /// What is to be said to assignments that come from now on, because the engine's disk is full; `None` when it is not.
-    Disk {
-        /// For people.
-        full: Option<String>,
+    /// An assignment has come, and this is known of the engine's disk.
+    Assigned {
+        /// It.
+        assignment: Arc<Assignment>,
+        /// Why there is no space for it, for people; `None` when there is, as far as is known.
+        disk_full: Option<String>,
     },
     /// The answer to [`Effect::Ask`]: which of these runs are over at the control plane.
     Asked {

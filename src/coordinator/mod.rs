@@ -60,7 +60,6 @@ pub struct Coordinator {
     jobs: BTreeMap<JobId, Job>,
     /// The jobs that the engine does not answer.
     away: BTreeSet<JobId>,
-    disk_full: Option<String>,
     /// When the runs are asked for next; `None` when there are none.
     ask_at: Option<Instant>,
     asking: bool,
@@ -80,7 +79,6 @@ impl Coordinator {
             backlog: VecDeque::new(),
             jobs: BTreeMap::new(),
             away: BTreeSet::new(),
-            disk_full: None,
             ask_at: None,
             asking: false,
             stop: None,
@@ -95,7 +93,7 @@ impl Coordinator {
             Event::LinkUp => self.link_is_up(now),
             Event::LinkDown => self.link_is_down(),
             Event::LinkGone { exit } => self.link_is_gone(exit, now),
-            Event::Disk { full } => self.disk_full = full,
+            Event::Assigned { assignment, disk_full } => self.assigned(assignment, disk_full, now),
             Event::Asked { over } => self.asked(over, now),
             Event::Incoming(message) => self.incoming(message, now),
             Event::Invalid(invalid) => self.invalid(invalid),
@@ -159,7 +157,7 @@ impl Coordinator {
 
     fn incoming(&mut self, message: Incoming, now: Instant) {
         match message {
-            Incoming::Assignment(assignment) => self.assigned(assignment, now),
+            Incoming::Assignment(assignment) => self.assigned(assignment, None, now),
             Incoming::Cancel { task_id } => self.cancelled(&task_id),
             Incoming::Unknown { kind } => {
                 self.effects.push(warn(format!("message ignored type={}", value(&kind))));

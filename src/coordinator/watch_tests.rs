@@ -1,9 +1,11 @@
 //! Time limits, lost runs, and an engine or a disk that cannot take more, as scripts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::tests::*;
 use super::super::{CancelReason, Effect, Event, JobId, LostRuns, Rules, RunEnd};
+use crate::protocol::Assignment;
 
 #[test]
 fn a_task_has_its_time_from_the_start_of_its_container() {
@@ -80,8 +82,12 @@ fn nothing_new_is_taken_while_the_engine_is_away_or_its_disk_full() {
     script.on(confirmed(2));
     script.on(freed(0));
     assert_eq!(script.assign("c").len(), 2, "nobody waits for the engine any more");
-    script.on(Event::Disk { full: Some("full".into()) });
-    assert_eq!(script.assign("d"), [rejected("d", "full")]);
-    script.on(Event::Disk { full: None });
-    assert_eq!(script.assign("d"), []);
+    let assignment = Arc::new(Assignment { task_id: "d".into(), ..Assignment::default() });
+    let assigned = |full: Option<&str>| Event::Assigned {
+        assignment: Arc::clone(&assignment),
+        disk_full: full.map(str::to_owned),
+    };
+    assert_eq!(script.on(assigned(Some("the disk is full"))), [rejected("d", "the disk is full")]);
+    assert_eq!(script.on(assigned(None)), []);
+    assert_eq!(script.assign("c"), [claimed(None, "c")], "one that is here needs no more space");
 }

@@ -57,6 +57,10 @@ pub struct Engine {
     pub cpus: u32,
     /// Bytes of memory of its machine.
     pub memory: u64,
+    /// The name of its machine; empty when it does not say.
+    pub host: String,
+    /// Its data folder on that machine; empty when it does not say.
+    pub root: String,
 }
 
 /// An image that the engine has.
@@ -333,6 +337,9 @@ pub struct Volume {
     /// All of its labels.
     #[serde(default, deserialize_with = "or_default")]
     pub labels: BTreeMap<String, String>,
+    /// RFC 3339, to the second; when files were last put into its top folder. Empty when the engine does not say.
+    #[serde(default)]
+    pub created_at: String,
 }
 
 /// What is at a path in a container (the header `X-Docker-Container-Path-Stat`).

@@ -77,6 +77,10 @@ struct Info {
     cpus: u32,
     #[serde(rename = "MemTotal", default)]
     memory: u64,
+    #[serde(rename = "Name", default)]
+    host: String,
+    #[serde(rename = "DockerRootDir", default)]
+    root: String,
 }
 
 impl Docker {
@@ -113,6 +117,8 @@ impl Docker {
             arch: version.arch,
             cpus: info.cpus,
             memory: info.memory,
+            host: info.host,
+            root: info.root,
         };
         Ok(Self(Arc::new(Inner { endpoint, timeouts, engine })))
     }
@@ -127,6 +133,11 @@ impl Docker {
     /// What the engine said of itself at the connect.
     pub fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    /// Whether it is reached without a network. It may be on another machine all the same, behind a socket that is forwarded.
+    pub fn is_local(&self) -> bool {
+        matches!(self.0.endpoint, Endpoint::Unix(_))
     }
 
     /// Where it is, in the form of `DOCKER_HOST`; for messages.

@@ -10,7 +10,7 @@ use log::{info, warn};
 use super::names;
 use super::outcome::{Failure, exit_code};
 use super::patience::{Patience, never};
-use super::plan::{Limits, Plan, TASK_LABEL, WORKER_LABEL, WORKSPACE};
+use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::{
@@ -102,7 +102,7 @@ impl TaskContainer<'_> {
         &self,
         cancel: &CancelToken,
         plan: &Plan,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         left: &mut Option<String>,
     ) -> Result<(), Failure> {
         let (definition, lost) = (definition(plan, prepared), Cell::new(false));
@@ -277,13 +277,14 @@ impl TaskContainer<'_> {
     }
 }
 
-fn definition(plan: &Plan, prepared: &Prepared) -> CreateContainer {
-    let mount = |(sidecar, filled): (&super::plan::SidecarMount, &super::sidecar::Filled)| Mount {
+fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
+    let mount = |(sidecar, filled): (&SidecarMount, &super::sidecar::Filled)| Mount {
         kind: MountKind::Volume,
         source: filled.volume.clone(),
         target: sidecar.mount_path.clone(),
         read_only: !sidecar.read_write,
-        volume_options: Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() }),
+        // Labels in case that it was removed meanwhile, so that this mount makes it: that one is seen to be empty and is filled.
+        volume_options: Some(VolumeOptions { no_copy: true, labels: plan.volume_labels(sidecar) }),
     };
     let Limits { nano_cpus, memory } = plan.limits;
     let cmd = std::iter::once(Secret::new(prepared.entrypoint)).chain(plan.args.iter().cloned()).collect();

@@ -20,6 +20,7 @@ pub mod plan;
 mod prepare;
 mod run;
 mod sidecar;
+mod versions;
 
 use std::sync::Arc;
 use std::time::Duration;

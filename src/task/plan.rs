@@ -100,6 +100,16 @@ impl Plan {
         let own = self.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
         own.map(|(index, _)| self.own_volume(index)).collect()
     }
+
+    /// The labels of a sidecar's volume: only one that the task may write to belongs to the task.
+    pub fn volume_labels(&self, sidecar: &SidecarMount) -> BTreeMap<String, String> {
+        let mut labels = self.labels.clone();
+        if !sidecar.read_write {
+            labels.retain(|name, _| name == WORKER_LABEL);
+        }
+        labels.insert(IMAGE_LABEL.to_owned(), sidecar.image.to_string());
+        labels
+    }
 }
 
 /// Makes the plan. `cpus` is how many processors the engine has: a task cannot be given more.

@@ -5,18 +5,21 @@
 use super::image::Images;
 use super::outcome::Failure;
 use super::patience::Patience;
-use super::plan::{IMAGE_LABEL, Plan, SidecarMount};
+use super::plan::{Plan, SidecarMount};
 use super::sidecar::{Filled, Filling, Sidecars, entrypoint};
+use super::versions::Promise;
 use crate::cancel::{CancelReason, CancelToken};
 use crate::pool::parallel;
 use crate::protocol::FailureReason;
 
 /// What the container will be made of.
-pub(super) struct Prepared {
+pub(super) struct Prepared<'a> {
     /// One for each sidecar of the plan, in its order.
     pub(super) volumes: Vec<Filled>,
     /// The agent's script in the task container.
     pub(super) entrypoint: &'static str,
+    /// Until the container holds them.
+    _promises: Vec<Promise<'a>>,
 }
 
 /// One of the parts that are prepared at the same time.
@@ -29,13 +32,13 @@ enum Part<'a> {
 ///
 /// # Errors
 /// Of the first part that failed; or the token was cancelled.
-pub(super) fn prepare(
+pub(super) fn prepare<'a>(
     images: &Images,
-    sidecars: &Sidecars,
+    sidecars: &'a Sidecars,
     cancel: &CancelToken,
     plan: &Plan,
     patience: &Patience<'_>,
-) -> Result<Prepared, Failure> {
+) -> Result<Prepared<'a>, Failure> {
     let (token, _linked) = cancel.child();
     let mounts = plan.sidecars.iter().enumerate().map(|(index, mount)| Part::Sidecar(index, mount));
     let parts: Vec<Part<'_>> = std::iter::once(Part::Image).chain(mounts).collect();
@@ -50,36 +53,35 @@ pub(super) fn prepare(
     };
     let defect = || Err(Failure::new(FailureReason::Internal, "a part of the preparation failed"));
     let results = parallel(parts, work).into_iter().map(|result| result.unwrap_or_else(defect));
-    let volumes: Vec<Filled> = first_cause(results.collect())?.into_iter().flatten().collect();
+    let volumes = first_cause(results.collect())?.into_iter().flatten();
+    let (volumes, promises): (Vec<Filled>, Vec<_>) = volumes.unzip();
     let agent = volumes.first().zip(plan.sidecars.first());
     let (filled, mount) =
         agent.ok_or_else(|| Failure::new(FailureReason::Internal, "a plan without a sidecar"))?;
     let entrypoint = entrypoint(filled, &mount.image.to_string())?;
-    Ok(Prepared { volumes, entrypoint })
+    Ok(Prepared { volumes, entrypoint, _promises: promises.into_iter().flatten().collect() })
 }
 
 /// The volume of one sidecar: the shared one of its image, or, to write in, one of the task's own.
-fn volume(
+fn volume<'a>(
     images: &Images,
-    sidecars: &Sidecars,
+    sidecars: &'a Sidecars,
     cancel: &CancelToken,
     plan: &Plan,
     index: usize,
     mount: &SidecarMount,
     patience: &Patience<'_>,
-) -> Result<Filled, Failure> {
+) -> Result<(Filled, Option<Promise<'a>>), Failure> {
     let image = images.have(cancel, &mount.image, patience)?;
     let name = mount.image.to_string();
+    let labels = plan.volume_labels(mount);
     if !mount.read_write {
-        return sidecars.shared(cancel, &image.id, &name, patience);
+        let shared = sidecars.shared(cancel, &image.id, &name, &labels, patience)?;
+        return Ok((shared.0, Some(shared.1)));
     }
-    let mut labels = plan.labels.clone();
-    labels.insert(IMAGE_LABEL.to_owned(), name.clone());
     let volume = plan.own_volume(index);
-    sidecars.fill(
-        cancel,
-        &Filling { volume: &volume, image_id: &image.id, image: &name, patience, labels: &labels },
-    )
+    let filling = Filling { volume: &volume, image_id: &image.id, image: &name, patience, labels: &labels };
+    sidecars.fill(cancel, &filling).map(|filled| (filled, None))
 }
 
 /// All results, or the failure that cancelled the others rather than one of those that it cancelled.

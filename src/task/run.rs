@@ -45,6 +45,8 @@ pub struct Options {
     pub max_output: usize,
     /// Whether containers are removed at the end.
     pub cleanup: bool,
+    /// Versions of one sidecar image that are kept, the newest included; at least 1.
+    pub keep_sidecar_volumes: usize,
     /// How long an engine that has gone away is waited for.
     pub engine_timeout: Duration,
 }
@@ -82,7 +84,8 @@ impl Tasks {
     /// Tasks on this engine that tell what happens through `events`.
     pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>) -> Self {
         let images = Images::new(docker.clone(), options.pull, options.registries.clone());
-        let sidecars = Sidecars::new(docker.clone(), options.settings.worker_id.clone());
+        let sidecars =
+            Sidecars::new(docker.clone(), options.settings.worker_id.clone(), options.keep_sidecar_volumes);
         Self { docker, options, images, sidecars, events }
     }
 
@@ -194,7 +197,7 @@ impl Tasks {
         &self,
         job: &Job,
         plan: &Plan,
-        prepared: &Prepared,
+        prepared: &Prepared<'_>,
         patience: &Patience<'_>,
     ) -> Result<bool, Failure> {
         let mut complete = true;

@@ -10,16 +10,18 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::flight::{Cancelled, Flights};
 use super::helper::{Helper, Maker};
 use super::outcome::Failure;
 use super::patience::{Patience, never};
-use super::plan::{AGENT_DIR, IMAGE_LABEL, WORKER_LABEL};
+use super::plan::{AGENT_DIR, WORKER_LABEL};
+use super::versions::{PREFIX, Promise, Promises, superseded};
 use super::{marker, names};
 use crate::cancel::CancelToken;
 use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
+use crate::error_chain;
 use crate::logging::value;
 use crate::protocol::FailureReason;
 
@@ -59,18 +61,22 @@ pub(super) struct Filling<'a> {
 pub(super) struct Sidecars {
     docker: Docker,
     worker_id: String,
+    /// Versions of one image that are kept.
+    keep: usize,
     fillings: Flights<Result<Filled, Failure>>,
     /// What this process has seen complete. A volume may be removed behind its back, so the marker is looked at again
     /// in every task container before it starts.
     complete: Mutex<HashMap<String, Filled>>,
+    promises: Promises,
 }
 
 impl Sidecars {
-    pub(super) fn new(docker: Docker, worker_id: String) -> Self {
-        Self { docker, worker_id, fillings: Flights::default(), complete: Mutex::new(HashMap::new()) }
+    pub(super) fn new(docker: Docker, worker_id: String, keep: usize) -> Self {
+        let (fillings, complete, promises) = (Flights::default(), Mutex::default(), Promises::default());
+        Self { docker, worker_id, keep, fillings, complete, promises }
     }
 
-    /// The volume that all tasks share for the image with this id (`sha256:…`), filled.
+    /// The volume that all tasks share for the image with this id (`sha256:…`), filled. It stays as long as the promise lives.
     ///
     /// # Errors
     /// `sidecar_prep` or `docker_unreachable`; or the token was cancelled.
@@ -79,21 +85,27 @@ impl Sidecars {
         cancel: &CancelToken,
         image_id: &str,
         image: &str,
+        labels: &BTreeMap<String, String>,
         patience: &Patience<'_>,
-    ) -> Result<Filled, Failure> {
+    ) -> Result<(Filled, Promise<'_>), Failure> {
         let digest = image_id.rsplit(':').next().unwrap_or(image_id);
-        let volume = format!("oz-sidecar-{}", digest.get(..32).unwrap_or(digest));
+        let volume = format!("{PREFIX}{}", digest.get(..32).unwrap_or(digest));
+        // Before the look at what is complete, so that nothing is removed in between.
+        let promise = self.promises.make(&volume);
         if let Some(filled) = self.lock().get(&volume) {
-            return Ok(filled.clone());
+            return Ok((filled.clone(), promise));
         }
-        let labels = labels(&self.worker_id, image);
-        let filling = Filling { volume: &volume, image_id, image, patience, labels: &labels };
+        let filling = Filling { volume: &volume, image_id, image, patience, labels };
         let work = || match self.fill(cancel, &filling) {
             Err(Failure::Cancelled) => None,
             result => Some(result),
         };
         match self.fillings.run(&volume, cancel, work) {
-            Ok(result) => result.inspect(|filled| drop(self.lock().insert(volume.clone(), filled.clone()))),
+            Ok(result) => {
+                let filled = result?;
+                self.lock().insert(volume, filled.clone());
+                Ok((filled, promise))
+            }
             Err(Cancelled) => Err(Failure::Cancelled),
         }
     }
@@ -126,6 +138,7 @@ impl Sidecars {
             self.copy(cancel, &filler, filling)?;
             let took = start.elapsed().as_millis();
             info!("sidecar volume ready task={task} image={image} volume={volume} took_ms={took}");
+            self.prune(cancel, filling);
         }
         let entrypoint = self.entrypoint(cancel, filler.id())?;
         Ok(Filled { volume: filling.volume.to_owned(), entrypoint })
@@ -140,7 +153,7 @@ impl Sidecars {
             target: AGENT_DIR.to_owned(),
             read_only: false,
             // An image may have files at this very path, which the engine would copy into an empty volume.
-            volume_options: Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() }),
+            volume_options: Some(VolumeOptions { no_copy: true, labels: filling.labels.clone() }),
         };
         let mut seen: Option<(String, Instant)> = None;
         while !cancel.is_cancelled() {
@@ -190,6 +203,38 @@ impl Sidecars {
         marker::write(&self.docker, cancel, filler.id(), AGENT_DIR, filling.image_id)
     }
 
+    /// Removes what the new volume has made old. What goes wrong with that is no harm to the task.
+    fn prune(&self, cancel: &CancelToken, filling: &Filling<'_>) {
+        if !filling.volume.starts_with(PREFIX) {
+            return;
+        }
+        let (task, image) = (value(filling.patience.task_id), value(filling.image));
+        let volumes = self.docker.volume_list(cancel, &[(WORKER_LABEL, &self.worker_id)]);
+        let volumes = volumes.unwrap_or_else(|error| {
+            warn!("old sidecar volumes unknown task={task} error={}", value(&error_chain(&error)));
+            Vec::new()
+        });
+        for volume in superseded(volumes, filling.volume, filling.image, self.keep) {
+            if !self.promises.unless_made(&volume, || self.forget(&volume)) {
+                continue;
+            }
+            match self.docker.volume_remove(cancel, &volume) {
+                Ok(()) => info!("sidecar volume removed task={task} volume={} image={image}", value(&volume)),
+                Err(error) if error.is_conflict() => {
+                    debug!("sidecar volume in use task={task} volume={}", value(&volume));
+                }
+                Err(error) => {
+                    let error = error_chain(&error);
+                    warn!(
+                        "sidecar volume left task={task} volume={} error={}",
+                        value(&volume),
+                        value(&error)
+                    );
+                }
+            }
+        }
+    }
+
     fn maker<'a>(&'a self, filling: &Filling<'a>) -> Maker<'a> {
         let Filling { image_id, patience, .. } = *filling;
         Maker { docker: &self.docker, worker_id: &self.worker_id, image_id, patience }
@@ -221,11 +266,4 @@ pub(super) fn entrypoint(filled: &Filled, image: &str) -> Result<&'static str, F
         let message = format!("sidecar image {image} has no entrypoint.sh: looked for {first} and {second}");
         Failure::new(FailureReason::SidecarPrep, message)
     })
-}
-
-/// The labels of a volume that all tasks share.
-fn labels(worker_id: &str, image: &str) -> BTreeMap<String, String> {
-    [(WORKER_LABEL, worker_id), (IMAGE_LABEL, image)]
-        .map(|(name, text)| (name.to_owned(), text.to_owned()))
-        .into()
 }

@@ -2,6 +2,7 @@
 //! what is found on it.
 
 mod adopt;
+mod disk;
 mod failures;
 mod private;
 mod stream;

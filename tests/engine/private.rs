@@ -11,8 +11,6 @@ use crate::support::private_engine::PrivateEngine;
 
 #[test]
 fn a_real_engine_with_mutual_tls() {
-    let obstacle = PrivateEngine::obstacle();
-    assert!(obstacle.is_none(), "this test needs a private dockerd: {}", obstacle.unwrap_or_default());
     let (pki, foreign) = (Pki::new(), Pki::new());
     let (certificate, key) = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
     let engine = PrivateEngine::start(&pki.ca(), &certificate, &key);

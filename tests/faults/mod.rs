@@ -4,6 +4,7 @@
 
 mod cuts;
 mod cutter;
+mod engine;
 mod fleet;
 mod kills;
 mod outage;

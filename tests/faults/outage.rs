@@ -86,7 +86,7 @@ fn a_connection_that_ends_late_at_the_control_plane_costs_no_run() {
     [Way::Out, Way::Back].iter().for_each(|way| cutter.swallow(1, *way));
     cutter.cut_end(1, Way::Back, Cut::Rst);
     plane.wait_connected(2);
-    assert_eq!(plane.view(|world| world.connected()), 2);
+    assert_eq!(plane.view(World::connected), 2);
     // In turn to both: three are swallowed, two are started and one waits.
     let others: Vec<String> = (0..6).map(|_| fleet.submit_held()).collect();
     fleet.gate.wait_told(&fleet.stage, 4);

@@ -1,10 +1,12 @@
-//! A `dockerd` of a test's own that listens on TCP with mutual TLS, for what only a real one can show.
+//! A `dockerd` of a test's own, for what only a real one can show: its TLS, and how it ends and comes back.
 //!
 //! All its files are in a temporary folder. It has a bridge of its own and makes no firewall rule, as `engine.sh` does it, so
 //! that it touches no other engine. Only root can have one.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -18,19 +20,22 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// The engine; dropping it ends it and removes what it had.
 pub struct PrivateEngine {
     process: Option<Process>,
-    port: u16,
+    /// Where it listens, and what its program needs for that.
+    host: String,
+    listen: Vec<OsString>,
     /// After the process: what it uses until its end.
-    _bridge: Bridge,
-    _folder: TempDir,
+    bridge: Bridge,
+    folder: TempDir,
 }
 
 struct Bridge(String);
 
 impl Bridge {
     fn new() -> Self {
-        let id = std::process::id();
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let id = std::process::id() + 10_007 * COUNT.fetch_add(1, Ordering::SeqCst);
         // At most 15 characters.
-        let bridge = Self(format!("oztls{}", id % 1_000_000));
+        let bridge = Self(format!("ozeng{}", id % 1_000_000));
         let address = format!("10.{}.{}.1/24", 150 + id % 50, id / 50 % 250);
         ip(&["link", "add", &bridge.0, "type", "bridge"]);
         ip(&["addr", "add", &address, "dev", &bridge.0]);
@@ -63,19 +68,53 @@ impl PrivateEngine {
 
     /// Starts one that shows this certificate and takes only clients of that authority. It is up when this returns.
     pub fn start(authority: &Path, certificate: &Path, key: &Path) -> Self {
-        let folder = tempfile::Builder::new().prefix("oz-tls.").tempdir_in("/tmp").expect("a folder");
-        let bridge = Bridge::new();
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-        let dir = |name: &str| folder.path().join(name).display().to_string();
-        std::fs::write(folder.path().join("daemon.json"), "{}").expect("a file");
-        let group = format!("/{}", folder.path().file_name().unwrap().to_string_lossy());
+        let files = [("--tlscacert", authority), ("--tlscert", certificate), ("--tlskey", key)];
+        let files = files.into_iter().flat_map(|(flag, path)| [flag.into(), path.into()]);
+        Self::listening(format!("tcp://127.0.0.1:{port}"), ["--tlsverify".into()].into_iter().chain(files))
+    }
+
+    /// Starts one with a Unix socket. It is up when this returns.
+    pub fn plain() -> Self {
+        Self::listening(String::new(), [])
+    }
+
+    /// An empty address stands for a socket in the engine's own folder.
+    fn listening(host: String, listen: impl IntoIterator<Item = OsString>) -> Self {
+        if let Some(obstacle) = Self::obstacle() {
+            panic!("this test needs a private dockerd: {obstacle}");
+        }
+        let folder = tempfile::Builder::new().prefix("oz-eng.").tempdir_in("/tmp").expect("a folder");
+        // By itself it loads three layers at a time.
+        std::fs::write(folder.path().join("daemon.json"), r#"{"max-concurrent-downloads": 16}"#)
+            .expect("a file");
+        let own = || format!("unix://{}", folder.path().join("s").display());
+        let host = if host.is_empty() { own() } else { host };
+        let listen = listen.into_iter().collect();
+        let mut engine = Self { process: None, host, listen, bridge: Bridge::new(), folder };
+        engine.begin();
+        engine
+    }
+
+    /// Starts it again with all that it had. It is up when this returns.
+    pub fn begin(&mut self) {
+        let folder = self.folder.path();
+        let group = format!("/{}", folder.file_name().unwrap().to_string_lossy());
         // It ends with the test, even when that is killed.
         let mut command = Command::new("setpriv");
-        command.args(["--pdeathsig", "TERM", "dockerd", "--bridge", &bridge.0, "--cgroup-parent", &group]);
+        command.args([
+            "--pdeathsig",
+            "TERM",
+            "dockerd",
+            "--bridge",
+            &self.bridge.0,
+            "--cgroup-parent",
+            &group,
+        ]);
         for (flag, name) in
             [("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid"), ("config-file", "daemon.json")]
         {
-            command.arg(format!("--{flag}")).arg(dir(name));
+            command.arg(format!("--{flag}")).arg(folder.join(name));
         }
         command.args([
             "--iptables=false",
@@ -84,19 +123,42 @@ impl PrivateEngine {
             "--ip-masq=false",
             "--raw-logs",
         ]);
-        command
-            .args(["--exec-opt", "native.cgroupdriver=cgroupfs", "--tlsverify", "--tlscacert"])
-            .arg(authority);
-        command.arg("--tlscert").arg(certificate).arg("--tlskey").arg(key);
-        command.arg("-H").arg(format!("tcp://127.0.0.1:{port}"));
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]).args(&self.listen);
+        command.arg("-H").arg(&self.host);
         let process = Process::spawn(&mut command, None);
-        process.wait_log(DEADLINE, |line| line.contains("API listen on 127.0.0.1"));
-        Self { process: Some(process), port, _bridge: bridge, _folder: folder }
+        process.wait_log(DEADLINE, |line| line.contains("API listen on"));
+        self.process = Some(process);
     }
 
-    /// Its port on 127.0.0.1.
+    /// Ends it with this signal, and waits for that.
+    pub fn end(&mut self, signal: Signal) {
+        let Some(mut process) = self.process.take() else { return };
+        let helper = std::fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
+        process.signal(signal);
+        process.wait_exit(DEADLINE);
+        // One that finds its dying helper believes that it can go on with it.
+        let stat = format!("/proc/{}/stat", helper.unwrap_or_default().trim());
+        let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
+        let until = Instant::now() + DEADLINE;
+        while lives() && Instant::now() < until {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let _ = std::fs::remove_file(self.folder.path().join("exec/containerd/containerd.pid"));
+    }
+
+    /// Whether it has not been ended.
+    pub fn runs(&self) -> bool {
+        self.process.is_some()
+    }
+
+    /// Its address.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// Its port on 127.0.0.1, when it has one.
     pub fn port(&self) -> u16 {
-        self.port
+        self.host.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
     /// What it has logged.
@@ -106,13 +168,15 @@ impl PrivateEngine {
 }
 
 impl Drop for PrivateEngine {
+    /// One that was killed has left its containers running: only it knows how to end them.
     fn drop(&mut self) {
-        if let Some(process) = self.process.take() {
-            process.signal(Signal::TERM);
-            let end = Instant::now() + DEADLINE;
-            while process.runs() && Instant::now() < end {
-                std::thread::sleep(Duration::from_millis(50));
+        let end = || {
+            if self.process.is_none() {
+                self.begin();
             }
-        }
+            self.end(Signal::TERM);
+        };
+        // What went wrong with the test says more.
+        let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(end));
     }
 }

@@ -15,6 +15,9 @@ use tempfile::TempDir;
 /// How long [`Hold::wait`] waits.
 const DEADLINE: Duration = Duration::from_secs(60);
 
+/// Stands for a request of which nothing goes through.
+const SWALLOWED: usize = usize::MAX;
+
 /// A running proxy; dropping it lets everything go.
 pub struct Proxy {
     folder: TempDir,
@@ -56,6 +59,8 @@ struct Rule {
     /// How many it has held.
     held: usize,
     over: bool,
+    /// It cuts the connection instead of holding it.
+    cuts: bool,
 }
 
 impl Shared {
@@ -69,19 +74,39 @@ impl Shared {
         result
     }
 
-    /// Waits as long as the answer to this request, of which so many bytes have gone through, is held.
-    fn pass(&self, request: &str, passed: usize) {
+    /// Waits as long as the answer to this request, of which so many bytes have gone through, is held; `false` when it is cut.
+    fn pass(&self, request: &str, passed: usize) -> bool {
         let mut state = self.lock();
         let fits = |rule: &Rule| !rule.over && rule.left > 0 && request.contains(&rule.text);
         let mut rules = state.rules.iter_mut().enumerate();
         let found = rules.find(|(_, rule)| fits(rule) && passed >= rule.after);
-        let Some((index, rule)) = found else { return };
+        let Some((index, rule)) = found else { return true };
         rule.left -= 1;
         rule.held += 1;
         self.changed.notify_all();
+        if rule.cuts {
+            return false;
+        }
         while !state.stopping && !state.rules[index].over {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        true
+    }
+}
+
+impl Shared {
+    /// Whether a request may go on to the engine.
+    fn lets_in(&self, request: &str) -> bool {
+        let mut state = self.lock();
+        let fits = |rule: &Rule| !rule.over && rule.left > 0 && rule.after == SWALLOWED;
+        let Some(rule) = state.rules.iter_mut().find(|rule| fits(rule) && request.contains(&rule.text))
+        else {
+            return true;
+        };
+        rule.left -= 1;
+        rule.held += 1;
+        self.changed.notify_all();
+        false
     }
 }
 
@@ -122,8 +147,23 @@ impl Proxy {
 
     /// As [`Proxy::hold`], but lets about so many bytes of each answer through.
     pub fn hold_after(&self, after: usize, text: &str, count: usize) -> Hold {
+        self.rule(Rule { text: text.to_owned(), after, left: count, held: 0, over: false, cuts: false })
+    }
+
+    /// Cuts the connections of the first `count` such requests when the engine has begun to answer and about so many bytes
+    /// of that have gone through: with 0 the engine has done what was asked, and nobody hears of it.
+    pub fn cut_after(&self, after: usize, text: &str, count: usize) -> Hold {
+        self.rule(Rule { text: text.to_owned(), after, left: count, held: 0, over: false, cuts: true })
+    }
+
+    /// Cuts the connections of the first `count` such requests before the engine sees them.
+    pub fn swallow(&self, text: &str, count: usize) -> Hold {
+        self.cut_after(SWALLOWED, text, count)
+    }
+
+    fn rule(&self, rule: Rule) -> Hold {
         let rule = self.shared.update(|state| {
-            state.rules.push(Rule { text: text.to_owned(), after, left: count, held: 0, over: false });
+            state.rules.push(rule);
             state.rules.len() - 1
         });
         Hold { shared: Arc::clone(&self.shared), rule }
@@ -177,6 +217,9 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let Ok(mut upstream) = UnixStream::connect(engine) else { return };
     let Some((head, request)) = first_line(&mut client) else { return };
     shared.update(|state| state.requests.push(request.clone()));
+    if !shared.lets_in(&request) {
+        return;
+    }
     if upstream.write_all(&head).is_err() {
         return;
     }
@@ -188,7 +231,9 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     });
     let (mut bytes, mut passed) = (vec![0; 64 * 1024], 0);
     while let Ok(count @ 1..) = upstream.read(&mut bytes) {
-        shared.pass(&request, passed);
+        if !shared.pass(&request, passed) {
+            break;
+        }
         passed += count;
         if client.write_all(&bytes[..count]).is_err() {
             break;

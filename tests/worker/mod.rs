@@ -14,6 +14,7 @@ mod reconcile;
 mod registry;
 mod settings;
 mod stop;
+mod versions;
 mod whole;
 
 use std::io::Read;

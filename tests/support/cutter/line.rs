@@ -154,6 +154,12 @@ impl Line {
         !self.changed.wait_while(self.lock(), stopped).unwrap_or_else(PoisonError::into_inner).ended
     }
 
+    /// Whether it has come to its limit.
+    pub(super) fn is_stopped(&self) -> bool {
+        let state = self.lock();
+        !state.ended && state.room() == 0
+    }
+
     /// Waits until it has come to its limit, or has ended by itself.
     pub(super) fn stops_by(&self, end: Instant) -> bool {
         let goes_on = |state: &mut State| !state.ended && state.room() > 0;

@@ -33,8 +33,8 @@ struct State {
     lines: Vec<Arc<Line>>,
     /// After how many bytes each of the next connections stops.
     limits: std::vec::IntoIter<u64>,
-    /// Every connection stops at its first byte.
-    held: bool,
+    /// After how many bytes every connection stops.
+    held: Option<u64>,
     manner: Option<Manner>,
     over: bool,
 }
@@ -42,22 +42,27 @@ struct State {
 impl Cutter {
     /// To this address, `unix:///path` or `tcp://host:port`; everything goes through as it comes.
     pub fn to(host: &str) -> Self {
-        Self::start(host, Vec::new(), false, None)
+        Self::start(host, Vec::new(), None, None)
     }
 
     /// The same, but until [`Cutter::open`] connections are taken and nothing that comes on them goes on.
     pub fn held(host: &str) -> Self {
-        Self::start(host, Vec::new(), true, None)
+        Self::held_after(host, 0)
+    }
+
+    /// The same, but so many bytes of both directions go through on each connection.
+    pub fn held_after(host: &str, bytes: u64) -> Self {
+        Self::start(host, Vec::new(), Some(bytes), None)
     }
 
     /// Everything is split, joined and delayed. The first connection stops after so many bytes of both directions as
     /// the first of `limits` says, and so on; the later ones do not. What is to become of one that has stopped is said by
     /// [`Cutter::cut`] or [`Cutter::go_on`].
     pub fn seeded(host: &str, limits: Vec<u64>, manner: Manner) -> Self {
-        Self::start(host, limits, false, Some(manner))
+        Self::start(host, limits, None, Some(manner))
     }
 
-    fn start(host: &str, limits: Vec<u64>, held: bool, manner: Option<Manner>) -> Self {
+    fn start(host: &str, limits: Vec<u64>, held: Option<u64>, manner: Option<Manner>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
         let state = State { lines: Vec::new(), limits: limits.into_iter(), held, manner, over: false };
@@ -83,10 +88,15 @@ impl Cutter {
         self.shared.lock().lines.len()
     }
 
+    /// How many connections have stopped and wait.
+    pub fn stopped(&self) -> usize {
+        self.shared.lock().lines.iter().filter(|line| line.is_stopped()).count()
+    }
+
     /// Lets everything through, on the connections of now and later.
     pub fn open(&self) {
         let mut state = self.shared.lock();
-        (state.held, state.limits) = (false, Vec::new().into_iter());
+        (state.held, state.limits) = (None, Vec::new().into_iter());
         state.lines.iter().for_each(|line| line.go_on());
     }
 
@@ -141,7 +151,7 @@ impl Shared {
 
     fn join(&self, near: Socket, far: Socket) {
         let mut state = self.lock();
-        let limit = if state.held { Some(0) } else { state.limits.next() };
+        let limit = state.held.or_else(|| state.limits.next());
         let manner = state.manner.as_mut().map(Manner::split);
         state.lines.push(Line::start(near, far, limit, manner));
         self.changed.notify_all();
