@@ -27,7 +27,11 @@ const LANES: u64 = 3;
 const KILLS: usize = 10;
 
 /// Files in the sidecar, so that filling its volume takes a while.
-const FILES: usize = 100;
+const FILES: usize = 300;
+
+/// Events in the worker's log.
+const FILLING: &str = "sidecar volume filling";
+const STARTED: &str = "container started";
 
 /// What is known of one task's container from the engine.
 #[derive(Debug, Clone, Default)]
@@ -158,10 +162,12 @@ impl Lane {
         i64::try_from(index % 7).unwrap()
     }
 
-    /// Each round fills the volume anew.
-    fn submit(&mut self) -> String {
-        for volume in self.stage.engine.volumes_of(&self.stage.worker_id) {
-            self.stage.engine.remove_volume(&volume);
+    /// Submits a run, for which the sidecar's volume is filled anew, or for which what is left of it is used.
+    fn submit(&mut self, fresh: bool) -> String {
+        if fresh {
+            for volume in self.stage.engine.volumes_of(&self.stage.worker_id) {
+                self.stage.engine.remove_volume(&volume);
+            }
         }
         let id = self.stage.plane.submit(self.spec());
         self.ids.push(id.clone());
@@ -175,41 +181,53 @@ impl Lane {
         self.stage.wait_no_containers();
     }
 
-    /// How long an undisturbed run takes, from its assignment to the removal, and from its container's start: the moments
-    /// to kill a worker at fall into these times.
-    fn measure(&mut self) -> [Duration; 2] {
+    /// How long an undisturbed run takes: the moments to kill a worker at fall into these times.
+    fn measure(&mut self) -> Times {
         let worker = self.worker();
         let assigned = Instant::now();
-        let id = self.submit();
-        wait_started(&worker, &id);
+        let id = self.submit(true);
+        wait_event(&worker, FILLING, &id);
+        let filling = Instant::now();
+        wait_event(&worker, "sidecar volume ready", &id);
+        let filling = filling.elapsed();
+        wait_event(&worker, STARTED, &id);
         let started = Instant::now();
         self.wait_over(&id);
         assert_eq!(self.stage.plane.run(&id).exit_code, Some(0));
         kill(worker);
-        [assigned.elapsed(), started.elapsed()]
+        Times { whole: assigned.elapsed(), filling, started: started.elapsed() }
+    }
+
+    /// Begins a run, and waits for a moment at which it is at risk. Every other run mounts what the one before has left.
+    fn wait_moment(&mut self, round: usize, worker: &Worker, times: &Times) -> String {
+        let id = self.submit(round.is_multiple_of(2));
+        let (event, limit) = match round % 4 {
+            0 => (None, times.whole),
+            2 => (Some(FILLING), times.filling),
+            _ => (Some(STARTED), times.started),
+        };
+        if let Some(event) = event {
+            wait_event(worker, event, &id);
+        }
+        // The fault comes at a moment, not after an event.
+        std::thread::sleep(self.random.below(limit));
+        id
     }
 
     fn run(mut self) -> Counts {
         let mut counts = Counts::default();
-        let [whole, started] = self.measure();
+        let times = self.measure();
         let mut worker = self.worker();
         for round in 0..KILLS {
-            let id = self.submit();
-            // Half of them where there is something to lose, which is the shorter part.
-            let moment = if round % 2 == 0 {
-                self.random.below(whole)
-            } else {
-                wait_started(&worker, &id);
-                self.random.below(started)
-            };
-            // The fault comes at a moment, not after an event.
-            std::thread::sleep(moment);
+            let id = self.wait_moment(round, &worker, &times);
             kill(worker);
             worker = self.worker();
             self.wait_over(&id);
             counts.kills += 1;
-            let adopted = |line: &String| line.contains("container adopted") && line.contains(&id);
-            counts.adopted += usize::from(worker.stderr().all().iter().any(adopted));
+            let log = worker.stderr().all();
+            let told = |event: &str| usize::from(log.iter().any(|line| line.contains(event)));
+            counts.adopted += told("container adopted");
+            counts.half_filled += told("half filled");
         }
         self.stage.wait_clean();
         self.stage.stop(worker);
@@ -242,10 +260,18 @@ impl Lane {
     }
 }
 
+/// From the assignment to the removal; of the volume's filling; from the container's start.
+struct Times {
+    whole: Duration,
+    filling: Duration,
+    started: Duration,
+}
+
 #[derive(Debug, Default)]
 struct Counts {
     kills: usize,
     adopted: usize,
+    half_filled: usize,
     reported: usize,
     unstarted: usize,
 }
@@ -260,8 +286,8 @@ fn kill(mut worker: Worker) {
     worker.wait_exit(DEADLINE);
 }
 
-fn wait_started(worker: &Worker, id: &str) {
-    worker.wait_log(DEADLINE, |line| line.contains("container started") && line.contains(id));
+fn wait_event(worker: &Worker, event: &str, id: &str) {
+    worker.wait_log(DEADLINE, |line| line.contains(event) && line.contains(id));
 }
 
 /// Gives the stage a sidecar with many files of its own; what they add up to.
@@ -283,7 +309,8 @@ fn a_worker_that_is_killed_at_any_moment_loses_nothing_and_leaves_nothing() {
         (0..LANES).map(|number| std::thread::spawn(move || Lane::new(number).run())).collect();
     let mut all = Counts::default();
     for lane in lanes {
-        let Counts { kills, adopted, reported, unstarted } = lane.join().expect("a lane");
+        let Counts { kills, adopted, half_filled, reported, unstarted } = lane.join().expect("a lane");
+        all.half_filled += half_filled;
         all.kills += kills;
         all.adopted += adopted;
         all.reported += reported;
