@@ -9,20 +9,21 @@
 //! socket <- link (frame) <- outbox <--------------------+---------------- report <----------------+
 //! ```
 //!
-//! Four kinds of threads, and who may block in what:
+//! Five kinds of threads, and who may block in what:
 //!
 //! | thread | may block in | never |
 //! |---|---|---|
 //! | `oz-link` | `poll`, and dialling with deadlines | decides anything |
 //! | main | one `select!` | does I/O |
 //! | `oz-log` | writing a line | is waited for |
+//! | `oz-lookup` | REST calls to the control plane, with deadlines | decides anything, touches the WebSocket |
 //! | `oz-task-N` | calls to the engine, waiting for a decision | touches the WebSocket or shared state of others |
 //!
 //! Invariants, some of which `tests/house` checks:
 //! - The rooms that decide or decode (`protocol`, `coordinator`, `task::plan`, `task::output`, `docker::http`) are
 //!   pure: no I/O, no clock, no thread.
-//! - `tungstenite` is known to `link::dial` and `link::socket` only; threads start only in `pool`, `link` and `logging::queue`; the
-//!   environment is read only in `main`.
+//! - `tungstenite` is known to `link::dial` and `link::socket` only, `ureq` to `control_plane` only; threads start only
+//!   in `pool`, `link` and `logging::queue`; the environment is read only in `main`.
 //! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its
 //!   report is confirmed.
 //! - Everything is bounded: output, bodies, headers, frames, queues, retries, waits.
@@ -31,6 +32,7 @@
 pub mod cancel;
 pub mod cli;
 pub mod config;
+pub mod control_plane;
 pub mod coordinator;
 pub mod disk;
 pub mod docker;
@@ -44,6 +46,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod secret;
 pub mod task;
+mod trust;
 
 use std::sync::Arc;
 

@@ -1,6 +1,6 @@
 //! The bounded pool: so many named threads, each of which takes one job after the other.
 //!
-//! Owns the threads that may block in Docker, and the short-lived ones that one job may use beside its own. It must not know what a
+//! Owns the threads that may block in Docker or in REST, and the short-lived ones that one job may use beside its own. It must not know what a
 //! job is. A job that panics ends alone.
 
 use std::io;
@@ -10,27 +10,42 @@ use std::thread::{Builder, JoinHandle, scope};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Threads `oz-task-0` to `oz-task-N`; dropping it waits for the jobs that run and ends them.
+/// Threads that wait for jobs; dropping it waits for the jobs that run and ends them.
 pub struct Pool<J: Send + 'static> {
     jobs: Option<Sender<J>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl<J: Send + 'static> Pool<J> {
-    /// Starts `size` threads that run `work` on every job given.
+    /// Starts `size` threads, `oz-task-0` and so on, that run `work` on every job given.
     ///
     /// # Errors
     /// When the system has no more threads.
     pub fn start(size: usize, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+        Self::named((0..size).map(|number| format!("oz-task-{number}")), work)
+    }
+
+    /// Starts one thread of this name that runs `work` on every job given.
+    ///
+    /// # Errors
+    /// When the system has no more threads.
+    pub fn single(name: &str, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+        Self::named(std::iter::once(name.to_owned()), work)
+    }
+
+    fn named(
+        names: impl ExactSizeIterator<Item = String>,
+        work: impl Fn(J) + Send + Sync + 'static,
+    ) -> io::Result<Self> {
         // As many jobs as threads can be handed over before one has taken its own: `give` never blocks as long as
         // its caller counts slots.
-        let (sender, receiver) = bounded(size);
+        let (sender, receiver) = bounded(names.len());
         let work = Arc::new(work);
-        let start = |number: usize| {
+        let start = |name: String| {
             let (receiver, work) = (receiver.clone(), Arc::clone(&work));
-            Builder::new().name(format!("oz-task-{number}")).spawn(move || serve(&receiver, work.as_ref()))
+            Builder::new().name(name).spawn(move || serve(&receiver, work.as_ref()))
         };
-        let threads = (0..size).map(start).collect::<io::Result<Vec<_>>>()?;
+        let threads = names.map(start).collect::<io::Result<Vec<_>>>()?;
         Ok(Self { jobs: Some(sender), threads })
     }
 

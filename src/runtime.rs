@@ -13,7 +13,8 @@ use log::{Level, error, log, warn};
 
 use crate::cancel::CancelToken;
 use crate::config::Config;
-use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, Work};
+use crate::control_plane::{Answers, ControlPlane, ControlPlaneError, Lookups, RunState};
+use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, RunEnd, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
@@ -35,6 +36,9 @@ pub enum StartError {
     /// The configured URL is not one, which the configuration has ruled out.
     #[error("the WebSocket URL cannot be used")]
     Url(#[from] http::uri::InvalidUri),
+    /// The root URL, likewise, or no certificates to trust.
+    #[error("the control plane's root cannot be used")]
+    ControlPlane(#[from] ControlPlaneError),
     /// No threads or no pipe.
     #[error("the system has no more threads or files")]
     System(#[from] io::Error),
@@ -45,6 +49,10 @@ struct Runtime {
     worker_id: String,
     link: Link,
     pool: Pool<Job>,
+    /// Asks for the runs' states, unless that is turned off.
+    lookups: Option<Lookups>,
+    /// What it was asked last.
+    asked: Vec<(JobId, String)>,
     /// The handles of every job that the coordinator counts.
     jobs: HashMap<JobId, Handle>,
     /// The connection that the coordinator believes to be up.
@@ -54,6 +62,16 @@ struct Runtime {
 struct Handle {
     cancel: CancelToken,
     gate: GateKeeper,
+}
+
+/// The thread for look-ups, and where its answers come; no thread and no answers when nothing is to be looked up.
+fn lookups(config: &Config) -> Result<(Option<Lookups>, Receiver<Answers>), StartError> {
+    if config.reconcile_interval.is_zero() {
+        return Ok((None, never()));
+    }
+    let control_plane = ControlPlane::new(&config.server_root_url, &config.api_key)?;
+    let (answers, from_lookups) = bounded(1);
+    Ok((Some(Lookups::start(control_plane, answers)?), from_lookups))
 }
 
 /// Runs the worker until it is told to stop by `signals` or cannot go on.
@@ -72,17 +90,20 @@ pub fn run(
     // What a job usually tells fits, so that no thread of the pool waits for the main thread.
     let (job_events, from_jobs) = bounded(4 * threads);
     let (link_events, from_link) = bounded(LINK_EVENTS);
+    let (lookups, from_lookups) = lookups(config)?;
     let tasks = Tasks::new(docker, options(config, registries), job_events);
     let mut runtime = Runtime {
         coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
         pool: Pool::start(threads, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
+        lookups,
+        asked: Vec::new(),
         jobs: HashMap::new(),
         epoch: None,
     };
     let adopted = runtime.decide(Event::Adopted(left_overs));
-    let exit = adopted.unwrap_or_else(|| runtime.serve(&from_link, &from_jobs, signals));
+    let exit = adopted.unwrap_or_else(|| runtime.serve(&from_link, &from_jobs, &from_lookups, signals));
     runtime.end(exit);
     Ok(exit)
 }
@@ -129,6 +150,7 @@ impl Runtime {
         &mut self,
         from_link: &Receiver<LinkEvent>,
         from_jobs: &Receiver<JobEvent>,
+        from_lookups: &Receiver<Answers>,
         signals: &Receiver<()>,
     ) -> Exit {
         let mut from_link = from_link.clone();
@@ -137,6 +159,7 @@ impl Runtime {
             let event = select! {
                 recv(from_link) -> event => event.map_or_else(|_| Some(link_is_gone()), |event| self.link_event(event)),
                 recv(from_jobs) -> event => event.ok().map(|event| self.job_event(event)),
+                recv(from_lookups) -> answers => answers.ok().map(|answers| self.answered(&answers)),
                 recv(signals) -> signal => signal.ok().map(|()| Event::Signal),
                 recv(tick) -> _ => Some(Event::Tick),
             };
@@ -193,6 +216,31 @@ impl Runtime {
         }
     }
 
+    /// A run may have come back as another job meanwhile, so the answer is for the job that was asked about.
+    fn answered(&mut self, Answers(states): &Answers) -> Event {
+        let asked = std::mem::take(&mut self.asked);
+        let end = |task_id: &String| {
+            let (_, state) = states.iter().find(|(id, _)| id == task_id)?;
+            match state {
+                RunState::Cancelled => Some(RunEnd::Cancelled),
+                RunState::Failed => Some(RunEnd::Failed),
+                RunState::Succeeded => Some(RunEnd::Succeeded),
+                RunState::Queued | RunState::Pending | RunState::Claimed | RunState::InProgress => None,
+            }
+        };
+        let over = asked.iter().filter_map(|(job, task_id)| Some((*job, end(task_id)?))).collect();
+        Event::Asked { over }
+    }
+
+    fn ask(&mut self, jobs: Vec<(JobId, String)>) {
+        let ids = jobs.iter().map(|(_, task_id)| task_id.clone()).collect();
+        self.asked = jobs;
+        if !self.lookups.as_ref().is_some_and(|lookups| lookups.ask(ids)) {
+            // The coordinator asks for one batch at a time, so this is a defect, and costs the look-ups only.
+            error!("look-ups busy");
+        }
+    }
+
     /// Does what was decided; an exit is given back.
     fn perform(&mut self, effect: Effect) -> Option<Exit> {
         match effect {
@@ -201,7 +249,8 @@ impl Runtime {
             Effect::Release { job } => self.with(job, |handle| handle.gate.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
-            Effect::Ask(_) | Effect::Hurry => {}
+            Effect::Ask(jobs) => self.ask(jobs),
+            Effect::Hurry => self.link.hurry(),
             Effect::CloseLink => self.link.close(),
             Effect::Exit(exit) => return Some(exit),
             Effect::Log(level, text) => log!(level, "{text}"),
@@ -246,6 +295,8 @@ impl Runtime {
             self.pool.abandon();
         }
         self.jobs.clear();
+        // A look-up that is under way has no say any more.
+        self.lookups.iter_mut().for_each(Lookups::abandon);
         if exit != Exit::Interrupted {
             self.link.close();
             self.link.join(Instant::now() + LINK_END);

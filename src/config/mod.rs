@@ -25,6 +25,7 @@ pub use error::ConfigError;
 pub use mounts::VolumeBind;
 use read::Source;
 pub use settings::{SETTINGS, Setting, help};
+pub(crate) use url::percent_encode;
 
 use crate::cli::Cli;
 use crate::secret::Secret;

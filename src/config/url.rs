@@ -91,7 +91,7 @@ pub(super) fn with_query(uri: &Uri, name: &str, value: &str) -> String {
 }
 
 /// Percent-encodes every byte but the unreserved ones (RFC 3986, 2.3).
-fn percent_encode(value: &str) -> String {
+pub(crate) fn percent_encode(value: &str) -> String {
     let mut encoded = String::with_capacity(value.len());
     for byte in value.bytes() {
         if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {

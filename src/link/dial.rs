@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
-use native_tls::TlsConnector;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
 use tungstenite::HandshakeError;
@@ -25,6 +24,7 @@ use super::socket::{Socket, config};
 use super::wait::Want;
 use super::wire::{Channel, Head, Patience, Wire};
 use super::{LinkConfig, Timing};
+use crate::trust;
 
 /// How many addresses of a name are tried: what a resolver may answer is not bounded.
 const MAX_ADDRESSES: usize = 8;
@@ -136,8 +136,7 @@ fn reach_one(address: SocketAddr, patience: &Patience) -> io::Result<TcpStream> 
 }
 
 fn secure(host: &str, wire: Wire, patience: &Patience, timing: &Timing) -> Result<Channel, DialError> {
-    // A fresh one each time: the files of trusted certificates may have changed.
-    let connector = TlsConnector::new().map_err(|error| DialError::Transient(format!("no TLS: {error}")))?;
+    let connector = trust::connector().map_err(|error| DialError::Transient(format!("no TLS: {error}")))?;
     let error = match connector.connect(host, wire) {
         Ok(stream) => return Ok(Channel::tls(stream)),
         Err(native_tls::HandshakeError::Failure(error)) => error.to_string(),
@@ -146,7 +145,7 @@ fn secure(host: &str, wire: Wire, patience: &Patience, timing: &Timing) -> Resul
     if patience.inbox.closing() {
         return Err(DialError::Closing);
     }
-    if let Some(why) = distrust(&error) {
+    if let Some(why) = trust::distrust(&error) {
         return Err(DialError::Permanent(LinkError::Certificate { host: host.to_owned(), why }));
     }
     if Instant::now() >= patience.until {
@@ -154,16 +153,6 @@ fn secure(host: &str, wire: Wire, patience: &Patience, timing: &Timing) -> Resul
         return Err(DialError::Transient(why));
     }
     Err(DialError::Transient(format!("the TLS handshake failed: {error}")))
-}
-
-/// What is wrong with the peer's certificate, if that is what the error is about. OpenSSL's text for it has been the
-/// same since 0.9; native-tls puts the result of the verification behind it, in brackets.
-fn distrust(error: &str) -> Option<String> {
-    if !error.contains("certificate verify failed") {
-        return None;
-    }
-    let result = error.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')'));
-    Some(result.unwrap_or("certificate verify failed").to_owned())
 }
 
 fn upgrade(
@@ -282,13 +271,5 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = listener.local_addr().unwrap();
         assert_eq!(reached(&[silent, live], Duration::from_secs(3)).unwrap(), live);
-    }
-
-    #[test]
-    fn only_a_certificate_is_distrusted() {
-        let text = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem.c:1889: \
-                    (self-signed certificate)";
-        assert_eq!(distrust(text).unwrap(), "self-signed certificate");
-        assert_eq!(distrust("unexpected EOF"), None);
     }
 }

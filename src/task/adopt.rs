@@ -270,7 +270,8 @@ mod tests {
         let ours = [(WORKER_LABEL, "w"), (TASK_LABEL, "t")];
         let helper = [(WORKER_LABEL, "w")];
         let stopped = format!("{NAME}.graceful_shutdown");
-        let cases: [(&str, &[(&str, &str)], &str, &str, Kind<'_>); 18] = [
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, Kind<'a>);
+        let cases: [Case<'_>; 18] = [
             (NAME, &ours, "running", STARTED, task(None)),
             (NAME, &ours, "paused", STARTED, task(None)),
             (NAME, &ours, "restarting", STARTED, task(None)),

@@ -254,7 +254,8 @@ impl TaskContainer<'_> {
     /// Names it as one that is kept for people, so that it is not found again and its own name is free.
     pub(super) fn keep(&self) {
         let (task, name) = (value(self.task_id), names::kept(self.name, self.id));
-        match self.docker.container_rename(&CancelToken::new(), self.id, &name) {
+        let rename = || self.docker.container_rename(&CancelToken::new(), self.id, &name);
+        match self.patience.at_the_end(never, rename) {
             Ok(()) => info!("container kept task={task} container={name}"),
             Err(error) => {
                 let error = error_chain(&error);

@@ -176,7 +176,7 @@ fn what_was_started_is_owed_a_report_and_what_was_not_goes() {
         ("e", &paused, None),
     ];
     assert_eq!(told, expected);
-    assert_eq!(found[1].volumes, [own.clone()], "the task's own, not those that all share");
+    assert_eq!(found[1].volumes, std::slice::from_ref(&own), "the task's own, not those that all share");
     assert!(
         found.iter().all(|one| one.ran > Duration::ZERO && one.ran < Duration::from_secs(600)),
         "{found:?}"

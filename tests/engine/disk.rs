@@ -4,8 +4,8 @@ use oz_agent_worker::cancel::CancelToken;
 use oz_agent_worker::disk::DiskWatch;
 use oz_agent_worker::docker::{Docker, Endpoint};
 
+use crate::support::cutter::Cutter;
 use crate::support::engine::Engine;
-use crate::support::forward::Forward;
 
 fn connect(host: &str) -> Docker {
     Docker::connect(&CancelToken::new(), Endpoint::parse(host).unwrap(), None).unwrap()
@@ -22,6 +22,6 @@ fn the_disk_of_an_engine_on_this_machine_is_watched() {
     let reason = DiskWatch::new(&docker, u64::MAX).unwrap().low().unwrap();
     assert!(reason.contains("iB free, less than --min-free-disk"), "{reason}");
     assert_eq!(DiskWatch::new(&docker, 0), None);
-    let forward = Forward::to(engine.host());
+    let forward = Cutter::to(engine.host());
     assert_eq!(DiskWatch::new(&connect(&forward.host()), 1), None, "who knows where that is");
 }

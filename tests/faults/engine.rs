@@ -4,8 +4,8 @@
 use std::time::Duration;
 
 use crate::support::control_plane::{Options, Run, State};
+use crate::support::cutter::Cutter;
 use crate::support::engine::Engine;
-use crate::support::forward::Forward;
 use crate::support::images::Root;
 use crate::support::private_engine::PrivateEngine;
 use crate::support::process::Signal;
@@ -18,7 +18,7 @@ use crate::worker::{DEADLINE, Stage};
 const RUNNING: usize = 10;
 const PULLING: usize = 5;
 
-/// So much of an answer of the registry comes before the engine goes away: manifests do, layers do not.
+/// So much comes over a connection to the registry before the engine goes away: manifests do, layers do not.
 const SOME: u64 = 64 * 1024;
 
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
@@ -43,7 +43,7 @@ fn rejected(run: &Run) -> bool {
 /// Images in a registry whose layers do not get through for the time being.
 struct Slow {
     _registry: Registry,
-    gate: Forward,
+    gate: Cutter,
 }
 
 impl Slow {
@@ -53,8 +53,13 @@ impl Slow {
             let root = Root::busybox().file("text", 0o644, format!("pulled {index}\n"));
             registry.put(&format!("task{index}:v1"), root, NATIVE, &["PATH=/bin"]);
         }
-        let gate = Forward::held_after(&format!("tcp://{}", registry.host()), SOME);
+        let gate = Cutter::stopping(&format!("tcp://{}", registry.host()), SOME);
         Self { _registry: registry, gate }
+    }
+
+    /// How many connections are in the middle of something.
+    fn stopped(&self) -> usize {
+        (1..=self.gate.connections()).filter(|number| self.gate.passed(*number) >= SOME).count()
     }
 
     fn image(&self, index: usize) -> String {
@@ -111,7 +116,7 @@ fn the_engine_ends_and_comes_back(signal: Signal) {
             stage.plane.submit(&spec)
         })
         .collect();
-    stage.wait("all layers are under way", || slow.gate.held_back() >= PULLING);
+    stage.wait("all layers are under way", || slow.stopped() >= PULLING);
     private.end(signal);
     wait_lines(&worker, "engine away", RUNNING + PULLING);
     let late = submit("echo late");

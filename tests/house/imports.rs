@@ -3,9 +3,11 @@
 use super::{Source, places, sources};
 
 /// The rooms that decide or decode. A name that ends with a slash is a folder.
-const PURE: [&str; 23] = [
+const PURE: [&str; 25] = [
     "src/cli.rs",
     "src/config/",
+    "src/control_plane/answer.rs",
+    "src/control_plane/error.rs",
     "src/coordinator/",
     "src/docker/api.rs",
     "src/docker/context.rs",
@@ -55,6 +57,12 @@ fn is_within(path: &str, place: &str) -> bool {
 #[test]
 fn tungstenite_is_known_to_the_dial_and_the_socket() {
     only_in(&["src/link/dial.rs", "src/link/socket.rs"], &["tungstenite"]);
+}
+
+/// The rest asks it for a run's state and knows no HTTP.
+#[test]
+fn ureq_is_known_to_the_control_plane() {
+    only_in(&["src/control_plane/mod.rs", "src/control_plane/tls.rs"], &["ureq"]);
 }
 
 #[test]

@@ -7,10 +7,11 @@
 #![allow(dead_code, reason = "two programs share it, the tests and the demo, and neither uses all of it")]
 
 pub mod control_plane;
+pub mod cutter;
+pub mod dice;
 pub mod door;
 pub mod engine;
 pub(crate) mod fake_docker;
-pub(crate) mod forward;
 pub mod images;
 pub mod pki;
 pub mod podman;

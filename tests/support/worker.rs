@@ -33,7 +33,13 @@ impl Builder {
 
     /// For this control plane, under this id.
     pub fn plane(self, plane: &ControlPlane, id: &str) -> Self {
-        let urls = ["--web-socket-url", &plane.ws_url(), "--server-root-url", &plane.root_url()];
+        self.plane_at(plane, &plane.address().to_string(), id)
+    }
+
+    /// The same, with the WebSocket by way of this `host:port`.
+    pub fn plane_at(self, plane: &ControlPlane, address: &str, id: &str) -> Self {
+        let socket = plane.ws_url().replace(&plane.address().to_string(), address);
+        let urls = ["--web-socket-url", &socket, "--server-root-url", &plane.root_url()];
         self.args(["--worker-id", id]).args(urls).env("OZ_API_KEY", plane.key())
     }
 
@@ -71,6 +77,11 @@ impl Worker {
     /// A builder with the tests' binary and engine, for this control plane, under this id.
     pub fn with(plane: &ControlPlane, id: &str) -> Builder {
         Builder::new(&binary()).plane(plane, id).env("DOCKER_HOST", &super::engine::host())
+    }
+
+    /// The same, with the WebSocket by way of this `host:port`.
+    pub fn through(address: &str, plane: &ControlPlane, id: &str) -> Builder {
+        Builder::new(&binary()).plane_at(plane, address, id).env("DOCKER_HOST", &super::engine::host())
     }
 
     /// Starts one and waits until it is connected.

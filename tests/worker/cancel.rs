@@ -21,6 +21,14 @@ pub(crate) fn reported(stage: &Stage, id: &str) -> Received {
     report
 }
 
+/// Waits for the one report of a run that was cancelled too late, and checks that it changes nothing.
+fn ended_by_itself(stage: &Stage, id: &str, exit_code: u8) {
+    let report = stage.plane.wait_message(id, "task_completed");
+    let run = stage.plane.run(id);
+    assert_eq!((run.state, run.terminal_reports), (State::Cancelled, 1), "{run:?}");
+    assert_eq!(report.data["exit_code"], exit_code);
+}
+
 /// Checks that the worker, which had one slot, is as good as new, and ends it.
 fn is_free_again(stage: &Stage, worker: Worker) {
     stage.wait_clean();
@@ -226,16 +234,53 @@ fn while_its_output_is_read() {
         let id = stage.plane.submit(stage.spec(script));
         hold.wait(1);
         stage.plane.cancel(&id);
-        let report = stage.plane.wait_message(&id, "task_completed");
-        assert_eq!(report.data["exit_code"], 3);
-        assert_eq!(stage.plane.run(&id).state, State::Cancelled);
+        ended_by_itself(&stage, &id, 3);
         stage.wait_clean();
         hold.release();
     }
     is_free_again(&stage, worker);
 }
 
+/// The task has ended and that is what is told, however late the control plane gets it.
+#[test]
+fn while_its_report_is_on_its_way() {
+    let (stage, gate) = (Stage::new(), Gate::new());
+    let args = ["--max-concurrent-tasks", "1", "--log-level", "debug", "-v", &gate.mount()];
+    let worker = stage.connected(stage.worker().args(args));
+    let id = stage.plane.submit(stage.spec(&format!("echo >> /gate/log; {PASS}; exit 3")));
+    gate.wait_told(&stage, 1);
+    stage.plane.hold_pongs(true);
+    gate.open(1);
+    wait_log(&worker, "type=task_completed", &id);
+    stage.plane.cancel(&id);
+    wait_log(&worker, "cancel ignored", &id);
+    stage.plane.hold_pongs(false);
+    ended_by_itself(&stage, &id, 3);
+    is_free_again(&stage, worker);
+}
+
+/// Nothing is left to cancel, and the clean-up goes on.
+#[test]
+fn while_its_container_is_removed() {
+    let stage = Stage::new();
+    let proxy = Proxy::start(stage.engine.host());
+    let builder = stage.worker().env("DOCKER_HOST", &proxy.host());
+    let worker = stage.connected(builder.args(["--max-concurrent-tasks", "1"]));
+    assert_eq!(stage.run(&stage.spec("")).state, State::Succeeded, "no other container is made from now on");
+    stage.wait_no_containers();
+    let hold = proxy.hold("force=1", 1);
+    let id = stage.plane.submit(stage.spec("exit 3"));
+    stage.plane.wait_message(&id, "task_completed");
+    hold.wait(1);
+    stage.plane.send_text(json!({"type": "task_cancel", "data": {"task_id": id}}).to_string());
+    wait_log(&worker, "cancel ignored", &id);
+    hold.release();
+    is_free_again(&stage, worker);
+    assert_eq!((stage.plane.run(&id).state, stage.plane.run(&id).terminal_reports), (State::Failed, 1));
+}
+
 /// The engine takes its time to stop 24 tasks; the 25th has ended, so its slot is for the next, and it can be cancelled too.
+/// Counts: 25 cancels, of which 24 are held up all at once; the 26th run is claimed and has ended before any of those.
 #[test]
 fn of_many_tasks_at_once_blocks_nothing() {
     const MANY: usize = 25;
@@ -254,14 +299,18 @@ fn of_many_tasks_at_once_blocks_nothing() {
     hold.wait(MANY - 1);
     let run = stage.plane.wait_ended(&next);
     assert_eq!((run.state, run.output.as_deref()), (State::Succeeded, Some("next\n")));
+    assert_eq!(stops_that_have_ended(&stage, &ids), 1);
     let another = stage.plane.submit(stage.spec(script));
     gate.wait_told(&stage, MANY + 1);
     stage.plane.cancel(&another);
     reported(&stage, &another);
-    let reports = ids.iter().filter(|id| stage.plane.run(id).terminal_reports > 0).count();
-    assert_eq!(reports, 1, "the others are still being stopped");
+    assert_eq!(stops_that_have_ended(&stage, &ids), 1, "the others are still being stopped");
     hold.release();
     ids.iter().for_each(|id| drop(reported(&stage, id)));
     stage.wait_clean();
     stage.stop(worker);
+}
+
+fn stops_that_have_ended(stage: &Stage, ids: &[String]) -> usize {
+    ids.iter().filter(|id| stage.plane.run(id).terminal_reports > 0).count()
 }

@@ -7,9 +7,9 @@ use serde_json::Value;
 use super::Stage;
 use super::settings::{KEY, bare, end};
 use crate::support::control_plane::{ControlPlane, Options};
+use crate::support::cutter::Cutter;
 use crate::support::engine;
 use crate::support::fake_docker::{FakeDocker, Step, hello, json, write};
-use crate::support::forward::Forward;
 use crate::support::worker::Worker;
 
 #[test]
@@ -110,7 +110,7 @@ fn attempts_are_counted_and_a_key_in_clear_is_warned_about_once() {
 #[test]
 fn a_whole_task_runs_on_an_engine_that_listens_on_tcp() {
     let stage = Stage::new();
-    let forward = Forward::to(stage.engine.host());
+    let forward = Cutter::to(stage.engine.host());
     let worker = stage.connected(stage.worker().env("DOCKER_HOST", &forward.host()));
     let run = stage.run(&stage.spec("echo by tcp; exit 5"));
     assert_eq!((run.output.as_deref(), run.exit_code), (Some("by tcp\n"), Some(5)));

@@ -1,5 +1,6 @@
 //! The worker as a process, against a control plane and a real engine: whole tasks.
 
+mod adopt;
 mod bad;
 mod cancel;
 mod ends;
@@ -9,6 +10,7 @@ mod lost;
 mod many;
 mod podman;
 mod pull;
+mod reconcile;
 mod registry;
 mod settings;
 mod stop;

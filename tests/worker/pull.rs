@@ -2,8 +2,8 @@
 
 use super::Stage;
 use crate::support::control_plane::{RunSpec, State};
+use crate::support::cutter::Cutter;
 use crate::support::engine::Engine;
-use crate::support::forward::Forward;
 use crate::support::images::{AGENT, Layout, Root};
 use crate::support::registry::{PASSWORD, Registry};
 use crate::support::worker::Worker;
@@ -120,7 +120,7 @@ fn five_tasks_that_need_the_same_images_at_once_cost_one_pull_of_each() {
     let mut shelf = Shelf::new();
     let (_, task_layer) = shelf.task("task:v1", "five\n", NATIVE);
     let (_, agent_layer) = shelf.agent("agent:v1");
-    let gate = Forward::held(&format!("tcp://{}", shelf.host));
+    let gate = Cutter::held(&format!("tcp://{}", shelf.host));
     shelf.host = gate.address();
     let worker =
         stage.connected(stage.worker().args(["--max-concurrent-tasks", "8", "--log-level", "debug"]));

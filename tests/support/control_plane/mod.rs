@@ -163,6 +163,11 @@ impl ControlPlane {
         assert!(self.shared.update(|world| world.cancel(id)), "no run {id}");
     }
 
+    /// The same, but the message is lost on its way.
+    pub fn cancel_unheard(&self, id: &str) {
+        self.shared.update(|world| world.cancel_unheard(id));
+    }
+
     /// A run as it is now.
     pub fn run(&self, id: &str) -> Run {
         self.shared.lock().run(id).cloned().unwrap_or_else(|| panic!("no run {id}"))
@@ -251,6 +256,11 @@ impl ControlPlane {
     /// Ends every open connection.
     pub fn drop_connections(&self, how: How) {
         self.shared.update(|world| world.drop_connections(how));
+    }
+
+    /// Ends the newest connection of one worker; `false` when it has none that is open.
+    pub fn drop_worker(&self, worker: &str, how: How) -> bool {
+        self.shared.update(|world| world.drop_worker(worker, how))
     }
 
     /// Answers every handshake with this status, or as usual again.

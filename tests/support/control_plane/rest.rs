@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::Shared;
 use super::run::RunSpec;
-use super::server::{Key, Request};
+use super::server::{Key, Request, percent_decode};
 use super::world::World;
 
 const RUNS: &str = "/api/v1/agent/runs";
@@ -63,7 +63,12 @@ fn respond(world: &mut World, request: &Request, body: &[u8]) -> Answer {
         Key::Admin => {}
     }
     let Some(rest) = request.path.strip_prefix(RUNS) else { return not_found() };
-    let parts: Vec<&str> = rest.split('/').skip(1).collect();
+    // Split first: a slash inside of an id is encoded. And a plus is no space in a path.
+    let decoded = |step: &str| percent_decode(&step.replace('+', "%2B"));
+    let Some(parts) = rest.split('/').skip(1).map(decoded).collect::<Option<Vec<_>>>() else {
+        return ("400 Bad Request", json!({"error": "the path is not percent-encoded"}));
+    };
+    let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", []) => {
             ("200 OK", json!({"runs": world.runs.iter().map(super::Run::to_json).collect::<Vec<_>>()}))

@@ -136,6 +136,13 @@ impl World {
         true
     }
 
+    /// Cancels a run whose worker is not told.
+    pub(super) fn cancel_unheard(&mut self, id: &str) {
+        if let Some(run) = self.run_mut(id).filter(|run| !run.state.ended()) {
+            run.enter(State::Cancelled);
+        }
+    }
+
     /// A worker has connected; the result is the connection's number.
     pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
         let number = self.connections.len() + 1;
@@ -268,6 +275,12 @@ impl World {
     pub(super) fn push_newest(&self, command: Command) {
         let newest = self.open().next_back();
         newest.expect("no worker is connected").outbox.push(command);
+    }
+
+    /// Ends the newest open connection of a worker; `false` when it has none.
+    pub(super) fn drop_worker(&self, worker: &str, how: How) -> bool {
+        let newest = self.open().rfind(|connection| connection.worker == worker);
+        newest.map(|connection| connection.outbox.push(Command::End(how))).is_some()
     }
 
     /// Ends every open connection.
