@@ -22,10 +22,12 @@ const ACCESS_DENIED: [&str; 6] = [
     "forbidden",
 ];
 
-/// What an engine says, as 5xx or in a pull's stream, while it has lost the program that runs its containers, or is losing it
-/// because it ends itself.
-const UNWELL: [&str; 4] =
-    ["transport is closing", "connection closed: unavailable", "connection error: desc", "context canceled"];
+/// What an engine says while it has lost the program that runs its containers, or is losing it because it ends itself.
+const UNWELL: [&str; 3] =
+    ["transport is closing", "connection closed: unavailable", "connection error: desc"];
+
+/// What an engine says when its own work for a call was ended, as when it ends itself.
+const CUT_SHORT: &str = "context canceled";
 
 /// A call to the engine that did not give what it was for.
 #[derive(Debug, thiserror::Error)]
@@ -139,9 +141,15 @@ impl Error {
     /// The engine answers, but cannot do what needs its containers for the moment.
     pub fn is_unwell(&self) -> bool {
         match self {
-            Self::Engine { status: 500.., message } | Self::Pull { message } => {
-                UNWELL.iter().any(|words| message.contains(words))
-            }
+            Self::Engine { status: 500.., message } => UNWELL.iter().any(|words| message.contains(words)),
+            _ => false,
+        }
+    }
+
+    /// The engine has not finished what was asked, and says so itself.
+    pub fn is_cut_short(&self) -> bool {
+        match self {
+            Self::Engine { status: 500.., message } | Self::Pull { message } => message.contains(CUT_SHORT),
             _ => false,
         }
     }
@@ -277,9 +285,11 @@ mod tests {
         let dialled =
             engine(500, "connection error: desc = \"transport: Error while dialing dial unix /c.sock\"");
         assert!(dialled.never_got_there() && !engine(500, "transport is closing").never_got_there());
-        assert!(Error::Pull { message: "context canceled".into() }.is_unwell());
+        let cut = Error::Pull { message: "download failed: context canceled".into() };
+        assert!(cut.is_cut_short() && !cut.is_unwell());
         let registry = "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
-        assert!(!engine(500, registry).is_unwell() && !Error::Pull { message: registry.into() }.is_unwell());
+        let pull = Error::Pull { message: registry.into() };
+        assert!(!engine(500, registry).is_unwell() && !pull.is_unwell() && !pull.is_cut_short());
     }
 
     #[test]

@@ -162,7 +162,7 @@ impl<'a> Patience<'a> {
             || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Source { .. });
         if error.is_unwell() {
             Trouble::Unwell
-        } else if error.is_away() {
+        } else if error.is_away() || error.is_cut_short() {
             if (self.engine.ping)(cancel).is_ok() { Trouble::Cut } else { Trouble::Away }
         } else if last_words && (self.engine.ping)(cancel).is_err_and(|error| error.is_away()) {
             Trouble::Away

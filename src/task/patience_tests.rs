@@ -79,6 +79,15 @@ fn a_connection_that_was_cut_by_somebody_else_is_no_engine_that_is_away() {
 }
 
 #[test]
+fn an_engine_that_gave_up_by_itself_is_asked_again() {
+    let cut = || Error::Pull { message: "context canceled".into() };
+    let script = Script::new(vec![Err(cut()), Err(cut()), Ok(7)], vec![Ok(()), Err(away()), Ok(())]);
+    assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
+    assert_eq!(script.told(), [true, false]);
+    script.assert_through();
+}
+
+#[test]
 fn what_the_engine_answers_is_the_answer() {
     for (error, pings) in [
         (says(404, "no"), vec![]),

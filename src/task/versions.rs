@@ -67,7 +67,7 @@ pub(super) fn superseded(volumes: Vec<Volume>, newest: &str, image: &str, keep: 
         let same = volume.labels.get(IMAGE_LABEL).is_some_and(|label| name(label).as_ref() == Some(&image));
         volume.name.starts_with(PREFIX) && volume.name != newest && !of_a_task && same
     };
-    let mut older: Vec<(Option<OffsetDateTime>, String)> = volumes
+    let mut older: Vec<(Option<_>, String)> = volumes
         .into_iter()
         .filter(is_older)
         // The engine writes the time in its own time zone.

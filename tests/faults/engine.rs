@@ -18,7 +18,7 @@ use crate::worker::{DEADLINE, Stage};
 const RUNNING: usize = 10;
 const PULLING: usize = 5;
 
-/// So much of an answer of the registry comes before the engine goes away: manifests do, layers do not.
+/// So much comes over a connection to the registry before the engine goes away: manifests do, layers do not.
 const SOME: u64 = 64 * 1024;
 
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };

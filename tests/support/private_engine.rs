@@ -146,6 +146,16 @@ impl PrivateEngine {
         let _ = std::fs::remove_file(self.folder.path().join("exec/containerd/containerd.pid"));
     }
 
+    /// One that was killed has left its data folder mounted on itself, which keeps the folder from going.
+    fn unmount(&self) {
+        let folder = format!("{}/", self.folder.path().display());
+        let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
+        let places = mounts.lines().rev().filter_map(|line| line.split(' ').nth(1));
+        for place in places.filter(|place| place.starts_with(&folder)) {
+            let _ = Command::new(tool("busybox")).args(["umount", "-l", place]).output();
+        }
+    }
+
     /// Whether it has not been ended.
     pub fn runs(&self) -> bool {
         self.process.is_some()
@@ -178,5 +188,6 @@ impl Drop for PrivateEngine {
         };
         // What went wrong with the test says more.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(end));
+        self.unmount();
     }
 }
