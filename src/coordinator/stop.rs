@@ -102,7 +102,11 @@ impl Coordinator {
         if !working.is_empty() {
             self.effects.push(info(format!("tasks ending tasks={}", working.len())));
         }
-        working.into_iter().for_each(|id| self.end_job(id, CancelReason::Shutdown));
+        working.iter().for_each(|id| self.end_job(*id, CancelReason::Shutdown));
+        // What is cleaning up has no more time to wait for an engine that is away.
+        let others = self.jobs.keys().filter(|id| !working.contains(id));
+        let cancel = |id: &JobId| Effect::Cancel { job: *id, reason: CancelReason::Shutdown };
+        self.effects.extend(others.map(cancel));
         self.effects.push(Effect::Hurry);
     }
 

@@ -70,7 +70,9 @@ fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
     script.assign("b");
     script.on(Event::LinkDown);
     let gone = script.on(Event::LinkGone { exit: Exit::Refused });
-    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    // The second, whose claim was lost, must not hold the stop up in its clean-up either.
+    let cancels = [0, 1].map(|job| cancelled(job, CancelReason::Shutdown));
+    assert_eq!(gone, [cancels.as_slice(), &[Effect::Hurry]].concat());
     assert_eq!(script.finish(0, "a"), [left(0)]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
     assert_eq!(script.finish(1, "b"), [dropped(1)]);
