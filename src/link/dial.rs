@@ -166,7 +166,7 @@ fn distrust(error: &str) -> Option<String> {
     Some(result.unwrap_or("certificate verify failed").to_owned())
 }
 
-fn upgrade(
+pub(super) fn upgrade(
     request: Request<()>,
     channel: Channel,
     patience: &Patience,

@@ -8,7 +8,7 @@ use log::warn;
 
 use super::output::{Collected, Collector, Stream};
 use crate::cancel::CancelToken;
-use crate::docker::{Body, Docker, Error, LogStream};
+use crate::docker::{Docker, Error, LogStream};
 use crate::error_chain;
 use crate::logging::value;
 
@@ -57,7 +57,7 @@ fn from_file(
 }
 
 /// The text of the archive's only entry, when that is a file with something in it.
-fn first_file(body: Body, cap: usize) -> io::Result<Option<Collected>> {
+pub(super) fn first_file(body: impl Read, cap: usize) -> io::Result<Option<Collected>> {
     let mut archive = tar::Archive::new(body);
     let Some(entry) = archive.entries()?.next() else { return Ok(None) };
     let mut entry = entry?;

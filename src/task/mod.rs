@@ -7,6 +7,8 @@
 mod collect;
 mod container;
 mod flight;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod helper;
 mod image;
 mod marker;
