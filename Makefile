@@ -10,7 +10,11 @@ export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
 
-.PHONY: help setup needs engine build demo demo-server demo-build test check clean
+# How long `make fuzz` gives each target, and which: all of them without a name.
+FUZZ_SECONDS ?= 30
+FUZZ_TARGETS ?=
+
+.PHONY: help setup needs engine build demo demo-server demo-build test fuzz check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -45,10 +49,17 @@ test: setup engine check ## everything: check, then all tests with a Docker engi
 	@$(ENGINE) --private $(CARGO) test --locked
 	@echo "make test: all is well"
 
+fuzz: ## feed each parser with made-up bytes for FUZZ_SECONDS (30), or only those of FUZZ_TARGETS
+	@tests/support/setup.sh fuzz
+	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
+	@echo "make fuzz: all is well"
+
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
+	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items
+	$(CARGO) clippy --locked --lib --all-features -- -D warnings
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --all-features
 
 clean: ## remove everything that was built
 	$(CARGO) clean

@@ -39,6 +39,8 @@ pub mod docker;
 pub mod engine;
 pub mod exit;
 pub mod files;
+#[cfg(any(test, feature = "fuzzing"))]
+pub mod fuzz;
 pub mod link;
 pub mod logging;
 pub mod pool;

@@ -63,7 +63,7 @@ fn archive(id: &str, path: &str) -> Result<Target, Error> {
     Ok(container(id)?.then("archive").query("path", path))
 }
 
-fn parse_stat(header: &str) -> Result<PathStat, Error> {
+pub(super) fn parse_stat(header: &str) -> Result<PathStat, Error> {
     let json = BASE64.decode(header.as_bytes()).ok();
     let stat = json.and_then(|json| serde_json::from_slice(&json).ok());
     stat.ok_or_else(|| Error::protocol(format!("{STAT} is not base64 of JSON")))

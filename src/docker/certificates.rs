@@ -161,6 +161,12 @@ impl PemFile {
     }
 
     fn key(&self) -> Result<PKey<Private>, CertificateError> {
+        // OpenSSL would try the empty password, for as many rounds as the file says: that can take for ever.
+        let encrypted = first_key(self.text.expose()).is_some_and(|line| line.contains(" ENCRYPTED "));
+        if encrypted {
+            return Err(CertificateError::Encrypted { path: shown(&self.path) });
+        }
+        // A key of the older kind says it elsewhere, and has no rounds.
         let mut asked = false;
         let key = PKey::private_key_from_pem_callback(self.text.expose().as_bytes(), |_| {
             asked = true;
@@ -172,6 +178,12 @@ impl PemFile {
             _ => Err(self.unusable("there is no private key in it that can be read")),
         }
     }
+}
+
+/// The line with which the first key in a file begins.
+fn first_key(text: &str) -> Option<&str> {
+    text.lines()
+        .find(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(" PRIVATE KEY-----"))
 }
 
 /// Certificates that were read and fit together.

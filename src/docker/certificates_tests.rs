@@ -87,6 +87,17 @@ fn an_encrypted_key_is_told_from_a_broken_one() {
     }
 }
 
+/// What is in it could ask for hours of arithmetic.
+#[test]
+fn an_encrypted_key_is_not_looked_into() {
+    let pair = pair(PKey::from_ec_key(ec()).unwrap(), FUTURE);
+    let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIG=\n-----END ENCRYPTED PRIVATE KEY-----\n";
+    let error = client(&pair.certificate, key).err().unwrap();
+    assert!(matches!(&error, CertificateError::Encrypted { path } if path == "/c/key.pem"), "{error}");
+    let plain = pem(pair.key.private_key_to_pem_pkcs8().unwrap());
+    assert!(client(&pair.certificate, &format!("{plain}{key}")).is_ok(), "the first key counts");
+}
+
 #[test]
 fn no_prefix_of_a_file_is_taken_and_none_shows_what_is_in_it() {
     let pair = pair(PKey::from_ec_key(ec()).unwrap(), FUTURE);

@@ -75,6 +75,13 @@ impl Conn {
         Ok(Self { layer, write_wants: PollFlags::OUT, _watch: watch })
     }
 
+    /// Over a socket that is connected already.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn over(socket: OwnedFd, cancel: &CancelToken) -> Self {
+        let wire = Wire { socket, wants: PollFlags::IN, ended: false };
+        Self { layer: Layer::Plain(wire), write_wants: PollFlags::OUT, _watch: cancel.watch(|| ()) }
+    }
+
     /// Reads what is there; `Ok(0)` is an end that the peer meant. `TimedOut` when nothing came within `limit` (none: wait
     /// for ever).
     pub(super) fn read(&mut self, buf: &mut [u8], limit: Option<Duration>) -> io::Result<usize> {

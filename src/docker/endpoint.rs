@@ -165,6 +165,9 @@ impl Address {
             EndpointError::Malformed { origin, value, problem }
         };
         let (scheme, rest) = value.split_once("://").ok_or_else(|| malformed("it has no scheme"))?;
+        if scheme.is_empty() || !scheme.chars().all(is_of_scheme) {
+            return Err(malformed("it has no scheme"));
+        }
         match scheme {
             "unix" => socket(rest).map_err(malformed),
             "tcp" | "http" => host_port(rest, false).map_err(malformed),
@@ -186,6 +189,11 @@ impl Address {
     pub(super) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp { .. })
     }
+}
+
+/// RFC 3986, section 3.1: what is shown as a scheme is one.
+fn is_of_scheme(c: char) -> bool {
+    c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')
 }
 
 fn instead_of(scheme: &str) -> &'static str {
@@ -308,6 +316,9 @@ mod tests {
         let bad = [
             "h:1",
             "/var/run/docker.sock",
+            "://h",
+            "a\nb://h",
+            "/a/tcp://h",
             "tcp://",
             "tcp://:1",
             "tcp://h:",

@@ -231,6 +231,14 @@ impl Talk {
     }
 }
 
+/// The answer to a request that was sent already.
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) fn answer_over(conn: Conn, call: Call, limit: Duration, to_head: bool) -> Result<Response, Error> {
+    let mut talk = Talk { conn, call, reader: HeadReader::default(), answer: None, idle: limit };
+    let head = talk.read_head(limit)?;
+    talk.into_response(head, to_head)
+}
+
 /// An answer whose body is still to be read.
 #[derive(Debug)]
 pub struct Response {
@@ -268,7 +276,7 @@ impl Response {
 }
 
 /// The engine's words: `{"message": ...}`, or plain text as proxies send it.
-fn message(body: &[u8]) -> String {
+pub(super) fn message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let said = json.as_ref().and_then(|json| json.get("message")).and_then(|message| message.as_str());
     said.map_or_else(|| one_line(&String::from_utf8_lossy(body)), one_line)

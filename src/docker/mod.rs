@@ -15,6 +15,8 @@ mod discovery;
 mod endpoint;
 mod error;
 mod exchange;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod http;
 mod images;
 mod reach;

@@ -10,9 +10,12 @@ use super::error::one_line;
 use super::{Error, LogStream, PullProgress};
 
 /// The longest line of a pull's stream, in bytes. Real ones have a few hundred.
-const MAX_LINE: usize = 256 * 1024;
+pub(super) const MAX_LINE: usize = 256 * 1024;
 /// The most layers that are counted one by one. Overlay drivers allow 128.
-const MAX_LAYERS: usize = 1024;
+pub(super) const MAX_LAYERS: usize = 1024;
+
+/// The longest id of a layer that is counted, in bytes. Real ones have twelve.
+const MAX_ID: usize = 128;
 
 /// Reads the JSON lines of a pull.
 #[derive(Debug, Default)]
@@ -85,6 +88,12 @@ impl PullStream {
         &self.progress
     }
 
+    /// The bytes that a stream has made us keep.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn held(&self) -> usize {
+        self.line.len() + self.layers.keys().map(String::len).sum::<usize>()
+    }
+
     fn append(&mut self, bytes: &[u8]) -> Result<(), Error> {
         if self.line.len() + bytes.len() > MAX_LINE {
             return Err(Error::protocol(format!(
@@ -113,7 +122,8 @@ impl PullStream {
         let fetched = status == "Download complete";
         let fetching = status == "Downloading";
         let known = waiting || done || fetched || fetching;
-        if !known || (self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(&id)) {
+        if !known || id.len() > MAX_ID || (self.layers.len() >= MAX_LAYERS && !self.layers.contains_key(&id))
+        {
             return;
         }
         let layer = self.layers.entry(id).or_default();

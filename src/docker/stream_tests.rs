@@ -77,6 +77,12 @@ fn a_stream_is_bounded() {
         stream.push(format!("{{\"id\":\"{n}\",\"status\":\"Waiting\"}}\n").as_bytes()).unwrap();
     }
     assert_eq!(stream.progress().layers, MAX_LAYERS);
+    let mut stream = PullStream::default();
+    for n in 0..10 {
+        let id = format!("{n}{}", "x".repeat(MAX_ID));
+        stream.push(format!("{{\"id\":\"{id}\",\"status\":\"Waiting\"}}\n").as_bytes()).unwrap();
+    }
+    assert_eq!((stream.progress().layers, stream.held()), (0, 0), "long ids are not kept");
 }
 
 fn frame(kind: u8, payload: &[u8]) -> Vec<u8> {

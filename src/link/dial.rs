@@ -155,7 +155,7 @@ fn secure(host: &str, wire: Wire, patience: &Patience, timing: &Timing) -> Resul
     Err(DialError::Transient(format!("the TLS handshake failed: {error}")))
 }
 
-fn upgrade(
+pub(super) fn upgrade(
     request: Request<()>,
     channel: Channel,
     patience: &Patience,

@@ -8,6 +8,8 @@ mod answer;
 mod confirm;
 mod dial;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod outbox;
 mod session;
 mod socket;

@@ -79,6 +79,13 @@ impl Socket {
         Self { socket }
     }
 
+    /// A connection whose handshake was left out.
+    #[cfg(any(test, feature = "fuzzing"))]
+    pub(super) fn upgraded(channel: Channel) -> Self {
+        let role = tungstenite::protocol::Role::Client;
+        Self::new(WebSocket::from_raw_socket(channel, role, Some(config())))
+    }
+
     /// Reads at most one message.
     pub(super) fn read(&mut self) -> Result<Incoming, Fault> {
         match self.socket.read() {

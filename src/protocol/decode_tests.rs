@@ -112,6 +112,16 @@ fn a_wrong_field_is_named_with_its_task_and_without_its_value() {
 }
 
 #[test]
+fn a_name_in_an_error_is_one_line_and_short() {
+    let invalid = wrong_field("/data/env_vars", json!({"A\nB\u{0}\u{2028}\"": 1}));
+    assert_eq!(invalid.message, r#"data.env_vars.A\nB\0\u{2028}\": must be a string, not a number"#);
+    let long = "ü".repeat(5000);
+    let invalid = wrong_field("/data/env_vars", json!({ long: 1 }));
+    assert!(invalid.message.len() < 300, "{}", invalid.message);
+    assert!(invalid.message.ends_with("ü…: must be a string, not a number"), "{}", invalid.message);
+}
+
+#[test]
 fn without_a_task_id_there_is_nobody_to_tell() {
     for id in [json!(""), json!(" \t"), json!(7), Value::Null] {
         let invalid = wrong_field("/data/task_id", id);

@@ -98,8 +98,10 @@ fn artifact(pull: &PullRequest) -> Value {
 
 /// NUL is replaced because the control plane's store loses it with all that follows.
 fn bounded(text: &str) -> String {
+    // Before the cut, as it makes the text longer.
+    let text = text.replace('\0', "\u{fffd}");
     let end = text.floor_char_boundary(MAX_TEXT_BYTES);
-    text.get(..end).unwrap_or_default().replace('\0', "\u{fffd}")
+    text.get(..end).unwrap_or_default().to_owned()
 }
 
 fn object(value: Value) -> Map<String, Value> {

@@ -58,6 +58,9 @@ fn a_failure_leaves_out_what_is_empty_and_bounds_its_message() {
     let data = encoded(&Outgoing::Report(Arc::new(long)));
     assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4096);
     assert_eq!(data["data"]["output"], "said");
+    let longer = Report::failed("r", FailureReason::Internal, "\0".repeat(5000));
+    let data = encoded(&Outgoing::Report(Arc::new(longer)));
+    assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4095, "what stands for a NUL counts");
 }
 
 #[test]

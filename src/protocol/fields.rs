@@ -12,6 +12,16 @@ pub(super) struct Fields<'a> {
     map: &'a Map<String, Value>,
 }
 
+/// The most characters of a name that a message shows.
+const LONGEST_NAME: usize = 100;
+
+/// A name that the other side has chosen, as a message of one line may show it.
+pub(crate) fn shown_name(name: &str) -> String {
+    let start = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug);
+    let ellipsis = name.chars().nth(LONGEST_NAME).map(|_| '…');
+    start.chain(ellipsis).collect()
+}
+
 /// `field: what would be right`, without the value.
 pub(super) type FieldError = String;
 
@@ -23,7 +33,8 @@ impl<'a> Fields<'a> {
 
     /// The path of a field, for messages.
     pub(super) fn at(&self, name: &str) -> String {
-        if self.path.is_empty() { name.to_owned() } else { format!("{}.{name}", self.path) }
+        let name = shown_name(name);
+        if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
     }
 
     fn get(&self, name: &str) -> Option<&'a Value> {

@@ -15,6 +15,7 @@ use crate::secret::Secret;
 
 pub use decode::{Invalid, decode};
 pub use encode::{MAX_MESSAGE_BYTES, encode};
+pub(crate) use fields::shown_name;
 
 /// Image of the task container when the assignment names none.
 pub const DEFAULT_TASK_IMAGE: &str = "ubuntu:22.04";

@@ -2,6 +2,7 @@
 //!
 //! Owns the choice between the file that a task may write and its two streams. It must not know what is kept of it.
 
+use std::cell::Cell;
 use std::io::{self, Read};
 
 use log::warn;
@@ -9,12 +10,15 @@ use log::warn;
 use super::output::{Collected, Collector, Stream};
 use super::patience::{Patience, never};
 use crate::cancel::CancelToken;
-use crate::docker::{Body, Docker, Error, LogStream};
+use crate::docker::{Docker, Error, LogStream};
 use crate::error_chain;
 use crate::logging::value;
 
 /// What a task writes when its output is not what it prints.
 const OUTPUT_FILE: &str = "/workspace/.oz/agent_output.txt";
+
+/// The most bytes of the archive before the file's text: what extends its header is held whole.
+const MAX_HEADERS: u64 = 1024 * 1024;
 
 /// How much is read at once.
 const READ: usize = 32 * 1024;
@@ -72,10 +76,12 @@ fn from_file(
 }
 
 /// The text of the archive's only entry, when that is a file with something in it.
-fn first_file(body: Body, cap: usize) -> io::Result<Option<Collected>> {
-    let mut archive = tar::Archive::new(body);
+pub(super) fn first_file(body: impl Read, cap: usize) -> io::Result<Option<Collected>> {
+    let left = Cell::new(MAX_HEADERS);
+    let mut archive = tar::Archive::new(Bounded { source: body, left: &left });
     let Some(entry) = archive.entries()?.next() else { return Ok(None) };
     let mut entry = entry?;
+    left.set(u64::MAX);
     if !entry.header().entry_type().is_file() || entry.size() == 0 {
         return Ok(None);
     }
@@ -86,5 +92,51 @@ fn first_file(body: Body, cap: usize) -> io::Result<Option<Collected>> {
             0 => return Ok(Some(collector.finish())),
             count => collector.push(Stream::Stdout, buffer.get(..count).unwrap_or_default()),
         }
+    }
+}
+
+/// Reads no more than what is left.
+struct Bounded<'a, R> {
+    source: R,
+    left: &'a Cell<u64>,
+}
+
+impl<R: Read> Read for Bounded<'_, R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.source.read(buffer)?;
+        match self.left.get().checked_sub(count as u64) {
+            Some(left) => self.left.set(left),
+            None => {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's headers are too long"));
+            }
+        }
+        Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A tar entry of that many bytes, whose header says what it is.
+    fn entry(kind: tar::EntryType, size: u64) -> impl Read {
+        let mut header = tar::Header::new_gnu();
+        header.set_entry_type(kind);
+        header.set_size(size);
+        header.set_cksum();
+        let padding = size.next_multiple_of(512) - size;
+        io::Cursor::new(header.as_bytes().to_vec())
+            .chain(io::repeat(b'x').take(size))
+            .chain(io::repeat(0).take(padding))
+    }
+
+    #[test]
+    fn what_extends_a_header_is_bounded_and_the_file_is_not() {
+        let file = || entry(tar::EntryType::Regular, 3 * MAX_HEADERS);
+        let collected =
+            first_file(entry(tar::EntryType::GNULongName, 5000).chain(file()), 1024).unwrap().unwrap();
+        assert!(collected.output.contains("bytes left out"));
+        let endless = entry(tar::EntryType::GNULongName, 1 << 30).chain(file());
+        assert_eq!(first_file(endless, 1024).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 }

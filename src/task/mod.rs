@@ -9,6 +9,8 @@ mod clean_up;
 mod collect;
 mod container;
 mod flight;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod helper;
 mod image;
 mod marker;

@@ -9,7 +9,7 @@ use sha2::{Digest, Sha256};
 
 use crate::config::VolumeBind;
 use crate::docker::Reference;
-use crate::protocol::{AgentConfig, Assignment, InstanceShape};
+use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
@@ -248,10 +248,11 @@ fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<S
     let operator = settings.env.iter().map(|(name, value)| (name.as_str(), value.expose()));
     for (name, value) in fixed.into_iter().chain(assigned).chain(operator) {
         if name.is_empty() || name.contains(['=', '\0']) {
-            return Err(format!("env_vars: {name:?} cannot be the name of a variable"));
+            let name = shown_name(name);
+            return Err(format!("env_vars: \"{name}\" cannot be the name of a variable"));
         }
         if value.contains('\0') {
-            return Err(format!("env_vars.{name}: must not have a NUL character"));
+            return Err(format!("env_vars.{}: must not have a NUL character", shown_name(name)));
         }
         if values.insert(name, value).is_none() {
             names.push(name);
@@ -262,13 +263,13 @@ fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<S
 }
 
 /// More processors than there are is refused by the engine, and no limit is what it would mean. Memory is in GiB, as
-/// container platforms count it.
+/// container platforms count it; less than a byte is not nought, by which the engine would mean no limit.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to what both types hold exactly")]
 fn limits(shape: InstanceShape, cpus: u32) -> Limits {
     let most = f64::from(cpus.max(1)) * 1e9;
     let nano_cpus = shape.vcpus.map(|vcpus| (vcpus * 1e9).clamp(1e7, most) as i64);
     let gib = f64::from(1_u32 << 30);
-    let memory = shape.memory_gb.map(|memory| (memory * gib).min(2_f64.powi(52)) as i64);
+    let memory = shape.memory_gb.map(|memory| (memory * gib).clamp(1.0, 2_f64.powi(52)) as i64);
     Limits { nano_cpus, memory }
 }
 

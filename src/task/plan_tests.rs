@@ -121,6 +121,10 @@ fn no_secret_shows_in_a_plan() {
         assignment.env_vars.insert("K".into(), Secret::new("MARKER\0"));
     });
     assert_eq!(error, "env_vars.K: must not have a NUL character");
+    let error = refused(|assignment| {
+        assignment.env_vars.insert("K\nL".into(), Secret::new("MARKER\0"));
+    });
+    assert_eq!(error, "env_vars.K\\nL: must not have a NUL character");
 }
 
 #[test]
@@ -195,5 +199,6 @@ fn a_size_becomes_limits_within_what_there_is() {
     assert_eq!(limits_of(Some(64.0), None).nano_cpus, Some(4_000_000_000));
     assert_eq!(limits_of(Some(1e-9), None).nano_cpus, Some(10_000_000));
     assert_eq!(limits_of(None, Some(1e300)).memory, Some(1 << 52));
+    assert_eq!(limits_of(None, Some(1e-300)).memory, Some(1), "0 would be no limit");
     assert_eq!(limits_of(None, None), Limits::default());
 }

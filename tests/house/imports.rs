@@ -101,6 +101,23 @@ fn sockets_are_opened_by_the_dial_and_the_docker_client() {
     );
 }
 
+/// What fuzzing needs of a room, and sockets that lead nowhere.
+#[test]
+fn the_door_for_fuzzing_is_for_nobody_else() {
+    let rooms = [
+        "src/docker/auth/fuzz.rs",
+        "src/docker/fuzz/files.rs",
+        "src/docker/fuzz/http.rs",
+        "src/docker/fuzz/mod.rs",
+        "src/docker/fuzz/response.rs",
+        "src/docker/fuzz/streams.rs",
+        "src/fuzz/mod.rs",
+        "src/link/fuzz.rs",
+        "src/task/fuzz.rs",
+    ];
+    only_in(&rooms, &["fuzz::", "socketpair"]);
+}
+
 #[test]
 fn the_pure_rooms_have_no_clock_no_thread_and_no_files() {
     let outside = [

@@ -1,7 +1,7 @@
 #!/bin/bash
 # Whatever building and testing need: checks it, and as root on Debian installs what is missing. Silent and quick when
-# there is nothing to do. With `tests` it looks for what only the tests need as well; with `install PACKAGE...` it
-# installs just these, which engine.sh uses.
+# there is nothing to do. With `tests` it looks for what only the tests need as well, with `fuzz` for what only fuzzing
+# does; with `install PACKAGE...` it installs just these, which engine.sh uses.
 #
 # What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
 # the registry's package would start a service.
@@ -126,6 +126,11 @@ test_programs() {
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 
+# The fuzzer itself is written in C++.
+fuzz_needs() {
+    command -v c++ >/dev/null || install g++
+}
+
 case "${1:-}" in
 install)
     shift
@@ -135,6 +140,10 @@ tests)
     build_needs
     test_tools
     test_programs
+    ;;
+fuzz)
+    build_needs
+    fuzz_needs
     ;;
 *)
     build_needs

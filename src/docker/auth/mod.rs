@@ -5,6 +5,8 @@
 
 mod config;
 mod credential;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(super) mod fuzz;
 mod helper;
 
 use std::ffi::{OsStr, OsString};

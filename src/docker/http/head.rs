@@ -79,6 +79,8 @@ impl HeadReader {
             self.buffer.drain(..used);
             match head.status {
                 101 => return Err(HttpError::Switched),
+                // The parser takes any three digits.
+                ..100 => return Err(httparse::Error::Status.into()),
                 100..200 => self.interim += 1,
                 _ => return Ok(Some(head)),
             }

@@ -40,8 +40,13 @@ fn no_prefix_is_a_head() {
 
 #[test]
 fn what_is_not_http_is_refused() {
-    for bad in ["SSH-2.0-x\r\n", "HTTP/1.1 2x0 OK\r\n\r\n", "HTTP/1.1 200 OK\r\nA b\r\n\r\n", "\x16\x03\x01"]
-    {
+    for bad in [
+        "SSH-2.0-x\r\n",
+        "HTTP/1.1 2x0 OK\r\n\r\n",
+        "HTTP/1.1 099 OK\r\n\r\n",
+        "HTTP/1.1 200 OK\r\nA b\r\n\r\n",
+        "\x16\x03\x01",
+    ] {
         assert!(matches!(read(bad.as_bytes()), Err(HttpError::Head(_))), "{bad:?}");
     }
     assert_eq!(read(b"HTTP/1.1 101 Switching\r\n\r\n"), Err(HttpError::Switched));

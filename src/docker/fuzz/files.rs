@@ -1,0 +1,138 @@
+//! What stands in files and variables of Docker: names, addresses, contexts, certificates; and the engine's JSON.
+//!
+//! Owns what holds for each of them. A text of theirs may be shown, but for what is a secret.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use super::assert_error;
+use crate::docker::api::{ApiVersion, Container, ContainerSummary, Created, Image, PathStat, Volume};
+use crate::docker::archive::parse_stat;
+use crate::docker::certificates::{TlsFiles, check};
+use crate::docker::context::{current_context, meta};
+use crate::docker::endpoint::Address;
+use crate::docker::exchange::message;
+use crate::docker::{Endpoint, Error, Files, MAX_MESSAGE, MAX_NAME, Reference, Target};
+use crate::fuzz::{Input, MARKER, assert_hidden, assert_one_line, marked};
+
+/// The name of an image.
+pub fn image_reference(bytes: &[u8]) {
+    let text = Input::new(bytes).text();
+    match Reference::parse(&text) {
+        Ok(name) => valid(&text, &name),
+        Err(error) => assert_one_line(&error.to_string(), 4 * MAX_NAME + 256),
+    }
+}
+
+fn valid(text: &str, name: &Reference) {
+    assert!(text.is_ascii() && name.repository().len() <= MAX_NAME, "{name}");
+    assert!(!name.pull_tag().is_empty() && (name.tag().is_some() || name.digest().is_some()), "{name}");
+    assert!(name.to_string().starts_with(text), "{text} became {name}");
+    for again in [name.to_string(), name.canonical()] {
+        let read = Reference::parse(&again).map(|read| read.canonical());
+        assert_eq!(read.as_deref(), Ok(name.canonical().as_str()), "{text} became {again}");
+    }
+    let target = Target::of("images").image(&name.canonical()).map(|target| target.on_the_wire());
+    let plain = target.is_ok_and(|target| !target.contains(['?', '#', ' ']) && !target.contains("/../"));
+    assert!(plain, "{name} cannot be asked for");
+}
+
+/// An address in the forms of `DOCKER_HOST`.
+pub fn docker_host(bytes: &[u8]) {
+    let text = Input::new(bytes).text();
+    match Address::parse("DOCKER_HOST", text.trim()) {
+        Err(error) => assert_one_line(&error.to_string(), 2 * text.len() * 10 + 1024),
+        Ok(address) => {
+            let https = address.is_https();
+            let endpoint = Endpoint::new(address, None);
+            let shown = endpoint.to_string();
+            let again = Address::parse("DOCKER_HOST", &shown).map(|address| Endpoint::new(address, None));
+            assert_eq!(again.ok().as_ref(), Some(&endpoint), "{text} became {shown}");
+            let host = endpoint.host_header();
+            assert!(host.is_ascii() && !host.contains(char::is_control) && !host.contains(' '), "{host}");
+            assert!(!https || matches!(endpoint, Endpoint::Tcp { .. }));
+        }
+    }
+}
+
+/// A context's `meta.json`, and a `config.json` that names one.
+pub fn context_meta(bytes: &[u8]) {
+    let input = Input::new(bytes);
+    match meta(input.data) {
+        Ok(meta) => {
+            assert!(!meta.host.trim().is_empty());
+            docker_host(meta.host.as_bytes());
+        }
+        Err(problem) => assert_one_line(&problem, 256),
+    }
+    if let Err(problem) = current_context(input.data) {
+        assert_one_line(&problem, 256);
+    }
+    if let Ok(value) = serde_json::from_slice::<Value>(input.data) {
+        let hidden = marked(&value, "", &|_| true).to_string();
+        let texts = [meta(hidden.as_bytes()).err(), current_context(hidden.as_bytes()).err()];
+        assert_hidden(&texts.into_iter().flatten().collect::<Vec<_>>());
+    }
+}
+
+/// The engine's JSON, and the words of its errors.
+pub fn engine_json(bytes: &[u8]) {
+    let data = Input::new(bytes).data;
+    assert_one_line(&message(data), MAX_MESSAGE);
+    if let Ok(container) = serde_json::from_slice::<Container>(data) {
+        assert!(!container.name.starts_with('/'));
+    }
+    let _ = serde_json::from_slice::<Vec<ContainerSummary>>(data);
+    let _ = serde_json::from_slice::<Image>(data);
+    let _ = serde_json::from_slice::<Volume>(data);
+    let _ = serde_json::from_slice::<Created>(data);
+    let text = String::from_utf8_lossy(data);
+    match parse_stat(&text) {
+        Ok(stat) => of_one_kind(&stat),
+        Err(error) => assert_error(&error),
+    }
+    if let Ok(stat) = serde_json::from_slice::<PathStat>(data) {
+        of_one_kind(&stat);
+    }
+    if let Some(version) = ApiVersion::parse(&text) {
+        assert_eq!(ApiVersion::parse(&version.to_string()), Some(version));
+    }
+    let pull = Error::Pull { message: message(data) };
+    assert!(!pull.is_access_denied() || !pull.is_conflict());
+}
+
+fn of_one_kind(stat: &PathStat) {
+    let kinds = [stat.is_file(), stat.is_dir()];
+    assert!(kinds.into_iter().filter(|kind| *kind).count() <= 1);
+    assert!(!stat.is_file() || !stat.is_symlink());
+}
+
+/// A folder with certificates: the bytes up to a line `--` are `ca.pem`, up to the next `cert.pem`, and the rest is
+/// `key.pem`. A steering `v` verifies.
+pub fn certificates(bytes: &[u8]) {
+    let input = Input::new(bytes);
+    let text = input.text();
+    let mut parts = text.splitn(3, "\n--\n").map(str::to_owned);
+    let [ca, cert, key] = [(); 3].map(|()| parts.next().filter(|text| !text.is_empty()));
+    let read = |path: &Path| {
+        let part = match path.file_name().and_then(|name| name.to_str()) {
+            Some("ca.pem") => &ca,
+            Some("cert.pem") => &cert,
+            _ => &key,
+        };
+        part.clone().map(String::into_bytes).ok_or_else(|| std::io::ErrorKind::NotFound.into())
+    };
+    let files = Files { exists: &|_| true, read: &read };
+    let found = TlsFiles::of_folder(&PathBuf::from("/c"), files, input.knob(0) == b'v', false);
+    let outcome = match found {
+        Ok(files) => {
+            let shown = format!("{files:?}");
+            check(&files).map(|checked| format!("{shown} {:?}", checked.warnings))
+        }
+        Err(error) => Err(error),
+    };
+    let shown = outcome.unwrap_or_else(|error| format!("{error} {error:?}"));
+    let line = key.iter().flat_map(|text| text.lines()).find(|line| line.len() > 24 && shown.contains(line));
+    assert!(line.is_none() && !shown.contains(MARKER), "a line of the key is shown");
+}

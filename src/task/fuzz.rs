@@ -1,0 +1,114 @@
+//! What a task has printed or written: its two streams, and the archive with its file.
+//!
+//! Owns what holds for any output of a task. It must not be used by the product.
+
+use std::collections::BTreeSet;
+use std::io::{self, Read};
+
+use super::collect::first_file;
+use super::output::{Collected, Collector, MAX_ARTIFACTS, Stream, Utf8Lossy, escaped_len, fit};
+use crate::fuzz::Input;
+
+/// The line about what was left out.
+const LINE: usize = 60;
+/// The longest link that is kept.
+const LINK: usize = 2048;
+
+/// A task's streams: pieces go to them in turn when the steering begins with `2`, else all to one.
+pub fn task_output(bytes: &[u8]) {
+    let input = Input::new(bytes);
+    let cap = usize::from(input.knob(1)) * 4;
+    let data = input.inflated(8 * 1024);
+    let other = if input.knob(0) == b'2' { Stream::Stderr } else { Stream::Stdout };
+    let turns = [Stream::Stdout, other].into_iter().cycle();
+    let pieces: Vec<(&[u8], Stream)> = input.cut(&data).into_iter().zip(turns).collect();
+    let parts = collected(cap, pieces.iter().copied());
+    let smaller = pieces.iter().flat_map(|(piece, stream)| piece.chunks(3).map(|part| (part, *stream)));
+    assert_eq!(parts, collected(cap, smaller));
+    if other == Stream::Stdout {
+        assert_eq!(parts, collected(cap, [(data.as_slice(), other)]));
+        of_one_stream(&data, cap, &parts);
+    }
+    reported(&parts, cap);
+    encoded(&parts.output, usize::from(input.knob(2)) * 8);
+}
+
+fn collected<'a>(cap: usize, pieces: impl IntoIterator<Item = (&'a [u8], Stream)>) -> Collected {
+    let mut collector = Collector::new(cap);
+    for (piece, stream) in pieces {
+        collector.push(stream, piece);
+    }
+    collector.finish()
+}
+
+fn of_one_stream(data: &[u8], cap: usize, collected: &Collected) {
+    let text = String::from_utf8_lossy(data).replace('\0', "\u{fffd}");
+    let mut decoded = String::new();
+    let mut decoder = Utf8Lossy::default();
+    decoder.push(data, &mut decoded);
+    decoder.finish(&mut decoded);
+    assert_eq!(decoded, text);
+    assert!(text.len() > cap || collected.output == text, "what fits is whole");
+    assert!(collected.artifacts.iter().all(|url| text.contains(url.as_str())));
+}
+
+fn reported(collected: &Collected, cap: usize) {
+    assert!(collected.output.len() <= cap + LINE && !collected.output.contains('\0'));
+    let urls = &collected.artifacts;
+    assert!(urls.len() <= MAX_ARTIFACTS && urls.iter().collect::<BTreeSet<_>>().len() == urls.len());
+    for url in urls {
+        let parts: Vec<&str> = url.split('/').collect();
+        let good = matches!(*parts.as_slice(), ["https:", "", "github.com", owner, repo, "pull", number]
+            if !owner.is_empty() && !repo.is_empty() && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit()));
+        assert!(good && url.len() < 400, "{url}");
+    }
+    if let Some(link) = &collected.session_link {
+        let is_url = link.starts_with("http://") || link.starts_with("https://");
+        assert!(is_url && link.len() <= LINK && link.bytes().all(|byte| byte.is_ascii_graphic()), "{link}");
+    }
+}
+
+/// The bound of the encoded text holds, and is counted as the encoder counts.
+fn encoded(output: &str, max: usize) {
+    let quoted = serde_json::to_string(output).unwrap_or_default();
+    assert_eq!(escaped_len(output) + 2, quoted.len());
+    let fitted = fit(output.to_owned(), max);
+    assert!(escaped_len(&fitted) <= max && (fitted == output || quoted.len() - 2 > max));
+}
+
+/// The archive with the file that a task wrote.
+pub fn output_archive(bytes: &[u8]) {
+    let input = Input::new(bytes);
+    let cap = 256;
+    let whole = first(&[input.data], cap);
+    assert_eq!(whole, first(&input.cut(input.data), cap));
+    if let Ok(Some(collected)) = &whole {
+        assert!(input.data.len() >= 512, "a file without a header");
+        reported(collected, cap);
+    }
+}
+
+fn first(pieces: &[&[u8]], cap: usize) -> Result<Option<Collected>, io::ErrorKind> {
+    first_file(Pieces { rest: pieces, given: 0 }, cap).map_err(|error| error.kind())
+}
+
+/// Gives one piece a read, or what of it there is room for.
+struct Pieces<'a> {
+    rest: &'a [&'a [u8]],
+    /// How much of the first one was given.
+    given: usize,
+}
+
+impl Read for Pieces<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let Some((piece, rest)) = self.rest.split_first() else { return Ok(0) };
+        let mut left = piece.get(self.given..).unwrap_or_default();
+        let count = left.read(buffer)?;
+        self.given += count;
+        if left.is_empty() {
+            (self.rest, self.given) = (rest, 0);
+        }
+        Ok(count)
+    }
+}

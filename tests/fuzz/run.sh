@@ -1,0 +1,50 @@
+#!/bin/bash
+# Runs the fuzz targets, each for so many seconds: tests/fuzz/run.sh SECONDS [TARGET...], all of them without a name.
+#
+# Installs cargo-fuzz into target/tools when there is none. What it builds, the inputs it has found worth keeping and those
+# that failed are in target/fuzz; the seeds are only read. The sanitizer for addresses is used where the compiler brings its
+# runtime along (Debian's does not); it and the counters of coverage are options that a stable compiler hides.
+set -euo pipefail
+root=$(cd "$(dirname "$0")/../.." && pwd)
+cd "$root"
+version=0.13.1
+cargo=${CARGO:-cargo}
+built=${CARGO_TARGET_DIR:-$root/target}/fuzz
+export PATH=$PATH:$root/target/tools/bin RUSTC_BOOTSTRAP=1
+seconds=${1:?how many seconds for each target}
+shift
+
+if ! command -v cargo-fuzz >/dev/null; then
+    echo "fuzz: installing cargo-fuzz $version into target/tools" >&2
+    env -u RUSTC_BOOTSTRAP "$cargo" install --quiet --locked cargo-fuzz --version "$version" --root target/tools
+fi
+sanitizer=none
+ls "$("${RUSTC:-rustc}" --print target-libdir)"/librustc*rt.asan.a >/dev/null 2>&1 && sanitizer=address
+fuzz() {
+    local command=$1
+    shift
+    "$cargo" fuzz "$command" --fuzz-dir tests/fuzz --target-dir "$built" --sanitizer "$sanitizer" "$@"
+}
+
+[ $# -gt 0 ] || mapfile -t all < <(sed -n 's/^    ("\([a-z_]*\)", [a-z_]*),$/\1/p' src/fuzz/mod.rs)
+[ $# -gt 0 ] || set -- "${all[@]}"
+echo "fuzz: building with sanitizer=$sanitizer" >&2
+# One of them by its name, or all.
+if [ $# -eq 1 ]; then fuzz build "$1"; else fuzz build; fi
+for target in "$@"; do
+    mkdir -p "$built/corpus/$target" "$built/artifacts/$target"
+    log=$built/$target.log
+    status=0
+    # The first folder gets what is found.
+    fuzz run "$target" "$built/corpus/$target" "tests/fuzz/corpus/$target" -- -max_total_time="$seconds" \
+        -artifact_prefix="$built/artifacts/$target/" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
+        >"$log" 2>&1 || status=$?
+    runs=$(sed -n 's/^stat::number_of_executed_units: *//p' "$log")
+    cov=$(sed -n 's/.* cov: \([0-9]*\) .*/\1/p' "$log" | tail -n1)
+    echo "fuzz: target=$target runs=${runs:-0} seconds=$seconds cov=${cov:-0} failed=$status"
+    if [ "$status" -ne 0 ]; then
+        tail -n 60 "$log" >&2
+        echo "fuzz: the input is in $built/artifacts/$target, the whole log in $log" >&2
+        exit 1
+    fi
+done

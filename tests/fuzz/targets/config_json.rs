@@ -1,0 +1,5 @@
+//! Feeds the fuzzer's bytes to `oz_agent_worker::fuzz::config_json`, which says what they are and what must hold.
+
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| oz_agent_worker::fuzz::config_json(bytes));
