@@ -145,7 +145,7 @@ pub enum Event {
     },
     /// The operator asked the process to stop.
     Signal,
-    /// The time that [`Coordinator::deadline`] named has come.
+    /// The time that [`Coordinator::deadline`](super::Coordinator::deadline) named has come.
     Tick,
 }
 
