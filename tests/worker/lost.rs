@@ -9,11 +9,12 @@ use super::{DEADLINE, Stage};
 use crate::support::control_plane::{How, Run, State};
 use crate::support::worker::Worker;
 
-/// A worker with so many slots, whose tasks see the gate, and which tells everything.
+/// A worker with so many slots, whose tasks see the gate, and which tells everything. What the control plane has failed
+/// goes on.
 fn started(stage: &Stage, gate: &Gate, slots: usize) -> Worker {
     let (slots, mount) = (slots.to_string(), gate.mount());
     let args = ["--max-concurrent-tasks", &slots, "--log-level", "debug", "-v", &mount];
-    stage.connected(stage.worker().args(args))
+    stage.connected(stage.worker().args(args).args(["--lost-runs", "finish"]))
 }
 
 /// Waits for so many lines about an event.
