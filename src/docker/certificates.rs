@@ -18,6 +18,9 @@ use super::context::Files;
 use crate::logging::value;
 use crate::secret::Secret;
 
+/// How a key begins that needs a password.
+const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY";
+
 /// A file and what is in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PemFile {
@@ -161,29 +164,22 @@ impl PemFile {
     }
 
     fn key(&self) -> Result<PKey<Private>, CertificateError> {
-        // OpenSSL would try the empty password, for as many rounds as the file says: that can take for ever.
-        let encrypted = first_key(self.text.expose()).is_some_and(|line| line.contains(" ENCRYPTED "));
-        if encrypted {
-            return Err(CertificateError::Encrypted { path: shown(&self.path) });
-        }
-        // A key of the older kind says it elsewhere, and has no rounds.
+        // OpenSSL would try the empty password, for as many rounds as the file says: that can take for ever. So it gets
+        // what comes before. A key of the older kind has no rounds, and no other mark that is as plain.
+        let text = self.text.expose();
+        let (text, encrypted) =
+            text.split_once(ENCRYPTED).map_or((text, false), |(before, _)| (before, true));
         let mut asked = false;
-        let key = PKey::private_key_from_pem_callback(self.text.expose().as_bytes(), |_| {
+        let key = PKey::private_key_from_pem_callback(text.as_bytes(), |_| {
             asked = true;
             Ok(0)
         });
         match key {
             Ok(key) if !asked => Ok(key),
-            _ if asked => Err(CertificateError::Encrypted { path: shown(&self.path) }),
+            _ if asked || encrypted => Err(CertificateError::Encrypted { path: shown(&self.path) }),
             _ => Err(self.unusable("there is no private key in it that can be read")),
         }
     }
-}
-
-/// The line with which the first key in a file begins.
-fn first_key(text: &str) -> Option<&str> {
-    text.lines()
-        .find(|line| line.starts_with("-----BEGIN ") && line.trim_end().ends_with(" PRIVATE KEY-----"))
 }
 
 /// Certificates that were read and fit together.

@@ -96,6 +96,9 @@ fn an_encrypted_key_is_not_looked_into() {
     assert!(matches!(&error, CertificateError::Encrypted { path } if path == "/c/key.pem"), "{error}");
     let plain = pem(pair.key.private_key_to_pem_pkcs8().unwrap());
     assert!(client(&pair.certificate, &format!("{plain}{key}")).is_ok(), "the first key counts");
+    let broken = plain.replace("-----END", "");
+    let error = client(&pair.certificate, &format!("{broken}{key}")).err().unwrap();
+    assert!(matches!(&error, CertificateError::Encrypted { .. }), "{error}");
 }
 
 #[test]

@@ -26,11 +26,12 @@ fuzz() {
     "$cargo" fuzz "$command" --fuzz-dir tests/fuzz --target-dir "$built" --sanitizer "$sanitizer" "$@"
 }
 
+asked=("$@")
 [ $# -gt 0 ] || mapfile -t all < <(sed -n 's/^    ("\([a-z_]*\)", [a-z_]*),$/\1/p' src/fuzz/mod.rs)
 [ $# -gt 0 ] || set -- "${all[@]}"
 echo "fuzz: building with sanitizer=$sanitizer" >&2
-# One of them by its name, or all.
-if [ $# -eq 1 ]; then fuzz build "$1"; else fuzz build; fi
+if [ ${#asked[@]} -eq 0 ]; then fuzz build; fi
+for target in "${asked[@]}"; do fuzz build "$target"; done
 for target in "$@"; do
     mkdir -p "$built/corpus/$target" "$built/artifacts/$target"
     log=$built/$target.log
