@@ -9,8 +9,10 @@ export CARGO
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
+SOAK_SECONDS ?= 600
+SOAK_WORKER ?= $(TARGET)/release/oz-agent-worker
 
-.PHONY: help setup needs engine build demo demo-server demo-build test check clean
+.PHONY: help setup needs engine build demo demo-server demo-build test soak check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -44,6 +46,12 @@ test: setup engine check ## everything: check, then all tests with a Docker engi
 	$(CARGO) test --locked --no-run
 	@$(ENGINE) --private $(CARGO) test --locked
 	@echo "make test: all is well"
+
+soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEED): the worker must not grow
+	$(CARGO) build --release --locked --bin oz-agent-worker
+	$(CARGO) build --locked --example soak
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
+		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
 
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
