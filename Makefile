@@ -9,12 +9,14 @@ export CARGO
 export PATH := $(PATH):$(HOME)/.cargo/bin
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
+SOAK_SECONDS ?= 600
+SOAK_WORKER ?= $(TARGET)/release/oz-agent-worker
 
 # How long `make fuzz` gives each target, and which: all of them without a name.
 FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?=
 
-.PHONY: help setup needs engine build demo demo-server demo-build test fuzz check clean
+.PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -53,6 +55,12 @@ fuzz: ## feed each parser with made-up bytes for FUZZ_SECONDS (30), or only thos
 	@tests/support/setup.sh fuzz
 	@tests/fuzz/run.sh $(FUZZ_SECONDS) $(FUZZ_TARGETS)
 	@echo "make fuzz: all is well"
+
+soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEED): the worker must not grow
+	$(CARGO) build --release --locked --bin oz-agent-worker
+	$(CARGO) build --locked --example soak
+	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
+		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
 
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check

@@ -29,7 +29,9 @@ pub fn encode(message: &Outgoing, worker_id: &str) -> String {
     if matches!(kind, "task_claimed" | "task_completed") {
         data.insert("worker_id".into(), worker_id.into());
     }
-    json!({ "type": kind, "data": data }).to_string()
+    // Not by `json!`, which would copy the output once more.
+    let frame = Map::from_iter([("type".into(), kind.into()), ("data".into(), Value::Object(data))]);
+    Value::Object(frame).to_string()
 }
 
 impl Outgoing {

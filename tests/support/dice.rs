@@ -30,6 +30,12 @@ impl Seed {
     }
 }
 
+impl std::fmt::Display for Seed {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
 impl Drop for Seed {
     fn drop(&mut self) {
         if std::thread::panicking() {

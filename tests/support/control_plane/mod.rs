@@ -158,6 +158,18 @@ impl ControlPlane {
         self.shared.update(|world| world.push_newest(Command::Binary(bytes)));
     }
 
+    /// Sends the assignment of a run that has not ended to the newest connection once more, as the known one does with what
+    /// was not claimed in time; `false` when there is nothing or nobody to send it to.
+    pub fn repeat(&self, id: &str) -> bool {
+        self.shared.update(|world| world.repeat(id))
+    }
+
+    /// Forgets the runs that have ended and of which `done` says so, and every message so far: for those who run for long.
+    /// Gives the runs.
+    pub fn forget(&self, done: impl FnMut(&Run) -> bool) -> Vec<Run> {
+        self.shared.update(|world| world.forget(done))
+    }
+
     /// Cancels a run: CANCELLED first, then `task_cancel` to the newest connection of its worker.
     pub fn cancel(&self, id: &str) {
         assert!(self.shared.update(|world| world.cancel(id)), "no run {id}");

@@ -68,7 +68,12 @@ pub fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
         let Ok((stream, _)) = listener.accept() else { continue };
         let clone = Arc::clone(shared);
         let thread = std::thread::spawn(move || connection(&clone, stream));
-        shared.threads.lock().unwrap_or_else(PoisonError::into_inner).push(thread);
+        let mut threads = shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
+        // A thread that has ended keeps its stack until it is joined.
+        for ended in threads.extract_if(.., |thread| thread.is_finished()) {
+            ended.join().expect("a thread that has not panicked");
+        }
+        threads.push(thread);
     }
 }
 

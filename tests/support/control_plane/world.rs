@@ -118,6 +118,22 @@ impl World {
         Some(id.to_owned())
     }
 
+    /// Sends a run that the worker has or is about to get once more; `false` when it is no such run, or nobody is there.
+    pub(super) fn repeat(&self, id: &str) -> bool {
+        let sent = |run: &&Run| matches!(run.state, State::Claimed | State::InProgress);
+        let (run, newest) = (self.run(id).filter(sent), self.open().next_back());
+        let Some((run, newest)) = run.zip(newest) else { return false };
+        newest.outbox.push(assignment(run));
+        true
+    }
+
+    /// Forgets the runs that have ended and are done with, and everything that was said; gives those runs.
+    pub(super) fn forget(&mut self, mut done: impl FnMut(&Run) -> bool) -> Vec<Run> {
+        self.messages.clear();
+        self.requests.clear();
+        self.runs.extract_if(.., |run| run.state.ended() && done(run)).collect()
+    }
+
     /// Cancels a run: the state first, then the message to the newest connection of its worker, if there is one.
     /// `false` when there is no such run.
     pub(super) fn cancel(&mut self, id: &str) -> bool {
@@ -253,8 +269,7 @@ impl World {
     fn deliver_one(&mut self, number: usize, now: Instant) -> bool {
         let connection = &self.connections[number - 1];
         let Some(run) = self.runs.iter_mut().find(|run| run.state == State::Pending) else { return false };
-        let text = json!({"type": "task_assignment", "data": run.assignment}).to_string();
-        connection.outbox.push(Command::Text(text));
+        connection.outbox.push(assignment(run));
         run.worker = Some(connection.worker.clone());
         run.sent = Some(now);
         run.deliveries += 1;
@@ -304,6 +319,10 @@ impl World {
         let _ = writeln!(text, "requests={:?}\nviolations={:#?}", self.requests, self.violations);
         text
     }
+}
+
+fn assignment(run: &Run) -> Command {
+    Command::Text(json!({"type": "task_assignment", "data": run.assignment}).to_string())
 }
 
 fn change(run: &mut Run, kind: &str, data: &Value) {
