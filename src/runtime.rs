@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, at, bounded, never, select};
 use log::{Level, error, log, warn};
 
-use crate::cancel::CancelToken;
+use crate::cancel::{CancelReason, CancelToken};
 use crate::config::Config;
 use crate::control_plane::{Answers, ControlPlane, ControlPlaneError, Lookups, RunState};
 use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, RunEnd, Work};
@@ -52,6 +52,8 @@ struct Runtime {
     pool: Pool<Job>,
     /// Looks how much space tasks have, where that can be seen.
     disk: Option<DiskWatch>,
+    /// Tells the clean-ups of all jobs that the worker is stopping.
+    stopping: CancelToken,
     /// Asks for the runs' states, unless that is turned off.
     lookups: Option<Lookups>,
     /// What it was asked last.
@@ -95,13 +97,15 @@ pub fn run(
     let (link_events, from_link) = bounded(LINK_EVENTS);
     let (lookups, from_lookups) = lookups(config)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
-    let tasks = Tasks::new(docker, options(config, registries), job_events);
+    let stopping = CancelToken::new();
+    let tasks = Tasks::new(docker, options(config, registries), job_events, stopping.clone());
     let mut runtime = Runtime {
         coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
         pool: Pool::start(threads, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
         disk,
+        stopping,
         lookups,
         asked: Vec::new(),
         jobs: HashMap::new(),
@@ -266,7 +270,10 @@ impl Runtime {
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
             Effect::Ask(jobs) => self.ask(jobs),
-            Effect::Hurry => self.link.hurry(),
+            Effect::Hurry => {
+                self.link.hurry();
+                self.stopping.cancel(CancelReason::Shutdown);
+            }
             Effect::CloseLink => self.link.close(),
             Effect::Exit(exit) => return Some(exit),
             Effect::Log(level, text) => log!(level, "{text}"),

@@ -43,8 +43,8 @@ pub struct LeftOver {
     pub container: String,
     /// Volumes that only this task uses.
     pub volumes: Vec<String>,
-    /// How long ago the container was started.
-    pub ran: Duration,
+    /// How long ago the container was started, if it still runs.
+    pub ran: Option<Duration>,
     /// Why the earlier process was ending it, if it was.
     pub ended_for: Option<CancelReason>,
 }
@@ -187,7 +187,7 @@ pub enum Effect {
     },
     /// Ask the control plane for the state of these runs; the answer is one [`Event::Asked`]. No other is asked for before.
     Ask(Vec<(JobId, String)>),
-    /// Reconnect without long pauses from now on: the worker is stopping, and reports wait.
+    /// From now on reconnect without long pauses, and wait for no engine that is away: the worker is stopping.
     Hurry,
     /// Close the link in good order.
     CloseLink,

@@ -102,18 +102,15 @@ impl Coordinator {
         if !working.is_empty() {
             self.effects.push(info(format!("tasks ending tasks={}", working.len())));
         }
-        working.iter().for_each(|id| self.end_job(*id, CancelReason::Shutdown));
-        // What is cleaning up has no more time to wait for an engine that is away.
-        let others = self.jobs.keys().filter(|id| !working.contains(id));
-        let cancel = |id: &JobId| Effect::Cancel { job: *id, reason: CancelReason::Shutdown };
-        self.effects.extend(others.map(cancel));
+        working.into_iter().for_each(|id| self.end_job(id, CancelReason::Shutdown));
         self.effects.push(Effect::Hurry);
     }
 
     /// The next step of a stop that has begun, after every event.
     pub(super) fn go_on_stopping(&mut self, now: Instant) {
         let Some(stop) = &self.stop else { return };
-        if stop.draining && now >= stop.drained {
+        let all_ended = || !self.jobs.values().any(super::Job::is_working);
+        if stop.draining && (now >= stop.drained || all_ended()) {
             self.end_tasks(now);
         }
         let Some(stop) = &mut self.stop else { return };
@@ -129,7 +126,7 @@ impl Coordinator {
             self.give_up_reports();
         }
         if self.jobs.is_empty() {
-            self.end(now);
+            self.end();
         } else {
             self.tell_progress(now);
         }
@@ -163,11 +160,8 @@ impl Coordinator {
         }
     }
 
-    fn end(&mut self, now: Instant) {
+    fn end(&mut self) {
         let Some(stop) = &mut self.stop else { return };
-        if std::mem::replace(&mut stop.draining, false) {
-            stop.drained = now;
-        }
         if self.link_gone {
             self.effects.push(Effect::Exit(stop.exit));
         } else if !stop.closing {

@@ -70,9 +70,7 @@ fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
     script.assign("b");
     script.on(Event::LinkDown);
     let gone = script.on(Event::LinkGone { exit: Exit::Refused });
-    // The second, whose claim was lost, must not hold the stop up in its clean-up either.
-    let cancels = [0, 1].map(|job| cancelled(job, CancelReason::Shutdown));
-    assert_eq!(gone, [cancels.as_slice(), &[Effect::Hurry]].concat());
+    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
     assert_eq!(script.finish(0, "a"), [left(0)]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
     assert_eq!(script.finish(1, "b"), [dropped(1)]);
@@ -103,10 +101,25 @@ fn a_drain_lets_running_tasks_finish() {
     assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
     assert_eq!(script.on(confirmed(4)), [settle(0)]);
     assert_eq!(script.on(freed(0)), []);
-    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b")]);
+    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b"), Effect::Hurry]);
     assert_eq!(script.on(confirmed(5)), [settle(1)]);
     assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+}
+
+/// There is nothing left to drain once all tasks have ended; a report that cannot be sent does not change that.
+#[test]
+fn a_drain_is_over_when_no_task_runs_any_more() {
+    let mut script = Script::with(Rules { drain_timeout: Duration::from_secs(600), ..RULES });
+    script.on(Event::LinkUp);
+    script.assign("a");
+    script.on(confirmed(1));
+    script.on(Event::Signal);
+    script.on(Event::LinkDown);
+    assert_eq!(script.finish(0, "a"), [Effect::Hurry]);
+    assert_eq!(script.after(39), []);
+    assert_eq!(script.after(1), [left(0)]);
+    assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
 }
 
 #[test]

@@ -119,7 +119,7 @@ pub(super) fn left_over(id: &str) -> Arc<LeftOver> {
         task_id: id.into(),
         container: format!("container-of-{id}"),
         volumes: Vec::new(),
-        ran: Duration::ZERO,
+        ran: None,
         ended_for: None,
     })
 }

@@ -129,6 +129,8 @@ impl Search<'_> {
             volume.is_some_and(|volume| volume.labels.get(TASK_LABEL) == Some(&task_id))
         };
         let volumes = container.volumes.iter().filter(own).cloned().collect();
+        // One that has ended has no time limit any more.
+        let ran = Some(ran).filter(|_| container.state.running || container.state.status == "paused");
         LeftOver { task_id, container: container.id.clone(), volumes, ran, ended_for }
     }
 
@@ -179,11 +181,13 @@ impl Search<'_> {
     }
 
     fn remove_volume(&self, volume: &str, reason: &str) {
+        let labelled = self.volumes.iter().find(|other| other.name == volume);
+        let task = of_task(labelled.and_then(|volume| volume.labels.get(TASK_LABEL)));
         let (name, reason) = (value(volume), value(reason));
         match self.docker.volume_remove(self.cancel, volume) {
-            Ok(()) => info!("volume removed volume={name} reason={reason}"),
-            Err(error) if error.is_conflict() => info!("volume left volume={name} reason=\"in use\""),
-            Err(error) => warn!("volume left volume={name} error={}", value(&error_chain(&error))),
+            Ok(()) => info!("volume removed {task}volume={name} reason={reason}"),
+            Err(error) if error.is_conflict() => info!("volume left {task}volume={name} reason=\"in use\""),
+            Err(error) => warn!("volume left {task}volume={name} error={}", value(&error_chain(&error))),
         }
     }
 }
@@ -217,18 +221,17 @@ fn ran(started_at: &str, now: OffsetDateTime) -> Duration {
     started.and_then(|started| Duration::try_from(now - started).ok()).unwrap_or_default()
 }
 
-fn of_task(container: &Container) -> String {
-    let task = container.labels.get(TASK_LABEL);
+fn of_task(task: Option<&String>) -> String {
     task.map(|task| format!("task={} ", value(task))).unwrap_or_default()
 }
 
 fn log_removed(container: &Container, reason: &str) {
-    let (task, name) = (of_task(container), value(&container.name));
+    let (task, name) = (of_task(container.labels.get(TASK_LABEL)), value(&container.name));
     info!("container removed {task}container={name} reason={}", value(reason));
 }
 
 fn log_left(container: &Container, error: &Error) {
-    let (task, name) = (of_task(container), value(&container.name));
+    let (task, name) = (of_task(container.labels.get(TASK_LABEL)), value(&container.name));
     warn!("container left {task}container={name} error={}", value(&error_chain(error)));
 }
 

@@ -44,8 +44,7 @@ impl Tasks {
             self.remove_container(id, patience);
         }
         for volume in &left.volumes {
-            // It has said so.
-            let _ = self.remove_volume(volume, patience);
+            say_left(volume, self.remove_volume(volume, patience), patience);
         }
     }
 
@@ -54,8 +53,12 @@ impl Tasks {
     pub(super) fn choose_volumes(&self, plan: &mut Plan, patience: &Patience<'_>) {
         for generation in 0..MAX_GENERATIONS {
             plan.generation = generation;
-            let in_use = |volume: &String| {
-                self.remove_volume(volume, patience).is_err_and(|error| error.is_conflict())
+            let in_use = |volume: &String| match self.remove_volume(volume, patience) {
+                Err(error) if error.is_conflict() => true,
+                removed => {
+                    say_left(volume, removed, patience);
+                    false
+                }
             };
             if !plan.own_volumes().iter().any(in_use) {
                 return;
@@ -83,12 +86,14 @@ impl Tasks {
         }
     }
 
-    /// Says so when it cannot.
     fn remove_volume(&self, volume: &str, patience: &Patience<'_>) -> Result<(), Error> {
-        let remove = || self.docker.volume_remove(&CancelToken::new(), volume);
-        patience.at_the_end(never, remove).inspect_err(|error| {
-            let (task, error) = (value(patience.task_id), error_chain(error));
-            warn!("volume left task={task} volume={volume} error={}", value(&error));
-        })
+        patience.at_the_end(never, || self.docker.volume_remove(&CancelToken::new(), volume))
+    }
+}
+
+fn say_left(volume: &str, removed: Result<(), Error>, patience: &Patience<'_>) {
+    if let Err(error) = removed {
+        let (task, error) = (value(patience.task_id), error_chain(&error));
+        warn!("volume left task={task} volume={volume} error={}", value(&error));
     }
 }

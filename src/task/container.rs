@@ -221,13 +221,14 @@ impl TaskContainer<'_> {
     /// With the exit code, when it was ended by this call and the engine could tell the code.
     pub(super) fn stop(&self, reason: Option<CancelReason>) -> Result<Exit, Option<u8>> {
         let cancel = CancelToken::new();
-        if self.state(&cancel).is_ok_and(|state| state.status == "exited")
+        if self.state_at_the_end().is_ok_and(|state| state.status == "exited")
             && let Ok(exit) = self.exit(&cancel)
         {
             return Ok(exit);
         }
         if let Some(name) = reason.and_then(|reason| names::ended(self.name, reason))
-            && let Err(error) = self.docker.container_rename(&cancel, self.id, &name)
+            && let Err(error) =
+                self.patience.at_the_end(never, || self.docker.container_rename(&cancel, self.id, &name))
         {
             warn!("rename failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
@@ -236,18 +237,18 @@ impl TaskContainer<'_> {
 
     /// As [`TaskContainer::stop`], for one that has its name already; gives the exit code if the engine can tell it.
     pub(super) fn end(&self) -> Option<u8> {
-        let cancel = CancelToken::new();
-        if let Ok(state) = self.state(&cancel)
+        if let Ok(state) = self.state_at_the_end()
             && state.status == "exited"
         {
             return Some(exit_code(state.exit_code));
         }
         let grace = STOP_GRACE.as_secs();
         info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
-        if let Err(error) = self.docker.container_stop(&cancel, self.id, STOP_GRACE) {
+        let stop = || self.docker.container_stop(&CancelToken::new(), self.id, STOP_GRACE);
+        if let Err(error) = self.patience.at_the_end(never, stop) {
             warn!("stop failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
-        let state = self.state(&cancel).ok().filter(|state| !state.running);
+        let state = self.state_at_the_end().ok().filter(|state| !state.running);
         state.map(|state| exit_code(state.exit_code))
     }
 
@@ -266,6 +267,11 @@ impl TaskContainer<'_> {
                 );
             }
         }
+    }
+
+    /// Of one that is to end whatever has become of its token.
+    fn state_at_the_end(&self) -> Result<State, Error> {
+        self.patience.at_the_end(never, || self.state(&CancelToken::new()))
     }
 
     fn state(&self, cancel: &CancelToken) -> Result<State, Error> {

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
-use crate::cancel::{CancelReason, CancelToken, Watch};
+use crate::cancel::CancelToken;
 use crate::docker::Error;
 use crate::error_chain;
 use crate::logging::value;
@@ -40,8 +40,7 @@ pub(super) struct Patience<'a> {
     limit: Duration,
     engine: Watched<'a>,
     /// Cancelled when the worker stops: then nothing is waited for any more.
-    stopping: CancelToken,
-    _watch: Watch,
+    stopping: &'a CancelToken,
     outage: Mutex<Outage>,
 }
 
@@ -71,16 +70,14 @@ struct Waiting<'a, 'b> {
 }
 
 impl<'a> Patience<'a> {
-    /// With an engine that is away for at most `limit` at a time, on behalf of a job with this token.
-    pub(super) fn new(task_id: &'a str, limit: Duration, job: &CancelToken, engine: Watched<'a>) -> Self {
-        let stopping = CancelToken::new();
-        let (parent, child) = (job.clone(), stopping.clone());
-        let watch = job.watch(move || {
-            if parent.reason() == Some(CancelReason::Shutdown) {
-                child.cancel(CancelReason::Shutdown);
-            }
-        });
-        Self { task_id, limit, engine, stopping, _watch: watch, outage: Mutex::default() }
+    /// With an engine that is away for at most `limit` at a time. `stopping` is cancelled when the worker stops.
+    pub(super) fn new(
+        task_id: &'a str,
+        limit: Duration,
+        stopping: &'a CancelToken,
+        engine: Watched<'a>,
+    ) -> Self {
+        Self { task_id, limit, engine, stopping, outage: Mutex::default() }
     }
 
     /// Asks, and asks again for as long as the engine is away; after any other error only while `again` says so, and no longer than
@@ -107,7 +104,7 @@ impl<'a> Patience<'a> {
         again: impl FnMut(&Error) -> bool,
         ask: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.ask_until(&CancelToken::new(), &self.stopping, again, ask)
+        self.ask_until(&CancelToken::new(), self.stopping, again, ask)
     }
 
     /// `cancel` ends the pauses between two questions to an engine that is there, `hurry` those while it is not.
@@ -125,6 +122,7 @@ impl<'a> Patience<'a> {
             let error = match ask() {
                 Ok(answer) => {
                     waiting.into_iter().for_each(Waiting::over);
+                    self.answered();
                     return Ok(answer);
                 }
                 Err(error) => error,
@@ -140,7 +138,11 @@ impl<'a> Patience<'a> {
                 _ => return Err(error),
             }
             if matches!(trouble, Trouble::Away) {
-                self.until_back(hurry, &error)?;
+                if let Err(given_up) = self.until_back(hurry, &error) {
+                    // Who was only hurried has not been cancelled: what is wrong is still the engine.
+                    let hurried = given_up.is_cancelled() && !cancel.is_cancelled();
+                    return Err(if hurried { error } else { given_up });
+                }
                 (pause, since) = (PAUSE.0, None);
                 continue;
             }
@@ -150,9 +152,17 @@ impl<'a> Patience<'a> {
             debug!("engine asked again task={} error={}", value(self.task_id), value(&error_chain(&error)));
             let unwell = matches!(trouble, Trouble::Unwell);
             if !(if unwell { hurry } else { cancel }).sleep(pause) {
-                return Err(Error::Cancelled);
+                return Err(if cancel.is_cancelled() { Error::Cancelled } else { error });
             }
             pause = (pause * 2).min(PAUSE.1);
+        }
+    }
+
+    /// An outage that somebody has lost patience with is over, too.
+    fn answered(&self) {
+        let mut outage = self.lock();
+        if outage.waiting == 0 {
+            outage.since = None;
         }
     }
 
@@ -198,13 +208,15 @@ impl<'a> Patience<'a> {
         self.lock().since.map(|since| since.elapsed()).unwrap_or_default()
     }
 
-    /// The first who waits tells that the engine is away.
+    /// The first who waits tells that the engine is away; in the log, only the first of the whole outage.
     fn wait(&self, error: &Error) -> Waiting<'_, 'a> {
         let mut outage = self.lock();
-        outage.since.get_or_insert_with(Instant::now);
+        if outage.since.is_none() {
+            outage.since = Some(Instant::now());
+            warn!("engine away task={} error={}", value(self.task_id), value(&error_chain(error)));
+        }
         outage.waiting += 1;
         if outage.waiting == 1 {
-            warn!("engine away task={} error={}", value(self.task_id), value(&error_chain(error)));
             (self.engine.tell)(true);
         }
         Waiting { patience: self, back: false }

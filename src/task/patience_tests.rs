@@ -3,6 +3,7 @@
 use std::io;
 
 use super::*;
+use crate::cancel::CancelReason;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -28,10 +29,10 @@ impl Script {
         self.with(limit, job, |patience| patience.ask(job, again, || self.answers.lock().unwrap().remove(0)))
     }
 
-    fn with<T>(&self, limit: Duration, job: &CancelToken, act: impl FnOnce(&Patience<'_>) -> T) -> T {
+    fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Patience<'_>) -> T) -> T {
         let ping = |_: &CancelToken| self.pings.lock().unwrap().remove(0);
         let tell = |away| self.told.lock().unwrap().push(away);
-        act(&Patience::new("t", limit, job, Watched { address: "unix:///s", ping: &ping, tell: &tell }))
+        act(&Patience::new("t", limit, stopping, Watched { address: "unix:///s", ping: &ping, tell: &tell }))
     }
 
     fn told(&self) -> Vec<bool> {
@@ -175,20 +176,19 @@ fn a_cancel_ends_the_wait() {
 /// tried a few times.
 #[test]
 fn only_a_stop_ends_the_wait_at_the_end() {
-    let job = CancelToken::new();
-    job.cancel(CancelReason::Requested);
     let script = Script::new(vec![Err(away()), Ok(5)], vec![Err(away()), Ok(())]);
     let ask =
         |patience: &Patience<'_>| patience.at_the_end(never, || script.answers.lock().unwrap().remove(0));
-    assert_eq!(script.with(LIMIT, &job, ask).unwrap(), 5);
+    assert_eq!(script.with(LIMIT, &CancelToken::new(), ask).unwrap(), 5);
 
-    let job = CancelToken::new();
-    job.cancel(CancelReason::Shutdown);
+    let stopping = CancelToken::new();
+    stopping.cancel(CancelReason::Shutdown);
     let script = Script::new(vec![Err(says(409, "busy")), Err(away())], vec![Err(away())]);
     let ask = |patience: &Patience<'_>| {
         patience.at_the_end(Error::is_conflict, || script.answers.lock().unwrap().remove(0))
     };
-    assert!(script.with(Duration::from_secs(3600), &job, ask).unwrap_err().is_cancelled());
+    let error = script.with(Duration::from_secs(3600), &stopping, ask).unwrap_err();
+    assert!(error.is_away(), "nobody has cancelled it: {error}");
     script.assert_through();
 }
 

@@ -58,6 +58,8 @@ pub struct Tasks {
     images: Images,
     sidecars: Sidecars,
     events: Sender<JobEvent>,
+    /// Cancelled when the worker stops: nothing is waited for any more that need not be.
+    stopping: CancelToken,
 }
 
 /// What is to be removed from the engine at the end of a task.
@@ -81,12 +83,13 @@ impl Drop for Done<'_> {
 }
 
 impl Tasks {
-    /// Tasks on this engine that tell what happens through `events`.
-    pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>) -> Self {
+    /// Tasks on this engine that tell what happens through `events`. Once `stopping` is cancelled, clean-ups do not wait for an
+    /// engine that is away.
+    pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>, stopping: CancelToken) -> Self {
         let images = Images::new(docker.clone(), options.pull, options.registries.clone());
         let sidecars =
             Sidecars::new(docker.clone(), options.settings.worker_id.clone(), options.keep_sidecar_volumes);
-        Self { docker, options, images, sidecars, events }
+        Self { docker, options, images, sidecars, events, stopping }
     }
 
     /// Runs one job to its last trace; blocks as long as that takes.
@@ -120,7 +123,7 @@ impl Tasks {
         let tell = |away| drop(self.events.send(JobEvent::Engine { job: job.id, away }));
         let address = self.docker.address();
         let engine = Watched { address: &address, ping: &ping, tell: &tell };
-        act(&Patience::new(job.work.task_id(), self.options.engine_timeout, &job.cancel, engine))
+        act(&Patience::new(job.work.task_id(), self.options.engine_timeout, &self.stopping, engine))
     }
 
     fn run(&self, job: &Job, left: &mut Leftovers, patience: &Patience<'_>) -> Report {
@@ -151,7 +154,9 @@ impl Tasks {
     ) -> Report {
         let LeftOver { task_id, container: id, volumes, ran, ended_for } = left_over;
         *left = Leftovers { container: Some(id.clone()), started: true, volumes: volumes.clone() };
-        let _ = self.events.send(JobEvent::Started { job: job.id, ran: *ran });
+        if let Some(ran) = *ran {
+            let _ = self.events.send(JobEvent::Started { job: job.id, ran });
+        }
         let name = container_name(&self.options.settings.worker_id, task_id);
         let container = self.container(task_id, &name, id, patience);
         let (result, collected) = match ended_for {

@@ -21,7 +21,8 @@ pub fn image_reference(bytes: &[u8]) {
     let text = Input::new(bytes).text();
     match Reference::parse(&text) {
         Ok(name) => valid(&text, &name),
-        Err(error) => assert_one_line(&error.to_string(), 4 * MAX_NAME + 256),
+        // A character that is escaped takes up to 10 bytes.
+        Err(error) => assert_one_line(&error.to_string(), 10 * MAX_NAME + 256),
     }
 }
 
