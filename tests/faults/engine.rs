@@ -165,19 +165,23 @@ fn an_engine_that_stays_away_is_reported() {
     wait_lines(&worker, "container left", 1);
 }
 
-/// A stop is not held up by an engine that is away, and the worker says so in time.
+/// A stop is not held up by an engine that is away, whatever has ended the tasks, and the worker says so in time.
 #[test]
 fn a_stop_while_the_engine_is_away() {
     let mut scene = Scene::new(Options::default());
     let mut worker = scene.worker([]);
     let Scene { stage, gate, private } = &mut scene;
-    let id = stage.plane.submit(stage.spec("echo up >> /gate/log; read x < /gate/pipe"));
-    gate.wait_told(stage, 1);
+    let submit = || stage.plane.submit(stage.spec("echo up >> /gate/log; read x < /gate/pipe"));
+    let (running, cancelled) = (submit(), submit());
+    gate.wait_told(stage, 2);
     private.end(Signal::KILL);
-    wait_lines(&worker, "engine away", 1);
+    wait_lines(&worker, "engine away", 2);
+    stage.plane.cancel(&cancelled);
+    wait_lines(&worker, "task cancelled", 1);
     worker.signal(Signal::TERM);
-    let run = stage.plane.wait_ended(&id);
-    assert_eq!(run.failure_reason.as_deref(), Some("graceful_shutdown"));
+    for (id, reason) in [(&running, "graceful_shutdown"), (&cancelled, "task_cancelled")] {
+        assert_eq!(stage.plane.wait_message(id, "task_failed").data["failure_reason"], reason);
+    }
     assert_eq!(worker.wait_exit(Duration::from_secs(30)).code(), Some(0), "{:#?}", worker.stderr().all());
 }
 
