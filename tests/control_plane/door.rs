@@ -71,4 +71,6 @@ fn rest_submits_shows_lists_and_cancels() {
     assert_eq!(plane.run(&id).state, State::Cancelled);
     assert_eq!(rest(&plane, "GET", "/api/v1/agent/runs/none", key, "").0, 404);
     assert_eq!(rest(&plane, "POST", runs, key, "{").0, 400);
+    let named = r#"{"id": "one", "sidecar_image": "s"}"#;
+    assert_eq!([named, named].map(|spec| rest(&plane, "POST", runs, key, spec).0), [201, 409]);
 }

@@ -84,6 +84,9 @@ fn respond(world: &mut World, request: &Request, body: &[u8]) -> Answer {
 
 fn submit(world: &mut World, body: &[u8]) -> Answer {
     match serde_json::from_slice::<RunSpec>(body) {
+        Ok(RunSpec { id: Some(id), .. }) if world.run(&id).is_some() => {
+            ("409 Conflict", json!({"error": format!("there is a run {id:?} already")}))
+        }
         Ok(spec) => ("201 Created", json!({"run_id": world.submit(&spec, Instant::now())})),
         Err(error) => ("400 Bad Request", json!({"error": error.to_string()})),
     }
