@@ -7,8 +7,8 @@ CARGO ?= cargo
 export CARGO
 # Where rustup puts it; not every shell knows.
 export PATH := $(PATH):$(HOME)/.cargo/bin
-# Most tests wait for an engine rather than compute.
-export RUST_TEST_THREADS ?= 6
+# Most tests wait for an engine rather than compute; more at a time than that overload two processors.
+export RUST_TEST_THREADS ?= 3
 TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
 SOAK_SECONDS ?= 600

@@ -120,7 +120,9 @@ fn the_engine_ends_and_comes_back(signal: Signal) {
     private.begin();
     for (index, id) in running.iter().enumerate() {
         let run = stage.plane.wait_ended(id);
-        assert_eq!(run.exit_code, Some(40 + i64::try_from(index).unwrap()), "{run:#?}");
+        // An engine that ends before it has noted an exit says 255 of it when it is back: what it says is what is reported.
+        let codes = [40 + i64::try_from(index).unwrap(), 255];
+        assert!(run.exit_code.is_some_and(|code| codes.contains(&code)), "{run:#?}");
         assert_eq!(run.output.as_deref(), Some("ready\nbye\n"), "{run:#?}");
     }
     for (index, id) in pulling.iter().enumerate() {
