@@ -5,7 +5,6 @@
 use log::{error, info, warn};
 
 use super::Job;
-use super::container::TaskContainer;
 use super::patience::{Patience, never};
 use super::plan::{Plan, container_name};
 use super::run::{Leftovers, Tasks};
@@ -39,7 +38,7 @@ impl Tasks {
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
                 let name = container_name(&self.options.settings.worker_id, task_id);
-                return TaskContainer { docker: &self.docker, task_id, name: &name, id, patience }.keep();
+                return self.container(task_id, &name, id, patience).keep();
             }
             self.remove_container(id, patience);
         }

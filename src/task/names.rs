@@ -38,6 +38,11 @@ pub(super) enum Helping<'a> {
     Source,
 }
 
+/// The name of a task's container: the task as people can read it, and what tells it from all others.
+pub(super) fn task(readable: &str, digest: &str) -> String {
+    format!("{TASK}{readable}-{digest}")
+}
+
 /// The name of the helper that holds a volume.
 pub(super) fn filler(volume: &str) -> String {
     format!("{FILLER}{volume}")

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::names;
 use crate::config::VolumeBind;
 use crate::docker::Reference;
 use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
@@ -144,7 +145,7 @@ pub(super) fn container_name(worker_id: &str, task_id: &str) -> String {
     hash.update([0]);
     hash.update(task_id);
     let digest = data_encoding::HEXLOWER.encode(&hash.finalize());
-    format!("oz-task-{readable}-{}", digest.get(..12).unwrap_or_default())
+    names::task(&readable, digest.get(..12).unwrap_or_default())
 }
 
 fn labels(assignment: &Assignment, worker_id: &str) -> BTreeMap<String, String> {

@@ -279,7 +279,7 @@ impl Tasks {
         collect(&self.docker, cancel, container.id, container.patience, self.options.max_output)
     }
 
-    fn container<'a>(
+    pub(super) fn container<'a>(
         &'a self,
         task_id: &'a str,
         name: &'a str,
