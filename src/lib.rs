@@ -9,13 +9,14 @@
 //! socket <- link (frame) <- outbox <--------------------+---------------- report <----------------+
 //! ```
 //!
-//! Five kinds of threads, and who may block in what:
+//! Six kinds of threads, and who may block in what:
 //!
 //! | thread | may block in | never |
 //! |---|---|---|
 //! | `oz-link` | `poll`, and dialling with deadlines | decides anything |
 //! | main | one `select!` | does I/O |
 //! | `oz-log` | writing a line | is waited for |
+//! | `oz-notify` | telling the service manager, when there is one | is waited for |
 //! | `oz-lookup` | REST calls to the control plane, with deadlines | decides anything, touches the WebSocket |
 //! | `oz-task-N` | calls to the engine, waiting for a decision | touches the WebSocket or shared state of others |
 //!
@@ -23,7 +24,7 @@
 //! - The rooms that decide or decode (`protocol`, `coordinator`, `task::plan`, `task::output`, `docker::http`) are
 //!   pure: no I/O, no clock, no thread.
 //! - `tungstenite` is known to `link::dial` and `link::socket` only, `ureq` to `control_plane` only; threads start only
-//!   in `pool`, `link` and `logging::queue`; the environment is read only in `main`.
+//!   in `pool`, `link`, `logging::queue` and `notify`; the environment is read only in `main`.
 //! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its
 //!   report is confirmed.
 //! - Everything is bounded: output, bodies, headers, frames, queues, retries, waits.
@@ -43,6 +44,7 @@ pub mod files;
 pub mod fuzz;
 pub mod link;
 pub mod logging;
+pub mod notify;
 pub mod pool;
 pub mod protocol;
 pub mod runtime;
@@ -61,12 +63,13 @@ use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::engine::EngineError;
 use crate::exit::Exit;
 use crate::logging::{message, value};
+use crate::notify::Notifier;
 
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
 
 /// Runs the worker from its first look at the engine to its exit code. The logger must be there.
-pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> Exit {
+pub fn start(config: &Config, environment: &Environment) -> Exit {
     let starting = CancelToken::new();
     let signals = match listen(&starting) {
         Ok(signals) => signals,
@@ -77,7 +80,7 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
     if let Some(warning) = config.plain_text_warning() {
         warn!("connection in clear warning={}", message(&warning));
     }
-    let docker = match engine::connect(engine, &starting) {
+    let docker = match engine::connect(&EndpointEnv::from(environment), &starting) {
         Ok(docker) => docker,
         Err(EngineError::Cancelled) => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
@@ -87,7 +90,12 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
         Err(error) if error.is_cancelled() => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
-    let exit = runtime::run(config, docker, registries, left_overs, &signals);
+    let notifier = match Notifier::start(environment.get(notify::VARIABLE).is_some()) {
+        Ok(notifier) => notifier,
+        Err(error) => return failed(&error, Exit::Failure),
+    };
+    let registries = RegistryEnv::from(environment);
+    let exit = runtime::run(config, docker, registries, left_overs, &signals, notifier);
     let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit

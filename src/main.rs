@@ -6,7 +6,6 @@ use std::path::Path;
 use std::process::ExitCode;
 
 use oz_agent_worker::config::{Config, Environment, KEY_FILE_LIMIT, help};
-use oz_agent_worker::docker::{EndpointEnv, RegistryEnv};
 use oz_agent_worker::exit::Exit;
 use oz_agent_worker::{cli, error_chain, logging, start};
 
@@ -30,7 +29,7 @@ fn configured(cli: &cli::Cli, environment: &Environment) -> Exit {
     if let Err(error) = logging::init(config.log_level) {
         return wrong(&error);
     }
-    let exit = start(&config, &EndpointEnv::from(environment), RegistryEnv::from(environment));
+    let exit = start(&config, environment);
     log::logger().flush();
     exit
 }

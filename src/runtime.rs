@@ -20,6 +20,7 @@ use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
 use crate::logging::{message, value};
+use crate::notify::Notifier;
 use crate::pool::Pool;
 use crate::protocol::{Incoming, Outgoing, decode, encode};
 use crate::task::plan::TaskSettings;
@@ -50,6 +51,8 @@ struct Runtime {
     worker_id: String,
     link: Link,
     pool: Pool<Job>,
+    /// Tells the service manager, if there is one.
+    notifier: Notifier,
     /// Looks how much space tasks have, where that can be seen.
     disk: Option<DiskWatch>,
     /// Tells the clean-ups of all jobs that the worker is stopping.
@@ -89,6 +92,7 @@ pub fn run(
     registries: RegistryEnv,
     left_overs: Vec<Arc<LeftOver>>,
     signals: &Receiver<()>,
+    notifier: Notifier,
 ) -> Result<Exit, StartError> {
     // What an earlier process has left is worked on at once, even when that had more slots.
     let threads = config.max_concurrent_tasks.max(left_overs.len());
@@ -104,6 +108,7 @@ pub fn run(
         worker_id: config.worker_id.clone(),
         pool: Pool::start(threads, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
+        notifier,
         disk,
         stopping,
         lookups,
@@ -186,6 +191,7 @@ impl Runtime {
     /// Has an event decided, and does what was decided; an exit is given back.
     fn decide(&mut self, event: Event) -> Option<Exit> {
         let effects = self.coordinator.handle(event, Instant::now());
+        self.notifier.tell(&self.coordinator.standing());
         effects.into_iter().find_map(|effect| self.perform(effect))
     }
 
@@ -195,6 +201,7 @@ impl Runtime {
                 self.epoch = Some(epoch);
                 Some(Event::LinkUp)
             }
+            LinkEvent::Failed => Some(Event::LinkFailed),
             LinkEvent::Down { .. } => {
                 self.epoch = None;
                 Some(Event::LinkDown)

@@ -41,7 +41,7 @@ impl Coordinator {
             Some(Answer::Void) | None if repeated => self.repeated(task_id, None),
             Some(Answer::Void) | None => match self.refusal().or(disk_full) {
                 Some(reason) => self.reject(task_id, &reason),
-                None if self.link_up => {
+                None if self.link_is_there() => {
                     self.effects.push(info(format!("assignment received {}", identity(&assignment))));
                     self.backlog.push_back(Waiting { assignment, since: now });
                 }
@@ -101,7 +101,7 @@ impl Coordinator {
 
     /// Oldest first; one whose former execution is still being cleaned up waits for that.
     pub(super) fn admit(&mut self) {
-        while self.link_up && self.stop.is_none() && self.jobs.len() < self.rules.slots {
+        while self.link_is_there() && self.stop.is_none() && self.jobs.len() < self.rules.slots {
             let free = |waiting: &Waiting| self.job_of(&waiting.assignment.task_id).is_none();
             let Some(place) = self.backlog.iter().position(free) else { return };
             let Some(Waiting { assignment, .. }) = self.backlog.remove(place) else { return };

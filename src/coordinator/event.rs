@@ -82,11 +82,44 @@ pub enum Settlement {
     Undelivered,
 }
 
+/// How the worker stands, for those who watch it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// The connection to the control plane.
+    pub link: LinkState,
+    /// Tasks that hold a slot.
+    pub tasks: usize,
+    /// The stop that has begun.
+    pub stop: Option<Stopping>,
+}
+
+/// The connection to the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// The first attempt is under way.
+    Connecting,
+    /// It stands.
+    Up,
+    /// There is none, and attempts go on.
+    Away,
+}
+
+/// A stop that has begun.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// Whether running tasks go on.
+    pub draining: bool,
+    /// How long the whole stop may take, from its beginning.
+    pub budget: Duration,
+}
+
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
     /// What an earlier process has left; comes before anything else, if at all.
     Adopted(Vec<Arc<LeftOver>>),
+    /// The first attempt to connect has failed; the link is making another.
+    LinkFailed,
     /// A connection is up.
     LinkUp,
     /// It has ended; the link is making another.

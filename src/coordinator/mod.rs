@@ -30,7 +30,7 @@ use crate::protocol::{FailureReason, Incoming, Outgoing, Report};
 
 use assign::Waiting;
 pub use assign::{BACKLOG, CLAIM_HOLD};
-pub use event::{Effect, Event, JobId, LeftOver, RunEnd, Settlement, Work};
+pub use event::{Effect, Event, JobId, LeftOver, LinkState, RunEnd, Settlement, Standing, Stopping, Work};
 use job::Job;
 use stop::Stop;
 
@@ -52,7 +52,7 @@ pub struct Rules {
 /// The state that all decisions are made from.
 pub struct Coordinator {
     rules: Rules,
-    link_up: bool,
+    link: LinkState,
     link_gone: bool,
     next_job: u64,
     next_seq: u64,
@@ -72,7 +72,7 @@ impl Coordinator {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
-            link_up: false,
+            link: LinkState::Connecting,
             link_gone: false,
             next_job: 0,
             next_seq: 0,
@@ -90,6 +90,7 @@ impl Coordinator {
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
             Event::Adopted(left_overs) => left_overs.into_iter().for_each(|left_over| self.adopt(left_over)),
+            Event::LinkFailed => self.link = LinkState::Away,
             Event::LinkUp => self.link_is_up(now),
             Event::LinkDown => self.link_is_down(),
             Event::LinkGone { exit } => self.link_is_gone(exit, now),
@@ -117,12 +118,21 @@ impl Coordinator {
     pub fn deadline(&self) -> Option<Instant> {
         let held = self.backlog.front().map(Waiting::until);
         let stop = self.stop.as_ref().map(Stop::deadline);
-        let ask = self.ask_at.filter(|_| self.link_up && !self.asking);
+        let ask = self.ask_at.filter(|_| self.link_is_there() && !self.asking);
         [held, stop, ask, self.next_time_out()].into_iter().flatten().min()
     }
 
+    /// How the worker stands, for those who watch it.
+    pub fn standing(&self) -> Standing {
+        Standing { link: self.link, tasks: self.jobs.len(), stop: self.stop.as_ref().map(Stop::standing) }
+    }
+
+    fn link_is_there(&self) -> bool {
+        self.link == LinkState::Up
+    }
+
     fn link_is_up(&mut self, now: Instant) {
-        self.link_up = true;
+        self.link = LinkState::Up;
         // What was missed while away is asked for at once.
         self.ask_at = Some(now);
         let waiting: Vec<JobId> =
@@ -135,7 +145,7 @@ impl Coordinator {
     /// What waited goes back to the control plane by itself when the connection ends, and so does a run whose claim never
     /// arrived.
     fn link_is_down(&mut self) {
-        self.link_up = false;
+        self.link = LinkState::Away;
         for waiting in std::mem::take(&mut self.backlog) {
             let task = value(&waiting.assignment.task_id);
             self.effects.push(info(format!("assignment dropped task={task} reason=\"connection lost\"")));
@@ -181,7 +191,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if !job.finished(report) {
             self.effects.push(Effect::Settle { job: id, settlement: Settlement::Unwanted });
-        } else if self.link_up {
+        } else if self.link_is_there() {
             self.send_report(id);
         }
     }
@@ -225,7 +235,7 @@ impl Coordinator {
     }
 
     fn send(&mut self, seq: Option<u64>, message: Outgoing) {
-        if self.link_up {
+        if self.link_is_there() {
             self.effects.push(Effect::Send { seq, message });
         }
     }

@@ -5,7 +5,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Effect, JobId, Settlement};
+use super::event::{Effect, JobId, Settlement, Stopping};
 use super::{Coordinator, error, info, warn};
 use crate::cancel::CancelReason;
 use crate::exit::Exit;
@@ -24,6 +24,8 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 pub(super) struct Stop {
     exit: Exit,
+    /// How long it may take in all.
+    budget: Duration,
     /// Running tasks go on.
     draining: bool,
     /// When the drain ends, or has ended.
@@ -42,6 +44,10 @@ impl Stop {
             _ => self.until(),
         };
         if self.closing { step } else { step.min(self.progress) }
+    }
+
+    pub(super) fn standing(&self) -> Stopping {
+        Stopping { draining: self.draining, budget: self.budget }
     }
 
     fn until(&self) -> Instant {
@@ -85,11 +91,13 @@ impl Coordinator {
 
     fn begin(&mut self, exit: Exit, drain: Duration, now: Instant) {
         let (tasks, backlog, drain_s) = (self.jobs.len(), self.backlog.len(), drain.as_secs());
-        let budget_s = (drain + WHOLE).as_secs();
+        let budget = drain + WHOLE;
+        let budget_s = budget.as_secs();
         let line = format!("stopping tasks={tasks} backlog={backlog} drain_s={drain_s} budget_s={budget_s}");
         self.effects.push(info(line));
         let (drained, progress) = (now + drain, now + PROGRESS);
-        self.stop = Some(Stop { exit, draining: true, drained, hopeless: false, closing: false, progress });
+        let (hopeless, closing) = (false, false);
+        self.stop = Some(Stop { exit, budget, draining: true, drained, hopeless, closing, progress });
         self.give_back("the worker is stopping");
     }
 

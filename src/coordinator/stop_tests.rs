@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::tests::*;
-use super::super::{CancelReason, Effect, Event, Rules};
+use super::super::{CancelReason, Effect, Event, LinkState, Rules, Standing};
 use crate::exit::Exit;
 
 #[test]
@@ -145,4 +145,26 @@ fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_proc
             );
         }
     }
+}
+
+#[test]
+fn those_who_watch_see_the_link_the_tasks_and_the_stop() {
+    let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(100), ..RULES });
+    let seen = |script: &Script| {
+        let Standing { link, tasks, stop } = script.coordinator.standing();
+        (link, tasks, stop.map(|stop| (stop.draining, stop.budget.as_secs())))
+    };
+    assert_eq!(seen(&script), (LinkState::Connecting, 0, None));
+    script.on(Event::LinkFailed);
+    assert_eq!(seen(&script), (LinkState::Away, 0, None));
+    script.on(Event::LinkUp);
+    script.assign("a");
+    assert_eq!(seen(&script), (LinkState::Up, 1, None));
+    script.on(confirmed(1));
+    script.on(Event::LinkDown);
+    assert_eq!(seen(&script), (LinkState::Away, 1, None));
+    script.on(Event::Signal);
+    assert_eq!(seen(&script), (LinkState::Away, 1, Some((true, 180))));
+    script.after(100);
+    assert_eq!(seen(&script), (LinkState::Away, 1, Some((false, 180))));
 }

@@ -53,7 +53,7 @@ impl Coordinator {
             return;
         }
         let due = *self.ask_at.get_or_insert(now + interval);
-        if self.link_up && !self.asking && now >= due {
+        if self.link_is_there() && !self.asking && now >= due {
             self.asking = true;
             self.effects.push(Effect::Ask(jobs.collect()));
             self.ask_at = Some(now + interval);

@@ -79,6 +79,8 @@ pub enum LinkEvent {
         /// [`Outbound::seq`].
         seq: u64,
     },
+    /// The first attempt to connect has failed; another follows. Only ever before an `Up`.
+    Failed,
     /// The connection has ended; another attempt follows. Only ever after an `Up`.
     Down {
         /// For people.
@@ -109,6 +111,7 @@ impl fmt::Debug for LinkEvent {
             Self::Text { epoch, text } => write!(f, "Text({}, {} bytes)", epoch.0, text.len()),
             Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
             Self::Confirmed { seq } => write!(f, "Confirmed({seq})"),
+            Self::Failed => f.write_str("Failed"),
             Self::Down { why } => write!(f, "Down({why:?})"),
             Self::Fatal(error) => write!(f, "Fatal({error:?})"),
             Self::Closed => f.write_str("Closed"),

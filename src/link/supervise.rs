@@ -55,6 +55,9 @@ impl Supervisor<'_> {
                 Err(DialError::Transient(why)) => {
                     self.notice_hurry();
                     let next = self.backoff.failed(Instant::now(), random());
+                    if self.epoch == Epoch(0) && matches!(next, Next::Retry { attempt: 1, .. }) {
+                        self.events.send(LinkEvent::Failed).ok()?;
+                    }
                     (format!("connecting failed: {why}"), next)
                 }
                 Ok(socket) => {

@@ -84,6 +84,7 @@ fn answers_that_may_change_are_tried_again() {
     }
     drop(accept(&listener));
     let _peer = accept_ws(&listener);
+    assert_eq!(running.next(), LinkEvent::Failed, "told of the first failure, and of no other");
     assert_eq!(running.up().0, 1, "only a connection has a number");
 }
 

@@ -157,7 +157,7 @@ impl Running {
                     assert!(self.ended());
                     return error;
                 }
-                LinkEvent::Up { .. } | LinkEvent::Down { .. } => {}
+                LinkEvent::Up { .. } | LinkEvent::Failed | LinkEvent::Down { .. } => {}
                 other => panic!("nothing fatal but {other:?}"),
             }
         }

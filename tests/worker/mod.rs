@@ -8,6 +8,7 @@ pub(crate) mod gate;
 mod idle;
 mod lost;
 mod many;
+mod notify;
 mod podman;
 mod pull;
 mod reconcile;
