@@ -43,6 +43,7 @@ pub mod files;
 pub mod fuzz;
 pub mod link;
 pub mod logging;
+pub mod pages;
 pub mod pool;
 pub mod protocol;
 pub mod runtime;
