@@ -22,6 +22,8 @@ pub struct Cli {
     pub version: bool,
     /// `--no-cleanup`
     pub no_cleanup: bool,
+    /// `--print`
+    pub print: Option<String>,
     /// `--api-key`
     pub api_key: Option<Secret>,
     /// `--api-key-file`
@@ -107,6 +109,7 @@ pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, CliEr
         lost_runs: once(&mut args, "--lost-runs")?,
         keep_sidecar_volumes: once(&mut args, "--keep-sidecar-volumes")?,
         min_free_disk: once(&mut args, "--min-free-disk")?,
+        print: once(&mut args, "--print")?,
         no_cleanup: args.contains("--no-cleanup"),
         help: args.contains("--help"),
         version: args.contains("--version"),
@@ -188,6 +191,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
     use super::*;
+    use crate::config::Times;
 
     const MARK: &str = "hunter2";
 
@@ -248,6 +252,15 @@ mod tests {
     fn a_single_value_given_twice_is_an_error() {
         assert_eq!(read(&["--pull", "a", "--pull=a"]), Err(CliError::Repeated("--pull")));
         assert!(read(&["--no-cleanup", "--no-cleanup"]).unwrap().no_cleanup);
+    }
+
+    #[test]
+    fn the_table_says_which_values_may_be_given_twice() {
+        for setting in SETTINGS {
+            let (Some(flag), Some(_)) = (setting.flag, setting.value_name) else { continue };
+            let twice = read(&[flag, "a", flag, "b"]);
+            assert_eq!(twice.is_ok(), setting.times == Times::Many, "{flag}");
+        }
     }
 
     #[test]

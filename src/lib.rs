@@ -45,6 +45,7 @@ pub mod fuzz;
 pub mod link;
 pub mod logging;
 pub mod notify;
+pub mod pages;
 pub mod pool;
 pub mod protocol;
 pub mod runtime;

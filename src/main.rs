@@ -5,15 +5,19 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use oz_agent_worker::config::{Config, Environment, KEY_FILE_LIMIT, help};
+use oz_agent_worker::config::{Config, Environment, KEY_FILE_LIMIT};
 use oz_agent_worker::exit::Exit;
-use oz_agent_worker::{cli, error_chain, logging, start};
+use oz_agent_worker::{cli, error_chain, logging, pages, start};
 
 fn main() -> ExitCode {
     let environment: Environment = std::env::vars_os().collect();
     let exit = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(cli) if cli.help => print(&help()),
+        Ok(cli) if cli.help => print(&pages::help()),
         Ok(cli) if cli.version => print(&format!("oz-agent-worker {}\n", env!("CARGO_PKG_VERSION"))),
+        Ok(cli::Cli { print: Some(word), .. }) => match pages::named(&word) {
+            Ok(page) => print(&page),
+            Err(error) => wrong(&error),
+        },
         Ok(cli) => configured(&cli, &environment),
         Err(error) => wrong(&error),
     };

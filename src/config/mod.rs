@@ -4,6 +4,7 @@
 //! key file is read by a function that is. It must not know what the settings are used for.
 
 mod error;
+mod foreign;
 mod mounts;
 mod read;
 mod settings;
@@ -11,6 +12,7 @@ mod settings;
 mod tests;
 mod units;
 mod url;
+mod words;
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
@@ -22,9 +24,11 @@ use http::Uri;
 use log::LevelFilter;
 
 pub use error::ConfigError;
+pub use foreign::{FOREIGN, Foreign};
 pub use mounts::VolumeBind;
 use read::Source;
-pub use settings::{SETTINGS, Setting, help};
+pub use read::page;
+pub use settings::{SETTINGS, Setting, Times, Values};
 pub(crate) use url::percent_encode;
 
 use crate::cli::Cli;
@@ -97,6 +101,21 @@ pub enum LostRuns {
     Stop,
     /// It goes on to its end, and is reported.
     Finish,
+}
+
+/// A text about the worker that `--print` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Page {
+    /// The manual page, as roff.
+    Man,
+    /// The completions for bash.
+    Bash,
+    /// The completions for zsh.
+    Zsh,
+    /// The completions for fish.
+    Fish,
+    /// A sample of a file with the variables.
+    Environment,
 }
 
 /// Everything that was set, checked. `Debug` shows no secret.

@@ -11,9 +11,10 @@ use log::LevelFilter;
 
 use super::settings::{SETTINGS, Setting};
 use super::units::{duration, number, size};
+use super::words::{LEVELS, LOST_RUNS, PAGES, POLICIES};
 use super::{
     ConfigError, Environment, KEY_FILE_LIMIT, LostRuns, MAX_KEPT_VOLUMES, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT,
-    PullPolicy, WORKER_ID_LIMIT, url,
+    Page, PullPolicy, WORKER_ID_LIMIT, url,
 };
 use crate::cli::Cli;
 use crate::secret::Secret;
@@ -56,6 +57,11 @@ impl Given<'_> {
 
 fn setting(flag: &str) -> Option<&'static Setting> {
     SETTINGS.iter().find(|setting| setting.is_called(flag))
+}
+
+/// What `--print` asks for, which needs no other setting.
+pub fn page(word: &str) -> Result<Page, ConfigError> {
+    Given { setting: "--print".into(), value: word }.word(&PAGES)
 }
 
 fn either(flag: &str, variable: &str) -> String {
@@ -161,21 +167,11 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn log_level(&self, cli: &'a Cli) -> Result<LevelFilter, ConfigError> {
-        self.given_or_default("--log-level", cli.log_level.as_deref())?.word(&[
-            ("debug", LevelFilter::Debug),
-            ("info", LevelFilter::Info),
-            ("warn", LevelFilter::Warn),
-            ("error", LevelFilter::Error),
-        ])
+        self.given_or_default("--log-level", cli.log_level.as_deref())?.word(&LEVELS)
     }
 
     pub(super) fn pull(&self, cli: &'a Cli) -> Result<PullPolicy, ConfigError> {
-        self.given_or_default("--pull", cli.pull.as_deref())?.word(&[
-            ("auto", PullPolicy::Auto),
-            ("always", PullPolicy::Always),
-            ("missing", PullPolicy::Missing),
-            ("never", PullPolicy::Never),
-        ])
+        self.given_or_default("--pull", cli.pull.as_deref())?.word(&POLICIES)
     }
 
     pub(super) fn max_concurrent_tasks(&self, cli: &'a Cli, cores: usize) -> Result<usize, ConfigError> {
@@ -212,8 +208,7 @@ impl<'a> Source<'a> {
     }
 
     pub(super) fn lost_runs(&self, cli: &'a Cli) -> Result<LostRuns, ConfigError> {
-        self.given_or_default("--lost-runs", cli.lost_runs.as_deref())?
-            .word(&[("stop", LostRuns::Stop), ("finish", LostRuns::Finish)])
+        self.given_or_default("--lost-runs", cli.lost_runs.as_deref())?.word(&LOST_RUNS)
     }
 
     pub(super) fn keep_sidecar_volumes(&self, cli: &'a Cli) -> Result<usize, ConfigError> {

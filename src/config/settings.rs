@@ -1,19 +1,36 @@
-//! The table of settings, and the help text made from it.
+//! The table of settings, from which the help text and all other pages about them are made.
 //!
 //! Owns what a setting is called, where it may come from and what it is by default, in words. It must not know how a
 //! value is checked or what it is used for.
 
-use std::fmt::Write as _;
+use super::words::{LEVELS, LOST_RUNS, PAGES, POLICIES, names};
 
-use crate::exit::Exit;
+/// What can be offered to somebody who types a value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Values {
+    /// Nothing: it can be anything.
+    Any,
+    /// These are all.
+    Words(&'static [&'static str]),
+    /// It is the path of a file on this machine.
+    Path,
+    /// It begins with such a path, and goes on.
+    PathFirst,
+}
 
-/// The widest line of the help text, in characters.
-const WIDTH: usize = 100;
-/// Where the description of a setting begins.
-const INDENT: &str = "          ";
+/// How often a flag can be given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Times {
+    /// At most once.
+    Once,
+    /// As often as one likes.
+    Many,
+    /// It prints something and ends, whatever else is given.
+    Alone,
+}
 
-/// One setting: a flag, a variable, or both. The source of the help text, the README's table, the man page and the
-/// completions.
+/// One setting: a flag, a variable, or both. The source of the help text, the README's table, the man page, the
+/// completions and the sample of an environment file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Setting {
     /// The long flag with its dashes; `None` for what only a variable sets.
@@ -24,8 +41,14 @@ pub struct Setting {
     pub variable: Option<&'static str>,
     /// What the value is called; `None` for a switch, which takes none.
     pub value_name: Option<&'static str>,
+    /// What the value can be.
+    pub values: Values,
+    /// How often it can be given.
+    pub times: Times,
     /// The default, in words; `None` when it is off or has to be given.
     pub default: Option<&'static str>,
+    /// When it has to be set, in words; `None` when it never has to.
+    pub required: Option<&'static str>,
     /// What it does, with its bounds. One paragraph, no final line break.
     pub help: &'static str,
 }
@@ -37,15 +60,25 @@ impl Setting {
     }
 }
 
-const EMPTY: Setting =
-    Setting { flag: None, short: None, variable: None, value_name: None, default: None, help: "" };
+const EMPTY: Setting = Setting {
+    flag: None,
+    short: None,
+    variable: None,
+    value_name: None,
+    values: Values::Any,
+    times: Times::Once,
+    default: None,
+    required: None,
+    help: "",
+};
 
-/// Every setting, in the order of the help text.
+/// Every setting, in the order of the help text: first what has to be set.
 pub const SETTINGS: &[Setting] = &[
     Setting {
         flag: Some("--api-key"),
         variable: Some("OZ_API_KEY"),
         value_name: Some("KEY"),
+        required: Some("This or OZ_API_KEY_FILE is required."),
         help: "The control plane's key for workers. Other users of this machine can read a command line, so prefer \
                the variable or a file. This, --api-key-file or one of their variables is required.",
         ..EMPTY
@@ -54,6 +87,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--api-key-file"),
         variable: Some("OZ_API_KEY_FILE"),
         value_name: Some("PATH"),
+        values: Values::Path,
+        required: Some("This or OZ_API_KEY is required."),
         help: "A file whose first line is the key, at most 64 KiB.",
         ..EMPTY
     },
@@ -61,6 +96,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--worker-id"),
         variable: Some("OZ_WORKER_ID"),
         value_name: Some("ID"),
+        required: Some("Required."),
         help: "The name of this worker, at most 256 bytes. Required, and no two workers may have the same.",
         ..EMPTY
     },
@@ -69,6 +105,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: Some("OZ_WS_URL"),
         value_name: Some("URL"),
         default: Some("ws://localhost:8080/api/v1/selfhosted/worker/ws"),
+        required: Some("Required, this or the other URL, unless the control plane is on this machine."),
         help: "Where the control plane takes workers: ws:// or wss://. When only --server-root-url is given, it is \
                on the same host and port.",
         ..EMPTY
@@ -78,6 +115,7 @@ pub const SETTINGS: &[Setting] = &[
         variable: Some("OZ_SERVER_ROOT_URL"),
         value_name: Some("URL"),
         default: Some("http://localhost:8080"),
+        required: Some("Required, this or the other URL, unless the control plane is on this machine."),
         help: "The control plane's root, as the tasks reach it: http:// or https://. When only --web-socket-url is \
                given, it is the same host and port.",
         ..EMPTY
@@ -86,6 +124,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--log-level"),
         variable: Some("OZ_LOG_LEVEL"),
         value_name: Some("LEVEL"),
+        values: Values::Words(&names(&LEVELS)),
         default: Some("info"),
         help: "What is logged to stderr: debug, info, warn or error.",
         ..EMPTY
@@ -99,6 +138,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--volumes"),
         short: Some("-v"),
         value_name: Some("HOST:CONTAINER[:MODE]"),
+        values: Values::PathFirst,
+        times: Times::Many,
         help: "Mount a folder of the host, or a named volume, into every task container. May be repeated. MODE is a \
                comma-separated list such as ro or rw,z.",
         ..EMPTY
@@ -107,6 +148,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--env"),
         short: Some("-e"),
         value_name: Some("KEY[=VALUE]"),
+        times: Times::Many,
         help: "Set a variable in every task container; KEY alone takes the value from the worker's own \
                environment. May be repeated, a later one wins.",
         ..EMPTY
@@ -123,6 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--pull"),
         variable: Some("OZ_PULL"),
         value_name: Some("POLICY"),
+        values: Values::Words(&names(&POLICIES)),
         default: Some("auto"),
         help: "When images are pulled. auto: always, but an image that is here is used when the pull fails; always: \
                no such fallback; missing: only when it is not here; never: not at all.",
@@ -177,6 +220,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--lost-runs"),
         variable: Some("OZ_LOST_RUNS"),
         value_name: Some("WHAT"),
+        values: Values::Words(&names(&LOST_RUNS)),
         default: Some("stop"),
         help: "What to do with a task whose run the control plane has failed meanwhile, as it does when the connection \
                ends. stop: stop it; finish: let it go on to its end and report. A run that was cancelled there is \
@@ -215,95 +259,34 @@ pub const SETTINGS: &[Setting] = &[
         help: "Count only the failures of the last so many seconds for OZ_RECONNECT_MAX_ATTEMPTS; 0 counts all.",
         ..EMPTY
     },
-    Setting { flag: Some("--help"), short: Some("-h"), help: "Print this text.", ..EMPTY },
-    Setting { flag: Some("--version"), short: Some("-V"), help: "Print the version.", ..EMPTY },
+    Setting {
+        flag: Some("--print"),
+        value_name: Some("WHAT"),
+        values: Values::Words(&names(&PAGES)),
+        times: Times::Alone,
+        help: "Print the man page (man), the completions for a shell (bash, zsh or fish) or a sample of an environment \
+               file (environment).",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--help"),
+        short: Some("-h"),
+        times: Times::Alone,
+        help: "Print this text.",
+        ..EMPTY
+    },
+    Setting {
+        flag: Some("--version"),
+        short: Some("-V"),
+        times: Times::Alone,
+        help: "Print the version.",
+        ..EMPTY
+    },
 ];
-
-/// What `--help` prints, with a final line break.
-pub fn help() -> String {
-    let mut text = String::from(
-        "Runs the agent tasks of an Oz control plane in Docker containers on this machine.\n\n\
-         Usage: oz-agent-worker --worker-id ID [SETTING...]\n\n\
-         Settings (a flag wins over its variable, an empty variable counts as unset):\n",
-    );
-    for setting in SETTINGS {
-        describe(setting, &mut text);
-    }
-    text.push_str("\nExit codes:\n");
-    for (exit, meaning) in Exit::ALL {
-        let code = exit.code();
-        // Writing to a string cannot fail.
-        let _ = writeln!(text, "  {code:<8}{meaning}");
-    }
-    text
-}
-
-fn describe(setting: &Setting, text: &mut String) {
-    let names: Vec<_> = [setting.short, setting.flag].into_iter().flatten().collect();
-    let names = if names.is_empty() { setting.variable.unwrap_or_default().into() } else { names.join(", ") };
-    let value = setting.value_name.map(|name| format!(" {name}")).unwrap_or_default();
-    let _ = writeln!(text, "\n  {names}{value}");
-    wrap(setting.help, text);
-    if let (Some(_), Some(variable)) = (setting.flag, setting.variable) {
-        let _ = writeln!(text, "{INDENT}Variable: {variable}");
-    }
-    if let Some(default) = setting.default {
-        let _ = writeln!(text, "{INDENT}Default: {default}");
-    }
-}
-
-fn wrap(paragraph: &str, text: &mut String) {
-    let mut column = 0;
-    for word in paragraph.split_whitespace() {
-        if column > 0 && column + 1 + word.len() <= WIDTH {
-            text.push(' ');
-            column += 1;
-        } else {
-            text.push_str(if column > 0 { "\n" } else { "" });
-            text.push_str(INDENT);
-            column = INDENT.len();
-        }
-        column += word.len();
-        text.push_str(word);
-    }
-    text.push('\n');
-}
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn the_help_names_everything_and_stays_narrow() {
-        let help = help();
-        for line in help.lines() {
-            assert!(line.chars().count() <= WIDTH, "{line}");
-            assert_eq!(line, line.trim_end());
-        }
-        for setting in SETTINGS {
-            let names = [setting.flag, setting.short, setting.variable, setting.value_name, setting.default];
-            for name in names.into_iter().flatten() {
-                assert!(help.contains(name), "{name}");
-            }
-            for word in setting.help.split_whitespace() {
-                assert!(help.contains(word), "{word}");
-            }
-        }
-        for (exit, meaning) in Exit::ALL {
-            let code = exit.code();
-            assert!(help.contains(&format!("\n  {code:<8}{meaning}\n")), "{code}");
-        }
-        assert!(!help.contains("\n\n\n") && help.ends_with('\n'));
-    }
-
-    #[test]
-    fn a_line_is_filled_up_to_the_last_column_and_no_further() {
-        let (mut fits, mut breaks) = (String::new(), String::new());
-        wrap(&format!("{} {}", "a".repeat(80), "b".repeat(9)), &mut fits);
-        wrap(&format!("{} {}", "a".repeat(80), "b".repeat(10)), &mut breaks);
-        assert_eq!((fits.lines().count(), breaks.lines().count()), (1, 2));
-        assert_eq!(fits.len(), WIDTH + 1);
-    }
 
     #[test]
     fn no_name_is_given_twice_and_each_setting_can_be_set() {
@@ -314,5 +297,23 @@ mod tests {
         names.dedup();
         assert_eq!(names.len(), count);
         assert!(SETTINGS.iter().all(|s| s.flag.is_some() || s.variable.is_some()));
+    }
+
+    #[test]
+    fn what_has_to_be_set_comes_first_and_can_be_set_by_a_variable() {
+        let first = SETTINGS.iter().take_while(|setting| setting.required.is_some()).count();
+        assert_eq!((first, SETTINGS.iter().filter(|setting| setting.required.is_some()).count()), (5, 5));
+        assert!(SETTINGS.iter().take(first).all(|setting| setting.variable.is_some()));
+    }
+
+    #[test]
+    fn each_word_that_a_value_can_be_is_explained_and_the_default_is_one_of_them() {
+        for setting in SETTINGS {
+            let Values::Words(words) = setting.values else { continue };
+            let is_said =
+                |word: &&str| setting.help.split(|c: char| !c.is_ascii_lowercase()).any(|said| said == *word);
+            assert!(words.iter().all(is_said), "{setting:?}");
+            assert!(setting.default.is_none_or(|default| words.contains(&default)), "{setting:?}");
+        }
     }
 }

@@ -356,7 +356,7 @@ fn nothing_shows_a_secret() {
 fn the_help_and_the_code_agree_on_the_defaults() {
     let config = load(&["--max-output", "4MiB"], &[]).unwrap();
     assert_eq!(config.max_output, DEFAULT_OUTPUT);
-    let help = help();
+    let help = crate::pages::help();
     for bound in [
         "at most 256 bytes",
         "1 to 1024",
@@ -372,5 +372,30 @@ fn the_help_and_the_code_agree_on_the_defaults() {
         assert!(all.windows(words.len()).any(|window| {
             window.iter().zip(&words).all(|(word, bound)| word.trim_end_matches([',', '.', ';']) == *bound)
         }));
+    }
+}
+
+/// What the completions offer is what is taken.
+#[test]
+fn each_word_of_the_table_is_a_good_value() {
+    let mut seen = 0;
+    for setting in SETTINGS {
+        let (Some(flag), Values::Words(words)) = (setting.flag, setting.values) else { continue };
+        for word in words {
+            match flag {
+                "--print" => drop(page(word).unwrap()),
+                _ => drop(load(&[flag, word], &[]).unwrap()),
+            }
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen}");
+}
+
+#[test]
+fn an_unknown_page_is_named_with_those_that_there_are() {
+    for word in ["html", "", "man bash"] {
+        let right = "must be one of man, bash, zsh, fish, environment";
+        assert_eq!(page(word).unwrap_err().to_string(), format!("--print is {word:?}: {right}"));
     }
 }

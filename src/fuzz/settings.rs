@@ -8,7 +8,7 @@ use std::os::unix::ffi::OsStringExt;
 
 use super::{Input, MARKER, assert_one_line};
 use crate::cli;
-use crate::config::{Config, Environment, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT};
+use crate::config::{self, Config, Environment, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT};
 use crate::error_chain;
 
 /// Each line is an argument; a steering `f` has a key file too. The key is given by the variable.
@@ -19,6 +19,9 @@ pub fn settings(bytes: &[u8]) {
         Ok(typed) => typed,
         Err(error) => return assert_one_line(&error.to_string(), 256),
     };
+    if let Some(Err(error)) = typed.print.as_deref().map(config::page) {
+        assert_one_line(&error.to_string(), 4096);
+    }
     let key = if input.knob(0) == b'f' { ("OZ_OTHER", MARKER) } else { ("OZ_API_KEY", MARKER) };
     let environment: Environment = [key, ("OZ_WORKER_ID", "w")].into_iter().collect();
     let file = |_: &_| Ok::<_, io::Error>(format!("\u{feff}{MARKER} \r\nmore"));

@@ -120,9 +120,10 @@ test_tools() {
 # Programs that the tests run as they are.
 test_programs() {
     local program missing=()
-    for program in podman openssl; do
+    for program in podman openssl mandoc zsh fish; do
         command -v "$program" >/dev/null || missing+=("$program")
     done
+    command -v groff >/dev/null || missing+=(groff-base)
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 

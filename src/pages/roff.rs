@@ -1,0 +1,185 @@
+//! The language of man pages, as far as one page needs it.
+//!
+//! Owns the macros and what has to be escaped in them. It must not know what the page is about.
+
+use super::wrap::wrap;
+
+/// The widest line of the source, in characters. What a reader sees is broken elsewhere.
+const WIDTH: usize = 78;
+
+/// A page that is being written.
+pub(super) struct Roff {
+    text: String,
+    /// Whether the last thing was a heading, after which a paragraph macro has no place.
+    fresh: bool,
+}
+
+impl Roff {
+    /// One with its head and foot lines: the name, the date of the version, the version, and what it is a part of.
+    pub(super) fn new(name: &str, date: &str, version: &str, manual: &str) -> Self {
+        // The date alone has plain dashes: those who check pages read it as a date.
+        let (title, manual) = (literal(&name.to_uppercase()), literal(manual));
+        let foot = literal(&format!("{name} {version}"));
+        Self { text: format!(".TH {title} 1 {date} \"{foot}\" \"{manual}\"\n"), fresh: false }
+    }
+
+    pub(super) fn section(&mut self, title: &str) {
+        self.macro_line(&format!(".SH {}", literal(title)));
+        self.fresh = true;
+    }
+
+    /// A paragraph of prose; what is between backticks is shown as it is typed.
+    pub(super) fn paragraph(&mut self, words: &str) {
+        if !self.fresh {
+            self.macro_line(".PP");
+        }
+        self.lines(&prose(words));
+    }
+
+    /// A name, already escaped, and beside it what it means.
+    pub(super) fn item(&mut self, tag: &str, words: &str) {
+        self.macro_line(".TP");
+        self.macro_line(tag);
+        self.lines(&prose(words));
+    }
+
+    /// One more line of an item, such as its default.
+    pub(super) fn note(&mut self, words: &str) {
+        self.line_break();
+        self.lines(&prose(words));
+    }
+
+    pub(super) fn line_break(&mut self) {
+        self.macro_line(".br");
+    }
+
+    /// A line that is already escaped.
+    pub(super) fn raw(&mut self, line: &str) {
+        self.lines(line);
+    }
+
+    /// Lines that are to be typed as they are.
+    pub(super) fn example(&mut self, lines: &[&str]) {
+        self.macro_line(".PP");
+        self.macro_line(".RS 4");
+        self.macro_line(".EX");
+        for line in lines {
+            let line = guarded(&literal(line));
+            self.macro_line(&line);
+        }
+        self.macro_line(".EE");
+        self.macro_line(".RE");
+    }
+
+    pub(super) fn finish(self) -> String {
+        self.text
+    }
+
+    fn macro_line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+        self.fresh = false;
+    }
+
+    fn lines(&mut self, escaped: &str) {
+        for line in wrap(escaped, "", WIDTH).lines() {
+            let line = guarded(line);
+            self.macro_line(&line);
+        }
+    }
+}
+
+/// What must come out as it is, character by character: a dash is a minus, which is what a shell wants.
+pub(super) fn literal(text: &str) -> String {
+    let mut escaped = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '\\' => escaped.push_str("\\e"),
+            '-' => escaped.push_str("\\-"),
+            '\'' => escaped.push_str("\\(aq"),
+            '"' => escaped.push_str("\\(dq"),
+            '`' => escaped.push_str("\\(ga"),
+            '^' => escaped.push_str("\\(ha"),
+            '~' => escaped.push_str("\\(ti"),
+            other => escaped.push(other),
+        }
+    }
+    escaped
+}
+
+pub(super) fn bold(text: &str) -> String {
+    format!("\\fB{}\\fR", literal(text))
+}
+
+pub(super) fn italic(text: &str) -> String {
+    format!("\\fI{}\\fR", literal(text))
+}
+
+/// Prose, in which flags are bold, and so is what is between backticks.
+pub(super) fn prose(text: &str) -> String {
+    let parts = text.split('`').enumerate();
+    parts.map(|(index, part)| if index % 2 == 1 { bold(part) } else { plain(part) }).collect()
+}
+
+fn plain(text: &str) -> String {
+    text.split(' ').map(plain_word).collect::<Vec<_>>().join(" ")
+}
+
+/// A word with the marks around it. Only a name has real minuses: the dash of any other word is a hyphen, at which a
+/// line may be broken.
+fn plain_word(word: &str) -> String {
+    let core = word.trim_start_matches('(').trim_end_matches([',', '.', ':', ';', ')']);
+    let (before, after) = word.split_once(core).unwrap_or_default();
+    let is_name = core.contains(['/', '_', '=']) || core.starts_with(super::NAME);
+    match core {
+        "" => literal(word),
+        flag if flag.starts_with('-') && flag.len() > 1 => format!("{before}{}{after}", bold(flag)),
+        _ if is_name => literal(word),
+        _ => literal(word).replace("\\-", "-"),
+    }
+}
+
+/// A line that begins with a dot or an apostrophe would be a macro.
+fn guarded(line: &str) -> String {
+    if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_typed_comes_out_as_it_is() {
+        assert_eq!(literal(r#"a\b --x '"`^~"#), r#"a\eb \-\-x \(aq\(dq\(ga\(ha\(ti"#);
+        assert_eq!(bold("--pull"), r"\fB\-\-pull\fR");
+    }
+
+    #[test]
+    fn prose_keeps_its_hyphens_and_its_flags_their_dashes() {
+        assert_eq!(prose("a comma-separated list"), "a comma-separated list");
+        assert_eq!(prose("see --pull, or (-v)."), r"see \fB\-\-pull\fR, or (\fB\-v\fR).");
+        assert_eq!(prose("in /etc/a-b or oz-agent-worker(1)"), r"in /etc/a\-b or oz\-agent\-worker(1)");
+        assert_eq!(prose("type `a-b 'c'` now - or never"), r"type \fBa\-b \(aqc\(aq\fR now - or never");
+        assert_eq!(prose("the engine's \\ own"), r"the engine\(aqs \e own");
+        assert_eq!(prose("..."), "...");
+    }
+
+    #[test]
+    fn no_text_becomes_a_macro() {
+        let mut roff = Roff::new("a-b", "2020-01-02", "1.0", "M");
+        roff.section("NAME");
+        roff.paragraph(".docker is a folder");
+        roff.example(&[".x", "'y"]);
+        let text = roff.finish();
+        let head = ".TH A\\-B 1 2020-01-02 \"a\\-b 1.0\" \"M\"\n.SH NAME\n\\&.docker is a folder\n";
+        let example = ".PP\n.RS 4\n.EX\n\\&.x\n\\(aqy\n.EE\n.RE\n";
+        assert_eq!(text, format!("{head}{example}"));
+    }
+
+    #[test]
+    fn a_line_that_happens_to_begin_with_a_dot_is_guarded() {
+        let mut roff = Roff::new("a", "2020-01-02", "1.0", "M");
+        roff.paragraph(&format!("{} .docker", "a".repeat(WIDTH)));
+        assert!(roff.finish().ends_with("a\n\\&.docker\n"));
+    }
+}
