@@ -18,6 +18,13 @@ SOAK_WORKER ?= $(TARGET)/release/oz-agent-worker
 FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?=
 
+# `make install`: what is installed, and where. DESTDIR is put before every path.
+WORKER ?= $(TARGET)/release/oz-agent-worker
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+
+.PHONY: install uninstall
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
 .DEFAULT_GOAL := help
 
@@ -63,6 +70,12 @@ soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEE
 	$(CARGO) build --locked --example soak
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
 		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
+
+install: ## install what `make build` has built, or WORKER, with PREFIX (/usr/local), SYSCONFDIR (/etc) and DESTDIR
+	@WORKER="$(WORKER)" PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh install
+
+uninstall: ## remove what `make install` with the same PREFIX, SYSCONFDIR and DESTDIR has installed
+	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh uninstall
 
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check

@@ -1,0 +1,107 @@
+#!/bin/bash
+# package.sh deb | rpm | tar, out of WORKER, the static binary: what it has made is in target/dist, or OUT.
+#
+# The tree of a package is what `make install` installs with PREFIX=/usr, and the licences of what is linked; the packages are
+# made by the distributions' own tools, dpkg-deb and rpmbuild. The same sources give the same bytes: every time stamp is
+# SOURCE_DATE_EPOCH, by default that of the last commit.
+#
+# deb/control.in wants a maintainer: MAINTAINER="Name <address>", which whoever publishes packages should set.
+set -euo pipefail
+export LC_ALL=C TZ=UTC
+umask 022
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=${here%/*}
+name=oz-agent-worker
+worker=$(realpath "${WORKER:?}")
+out=${OUT:-$root/target/dist}
+maintainer=${MAINTAINER:-The oz-agent-worker authors <oz-agent-worker@example.org>}
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
+
+say() { echo "package: $*" >&2; }
+
+die() {
+    say "$@"
+    exit 1
+}
+
+# Outside of a repository, as in an unpacked archive, the last change of the changelog is as good.
+SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md")}
+export SOURCE_DATE_EPOCH
+
+[ "$("$worker" --version)" = "$name $version" ] || die "$worker is not version $version: run \`make static\`"
+mkdir -p "$out"
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+# Others may look at what is packed, as rpmbuild's helpers do.
+chmod 755 "$work"
+tree=$work/tree
+doc=$tree/usr/share/doc/$name
+
+make_tree() {
+    WORKER=$worker PREFIX=/usr SYSCONFDIR=/etc DESTDIR=$tree "$here/install.sh" install 2>/dev/null ||
+        die "installing into a folder has failed"
+    "$here/third-party.sh" licences >"$doc/THIRD-PARTY.txt"
+    gzip -9n "$tree/usr/share/man/man1/$name.1"
+}
+
+# Everything as old as the last change.
+settle() {
+    find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
+}
+
+deb() {
+    local file
+    # Debian's places and forms.
+    mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
+    rm "$doc/LICENSE"
+    { cat "$here/deb/copyright" && echo "License: Expat" && sed -e '1,4d' -e 's/^$/./' -e 's/^/ /' "$root/LICENSE"; } \
+        >"$doc/copyright"
+    mv "$doc/CHANGELOG.md" "$doc/changelog"
+    printf '%s (%s-1) unstable; urgency=medium\n\n  * What has changed is in changelog.gz.\n\n -- %s  %s\n' \
+        "$name" "$version" "$maintainer" "$(date -Rd "@$SOURCE_DATE_EPOCH")" >"$doc/changelog.Debian"
+    gzip -9n "$doc/changelog" "$doc/changelog.Debian" "$doc/THIRD-PARTY.txt" "$doc/README.md"
+    mkdir -p "$tree/usr/share/lintian/overrides" "$tree/DEBIAN"
+    install -m 644 "$here/deb/lintian-overrides" "$tree/usr/share/lintian/overrides/$name"
+    for file in postinst prerm postrm; do
+        install -m 755 "$here/deb/$file" "$tree/DEBIAN/$file"
+    done
+    echo "/etc/$name/worker.env" >"$tree/DEBIAN/conffiles"
+    (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
+    sed -e "s/@VERSION@/$version/" -e "s/@MAINTAINER@/$maintainer/" \
+        -e "s/@SIZE@/$(du -k -s --apparent-size "$tree" | cut -f 1)/" "$here/deb/control.in" >"$tree/DEBIAN/control"
+    settle "$tree"
+    file=$out/${name}_$version-1_amd64.deb
+    dpkg-deb --root-owner-group -Zxz --build "$tree" "$file" >/dev/null
+    echo "$file"
+}
+
+rpm() {
+    local mail=${maintainer##*<}
+    mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$work"
+    mkdir -p "$tree/usr/share/licenses/$name"
+    mv "$work/LICENSE" "$work/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
+    settle "$tree"
+    rpmbuild -bb --quiet --target x86_64-linux --define "_topdir $work/rpm" --define "_rpmdir $out" \
+        --define "_build_name_fmt %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
+        --define "worker_tree $tree" --define "worker_version $version" --define "worker_mail ${mail%>}" \
+        --define "worker_date $(date -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" "$here/rpm/$name.spec" >&2
+    echo "$out/$name-$version-1.x86_64.rpm"
+}
+
+# For hosts without a package manager: unpacked over / it is what the packages install, but for their scripts.
+tar() {
+    local file=$out/$name-$version-x86_64-linux.tar.gz
+    mv "$tree" "$work/$name-$version"
+    settle "$work/$name-$version"
+    command tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -c "$name-$version" | gzip -9n >"$file"
+    echo "$file"
+}
+
+case "${1:-}" in
+deb | rpm | tar)
+    make_tree
+    "$1"
+    ;;
+*) die "usage: package.sh deb | rpm | tar" ;;
+esac

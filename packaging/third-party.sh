@@ -1,0 +1,142 @@
+#!/bin/bash
+# third-party.sh licences | sbom: what the static binary is linked with, on stdout.
+#
+# `licences` lists it with the text of each licence, once for all that have the same; `sbom` says the same to programs, as
+# SPDX 2.3 in its tag-value form. Both come from cargo's own resolution of what is linked (no build tools, no procedural
+# macros) and from Cargo.lock; the texts are those that the crates bring along. What is no crate (musl, the unwinder, Rust's
+# own library) is in the table below, its texts in licences/. Same sources, same bytes.
+set -euo pipefail
+export LC_ALL=C
+
+here=$(cd "$(dirname "$0")" && pwd)
+root=${here%/*}
+cargo=${CARGO:-cargo}
+registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
+cd "$root"
+name=oz-agent-worker
+version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -n 1)
+
+die() {
+    echo "third-party: $*" >&2
+    exit 1
+}
+
+# Name, version, licence and folder of the licence's text of what is linked besides crates.
+others() {
+    local openssl
+    openssl=$(lock openssl-src version)
+    cat <<TABLE
+openssl 3 Apache-2.0 /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/openssl-src-300.6.1+3.6.3/openssl
+musl 1.2.5 MIT $here/licences/musl
+llvm-libunwind 20 Apache-2.0 WITH LLVM-exception $here/licences/llvm
+rust-std 1 MIT OR Apache-2.0 $here/licences/rust
+TABLE
+}
+
+# A field of a package in Cargo.lock; of several versions the first.
+lock() {
+    awk -v name="\"$1\"" -v field="$2" '
+        $1 == "name" { found = $3 == name }
+        found && $1 == field { gsub(/"/, "", $3); print $3; exit }' Cargo.lock
+}
+
+checksum() {
+    awk -v name="\"$1\"" -v version="\"$2\"" '
+        $1 == "name" { found = $3 == name }
+        found && $1 == "version" { found = $3 == version }
+        found && $1 == "checksum" { gsub(/"/, "", $3); print $3; exit }' Cargo.lock
+}
+
+folder() {
+    local found
+    found=$(find "$registry" -mindepth 2 -maxdepth 2 -type d -name "$1-$2" -print -quit)
+    [ -n "$found" ] || die "the sources of $1 $2 are not here: build first"
+    echo "$found"
+}
+
+# Name, version and licence of each crate that is linked, ourselves left out.
+crates() {
+    "$cargo" tree --locked --edges normal,no-proc-macro --prefix none --no-dedupe \
+        --target x86_64-unknown-linux-musl --format '{p} {l}' |
+        sed -n -e "/^$name /d" -e 's/^\([^ ]*\) v\([^ ]*\) /\1 \2 /' -e 's#/# OR #g' -e p | sort -u
+}
+
+# Both, with the folder last, behind a tab.
+parts() {
+    local part
+    crates | while read -r part version licence; do
+        printf '%s %s %s\t%s\n' "$part" "$version" "$licence" "$(folder "$part" "$version")"
+    done
+    others | sed 's/ \(\/[^ ]*\)$/\t\1/'
+}
+
+licences() {
+    local work part from text sum
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$work'" EXIT
+    parts >"$work/parts"
+    while IFS=$'\t' read -r part from; do
+        find "$from" -maxdepth 1 -type f | grep -iE '/(licen[sc]e|copying|copyright|notice|unlicense)[^/]*$' |
+            sort >"$work/found" || die "$part has no text of its licence in $from"
+        while read -r text; do
+            sum=$(tr -s "[:space:]" " " <"$text" | sha256sum | cut -c 1-16)
+            cp "$text" "$work/$sum.text"
+            echo "  ${part% "${part#* * }"}" >>"$work/$sum.who"
+        done <"$work/found"
+    done <"$work/parts"
+    echo "What $name $version is linked with"
+    echo
+    cut -f 1 "$work/parts" | sed 's/^\([^ ]*\) \([^ ]*\) \(.*\)/  \1 \2: \3/'
+    for text in "$work"/*.text; do
+        printf '\n%s\n\nOf these:\n' "-------------------------------------------------------------------------------"
+        cat "${text%.text}.who"
+        printf '\n'
+        tr -d '\r\f' <"$text"
+    done
+}
+
+package() {
+    local part=$1 version=$2 licence=$3 purl=$4 sum=$5
+    cat <<TAGS
+
+PackageName: $part
+SPDXID: SPDXRef-$part-${version//[^A-Za-z0-9.-]/-}
+PackageVersion: $version
+PackageDownloadLocation: NOASSERTION
+FilesAnalyzed: false
+PackageLicenseConcluded: NOASSERTION
+PackageLicenseDeclared: $licence
+PackageCopyrightText: NOASSERTION
+TAGS
+    [ -z "$sum" ] || echo "PackageChecksum: SHA256: $sum"
+    [ -z "$purl" ] || echo "ExternalRef: PACKAGE-MANAGER purl pkg:cargo/$part@${version//+/%2B}"
+    [ "$part" = $name ] && echo "Relationship: SPDXRef-DOCUMENT DESCRIBES SPDXRef-$name-$version" ||
+        echo "Relationship: SPDXRef-$name-$own STATIC_LINK SPDXRef-$part-${version//[^A-Za-z0-9.-]/-}"
+}
+
+sbom() {
+    local own=$version part licence created
+    created=$(date -u -d "@${SOURCE_DATE_EPOCH:-$(git log -1 --format=%ct)}" +%Y-%m-%dT%H:%M:%SZ)
+    cat <<TAGS
+SPDXVersion: SPDX-2.3
+DataLicense: CC0-1.0
+SPDXID: SPDXRef-DOCUMENT
+DocumentName: $name-$own
+DocumentNamespace: urn:$name:$own:$(sha256sum <Cargo.lock | cut -c 1-16)
+Creator: Organization: The oz-agent-worker authors ()
+Created: $created
+TAGS
+    package $name "$own" MIT "" ""
+    crates | while read -r part version licence; do
+        package "$part" "$version" "$licence" cargo "$(checksum "$part" "$version")"
+    done
+    others | while read -r part version licence; do
+        package "$part" "$version" "${licence% /*}" "" ""
+    done
+}
+
+case "${1:-}" in
+licences | sbom) "$1" ;;
+*) die "usage: third-party.sh licences | sbom" ;;
+esac
