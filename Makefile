@@ -19,6 +19,7 @@ FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?=
 
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
+.PHONY: static
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -63,6 +64,10 @@ soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEE
 	$(CARGO) build --locked --example soak
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
 		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
+
+static: ## build the worker as one file for every Linux on x86-64: target/static/oz-agent-worker
+	@tests/support/setup.sh static
+	@packaging/static/build.sh
 
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
