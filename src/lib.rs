@@ -48,7 +48,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod secret;
 pub mod task;
-mod trust;
+pub mod trust;
 
 use std::sync::Arc;
 
@@ -61,12 +61,13 @@ use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::engine::EngineError;
 use crate::exit::Exit;
 use crate::logging::{message, value};
+use crate::trust::TrustEnv;
 
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
 
 /// Runs the worker from its first look at the engine to its exit code. The logger must be there.
-pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> Exit {
+pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv, trust: &TrustEnv) -> Exit {
     let starting = CancelToken::new();
     let signals = match listen(&starting) {
         Ok(signals) => signals,
@@ -76,6 +77,9 @@ pub fn start(config: &Config, engine: &EndpointEnv, registries: RegistryEnv) -> 
     info!("worker starting version={version} worker={} slots={slots}", value(&config.worker_id));
     if let Some(warning) = config.plain_text_warning() {
         warn!("connection in clear warning={}", message(&warning));
+    }
+    for warning in trust.warnings() {
+        warn!("trusted certificates not usable {warning}");
     }
     let docker = match engine::connect(engine, &starting) {
         Ok(docker) => docker,

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use oz_agent_worker::config::{Config, Environment, KEY_FILE_LIMIT, help};
 use oz_agent_worker::docker::{EndpointEnv, RegistryEnv};
 use oz_agent_worker::exit::Exit;
+use oz_agent_worker::trust::TrustEnv;
 use oz_agent_worker::{cli, error_chain, logging, start};
 
 fn main() -> ExitCode {
@@ -30,7 +31,8 @@ fn configured(cli: &cli::Cli, environment: &Environment) -> Exit {
     if let Err(error) = logging::init(config.log_level) {
         return wrong(&error);
     }
-    let exit = start(&config, &EndpointEnv::from(environment), RegistryEnv::from(environment));
+    let (engine, registries) = (EndpointEnv::from(environment), RegistryEnv::from(environment));
+    let exit = start(&config, &engine, registries, &TrustEnv::from(environment));
     log::logger().flush();
     exit
 }
