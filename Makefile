@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?=
 
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
-.PHONY: static
+.PHONY: static reproducible image
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -68,6 +68,13 @@ soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEE
 static: ## build the worker as one file for every Linux on x86-64: target/static/oz-agent-worker
 	@tests/support/setup.sh static
 	@packaging/static/build.sh
+
+reproducible: ## build the static binary twice from nothing, in two folders: the bytes must be the same
+	@tests/support/setup.sh static
+	@packaging/static/reproducible.sh
+
+image: static ## an image of the static binary: target/image/oz-agent-worker-VERSION.tar, loaded as oz-agent-worker:dev
+	@packaging/image/load.sh "$$(packaging/image/build.sh $(TARGET)/static/oz-agent-worker $(TARGET)/image oz-agent-worker:dev)"
 
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
