@@ -26,6 +26,7 @@ DESTDIR ?=
 
 .PHONY: install uninstall
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
+.PHONY: static reproducible image
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -70,6 +71,17 @@ soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEE
 	$(CARGO) build --locked --example soak
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
 		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
+
+static: ## build the worker as one file for every Linux on x86-64: target/static/oz-agent-worker
+	@tests/support/setup.sh static
+	@packaging/static/build.sh
+
+reproducible: ## build the static binary twice from nothing, in two folders: the bytes must be the same
+	@tests/support/setup.sh static
+	@packaging/static/reproducible.sh
+
+image: static ## an image of the static binary: target/image/oz-agent-worker-VERSION.tar, loaded as oz-agent-worker:dev
+	@packaging/image/load.sh "$$(packaging/image/build.sh $(TARGET)/static/oz-agent-worker $(TARGET)/image oz-agent-worker:dev)"
 
 install: ## install what `make build` has built, or WORKER, with PREFIX (/usr/local), SYSCONFDIR (/etc) and DESTDIR
 	@WORKER="$(WORKER)" PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh install

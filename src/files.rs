@@ -3,6 +3,7 @@
 //! Owns the bound and the refusal of what is not a file, since a pipe could keep a thread waiting for ever. It must not
 //! know what is in a file.
 
+use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
@@ -21,6 +22,14 @@ pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes")));
     }
     Ok(bytes)
+}
+
+/// The names of all that is in a folder.
+///
+/// # Errors
+/// Those of the system.
+pub fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+    fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
 }
 
 /// Whether there is a file that may be run.
@@ -42,6 +51,8 @@ mod tests {
         assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
         assert_eq!(read(folder.path(), 5).unwrap_err().to_string(), "it is not a regular file");
         assert_eq!(read(&folder.path().join("g"), 5).unwrap_err().kind(), io::ErrorKind::NotFound);
+        assert_eq!(names(folder.path()).unwrap(), ["f"]);
+        assert_eq!(names(&path).unwrap_err().kind(), io::ErrorKind::NotADirectory);
         assert!(!is_program(&path) && !is_program(folder.path()));
     }
 }

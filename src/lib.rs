@@ -51,7 +51,7 @@ pub mod protocol;
 pub mod runtime;
 pub mod secret;
 pub mod task;
-mod trust;
+pub mod trust;
 
 use std::sync::Arc;
 
@@ -65,6 +65,7 @@ use crate::engine::EngineError;
 use crate::exit::Exit;
 use crate::logging::{message, value};
 use crate::notify::Notifier;
+use crate::trust::TrustEnv;
 
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
 const SIGNALS: usize = 8;
@@ -80,6 +81,9 @@ pub fn start(config: &Config, environment: &Environment) -> Exit {
     info!("worker starting version={version} worker={} slots={slots}", value(&config.worker_id));
     if let Some(warning) = config.plain_text_warning() {
         warn!("connection in clear warning={}", message(&warning));
+    }
+    for warning in TrustEnv::from(environment).warnings() {
+        warn!("trusted certificates not usable {warning}");
     }
     let docker = match engine::connect(&EndpointEnv::from(environment), &starting) {
         Ok(docker) => docker,

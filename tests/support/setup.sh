@@ -1,7 +1,8 @@
 #!/bin/bash
 # Whatever building and testing need: checks it, and as root on Debian installs what is missing. Silent and quick when
 # there is nothing to do. With `tests` it looks for what only the tests need as well, with `fuzz` for what only fuzzing
-# does; with `install PACKAGE...` it installs just these, which engine.sh uses.
+# does, with `static` for what only the static binary and the image do; with `install PACKAGE...` it installs just these,
+# which engine.sh uses.
 #
 # What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
 # the registry's package would start a service.
@@ -127,6 +128,30 @@ test_programs() {
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 
+# OpenSSL is built from its sources; and a compiler for musl is rustup's when that has the target, else Debian's, which
+# builds the standard library itself (packaging/static says more).
+static_needs() {
+    local musl missing=()
+    musl=$(rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-unknown-linux-musl/lib
+    command -v perl >/dev/null || missing+=(perl)
+    command -v make >/dev/null || missing+=(make)
+    if [ -d "$musl" ]; then
+        command -v musl-gcc >/dev/null || missing+=(musl-tools)
+    else
+        debian_rust_is_fit || missing+=(rustc-web cargo-web rust-web-src)
+        command -v c++ >/dev/null || missing+=(g++)
+        python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
+    fi
+    [ ${#missing[@]} -eq 0 ] && return
+    install "${missing[@]}"
+    [ -d "$musl" ] || debian_rust_is_fit || die "the static binary needs Debian's Rust $needed_rust or rustup's musl target"
+}
+
+# By their full path: a rustup in front of them may be what builds everything else.
+debian_rust_is_fit() {
+    [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/src/rust/library ] && CARGO=/usr/bin/cargo rust_is_fit
+}
+
 # The fuzzer itself is written in C++.
 fuzz_needs() {
     command -v c++ >/dev/null || install g++
@@ -145,6 +170,10 @@ tests)
 fuzz)
     build_needs
     fuzz_needs
+    ;;
+static)
+    build_needs
+    static_needs
     ;;
 *)
     build_needs
