@@ -1,0 +1,56 @@
+#!/bin/bash
+# boot.sh ROOT SHARED READY
+#
+# Boots the systemd of the root file system ROOT in namespaces of its own (not the network's) and stays until that ends. The
+# folder SHARED is /shared in there. systemd says "READY=1" to the abstract socket READY when it has booted.
+#
+# It gets a cgroup of its own and no way to change the machine: /proc/sys and /sys are read-only, and what would load modules,
+# set kernel variables or mount the kernel's own file systems is masked.
+set -euo pipefail
+
+if [ -z "${OZ_BOOT_INSIDE:-}" ]; then
+    tree=/sys/fs/cgroup
+    [ -e $tree/cgroup.procs ] || tree=$tree/unified
+    cgroup=$tree/oz-boot-$$
+    mkdir "$cgroup"
+    trap 'find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null' EXIT
+    (
+        echo "$BASHPID" >"$cgroup/cgroup.procs"
+        # Whoever kills this script kills what it has started; with unshare goes init, and with init everything.
+        exec setpriv --pdeathsig KILL unshare --mount --pid --uts --ipc --cgroup --fork --kill-child \
+            env OZ_BOOT_INSIDE=yes bash "$0" "$@"
+    ) &
+    inside=$!
+    echo "$inside"
+    trap 'kill -KILL $inside' TERM INT HUP
+    while kill -0 $inside 2>/dev/null; do wait $inside || true; done
+    exit 0
+fi
+
+root=$1 shared=$2 ready=$3
+hostname oz-test
+mount --make-rprivate /
+mount --bind "$root" "$root"
+mount -t proc proc "$root/proc"
+mount --bind "$root/proc/sys" "$root/proc/sys"
+mount -o remount,bind,ro "$root/proc/sys"
+mount -t sysfs -o ro sysfs "$root/sys"
+mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
+for folder in run tmp dev; do mount -t tmpfs -o mode=755 tmpfs "$root/$folder"; done
+chmod 1777 "$root/tmp"
+for device in null zero full random urandom tty; do
+    : >"$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mkdir -p "$root/dev/shm" "$root/dev/pts" "$root/shared" "$root/mnt"
+ln -s /proc/self/fd "$root/dev/fd"
+mount --bind "$shared" "$root/shared"
+for unit in systemd-modules-load.service systemd-sysctl.service systemd-remount-fs.service sys-kernel-debug.mount \
+    sys-kernel-tracing.mount sys-fs-fuse-connections.mount dev-hugepages.mount dev-mqueue.mount; do
+    ln -sf /dev/null "$root/etc/systemd/system/$unit"
+done
+cd "$root"
+pivot_root . mnt
+umount -l /mnt
+exec env -i container=oz NOTIFY_SOCKET="$ready" PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system \
+    --show-status=no --unit=basic.target </dev/null
