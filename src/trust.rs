@@ -1,7 +1,7 @@
 //! Whom we take for the control plane: the one place where TLS to it is made, for the WebSocket and for REST.
 //!
-//! Owns the trust (the system's authorities and those in `SSL_CERT_FILE`) and what a broken one looks like. It must not
-//! know what is sent.
+//! Owns the trust (the system's authorities and those in `SSL_CERT_FILE` and `SSL_CERT_DIR`) and what a broken one looks
+//! like. It must not know what is sent.
 
 use native_tls::TlsConnector;
 
