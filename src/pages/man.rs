@@ -39,7 +39,7 @@ const FILES: [(&str, &str); 4] = [
     (
         "/etc/oz-agent-worker/worker.env",
         "The variables of the service, read by systemd and not by the worker. `oz-agent-worker --print environment` prints a \
-         sample. It holds the key, so nobody else may read it.",
+         sample. It can hold the key, so nobody else may read it.",
     ),
     ("/etc/oz-agent-worker/ID.env", "The same for the instance of the service that is called ID."),
     (
