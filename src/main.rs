@@ -12,14 +12,12 @@ use oz_agent_worker::{cli, error_chain, logging, pages, start};
 fn main() -> ExitCode {
     let environment: Environment = std::env::vars_os().collect();
     let exit = match cli::parse(std::env::args_os().skip(1)) {
-        Ok(cli) if cli.help => print(&pages::help()),
-        Ok(cli) if cli.version => print(&format!("oz-agent-worker {}\n", env!("CARGO_PKG_VERSION"))),
-        Ok(cli::Cli { print: Some(word), .. }) => match pages::named(&word) {
-            Ok(page) => print(&page),
-            Err(error) => wrong(&error),
+        Ok(cli) => match pages::asked_for(&cli) {
+            Ok(Some(page)) => print(&page),
+            Ok(None) => configured(&cli, &environment),
+            Err(error) => wrong(&error, Exit::Usage),
         },
-        Ok(cli) => configured(&cli, &environment),
-        Err(error) => wrong(&error),
+        Err(error) => wrong(&error, Exit::Usage),
     };
     ExitCode::from(exit.code())
 }
@@ -28,10 +26,10 @@ fn configured(cli: &cli::Cli, environment: &Environment) -> Exit {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = match Config::new(cli, environment, cores, &read_file) {
         Ok(config) => config,
-        Err(error) => return wrong(&error),
+        Err(error) => return wrong(&error, Exit::Usage),
     };
     if let Err(error) = logging::init(config.log_level) {
-        return wrong(&error);
+        return wrong(&error, Exit::Usage);
     }
     let exit = start(&config, environment);
     log::logger().flush();
@@ -45,13 +43,16 @@ fn read_file(path: &Path) -> io::Result<String> {
     Ok(text)
 }
 
-/// Before there is a logger, a wrong setting is told in plain words. A closed stderr or stdout is nobody's problem.
-fn wrong(error: &dyn std::error::Error) -> Exit {
+/// Before there is a logger, what is wrong is told in plain words. A closed stderr is nobody's problem.
+fn wrong(error: &dyn std::error::Error, exit: Exit) -> Exit {
     let _ = writeln!(io::stderr(), "oz-agent-worker: {}", error_chain(error));
-    Exit::Usage
+    exit
 }
 
-fn print(text: &str) -> Exit {
-    let _ = io::stdout().write_all(text.as_bytes());
-    Exit::Success
+/// A reader that has gone is no failure; a page that is not whole is one.
+fn print(page: &str) -> Exit {
+    match io::stdout().write_all(page.as_bytes()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => wrong(&error, Exit::Failure),
+        _ => Exit::Success,
+    }
 }

@@ -15,5 +15,6 @@ mod faults;
 mod harness;
 mod house;
 mod link;
+mod pages;
 mod support;
 mod worker;

@@ -356,7 +356,7 @@ fn nothing_shows_a_secret() {
 fn the_help_and_the_code_agree_on_the_defaults() {
     let config = load(&["--max-output", "4MiB"], &[]).unwrap();
     assert_eq!(config.max_output, DEFAULT_OUTPUT);
-    let help = crate::pages::help();
+    let help = crate::pages::asked_for(&Cli { help: true, ..Cli::default() }).unwrap().unwrap();
     for bound in [
         "at most 256 bytes",
         "1 to 1024",

@@ -15,7 +15,7 @@ const WIDTH: usize = 100;
 const INDENT: &str = "          ";
 
 /// The help text, with a final line break.
-pub fn help() -> String {
+pub(super) fn help() -> String {
     let mut text = String::from(
         "Runs the agent tasks of an Oz control plane in Docker containers on this machine.\n\n\
          Usage: oz-agent-worker --worker-id ID [SETTING...]\n\n\

@@ -3,15 +3,13 @@
 //! Owns its sections and the words that are nowhere else. It must not know roff beyond [`Roff`].
 
 use super::roff::{Roff, bold, italic};
-use super::{NAME, flags};
+use super::{NAME, VERSION, flags};
 use crate::config::{FOREIGN, SETTINGS, Setting, Times};
 use crate::exit::Exit;
 
-const VERSION: &str = env!("CARGO_PKG_VERSION");
-
 /// A page has a date, and one that depended on the day of the build would make two builds differ. So it is the day on which
 /// this version was begun; whoever raises the version sets both, and a test reminds them.
-const DATED: (&str, &str) = ("0.1.0", "2026-11-25");
+pub(super) const DATED: (&str, &str) = ("0.1.0", "2026-11-25");
 
 const DESCRIPTION: [&str; 4] = [
     "The worker connects to an Oz control plane by WebSocket, is handed agent tasks, and runs each of them in a Docker \
@@ -41,7 +39,7 @@ const FILES: [(&str, &str); 4] = [
     (
         "/etc/oz-agent-worker/worker.env",
         "The variables of the service, read by systemd and not by the worker. `oz-agent-worker --print environment` prints a \
-         sample. It holds the key, so nobody else may read it.",
+         sample. It can hold the key, so nobody else may read it.",
     ),
     ("/etc/oz-agent-worker/ID.env", "The same for the instance of the service that is called ID."),
     (

@@ -11,25 +11,36 @@ mod help;
 mod man;
 mod roff;
 mod shell;
+#[cfg(test)]
+mod tests;
 mod wrap;
 mod zsh;
 
-pub use help::help;
-
+use crate::cli::Cli;
 use crate::config::{ConfigError, Page, Setting, page};
 
 /// What the program is called.
 const NAME: &str = env!("CARGO_PKG_NAME");
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The text that `--print` prints for a word, with a final line break.
-pub fn named(word: &str) -> Result<String, ConfigError> {
-    Ok(match page(word)? {
+/// What is to be printed instead of running, with a final line break. That needs no setting, and no other one matters.
+pub fn asked_for(cli: &Cli) -> Result<Option<String>, ConfigError> {
+    match &cli.print {
+        _ if cli.help => Ok(Some(help::help())),
+        _ if cli.version => Ok(Some(format!("{NAME} {VERSION}\n"))),
+        Some(word) => page(word).map(|page| Some(text(page))),
+        None => Ok(None),
+    }
+}
+
+fn text(page: Page) -> String {
+    match page {
         Page::Man => man::page(),
         Page::Bash => bash::completion(),
         Page::Zsh => zsh::completion(),
         Page::Fish => fish::completion(),
         Page::Environment => environment::sample(),
-    })
+    }
 }
 
 /// The flags of a setting, the short one first.

@@ -8,6 +8,8 @@ mod outside;
 
 use std::path::{Path, PathBuf};
 
+pub(crate) use outside::{spans, table};
+
 /// A source file of the product, without its tests.
 pub(crate) struct Source {
     /// From the repository's root, as `src/link/dial.rs`.

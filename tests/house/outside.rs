@@ -8,7 +8,7 @@ use oz_agent_worker::exit::Exit;
 use super::{read, root};
 
 /// The rows of the table under a heading, each as its cells without blanks.
-fn table(heading: &str) -> Vec<Vec<String>> {
+pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
     let text = read("README.md");
     let section = text.split("\n## ").find(|section| section.starts_with(heading));
     let section = section.unwrap_or_else(|| panic!("README.md has no section {heading}"));
@@ -23,7 +23,7 @@ fn table(heading: &str) -> Vec<Vec<String>> {
 }
 
 /// The code spans of a cell.
-fn spans(cell: &str) -> Vec<&str> {
+pub(crate) fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 

@@ -92,7 +92,21 @@ fn a_certificate_in_ssl_cert_file_is_trusted() {
 }
 
 #[test]
-#[ignore = "run by the test above in a process of its own"]
+fn a_certificate_in_ssl_cert_dir_is_trusted() {
+    let folder = Folder::new("trusted-folder");
+    certify(&folder.0);
+    let trusted = folder.0.join("trusted");
+    std::fs::create_dir(&trusted).unwrap();
+    std::fs::copy(folder.0.join("cert.pem"), trusted.join("cert.pem")).unwrap();
+    // It gives each certificate a second name, by which OpenSSL finds it.
+    let output = Command::new("openssl").arg("rehash").arg(&trusted).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    let variables = [("SSL_CERT_DIR", trusted), (FOLDER, folder.0.clone())];
+    in_a_process_of_its_own("link::tls::in_a_process_with_ssl_cert_file", &variables);
+}
+
+#[test]
+#[ignore = "run by the tests above in a process of its own"]
 fn in_a_process_with_ssl_cert_file() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let (listener, url) = listen();
