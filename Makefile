@@ -24,7 +24,9 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-.PHONY: install uninstall
+PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(TARGET)/dist)" packaging/package.sh
+
+.PHONY: install uninstall deb rpm dist
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
 .PHONY: static reproducible image
 .DEFAULT_GOAL := help
@@ -82,6 +84,18 @@ reproducible: ## build the static binary twice from nothing, in two folders: the
 
 image: static ## an image of the static binary: target/image/oz-agent-worker-VERSION.tar, loaded as oz-agent-worker:dev
 	@packaging/image/load.sh "$$(packaging/image/build.sh $(TARGET)/static/oz-agent-worker $(TARGET)/image oz-agent-worker:dev)"
+
+deb: static ## make a Debian package of the static binary, in target/dist
+	@tests/support/setup.sh packages
+	@$(PACKAGE) deb
+
+rpm: static ## make an rpm of the static binary, in target/dist
+	@tests/support/setup.sh packages
+	@$(PACKAGE) rpm
+
+dist: static ## make all that a release has, in target/dist: packages, archives, checksums, what is linked and its licences
+	@tests/support/setup.sh packages
+	@$(PACKAGE) dist
 
 install: ## install what `make build` has built, or WORKER, with PREFIX (/usr/local), SYSCONFDIR (/etc) and DESTDIR
 	@WORKER="$(WORKER)" PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh install

@@ -1,5 +1,8 @@
 #!/bin/bash
-# package.sh deb | rpm | tar, out of WORKER, the static binary: what it has made is in target/dist, or OUT.
+# package.sh deb | rpm | tar | dist, out of WORKER, the static binary: what it has made is in target/dist, or OUT.
+#
+# `dist` makes all of them in a new folder, with the sources, what the binary is linked with (a list for programs, and the
+# licences), and checksums.
 #
 # The tree of a package is what `make install` installs with PREFIX=/usr, and the licences of what is linked; the packages are
 # made by the distributions' own tools, dpkg-deb and rpmbuild. The same sources give the same bytes: every time stamp is
@@ -17,6 +20,8 @@ worker=$(realpath "${WORKER:?}")
 out=${OUT:-$root/target/dist}
 maintainer=${MAINTAINER:-The oz-agent-worker authors <oz-agent-worker@example.org>}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
+# For packages of the same version that differ in how they are packed.
+release=${RELEASE:-1}
 
 say() { echo "package: $*" >&2; }
 
@@ -36,13 +41,15 @@ trap 'rm -rf "$work"' EXIT
 # Others may look at what is packed, as rpmbuild's helpers do.
 chmod 755 "$work"
 tree=$work/tree
-doc=$tree/usr/share/doc/$name
 
 make_tree() {
-    WORKER=$worker PREFIX=/usr SYSCONFDIR=/etc DESTDIR=$tree "$here/install.sh" install 2>/dev/null ||
+    local prefix=$1
+    doc=$tree$prefix/share/doc/$name
+    rm -rf "$tree"
+    WORKER=$worker PREFIX=$prefix SYSCONFDIR=/etc DESTDIR=$tree "$here/install.sh" install 2>/dev/null ||
         die "installing into a folder has failed"
-    "$here/third-party.sh" licences >"$doc/THIRD-PARTY.txt"
-    gzip -9n "$tree/usr/share/man/man1/$name.1"
+    WORKER=$worker "$here/third-party.sh" licences >"$doc/THIRD-PARTY.txt"
+    gzip -9n "$tree$prefix/share/man/man1/$name.1"
 }
 
 # Everything as old as the last change.
@@ -52,14 +59,15 @@ settle() {
 
 deb() {
     local file
+    make_tree /usr
     # Debian's places and forms.
     mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
     rm "$doc/LICENSE"
     { cat "$here/deb/copyright" && echo "License: Expat" && sed -e '1,4d' -e 's/^$/./' -e 's/^/ /' "$root/LICENSE"; } \
         >"$doc/copyright"
     mv "$doc/CHANGELOG.md" "$doc/changelog"
-    printf '%s (%s-1) unstable; urgency=medium\n\n  * What has changed is in changelog.gz.\n\n -- %s  %s\n' \
-        "$name" "$version" "$maintainer" "$(date -Rd "@$SOURCE_DATE_EPOCH")" >"$doc/changelog.Debian"
+    printf '%s (%s-%s) unstable; urgency=medium\n\n  * What has changed is in changelog.gz.\n\n -- %s  %s\n' \
+        "$name" "$version" "$release" "$maintainer" "$(date -Rd "@$SOURCE_DATE_EPOCH")" >"$doc/changelog.Debian"
     gzip -9n "$doc/changelog" "$doc/changelog.Debian" "$doc/THIRD-PARTY.txt" "$doc/README.md"
     mkdir -p "$tree/usr/share/lintian/overrides" "$tree/DEBIAN"
     install -m 644 "$here/deb/lintian-overrides" "$tree/usr/share/lintian/overrides/$name"
@@ -68,40 +76,61 @@ deb() {
     done
     echo "/etc/$name/worker.env" >"$tree/DEBIAN/conffiles"
     (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
-    sed -e "s/@VERSION@/$version/" -e "s/@MAINTAINER@/$maintainer/" \
+    sed -e "s/@VERSION@/$version-$release/" -e "s/@MAINTAINER@/$maintainer/" \
         -e "s/@SIZE@/$(du -k -s --apparent-size "$tree" | cut -f 1)/" "$here/deb/control.in" >"$tree/DEBIAN/control"
     settle "$tree"
-    file=$out/${name}_$version-1_amd64.deb
+    file=$out/${name}_$version-${release}_amd64.deb
     dpkg-deb --root-owner-group -Zxz --build "$tree" "$file" >/dev/null
     echo "$file"
 }
 
 rpm() {
-    local mail=${maintainer##*<}
+    make_tree /usr
     mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$work"
     mkdir -p "$tree/usr/share/licenses/$name"
     mv "$work/LICENSE" "$work/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
     settle "$tree"
-    rpmbuild -bb --quiet --target x86_64-linux --define "_topdir $work/rpm" --define "_rpmdir $out" \
+    rpmbuild -bb --target x86_64-linux --define "_topdir $work/rpm" --define "_rpmdir $out" \
         --define "_build_name_fmt %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
-        --define "worker_tree $tree" --define "worker_version $version" --define "worker_mail ${mail%>}" \
-        --define "worker_date $(date -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" "$here/rpm/$name.spec" >&2
-    echo "$out/$name-$version-1.x86_64.rpm"
+        --define "worker_tree $tree" --define "worker_version $version" --define "worker_release $release" \
+        --define "worker_packager $maintainer" \
+        --define "worker_date $(date -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" "$here/rpm/$name.spec" >"$work/log" 2>&1 || {
+        cat "$work/log" >&2
+        die "rpmbuild has failed"
+    }
+    echo "$out/$name-$version-$release.x86_64.rpm"
 }
 
-# For hosts without a package manager: unpacked over / it is what the packages install, but for their scripts.
+# For hosts without a package manager, to be unpacked over /. Without the settings, which an upgrade must not touch.
 tar() {
     local file=$out/$name-$version-x86_64-linux.tar.gz
+    make_tree /usr/local
+    rm -rf "$tree/etc" "$work/$name-$version"
     mv "$tree" "$work/$name-$version"
     settle "$work/$name-$version"
     command tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -c "$name-$version" | gzip -9n >"$file"
     echo "$file"
 }
 
+sources() {
+    local file=$out/$name-$version.tar.gz
+    git -C "$root" diff --quiet HEAD -- || say "the sources are those of the last commit, which is not what was built"
+    git -C "$root" archive --format=tar --prefix="$name-$version/" HEAD | gzip -9n >"$file"
+    echo "$file"
+}
+
+dist() {
+    local part
+    rm -f "$out"/*
+    for part in deb rpm tar sources; do "$part"; done
+    WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"
+    WORKER=$worker "$here/third-party.sh" licences >"$out/$name-$version-THIRD-PARTY.txt"
+    (cd "$out" && sha256sum -- *) >"$work/sums"
+    mv "$work/sums" "$out/SHA256SUMS"
+    echo "$out/SHA256SUMS"
+}
+
 case "${1:-}" in
-deb | rpm | tar)
-    make_tree
-    "$1"
-    ;;
-*) die "usage: package.sh deb | rpm | tar" ;;
+deb | rpm | tar | dist) "$1" ;;
+*) die "usage: package.sh deb | rpm | tar | dist" ;;
 esac

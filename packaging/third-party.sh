@@ -1,5 +1,5 @@
 #!/bin/bash
-# third-party.sh licences | sbom: what the static binary is linked with, on stdout.
+# third-party.sh licences | sbom: what the static binary, WORKER, is linked with, on stdout.
 #
 # `licences` lists it with the text of each licence, once for all that have the same; `sbom` says the same to programs, as
 # SPDX 2.3 in its tag-value form. Both come from cargo's own resolution of what is linked (no build tools, no procedural
@@ -11,6 +11,7 @@ export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
 cargo=${CARGO:-cargo}
+worker=$(realpath "${WORKER:?}")
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
 cd "$root"
 name=oz-agent-worker
@@ -21,15 +22,18 @@ die() {
     exit 1
 }
 
-# Name, version, licence and folder of the licence's text of what is linked besides crates.
+# Name, version, licence and folder of the licence's text of what is linked besides crates: the unwinder's version is that of
+# the sources that static/sysroot.sh takes, the standard library's is in the binary.
 others() {
-    local openssl
+    local openssl musl rust
     openssl=$(lock openssl-src version)
+    musl=$(sed -n 's/^musl=\([0-9.]*\).*/\1/p' "$here/static/sysroot.sh")
+    rust=$(readelf -p .comment "$worker" | sed -n 's/.*rustc version \([0-9.]*\).*/\1/p')
     cat <<TABLE
-openssl 3 Apache-2.0 /root/.cargo/registry/src/index.crates.io-1949cf8c6b5b557f/openssl-src-300.6.1+3.6.3/openssl
-musl 1.2.5 MIT $here/licences/musl
-llvm-libunwind 20 Apache-2.0 WITH LLVM-exception $here/licences/llvm
-rust-std 1 MIT OR Apache-2.0 $here/licences/rust
+openssl ${openssl#*+} Apache-2.0 $(folder openssl-src "$openssl")/openssl
+musl $musl MIT $here/licences/musl
+llvm-libunwind 22.1.8 Apache-2.0 WITH LLVM-exception $here/licences/llvm
+rust-std ${rust:?} MIT OR Apache-2.0 $here/licences/rust
 TABLE
 }
 
@@ -56,7 +60,7 @@ folder() {
 
 # Name, version and licence of each crate that is linked, ourselves left out.
 crates() {
-    "$cargo" tree --locked --edges normal,no-proc-macro --prefix none --no-dedupe \
+    "$cargo" tree --locked --features vendored-openssl --edges normal,no-proc-macro --prefix none --no-dedupe \
         --target x86_64-unknown-linux-musl --format '{p} {l}' |
         sed -n -e "/^$name /d" -e 's/^\([^ ]*\) v\([^ ]*\) /\1 \2 /' -e 's#/# OR #g' -e p | sort -u
 }

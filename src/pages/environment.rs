@@ -6,12 +6,13 @@
 
 use std::fmt::Write as _;
 
-use super::NAME;
 use super::wrap::wrap;
 use crate::config::{FOREIGN, SETTINGS, Setting, Times};
 
 /// The widest line, in characters.
 const WIDTH: usize = 78;
+/// The one variable that is read by systemd's unit and by nobody else.
+const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
 /// What a comment begins with. A variable has no blank there.
 const COMMENT: &str = "# ";
 
@@ -20,7 +21,7 @@ const HEAD: [&str; 5] = [
      default; an empty value counts as not set.",
     "systemd reads this file for the service (EnvironmentFile=): /etc/oz-agent-worker/worker.env, or ID.env beside it for \
      the instance ID. The worker itself does not look for it. After a change: systemctl restart oz-agent-worker",
-    "It can hold the key, so nobody but root and the service may read it (chmod 600).",
+    "It can hold the key, so nobody but root and the service may read it.",
     "systemd takes a value as it is: there is no export, and $NAME or $(command) is not replaced. Put a value with blanks, \
      quotes, $ or backslashes into 'single quotes', which means the same to systemd and to a shell.",
     "A shell reads it with: set -a; . FILE; set +a",
@@ -29,13 +30,12 @@ const HEAD: [&str; 5] = [
 /// The sample, with a final line break.
 pub(super) fn sample() -> String {
     let mut text = HEAD.map(|paragraph| wrap(paragraph, COMMENT, WIDTH)).join("#\n");
-    text.push_str("#\n");
-    text.push_str(&wrap(&flags_only(), COMMENT, WIDTH));
     for required in [true, false] {
         heading(if required { "What has to be set" } else { "What can be set" }, &mut text);
         let settings = SETTINGS.iter().filter(|setting| setting.required.is_some() == required);
         settings.for_each(|setting| ours(setting, &mut text));
     }
+    variable(UNIT_ARGUMENTS, "", &[&flags_only()], &mut text);
     heading("What other programs read as well", &mut text);
     for foreign in FOREIGN {
         variable(foreign.variable, "", &[foreign.help], &mut text);
@@ -43,11 +43,15 @@ pub(super) fn sample() -> String {
     text
 }
 
-/// What cannot be set here.
+/// What has no variable.
 fn flags_only() -> String {
     let names = SETTINGS.iter().filter(|setting| setting.variable.is_none() && setting.times != Times::Alone);
     let names: Vec<_> = names.filter_map(|setting| setting.flag).collect();
-    format!("These have no variable and go on the command line: {}. See {NAME}(1).", names.join(", "))
+    format!(
+        "Flags, as on a command line: for {}, which have no variable. systemd's unit takes them from here; the worker \
+         itself does not look at this one.",
+        names.join(", ")
+    )
 }
 
 fn heading(words: &str, text: &mut String) {

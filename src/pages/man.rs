@@ -7,9 +7,9 @@ use super::{NAME, VERSION, flags};
 use crate::config::{FOREIGN, SETTINGS, Setting, Times};
 use crate::exit::Exit;
 
-/// A page has a date, and one that depended on the day of the build would make two builds differ. So it is the day on which
-/// this version was begun; whoever raises the version sets both, and a test reminds them.
-pub(super) const DATED: (&str, &str) = ("0.1.0", "2026-11-25");
+/// The day on which its text was changed the last time: one that depended on the day of the build would make two builds
+/// differ, and a page without one is not well-formed.
+const DATE: &str = "2026-11-25";
 
 const DESCRIPTION: [&str; 4] = [
     "The worker connects to an Oz control plane by WebSocket, is handed agent tasks, and runs each of them in a Docker \
@@ -80,8 +80,7 @@ const EXAMPLES: [(&str, &[&str]); 4] = [
 
 /// The page, with a final line break.
 pub(super) fn page() -> String {
-    let (_, date) = DATED;
-    let mut roff = Roff::new(NAME, date, VERSION, "User Commands");
+    let mut roff = Roff::new(NAME, DATE, VERSION, "User Commands");
     roff.section("NAME");
     roff.raw("oz\\-agent\\-worker \\- self\\-hosted worker for an Oz control plane");
     synopsis(&mut roff);

@@ -90,13 +90,6 @@ fn no_line_of_the_man_page_is_a_macro_by_mistake() {
     }
 }
 
-#[test]
-fn the_man_page_is_dated_by_its_version() {
-    let (version, date) = man::DATED;
-    assert_eq!(version, env!("CARGO_PKG_VERSION"), "set the version's date as well");
-    assert!(page_of("man").starts_with(&format!(".TH OZ\\-AGENT\\-WORKER 1 {date} ")));
-}
-
 /// systemd goes on with the next line after a backslash, even in a comment.
 #[test]
 fn nothing_of_the_sample_is_set_and_no_comment_swallows_a_line() {

@@ -43,6 +43,8 @@ for device in null zero full random urandom tty; do
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 mkdir -p "$root/dev/shm" "$root/dev/pts" "$root/shared" "$root/mnt"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
 ln -s /proc/self/fd "$root/dev/fd"
 mount --bind "$shared" "$root/shared"
 for unit in systemd-modules-load.service systemd-sysctl.service systemd-remount-fs.service sys-kernel-debug.mount \
@@ -52,5 +54,7 @@ done
 cd "$root"
 pivot_root . mnt
 umount -l /mnt
+# In a container systemd leaves that to whoever makes it; without it nothing that it mounts for a unit is seen there.
+mount --make-rshared /
 exec env -i container=oz NOTIFY_SOCKET="$ready" PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system \
     --show-status=no --unit=basic.target </dev/null

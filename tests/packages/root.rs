@@ -12,9 +12,7 @@ use tempfile::TempDir;
 
 use crate::support::images::tool;
 use crate::support::process::{Process, Signal};
-
-/// How long anything is waited for: far longer than it takes on a busy machine.
-pub const DEADLINE: Duration = Duration::from_secs(120);
+use crate::{DEADLINE, source};
 
 /// A root file system, removed when it is dropped.
 pub struct Root(TempDir);
@@ -22,15 +20,14 @@ pub struct Root(TempDir);
 /// The same, booted; dropping it ends everything in it.
 pub struct System {
     root: Root,
-    /// What both sides see, as `/shared` inside.
-    shared: TempDir,
     process: Process,
     init: String,
 }
 
 /// Runs a command to its end; panics with what it said when it fails.
 pub fn run(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+    let Output { status, stdout, stderr } =
+        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{command:?}: {status}\n{out}\n{err}");
     format!("{out}{err}")
@@ -90,19 +87,18 @@ impl Root {
         self.sh("find / -xdev | LC_ALL=C sort").lines().map(str::to_owned).collect()
     }
 
-    /// Boots it, and waits until it has.
-    pub fn boot(self) -> System {
-        let shared = tempfile::tempdir().unwrap();
-        let name = format!("oz-boot-{}", shared.path().file_name().unwrap().display());
+    /// Boots it, and waits until it has. The folder `shared` is `/shared` inside.
+    pub fn boot(self, shared: &Path) -> System {
+        let name = format!("oz-boot-{}", self.folder().file_name().unwrap().display());
         let ready = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-        let script = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/packages/boot.sh");
+        let script = source("tests/packages/boot.sh");
         let mut command = Command::new("bash");
-        command.arg(script).arg(self.folder()).arg(shared.path()).arg(format!("@{name}"));
+        command.arg(script).arg(self.folder()).arg(shared).arg(format!("@{name}"));
         let process = Process::spawn(&mut command, None);
         await_ready(&ready, &process);
         let unshare = process.stdout().all().first().expect("boot.sh says what it started").clone();
         let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
-        System { root: self, shared, process, init: children.trim().to_owned() }
+        System { root: self, process, init: children.trim().to_owned() }
     }
 }
 
@@ -125,16 +121,14 @@ impl System {
         &self.root
     }
 
-    /// The folder that is `/shared` inside.
-    pub fn shared(&self) -> &Path {
-        self.shared.path()
-    }
-
     /// A shell script in it, as root.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.init, "-m", "-p", "-u", "-i", "-C", "-r", "-w", "/bin/sh", "-ec", script]);
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env("DEBIAN_FRONTEND", "noninteractive");
+        command
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env("DEBIAN_FRONTEND", "noninteractive");
         command
     }
 

@@ -41,8 +41,10 @@ fn the_sample_has_the_variables_of_help_with_their_defaults_and_the_foreign_ones
     let help = parse::help(&printed(&["--help"]));
     let ours = help.into_iter().filter_map(|entry| Some((entry.variable?, entry.default)));
     let foreign = FOREIGN.iter().map(|foreign| (foreign.variable.to_owned(), None));
+    // For the unit, which a test of packages runs with it.
+    let arguments = ("OZ_WORKER_ARGS".to_owned(), None);
     let found = sample.iter().map(|(name, (default, _))| (name.clone(), default.clone())).collect();
-    assert_same("the sample", &found, &ours.chain(foreign).collect());
+    assert_same("the sample", &found, &ours.chain(foreign).chain([arguments]).collect());
     for (name, (default, value)) in &sample {
         let words = default.as_ref().is_some_and(|default| default.contains(' '));
         let expected = if words { "" } else { default.as_deref().unwrap_or_default() };

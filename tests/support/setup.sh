@@ -152,6 +152,38 @@ debian_rust_is_fit() {
     [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/src/rust/library ] && CARGO=/usr/bin/cargo rust_is_fit
 }
 
+# What makes packages, and what checks them.
+package_programs() {
+    local program missing=()
+    for program in rpmbuild:rpm lintian:lintian rpmlint:rpmlint debootstrap:debootstrap readelf:binutils xz:xz-utils; do
+        command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
+    done
+    [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+}
+
+# A small Debian, of the release and from the mirror of this machine, to install packages in: kept as an archive without what
+# no test looks at.
+debian_root() {
+    local work suite mirror
+    [ ! -e "$tools/debian-root.tar" ] || return 0
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
+        die "a small Debian can be made as root on Debian only; put one into $tools/debian-root.tar"
+    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' 'Created-By: Packages' |
+        sed -n "s/ $suite\$//p" | head -n 1)
+    say "making a small Debian in target/tools"
+    make_tools_folder
+    work=$(mktemp -d)
+    # shellcheck disable=SC2064 # the folder of now
+    trap "rm -rf '$work'" EXIT
+    quietly debootstrap --variant=minbase --include=systemd "$suite" "$work/root" "$mirror" ||
+        die "debootstrap has failed"
+    rm -rf "$work"/root/var/cache/apt/* "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,locale,man,i18n}/*
+    tar -C "$work/root" --one-file-system -cf "$tools/.debian-root.tar.$$" .
+    mv "$tools/.debian-root.tar.$$" "$tools/debian-root.tar"
+    rm -rf "$work"
+}
+
 # The fuzzer itself is written in C++.
 fuzz_needs() {
     command -v c++ >/dev/null || install g++
@@ -174,6 +206,13 @@ fuzz)
 static)
     build_needs
     static_needs
+    ;;
+packages)
+    build_needs
+    static_needs
+    package_programs
+    test_tools
+    debian_root
     ;;
 *)
     build_needs

@@ -1,0 +1,160 @@
+//! `make dist`: what a release consists of.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use crate::made::{VERSION, dist, package};
+use crate::root::run;
+use crate::source;
+
+#[test]
+fn the_checksums_are_those_of_all_that_is_there() {
+    let sums = dist("SHA256SUMS");
+    let folder = sums.parent().unwrap();
+    run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder));
+    let names = std::fs::read_to_string(&sums).unwrap();
+    let listed: BTreeSet<_> =
+        names.lines().filter_map(|line| line.split("  ").nth(1)).map(str::to_owned).collect();
+    let name = format!("oz-agent-worker-{VERSION}");
+    let expected = [
+        format!("{name}-1.x86_64.rpm"),
+        format!("{name}-THIRD-PARTY.txt"),
+        format!("{name}-x86_64-linux.tar.gz"),
+        format!("{name}.spdx"),
+        format!("{name}.tar.gz"),
+        format!("oz-agent-worker_{VERSION}-1_amd64.deb"),
+    ];
+    assert_eq!(listed.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+}
+
+/// The crates that are linked, as cargo says it.
+fn linked() -> BTreeSet<String> {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.args([
+        "metadata",
+        "--offline",
+        "--locked",
+        "--format-version",
+        "1",
+        "--features",
+        "vendored-openssl",
+    ]);
+    command.args(["--filter-platform", "x86_64-unknown-linux-musl"]).current_dir(source(""));
+    let metadata: serde_json::Value = serde_json::from_slice(&command.output().unwrap().stdout).unwrap();
+    let (packages, nodes) = (&metadata["packages"], &metadata["resolve"]["nodes"]);
+    let package =
+        |id: &str| packages.as_array().unwrap().iter().find(|package| package["id"] == *id).unwrap();
+    let is_macro = |id: &str| package(id)["targets"][0]["kind"][0] == "proc-macro";
+    let (mut found, mut open) =
+        (BTreeSet::new(), vec![metadata["resolve"]["root"].as_str().unwrap().to_owned()]);
+    while let Some(id) = open.pop() {
+        if is_macro(&id) || !found.insert(id.clone()) {
+            continue;
+        }
+        let node = nodes.as_array().unwrap().iter().find(|node| node["id"] == *id).unwrap();
+        for dependency in node["deps"].as_array().unwrap() {
+            let kinds = dependency["dep_kinds"].as_array().unwrap();
+            if kinds.iter().any(|kind| kind["kind"].is_null()) {
+                open.push(dependency["pkg"].as_str().unwrap().to_owned());
+            }
+        }
+    }
+    let name = |id: &String| {
+        let package = package(id);
+        format!("{} {}", package["name"].as_str().unwrap(), package["version"].as_str().unwrap())
+    };
+    found.iter().map(name).collect()
+}
+
+/// Values of a tag, with those of the package's version.
+fn packages(spdx: &str) -> BTreeSet<String> {
+    let tag = |part: &str, name: &str| {
+        part.lines()
+            .find_map(|line| line.strip_prefix(name))
+            .unwrap_or_else(|| panic!("no {name} in {part}"))
+            .to_owned()
+    };
+    let parts = spdx.split("\n\n").skip(1);
+    parts.map(|part| format!("{} {}", tag(part, "PackageName: "), tag(part, "PackageVersion: "))).collect()
+}
+
+#[test]
+fn the_list_for_programs_has_every_crate_and_what_is_none() {
+    let spdx = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}.spdx"))).unwrap();
+    let (listed, linked) = (packages(&spdx), linked());
+    assert_eq!(linked.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new());
+    let others: Vec<_> = listed.difference(&linked).map(|name| name.split(' ').next().unwrap()).collect();
+    assert_eq!(others, ["llvm-libunwind", "musl", "openssl", "rust-std"]);
+    // Each crate but our own with the checksum that Cargo.lock has.
+    let lock = std::fs::read_to_string(source("Cargo.lock")).unwrap();
+    let sums: Vec<_> =
+        spdx.lines().filter_map(|line| line.strip_prefix("PackageChecksum: SHA256: ")).collect();
+    assert_eq!(sums.len(), linked.len() - 1);
+    assert!(sums.iter().all(|sum| sum.len() == 64 && lock.contains(sum)));
+}
+
+#[test]
+fn each_part_has_the_text_of_its_licence() {
+    let text = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}-THIRD-PARTY.txt"))).unwrap();
+    let (list, texts) = text.split_once("\n----").unwrap();
+    let parts: Vec<_> = list.lines().filter_map(|line| line.strip_prefix("  ")).collect();
+    assert_eq!(parts.len(), linked().len() - 1 + 4);
+    for part in parts {
+        let (name, licence) = part.split_once(": ").unwrap();
+        assert!(licence.len() > 2 && texts.contains(&format!("\n  {name}\n")), "{part} has no text");
+    }
+    for words in ["Permission is hereby granted", "Apache License", "LLVM Exceptions"] {
+        assert!(texts.contains(words), "{words}");
+    }
+}
+
+/// Unpacked over / it is what the packages install, and settings that are there are left alone.
+#[test]
+fn the_archive_has_the_worker_and_no_settings() {
+    let archive = dist(&format!("oz-agent-worker-{VERSION}-x86_64-linux.tar.gz"));
+    let list = run(Command::new("tar").arg("-tzf").arg(&archive));
+    let top = format!("oz-agent-worker-{VERSION}/");
+    assert!(list.lines().all(|line| line == top || line.starts_with(&format!("{top}usr/"))), "{list}");
+    let folder = tempfile::tempdir().unwrap();
+    run(Command::new("tar")
+        .args(["--strip-components=1", "-xzf"])
+        .arg(&archive)
+        .arg("-C")
+        .arg(folder.path()));
+    let version = run(Command::new(folder.path().join("usr/local/bin/oz-agent-worker")).arg("--version"));
+    assert_eq!(version, format!("oz-agent-worker {VERSION}\n"));
+    assert!(folder.path().join("usr/local/share/doc/oz-agent-worker/worker.env").exists());
+}
+
+#[test]
+fn the_sources_are_all_that_is_tracked() {
+    let list = run(Command::new("tar").arg("-tzf").arg(dist(&format!("oz-agent-worker-{VERSION}.tar.gz"))));
+    let tracked =
+        run(Command::new("git").args(["ls-tree", "-r", "--name-only", "HEAD"]).current_dir(source("")));
+    let top = format!("oz-agent-worker-{VERSION}/");
+    let files: BTreeSet<_> =
+        list.lines().filter(|line| !line.ends_with('/')).filter_map(|line| line.strip_prefix(&top)).collect();
+    assert_eq!(files, tracked.lines().collect());
+}
+
+/// The same sources give the same packages.
+#[test]
+fn packages_are_made_the_same_twice() {
+    let folder = tempfile::tempdir().unwrap();
+    for kind in ["deb", "rpm", "tar"] {
+        package(kind, 1, folder.path());
+    }
+    let made = std::fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().path());
+    for path in made {
+        let first = dist(path.file_name().unwrap().to_str().unwrap());
+        assert_eq!(std::fs::read(&path).unwrap(), std::fs::read(&first).unwrap(), "{}", path.display());
+    }
+}
+
+/// Everything else asks the manifest for it.
+#[test]
+fn the_version_is_in_one_place() {
+    let mut command = Command::new("git");
+    command.args(["grep", "-lF", VERSION, "--", ":!*.lock", ":!CHANGELOG.md"]).current_dir(source(""));
+    assert_eq!(run(&mut command), "Cargo.toml\n");
+}

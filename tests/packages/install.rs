@@ -1,0 +1,130 @@
+//! `make install` and `make uninstall`, by somebody who may do nothing but write to the folder.
+
+use std::path::Path;
+use std::process::Command;
+
+use tempfile::TempDir;
+
+use crate::root::run;
+use crate::{source, static_binary};
+
+/// Neither root nor the owner of the sources.
+const NOBODY: &str = "65534";
+
+/// What an install needs of the sources, and a folder to install to, both where anybody can be.
+struct Place(TempDir);
+
+impl Place {
+    fn new() -> Self {
+        let place = Self(tempfile::tempdir().unwrap());
+        for part in ["Makefile", "Cargo.toml", "README.md", "CHANGELOG.md", "LICENSE", "packaging"] {
+            run(Command::new("cp").arg("-r").arg(source(part)).arg(place.path()));
+        }
+        std::fs::copy(static_binary(), place.path().join("worker")).unwrap();
+        std::fs::create_dir(place.root()).unwrap();
+        run(Command::new("chmod").args(["-R", "a+rX"]).arg(place.path()));
+        run(Command::new("chown").arg(NOBODY).arg(place.root()));
+        place
+    }
+
+    fn path(&self) -> &Path {
+        self.0.path()
+    }
+
+    fn root(&self) -> std::path::PathBuf {
+        self.path().join("root")
+    }
+
+    /// Without a network, an owner's rights or a tool of Rust's in reach.
+    fn make(&self, goals: &[&str]) -> String {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "make", "-C"]).arg(self.path());
+        command.args(goals).arg(format!("DESTDIR={}", self.root().display())).arg("WORKER=./worker");
+        run(command.env_clear().env("PATH", "/usr/bin:/bin"))
+    }
+
+    /// What is there, as `mode path`.
+    fn found(&self) -> String {
+        run(Command::new("find").arg(self.root()).args(["-type", "f", "-printf", "%m %P\\n"]))
+    }
+
+    fn files(&self) -> Vec<String> {
+        let mut files: Vec<_> = self.found().lines().map(str::to_owned).collect();
+        files.sort();
+        files
+    }
+
+    fn read(&self, path: &str) -> String {
+        std::fs::read_to_string(self.root().join(path)).unwrap()
+    }
+}
+
+#[test]
+fn everything_is_installed_without_root_and_removed_again() {
+    let place = Place::new();
+    place.make(&["install"]);
+    let expected = [
+        "640 etc/oz-agent-worker/worker.env",
+        "644 usr/local/lib/systemd/system/oz-agent-worker.service",
+        "644 usr/local/lib/systemd/system/oz-agent-worker@.service",
+        "644 usr/local/lib/sysusers.d/oz-agent-worker.conf",
+        "644 usr/local/share/bash-completion/completions/oz-agent-worker",
+        "644 usr/local/share/doc/oz-agent-worker/CHANGELOG.md",
+        "644 usr/local/share/doc/oz-agent-worker/LICENSE",
+        "644 usr/local/share/doc/oz-agent-worker/README.md",
+        "644 usr/local/share/doc/oz-agent-worker/worker.env",
+        "644 usr/local/share/fish/vendor_completions.d/oz-agent-worker.fish",
+        "644 usr/local/share/man/man1/oz-agent-worker.1",
+        "644 usr/local/share/zsh/site-functions/_oz-agent-worker",
+        "755 usr/local/bin/oz-agent-worker",
+    ];
+    assert_eq!(place.files(), expected);
+    let unit = place.read("usr/local/lib/systemd/system/oz-agent-worker.service");
+    assert!(unit.contains("\nExecStart=/usr/local/bin/oz-agent-worker $OZ_WORKER_ARGS\n"), "{unit}");
+    assert!(!unit.contains('@') && !unit.contains("#plain") && !unit.contains("#instance"), "{unit}");
+    let instance = place.read("usr/local/lib/systemd/system/oz-agent-worker@.service");
+    assert!(instance.contains("\nExecStart=/usr/local/bin/oz-agent-worker --worker-id %i $OZ_WORKER_ARGS\n"));
+    assert!(instance.contains("\nEnvironmentFile=-/etc/oz-agent-worker/%i.env\n"), "{instance}");
+    place.make(&["uninstall"]);
+    assert_eq!(place.files(), Vec::<String>::new());
+    let left = run(Command::new("find").arg(place.root()).args(["-name", "*oz-agent*"]));
+    assert_eq!(left, "");
+}
+
+#[test]
+fn settings_survive_an_install_and_an_uninstall() {
+    let place = Place::new();
+    place.make(&["install"]);
+    let settings = place.root().join("etc/oz-agent-worker/worker.env");
+    std::fs::write(&settings, "OZ_WORKER_ID=mine\n").unwrap();
+    place.make(&["install"]);
+    assert_eq!(place.read("etc/oz-agent-worker/worker.env"), "OZ_WORKER_ID=mine\n");
+    let told = place.make(&["uninstall"]);
+    assert!(told.contains("kept ") && told.contains("worker.env, which has been changed"), "{told}");
+    assert_eq!(place.files(), ["640 etc/oz-agent-worker/worker.env"]);
+}
+
+#[test]
+fn another_prefix_is_where_everything_is_and_what_the_units_name() {
+    let place = Place::new();
+    place.make(&["install", "PREFIX=/opt/an oz", "SYSCONFDIR=/opt/etc"]);
+    let files = place.files();
+    assert_eq!(files.len(), 13);
+    assert!(files.iter().all(|file| file.contains(" opt/an oz/") || file.contains(" opt/etc/")), "{files:?}");
+    let unit = place.read("opt/an oz/lib/systemd/system/oz-agent-worker.service");
+    assert!(unit.contains("EnvironmentFile=-/opt/etc/oz-agent-worker/worker.env"), "{unit}");
+    place.make(&["uninstall", "PREFIX=/opt/an oz", "SYSCONFDIR=/opt/etc"]);
+    assert_eq!(place.files(), Vec::<String>::new());
+}
+
+#[test]
+fn a_worker_that_is_not_there_is_told_of_before_anything_is_changed() {
+    let place = Place::new();
+    std::fs::remove_file(place.path().join("worker")).unwrap();
+    let mut command = Command::new("make");
+    command.arg("-C").arg(place.path()).args(["install", "WORKER=./worker"]);
+    let output = command.arg(format!("DESTDIR={}", place.root().display())).output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && told.contains("run `make build` first"), "{told}");
+    assert_eq!(place.files(), Vec::<String>::new());
+}

@@ -1,0 +1,260 @@
+//! The installed deb under a real systemd, with a real engine: the service from its start to its removal.
+
+use std::os::unix::fs::chown;
+use std::path::Path;
+use std::process::Command;
+
+use crate::DEADLINE;
+use crate::made::deb;
+use crate::root::{Root, System, run};
+use crate::stage::Stage;
+use crate::support::control_plane::State;
+use crate::support::images::Root as Archive;
+use crate::support::process::Process;
+use crate::support::proxy::Proxy;
+
+const UNIT: &str = "oz-agent-worker.service";
+const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
+
+/// A booted Debian with the package, whose /var/run/docker.sock leads to the engine.
+struct Host {
+    stage: Stage,
+    system: System,
+    _engine: Proxy,
+}
+
+impl Host {
+    /// Nothing is set yet.
+    fn new() -> Self {
+        Self::with(|_, _| ())
+    }
+
+    /// What `prepare` does comes before the package.
+    fn with(prepare: impl FnOnce(&Root, &Stage)) -> Self {
+        let (stage, root) = (Stage::new(), Root::debian());
+        root.sh("groupadd --system docker");
+        prepare(&root, &stage);
+        let engine = Proxy::start(stage.engine.host());
+        let socket = Path::new(engine.host().strip_prefix("unix://").unwrap()).to_owned();
+        let shared = socket.parent().unwrap();
+        // As an engine has its socket: for the group docker, here that of the Debian inside.
+        let group = root.sh("getent group docker | cut -d: -f3").trim().parse().unwrap();
+        chown(&socket, Some(0), Some(group)).unwrap();
+        run(Command::new("chmod").arg("660").arg(&socket));
+        run(Command::new("chmod").arg("711").arg(shared));
+        let system = root.boot(shared);
+        system.sh(&format!("ln -s /shared/{} /run/docker.sock", socket.file_name().unwrap().display()));
+        let host = Self { stage, system, _engine: engine };
+        host.install(1);
+        host
+    }
+
+    fn install(&self, release: u8) -> String {
+        let package = self.system.root().bring(&deb(release));
+        self.system.sh(&format!("dpkg --force-confold -i {package} 2>&1"))
+    }
+
+    /// The settings with which the worker works.
+    fn settings(stage: &Stage) -> String {
+        let address = stage.plane.address();
+        let (key, id, socket) = (stage.plane.key(), &stage.worker_id, stage.plane.ws_url());
+        format!(
+            "OZ_API_KEY={key}\nOZ_WORKER_ID={id}\nOZ_WS_URL={socket}\nOZ_SERVER_ROOT_URL=http://{address}\nOZ_PULL=missing\nOZ_MAX_CONCURRENT_TASKS=4\n"
+        )
+    }
+
+    fn set(&self, settings: &str) {
+        self.system.root().write(SETTINGS, settings);
+    }
+
+    /// A start that must not fail.
+    fn start(&self, unit: &str) {
+        let started = self.system.command(&format!("systemctl start {unit}")).status().unwrap();
+        assert!(started.success(), "{}", self.system.journal(unit));
+    }
+
+    /// A start that must fail; systemd has then given up.
+    fn fails_to_start(&self, unit: &str) {
+        let started = self.system.command(&format!("systemctl start {unit} 2>&1")).status().unwrap();
+        assert!(!started.success(), "it started");
+    }
+
+    /// Waits until the container of a task runs, and gives its id.
+    fn running(&self, task: &str) -> String {
+        self.stage.plane.wait_state(task, State::InProgress);
+        let label = format!("oz-task-id={task}");
+        let end = std::time::Instant::now() + DEADLINE;
+        loop {
+            let found = self.stage.engine.containers("label", &label);
+            if let Some(container) = found.iter().find(|container| container["State"] == "running") {
+                return container["Id"].as_str().unwrap().to_owned();
+            }
+            assert!(std::time::Instant::now() < end, "the container does not run: {found:#?}");
+            std::thread::sleep(std::time::Duration::from_millis(50));
+        }
+    }
+
+    /// Lets a task end that runs [`WAITS`].
+    fn let_go(&self, container: &str) {
+        let go = Archive::default().file("go", 0o644, "").finish();
+        let path = format!("/containers/{container}/archive?path=/tmp");
+        assert_eq!(self.stage.engine.request("PUT", &path, &[], &go).status, 200);
+    }
+}
+
+/// A task that ends once the test lets it.
+const WAITS: &str = "until [ -e /tmp/go ]; do sleep 0.1; done; echo done";
+
+#[test]
+fn a_service_runs_a_task_tells_how_it_stands_and_drains_through_an_upgrade_and_a_removal() {
+    let host = Host::new();
+    let (stage, system) = (&host.stage, &host.system);
+    assert_eq!(system.property(UNIT, "ActiveState,UnitFileState").trim(), "inactive\ndisabled");
+    host.set(&(Host::settings(stage) + "OZ_DRAIN_TIMEOUT=2h\n"));
+    system.sh("systemctl enable --now oz-agent-worker 2>&1");
+    // Ready means connected.
+    assert_eq!(stage.plane.connections(), 1);
+    assert_eq!(system.property(UNIT, "StatusText"), "connected, tasks: 0");
+    let user = system.sh(&format!("stat -c %U /proc/{}", system.property(UNIT, "MainPID")));
+    assert_eq!(user.trim(), "oz-agent-worker");
+    stage.run_a_task();
+
+    let task = stage.plane.submit(stage.spec(WAITS));
+    let container = host.running(&task);
+    let old = system.property(UNIT, "MainPID");
+    host.install(2);
+    // The package is done, and the old process goes on with its task, for longer than systemd's own patience.
+    assert_eq!(system.property(UNIT, "MainPID"), old);
+    assert!(system.property(UNIT, "TimeoutStopUSec").starts_with("1min 30s"));
+    host.let_go(&container);
+    let run = stage.plane.wait_ended(&task);
+    assert_eq!(
+        (run.state, run.output.as_deref(), run.claims),
+        (State::Succeeded, Some("done\n"), 1),
+        "{run:#?}"
+    );
+    stage.plane.wait_connected(2);
+    stage.run_a_task();
+    assert_ne!(system.property(UNIT, "MainPID"), old);
+    assert_eq!(system.property(UNIT, "NRestarts"), "0", "nothing failed");
+
+    let task = stage.plane.submit(stage.spec(WAITS));
+    let container = host.running(&task);
+    let removal = Process::spawn(&mut system.command("dpkg -r oz-agent-worker 2>&1"), None);
+    system.await_journal(UNIT, "stopping tasks=1");
+    host.let_go(&container);
+    let mut removal = removal;
+    assert!(removal.wait_exit(DEADLINE).success(), "{:?}", removal.stdout().all());
+    assert_eq!(stage.plane.run(&task).state, State::Succeeded);
+    assert_eq!(system.sh("systemctl list-units --all --no-legend 'oz-agent*'"), "");
+    assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<serde_json::Value>::new());
+    stage.plane.assert_no_violations();
+}
+
+/// No restart can help: the reason is in the journal, once.
+#[test]
+fn a_worker_without_a_key_or_with_a_wrong_one_ends_with_the_reason_and_is_not_started_again() {
+    let host = Host::new();
+    let cases = [
+        (String::new(), "must be set to the control plane's key for workers", "2"),
+        (
+            "OZ_API_KEY=wrong\nOZ_WORKER_ID=w\n".to_owned(),
+            "check the key (OZ_API_KEY or OZ_API_KEY_FILE)",
+            "3",
+        ),
+        ("OZ_API_KEY=k\n".to_owned(), "must be set to a name that no other worker has", "2"),
+    ];
+    for (settings, reason, code) in cases {
+        let urls: Vec<_> =
+            Host::settings(&host.stage).lines().skip(2).map(|line| format!("{line}\n")).collect();
+        host.set(&(settings + &urls.concat()));
+        host.fails_to_start(UNIT);
+        let state = host.system.property(UNIT, "ActiveState,ExecMainStatus,NRestarts");
+        let mut state: Vec<_> = state.lines().collect();
+        state.sort_unstable();
+        assert_eq!(state, ["0", code, "failed"]);
+        assert!(host.system.journal(UNIT).contains(reason), "{}", host.system.journal(UNIT));
+        assert!(!host.system.journal(UNIT).contains("=wrong"));
+        host.system.sh(&format!("systemctl reset-failed {UNIT}; journalctl --rotate --vacuum-time=1s -q"));
+    }
+}
+
+#[test]
+fn an_engine_that_is_not_there_is_tried_a_few_times_and_then_the_unit_has_failed() {
+    let host = Host::new();
+    host.set(&Host::settings(&host.stage));
+    // The ten seconds between two attempts are what a test need not wait for.
+    let faster = "[Service]\nRestartSec=100ms\n";
+    host.system.root().write(&format!("/etc/systemd/system/{UNIT}.d/faster.conf"), faster);
+    host.system.sh("systemctl daemon-reload; rm /run/docker.sock");
+    host.fails_to_start(UNIT);
+    host.system.await_journal(UNIT, "Start request repeated too quickly");
+    let journal = host.system.journal(UNIT);
+    assert_eq!(journal.matches("install and start an engine").count(), 5, "{journal}");
+    assert_eq!(host.system.property(UNIT, "ActiveState"), "failed");
+}
+
+/// Those of one host differ in their id at least, which is the name of the instance whatever the shared settings say.
+#[test]
+fn instances_share_settings_and_have_their_own() {
+    let host = Host::new();
+    host.set(&Host::settings(&host.stage));
+    let (first, second) = (format!("{}-a", host.stage.worker_id), format!("{}-b", host.stage.worker_id));
+    host.system.root().write(
+        &format!("/etc/oz-agent-worker/{second}.env"),
+        "OZ_WORKER_ARGS=--no-cleanup --max-concurrent-tasks 3\n",
+    );
+    host.start(&format!("oz-agent-worker@{first}"));
+    host.start(&format!("oz-agent-worker@{second}"));
+    let mut workers = host.stage.plane.view(|world| {
+        world.connections.iter().map(|connection| connection.worker.clone()).collect::<Vec<_>>()
+    });
+    workers.sort();
+    assert_eq!(workers, [first.clone(), second.clone()]);
+    let of = |id: &str| host.system.journal(&format!("oz-agent-worker@{id}"));
+    assert!(of(&second).contains("slots=3") && of(&first).contains("slots=4"), "{}", of(&second));
+    host.system.sh(&format!("systemctl stop oz-agent-worker@{first} oz-agent-worker@{second}"));
+}
+
+/// As the comment in the unit says.
+#[test]
+fn the_key_can_be_a_credential_that_systemd_keeps() {
+    let host = Host::new();
+    let settings = Host::settings(&host.stage).replace("OZ_API_KEY=", "# ");
+    host.set(&settings);
+    let root = host.system.root();
+    root.write("/etc/oz-agent-worker/api-key", &format!("{}\n", host.stage.plane.key()));
+    root.sh("chmod 600 /etc/oz-agent-worker/api-key");
+    let unit = root.read("/usr/lib/systemd/system/oz-agent-worker.service");
+    let (_, rest) = unit.split_once("add\n").unwrap();
+    let lines = rest.lines().map_while(|line| line.strip_prefix("#   ")).map(|line| format!("{line}\n"));
+    root.write(&format!("/etc/systemd/system/{UNIT}.d/key.conf"), &lines.collect::<String>());
+    host.system.sh("systemctl daemon-reload");
+    host.start(UNIT);
+    host.stage.run_a_task();
+}
+
+/// Settings that come before the package, as from a tool that prepares hosts.
+#[test]
+fn a_worker_with_settings_is_started_by_its_installation() {
+    let host = Host::with(|root, stage| root.write(SETTINGS, &Host::settings(stage)));
+    assert_eq!(host.stage.plane.connections(), 1);
+    host.stage.run_a_task();
+    assert_eq!(host.system.property(UNIT, "UnitFileState"), "enabled");
+}
+
+#[test]
+fn the_units_expose_little_and_are_well_formed() {
+    let root = Root::debian();
+    let package = root.bring(&deb(1));
+    root.sh(&format!("dpkg -i {package}"));
+    for unit in ["oz-agent-worker.service", "oz-agent-worker@.service"] {
+        let file = format!("/usr/lib/systemd/system/{unit}");
+        let told = root.sh(&format!("systemd-analyze security --offline=yes --no-pager {file}"));
+        let level = told.lines().find_map(|line| line.split("exposure level for ").nth(1)).unwrap();
+        let level: f64 = level.split_whitespace().nth(1).unwrap().parse().unwrap();
+        assert!(level <= 2.0, "{told}");
+        let told = root.sh(&format!("systemd-analyze verify --man=no --recursive-errors=no {file} 2>&1"));
+        assert_eq!(told, "", "{unit}");
+    }
+}
