@@ -81,7 +81,7 @@ fn everything_is_installed_without_root_and_removed_again() {
     assert_eq!(place.files(), expected);
     let unit = place.read("usr/local/lib/systemd/system/oz-agent-worker.service");
     assert!(unit.contains("\nExecStart=/usr/local/bin/oz-agent-worker $OZ_WORKER_ARGS\n"), "{unit}");
-    assert!(!unit.contains('@') && !unit.contains("#plain") && !unit.contains("#instance"), "{unit}");
+    assert!(!unit.contains("DIR@") && !unit.contains("#plain") && !unit.contains("#instance"), "{unit}");
     let instance = place.read("usr/local/lib/systemd/system/oz-agent-worker@.service");
     assert!(instance.contains("\nExecStart=/usr/local/bin/oz-agent-worker --worker-id %i $OZ_WORKER_ARGS\n"));
     assert!(instance.contains("\nEnvironmentFile=-/etc/oz-agent-worker/%i.env\n"), "{instance}");
