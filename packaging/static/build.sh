@@ -38,6 +38,7 @@ die() {
 # Leaves in $compiler, $cargo and the arrays $flags and $options what builds for musl here.
 choose() {
     [ "$(uname -sm)" = "Linux x86_64" ] || die "it is built on Linux on x86-64 only"
+    [[ $built != *[[:space:]]* ]] || die "OpenSSL cannot be built in a folder with blanks in its path: $built"
     if [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
         rustc=rustc cargo=${CARGO:-cargo} flags=() options=()
         compiler=$(command -v musl-gcc) || die "there is no musl-gcc"
