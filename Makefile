@@ -19,7 +19,7 @@ FUZZ_SECONDS ?= 30
 FUZZ_TARGETS ?=
 
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
-.PHONY: static reproducible image
+.PHONY: static reproducible image test-static
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -76,10 +76,18 @@ reproducible: ## build the static binary twice from nothing, in two folders: the
 image: static ## an image of the static binary: target/image/oz-agent-worker-VERSION.tar, loaded as oz-agent-worker:dev
 	@packaging/image/load.sh "$$(packaging/image/build.sh $(TARGET)/static/oz-agent-worker $(TARGET)/image oz-agent-worker:dev)"
 
+# The tests of whole tasks, too, with this very binary.
+test-static: setup engine static ## test the static binary and the image, and whole tasks with them
+	$(CARGO) test --locked --no-run --test packages --test all
+	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \
+		sh -c '$(CARGO) test --locked --test packages && $(CARGO) test --locked --test all worker::'
+	@echo "make test-static: all is well"
+
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test packages -- -D warnings
 	$(CARGO) clippy --locked --lib --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features fuzzing
 

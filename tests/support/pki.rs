@@ -40,8 +40,13 @@ impl Key {
 impl Pki {
     /// A new authority.
     pub fn new() -> Self {
+        Self::named("OZ test authority")
+    }
+
+    /// A new authority of this name. Of two with the same name OpenSSL would see one only.
+    pub fn named(name: &str) -> Self {
         let pki = Self { folder: tempfile::tempdir().expect("a folder") };
-        let name = "/CN=OZ test authority";
+        let name = &format!("/CN={name}");
         pki.openssl("ecparam -name prime256v1 -genkey -noout -out ca.key", &[]);
         pki.openssl("req -x509 -new -key ca.key -days 2 -out ca.pem -subj", &[name]);
         pki

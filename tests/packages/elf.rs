@@ -1,0 +1,56 @@
+//! The head of a program file, read by hand: what the kernel would load it with and what it would load besides.
+
+use std::path::Path;
+
+const INTERPRETER: u32 = 3;
+const DYNAMIC: u32 = 2;
+const NEEDED: u64 = 1;
+const FLAGS_1: u64 = 0x6fff_fffb;
+const FLAG_PIE: u64 = 0x0800_0000;
+const SHARED: u64 = 3;
+const STACK: u32 = 0x6474_e551;
+const EXECUTABLE: u64 = 1;
+
+/// What is told of a 64-bit little-endian program.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Elf {
+    /// Whether it may be loaded at any address, and is a program and no library.
+    pub position_independent: bool,
+    /// Whether the kernel starts a loader in its place.
+    pub has_interpreter: bool,
+    /// How many shared libraries that loader must find.
+    pub needed: usize,
+    /// Whether its stack may hold code.
+    pub executable_stack: bool,
+}
+
+fn number(bytes: &[u8], at: u64, length: usize) -> u64 {
+    let at = usize::try_from(at).unwrap();
+    bytes[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
+}
+
+impl Elf {
+    /// Reads a file.
+    pub fn read(path: &Path) -> Self {
+        let bytes = std::fs::read(path).unwrap();
+        assert_eq!(bytes[..6], *b"\x7fELF\x02\x01", "{} is no such program", path.display());
+        let (table, size, count) = (number(&bytes, 32, 8), number(&bytes, 54, 2), number(&bytes, 56, 2));
+        let headers: Vec<u64> = (0..count).map(|index| table + index * size).collect();
+        let kind = |at: u64| u32::try_from(number(&bytes, at, 4)).unwrap();
+        let of_kind = |wanted| headers.iter().copied().filter(move |at| kind(*at) == wanted);
+        let entries: Vec<(u64, u64)> = of_kind(DYNAMIC)
+            .flat_map(|at| {
+                let (start, length) = (number(&bytes, at + 8, 8), number(&bytes, at + 32, 8));
+                (start..start + length).step_by(16)
+            })
+            .map(|at| (number(&bytes, at, 8), number(&bytes, at + 8, 8)))
+            .collect();
+        let is_program = entries.iter().any(|(tag, value)| *tag == FLAGS_1 && value & FLAG_PIE != 0);
+        Self {
+            position_independent: number(&bytes, 16, 2) == SHARED && is_program,
+            has_interpreter: of_kind(INTERPRETER).count() > 0,
+            needed: entries.iter().filter(|(tag, _)| *tag == NEEDED).count(),
+            executable_stack: of_kind(STACK).all(|at| number(&bytes, at + 4, 4) & EXECUTABLE != 0),
+        }
+    }
+}

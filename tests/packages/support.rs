@@ -1,0 +1,18 @@
+//! What these tests take from the tests' support.
+
+#![allow(dead_code, reason = "the other tests use the rest of it")]
+
+#[path = "../support/control_plane/mod.rs"]
+pub mod control_plane;
+#[path = "../support/door.rs"]
+pub mod door;
+#[path = "../support/engine.rs"]
+pub mod engine;
+#[path = "../support/images.rs"]
+pub mod images;
+#[path = "../support/pki.rs"]
+pub mod pki;
+#[path = "../support/process.rs"]
+pub mod process;
+#[path = "../support/worker.rs"]
+pub mod worker;
