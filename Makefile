@@ -28,7 +28,7 @@ PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(
 
 .PHONY: install uninstall deb rpm dist
 .PHONY: help setup needs engine build demo demo-server demo-build test fuzz soak check clean
-.PHONY: static reproducible image
+.PHONY: static reproducible image test-packages
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -102,11 +102,18 @@ install: ## install what `make build` has built, or WORKER, with PREFIX (/usr/lo
 
 uninstall: ## remove what `make install` with the same PREFIX, SYSCONFDIR and DESTDIR has installed
 	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh uninstall
+# The tests of whole tasks, too, with the static binary.
+test-packages: engine dist ## test what is installed: static binary, image, packages, service; and whole tasks with that binary
+	$(CARGO) test --locked --no-run --test packages --test all
+	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \
+		sh -c '$(CARGO) test --locked --test packages && $(CARGO) test --locked --test all worker::'
+	@echo "make test-packages: all is well"
 
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test packages -- -D warnings
 	$(CARGO) clippy --locked --lib --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features fuzzing
 

@@ -26,6 +26,7 @@ built=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 tools=$built/static-tools
 target=x86_64-unknown-linux-musl
 largest=$((13 * 1024 * 1024 / 2))
+flags=()
 # These would change what is built.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET
 unset CFLAGS CPPFLAGS LDFLAGS CC AR RANLIB OPENSSL_DIR OPENSSL_NO_VENDOR OPENSSL_STATIC OPENSSL_CONFIG_DIR
@@ -35,18 +36,18 @@ die() {
     exit 1
 }
 
-# Leaves in $compiler, $cargo and the arrays $flags and $options what builds for musl here.
+# Leaves in $rustc, $cargo, $compiler and the arrays $flags and $options what builds for musl here.
 choose() {
     [ "$(uname -sm)" = "Linux x86_64" ] || die "it is built on Linux on x86-64 only"
+    [[ $built != *[[:space:]]* ]] || die "OpenSSL cannot be built in a folder with blanks in its path: $built"
     if [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
-        rustc=rustc cargo=${CARGO:-cargo} flags=() options=()
+        rustc=rustc cargo=${CARGO:-cargo} options=()
         compiler=$(command -v musl-gcc) || die "there is no musl-gcc"
         return
     fi
     packaging/static/sysroot.sh "$tools/musl"
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/musl/bin/musl-gcc
-    # Some C code calls what only libgcc has.
-    flags=("-Lnative=$tools/musl/lib" -Clink-arg=-lgcc)
+    flags+=("-Lnative=$tools/musl/lib")
     options=("-Zbuild-std=std,panic_unwind")
     export RUSTC_BOOTSTRAP=1 RUSTC=$rustc
 }
@@ -75,7 +76,8 @@ start_anew_with_another_compiler() {
 }
 
 build() {
-    flags+=(-Ctarget-feature=+crt-static "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    # Some C code calls what only libgcc has.
+    flags+=(-Ctarget-feature=+crt-static -Clink-arg=-lgcc "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
         "--remap-path-prefix=$built=/target" "--remap-path-prefix=$root=/source"
         "--remap-path-prefix=$("$rustc" --print sysroot)=/rust")
     local IFS=$'\x1f'
@@ -85,11 +87,12 @@ build() {
 
 # Refuses what is not one position-independent file that needs nothing, and what has grown too large.
 check() {
-    local binary=$1 size
+    local binary=$1 size head
     size=$(stat -c %s "$binary")
-    readelf -hW "$binary" | grep -q 'Type: *DYN' || die "$binary is not position-independent"
-    ! readelf -lW "$binary" | grep -q INTERP || die "$binary needs a loader (INTERP), so it is not static"
-    ! readelf -dW "$binary" | grep -q NEEDED || die "$binary needs a library (NEEDED), so it is not static"
+    head=$(readelf -hldW "$binary")
+    [[ $head =~ Type:\ *DYN ]] || die "$binary is not position-independent"
+    [[ $head != *INTERP* ]] || die "$binary needs a loader (INTERP), so it is not static"
+    [[ $head != *\(NEEDED\)* ]] || die "$binary needs a library (NEEDED), so it is not static"
     [ "$size" -le "$largest" ] || die "$binary has $size bytes, more than the $largest that are allowed"
 }
 

@@ -1,4 +1,4 @@
-//! What operators install, tested as it is handed to them: the static binary and the image. `make test-static` builds them
+//! What operators install, tested as it is handed to them: the static binary and the image. `make test-packages` builds them
 //! and runs this; a plain `cargo test` does not.
 
 #![allow(
@@ -40,6 +40,6 @@ pub fn static_binary() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
     let target = target.map_or_else(|| source("target"), |folder| source("").join(folder));
     let path = target.join("static/oz-agent-worker");
-    assert!(path.is_file(), "{} is missing: run these tests with `make test-static`", path.display());
+    assert!(path.is_file(), "{} is missing: run these tests with `make test-packages`", path.display());
     path
 }

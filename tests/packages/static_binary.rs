@@ -245,7 +245,7 @@ fn the_tests_take_the_worker_that_they_are_told_to() {
     assert_eq!(
         named,
         static_binary().canonicalize().unwrap(),
-        "OZ_TEST_WORKER, which `make test-static` sets"
+        "OZ_TEST_WORKER, which `make test-packages` sets"
     );
     assert!(Path::new(&named).is_absolute());
 }

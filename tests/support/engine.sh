@@ -167,6 +167,8 @@ start_private() {
     keep_in_memory
     if [ -n "$alone" ]; then
         "$tools/busybox" ip link set lo up || die "cannot set up the loopback of a network of its own"
+        # Else the engine warns of it with each container. A new network has it as the machine has it.
+        echo 1 >/proc/sys/net/ipv4/ip_forward || say "cannot turn forwarding on; the engine will warn of it"
         bridge=none
     else
         make_bridge || die "cannot make a network bridge, so no private engine can be started here"

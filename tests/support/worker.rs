@@ -16,8 +16,12 @@ pub struct Builder {
 /// A running worker; dropping it kills it.
 pub struct Worker(Process);
 
-/// The binary that cargo has built for the tests.
+/// The binary that `OZ_TEST_WORKER` names, else the one that cargo has built for the tests.
 pub fn binary() -> PathBuf {
+    if let Some(named) = std::env::var_os("OZ_TEST_WORKER").filter(|path| !path.is_empty()) {
+        let found = Path::new(&named).canonicalize().ok().filter(|path| path.is_file());
+        return found.unwrap_or_else(|| panic!("OZ_TEST_WORKER names no file: {}", named.display()));
+    }
     let path: Option<&str> = option_env!("CARGO_BIN_EXE_oz-agent-worker");
     path.map(PathBuf::from).expect("only cargo's integration tests know it")
 }

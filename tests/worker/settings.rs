@@ -43,6 +43,46 @@ fn help_and_version_go_to_stdout() {
     }
 }
 
+/// These tests are for any build of the worker, so they must not take another one than they were told to.
+#[test]
+fn the_worker_under_test_is_the_one_that_is_named() {
+    let stage = Stage::new();
+    let worker = stage.started();
+    let runs = std::fs::read_link(format!("/proc/{}/exe", worker.id())).unwrap();
+    assert_eq!(runs, binary().canonicalize().unwrap());
+    stage.stop(worker);
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", "worker::settings::help_and_version_go_to_stdout", "--nocapture"]);
+    let output = command.env("OZ_TEST_WORKER", "/nonexistent/worker").output().unwrap();
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && told.contains("OZ_TEST_WORKER names no file"), "{told}");
+}
+
+/// OpenSSL says nothing about it.
+#[test]
+fn trusted_certificates_that_cannot_be_used_are_warned_about() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = write_file(folder.path(), "bare.pem", b"no certificate\n");
+    let start = || without_engine(&file, folder.path());
+    let (code, _, err) = end(start().start());
+    assert_eq!(code, Some(4), "{err}");
+    for (variable, path) in
+        [("SSL_CERT_FILE", file.as_str()), ("SSL_CERT_DIR", folder.path().to_str().unwrap())]
+    {
+        let warning = format!("trusted certificates not usable variable={variable} path={path} problem=");
+        let lines: Vec<_> = err.lines().filter(|line| line.contains(&warning)).collect();
+        assert!(lines.len() == 1 && lines[0].contains(" WARN "), "{variable}: {err}");
+    }
+    let (_, _, err) = end(start().env_remove("SSL_CERT_FILE").env("SSL_CERT_DIR", "").start());
+    assert!(!err.contains("trusted certificates"), "{err}");
+}
+
+/// One that ends at once, since there is no engine.
+fn without_engine(file: &str, folder: &Path) -> Builder {
+    let builder = bare().env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", folder.to_str().unwrap());
+    builder.env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+}
+
 #[test]
 fn a_reader_that_has_gone_is_no_failure() {
     for (flag, expected) in [("--help", 0), ("--version", 0), ("--no-such-flag", 2)] {
