@@ -104,6 +104,7 @@ uninstall: ## remove what `make install` with the same PREFIX, SYSCONFDIR and DE
 	@PREFIX="$(PREFIX)" SYSCONFDIR="$(SYSCONFDIR)" DESTDIR="$(DESTDIR)" packaging/install.sh uninstall
 # The tests of whole tasks, too, with the static binary.
 test-packages: engine dist ## test what is installed: static binary, image, packages, service; and whole tasks with that binary
+	@tests/support/setup.sh package-tests
 	$(CARGO) test --locked --no-run --test packages --test all
 	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \
 		sh -c '$(CARGO) test --locked --test packages && $(CARGO) test --locked --test all worker::'
@@ -112,7 +113,7 @@ test-packages: engine dist ## test what is installed: static binary, image, pack
 check: needs ## format, lints and documentation
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
-	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --all-targets --test packages -- -D warnings
 	$(CARGO) clippy --locked --test packages -- -D warnings
 	$(CARGO) clippy --locked --lib --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features fuzzing

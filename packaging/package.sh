@@ -105,7 +105,7 @@ rpm() {
 tar() {
     local file=$out/$name-$version-x86_64-linux.tar.gz
     make_tree /usr/local
-    rm -rf "$tree/etc" "$work/$name-$version"
+    rm -rf "${tree:?}/etc" "$work/$name-$version"
     mv "$tree" "$work/$name-$version"
     settle "$work/$name-$version"
     command tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -c "$name-$version" | gzip -9n >"$file"

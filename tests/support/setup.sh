@@ -1,8 +1,8 @@
 #!/bin/bash
 # Whatever building and testing need: checks it, and as root on Debian installs what is missing. Silent and quick when
 # there is nothing to do. With `tests` it looks for what only the tests need as well, with `fuzz` for what only fuzzing
-# does, with `static` for what only the static binary and the image do; with `install PACKAGE...` it installs just these,
-# which engine.sh uses.
+# does, with `static` for what only the static binary and the image do, with `packages` and `package-tests` for what making and
+# testing packages does; with `install PACKAGE...` it installs just these, which engine.sh uses.
 #
 # What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
 # the registry's package would start a service.
@@ -152,10 +152,10 @@ debian_rust_is_fit() {
     [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/src/rust/library ] && CARGO=/usr/bin/cargo rust_is_fit
 }
 
-# What makes packages, and what checks them.
-package_programs() {
+# Programs by the packages that they are in: NAME:PACKAGE.
+programs() {
     local program missing=()
-    for program in rpmbuild:rpm lintian:lintian rpmlint:rpmlint debootstrap:debootstrap readelf:binutils xz:xz-utils; do
+    for program in "$@"; do
         command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
     done
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
@@ -166,9 +166,11 @@ package_programs() {
 debian_root() {
     local work suite mirror
     [ ! -e "$tools/debian-root.tar" ] || return 0
-    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null ||
+    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
         die "a small Debian can be made as root on Debian only; put one into $tools/debian-root.tar"
-    suite=$(. /etc/os-release && echo "$VERSION_CODENAME")
+    fi
+    suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
+    # shellcheck disable=SC2016 # apt's own variables
     mirror=$(apt-get indextargets --format '$(SITE) $(RELEASE)' 'Created-By: Packages' |
         sed -n "s/ $suite\$//p" | head -n 1)
     say "making a small Debian in target/tools"
@@ -209,8 +211,10 @@ static)
     ;;
 packages)
     build_needs
-    static_needs
-    package_programs
+    programs rpmbuild:rpm readelf:binutils xz:xz-utils
+    ;;
+package-tests)
+    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl
     test_tools
     debian_root
     ;;
