@@ -101,11 +101,13 @@ licences() {
 }
 
 package() {
-    local part=$1 version=$2 licence=$3 purl=$4 sum=$5
+    local part=$1 version=$2 licence=$3 purl=$4 sum=$5 id
+    # Of letters, digits, dots and dashes, as SPDX wants it.
+    id=SPDXRef-${part//_/.}-${version//[^A-Za-z0-9.-]/-}
     cat <<TAGS
 
 PackageName: $part
-SPDXID: SPDXRef-$part-${version//[^A-Za-z0-9.-]/-}
+SPDXID: $id
 PackageVersion: $version
 PackageDownloadLocation: NOASSERTION
 FilesAnalyzed: false
@@ -115,8 +117,11 @@ PackageCopyrightText: NOASSERTION
 TAGS
     [ -z "$sum" ] || echo "PackageChecksum: SHA256: $sum"
     [ -z "$purl" ] || echo "ExternalRef: PACKAGE-MANAGER purl pkg:cargo/$part@${version//+/%2B}"
-    [ "$part" = $name ] && echo "Relationship: SPDXRef-DOCUMENT DESCRIBES SPDXRef-$name-$version" ||
-        echo "Relationship: SPDXRef-$name-$own STATIC_LINK SPDXRef-$part-${version//[^A-Za-z0-9.-]/-}"
+    if [ "$part" = $name ]; then
+        echo "Relationship: SPDXRef-DOCUMENT DESCRIBES $id"
+    else
+        echo "Relationship: SPDXRef-$name-$own STATIC_LINK $id"
+    fi
 }
 
 sbom() {

@@ -76,6 +76,12 @@ fn the_list_for_programs_has_every_crate_and_what_is_none() {
     assert_eq!(linked.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new());
     let others: Vec<_> = listed.difference(&linked).map(|name| name.split(' ').next().unwrap()).collect();
     assert_eq!(others, ["llvm-libunwind", "musl", "openssl", "rust-std"]);
+    // Names that programs take, each once, and one sentence about each.
+    let ids: Vec<_> = spdx.lines().filter_map(|line| line.strip_prefix("SPDXID: SPDXRef-")).collect();
+    let fits = |id: &&str| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-');
+    assert!(ids.iter().all(fits) && ids.len() == ids.iter().collect::<BTreeSet<_>>().len(), "{ids:?}");
+    let about = |id: &str| spdx.lines().filter(|line| line.ends_with(&format!(" SPDXRef-{id}"))).count();
+    assert!(ids[1..].iter().all(|id| about(id) == 2), "itself, and what it is to others");
     // Each crate but our own with the checksum that Cargo.lock has.
     let lock = std::fs::read_to_string(source("Cargo.lock")).unwrap();
     let sums: Vec<_> =
