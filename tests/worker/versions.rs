@@ -1,5 +1,7 @@
 //! Old versions of a sidecar image, and what is left of them.
 
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use serde_json::json;
 
 use super::gate::{Gate, PASS};
@@ -24,6 +26,13 @@ fn newest(stage: &Stage, before: &[String]) -> String {
     let new: Vec<String> = volumes(stage).into_iter().filter(|name| !before.contains(name)).collect();
     assert_eq!(new.len(), 1, "{new:?}");
     new[0].clone()
+}
+
+/// An engine tells a volume's age in whole seconds, so those that are to be told apart are not made in the same one.
+fn in_another_second(stage: &Stage) {
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let before = second();
+    stage.wait("another second", || second() > before);
 }
 
 /// The first version is in use for the whole time, and another worker has one of its own of the same name; only what is old,
@@ -52,6 +61,7 @@ fn old_versions_go_and_those_in_use_or_of_others_stay() {
     gate.wait_told(&stage, 1);
     let mut made = vec![newest(&stage, &before)];
     for number in 2..=5 {
+        in_another_second(&stage);
         assert_eq!(version(&mut stage, number), name);
         spec.env_vars.insert("OZ_TEST_SCRIPT".into(), "cat /agent/version".into());
         let before = volumes(&stage);
