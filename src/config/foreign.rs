@@ -59,12 +59,12 @@ pub const FOREIGN: &[Foreign] = &[
     },
     Foreign {
         variable: "SSL_CERT_FILE",
-        help: "A file with certificates of authorities that are trusted as well, for wss, https and an engine over \
-               TLS.",
+        help: "A file with the certificates of the authorities that are trusted for wss, https and an engine over TLS, in place \
+               of the system's file; the system's folders of such certificates count all the same.",
     },
     Foreign {
         variable: "SSL_CERT_DIR",
-        help: "A folder with such certificates, named as openssl rehash names them.",
+        help: "A further folder with such certificates, named as openssl rehash names them.",
     },
 ];
 

@@ -38,8 +38,8 @@ const SIGNALS: [(&str, &str); 2] = [
 const FILES: [(&str, &str); 4] = [
     (
         "/etc/oz-agent-worker/worker.env",
-        "The variables of the service, read by systemd and not by the worker. `oz-agent-worker --print environment` prints a \
-         sample. It can hold the key, so nobody else may read it.",
+        "The variables of the service, read by systemd and not by the worker; flags without a variable go into OZ_WORKER_ARGS. \
+         `oz-agent-worker --print environment` prints a sample. It can hold the key, so nobody else may read it.",
     ),
     ("/etc/oz-agent-worker/ID.env", "The same for the instance of the service that is called ID."),
     (
