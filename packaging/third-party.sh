@@ -4,7 +4,7 @@
 # `licences` lists it with the text of each licence, once for all that have the same; `sbom` says the same to programs, as
 # SPDX 2.3 in its tag-value form. Both come from cargo's own resolution of what is linked (no build tools, no procedural
 # macros) and from Cargo.lock; the texts are those that the crates bring along. What is no crate (musl, the unwinder, Rust's
-# own library) is in the table below, its texts in licences/. Same sources, same bytes.
+# own library) static/build.sh has noted beside the binary; its texts are in licences/. Same sources, same bytes.
 set -euo pipefail
 export LC_ALL=C
 
@@ -22,19 +22,15 @@ die() {
     exit 1
 }
 
-# Name, version, licence and folder of the licence's text of what is linked besides crates: the unwinder's version is that of
-# the sources that static/sysroot.sh takes, the standard library's is in the binary.
+# Name, version, licence and folder of the licence's text of what is linked besides crates: OpenSSL, whose sources come as a
+# crate, and what static/build.sh has noted.
 others() {
-    local openssl musl rust
+    local openssl part rest
     openssl=$(lock openssl-src version)
-    musl=$(sed -n 's/^musl=\([0-9.]*\).*/\1/p' "$here/static/sysroot.sh")
-    rust=$(readelf -p .comment "$worker" | sed -n 's/.*rustc version \([0-9.]*\).*/\1/p')
-    cat <<TABLE
-openssl ${openssl#*+} Apache-2.0 $(folder openssl-src "$openssl")/openssl
-musl $musl MIT $here/licences/musl
-llvm-libunwind 22.1.8 Apache-2.0 WITH LLVM-exception $here/licences/llvm
-rust-std ${rust:?} MIT OR Apache-2.0 $here/licences/rust
-TABLE
+    echo "openssl ${openssl#*+} Apache-2.0 $(folder openssl-src "$openssl")/openssl"
+    while read -r part rest; do
+        echo "$part $rest $here/licences/$part"
+    done <"${worker%/*}/parts"
 }
 
 # A field of a package in Cargo.lock; of several versions the first.

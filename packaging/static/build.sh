@@ -36,17 +36,21 @@ die() {
     exit 1
 }
 
-# Leaves in $rustc, $cargo, $compiler and the arrays $flags and $options what builds for musl here.
+# Leaves what builds for musl here in $rustc, $cargo, $compiler, $libc (its archive), $llvm (the release of its unwinder) and
+# the arrays $flags and $options.
 choose() {
     [ "$(uname -sm)" = "Linux x86_64" ] || die "it is built on Linux on x86-64 only"
     [[ $built != *[[:space:]]* ]] || die "OpenSSL cannot be built in a folder with blanks in its path: $built"
     if [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
         rustc=rustc cargo=${CARGO:-cargo} options=()
         compiler=$(command -v musl-gcc) || die "there is no musl-gcc"
+        libc=$(rustc --print sysroot)/lib/rustlib/$target/lib/self-contained/libc.a
+        llvm=$(rustc -vV | sed -n 's/^LLVM version: //p')
         return
     fi
     packaging/static/sysroot.sh "$tools/musl"
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/musl/bin/musl-gcc
+    libc=$tools/musl/lib/libc.a llvm=$(cat "$tools/musl/llvm")
     flags+=("-Lnative=$tools/musl/lib")
     options=("-Zbuild-std=std,panic_unwind")
     export RUSTC_BOOTSTRAP=1 RUSTC=$rustc
@@ -96,6 +100,14 @@ check() {
     [ "$size" -le "$largest" ] || die "$binary has $size bytes, more than the $largest that are allowed"
 }
 
+# What is linked and no crate, for packaging/third-party.sh: name, version and licence. musl's version is in its archive.
+parts() {
+    local musl
+    musl=$(strings -a "$libc" | grep -xE '1\.[0-9]+\.[0-9]+' | head -n 1)
+    printf '%s\n' "musl ${musl:?} MIT" "llvm-libunwind ${llvm:?} Apache-2.0 WITH LLVM-exception" \
+        "rust-std $("$rustc" -vV | sed -n 's/^release: //p') MIT OR Apache-2.0"
+}
+
 choose
 wrap_compiler
 start_anew_with_another_compiler
@@ -107,4 +119,5 @@ if ! cmp -s "$made" "$built/static/oz-agent-worker"; then
     cp "$made" "$built/static/.oz-agent-worker.$$"
     mv "$built/static/.oz-agent-worker.$$" "$built/static/oz-agent-worker"
 fi
+parts >"$built/static/parts"
 echo "built $built/static/oz-agent-worker ($(stat -c %s "$made") bytes)"

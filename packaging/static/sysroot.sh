@@ -6,7 +6,8 @@
 #
 # The parts, each pinned by version and checksum so that the same commit gives the same bytes:
 #   - musl from the next Debian, fetched with package lists of our own, so the system's sources stay as they are. Debian
-#     12's own is 1.2.3, which cannot take a DNS answer that needs TCP.
+#     12's own is 1.2.3, which cannot take a DNS answer that needs TCP. When Debian has replaced the pinned one by a newer, as
+#     for its security, that is taken, with a warning: the binary is as good, but its bytes are others.
 #   - LLVM's libunwind, as source. No package of Debian has one for musl, but the ziglang wheel carries the sources. Zig
 #     itself is not used: it would replace musl's allocator and string functions by its own.
 set -euo pipefail
@@ -14,6 +15,8 @@ set -euo pipefail
 musl=1.2.5-3.1~deb13u1
 suite=trixie
 ziglang=0.17.1
+# The release of LLVM in it.
+llvm=22.1.8
 wheel_sum=ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54
 musl_sums="a3f7d47e452129bb65aae201d6c115abf4d5d3efb136b38b7c6b4fa03ec065e9  musl-dev.deb
 2ffc3e5f7ecffdc2b64eeac23ffc199b21b4c93dca8e7310dd2c9ab9cd42ddd4  musl-tools.deb"
@@ -45,10 +48,14 @@ fetch_musl() {
         -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o Acquire::Languages=none -o APT::Sandbox::User=root)
     quiet apt-get "${own[@]}" update || die "cannot fetch the package lists of $suite"
     for package in musl-dev musl-tools; do
-        quiet apt-get "${own[@]}" download "$package:amd64=$musl" || die "$suite has no $package $musl any more: $0 pins it"
+        if ! apt-get "${own[@]}" download "$package:amd64=$musl" >log 2>&1; then
+            echo "static: $suite has no $package $musl any more, which $0 pins; taking its present one" >&2
+            quiet apt-get "${own[@]}" download "$package:amd64" || die "cannot fetch $package of $suite"
+            musl_sums=
+        fi
         mv "$package"_*.deb "$package.deb"
     done
-    sha256sum --quiet -c - <<<"$musl_sums" || die "musl $musl is not what it was"
+    [ -z "$musl_sums" ] || sha256sum --quiet -c - <<<"$musl_sums" || die "musl $musl is not what it was"
     for package in musl-dev musl-tools; do dpkg-deb -x "$package.deb" musl; done
 }
 
@@ -89,4 +96,5 @@ fetch_libunwind
 install_libunwind
 cd "$folder"
 rm -rf fetched
+echo "$llvm" >llvm
 echo "$stamp" >stamp
