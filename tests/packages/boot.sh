@@ -13,7 +13,6 @@ if [ -z "${OZ_BOOT_INSIDE:-}" ]; then
     [ -e $tree/cgroup.procs ] || tree=$tree/unified
     cgroup=$tree/oz-boot-$$
     mkdir "$cgroup"
-    trap 'find "$cgroup" -depth -type d -exec rmdir {} \; 2>/dev/null' EXIT
     (
         echo "$BASHPID" >"$cgroup/cgroup.procs"
         # Whoever kills this script kills what it has started; with unshare goes init, and with init everything.
@@ -22,8 +21,10 @@ if [ -z "${OZ_BOOT_INSIDE:-}" ]; then
     ) &
     inside=$!
     echo "$inside"
-    trap 'kill -KILL $inside' TERM INT HUP
+    # Of init first: unshare has ended when nothing in there is left.
+    trap 'kill -KILL $(cat /proc/$inside/task/$inside/children)' TERM INT HUP
     while kill -0 $inside 2>/dev/null; do wait $inside || true; done
+    find "$cgroup" -depth -type d -exec rmdir {} +
     exit 0
 fi
 

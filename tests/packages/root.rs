@@ -5,7 +5,7 @@
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
@@ -13,6 +13,9 @@ use tempfile::TempDir;
 use crate::support::images::tool;
 use crate::support::process::{Process, Signal};
 use crate::{DEADLINE, source};
+
+/// No single command takes longer: making a package on a busy machine takes half a minute.
+const LONGEST: Duration = Duration::from_secs(300);
 
 /// A root file system, removed when it is dropped.
 pub struct Root(TempDir);
@@ -24,13 +27,14 @@ pub struct System {
     init: String,
 }
 
-/// Runs a command to its end; panics with what it said when it fails.
+/// Runs a command to its end; panics with what it said when it fails or goes on and on.
 pub fn run(command: &mut Command) -> String {
-    let Output { status, stdout, stderr } =
-        command.output().unwrap_or_else(|error| panic!("{command:?}: {error}"));
-    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-    assert!(status.success(), "{command:?}: {status}\n{out}\n{err}");
-    format!("{out}{err}")
+    let mut process = Process::spawn(command, None);
+    let status = process.wait_exit(LONGEST);
+    let lines = process.stdout().all().into_iter().chain(process.stderr().all());
+    let told: String = lines.map(|line| line + "\n").collect();
+    assert!(status.success(), "{command:?}: {status}\n{told}");
+    told
 }
 
 impl Root {
@@ -92,8 +96,14 @@ impl Root {
         let name = format!("oz-boot-{}", self.folder().file_name().unwrap().display());
         let ready = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let script = source("tests/packages/boot.sh");
-        let mut command = Command::new("bash");
-        command.arg(script).arg(self.folder()).arg(shared).arg(format!("@{name}"));
+        // Whatever ends this test ends what it has started.
+        let mut command = Command::new("setpriv");
+        command
+            .args(["--pdeathsig", "TERM", "bash"])
+            .arg(script)
+            .arg(self.folder())
+            .arg(shared)
+            .arg(format!("@{name}"));
         let process = Process::spawn(&mut command, None);
         await_ready(&ready, &process);
         let unshare = process.stdout().all().first().expect("boot.sh says what it started").clone();
@@ -160,7 +170,8 @@ impl Drop for System {
     fn drop(&mut self) {
         self.process.signal(Signal::TERM);
         if !std::thread::panicking() {
-            self.process.wait_exit(DEADLINE);
+            let status = self.process.wait_exit(DEADLINE);
+            assert!(status.success(), "its cgroup is left: {:?}", self.process.stderr().all());
         }
     }
 }
