@@ -65,6 +65,9 @@ fn an_upgrade_keeps_the_settings_and_a_removal_saves_them() {
     assert!(root.path("/usr/bin/oz-agent-worker").exists());
     let links = "find /etc/systemd/system -name '*oz-agent*' | wc -l";
     assert_eq!(root.sh(links), "2\n", "an upgrade disables nothing");
+    // A configuration file (c) that is not replaced (n), were the new package's another one.
+    let flags = rpm_in(&root, &["-q", "--qf", "[%{FILEFLAGS:fflags} %{FILENAMES}\\n]", "oz-agent-worker"]);
+    assert!(flags.lines().any(|line| line == format!("cn {SETTINGS}")), "{flags}");
     rpm_in(&root, &["-e", "oz-agent-worker"]);
     assert_eq!(root.read(&format!("{SETTINGS}.rpmsave")), edited);
     assert_eq!(root.sh(links), "0\n", "no link leads nowhere");

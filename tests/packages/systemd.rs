@@ -102,6 +102,13 @@ impl Host {
     }
 }
 
+impl Drop for Host {
+    /// In order, so that nobody else removes what the worker is about to remove.
+    fn drop(&mut self) {
+        let _ = self.system.command("systemctl stop 'oz-agent-worker*.service'").output();
+    }
+}
+
 /// A task that ends once the test lets it.
 const WAITS: &str = "until [ -e /tmp/go ]; do sleep 0.1; done; echo done";
 
