@@ -1,7 +1,7 @@
 #!/bin/bash
 # package.sh deb | rpm | tar | dist, out of WORKER, the static binary: what it has made is in target/dist, or OUT.
 #
-# `dist` makes all of them in a new folder, with the sources, what the binary is linked with (a list for programs, and the
+# `dist` makes all of them, in place of any others there, with the sources, what the binary is linked with (a list for programs, and the
 # licences), and checksums.
 #
 # The tree of a package is what `make install` installs with PREFIX=/usr, and the licences of what is linked; the packages are
@@ -46,8 +46,10 @@ make_tree() {
     local prefix=$1
     doc=$tree$prefix/share/doc/$name
     rm -rf "$tree"
-    WORKER=$worker PREFIX=$prefix SYSCONFDIR=/etc DESTDIR=$tree "$here/install.sh" install 2>/dev/null ||
+    WORKER=$worker PREFIX=$prefix SYSCONFDIR=/etc DESTDIR=$tree "$here/install.sh" install 2>"$work/log" || {
+        cat "$work/log" >&2
         die "installing into a folder has failed"
+    }
     WORKER=$worker "$here/third-party.sh" licences >"$doc/THIRD-PARTY.txt"
     gzip -9n "$tree$prefix/share/man/man1/$name.1"
 }
@@ -114,6 +116,8 @@ tar() {
 
 sources() {
     local file=$out/$name-$version.tar.gz
+    git -C "$root" rev-parse --quiet --verify HEAD >/dev/null ||
+        die "the sources are archived out of a git repository, and $root is none"
     git -C "$root" diff --quiet HEAD -- || say "the sources are those of the last commit, which is not what was built"
     git -C "$root" archive --format=tar --prefix="$name-$version/" HEAD | gzip -9n >"$file"
     echo "$file"
@@ -121,11 +125,12 @@ sources() {
 
 dist() {
     local part
-    rm -f "$out"/*
+    # Nothing of another version, and nothing of anybody else's.
+    rm -f "$out/$name"[-_]* "$out/SHA256SUMS"
     for part in deb rpm tar sources; do "$part"; done
     WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"
     WORKER=$worker "$here/third-party.sh" licences >"$out/$name-$version-THIRD-PARTY.txt"
-    (cd "$out" && sha256sum -- *) >"$work/sums"
+    (cd "$out" && sha256sum -- "$name"[-_]*) >"$work/sums"
     mv "$work/sums" "$out/SHA256SUMS"
     echo "$out/SHA256SUMS"
 }
