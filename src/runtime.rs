@@ -4,6 +4,8 @@
 //! must never block but in its `select!`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -102,7 +104,8 @@ pub fn run(
     let (lookups, from_lookups) = lookups(config)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
-    let tasks = Tasks::new(docker, options(config, registries), job_events, stopping.clone());
+    let options = options(config, registries, new_process_id());
+    let tasks = Tasks::new(docker, options, job_events, stopping.clone());
     let mut runtime = Runtime {
         coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
@@ -132,10 +135,16 @@ fn rules(config: &Config) -> Rules {
     }
 }
 
-fn options(config: &Config, registries: RegistryEnv) -> Options {
+/// Tells what this process makes on the engine from what an earlier one has made.
+fn new_process_id() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+fn options(config: &Config, registries: RegistryEnv, process_id: String) -> Options {
     Options {
         settings: TaskSettings {
             worker_id: config.worker_id.clone(),
+            process_id,
             server_root_url: config.server_root_url.clone(),
             volumes: config.volumes.clone(),
             env: config.env.clone(),
