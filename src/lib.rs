@@ -9,7 +9,7 @@
 //! socket <- link (frame) <- outbox <--------------------+---------------- report <----------------+
 //! ```
 //!
-//! Six kinds of threads, and who may block in what:
+//! Seven kinds of threads, and who may block in what:
 //!
 //! | thread | may block in | never |
 //! |---|---|---|
@@ -18,6 +18,7 @@
 //! | `oz-log` | writing a line | is waited for |
 //! | `oz-notify` | telling the service manager, when there is one | is waited for |
 //! | `oz-lookup` | REST calls to the control plane, with deadlines | decides anything, touches the WebSocket |
+//! | `oz-look` | calls to the engine, once, for what an earlier process has left late | is waited for, touches what this process has made |
 //! | `oz-task-N` | calls to the engine, waiting for a decision | touches the WebSocket or shared state of others |
 //!
 //! Invariants, some of which `tests/house` checks:

@@ -1,7 +1,7 @@
 //! The bounded pool: so many named threads, each of which takes one job after the other.
 //!
-//! Owns the threads that may block in Docker or in REST, and the short-lived ones that one job may use beside its own. It must not know what a
-//! job is. A job that panics ends alone.
+//! Owns the threads that may block in Docker or in REST, the short-lived ones that one job may use beside its own, and those for a single errand.
+//! It must not know what a job is. A job that panics ends alone.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -78,6 +78,15 @@ fn serve<J>(jobs: &Receiver<J>, work: &(impl Fn(J) + ?Sized)) {
     }
 }
 
+/// Runs `work` on a thread of this name that nobody waits for.
+///
+/// # Errors
+/// When the system has no more threads.
+pub fn once(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+    // The panic hook logs what it panics with.
+    Builder::new().name(name.to_owned()).spawn(work).map(drop)
+}
+
 /// Runs `work` on every item at the same time, one thread each, and gives the results in the items' order. The first
 /// item is worked on by the calling thread. `None` stands for one that panicked or could not be started.
 pub fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
@@ -151,6 +160,20 @@ mod tests {
         assert!(pool.give(1));
         drop(pool);
         assert_eq!(results.try_recv(), Ok(1));
+    }
+
+    #[test]
+    fn what_is_done_once_has_a_thread_of_its_own_that_nobody_waits_for() {
+        let (open, gate) = bounded::<()>(0);
+        let (done, results) = bounded(1);
+        let work = move || {
+            let _ = gate.recv();
+            done.send(std::thread::current().name().map(str::to_owned)).unwrap();
+        };
+        once("oz-look", work).unwrap();
+        assert!(results.try_recv().is_err(), "it is still at it");
+        drop(open);
+        assert_eq!(results.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-look"));
     }
 
     #[test]

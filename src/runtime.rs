@@ -4,12 +4,14 @@
 //! must never block but in its `select!`.
 
 use std::collections::HashMap;
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, at, bounded, never, select};
-use log::{Level, error, log, warn};
+use log::{Level, debug, error, log, warn};
 
 use crate::cancel::{CancelReason, CancelToken};
 use crate::config::Config;
@@ -17,20 +19,25 @@ use crate::control_plane::{Answers, ControlPlane, ControlPlaneError, Lookups, Ru
 use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, RunEnd, Work};
 use crate::disk::DiskWatch;
 use crate::docker::{Docker, RegistryEnv};
+use crate::error_chain;
 use crate::exit::Exit;
 use crate::link::{Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing};
 use crate::logging::{message, value};
 use crate::notify::Notifier;
-use crate::pool::Pool;
+use crate::pool::{Pool, once};
 use crate::protocol::{Incoming, Outgoing, decode, encode};
 use crate::task::plan::TaskSettings;
-use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks};
+use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks, adopt};
 
 /// Events of the link that wait for the main thread, at most; the link waits beyond that.
 const LINK_EVENTS: usize = 256;
 
 /// How long the link's thread may take to end.
 const LINK_END: Duration = Duration::from_secs(2);
+
+/// How long after the start the second look is: what an engine has been asked to make before takes it seconds, seldom longer
+/// however busy it is. What it makes later still stays until the next start.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the worker could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -49,13 +56,16 @@ pub enum StartError {
 struct Runtime {
     coordinator: Coordinator,
     worker_id: String,
+    process_id: String,
+    /// For the second look at what an earlier process has left.
+    docker: Docker,
     link: Link,
     pool: Pool<Job>,
     /// Tells the service manager, if there is one.
     notifier: Notifier,
     /// Looks how much space tasks have, where that can be seen.
     disk: Option<DiskWatch>,
-    /// Tells the clean-ups of all jobs that the worker is stopping.
+    /// Tells the clean-ups of all jobs, and ends the second look, when the worker is stopping.
     stopping: CancelToken,
     /// Asks for the runs' states, unless that is turned off.
     lookups: Option<Lookups>,
@@ -102,10 +112,14 @@ pub fn run(
     let (lookups, from_lookups) = lookups(config)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
-    let tasks = Tasks::new(docker, options(config, registries), job_events, stopping.clone());
+    let process_id = new_process_id();
+    let options = options(config, registries, process_id.clone());
+    let tasks = Tasks::new(docker.clone(), options, job_events, stopping.clone());
     let mut runtime = Runtime {
         coordinator: Coordinator::new(rules(config)),
         worker_id: config.worker_id.clone(),
+        process_id,
+        docker,
         pool: Pool::start(threads, move |job| tasks.execute(&job))?,
         link: Link::start(link_config(config)?, link_events)?,
         notifier,
@@ -129,13 +143,20 @@ fn rules(config: &Config) -> Rules {
         drain_timeout: config.drain_timeout,
         reconcile_interval: config.reconcile_interval,
         lost_runs: config.lost_runs,
+        look_again_after: LOOK_AGAIN_AFTER,
     }
 }
 
-fn options(config: &Config, registries: RegistryEnv) -> Options {
+/// Tells what this process makes on the engine from what an earlier one has made.
+fn new_process_id() -> String {
+    format!("{:016x}", RandomState::new().build_hasher().finish())
+}
+
+fn options(config: &Config, registries: RegistryEnv, process_id: String) -> Options {
     Options {
         settings: TaskSettings {
             worker_id: config.worker_id.clone(),
+            process_id,
             server_root_url: config.server_root_url.clone(),
             volumes: config.volumes.clone(),
             env: config.env.clone(),
@@ -268,6 +289,20 @@ impl Runtime {
         }
     }
 
+    /// On a thread of its own that ends with it, so that nothing waits for the engine: it can be busy.
+    fn look_again(&self) {
+        let (docker, stopping) = (self.docker.clone(), self.stopping.clone());
+        let (worker_id, process_id) = (self.worker_id.clone(), self.process_id.clone());
+        let look = move || match adopt::look_again(&docker, &stopping, &worker_id, &process_id) {
+            Ok(()) => debug!("looked again"),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => warn!("second look failed error={}", value(&error_chain(&error))),
+        };
+        if let Err(error) = once("oz-look", look) {
+            warn!("second look failed error={}", value(&error.to_string()));
+        }
+    }
+
     /// Does what was decided; an exit is given back.
     fn perform(&mut self, effect: Effect) -> Option<Exit> {
         match effect {
@@ -277,6 +312,7 @@ impl Runtime {
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
             Effect::Ask(jobs) => self.ask(jobs),
+            Effect::LookAgain => self.look_again(),
             Effect::Hurry => {
                 self.link.hurry();
                 self.stopping.cancel(CancelReason::Shutdown);

@@ -220,6 +220,8 @@ pub enum Effect {
     },
     /// Ask the control plane for the state of these runs; the answer is one [`Event::Asked`]. No other is asked for before.
     Ask(Vec<(JobId, String)>),
+    /// Look a second time for what an earlier process has left on the engine; nothing is told of it.
+    LookAgain,
     /// From now on reconnect without long pauses, and wait for no engine that is away: the worker is stopping.
     Hurry,
     /// Close the link in good order.

@@ -14,6 +14,7 @@
 mod assign;
 mod event;
 mod job;
+mod look;
 mod stop;
 mod watch;
 
@@ -32,6 +33,7 @@ use assign::Waiting;
 pub use assign::{BACKLOG, CLAIM_HOLD};
 pub use event::{Effect, Event, JobId, LeftOver, LinkState, RunEnd, Settlement, Standing, Stopping, Work};
 use job::Job;
+use look::Look;
 use stop::Stop;
 
 /// What the operator has decided.
@@ -47,6 +49,8 @@ pub struct Rules {
     pub reconcile_interval: Duration,
     /// What becomes of a task whose run has failed there.
     pub lost_runs: LostRuns,
+    /// How long after the start it is looked for a second time what an earlier process has left; zero: never.
+    pub look_again_after: Duration,
 }
 
 /// The state that all decisions are made from.
@@ -63,6 +67,7 @@ pub struct Coordinator {
     /// When the runs are asked for next; `None` when there are none.
     ask_at: Option<Instant>,
     asking: bool,
+    look: Look,
     stop: Option<Stop>,
     effects: Vec<Effect>,
 }
@@ -81,6 +86,7 @@ impl Coordinator {
             away: BTreeSet::new(),
             ask_at: None,
             asking: false,
+            look: Look::Unplanned,
             stop: None,
             effects: Vec::new(),
         }
@@ -110,6 +116,7 @@ impl Coordinator {
         self.admit();
         self.time_out(now);
         self.ask(now);
+        self.look_again(now);
         self.go_on_stopping(now);
         std::mem::take(&mut self.effects)
     }
@@ -119,7 +126,7 @@ impl Coordinator {
         let held = self.backlog.front().map(Waiting::until);
         let stop = self.stop.as_ref().map(Stop::deadline);
         let ask = self.ask_at.filter(|_| self.link_is_there() && !self.asking);
-        [held, stop, ask, self.next_time_out()].into_iter().flatten().min()
+        [held, stop, ask, self.next_time_out(), self.look.deadline()].into_iter().flatten().min()
     }
 
     /// How the worker stands, for those who watch it.

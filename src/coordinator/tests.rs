@@ -59,6 +59,7 @@ pub(super) const RULES: Rules = Rules {
     drain_timeout: Duration::ZERO,
     reconcile_interval: Duration::ZERO,
     lost_runs: LostRuns::Stop,
+    look_again_after: Duration::ZERO,
 };
 
 pub(super) fn assignment(id: &str) -> Event {

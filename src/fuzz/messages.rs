@@ -62,6 +62,7 @@ fn operator() -> TaskSettings {
     let volume = VolumeBind { host: "/srv".into(), container: "/srv".into(), mode: String::new() };
     TaskSettings {
         worker_id: "worker 1".into(),
+        process_id: "0123456789abcdef".into(),
         server_root_url: "http://h".into(),
         volumes: vec![volume],
         env: vec![("OPERATOR".into(), Secret::new("x"))],

@@ -1,9 +1,10 @@
 //! What an earlier process of this worker has left on the engine: which of it is still owed a report, and the rest swept away.
 //!
-//! Owns the one look at the engine before the worker takes tasks, while nothing of its own is under way. It must not
-//! touch what carries another worker's id, and must not know how a task is reported.
+//! Owns the look at the engine before the worker takes tasks, while nothing of its own is under way, and a second one for what
+//! the engine has made later, while there may be. It must not touch what carries another worker's id, and must not know
+//! how a task is reported or when the second look is due.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
 
 use log::{info, warn};
@@ -12,7 +13,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::marker;
 use super::names::{Helping, ended_for, helping, is_kept};
-use super::plan::{AGENT_DIR, TASK_LABEL, WORKER_LABEL};
+use super::plan::{AGENT_DIR, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use crate::cancel::{CancelReason, CancelToken};
 use crate::coordinator::LeftOver;
 use crate::docker::{Container, Docker, Error, Volume};
@@ -67,19 +68,9 @@ struct Search<'a> {
 /// # Errors
 /// When the engine cannot be asked; or the token was cancelled.
 pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Vec<LeftOver>, Error> {
-    let label = [(WORKER_LABEL, worker_id)];
-    let mut search = Search {
-        docker,
-        cancel,
-        worker_id,
-        now: SystemTime::now().into(),
-        volumes: docker.volume_list(cancel, &label)?,
-        used: BTreeSet::new(),
-    };
-    // Engines have their own ideas of what matches a filter.
-    search.volumes.retain(|volume| volume.labels.get(WORKER_LABEL).is_some_and(|id| id == worker_id));
+    let mut search = Search::new(docker, cancel, worker_id)?;
     let mut found = Vec::new();
-    for summary in docker.container_list(cancel, &label)? {
+    for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
         if let Some(container) = search.inspect(&summary.id)? {
             found.extend(search.take(&container));
         }
@@ -88,7 +79,45 @@ pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Ve
     if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(found) }
 }
 
-impl Search<'_> {
+/// Removes what an earlier process of this worker has left and the engine has made only after [`find`]: it goes on with a
+/// creation whose caller was killed. That was never started, and the caller's label on it is not `process_id`. Whatever
+/// is different stays, so this process may be making containers meanwhile. Of the volumes only a task's own
+/// go: one that is shared may be what this process is about to fill, and without its marker nobody uses it. A removal that
+/// fails costs a warning.
+///
+/// # Errors
+/// When the engine cannot be asked; or the token was cancelled.
+pub fn look_again(
+    docker: &Docker,
+    cancel: &CancelToken,
+    worker_id: &str,
+    process_id: &str,
+) -> Result<(), Error> {
+    let mut all = docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])?;
+    all.retain(|summary| made_before(&summary.labels, process_id));
+    if all.is_empty() {
+        return Ok(());
+    }
+    let search = Search::new(docker, cancel, worker_id)?;
+    for summary in all {
+        if let Some(container) = search.inspect(&summary.id)?
+            && is_late(&container, worker_id, process_id, search.now)
+        {
+            search.late(&container, process_id);
+        }
+    }
+    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+}
+
+impl<'a> Search<'a> {
+    fn new(docker: &'a Docker, cancel: &'a CancelToken, worker_id: &'a str) -> Result<Self, Error> {
+        let mut volumes = docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])?;
+        // Engines have their own ideas of what matches a filter.
+        volumes.retain(|volume| volume.labels.get(WORKER_LABEL).is_some_and(|id| id == worker_id));
+        let now = SystemTime::now().into();
+        Ok(Self { docker, cancel, worker_id, now, volumes, used: BTreeSet::new() })
+    }
+
     /// One that cannot be looked at, though the engine answers, must not keep the worker from starting for ever.
     fn inspect(&self, id: &str) -> Result<Option<Container>, Error> {
         match self.docker.container_inspect(self.cancel, id) {
@@ -154,7 +183,25 @@ impl Search<'_> {
         None
     }
 
-    fn remove(&mut self, container: &Container, reason: &str) {
+    /// Removes it, unless somebody has started it, and then the volumes that only its task was to use. One that the same
+    /// task has filled again meanwhile and does not hold yet is seen to be gone and made anew.
+    fn late(&self, container: &Container, process_id: &str) {
+        if let Err(error) = self.docker.container_remove_idle(self.cancel, &container.id) {
+            return log_left(container, &error);
+        }
+        log_removed(container, "made too late");
+        let own = |volume: &&Volume| {
+            let labels = &volume.labels;
+            labels.contains_key(TASK_LABEL)
+                && made_before(labels, process_id)
+                && container.volumes.contains(&volume.name)
+        };
+        for volume in self.volumes.iter().filter(own) {
+            self.remove_volume(&volume.name, "its container was made too late");
+        }
+    }
+
+    fn remove(&self, container: &Container, reason: &str) {
         match self.docker.container_remove(self.cancel, &container.id) {
             Ok(()) => log_removed(container, reason),
             Err(error) => log_left(container, &error),
@@ -208,6 +255,21 @@ fn kind<'a>(container: &'a Container, worker_id: &str, now: OffsetDateTime) -> K
     } else {
         Kind::Task { ran: ran(&state.started_at, now), ended_for: ended_for(&container.name) }
     }
+}
+
+/// Whether another process than this one has made it; what does not say so was not.
+fn made_before(labels: &BTreeMap<String, String>, process_id: &str) -> bool {
+    labels.get(PROCESS_LABEL).is_some_and(|id| id != process_id)
+}
+
+/// Whether a second look is to remove it.
+fn is_late(container: &Container, worker_id: &str, process_id: &str, now: OffsetDateTime) -> bool {
+    let unstarted = match kind(container, worker_id, now) {
+        Kind::Unstarted => true,
+        Kind::Helper(_) => UNSTARTED.contains(&container.state.status.as_str()),
+        Kind::Task { .. } | Kind::Removed | Kind::Kept | Kind::Other => false,
+    };
+    unstarted && made_before(&container.labels, process_id)
 }
 
 /// Whether the engine's time stands for "never": the zero of its clock.
@@ -297,6 +359,36 @@ mod tests {
         for (name, labels, status, started_at, expected) in cases {
             let container = container(name, labels, status, started_at);
             assert_eq!(kind(&container, "w", now()), expected, "{name} {labels:?} {status}");
+        }
+    }
+
+    #[test]
+    fn a_second_look_is_for_what_another_process_has_made_and_not_started() {
+        let label = |process| [(WORKER_LABEL, "w"), (TASK_LABEL, "t"), (PROCESS_LABEL, process)];
+        let (before, ours) = (label("before"), label("now"));
+        let helper = [before[0], before[2]];
+        let foreign = [(WORKER_LABEL, "other"), (PROCESS_LABEL, "before")];
+        let kept = "oz-kept-t-0123456789ab-ffffffffffff";
+        type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, bool);
+        let cases: [Case<'_>; 14] = [
+            (NAME, &before, "created", ZERO, true),
+            (NAME, &before, "configured", ZERO, true),
+            (NAME, &before, "exited", ZERO, true),
+            ("oz-fill-v", &helper, "created", ZERO, true),
+            ("oz-fill-v-source", &helper, "created", ZERO, true),
+            (NAME, &before, "running", STARTED, false),
+            (NAME, &before, "exited", STARTED, false),
+            (NAME, &before, "removing", ZERO, false),
+            (NAME, &before[..2], "created", ZERO, false),
+            (NAME, &ours, "created", ZERO, false),
+            (kept, &before, "created", ZERO, false),
+            ("mine", &helper, "created", ZERO, false),
+            ("oz-fill-v", &helper, "running", STARTED, false),
+            ("oz-fill-v", &foreign, "created", ZERO, false),
+        ];
+        for (name, labels, status, started_at, expected) in cases {
+            let container = container(name, labels, status, started_at);
+            assert_eq!(is_late(&container, "w", "now", now()), expected, "{name} {labels:?} {status}");
         }
     }
 

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use log::warn;
 
 use super::patience::{Patience, never};
-use super::plan::WORKER_LABEL;
+use super::plan::{PROCESS_LABEL, WORKER_LABEL};
 use crate::cancel::CancelToken;
 use crate::docker::{CreateContainer, Docker, Error, HostConfig, Mount};
 use crate::error_chain;
@@ -18,6 +18,7 @@ use crate::logging::value;
 pub(super) struct Maker<'a> {
     pub(super) docker: &'a Docker,
     pub(super) worker_id: &'a str,
+    pub(super) process_id: &'a str,
     /// As `sha256:…`.
     pub(super) image_id: &'a str,
     /// For the removal: whoever makes a helper has waited for the engine before.
@@ -38,11 +39,12 @@ impl<'a> Maker<'a> {
     /// # Errors
     /// A conflict when the name is taken.
     pub(super) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
+        let labels = [(WORKER_LABEL, self.worker_id), (PROCESS_LABEL, self.process_id)];
         let create = CreateContainer {
             image: self.image_id.to_owned(),
             // The engine wants a command even for what never runs.
             entrypoint: Some(vec!["/never-started".to_owned()]),
-            labels: BTreeMap::from([(WORKER_LABEL.to_owned(), self.worker_id.to_owned())]),
+            labels: BTreeMap::from(labels.map(|(name, id)| (name.to_owned(), id.to_owned()))),
             host_config: HostConfig { mounts, ..HostConfig::default() },
             ..CreateContainer::default()
         };

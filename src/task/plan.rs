@@ -25,6 +25,8 @@ pub const WORKER_LABEL: &str = "oz-worker-id";
 pub const TASK_LABEL: &str = "oz-task-id";
 /// Which execution of that run, as the control plane names it.
 pub const EXECUTION_LABEL: &str = "oz-execution-id";
+/// Which process of that worker made it. A volume that tasks share has none.
+pub const PROCESS_LABEL: &str = "oz-process-id";
 /// Which image a volume holds the files of.
 pub const IMAGE_LABEL: &str = "oz-sidecar-image";
 
@@ -36,6 +38,8 @@ const MAX_SIDECARS: usize = 32;
 pub struct TaskSettings {
     /// Goes into labels and names.
     pub worker_id: String,
+    /// Goes into labels; another one each time that the worker starts.
+    pub process_id: String,
     /// What the agent is told.
     pub server_root_url: String,
     /// Mounted into every task container.
@@ -125,7 +129,7 @@ pub fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Resu
         sidecars: sidecars(assignment, &settings.volumes)?,
         args: arguments(assignment, &settings.server_root_url)?,
         env: environment(assignment, settings)?,
-        labels: labels(assignment, &settings.worker_id),
+        labels: labels(assignment, settings),
         binds: settings.volumes.iter().map(ToString::to_string).collect(),
         limits: limits(assignment.shape, cpus),
         generation: 0,
@@ -148,9 +152,10 @@ pub(super) fn container_name(worker_id: &str, task_id: &str) -> String {
     names::task(&readable, digest.get(..12).unwrap_or_default())
 }
 
-fn labels(assignment: &Assignment, worker_id: &str) -> BTreeMap<String, String> {
+fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
-    labels.insert(WORKER_LABEL.to_owned(), worker_id.to_owned());
+    labels.insert(WORKER_LABEL.to_owned(), settings.worker_id.clone());
+    labels.insert(PROCESS_LABEL.to_owned(), settings.process_id.clone());
     labels.insert(TASK_LABEL.to_owned(), assignment.task_id.clone());
     if let Some(id) = &assignment.execution_id {
         labels.insert(EXECUTION_LABEL.to_owned(), id.clone());

@@ -6,6 +6,7 @@ use crate::protocol::AdditionalSidecar;
 fn settings() -> TaskSettings {
     TaskSettings {
         worker_id: "w".into(),
+        process_id: "p".into(),
         server_root_url: "https://oz.example".into(),
         volumes: vec![VolumeBind { host: "/h".into(), container: "/data".into(), mode: "ro".into() }],
         env: vec![("OPERATOR".into(), Secret::new("o")), ("BOTH".into(), Secret::new("operator"))],
@@ -55,7 +56,7 @@ fn the_smallest_assignment() {
     assert_eq!(plan.sidecars.len(), 1);
     assert_eq!((plan.sidecars[0].mount_path.as_str(), plan.sidecars[0].read_write), ("/agent", false));
     let labels: Vec<_> = plan.labels.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-    assert_eq!(labels, [("oz-task-id", "run/1"), ("oz-worker-id", "w")]);
+    assert_eq!(labels, [("oz-process-id", "p"), ("oz-task-id", "run/1"), ("oz-worker-id", "w")]);
 }
 
 #[test]

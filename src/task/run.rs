@@ -87,8 +87,7 @@ impl Tasks {
     /// engine that is away.
     pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>, stopping: CancelToken) -> Self {
         let images = Images::new(docker.clone(), options.pull, options.registries.clone());
-        let sidecars =
-            Sidecars::new(docker.clone(), options.settings.worker_id.clone(), options.keep_sidecar_volumes);
+        let sidecars = Sidecars::new(docker.clone(), &options.settings, options.keep_sidecar_volumes);
         Self { docker, options, images, sidecars, events, stopping }
     }
 

@@ -16,7 +16,7 @@ use super::flight::{Cancelled, Flights};
 use super::helper::{Helper, Maker};
 use super::outcome::Failure;
 use super::patience::{Patience, never};
-use super::plan::{AGENT_DIR, WORKER_LABEL};
+use super::plan::{AGENT_DIR, TaskSettings, WORKER_LABEL};
 use super::versions::{PREFIX, Promise, Promises, superseded};
 use super::{marker, names};
 use crate::cancel::CancelToken;
@@ -61,6 +61,7 @@ pub(super) struct Filling<'a> {
 pub(super) struct Sidecars {
     docker: Docker,
     worker_id: String,
+    process_id: String,
     /// Versions of one image that are kept.
     keep: usize,
     fillings: Flights<Result<Filled, Failure>>,
@@ -71,9 +72,10 @@ pub(super) struct Sidecars {
 }
 
 impl Sidecars {
-    pub(super) fn new(docker: Docker, worker_id: String, keep: usize) -> Self {
+    pub(super) fn new(docker: Docker, settings: &TaskSettings, keep: usize) -> Self {
+        let (worker_id, process_id) = (settings.worker_id.clone(), settings.process_id.clone());
         let (fillings, complete, promises) = (Flights::default(), Mutex::default(), Promises::default());
-        Self { docker, worker_id, keep, fillings, complete, promises }
+        Self { docker, worker_id, process_id, keep, fillings, complete, promises }
     }
 
     /// The volume that all tasks share for the image with this id (`sha256:…`), filled. It stays as long as the promise lives.
@@ -237,7 +239,8 @@ impl Sidecars {
 
     fn maker<'a>(&'a self, filling: &Filling<'a>) -> Maker<'a> {
         let Filling { image_id, patience, .. } = *filling;
-        Maker { docker: &self.docker, worker_id: &self.worker_id, image_id, patience }
+        let (worker_id, process_id) = (&self.worker_id, &self.process_id);
+        Maker { docker: &self.docker, worker_id, process_id, image_id, patience }
     }
 
     fn entrypoint(&self, cancel: &CancelToken, filler: &str) -> Result<Option<&'static str>, Error> {

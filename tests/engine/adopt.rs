@@ -50,6 +50,11 @@ impl Scene {
         script: &str,
         volumes: &[&str],
     ) -> String {
+        self.labelled(name, &labels(worker, task, None), script, volumes)
+    }
+
+    /// The same, with any labels.
+    fn labelled(&self, name: &str, labels: &Value, script: &str, volumes: &[&str]) -> String {
         let mounts: Vec<Value> = volumes
             .iter()
             .enumerate()
@@ -58,10 +63,6 @@ impl Scene {
                 json!({"Type": "volume", "Source": volume, "Target": target, "VolumeOptions": {"NoCopy": true}})
             })
             .collect();
-        let mut labels = json!({"oz-worker-id": worker});
-        if let Some(task) = task {
-            labels["oz-task-id"] = json!(task);
-        }
         let spec = json!({"Image": self.image, "Entrypoint": ["/bin/sh", "-c", script], "Labels": labels,
             "HostConfig": {"Mounts": mounts, "NetworkMode": "none"}});
         let created = self.engine.json("POST", &format!("/containers/create?name={name}"), &spec);
@@ -88,10 +89,10 @@ impl Scene {
     }
 
     fn volume(&self, name: &str, worker: &str, task: Option<&str>) -> String {
-        let mut labels = json!({"oz-worker-id": worker});
-        if let Some(task) = task {
-            labels["oz-task-id"] = json!(task);
-        }
+        self.labelled_volume(name, &labels(worker, task, None))
+    }
+
+    fn labelled_volume(&self, name: &str, labels: &Value) -> String {
         let name = self.name(name);
         self.engine.json("POST", "/volumes/create", &json!({"Name": name, "Labels": labels}));
         name
@@ -110,10 +111,13 @@ impl Scene {
         [id, self.container(&format!("{name}-source"), worker, None, "", &[])]
     }
 
-    fn find(&self) -> Vec<LeftOver> {
+    fn docker(&self) -> Docker {
         let endpoint = Endpoint::parse(self.engine.host()).unwrap();
-        let docker = Docker::connect(&CancelToken::new(), endpoint, None).unwrap();
-        let mut found = adopt::find(&docker, &CancelToken::new(), &self.ours).unwrap();
+        Docker::connect(&CancelToken::new(), endpoint, None).unwrap()
+    }
+
+    fn find(&self) -> Vec<LeftOver> {
+        let mut found = adopt::find(&self.docker(), &CancelToken::new(), &self.ours).unwrap();
         found.sort_by(|a, b| a.task_id.cmp(&b.task_id));
         found
     }
@@ -134,6 +138,16 @@ impl Drop for Scene {
         self.containers().iter().for_each(|id| self.engine.remove_container(id));
         self.volumes().iter().for_each(|name| self.engine.remove_volume(name));
     }
+}
+
+fn labels(worker: &str, task: Option<&str>, process: Option<&str>) -> Value {
+    let mut labels = json!({"oz-worker-id": worker});
+    for (name, id) in [("oz-task-id", task), ("oz-process-id", process)] {
+        if let Some(id) = id {
+            labels[name] = json!(id);
+        }
+    }
+    labels
 }
 
 fn set<const N: usize>(names: [&String; N]) -> BTreeSet<String> {
@@ -217,14 +231,61 @@ fn half_filled_volumes_go_with_their_helpers_but_never_those_of_another_worker()
     assert!(!scene.volumes().contains(&gone) && !scene.volumes().contains(&half));
 }
 
+/// A process was killed and its creations come late, while the next process is making containers of its own.
+#[test]
+fn a_second_look_removes_what_an_earlier_process_made_too_late_and_nothing_else() {
+    let scene = Scene::new();
+    assert_eq!(scene.find(), []);
+    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let task = |name: &str| scene.name(&format!("oz-task-{name}"));
+    let of = |task, process| labels(ours, task, process);
+    let (before, now) = (Some("before"), Some("now"));
+    // Late: a task with a volume of its own, one that is refilled by now, one that another container holds, and helpers.
+    let own = scene.labelled_volume("own", &of(Some("a"), before));
+    let refilled = scene.labelled_volume("refilled", &of(Some("a"), now));
+    let held = scene.labelled_volume("held", &of(Some("a"), before));
+    let shared = scene.volume("oz-sidecar-shared", ours, None);
+    scene.labelled(&task("a"), &of(Some("a"), before), "", &[&own, &refilled, &held, &shared]);
+    let filler = scene.name("oz-fill-late");
+    scene.labelled(&filler, &of(None, before), "", &[&shared]);
+    scene.labelled(&format!("{filler}-source"), &of(None, before), "", &[]);
+    // Everything else.
+    let started = |name: &str, script: &str| {
+        let id = scene.labelled(&task(name), &labels(ours, Some(name), before), script, &[]);
+        scene.start(&id);
+        id
+    };
+    let running = started("b", "sleep 600");
+    let exited = started("c", "exit 3");
+    scene.engine.json("POST", &format!("/containers/{exited}/wait"), &Value::Null);
+    let stay = [
+        running,
+        exited,
+        scene.labelled(&task("d"), &of(Some("d"), now), "", &[&held]),
+        scene.labelled(&scene.name("oz-fill-now"), &of(None, now), "", &[]),
+        scene.container(&task("e"), ours, Some("e"), "", &[]),
+        scene.container(&scene.name("oz-fill-unlabelled"), ours, None, "", &[]),
+        scene.labelled(&task("f"), &labels(theirs, Some("f"), before), "", &[]),
+        scene.labelled(&scene.name("oz-fill-theirs"), &labels(theirs, None, before), "", &[]),
+        scene.labelled(&scene.name("oz-kept-g"), &of(Some("g"), before), "", &[]),
+        scene.labelled(&scene.name("by-hand"), &of(None, before), "", &[]),
+    ];
+
+    let (docker, cancel) = (scene.docker(), CancelToken::new());
+    adopt::look_again(&docker, &cancel, ours, "now").unwrap();
+
+    assert_eq!(scene.containers(), BTreeSet::from(stay));
+    assert_eq!(scene.volumes(), set([&refilled, &held, &shared]));
+}
+
 #[test]
 fn an_engine_that_cannot_be_asked_is_an_error() {
     let cancelled = CancelToken::new();
     cancelled.cancel(CancelReason::Shutdown);
     let scene = Scene::new();
     let running = scene.running(&scene.name("oz-task-a"), &scene.ours, "a");
-    let endpoint = Endpoint::parse(scene.engine.host()).unwrap();
-    let docker = Docker::connect(&CancelToken::new(), endpoint, None).unwrap();
+    let docker = scene.docker();
     assert!(adopt::find(&docker, &cancelled, &scene.ours).unwrap_err().is_cancelled());
+    assert!(adopt::look_again(&docker, &cancelled, &scene.ours, "now").unwrap_err().is_cancelled());
     assert_eq!(scene.containers(), set([&running]));
 }

@@ -1,6 +1,6 @@
-//! A door to the real engine that can hold answers back: what a slow or hanging engine looks like, at a chosen call.
+//! A door to the real engine that can hold requests or answers back: what a slow or hanging engine looks like, at a chosen call.
 //!
-//! Requests go through as they come; an answer is passed on byte by byte as the engine gives it until a [`Hold`] stops
+//! Requests go through as they come unless they are delayed; an answer is passed on byte by byte as the engine gives it until a [`Hold`] stops
 //! it. It must not know what the calls mean, beyond the text of their request lines.
 
 use std::io::{Read, Write};
@@ -18,13 +18,25 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Stands for a request of which nothing goes through.
 const SWALLOWED: usize = usize::MAX;
 
+/// Stands for a request that goes through only when its rule is over.
+const DELAYED: usize = usize::MAX - 1;
+
 /// A running proxy; dropping it lets everything go.
 pub struct Proxy {
     folder: TempDir,
     shared: Arc<Shared>,
 }
 
-/// Answers that are held back until this is dropped or released.
+/// What becomes of a request.
+#[derive(PartialEq, Eq)]
+enum Way {
+    Through,
+    /// It was held back, and its sender may have left; the engine does not see that.
+    Late,
+    Nowhere,
+}
+
+/// Requests or answers that are held back until this is dropped or released.
 pub struct Hold {
     shared: Arc<Shared>,
     rule: usize,
@@ -95,18 +107,23 @@ impl Shared {
 }
 
 impl Shared {
-    /// Whether a request may go on to the engine.
-    fn lets_in(&self, request: &str) -> bool {
+    /// Whether a request may go on to the engine, once it may.
+    fn lets_in(&self, request: &str) -> Way {
         let mut state = self.lock();
-        let fits = |rule: &Rule| !rule.over && rule.left > 0 && rule.after == SWALLOWED;
-        let Some(rule) = state.rules.iter_mut().find(|rule| fits(rule) && request.contains(&rule.text))
-        else {
-            return true;
-        };
+        let fits = |rule: &Rule| !rule.over && rule.left > 0 && rule.after >= DELAYED;
+        let mut rules = state.rules.iter_mut().enumerate();
+        let found = rules.find(|(_, rule)| fits(rule) && request.contains(&rule.text));
+        let Some((index, rule)) = found else { return Way::Through };
         rule.left -= 1;
         rule.held += 1;
         self.changed.notify_all();
-        false
+        if rule.cuts {
+            return Way::Nowhere;
+        }
+        while !state.stopping && !state.rules[index].over {
+            state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        Way::Late
     }
 }
 
@@ -161,6 +178,11 @@ impl Proxy {
         self.cut_after(SWALLOWED, text, count)
     }
 
+    /// Holds the first `count` such requests back; then they go to the engine though their sender has left.
+    pub fn delay(&self, text: &str, count: usize) -> Hold {
+        self.hold_after(DELAYED, text, count)
+    }
+
     fn rule(&self, rule: Rule) -> Hold {
         let rule = self.shared.update(|state| {
             state.rules.push(rule);
@@ -181,7 +203,7 @@ impl Proxy {
 }
 
 impl Hold {
-    /// Waits until it holds, or has held, so many answers.
+    /// Waits until it holds, or has held, so many.
     pub fn wait(&self, count: usize) {
         wait(&self.shared, &format!("{count} held answers"), |state| state.rules[self.rule].held >= count);
     }
@@ -217,7 +239,8 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let Ok(mut upstream) = UnixStream::connect(engine) else { return };
     let Some((head, request)) = first_line(&mut client) else { return };
     shared.update(|state| state.requests.push(request.clone()));
-    if !shared.lets_in(&request) {
+    let way = shared.lets_in(&request);
+    if way == Way::Nowhere {
         return;
     }
     if upstream.write_all(&head).is_err() {
@@ -227,7 +250,9 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);
         // A worker never ends one direction alone: it has left, and the engine is to see that.
-        let _ = to.shutdown(Shutdown::Both);
+        if way != Way::Late {
+            let _ = to.shutdown(Shutdown::Both);
+        }
     });
     let (mut bytes, mut passed) = (vec![0; 64 * 1024], 0);
     while let Ok(count @ 1..) = upstream.read(&mut bytes) {

@@ -6,6 +6,7 @@ use super::gate::{Gate, PASS};
 use super::{DEADLINE, Stage};
 use crate::support::control_plane::How;
 use crate::support::process::Signal;
+use crate::support::proxy::Proxy;
 use crate::support::worker::{Builder, Worker};
 
 /// A worker whose tasks see the gate, and which goes on with runs that the control plane has given up.
@@ -137,6 +138,32 @@ fn what_could_not_be_delivered_is_reported_by_the_next_process() {
     assert_eq!(told(&report.data), (Some(7), Some("graceful_shutdown"), Some("so far\n")));
     assert_eq!(report.data["message"], "the worker was stopped");
     stage.wait_clean();
+    stage.stop(worker);
+}
+
+/// The engine gets round to a creation only after its caller was killed and the next process has looked. The second look is
+/// held until the container is there, so that it does not matter how long that takes.
+#[test]
+fn a_container_that_appears_after_the_next_start_is_removed() {
+    let stage = Stage::new();
+    let proxy = Proxy::start(stage.engine.host());
+    let builder = || stage.worker().env("DOCKER_HOST", &proxy.host());
+    let worker = stage.connected(builder());
+    let creation = proxy.delay("/containers/create?name=oz-fill-", 1);
+    let id = stage.plane.submit(stage.spec("true"));
+    creation.wait(1);
+    kill(worker);
+    stage.plane.wait_ended(&id);
+
+    let worker = stage.connected(builder());
+    let look = proxy.delay("/containers/json", 1);
+    look.wait(1);
+    assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
+    creation.release();
+    stage.wait("the container is there", || stage.engine.containers_of(&stage.worker_id).len() == 1);
+    look.release();
+    stage.wait_clean();
+    worker.wait_log(DEADLINE, |line| line.contains("made too late") && line.contains("oz-fill-"));
     stage.stop(worker);
 }
 

@@ -185,6 +185,7 @@ fn a_container_is_labelled_limited_and_takes_its_volumes_along() {
     assert_eq!(labels["oz-worker-id"], stage.worker_id.as_str());
     assert_eq!(labels["oz-task-id"], id.as_str());
     assert_eq!(labels["oz-execution-id"], format!("execution-{id}").as_str());
+    assert_eq!(labels["oz-process-id"].as_str().map(str::len), Some(16), "{labels}");
     let cache = container["Mounts"]
         .as_array()
         .unwrap()

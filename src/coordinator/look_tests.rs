@@ -1,0 +1,50 @@
+//! The second look, as scripts.
+
+use std::time::Duration;
+
+use super::super::tests::*;
+use super::super::{CancelReason, Effect, Event, Rules};
+
+fn script() -> Script {
+    Script::with(Rules { look_again_after: Duration::from_secs(30), ..RULES })
+}
+
+#[test]
+fn it_is_made_once_so_long_after_the_start_whatever_happens_meanwhile() {
+    let mut script = script();
+    assert_eq!(script.coordinator.deadline(), None);
+    assert_eq!(script.on(Event::Adopted(vec![])), []);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(30)));
+    script.on(Event::LinkFailed);
+    assert_eq!(script.after(20), []);
+    script.on(Event::LinkUp);
+    assert_eq!(script.assign("a"), [claimed(Some(1), "a"), started(0, "a")]);
+    assert_eq!(script.after(9), []);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
+    assert_eq!(script.after(1), [Effect::LookAgain]);
+    assert_eq!(script.coordinator.deadline(), None, "an idle worker has nothing to wake up for");
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    assert_eq!(script.after(3600), []);
+}
+
+#[test]
+fn a_stop_cancels_it() {
+    let mut script = script();
+    script.on(Event::Adopted(vec![left_over("a")]));
+    script.on(Event::LinkUp);
+    script.after(29);
+    script.now += Duration::from_secs(1);
+    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(script.after(1), []);
+}
+
+#[test]
+fn a_drain_cancels_it_too() {
+    let hour = Duration::from_secs(3600);
+    let look_again_after = Duration::from_secs(30);
+    let mut script = Script::with(Rules { drain_timeout: hour, look_again_after, ..RULES });
+    script.on(Event::Adopted(vec![left_over("a")]));
+    assert_eq!(script.on(Event::Signal), []);
+    assert_eq!(script.after(60), []);
+}
