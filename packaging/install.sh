@@ -32,6 +32,14 @@ files=(
     "$docdir/LICENSE 644"
 )
 
+# A unit takes neither blanks nor what sed or systemd has a meaning for.
+for folder in "$prefix" "$sysconfdir"; do
+    [[ $folder =~ ^/[A-Za-z0-9._/+-]+$ ]] || {
+        echo "install: PREFIX and SYSCONFDIR must be absolute paths of letters, digits, and . _ / + -, not \"$folder\"" >&2
+        exit 1
+    }
+done
+
 say() { echo "install: $*" >&2; }
 
 die() {
@@ -54,6 +62,7 @@ content() {
     */bash-completion/*) "$WORKER" --print bash ;;
     */zsh/*) "$WORKER" --print zsh ;;
     */fish/*) "$WORKER" --print fish ;;
+    "$environment") cat "$here/systemd/worker.env" ;;
     */worker.env) "$WORKER" --print environment ;;
     *@.service) unit instance plain ;;
     *.service) unit plain instance ;;
@@ -76,33 +85,51 @@ put() {
     mv -f "$made" "$path"
 }
 
+# What makes a service of it. systemd looks below these two prefixes only.
+advise() {
+    case $prefix in
+    /usr | /usr/local)
+        say "as a service: \`systemd-sysusers && systemctl daemon-reload\` makes its user and tells systemd;" \
+            "fill in $environment, then \`systemctl enable --now $name\`"
+        ;;
+    *) say "systemd does not look below $prefix: for a service link its units to /etc/systemd/system, and make its user with" \
+        "\`systemd-sysusers $prefix/lib/sysusers.d/$name.conf\`" ;;
+    esac
+}
+
 install_all() {
     local file
-    [ -x "${WORKER:?}" ] || die "there is no $WORKER: run \`make build\` first, or say WORKER=path"
+    if ! [ -f "${WORKER:?}" ] || ! [ -x "$WORKER" ]; then
+        die "there is no $WORKER: run \`make build\` first, or say WORKER=path"
+    fi
     # A worker of another machine's kind cannot say what its pages are.
     "$WORKER" --version >/dev/null || die "$WORKER does not run here"
     umask 022
     for file in "${files[@]}"; do
         put "${file% *}" "${file##* }"
     done
+    # It can hold the key, and those beside it, too.
+    mkdir -p "$destdir$sysconfdir"
+    [ -d "$destdir$sysconfdir/$name" ] || mkdir -m 750 "$destdir$sysconfdir/$name"
     [ -e "$destdir$environment" ] || put "$environment" 640
     say "installed $("$WORKER" --version) below $destdir$prefix; its settings are in $destdir$environment"
-    [ -n "$destdir" ] || say "as a service: \`systemd-sysusers && systemctl daemon-reload\` makes its user and tells systemd;" \
-        "fill in $environment, then \`systemctl enable --now $name\`"
+    [ -n "$destdir" ] || advise
 }
 
-# Its units are needed to stop it.
-is_running() {
-    [ -z "$destdir" ] && [ -d /run/systemd/system ] &&
+# Its units are needed to stop it, and to take it out of what is started at boot.
+is_in_use() {
+    [ -z "$destdir" ] || return 1
+    ! compgen -G "/etc/systemd/system/*.wants/$name*.service" >/dev/null || return 0
+    [ -d /run/systemd/system ] &&
         systemctl list-units --plain --no-legend --state=active,activating,deactivating "$name.service" "$name@*.service" |
         grep -q .
 }
 
 uninstall_all() {
     local file path
-    ! is_running || die "the worker runs: \`systemctl disable --now $name\` first, and the same for each $name@ID"
+    ! is_in_use || die "the worker runs or is enabled: \`systemctl disable --now $name\` first, and the same for each $name@ID"
     if [ -e "$destdir$environment" ]; then
-        if cmp -s "$destdir$environment" "$destdir$docdir/worker.env"; then
+        if cmp -s "$destdir$environment" "$here/systemd/worker.env"; then
             rm -f "$destdir$environment"
         else
             say "kept $destdir$environment, which has been changed"

@@ -34,6 +34,7 @@ die() {
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md")}
 export SOURCE_DATE_EPOCH
 
+[ -f "${worker%/*}/parts" ] || die "nobody has noted what $worker is linked with: run \`make static\`"
 [ "$("$worker" --version)" = "$name $version" ] || die "$worker is not version $version: run \`make static\`"
 mkdir -p "$out"
 work=$(mktemp -d)
@@ -59,6 +60,15 @@ settle() {
     find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
 
+# Whatever is in a name, it is not for sed.
+control() {
+    local text
+    text=$(<"$here/deb/control.in")
+    text=${text//@VERSION@/"$version-$release"}
+    text=${text//@MAINTAINER@/"$maintainer"}
+    echo "${text//@SIZE@/"$1"}"
+}
+
 deb() {
     local file
     make_tree /usr
@@ -73,13 +83,12 @@ deb() {
     gzip -9n "$doc/changelog" "$doc/changelog.Debian" "$doc/THIRD-PARTY.txt" "$doc/README.md"
     mkdir -p "$tree/usr/share/lintian/overrides" "$tree/DEBIAN"
     install -m 644 "$here/deb/lintian-overrides" "$tree/usr/share/lintian/overrides/$name"
-    for file in postinst prerm postrm; do
+    for file in preinst postinst prerm postrm; do
         install -m 755 "$here/deb/$file" "$tree/DEBIAN/$file"
     done
     echo "/etc/$name/worker.env" >"$tree/DEBIAN/conffiles"
     (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
-    sed -e "s/@VERSION@/$version-$release/" -e "s/@MAINTAINER@/$maintainer/" \
-        -e "s/@SIZE@/$(du -k -s --apparent-size "$tree" | cut -f 1)/" "$here/deb/control.in" >"$tree/DEBIAN/control"
+    control "$(du -k -s --apparent-size "$tree" | cut -f 1)" >"$tree/DEBIAN/control"
     settle "$tree"
     file=$out/${name}_$version-${release}_amd64.deb
     dpkg-deb --root-owner-group -Zxz --build "$tree" "$file" >/dev/null
@@ -110,7 +119,9 @@ tar() {
     rm -rf "${tree:?}/etc" "$work/$name-$version"
     mv "$tree" "$work/$name-$version"
     settle "$work/$name-$version"
-    command tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -c "$name-$version" | gzip -9n >"$file"
+    # No folders: those of the host may be links, or have rights of their own, which an archive would put its own in place of.
+    (cd "$work" && find "$name-$version" -type f -print0 | sort -z) |
+        command tar -C "$work" --no-recursion --null -T - --owner=0 --group=0 --numeric-owner -c | gzip -9n >"$file"
     echo "$file"
 }
 

@@ -36,14 +36,18 @@ fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
 644 root:root /usr/share/lintian/overrides/oz-agent-worker
 644 root:root /usr/share/man/man1/oz-agent-worker.1.gz
 644 root:root /usr/share/zsh/vendor-completions/_oz-agent-worker
-755 root:root /etc/oz-agent-worker
 755 root:root /usr/bin/oz-agent-worker
+700 oz-agent-worker:oz-agent-worker /var/lib/oz-agent-worker
+750 root:oz-agent-worker /etc/oz-agent-worker
 755 root:root /usr/share/doc/oz-agent-worker
-755 root:root /var/lib/oz-agent-worker
+755 root:root /var/lib/oz-agent-worker.package
 ";
-    // In the home there is only the note that the group docker is ours.
-    let found = root.sh(&format!("{OURS} | grep -v .made-group-docker"));
-    assert_eq!(found, expected);
+    let notes = "644 root:root /var/lib/oz-agent-worker.package/made-group-docker
+644 root:root /var/lib/oz-agent-worker.package/made-user
+";
+    let mut expected: Vec<_> = expected.lines().chain(notes.lines()).collect();
+    expected.sort_unstable();
+    assert_eq!(root.sh(OURS).lines().collect::<Vec<_>>(), expected);
     assert_eq!(root.sh("oz-agent-worker --version"), format!("oz-agent-worker {VERSION}\n"));
     let user = root.sh("id -Gn oz-agent-worker; getent passwd oz-agent-worker | cut -d: -f6,7");
     assert_eq!(user, "oz-agent-worker docker\n/var/lib/oz-agent-worker:/usr/sbin/nologin\n");
@@ -59,9 +63,10 @@ fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
 fn a_worker_with_settings_is_enabled() {
     let root = Root::debian();
     root.write(SETTINGS, "OZ_API_KEY_FILE=/etc/oz-agent-worker/api-key\nOZ_WORKER_ID=w\n");
-    let package = root.bring(&deb(1));
-    let told = root.sh(&format!("dpkg --force-confold -i {package} 2>&1"));
+    // Nobody is there to be asked which settings are to be kept.
+    let told = install(&root, 1);
     assert!(!told.contains("not started"), "{told}");
+    assert_eq!(root.sh("ls /etc/oz-agent-worker"), "worker.env\n");
     let enabled = "/etc/systemd/system/multi-user.target.wants/oz-agent-worker.service";
     assert!(root.path(enabled).is_symlink());
     assert!(root.read(SETTINGS).contains("OZ_WORKER_ID=w"));
@@ -121,11 +126,47 @@ fn a_removal_keeps_the_settings_and_a_purge_leaves_nothing() {
 
 /// What is there before the package belongs to somebody else.
 #[test]
-fn a_purge_leaves_the_group_of_an_engine() {
+fn a_purge_leaves_the_group_of_an_engine_and_a_user_that_it_has_not_made() {
     let root = Root::debian();
-    root.sh("groupadd --system docker");
+    root.sh("groupadd --system docker; useradd --user-group --home-dir /srv oz-agent-worker");
     install(&root, 1);
-    root.sh("dpkg -P oz-agent-worker; getent group docker");
+    root.sh("dpkg -P oz-agent-worker; getent group docker; getent passwd oz-agent-worker; getent group oz-agent-worker");
+}
+
+/// What root does by a list must not be in a list that the service can write.
+#[test]
+fn the_service_cannot_say_what_root_enables() {
+    let root = Root::debian();
+    install(&root, 1);
+    let write =
+        "for home in /var/lib/oz-agent-worker*; do echo evil.service >$home/was-enabled || true; done";
+    root.sh(&format!("runuser -u oz-agent-worker -- sh -c '{write}' 2>/dev/null"));
+    root.write(
+        "/etc/systemd/system/evil.service",
+        "[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n",
+    );
+    install(&root, 2);
+    assert_eq!(root.sh("find /etc/systemd/system -type l -name 'evil*'"), "");
+    assert!(root.path("/var/lib/oz-agent-worker/was-enabled").exists(), "it could write where it lives");
+}
+
+#[test]
+fn a_removal_that_is_given_up_leaves_the_units_enabled() {
+    let root = Root::debian();
+    install(&root, 1);
+    root.sh("systemctl enable oz-agent-worker.service oz-agent-worker@a.service 2>&1");
+    root.sh("echo exit 1 >>/var/lib/dpkg/info/oz-agent-worker.prerm");
+    assert!(!root.command("dpkg -r oz-agent-worker 2>&1").output().unwrap().status.success());
+    assert_eq!(root.sh("find /etc/systemd/system -name '*oz-agent*.service' | wc -l"), "2\n");
+}
+
+#[test]
+fn a_unit_that_hides_the_package_s_own_is_told_of() {
+    let root = Root::debian();
+    let other = "/usr/local/lib/systemd/system/oz-agent-worker.service";
+    root.write(other, "[Service]\nExecStart=/bin/true\n");
+    let told = install(&root, 1);
+    assert!(told.contains(&format!("{other} hides the unit of this package")), "{told}");
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn everything_is_installed_without_root_and_removed_again() {
     assert!(unit.contains("\nExecStart=/usr/local/bin/oz-agent-worker $OZ_WORKER_ARGS\n"), "{unit}");
     assert!(!unit.contains("DIR@") && !unit.contains("#plain") && !unit.contains("#instance"), "{unit}");
     let instance = place.read("usr/local/lib/systemd/system/oz-agent-worker@.service");
-    assert!(instance.contains("\nExecStart=/usr/local/bin/oz-agent-worker --worker-id %i $OZ_WORKER_ARGS\n"));
+    assert!(instance.contains("\nExecStart=/usr/local/bin/oz-agent-worker --worker-id=%i $OZ_WORKER_ARGS\n"));
     assert!(instance.contains("\nEnvironmentFile=-/etc/oz-agent-worker/%i.env\n"), "{instance}");
     place.make(&["uninstall"]);
     assert_eq!(place.files(), Vec::<String>::new());
@@ -107,14 +107,31 @@ fn settings_survive_an_install_and_an_uninstall() {
 #[test]
 fn another_prefix_is_where_everything_is_and_what_the_units_name() {
     let place = Place::new();
-    place.make(&["install", "PREFIX=/opt/an oz", "SYSCONFDIR=/opt/etc"]);
+    place.make(&["install", "PREFIX=/opt/oz", "SYSCONFDIR=/opt/etc"]);
     let files = place.files();
     assert_eq!(files.len(), 13);
-    assert!(files.iter().all(|file| file.contains(" opt/an oz/") || file.contains(" opt/etc/")), "{files:?}");
-    let unit = place.read("opt/an oz/lib/systemd/system/oz-agent-worker.service");
+    assert!(files.iter().all(|file| file.contains(" opt/oz/") || file.contains(" opt/etc/")), "{files:?}");
+    let unit = place.read("opt/oz/lib/systemd/system/oz-agent-worker.service");
     assert!(unit.contains("EnvironmentFile=-/opt/etc/oz-agent-worker/worker.env"), "{unit}");
-    place.make(&["uninstall", "PREFIX=/opt/an oz", "SYSCONFDIR=/opt/etc"]);
+    place.make(&["uninstall", "PREFIX=/opt/oz", "SYSCONFDIR=/opt/etc"]);
     assert_eq!(place.files(), Vec::<String>::new());
+}
+
+#[test]
+fn a_prefix_that_a_unit_cannot_name_is_refused() {
+    let place = Place::new();
+    for prefix in ["opt", "/opt/a b", "/opt/a&b", "/opt/a|b"] {
+        let mut command = Command::new("make");
+        command
+            .arg("-C")
+            .arg(place.path())
+            .args(["install", "WORKER=./worker"])
+            .arg(format!("PREFIX={prefix}"));
+        let output = command.arg(format!("DESTDIR={}", place.root().display())).output().unwrap();
+        let told = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && told.contains("must be absolute paths of letters"), "{told}");
+        assert_eq!(place.files(), Vec::<String>::new());
+    }
 }
 
 #[test]

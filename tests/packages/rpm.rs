@@ -39,12 +39,15 @@ fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
 644 root:root /usr/share/licenses/oz-agent-worker/THIRD-PARTY.txt
 644 root:root /usr/share/man/man1/oz-agent-worker.1.gz
 644 root:root /usr/share/zsh/site-functions/_oz-agent-worker
-755 root:root /etc/oz-agent-worker
+700 oz-agent-worker:oz-agent-worker /var/lib/oz-agent-worker
+750 root:oz-agent-worker /etc/oz-agent-worker
 755 root:root /usr/bin/oz-agent-worker
 755 root:root /usr/share/doc/oz-agent-worker
 755 root:root /usr/share/licenses/oz-agent-worker
 ";
-    assert_eq!(root.sh(OURS), expected);
+    let mut expected: Vec<_> = expected.lines().collect();
+    expected.sort_unstable();
+    assert_eq!(root.sh(OURS).lines().collect::<Vec<_>>(), expected);
     assert_eq!(root.sh("oz-agent-worker --version"), format!("oz-agent-worker {VERSION}\n"));
     let user = root.sh("id -Gn oz-agent-worker; getent passwd oz-agent-worker | cut -d: -f6,7");
     assert_eq!(user, "oz-agent-worker docker\n/var/lib/oz-agent-worker:/sbin/nologin\n");
@@ -72,7 +75,7 @@ fn an_upgrade_keeps_the_settings_and_a_removal_saves_them() {
     assert_eq!(root.read(&format!("{SETTINGS}.rpmsave")), edited);
     assert_eq!(root.sh(links), "0\n", "no link leads nowhere");
     let left = root.sh(&format!("{OURS} | cut -d' ' -f3 | sort"));
-    assert_eq!(left, format!("/etc/oz-agent-worker\n{SETTINGS}.rpmsave\n"));
+    assert_eq!(left, format!("/etc/oz-agent-worker\n{SETTINGS}.rpmsave\n/var/lib/oz-agent-worker\n"));
 }
 
 #[test]

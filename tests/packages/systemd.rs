@@ -51,7 +51,7 @@ impl Host {
 
     fn install(&self, release: u8) -> String {
         let package = self.system.root().bring(&deb(release));
-        self.system.sh(&format!("dpkg --force-confold -i {package} 2>&1"))
+        self.system.sh(&format!("dpkg -i {package} 2>&1 </dev/null"))
     }
 
     /// The settings with which the worker works.
