@@ -123,6 +123,14 @@ fn the_archive_has_the_worker_and_no_settings() {
     let version = run(Command::new(folder.path().join("usr/local/bin/oz-agent-worker")).arg("--version"));
     assert_eq!(version, format!("oz-agent-worker {VERSION}\n"));
     assert!(folder.path().join("usr/local/share/doc/oz-agent-worker/worker.env").exists());
+    // Removed as the README says.
+    let remove = format!(
+        "tar -tzf {} | cut -d/ -f2- | (cd {} && xargs rm -f)",
+        archive.display(),
+        folder.path().display()
+    );
+    run(Command::new("sh").args(["-ec", &remove]));
+    assert_eq!(run(Command::new("find").arg(folder.path()).args(["-type", "f"])), "");
 }
 
 #[test]

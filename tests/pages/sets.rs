@@ -52,6 +52,17 @@ fn the_sample_has_the_variables_of_help_with_their_defaults_and_the_foreign_ones
     }
 }
 
+/// The file that a package installs is written by hand, so that it stays the same from version to version.
+#[test]
+fn the_service_s_own_settings_are_ones_that_there_are_and_none_is_set() {
+    let file = house::read("packaging/systemd/worker.env");
+    let named: Vec<_> =
+        file.lines().filter_map(|line| line.strip_prefix("#OZ_")?.strip_suffix('=')).collect();
+    let known = |name: &&str| SETTINGS.iter().any(|setting| setting.variable == Some(&format!("OZ_{name}")));
+    assert!(named.len() == 3 && named.iter().all(known), "{named:?}");
+    assert!(file.lines().all(|line| line.is_empty() || line.starts_with('#')), "{file}");
+}
+
 #[test]
 fn the_foreign_variables_are_those_that_are_read() {
     let (_, man) = parse::man(&page("man"));
