@@ -43,6 +43,8 @@ fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
 755 root:root /var/lib/oz-agent-worker.package
 ";
     let notes = "644 root:root /var/lib/oz-agent-worker.package/made-group-docker
+644 root:root /var/lib/oz-agent-worker.package/made-group
+644 root:root /var/lib/oz-agent-worker.package/made-home
 644 root:root /var/lib/oz-agent-worker.package/made-user
 ";
     let mut expected: Vec<_> = expected.lines().chain(notes.lines()).collect();
@@ -126,11 +128,15 @@ fn a_removal_keeps_the_settings_and_a_purge_leaves_nothing() {
 
 /// What is there before the package belongs to somebody else.
 #[test]
-fn a_purge_leaves_the_group_of_an_engine_and_a_user_that_it_has_not_made() {
+fn a_purge_leaves_the_group_of_an_engine_and_a_user_and_home_that_it_has_not_made() {
     let root = Root::debian();
-    root.sh("groupadd --system docker; useradd --user-group --home-dir /srv oz-agent-worker");
+    root.sh(
+        "groupadd --system docker; useradd --user-group --home-dir /var/lib/oz-agent-worker oz-agent-worker",
+    );
+    root.write("/var/lib/oz-agent-worker/data", "somebody's");
     install(&root, 1);
     root.sh("dpkg -P oz-agent-worker; getent group docker; getent passwd oz-agent-worker; getent group oz-agent-worker");
+    assert_eq!(root.read("/var/lib/oz-agent-worker/data"), "somebody's");
 }
 
 /// What root does by a list must not be in a list that the service can write.
