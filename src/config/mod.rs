@@ -29,7 +29,7 @@ pub use mounts::VolumeBind;
 use read::Source;
 pub use read::page;
 pub use settings::{SETTINGS, Setting, Times, Values};
-pub(crate) use url::percent_encode;
+pub(crate) use url::{percent_encode, printable};
 
 use crate::cli::Cli;
 use crate::secret::Secret;

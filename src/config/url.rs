@@ -104,7 +104,7 @@ pub(crate) fn percent_encode(value: &str) -> String {
 }
 
 /// A URL as it may be shown: without what stands before an `@`, and without its query, which may hold a token.
-pub(super) fn printable(text: &str) -> String {
+pub(crate) fn printable(text: &str) -> String {
     let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?..."));
     match (text.rsplit_once('@'), text.split_once("://")) {
         (Some((_, host)), Some((scheme, _))) if !scheme.contains('@') => {

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 
 use super::certificates::CertificateError;
 use super::tls::TlsClient;
+use crate::config::printable;
 
 /// Docker's registered ports, for plain HTTP and for TLS.
 const PLAIN_PORT: u16 = 2375;
@@ -63,7 +64,7 @@ pub enum EndpointError {
     Unsupported {
         /// Where it was given: a variable, or a context with its file.
         origin: String,
-        /// As it was given.
+        /// As it was given, without user and password.
         value: String,
         /// The part before `://`.
         scheme: String,
@@ -75,7 +76,7 @@ pub enum EndpointError {
     Malformed {
         /// Where it was given.
         origin: String,
-        /// As it was given.
+        /// As it was given, without user and password.
         value: String,
         /// What is wrong with it.
         problem: &'static str,
@@ -159,7 +160,8 @@ impl fmt::Display for Endpoint {
 impl Address {
     /// Takes an address apart; `origin` says in errors where it was given.
     pub(super) fn parse(origin: &str, value: &str) -> Result<Self, EndpointError> {
-        let own = || (origin.to_owned(), value.to_owned());
+        // Somebody may have put a password where none belongs.
+        let own = || (origin.to_owned(), printable(value));
         let malformed = |problem| {
             let (origin, value) = own();
             EndpointError::Malformed { origin, value, problem }
@@ -339,6 +341,14 @@ mod tests {
         for value in bad {
             let error = Endpoint::parse(value);
             assert!(matches!(error, Err(EndpointError::Malformed { .. })), "{value}: {error:?}");
+        }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for value in ["tcp://u:hunter2@h:9x", "ssh://u:hunter2@h", "https://hunter2@h", "u:hunter2@h"] {
+            let told = Endpoint::parse(value).unwrap_err().to_string();
+            assert!(!told.contains("hunter2") && told.contains("@h"), "{told}");
         }
     }
 
