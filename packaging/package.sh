@@ -42,6 +42,8 @@ trap 'rm -rf "$work"' EXIT
 # Others may look at what is packed, as rpmbuild's helpers do.
 chmod 755 "$work"
 tree=$work/tree
+licences=$work/licences
+WORKER=$worker "$here/third-party.sh" licences >"$licences"
 
 make_tree() {
     local prefix=$1
@@ -51,7 +53,7 @@ make_tree() {
         cat "$work/log" >&2
         die "installing into a folder has failed"
     }
-    WORKER=$worker "$here/third-party.sh" licences >"$doc/THIRD-PARTY.txt"
+    cp "$licences" "$doc/THIRD-PARTY.txt"
     gzip -9n "$tree$prefix/share/man/man1/$name.1"
 }
 
@@ -97,9 +99,8 @@ deb() {
 
 rpm() {
     make_tree /usr
-    mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$work"
     mkdir -p "$tree/usr/share/licenses/$name"
-    mv "$work/LICENSE" "$work/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
+    mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
     settle "$tree"
     rpmbuild -bb --target x86_64-linux --define "_topdir $work/rpm" --define "_rpmdir $out" \
         --define "_build_name_fmt %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
@@ -140,7 +141,7 @@ dist() {
     rm -f "$out/$name"[-_]* "$out/SHA256SUMS"
     for part in deb rpm tar sources; do "$part"; done
     WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"
-    WORKER=$worker "$here/third-party.sh" licences >"$out/$name-$version-THIRD-PARTY.txt"
+    cp "$licences" "$out/$name-$version-THIRD-PARTY.txt"
     (cd "$out" && sha256sum -- "$name"[-_]*) >"$work/sums"
     mv "$work/sums" "$out/SHA256SUMS"
     echo "$out/SHA256SUMS"

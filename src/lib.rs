@@ -25,7 +25,7 @@
 //! - The rooms that decide or decode (`protocol`, `coordinator`, `task::plan`, `task::output`, `docker::http`) are
 //!   pure: no I/O, no clock, no thread.
 //! - `tungstenite` is known to `link::dial` and `link::socket` only, `ureq` to `control_plane` only; threads start only
-//!   in `pool`, `link`, `logging::queue` and `notify`; the environment is read only in `main`.
+//!   in `pool`, `link` and `logging::queue`; the environment is read only in `main`.
 //! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its
 //!   report is confirmed.
 //! - Everything is bounded: output, bodies, headers, frames, queues, retries, waits.

@@ -8,7 +8,6 @@
 //! need not follow the worker's drain time.
 
 use std::io;
-use std::thread::Builder;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,6 +16,7 @@ use sd_notify::NotifyState;
 
 use crate::coordinator::{LinkState, Standing, Stopping};
 use crate::logging::message;
+use crate::pool::once;
 
 /// The variable that says where a service manager listens; without it there is none.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -52,7 +52,7 @@ impl Notifier {
         let mut notifier = Self { messages: None, told: None };
         if wanted {
             let (messages, queued) = bounded(MESSAGES);
-            Builder::new().name("oz-notify".to_owned()).spawn(move || say(&queued))?;
+            once("oz-notify", move || say(&queued))?;
             notifier.messages = Some(messages);
         }
         Ok(notifier)

@@ -148,6 +148,14 @@ impl Engine {
         self.remove(&format!("/images/{name}?force=1"));
     }
 
+    /// Removes everything that a worker has left.
+    pub fn remove_all_of(&self, worker: &str) {
+        for container in self.containers_of(worker) {
+            self.remove_container(container["Id"].as_str().unwrap_or_default());
+        }
+        self.volumes_of(worker).iter().for_each(|volume| self.remove_volume(volume));
+    }
+
     fn remove(&self, path: &str) {
         let Answer { status, body, .. } = self.request("DELETE", path, &[], &[]);
         let fine = status < 300 || status == 404;

@@ -153,11 +153,6 @@ impl Stage {
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        for container in self.engine.containers_of(&self.worker_id) {
-            self.engine.remove_container(container["Id"].as_str().unwrap_or_default());
-        }
-        for volume in self.engine.volumes_of(&self.worker_id) {
-            self.engine.remove_volume(&volume);
-        }
+        self.engine.remove_all_of(&self.worker_id);
     }
 }
