@@ -8,13 +8,12 @@
 )]
 #![allow(clippy::print_stderr, unreachable_pub, reason = "it has no log and no public interface of its own")]
 
-mod control_plane;
 mod docker;
-mod engine;
+mod docs;
 mod faults;
 mod harness;
-mod house;
 mod link;
-mod pages;
+mod rest;
 mod support;
+mod tidy;
 mod worker;

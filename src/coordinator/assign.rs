@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use super::event::Work;
 use super::job::{Answer, Job};
 use super::{Coordinator, info, warn};
-use crate::cancel::CancelReason;
 use crate::logging::value;
 use crate::protocol::{Assignment, FailureReason, Invalid, Outgoing, Report};
+use crate::sys::cancel::CancelReason;
 
 /// How many assignments wait for a slot at most; one more is given back at once.
 pub const BACKLOG: usize = 64;

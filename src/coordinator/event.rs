@@ -7,9 +7,9 @@ use std::time::Duration;
 
 use log::Level;
 
-use crate::cancel::CancelReason;
 use crate::exit::Exit;
 use crate::protocol::{Assignment, Incoming, Invalid, Outgoing, Report};
+use crate::sys::cancel::CancelReason;
 
 /// Names one execution of a task in this process; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -5,8 +5,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::cancel::CancelReason;
 use crate::protocol::{Outgoing, Report};
+use crate::sys::cancel::CancelReason;
 
 pub(super) struct Job {
     pub(super) task_id: String,

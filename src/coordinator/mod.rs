@@ -14,7 +14,7 @@
 mod assign;
 mod event;
 mod job;
-mod look;
+mod late_sweep;
 mod stop;
 mod watch;
 
@@ -24,16 +24,16 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::cancel::CancelReason;
-use crate::config::LostRuns;
+use crate::cli::LostRuns;
 use crate::logging::value;
 use crate::protocol::{FailureReason, Incoming, Outgoing, Report};
+use crate::sys::cancel::CancelReason;
 
 use assign::Waiting;
 pub use assign::{BACKLOG, CLAIM_HOLD};
 pub use event::{Effect, Event, JobId, LeftOver, LinkState, RunEnd, Settlement, Standing, Stopping, Work};
 use job::Job;
-use look::Look;
+use late_sweep::Look;
 use stop::Stop;
 
 /// What the operator has decided.

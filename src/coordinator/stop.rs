@@ -7,9 +7,9 @@ use std::time::{Duration, Instant};
 
 use super::event::{Effect, JobId, Settlement, Stopping};
 use super::{Coordinator, error, info, warn};
-use crate::cancel::CancelReason;
 use crate::exit::Exit;
 use crate::logging::value;
+use crate::sys::cancel::CancelReason;
 
 /// From the end of the drain until reports that nobody confirms are given up: the containers' grace time of 10 s and
 /// what collecting, sending and a reconnect may need.

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::event::{Effect, JobId, RunEnd};
 use super::{Coordinator, LostRuns, warn};
-use crate::cancel::CancelReason;
 use crate::logging::value;
+use crate::sys::cancel::CancelReason;
 
 impl Coordinator {
     /// The time that a task has is counted from its container's start.

@@ -10,7 +10,7 @@ use data_encoding::BASE64;
 use super::body::Body;
 use super::containers::{accept, container};
 use super::{Docker, Error, Method, PathStat, Request, Target};
-use crate::cancel::CancelToken;
+use crate::sys::cancel::CancelToken;
 
 const STAT: &str = "X-Docker-Container-Path-Stat";
 

@@ -14,7 +14,7 @@ use openssl::asn1::Asn1Time;
 use openssl::pkey::{PKey, Private};
 use openssl::x509::X509;
 
-use super::context::Files;
+use super::discovery::Files;
 use crate::logging::value;
 use crate::secret::Secret;
 

@@ -13,10 +13,10 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Endpoint;
-use super::reach::Attempt;
+use super::connect::Attempt;
 use super::timeouts::deadline;
 use super::tls::{Step, TlsClient, TlsError};
-use crate::cancel::{CancelToken, Watch};
+use crate::sys::cancel::{CancelToken, Watch};
 
 /// An open connection. Dropping it closes the socket.
 pub(super) struct Conn {

@@ -15,8 +15,8 @@ use super::{
     Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Request, Response,
     Target,
 };
-use crate::cancel::CancelToken;
 use crate::secret::Secret;
+use crate::sys::cancel::CancelToken;
 
 /// How much of a log is read at once.
 const READ: usize = 32 * 1024;

@@ -13,7 +13,7 @@ use super::http::request::{LAST_CHUNK, Length, chunk, head};
 use super::request::{Method, Payload};
 use super::timeouts::deadline;
 use super::{ApiVersion, Endpoint, Error, Request, Timeouts};
-use crate::cancel::CancelToken;
+use crate::sys::cancel::CancelToken;
 
 /// How much of an upload is sent at once, and how much of an answer's head is read.
 const UPLOAD: usize = 64 * 1024;

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use super::stream::PullStream;
 use super::{Docker, Error, Image, PullProgress, Reference, Request, Response, Target};
-use crate::cancel::CancelToken;
 use crate::secret::Secret;
+use crate::sys::cancel::CancelToken;
 
 /// How much of a pull's stream is read at once.
 const READ: usize = 16 * 1024;

@@ -9,17 +9,15 @@ mod auth;
 mod body;
 mod certificates;
 mod conn;
+mod connect;
 mod containers;
-mod context;
 mod discovery;
-mod endpoint;
 mod error;
 mod exchange;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod http;
 mod images;
-mod reach;
 mod reference;
 mod request;
 mod stream;
@@ -40,16 +38,14 @@ pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;
 pub use self::containers::Wait;
-pub use self::context::{FILE_LIMIT, Files};
-pub use self::discovery::{EndpointEnv, Found, Source};
-pub use self::endpoint::{Endpoint, EndpointError};
+pub use self::discovery::{Endpoint, EndpointEnv, EndpointError, FILE_LIMIT, Files, Found, Source};
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, Target};
 pub use self::timeouts::Timeouts;
 pub use self::tls::{TlsClient, TlsError};
-use crate::cancel::CancelToken;
+use crate::sys::cancel::CancelToken;
 
 /// A ping says nothing but that the engine is well, which takes it no time.
 const PING_WITHIN: Duration = Duration::from_secs(10);

@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use super::api::or_default;
 use super::containers::accept;
 use super::{Docker, Error, Request, Target, Volume};
-use crate::cancel::CancelToken;
+use crate::sys::cancel::CancelToken;
 
 #[derive(Serialize)]
 #[serde(rename_all = "PascalCase")]

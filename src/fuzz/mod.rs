@@ -15,11 +15,11 @@ mod tests;
 
 pub use self::messages::control_plane;
 pub use self::settings::settings;
+pub use crate::control_plane::ws::fuzz::{link_answer, link_frames};
 pub use crate::docker::fuzz::{
     certificates, config_json, context_meta, docker_host, engine_json, helper_answer, http_body, http_head,
     http_response, image_reference, log_frames, pull_stream,
 };
-pub use crate::link::fuzz::{link_answer, link_frames};
 pub use crate::task::fuzz::{output_archive, task_output};
 
 pub(crate) use self::input::{Input, MARKER, assert_hidden, assert_one_line, marked};

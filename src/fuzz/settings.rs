@@ -7,19 +7,18 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use super::{Input, MARKER, assert_one_line};
-use crate::cli;
-use crate::config::{self, Config, Environment, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT};
-use crate::error_chain;
+use crate::cli::{self, Config, Environment, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, arguments};
+use crate::logging::error_chain;
 
 /// Each line is an argument; a steering `f` has a key file too. The key is given by the variable.
 pub fn settings(bytes: &[u8]) {
     let input = Input::new(bytes);
     let arguments = input.data.split(|byte| *byte == b'\n').map(|line| OsString::from_vec(line.to_vec()));
-    let typed = match cli::parse(arguments) {
+    let typed = match arguments::parse(arguments) {
         Ok(typed) => typed,
         Err(error) => return assert_one_line(&error.to_string(), 256),
     };
-    if let Some(Err(error)) = typed.print.as_deref().map(config::page) {
+    if let Some(Err(error)) = typed.print.as_deref().map(cli::page) {
         assert_one_line(&error.to_string(), 4096);
     }
     let key = if input.knob(0) == b'f' { ("OZ_OTHER", MARKER) } else { ("OZ_API_KEY", MARKER) };

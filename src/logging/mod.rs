@@ -82,6 +82,18 @@ pub fn message(text: &str) -> impl Display + '_ {
     Value(text, LONGEST_MESSAGE)
 }
 
+/// An error with its causes, in one line.
+pub fn error_chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(cause) = next {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        next = cause.source();
+    }
+    text
+}
+
 /// A text and how many characters of it are shown.
 struct Value<'a>(&'a str, usize);
 

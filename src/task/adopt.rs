@@ -11,14 +11,14 @@ use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::marker;
 use super::names::{Helping, ended_for, helping, is_kept};
 use super::plan::{AGENT_DIR, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
-use crate::cancel::{CancelReason, CancelToken};
+use super::sidecar::marker;
 use crate::coordinator::LeftOver;
 use crate::docker::{Container, Docker, Error, Volume};
-use crate::error_chain;
+use crate::logging::error_chain;
 use crate::logging::value;
+use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// States of a container whose process was never started. The last two are Podman's.
 const UNSTARTED: [&str; 3] = ["created", "configured", "initialized"];

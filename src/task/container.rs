@@ -9,18 +9,18 @@ use log::{info, warn};
 
 use super::names;
 use super::outcome::{Failure, exit_code};
-use super::patience::{Patience, never};
 use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
-use crate::cancel::{CancelReason, CancelToken};
+use super::retry::{Patience, never};
 use crate::docker::{
     ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
     Wait,
 };
-use crate::error_chain;
+use crate::logging::error_chain;
 use crate::logging::value;
 use crate::protocol::FailureReason;
 use crate::secret::Secret;
+use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// From TERM to KILL when a task is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
-use super::collect::first_file;
+use super::output::collect::first_file;
 use super::output::{Collected, Collector, MAX_ARTIFACTS, Stream, Utf8Lossy, escaped_len, fit};
 use crate::fuzz::Input;
 

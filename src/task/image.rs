@@ -7,15 +7,15 @@ use std::time::Duration;
 
 use log::{debug, info, warn};
 
-use super::flight::{Cancelled, Flights};
 use super::outcome::Failure;
-use super::patience::{Patience, never};
-use crate::cancel::CancelToken;
-use crate::config::PullPolicy;
+use super::retry::{Patience, never};
+use super::single_flight::{Cancelled, Flights};
+use crate::cli::PullPolicy;
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
-use crate::error_chain;
+use crate::logging::error_chain;
 use crate::logging::value;
 use crate::protocol::FailureReason;
+use crate::sys::cancel::CancelToken;
 
 /// How often a pull that takes long says how far it is.
 const PROGRESS: Duration = Duration::from_secs(10);

@@ -5,33 +5,29 @@
 //! coordinator decides.
 
 pub mod adopt;
-mod clean_up;
-mod collect;
+mod cleanup;
 mod container;
-mod flight;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
-mod helper;
 mod image;
-mod marker;
 mod names;
 mod outcome;
 pub mod output;
-mod patience;
 pub mod plan;
 mod prepare;
+mod retry;
 mod run;
 mod sidecar;
-mod versions;
+mod single_flight;
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::cancel::CancelToken;
 use crate::coordinator::{JobId, Settlement, Work};
 use crate::protocol::Report;
+use crate::sys::cancel::CancelToken;
 
 pub use run::{Options, Tasks};
 
@@ -128,7 +124,7 @@ impl Gate {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cancel::CancelReason;
+    use crate::sys::cancel::CancelReason;
 
     #[test]
     fn only_a_release_opens_the_gate() {

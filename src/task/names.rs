@@ -3,7 +3,7 @@
 //! Owns these names, by which one process tells the next what the engine has no other place for: labels are fixed with
 //! the creation. Pure. It must not call the engine.
 
-use crate::cancel::CancelReason;
+use crate::sys::cancel::CancelReason;
 
 /// What a kept container's name begins with.
 const KEPT: &str = "oz-kept-";

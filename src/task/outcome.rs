@@ -2,10 +2,10 @@
 //!
 //! Owns [`Failure`]. It must not know the steps of a task, or send anything.
 
-use crate::cancel::{CancelReason, CancelToken};
 use crate::docker::Error;
-use crate::error_chain;
+use crate::logging::error_chain;
 use crate::protocol::{FailureReason, RunResult};
+use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// Why a task could not be run to its end.
 #[derive(Debug, Clone, PartialEq, Eq)]

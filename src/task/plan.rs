@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::names;
-use crate::config::VolumeBind;
+use crate::cli::VolumeBind;
 use crate::docker::Reference;
 use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
 use crate::secret::Secret;

@@ -4,13 +4,13 @@
 
 use super::image::Images;
 use super::outcome::Failure;
-use super::patience::Patience;
 use super::plan::{Plan, SidecarMount};
+use super::retry::Patience;
+use super::sidecar::versions::Promise;
 use super::sidecar::{Filled, Filling, Sidecars, entrypoint};
-use super::versions::Promise;
-use crate::cancel::{CancelReason, CancelToken};
-use crate::pool::parallel;
 use crate::protocol::FailureReason;
+use crate::sys::cancel::{CancelReason, CancelToken};
+use crate::sys::pool::parallel;
 
 /// What the container will be made of.
 pub(super) struct Prepared<'a> {

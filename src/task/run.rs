@@ -11,23 +11,23 @@ use log::{error, info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::collect::collect;
 use super::container::{Exit, TaskContainer};
 use super::image::Images;
-use super::marker;
 use super::outcome::Failure;
 use super::output::Collected;
-use super::patience::{Patience, Watched, never};
+use super::output::collect::collect;
 use super::plan::{Plan, TaskSettings, container_name, plan};
 use super::prepare::{Prepared, prepare};
+use super::retry::{Patience, Watched, never};
 use super::sidecar::Sidecars;
+use super::sidecar::marker;
 use super::{Job, JobEvent};
-use crate::cancel::{CancelReason, CancelToken};
-use crate::config::PullPolicy;
+use crate::cli::PullPolicy;
 use crate::coordinator::{JobId, LeftOver, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::logging::value;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
+use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// How often a volume that vanishes between its filling and the start of the container is made again.
 const VOLUME_ATTEMPTS: usize = 3;

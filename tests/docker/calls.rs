@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use oz_agent_worker::cancel::CancelToken;
 use oz_agent_worker::docker::{
     ApiVersion, CreateContainer, Docker, Error, LogStream, MAX_MESSAGE, PullProgress, Reference, Request,
     Target, Timeouts,
 };
 use oz_agent_worker::secret::Secret;
+use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, write};
 

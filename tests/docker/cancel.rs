@@ -6,8 +6,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::cancel::{CancelReason, CancelToken};
 use oz_agent_worker::docker::{Docker, Endpoint, Error, Reference, Timeouts};
+use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,

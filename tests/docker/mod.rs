@@ -2,6 +2,7 @@
 
 mod calls;
 mod cancel;
+mod engine;
 mod real;
 mod stalls;
 mod uploads;

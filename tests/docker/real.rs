@@ -5,12 +5,12 @@ use std::io::{self, Read};
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, SystemTime};
 
-use oz_agent_worker::cancel::{CancelReason, CancelToken};
 use oz_agent_worker::docker::{
     ApiVersion, CreateContainer, Docker, Endpoint, Error, HostConfig, LogStream, Method, Mount, Reference,
     Request, Target, VolumeOptions,
 };
 use oz_agent_worker::secret::Secret;
+use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 
 use crate::support::images::tool;
 

@@ -3,8 +3,8 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use oz_agent_worker::cancel::CancelToken;
 use oz_agent_worker::docker::{Docker, Endpoint, Error, Reference, Timeouts};
+use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, temp_dir, write};
 

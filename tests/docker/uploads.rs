@@ -4,8 +4,8 @@ use std::io::{self, Read};
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::cancel::CancelToken;
 use oz_agent_worker::docker::{Error, Timeouts};
+use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::fake_docker::{FakeDocker, PATIENCE, Recorded, Script, Step, json, write};
 

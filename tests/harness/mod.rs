@@ -1,5 +1,7 @@
 //! The harness itself: images, registry and processes, on the real engine and without the worker.
 
+pub(crate) mod control_plane;
+
 use std::process::Command;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use oz_agent_worker::link::{LinkEvent, Timing};
+use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
 use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};

@@ -4,7 +4,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use oz_agent_worker::link::{LinkError, LinkEvent, Timing};
+use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Timing};
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen as listen_on, socket_with,
 };

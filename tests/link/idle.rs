@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use oz_agent_worker::link::Timing;
+use oz_agent_worker::control_plane::ws::Timing;
 
 use super::{accept_ws, calm, in_a_process_of_its_own, listen, millis, start};
 

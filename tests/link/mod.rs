@@ -15,7 +15,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::link::{Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Timing};
+use oz_agent_worker::control_plane::ws::{Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Timing};
 use oz_agent_worker::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use tungstenite::handshake::derive_accept_key;

@@ -1,6 +1,6 @@
 //! Connection after connection.
 
-use oz_agent_worker::link::{Epoch, LinkError, LinkEvent, Timing};
+use oz_agent_worker::control_plane::ws::{Epoch, LinkError, LinkEvent, Timing};
 
 use super::{accept_ws, calm, listen, millis, next_text, start, start_limited};
 

@@ -1,6 +1,6 @@
 //! A connection that stands: messages both ways, confirmations, epochs.
 
-use oz_agent_worker::link::{Epoch, LinkEvent, Outbound, OutboxFull};
+use oz_agent_worker::control_plane::ws::{Epoch, LinkEvent, Outbound, OutboxFull};
 use tungstenite::Message;
 
 use super::{accept_ws, calm, listen, next_text, start};

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use native_tls::{Identity, TlsAcceptor};
-use oz_agent_worker::link::{LinkError, Timing};
+use oz_agent_worker::control_plane::ws::{LinkError, Timing};
 
 use super::{
     accept, calm, close_code, in_a_process_of_its_own, listen, millis, next_text, start, start_limited,
@@ -123,8 +123,8 @@ fn in_a_process_with_ssl_cert_file() {
     // The ping may have come between the two messages or after them.
     let text = loop {
         match running.next() {
-            oz_agent_worker::link::LinkEvent::Text { text, .. } => break text,
-            oz_agent_worker::link::LinkEvent::Confirmed { .. } => {}
+            oz_agent_worker::control_plane::ws::LinkEvent::Text { text, .. } => break text,
+            oz_agent_worker::control_plane::ws::LinkEvent::Confirmed { .. } => {}
             other => panic!("{other:?}"),
         }
     };

@@ -3,7 +3,7 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use oz_agent_worker::link::Timing;
+use oz_agent_worker::control_plane::ws::Timing;
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};

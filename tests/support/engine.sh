@@ -156,12 +156,16 @@ keep_in_memory() {
     [ "${free:-0}" -lt 4096 ] || mount -t tmpfs -o "mode=711,size=$((free / 2))m" oz-engine "$folder" 2>/dev/null || true
 }
 
+# Installs what a private engine needs. A network of its own has no route to a package mirror, so this comes first.
+install_engine() {
+    command -v dockerd >/dev/null || "$here/setup.sh" install docker.io iptables || die "cannot install docker.io"
+    "$here/setup.sh" || exit 1
+}
+
 # Starts a private engine and leaves its address in $host.
 start_private() {
     local left=600 died
-    command -v dockerd >/dev/null || "$here/setup.sh" install docker.io iptables || die "cannot install docker.io"
     # A short path: that of a socket has at most 108 bytes.
-    "$here/setup.sh" || exit 1
     folder=$(mktemp -d /tmp/oz-engine.XXXXXX) || die "cannot make a folder in /tmp"
     host=unix://$folder/s
     keep_in_memory
@@ -211,6 +215,7 @@ find_engine() {
     [ -z "$why" ] || die "no Docker engine: none answers at DOCKER_HOST or the default socket, and a private one" \
         "cannot be started ($why). Start Docker, or name an engine in OZ_TEST_DOCKER_HOST, or run this as root on Debian."
     [ -z "$checking" ] || return 0
+    [ -n "$alone" ] || install_engine
     [ -n "$alone" ] || [ -z "$private" ] || leave_network "${command[@]}"
     [ -n "$alone" ] || say "starting a private engine"
     start_private

@@ -14,8 +14,8 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use oz_agent_worker::cancel::CancelToken;
 use oz_agent_worker::docker::{Docker, Endpoint, Timeouts};
+use oz_agent_worker::sys::cancel::CancelToken;
 
 /// How long a test waits for what must happen.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);

@@ -22,6 +22,9 @@ cgroup_manager = \"cgroupfs\"
 events_logger = \"file\"
 ";
 
+/// Added where runc is installed: crun refuses a machine with cgroups of both versions.
+const RUNC: &str = "runtime = \"runc\"\n";
+
 /// A running Podman; it ends, and its files go, when this is dropped.
 pub struct Podman {
     process: Process,
@@ -32,7 +35,9 @@ impl Podman {
     /// Starts one and waits until it answers. The package is needed, and root.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("oz-podman").tempdir_in("/tmp").expect("a folder");
-        std::fs::write(folder.path().join("containers.conf"), SETTINGS).expect("a file");
+        let runc = ["/usr/sbin/runc", "/usr/bin/runc"].iter().any(|path| Path::new(path).exists());
+        let settings = format!("{SETTINGS}{}", if runc { RUNC } else { "" });
+        std::fs::write(folder.path().join("containers.conf"), settings).expect("a file");
         let socket = folder.path().join("s");
         // In a network of its own: the bridge and the firewall rules that its containers get end with it.
         let mut command = Command::new("unshare");

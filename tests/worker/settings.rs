@@ -29,7 +29,7 @@ fn help_and_version_go_to_stdout() {
     for flag in ["--help", "-h"] {
         let (code, out, err) = end(bare().args([flag]).start());
         assert_eq!((code, err.as_str()), (Some(0), ""));
-        for setting in oz_agent_worker::config::SETTINGS {
+        for setting in oz_agent_worker::cli::SETTINGS {
             for name in [setting.flag, setting.short, setting.variable, setting.default].into_iter().flatten()
             {
                 assert!(out.contains(name), "{name} is not in\n{out}");

@@ -16,8 +16,8 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::credential::Credential;
-use crate::cancel::CancelToken;
-use crate::files::is_program;
+use crate::sys::cancel::CancelToken;
+use crate::sys::files::is_program;
 
 /// How long a helper may take. Some ask a cloud service.
 const DEADLINE: Duration = Duration::from_secs(10);

@@ -6,8 +6,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use crate::cancel::CancelReason;
 use crate::secret::Secret;
+use crate::sys::cancel::CancelReason;
 
 /// Far longer than a script takes on a busy machine, and what a test waits at most.
 const LONG: Duration = Duration::from_secs(60);

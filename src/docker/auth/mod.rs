@@ -18,9 +18,9 @@ use self::config::{Config, server};
 use self::credential::Credential;
 use self::helper::{Helper, HelperError};
 use super::Error;
-use crate::cancel::CancelToken;
-use crate::files;
 use crate::secret::Secret;
+use crate::sys::cancel::CancelToken;
+use crate::sys::files;
 
 /// The largest `config.json` that is read, in bytes. Real ones have a few thousand.
 const MAX_FILE: usize = 1024 * 1024;

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::*;
-use crate::cancel::CancelReason;
+use crate::sys::cancel::CancelReason;
 
 const HUB: &str = "https://index.docker.io/v1/";
 

@@ -18,5 +18,5 @@ use crate::fuzz::assert_one_line;
 
 /// What an error of the engine's client may be made of: our own words and one message of the engine.
 fn assert_error(error: &Error) {
-    assert_one_line(&crate::error_chain(error), MAX_MESSAGE + 512);
+    assert_one_line(&crate::logging::error_chain(error), MAX_MESSAGE + 512);
 }

@@ -7,11 +7,11 @@ use std::time::Duration;
 use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socketpair};
 
 use super::assert_error;
-use crate::cancel::CancelToken;
 use crate::docker::conn::Conn;
 use crate::docker::exchange::{Call, Response, answer_over};
 use crate::docker::{Error, MAX_MESSAGE};
 use crate::fuzz::{Input, assert_one_line};
+use crate::sys::cancel::CancelToken;
 
 /// The most bytes of one piece: no buffer that reads is smaller, and what does not fit would be lost.
 const PIECE: usize = 8 * 1024;

@@ -1,0 +1,62 @@
+//! The completion for fish.
+//!
+//! Owns its `complete` commands. It must not know which settings there are.
+
+use std::fmt::Write as _;
+
+use super::shell::fish_quoted;
+use super::{NAME, flags, summary};
+use crate::cli::{SETTINGS, Setting, Times, Values};
+
+const HEAD: &str = "\
+# fish completion for @NAME@. Put it as @NAME@.fish into /usr/share/fish/vendor_completions.d
+# or ~/.config/fish/completions, or type: @NAME@ --print fish | source
+
+# Whether a flag that takes a value is not there yet: as the last word it is having its value typed.
+function __oz_agent_worker_lacks
+    set -l words (commandline -opc)
+    for word in $words[2..-2] (string match -- '*=*' $words[-1])
+        contains -- (string split -m 1 -- = $word)[1] $argv; and return 1
+    end
+    return 0
+end
+
+complete -c @NAME@ -f
+";
+
+/// The completion, with a final line break.
+pub(super) fn completion() -> String {
+    let lines: String = SETTINGS.iter().filter_map(command).collect();
+    [HEAD, &lines].concat().replace("@NAME@", NAME)
+}
+
+fn command(setting: &Setting) -> Option<String> {
+    let long = setting.flag?.trim_start_matches('-');
+    let mut line = format!("complete -c {NAME}");
+    if setting.times != Times::Many {
+        let _ = write!(line, " -n '{}'", condition(setting, long));
+    }
+    if let Some(short) = setting.short {
+        let _ = write!(line, " -s {}", short.trim_start_matches('-'));
+    }
+    let _ = write!(line, " -l {long}");
+    match setting.values {
+        _ if setting.value_name.is_none() => {}
+        Values::Any => line.push_str(" -x"),
+        Values::Words(words) => {
+            let _ = write!(line, " -x -a {}", fish_quoted(&words.join(" ")));
+        }
+        Values::Path | Values::PathFirst => line.push_str(" -r -F"),
+    }
+    let _ = writeln!(line, " -d {}", fish_quoted(summary(setting)));
+    Some(line)
+}
+
+/// When a flag that can be given once is still offered.
+fn condition(setting: &Setting, long: &str) -> String {
+    let short = setting.short.map(|short| format!("-s {} ", short.trim_start_matches('-')));
+    match setting.value_name {
+        Some(_) => format!("__oz_agent_worker_lacks {}", flags(setting).join(" ")),
+        None => format!("not __fish_contains_opt {}{long}", short.unwrap_or_default()),
+    }
+}

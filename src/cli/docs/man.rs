@@ -1,0 +1,160 @@
+//! The manual page oz-agent-worker(1).
+//!
+//! Owns its sections and the words that are nowhere else. It must not know roff beyond [`Roff`].
+
+use super::roff::{Roff, bold, italic};
+use super::{NAME, VERSION, flags};
+use crate::cli::{FOREIGN, SETTINGS, Setting, Times};
+use crate::exit::Exit;
+
+/// The day on which its text was changed the last time: one that depended on the day of the build would make two builds
+/// differ, and a page without one is not well-formed.
+const DATE: &str = "2026-11-25";
+
+const DESCRIPTION: [&str; 4] = [
+    "The worker connects to an Oz control plane by WebSocket, is handed agent tasks, and runs each of them in a Docker \
+     container on this machine: it pulls the image, mounts the agent (the sidecar image) at /agent, starts the container, \
+     waits for it, collects its output and reports the result. Then it cleans up.",
+    "It needs a key for workers and an id that no other worker has; an engine that speaks the API of Docker 20.10 or newer, \
+     such as dockerd or the service of podman, and that its user may use; and the addresses of the control plane, unless that \
+     is on this machine. It keeps no files: what is owed to the control plane is found on the engine at the next start.",
+    "It stays in the foreground and logs to stderr, one line an event. It serves until it gets a signal.",
+    "A flag wins over its variable, and an empty variable counts as unset.",
+];
+
+const SIGNALS: [(&str, &str); 2] = [
+    (
+        "SIGTERM, SIGINT, SIGHUP",
+        "The first takes no more tasks and gives back those that wait. Running tasks go on for as long as --drain-timeout \
+         says; then, or at the next signal, they are stopped and reported. When every report is delivered the worker ends \
+         with 0.",
+    ),
+    (
+        "a further one",
+        "Ends the worker at once, with 130. What it leaves on the engine is taken up by the next start with the same id.",
+    ),
+];
+
+const FILES: [(&str, &str); 4] = [
+    (
+        "/etc/oz-agent-worker/worker.env",
+        "The variables of the service, read by systemd and not by the worker; flags without a variable go into OZ_WORKER_ARGS. \
+         `oz-agent-worker --print environment` prints a sample. It can hold the key, so nobody else may read it.",
+    ),
+    ("/etc/oz-agent-worker/ID.env", "The same for the instance of the service that is called ID."),
+    (
+        "~/.docker/config.json",
+        "Registry credentials and the current Docker context; in the folder DOCKER_CONFIG when that is set.",
+    ),
+    ("/var/run/docker.sock", "The engine, unless DOCKER_HOST names another one."),
+];
+
+const EXAMPLES: [(&str, &[&str]); 4] = [
+    (
+        "One worker that keeps its key to itself:",
+        &[
+            "oz-agent-worker --api-key-file /etc/oz-agent-worker/key \\",
+            "    --worker-id build-host-1 --server-root-url https://oz.example.com",
+        ],
+    ),
+    (
+        "The same by variables, with a folder of this machine in every task:",
+        &[
+            "export OZ_API_KEY_FILE=/etc/oz-agent-worker/key OZ_WORKER_ID=build-host-1",
+            "export OZ_SERVER_ROOT_URL=https://oz.example.com",
+            "oz-agent-worker --volumes /srv/cache:/cache:ro",
+        ],
+    ),
+    (
+        "With an engine on another machine:",
+        &["DOCKER_HOST=tcp://engine.example.com DOCKER_TLS_VERIFY=1 oz-agent-worker"],
+    ),
+    (
+        "What a package installs:",
+        &[
+            "oz-agent-worker --print man >/usr/local/share/man/man1/oz-agent-worker.1",
+            "oz-agent-worker --print bash >/usr/share/bash-completion/completions/oz-agent-worker",
+        ],
+    ),
+];
+
+/// The page, with a final line break.
+pub(super) fn page() -> String {
+    let mut roff = Roff::new(NAME, DATE, VERSION, "User Commands");
+    roff.section("NAME");
+    roff.raw("oz\\-agent\\-worker \\- self\\-hosted worker for an Oz control plane");
+    synopsis(&mut roff);
+    roff.section("DESCRIPTION");
+    DESCRIPTION.iter().for_each(|paragraph| roff.paragraph(paragraph));
+    roff.section("OPTIONS");
+    SETTINGS.iter().for_each(|setting| option(setting, &mut roff));
+    environment(&mut roff);
+    roff.section("EXIT STATUS");
+    for (exit, meaning) in Exit::ALL {
+        roff.item(&bold(&exit.code().to_string()), meaning);
+    }
+    for (title, items) in [("SIGNALS", SIGNALS.as_slice()), ("FILES", &FILES)] {
+        roff.section(title);
+        items.iter().for_each(|(name, words)| roff.item(&bold(name), words));
+    }
+    roff.section("EXAMPLES");
+    for (words, lines) in EXAMPLES {
+        roff.paragraph(words);
+        roff.example(lines);
+    }
+    roff.section("SEE ALSO");
+    roff.raw("\\fBdocker\\fR(1), \\fBpodman\\fR(1), \\fBsystemd.exec\\fR(5), \\fBdockerd\\fR(8)");
+    roff.finish()
+}
+
+/// What has to be given, and those that print something and end.
+fn synopsis(roff: &mut Roff) {
+    roff.section("SYNOPSIS");
+    let name = bold(NAME);
+    roff.raw(&format!("{name} {} {} [{}...]", bold("--worker-id"), italic("ID"), italic("OPTION")));
+    for setting in SETTINGS.iter().filter(|setting| setting.times == Times::Alone) {
+        roff.line_break();
+        roff.raw(&format!("{name} {}", usage(setting)));
+    }
+}
+
+/// The flags of a setting and what its value is called.
+fn usage(setting: &Setting) -> String {
+    let flags: Vec<_> = flags(setting).into_iter().map(bold).collect();
+    let value = setting.value_name.map(|name| format!(" {}", italic(name))).unwrap_or_default();
+    format!("{}{value}", flags.join(", "))
+}
+
+fn option(setting: &Setting, roff: &mut Roff) {
+    if setting.flag.is_none() {
+        return;
+    }
+    roff.item(&usage(setting), setting.help);
+    if let Some(variable) = setting.variable {
+        roff.note(&format!("Variable: `{variable}`"));
+    }
+    default(setting, roff);
+}
+
+fn default(setting: &Setting, roff: &mut Roff) {
+    if let Some(default) = setting.default {
+        roff.note(&format!("Default: `{default}`"));
+    }
+}
+
+fn environment(roff: &mut Roff) {
+    roff.section("ENVIRONMENT");
+    for setting in SETTINGS {
+        let Some(variable) = setting.variable else { continue };
+        match setting.flag {
+            Some(flag) => roff.item(&bold(variable), &format!("The same as {flag}.")),
+            None => {
+                roff.item(&bold(variable), setting.help);
+                default(setting, roff);
+            }
+        }
+    }
+    for foreign in FOREIGN {
+        roff.item(&bold(foreign.variable), foreign.help);
+    }
+}

@@ -1,0 +1,69 @@
+//! The completion for zsh.
+//!
+//! Owns the call of `_arguments` and the form of its specifications. It must not know which settings there are.
+
+use super::shell::{quoted, zsh_part};
+use super::{NAME, flags, summary};
+use crate::cli::{SETTINGS, Setting, Times, Values};
+
+const HEAD: &str = "\
+#compdef @NAME@
+# zsh completion for @NAME@. Put it as _@NAME@ into a folder of $fpath, such as
+# /usr/share/zsh/vendor-completions, or type: source <(@NAME@ --print zsh)
+
+_@NAME@() {
+    _arguments \\
+";
+
+/// It is a function's body when zsh loads it from `fpath`, and a script when it is sourced.
+const TAIL: &str = "}
+
+if [[ $funcstack[1] == _@NAME@ ]]; then
+    _@NAME@ \"$@\"
+else
+    compdef _@NAME@ @NAME@
+fi
+";
+
+/// The completion, with a final line break.
+pub(super) fn completion() -> String {
+    let lines: Vec<_> = SETTINGS.iter().filter_map(specification).collect();
+    let lines = lines.join(" \\\n");
+    [HEAD, &lines, "\n", TAIL].concat().replace("@NAME@", NAME)
+}
+
+/// As `'*'{-v+,--volumes=}'[what it does]:VALUE:_files'`. After `+` a value may follow at once, after `=` behind an equals
+/// sign.
+fn specification(setting: &Setting) -> Option<String> {
+    let flags = flags(setting);
+    setting.flag?;
+    let before = match setting.times {
+        Times::Alone => "(- *)".to_owned(),
+        Times::Many => "*".to_owned(),
+        Times::Once if flags.len() > 1 => format!("({})", flags.join(" ")),
+        Times::Once => String::new(),
+    };
+    let mark = |flag: &&str| match (setting.value_name, flag.starts_with("--")) {
+        (None, _) => (*flag).to_owned(),
+        (Some(_), true) => format!("{flag}="),
+        (Some(_), false) => format!("{flag}+"),
+    };
+    let marked: Vec<_> = flags.iter().map(mark).collect();
+    let after = format!("[{}]{}", zsh_part(summary(setting)), value(setting));
+    Some(match marked.as_slice() {
+        [only] => format!("        {}", quoted(&format!("{before}{only}{after}"))),
+        several => format!("        {}{{{}}}{}", quoted(&before), several.join(","), quoted(&after)),
+    })
+}
+
+/// What the value is called, and what is offered for it; a blank is nothing.
+fn value(setting: &Setting) -> String {
+    let Some(name) = setting.value_name else { return String::new() };
+    let action = match setting.values {
+        Values::Any => " ".to_owned(),
+        Values::Words(words) => format!("({})", words.join(" ")),
+        Values::Path => "_files".to_owned(),
+        Values::PathFirst => "_files -S \"\"".to_owned(),
+    };
+    format!(":{}:{action}", zsh_part(name))
+}

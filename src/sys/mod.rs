@@ -1,0 +1,5 @@
+//! What the operating system gives: cancellable waits, threads and files.
+
+pub mod cancel;
+pub mod files;
+pub mod pool;

@@ -1,0 +1,68 @@
+//! The file that says a sidecar volume is complete: written last, so a volume without it is never used.
+//!
+//! Owns its name and form. It must not know how a volume is filled.
+
+use std::io;
+
+use crate::docker::{Docker, Error};
+use crate::sys::cancel::CancelToken;
+
+/// At the root of every sidecar volume.
+const NAME: &str = ".oz-sidecar-complete";
+
+/// Whether the volume that `container` has mounted at `mount_path` is complete.
+///
+/// # Errors
+/// Those of the engine.
+pub(in crate::task) fn present(
+    docker: &Docker,
+    cancel: &CancelToken,
+    container: &str,
+    mount_path: &str,
+) -> Result<bool, Error> {
+    let stat = docker.archive_stat(cancel, container, &format!("{mount_path}/{NAME}"))?;
+    Ok(stat.is_some_and(|stat| stat.is_file()))
+}
+
+/// Marks the volume complete; the file says for which image.
+///
+/// # Errors
+/// Those of the engine.
+pub(in crate::task) fn write(
+    docker: &Docker,
+    cancel: &CancelToken,
+    container: &str,
+    mount_path: &str,
+    image_id: &str,
+) -> Result<(), Error> {
+    let archive = archive(image_id).map_err(|source| Error::Source { source })?;
+    docker.archive_put(cancel, container, mount_path, &mut archive.as_slice())
+}
+
+fn archive(image_id: &str) -> io::Result<Vec<u8>> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(image_id.len() as u64);
+    header.set_mode(0o444);
+    header.set_cksum();
+    let mut builder = tar::Builder::new(Vec::new());
+    builder.append_data(&mut header, NAME, image_id.as_bytes())?;
+    builder.into_inner()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn the_marker_is_one_small_file() {
+        let bytes = archive("sha256:abc").unwrap();
+        let mut archive = tar::Archive::new(bytes.as_slice());
+        let mut entry = archive.entries().unwrap().next().unwrap().unwrap();
+        assert_eq!(entry.path().unwrap().to_str(), Some(NAME));
+        let mut text = String::new();
+        entry.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "sha256:abc");
+    }
+}

@@ -1,0 +1,291 @@
+//! What an earlier process has left on the engine: found, swept, and everything else left alone.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use oz_agent_worker::coordinator::LeftOver;
+use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
+use oz_agent_worker::task::adopt;
+use serde_json::{Value, json};
+
+use crate::support::control_plane::run::new_id;
+use crate::support::engine::Engine;
+use crate::support::images::{Images, Root};
+
+const MARKER: &str = ".oz-sidecar-complete";
+
+/// An engine with what two workers have left; everything goes when this is dropped.
+struct Scene {
+    engine: Engine,
+    image: String,
+    _images: Images,
+    /// Ends every name, since others use the engine too.
+    tag: String,
+    ours: String,
+    theirs: String,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let engine = Engine::get();
+        let mut images = Images::new(&engine, "oz-adopt");
+        let image = images.task();
+        let tag = new_id();
+        // One begins with the other, as a sloppy comparison would not notice.
+        let (ours, theirs) = (format!("w-{tag}"), format!("w-{tag}-2"));
+        Self { engine, image, _images: images, tag, ours, theirs }
+    }
+
+    fn name(&self, name: &str) -> String {
+        format!("{name}-{}", self.tag)
+    }
+
+    /// A container with these labels that runs `script` once it is started; its id.
+    fn container(
+        &self,
+        name: &str,
+        worker: &str,
+        task: Option<&str>,
+        script: &str,
+        volumes: &[&str],
+    ) -> String {
+        self.labelled(name, &labels(worker, task, None), script, volumes)
+    }
+
+    /// The same, with any labels.
+    fn labelled(&self, name: &str, labels: &Value, script: &str, volumes: &[&str]) -> String {
+        let mounts: Vec<Value> = volumes
+            .iter()
+            .enumerate()
+            .map(|(index, volume)| {
+                let target = if index == 0 { "/agent".to_owned() } else { format!("/m{index}") };
+                json!({"Type": "volume", "Source": volume, "Target": target, "VolumeOptions": {"NoCopy": true}})
+            })
+            .collect();
+        let spec = json!({"Image": self.image, "Entrypoint": ["/bin/sh", "-c", script], "Labels": labels,
+            "HostConfig": {"Mounts": mounts, "NetworkMode": "none"}});
+        let created = self.engine.json("POST", &format!("/containers/create?name={name}"), &spec);
+        created["Id"].as_str().unwrap().to_owned()
+    }
+
+    fn start(&self, id: &str) {
+        self.engine.json("POST", &format!("/containers/{id}/start"), &Value::Null);
+    }
+
+    /// One that has run to its end.
+    fn exited(&self, name: &str, worker: &str, task: &str, volumes: &[&str]) -> String {
+        let id = self.container(name, worker, Some(task), "exit 3", volumes);
+        self.start(&id);
+        self.engine.json("POST", &format!("/containers/{id}/wait"), &Value::Null);
+        id
+    }
+
+    /// One that runs on.
+    fn running(&self, name: &str, worker: &str, task: &str) -> String {
+        let id = self.container(name, worker, Some(task), "sleep 600", &[]);
+        self.start(&id);
+        id
+    }
+
+    fn volume(&self, name: &str, worker: &str, task: Option<&str>) -> String {
+        self.labelled_volume(name, &labels(worker, task, None))
+    }
+
+    fn labelled_volume(&self, name: &str, labels: &Value) -> String {
+        let name = self.name(name);
+        self.engine.json("POST", "/volumes/create", &json!({"Name": name, "Labels": labels}));
+        name
+    }
+
+    /// A filler that holds this volume, as one that was killed leaves it; with the marker when it was about to go.
+    fn filler(&self, worker: &str, volume: &str, complete: bool) -> [String; 2] {
+        let name = format!("oz-fill-{volume}");
+        let id = self.container(&name, worker, None, "", &[volume]);
+        let root = Root::default().file("half", 0o644, "x");
+        let root = if complete { root.file(MARKER, 0o444, "sha256:x") } else { root };
+        let path = format!("/containers/{id}/archive?path=/agent");
+        let answer =
+            self.engine.request("PUT", &path, &[("Content-Type", "application/x-tar")], &root.finish());
+        assert_eq!(answer.status, 200, "{}", String::from_utf8_lossy(&answer.body));
+        [id, self.container(&format!("{name}-source"), worker, None, "", &[])]
+    }
+
+    fn docker(&self) -> Docker {
+        let endpoint = Endpoint::parse(self.engine.host()).unwrap();
+        Docker::connect(&CancelToken::new(), endpoint, None).unwrap()
+    }
+
+    fn find(&self) -> Vec<LeftOver> {
+        let mut found = adopt::find(&self.docker(), &CancelToken::new(), &self.ours).unwrap();
+        found.sort_by(|a, b| a.task_id.cmp(&b.task_id));
+        found
+    }
+
+    /// The ids of both workers' containers.
+    fn containers(&self) -> BTreeSet<String> {
+        let both = [&self.ours, &self.theirs].map(|worker| self.engine.containers_of(worker));
+        both.concat().iter().map(|container| container["Id"].as_str().unwrap().to_owned()).collect()
+    }
+
+    fn volumes(&self) -> BTreeSet<String> {
+        [&self.ours, &self.theirs].map(|worker| self.engine.volumes_of(worker)).concat().into_iter().collect()
+    }
+}
+
+impl Drop for Scene {
+    fn drop(&mut self) {
+        self.containers().iter().for_each(|id| self.engine.remove_container(id));
+        self.volumes().iter().for_each(|name| self.engine.remove_volume(name));
+    }
+}
+
+fn labels(worker: &str, task: Option<&str>, process: Option<&str>) -> Value {
+    let mut labels = json!({"oz-worker-id": worker});
+    for (name, id) in [("oz-task-id", task), ("oz-process-id", process)] {
+        if let Some(id) = id {
+            labels[name] = json!(id);
+        }
+    }
+    labels
+}
+
+fn set<const N: usize>(names: [&String; N]) -> BTreeSet<String> {
+    names.into_iter().cloned().collect()
+}
+
+#[test]
+fn what_was_started_is_owed_a_report_and_what_was_not_goes() {
+    let scene = Scene::new();
+    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let task = |name: &str| scene.name(&format!("oz-task-{name}"));
+    let own = scene.volume("own", ours, Some("b"));
+    let shared = scene.volume("shared", ours, None);
+    let running = scene.running(&task("a"), ours, "a");
+    let exited = scene.exited(&task("b"), ours, "b", &[&own, &shared]);
+    let ending = scene.running(&format!("{}.task_cancelled", task("c")), ours, "c");
+    let ended = scene.exited(&format!("{}.graceful_shutdown", task("d")), ours, "d", &[]);
+    let paused = scene.running(&task("e"), ours, "e");
+    scene.engine.json("POST", &format!("/containers/{paused}/pause"), &Value::Null);
+    let unstarted_volume = scene.volume("unstarted", ours, Some("f"));
+    scene.container(&task("f"), ours, Some("f"), "", &[&unstarted_volume]);
+    let kept_volume = scene.volume("kept", ours, Some("b"));
+    let kept = scene.exited(&scene.name("oz-kept-b"), ours, "b", &[&kept_volume]);
+    let own_by_hand = scene.container(&scene.name("by-hand"), ours, None, "", &[]);
+    let others = [
+        scene.running(&task("x"), theirs, "a"),
+        scene.exited(&task("y"), theirs, "b", &[]),
+        scene.container(&task("z"), theirs, Some("c"), "", &[]),
+    ];
+
+    let found = scene.find();
+
+    let told: Vec<_> =
+        found.iter().map(|one| (one.task_id.as_str(), one.container.as_str(), one.ended_for)).collect();
+    let expected = [
+        ("a", running.as_str(), None),
+        ("b", &exited, None),
+        ("c", &ending, Some(CancelReason::Requested)),
+        ("d", &ended, Some(CancelReason::Shutdown)),
+        ("e", &paused, None),
+    ];
+    assert_eq!(told, expected);
+    assert_eq!(found[1].volumes, std::slice::from_ref(&own), "the task's own, not those that all share");
+    assert!(
+        found.iter().filter_map(|one| one.ran).all(|ran| ran > Duration::ZERO && ran.as_secs() < 600),
+        "{found:?}"
+    );
+    let runs: Vec<bool> = found.iter().map(|one| one.ran.is_some()).collect();
+    assert_eq!(runs, [true, false, true, false, true], "what has ended has no time limit any more");
+    let [x, y, z] = &others;
+    let stay = [&running, &exited, &ending, &ended, &paused, &kept, &own_by_hand, x, y, z];
+    assert_eq!(scene.containers(), set(stay));
+    assert_eq!(scene.volumes(), set([&own, &shared, &kept_volume]));
+    assert_eq!(scene.find().len(), 5, "a second look finds the same");
+}
+
+#[test]
+fn half_filled_volumes_go_with_their_helpers_but_never_those_of_another_worker() {
+    let scene = Scene::new();
+    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let half = scene.volume("oz-sidecar-half", ours, None);
+    let full = scene.volume("oz-sidecar-full", ours, None);
+    let idle = scene.volume("oz-sidecar-idle", ours, None);
+    let used = scene.volume("oz-sidecar-used", ours, None);
+    let of_theirs = scene.volume("oz-sidecar-lent", theirs, None);
+    let filled_by_them = scene.volume("oz-sidecar-taken", ours, None);
+    let gone = scene.volume("oz-task-gone-0", ours, Some("gone"));
+    let not_ours = scene.volume("oz-task-other-0", theirs, Some("gone"));
+    scene.filler(ours, &half, false);
+    scene.filler(ours, &full, true);
+    scene.filler(ours, &used, false);
+    scene.filler(ours, &of_theirs, false);
+    let [filler, source] = scene.filler(theirs, &filled_by_them, false);
+    // Somebody looks into a half-filled volume: the engine does not give it away then.
+    let user = scene.container(&scene.name("user"), theirs, None, "", &[&used]);
+
+    assert_eq!(scene.find(), []);
+
+    assert_eq!(scene.containers(), set([&filler, &source, &user]));
+    assert_eq!(scene.volumes(), set([&full, &idle, &used, &of_theirs, &filled_by_them, &not_ours]));
+    assert!(!scene.volumes().contains(&gone) && !scene.volumes().contains(&half));
+}
+
+/// A process was killed and its creations come late, while the next process is making containers of its own.
+#[test]
+fn a_second_look_removes_what_an_earlier_process_made_too_late_and_nothing_else() {
+    let scene = Scene::new();
+    assert_eq!(scene.find(), []);
+    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let task = |name: &str| scene.name(&format!("oz-task-{name}"));
+    let of = |task, process| labels(ours, task, process);
+    let (before, now) = (Some("before"), Some("now"));
+    // Late: a task with a volume of its own, one that is refilled by now, one that another container holds, and helpers.
+    let own = scene.labelled_volume("own", &of(Some("a"), before));
+    let refilled = scene.labelled_volume("refilled", &of(Some("a"), now));
+    let held = scene.labelled_volume("held", &of(Some("a"), before));
+    let shared = scene.volume("oz-sidecar-shared", ours, None);
+    scene.labelled(&task("a"), &of(Some("a"), before), "", &[&own, &refilled, &held, &shared]);
+    let filler = scene.name("oz-fill-late");
+    scene.labelled(&filler, &of(None, before), "", &[&shared]);
+    scene.labelled(&format!("{filler}-source"), &of(None, before), "", &[]);
+    // Everything else.
+    let started = |name: &str, script: &str| {
+        let id = scene.labelled(&task(name), &labels(ours, Some(name), before), script, &[]);
+        scene.start(&id);
+        id
+    };
+    let running = started("b", "sleep 600");
+    let exited = started("c", "exit 3");
+    scene.engine.json("POST", &format!("/containers/{exited}/wait"), &Value::Null);
+    let stay = [
+        running,
+        exited,
+        scene.labelled(&task("d"), &of(Some("d"), now), "", &[&held]),
+        scene.labelled(&scene.name("oz-fill-now"), &of(None, now), "", &[]),
+        scene.container(&task("e"), ours, Some("e"), "", &[]),
+        scene.container(&scene.name("oz-fill-unlabelled"), ours, None, "", &[]),
+        scene.labelled(&task("f"), &labels(theirs, Some("f"), before), "", &[]),
+        scene.labelled(&scene.name("oz-fill-theirs"), &labels(theirs, None, before), "", &[]),
+        scene.labelled(&scene.name("oz-kept-g"), &of(Some("g"), before), "", &[]),
+        scene.labelled(&scene.name("by-hand"), &of(None, before), "", &[]),
+    ];
+
+    let (docker, cancel) = (scene.docker(), CancelToken::new());
+    adopt::look_again(&docker, &cancel, ours, "now").unwrap();
+
+    assert_eq!(scene.containers(), BTreeSet::from(stay));
+    assert_eq!(scene.volumes(), set([&refilled, &held, &shared]));
+}
+
+#[test]
+fn an_engine_that_cannot_be_asked_is_an_error() {
+    let cancelled = CancelToken::new();
+    cancelled.cancel(CancelReason::Shutdown);
+    let scene = Scene::new();
+    let running = scene.running(&scene.name("oz-task-a"), &scene.ours, "a");
+    let docker = scene.docker();
+    assert!(adopt::find(&docker, &cancelled, &scene.ours).unwrap_err().is_cancelled());
+    assert!(adopt::look_again(&docker, &cancelled, &scene.ours, "now").unwrap_err().is_cancelled());
+    assert_eq!(scene.containers(), set([&running]));
+}

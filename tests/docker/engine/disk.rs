@@ -1,0 +1,27 @@
+//! The free space of a real engine's disk.
+
+use oz_agent_worker::app::disk::DiskWatch;
+use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::sys::cancel::CancelToken;
+
+use crate::support::cutter::Cutter;
+use crate::support::engine::Engine;
+
+fn connect(host: &str) -> Docker {
+    Docker::connect(&CancelToken::new(), Endpoint::parse(host).unwrap(), None).unwrap()
+}
+
+#[test]
+fn the_disk_of_an_engine_on_this_machine_is_watched() {
+    let engine = Engine::get();
+    let docker = connect(engine.host());
+    assert!(docker.engine().root.starts_with('/'), "{:?}", docker.engine());
+    let watch = DiskWatch::new(&docker, 1).unwrap();
+    assert!(watch.free().unwrap() > 0);
+    assert_eq!(watch.low(), None);
+    let reason = DiskWatch::new(&docker, u64::MAX).unwrap().low().unwrap();
+    assert!(reason.contains("iB free, less than --min-free-disk"), "{reason}");
+    assert_eq!(DiskWatch::new(&docker, 0), None);
+    let forward = Cutter::to(engine.host());
+    assert_eq!(DiskWatch::new(&connect(&forward.host()), 1), None, "who knows where that is");
+}

@@ -1,0 +1,45 @@
+//! Every engine an operator may have: found as docker finds it, over TCP and TLS, with messages that say what to do; and
+//! what is found on it.
+
+mod adopt;
+mod disk;
+mod failures;
+mod private;
+mod stream;
+mod whole;
+
+use std::io;
+use std::path::Path;
+
+use oz_agent_worker::docker::{Docker, Endpoint, EndpointEnv, EndpointError, Error, Files, Found, Timeouts};
+use oz_agent_worker::sys::cancel::CancelToken;
+
+use crate::support::door::{Door, Lock};
+use crate::support::pki::Pki;
+
+/// The variables of an engine behind mutual TLS.
+fn variables(port: u16, certificates: &Path) -> EndpointEnv {
+    EndpointEnv {
+        docker_host: Some(format!("tcp://localhost:{port}")),
+        docker_tls_verify: Some("1".to_owned()),
+        docker_cert_path: Some(certificates.display().to_string()),
+        ..EndpointEnv::default()
+    }
+}
+
+/// The endpoint that these variables name on this machine, but for its sockets.
+fn endpoint(env: &EndpointEnv) -> Result<Endpoint, EndpointError> {
+    let exists = |path: &Path| path.extension().is_none_or(|name| name != "sock") && path.exists();
+    let read = |path: &Path| -> io::Result<Vec<u8>> { std::fs::read(path) };
+    Found::discover(env, Files { exists: &exists, read: &read })?.endpoint()
+}
+
+fn connect(env: &EndpointEnv) -> Result<Docker, Error> {
+    Docker::connect_with(&CancelToken::new(), endpoint(env).unwrap(), None, Timeouts::default())
+}
+
+/// A door with mutual TLS for `localhost`.
+fn guarded(pki: &Pki, host: &str) -> Door {
+    let server = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
+    Door::open(host, Some(Lock::new(&server, Some(&pki.ca()))))
+}

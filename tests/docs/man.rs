@@ -1,0 +1,60 @@
+//! The man page as mandoc and groff read it.
+
+use std::process::Command;
+
+use super::{page, page_file, quietly};
+
+#[test]
+fn mandoc_has_nothing_to_say_against_it() {
+    let (_folder, file) = page_file("man");
+    assert_eq!(quietly(Command::new("mandoc").args(["-T", "lint", "-W", "warning", &file])), "");
+}
+
+/// It has: what is checked above is checked.
+#[test]
+fn mandoc_would_find_what_is_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("page");
+    std::fs::write(&file, page("man").replacen(".PP\n", ".PQ\n", 1)).unwrap();
+    let output = Command::new("mandoc").args(["-T", "lint", "-W", "warning"]).arg(&file).output().unwrap();
+    assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("PQ"), "{output:?}");
+}
+
+/// All of its warnings are on, as where packages are checked.
+#[test]
+fn groff_shows_it_without_a_warning_and_with_dashes_that_can_be_copied() {
+    let (_folder, file) = page_file("man");
+    let args = ["-man", "-Tutf8", "-ww", "-P-cbou", "-rLL=100n", &file];
+    let shown = quietly(Command::new("groff").args(args));
+    for section in [
+        "NAME",
+        "SYNOPSIS",
+        "DESCRIPTION",
+        "OPTIONS",
+        "ENVIRONMENT",
+        "EXIT STATUS",
+        "SIGNALS",
+        "FILES",
+        "EXAMPLES",
+        "SEE ALSO",
+    ] {
+        assert_eq!(shown.lines().filter(|line| *line == section).count(), 1, "{section}: {shown}");
+    }
+    for setting in oz_agent_worker::cli::SETTINGS {
+        for flag in [setting.flag, setting.short].into_iter().flatten() {
+            let is_its_line = |line: &str| {
+                let names = line.trim().split(", ");
+                names.into_iter().any(|name| name.split(' ').next() == Some(flag))
+            };
+            assert!(shown.lines().any(is_its_line), "{flag} is not at the beginning of a line in\n{shown}");
+        }
+    }
+    // Lines to copy come out as they were written, and names of files with the tilde of a keyboard.
+    for typed in [
+        "oz-agent-worker --api-key-file /etc/oz-agent-worker/key \\\n",
+        "       ~/.docker/config.json\n",
+        "oz-agent-worker - self-hosted worker",
+    ] {
+        assert!(shown.contains(typed), "{typed} is not in\n{shown}");
+    }
+}

@@ -1,0 +1,125 @@
+//! All pages say the same: the same flags, variables, defaults and words, each set read off the text as it is printed.
+
+use std::collections::BTreeSet;
+use std::process::Command;
+
+use oz_agent_worker::cli::{FOREIGN, SETTINGS};
+
+use super::parse::{self, Entries, Entry, Offers};
+use super::{page, printed};
+use crate::support::worker::binary;
+use crate::tidy;
+
+fn expected() -> Entries {
+    let owned = |text: Option<&str>| text.map(str::to_owned);
+    let entry = |setting: &oz_agent_worker::cli::Setting| Entry {
+        flags: [setting.short, setting.flag].into_iter().flatten().map(str::to_owned).collect(),
+        variable: owned(setting.variable),
+        default: owned(setting.default),
+    };
+    SETTINGS.iter().map(entry).collect()
+}
+
+/// Shows what is different, and not two long lists.
+fn assert_same<T: Ord + Clone + std::fmt::Debug>(what: &str, found: &BTreeSet<T>, expected: &BTreeSet<T>) {
+    let missing: Vec<_> = expected.difference(found).collect();
+    let extra: Vec<_> = found.difference(expected).collect();
+    assert!(missing.is_empty() && extra.is_empty(), "{what}: {missing:#?} missing, {extra:#?} too much");
+}
+
+#[test]
+fn help_the_readme_and_the_man_page_have_the_same_flags_variables_and_defaults() {
+    let expected = expected();
+    assert_same("--help", &parse::help(&printed(&["--help"])), &expected);
+    assert_same("README.md", &parse::readme(), &expected);
+    assert_same("the man page", &parse::man(&page("man")).0, &expected);
+}
+
+#[test]
+fn the_sample_has_the_variables_of_help_with_their_defaults_and_the_foreign_ones() {
+    let sample = parse::environment(&page("environment"));
+    let help = parse::help(&printed(&["--help"]));
+    let ours = help.into_iter().filter_map(|entry| Some((entry.variable?, entry.default)));
+    let foreign = FOREIGN.iter().map(|foreign| (foreign.variable.to_owned(), None));
+    // For the unit, which a test of packages runs with it.
+    let arguments = ("OZ_WORKER_ARGS".to_owned(), None);
+    let found = sample.iter().map(|(name, (default, _))| (name.clone(), default.clone())).collect();
+    assert_same("the sample", &found, &ours.chain(foreign).chain([arguments]).collect());
+    for (name, (default, value)) in &sample {
+        let words = default.as_ref().is_some_and(|default| default.contains(' '));
+        let expected = if words { "" } else { default.as_deref().unwrap_or_default() };
+        assert_eq!(value, expected, "{name}");
+    }
+}
+
+/// The file that a package installs is written by hand, so that it stays the same from version to version.
+#[test]
+fn the_service_s_own_settings_are_ones_that_there_are_and_none_is_set() {
+    let file = tidy::read("packaging/systemd/worker.env");
+    let named: Vec<_> =
+        file.lines().filter_map(|line| line.strip_prefix("#OZ_")?.strip_suffix('=')).collect();
+    let known = |name: &&str| SETTINGS.iter().any(|setting| setting.variable == Some(&format!("OZ_{name}")));
+    assert!(named.len() == 3 && named.iter().all(known), "{named:?}");
+    assert!(file.lines().all(|line| line.is_empty() || line.starts_with('#')), "{file}");
+}
+
+#[test]
+fn the_foreign_variables_are_those_that_are_read() {
+    let (_, man) = parse::man(&page("man"));
+    let table: BTreeSet<_> = FOREIGN.iter().map(|foreign| foreign.variable.to_owned()).collect();
+    assert_same("the man page", &man, &table);
+    // What main hands on by name; the others are read by OpenSSL and by the look for credential helpers.
+    let code = tidy::read("src/lib.rs");
+    let named = code.split("get(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
+    let others = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].map(str::to_owned);
+    assert_same("the table", &table, &named.chain(others).collect());
+    let readme = tidy::read("README.md");
+    let unknown: Vec<_> = table.iter().filter(|name| !readme.contains(name.as_str())).collect();
+    assert!(unknown.is_empty(), "README.md does not have {unknown:?}");
+}
+
+#[test]
+fn the_completions_offer_the_flags_of_help_and_the_same_words() {
+    let help = parse::help(&printed(&["--help"]));
+    let flags: BTreeSet<_> = help.iter().flat_map(|entry| entry.flags.clone()).collect();
+    let all: [(&str, Offers); 3] = [
+        ("bash", parse::bash(&page("bash"))),
+        ("zsh", parse::zsh(&page("zsh"))),
+        ("fish", parse::fish(&page("fish"))),
+    ];
+    for (shell, offers) in &all {
+        assert_same(shell, &offers.keys().cloned().collect(), &flags);
+        assert_eq!(offers, &all[0].1, "{shell}");
+    }
+    let with_words: Vec<_> = all[0].1.iter().filter(|(_, words)| !words.is_empty()).collect();
+    assert_eq!(with_words.len(), 4, "{with_words:?}");
+    for (flag, words) in with_words {
+        assert_eq!(words, &accepted(flag), "{flag}");
+    }
+}
+
+/// The words that the binary itself names when it gets another one.
+fn accepted(flag: &str) -> Vec<String> {
+    let mut command = Command::new(binary());
+    command.args([flag, "nonsense"]).env_clear().env("OZ_API_KEY", "k").env("OZ_WORKER_ID", "w");
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    let told = String::from_utf8(output.stderr).unwrap();
+    let (_, words) = told.trim_end().split_once("must be one of ").unwrap_or_else(|| panic!("{told}"));
+    words.split(", ").map(str::to_owned).collect()
+}
+
+#[test]
+fn help_the_readme_and_the_man_page_have_the_same_exit_codes() {
+    let help = printed(&["--help"]);
+    let (_, codes) = help.split_once("\nExit codes:\n").unwrap();
+    let help: Vec<_> = codes.lines().map(|line| line.trim().split_once(' ').unwrap()).collect();
+    let help: Vec<_> =
+        help.into_iter().map(|(code, words)| (code.to_owned(), words.trim().to_owned())).collect();
+    let man = parse::items(&page("man"), "EXIT STATUS");
+    let man: Vec<_> = man.into_iter().map(|(code, lines)| (code, lines.join(" "))).collect();
+    assert_eq!(man, help);
+    let codes: Vec<_> = help.into_iter().map(|(code, _)| code).collect();
+    assert_eq!(tidy::table("Exit codes").into_iter().map(|row| row[0].clone()).collect::<Vec<_>>(), codes);
+    assert_eq!(codes.len(), 6);
+}

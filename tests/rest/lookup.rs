@@ -1,0 +1,136 @@
+//! The worker's look-ups at a control plane that does what it should, and the thread that makes them.
+
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, bounded};
+use oz_agent_worker::control_plane::rest::{Answers, ControlPlane as Rest, LookupError, Lookups, RunState};
+use oz_agent_worker::secret::Secret;
+use serde_json::json;
+
+use crate::harness::control_plane::client::Client;
+use crate::link::{accept, listen, request};
+use crate::support::control_plane::{ControlPlane, DEADLINE, How, Options, RunSpec, State};
+
+fn rest(plane: &ControlPlane, key: &str) -> Rest {
+    Rest::new(&plane.root_url(), &Secret::new(key)).unwrap()
+}
+
+fn next(answers: &Receiver<Answers>) -> Vec<(String, RunState)> {
+    answers.recv_timeout(DEADLINE).expect("no answer").0
+}
+
+#[test]
+fn every_state_that_a_run_goes_through_is_seen() {
+    let plane = ControlPlane::start(Options::default());
+    let rest = rest(&plane, plane.key());
+    let (done, failed, cancelled) = (
+        plane.submit(RunSpec::default()),
+        plane.submit(RunSpec::default()),
+        plane.submit(RunSpec::default()),
+    );
+    assert_eq!(rest.run_state(&done), Ok(RunState::Pending));
+    let mut worker = Client::connect(&plane, "w");
+    plane.wait_state(&done, State::Claimed);
+    assert_eq!(rest.run_state(&done), Ok(RunState::Claimed));
+    worker.claim(&done);
+    plane.wait_state(&done, State::InProgress);
+    assert_eq!(rest.run_state(&done), Ok(RunState::InProgress));
+    worker.complete(&done, 0);
+    plane.wait_state(&done, State::Succeeded);
+    assert_eq!(rest.run_state(&done), Ok(RunState::Succeeded));
+    plane.wait_state(&failed, State::Claimed);
+    worker.claim(&failed);
+    plane.wait_state(&failed, State::InProgress);
+    plane.cancel(&cancelled);
+    plane.drop_connections(How::Rst);
+    plane.wait_ended(&failed);
+    assert_eq!(rest.run_state(&failed), Ok(RunState::Failed));
+    assert_eq!(rest.run_state(&cancelled), Ok(RunState::Cancelled));
+}
+
+#[test]
+fn an_id_may_hold_anything() {
+    let plane = ControlPlane::start(Options::default());
+    let rest = rest(&plane, plane.key());
+    plane.submit(RunSpec::default());
+    let long = "ü".repeat(2000);
+    for id in ["a/b", "../runs", "a?b=c#d&e", "100%", "%2e%2e", "a+b c", "né\u{1F980}\t", "x\r\ny: z", &long]
+    {
+        assert_eq!(plane.submit_raw(json!({"task_id": id})).as_deref(), Some(id));
+        assert_eq!(rest.run_state(id), Ok(RunState::Pending), "{id:?}");
+        plane.cancel(id);
+        assert_eq!(rest.run_state(id), Ok(RunState::Cancelled), "{id:?}");
+    }
+}
+
+#[test]
+fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
+    let plane = ControlPlane::start(Options::default());
+    let id = plane.submit(RunSpec::default());
+    assert_eq!(rest(&plane, plane.key()).run_state("none"), Err(LookupError::Unknown));
+    assert_eq!(rest(&plane, "other").run_state(&id), Err(LookupError::Unknown));
+    plane.fail_rest_with(Some(503));
+    let error = rest(&plane, plane.key()).run_state(&id).unwrap_err();
+    assert!(matches!(error, LookupError::Status { status: 503, .. }), "{error:?}");
+}
+
+#[test]
+fn a_batch_gives_one_answer_with_what_is_known() {
+    let plane = ControlPlane::start(Options::default());
+    let (sender, answers) = bounded(1);
+    let lookups = Lookups::start(rest(&plane, plane.key()), sender).unwrap();
+    let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
+    plane.cancel(&second);
+    assert!(lookups.ask(vec![first.clone(), "none".to_owned(), "..".to_owned(), second.clone()]));
+    assert_eq!(next(&answers), [(first.clone(), RunState::Pending), (second.clone(), RunState::Cancelled)]);
+    plane.fail_rest_with(Some(503));
+    let before = plane.view(|world| world.requests.len());
+    assert!(lookups.ask(vec![first.clone(), second.clone()]));
+    assert_eq!(next(&answers), []);
+    assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second would fail as well");
+    plane.fail_rest_with(None);
+    assert!(lookups.ask(vec![first.clone()]));
+    assert_eq!(next(&answers), [(first, RunState::Pending)], "it goes on with the next batch");
+}
+
+#[test]
+fn a_batch_goes_over_one_connection_where_that_is_kept() {
+    let (listener, url) = listen();
+    let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
+    let (sender, answers) = bounded(1);
+    let lookups = Lookups::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
+    let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
+    for batch in 0..2 {
+        assert!(lookups.ask(vec!["a".to_owned(), "b".to_owned()]));
+        let mut stream = accept(&listener);
+        for id in ["a", "b"] {
+            let head = request(&mut stream);
+            let expected = format!("GET /base/api/v1/agent/runs/{id} HTTP/1.1\r\n");
+            assert!(head.starts_with(&expected), "{head}");
+            let head = head.to_ascii_lowercase();
+            assert!(head.contains("\r\nauthorization: bearer k3y\r\n"), "{head}");
+            assert!(!head.contains("accept-encoding"), "{head}");
+            let body = body(id);
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
+        }
+        assert_eq!(next(&answers).len(), 2);
+        assert!(crate::link::hangs_up(&mut stream), "batch {batch} has left its connection open");
+    }
+}
+
+#[test]
+fn dropping_it_waits_no_longer_than_one_deadline() {
+    let (listener, url) = listen();
+    let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
+    let (sender, answers) = bounded(1);
+    let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
+    let lookups = Lookups::start(rest, sender).unwrap();
+    assert!(lookups.ask((0..1000).map(|id| id.to_string()).collect()));
+    let mut silent = accept(&listener);
+    request(&mut silent);
+    drop(lookups);
+    if let Ok(Answers(found)) = answers.recv() {
+        assert_eq!(found, []);
+    }
+}
