@@ -17,8 +17,8 @@
 //! | main | one `select!` | does I/O |
 //! | `oz-log` | writing a line | is waited for |
 //! | `oz-notify` | telling the service manager, when there is one | is waited for |
-//! | `oz-lookup` | REST calls to the control plane, with deadlines | decides anything, touches the WebSocket |
-//! | `oz-look` | calls to the engine, once, for what an earlier process has left late | is waited for, touches what this process has made |
+//! | `oz-poller` | REST calls to the control plane, with deadlines | decides anything, touches the WebSocket |
+//! | `oz-sweep` | calls to the engine, once, for what an earlier process has left late | is waited for, touches what this process has made |
 //! | `oz-task-N` | calls to the engine, waiting for a decision | touches the WebSocket or shared state of others |
 //!
 //! Invariants, some of which `tests/house` checks:

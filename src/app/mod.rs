@@ -95,8 +95,8 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         Err(EngineError::Cancelled) => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
-    let left_overs = match task::adopt::find(&docker, &starting, &config.worker_id) {
-        Ok(left_overs) => left_overs.into_iter().map(Arc::new).collect(),
+    let adopted = match task::adopt::find(&docker, &starting, &config.worker_id) {
+        Ok(adopted) => adopted.into_iter().map(Arc::new).collect(),
         Err(error) if error.is_cancelled() => return Exit::Success,
         Err(error) => return failed(&error, Exit::Engine),
     };
@@ -105,7 +105,7 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         Err(error) => return failed(&error, Exit::Failure),
     };
     let registries = RegistryEnv::from(environment);
-    let exit = runtime::run(config, docker, registries, left_overs, &signals, notifier);
+    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier);
     let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit

@@ -16,20 +16,20 @@ use log::{Level, debug, error, log, warn};
 use crate::app::disk::DiskWatch;
 use crate::app::service_manager::Notifier;
 use crate::cli::Config;
-use crate::control_plane::rest::{Answers, ControlPlane, ControlPlaneError, Lookups, RunState};
+use crate::control_plane::rest::{Answers, ControlPlane, ControlPlaneError, RunPoller, RunState};
 use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing,
 };
-use crate::coordinator::{Coordinator, Effect, Event, JobId, LeftOver, Rules, RunEnd, Work};
+use crate::coordinator::{AdoptedTask, Coordinator, Effect, Event, JobId, Rules, RunEnd, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::logging::error_chain;
 use crate::logging::{message, value};
 use crate::protocol::{Incoming, Outgoing, decode, encode};
 use crate::sys::cancel::{CancelReason, CancelToken};
-use crate::sys::pool::{Pool, once};
+use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
-use crate::task::{GateKeeper, Job, JobEvent, Options, Tasks, adopt};
+use crate::task::{Job, JobControl, JobEvent, Options, Tasks, adopt};
 
 /// Events of the link that wait for the main thread, at most; the link waits beyond that.
 const LINK_EVENTS: usize = 256;
@@ -39,7 +39,7 @@ const LINK_END: Duration = Duration::from_secs(2);
 
 /// How long after the start the second look is: what an engine has been asked to make before takes it seconds, seldom longer
 /// however busy it is. What it makes later still stays until the next start.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(30);
+const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the worker could not begin.
 #[derive(Debug, thiserror::Error)]
@@ -70,7 +70,7 @@ struct Runtime {
     /// Tells the clean-ups of all jobs, and ends the second look, when the worker is stopping.
     stopping: CancelToken,
     /// Asks for the runs' states, unless that is turned off.
-    lookups: Option<Lookups>,
+    poller: Option<RunPoller>,
     /// What it was asked last.
     asked: Vec<(JobId, String)>,
     /// The handles of every job that the coordinator counts.
@@ -81,17 +81,17 @@ struct Runtime {
 
 struct Handle {
     cancel: CancelToken,
-    gate: GateKeeper,
+    control: JobControl,
 }
 
 /// The thread for look-ups, and where its answers come; no thread and no answers when nothing is to be looked up.
-fn lookups(config: &Config) -> Result<(Option<Lookups>, Receiver<Answers>), StartError> {
+fn poller(config: &Config) -> Result<(Option<RunPoller>, Receiver<Answers>), StartError> {
     if config.reconcile_interval.is_zero() {
         return Ok((None, never()));
     }
     let control_plane = ControlPlane::new(&config.server_root_url, &config.api_key)?;
-    let (answers, from_lookups) = bounded(1);
-    Ok((Some(Lookups::start(control_plane, answers)?), from_lookups))
+    let (answers, from_poller) = bounded(1);
+    Ok((Some(RunPoller::start(control_plane, answers)?), from_poller))
 }
 
 /// Runs the worker until it is told to stop by `signals` or cannot go on.
@@ -102,16 +102,16 @@ pub fn run(
     config: &Config,
     docker: Docker,
     registries: RegistryEnv,
-    left_overs: Vec<Arc<LeftOver>>,
+    adopted: Vec<Arc<AdoptedTask>>,
     signals: &Receiver<()>,
     notifier: Notifier,
 ) -> Result<Exit, StartError> {
     // What an earlier process has left is worked on at once, even when that had more slots.
-    let threads = config.max_concurrent_tasks.max(left_overs.len());
+    let threads = config.max_concurrent_tasks.max(adopted.len());
     // What a job usually tells fits, so that no thread of the pool waits for the main thread.
     let (job_events, from_jobs) = bounded(4 * threads);
     let (link_events, from_link) = bounded(LINK_EVENTS);
-    let (lookups, from_lookups) = lookups(config)?;
+    let (poller, from_poller) = poller(config)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
     let process_id = new_process_id();
@@ -127,13 +127,13 @@ pub fn run(
         notifier,
         disk,
         stopping,
-        lookups,
+        poller,
         asked: Vec::new(),
         jobs: HashMap::new(),
         epoch: None,
     };
-    let adopted = runtime.decide(Event::Adopted(left_overs));
-    let exit = adopted.unwrap_or_else(|| runtime.serve(&from_link, &from_jobs, &from_lookups, signals));
+    let adopted = runtime.decide(Event::Adopted(adopted));
+    let exit = adopted.unwrap_or_else(|| runtime.serve(&from_link, &from_jobs, &from_poller, signals));
     runtime.end(exit);
     Ok(exit)
 }
@@ -145,7 +145,7 @@ fn rules(config: &Config) -> Rules {
         drain_timeout: config.drain_timeout,
         reconcile_interval: config.reconcile_interval,
         lost_runs: config.lost_runs,
-        look_again_after: LOOK_AGAIN_AFTER,
+        late_sweep_after: LATE_SWEEP_AFTER,
     }
 }
 
@@ -187,7 +187,7 @@ impl Runtime {
         &mut self,
         from_link: &Receiver<LinkEvent>,
         from_jobs: &Receiver<JobEvent>,
-        from_lookups: &Receiver<Answers>,
+        from_poller: &Receiver<Answers>,
         signals: &Receiver<()>,
     ) -> Exit {
         let mut from_link = from_link.clone();
@@ -196,7 +196,7 @@ impl Runtime {
             let event = select! {
                 recv(from_link) -> event => event.map_or_else(|_| Some(link_is_gone()), |event| self.link_event(event)),
                 recv(from_jobs) -> event => event.ok().map(|event| self.job_event(event)),
-                recv(from_lookups) -> answers => answers.ok().map(|answers| self.answered(&answers)),
+                recv(from_poller) -> answers => answers.ok().map(|answers| self.answered(&answers)),
                 recv(signals) -> signal => signal.ok().map(|()| Event::Signal),
                 recv(tick) -> _ => Some(Event::Tick),
             };
@@ -214,7 +214,7 @@ impl Runtime {
     /// Has an event decided, and does what was decided; an exit is given back.
     fn decide(&mut self, event: Event) -> Option<Exit> {
         let effects = self.coordinator.handle(event, Instant::now());
-        self.notifier.tell(&self.coordinator.standing());
+        self.notifier.tell(&self.coordinator.status());
         effects.into_iter().find_map(|effect| self.perform(effect))
     }
 
@@ -285,22 +285,22 @@ impl Runtime {
     fn ask(&mut self, jobs: Vec<(JobId, String)>) {
         let ids = jobs.iter().map(|(_, task_id)| task_id.clone()).collect();
         self.asked = jobs;
-        if !self.lookups.as_ref().is_some_and(|lookups| lookups.ask(ids)) {
+        if !self.poller.as_ref().is_some_and(|poller| poller.ask(ids)) {
             // The coordinator asks for one batch at a time, so this is a defect, and costs the look-ups only.
             error!("look-ups busy");
         }
     }
 
     /// On a thread of its own that ends with it, so that nothing waits for the engine: it can be busy.
-    fn look_again(&self) {
+    fn late_sweep(&self) {
         let (docker, stopping) = (self.docker.clone(), self.stopping.clone());
         let (worker_id, process_id) = (self.worker_id.clone(), self.process_id.clone());
-        let look = move || match adopt::look_again(&docker, &stopping, &worker_id, &process_id) {
+        let look = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &process_id) {
             Ok(()) => debug!("looked again"),
             Err(error) if error.is_cancelled() => {}
             Err(error) => warn!("second look failed error={}", value(&error_chain(&error))),
         };
-        if let Err(error) = once("oz-look", look) {
+        if let Err(error) = spawn_detached("oz-sweep", look) {
             warn!("second look failed error={}", value(&error.to_string()));
         }
     }
@@ -310,13 +310,13 @@ impl Runtime {
         match effect {
             Effect::Send { seq, message } => self.send(seq, &message),
             Effect::Start { job, work } => self.start(job, work),
-            Effect::Release { job } => self.with(job, |handle| handle.gate.release()),
-            Effect::Settle { job, settlement } => self.with(job, |handle| handle.gate.settle(settlement)),
+            Effect::Release { job } => self.with(job, |handle| handle.control.release()),
+            Effect::Settle { job, settlement } => self.with(job, |handle| handle.control.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
             Effect::Ask(jobs) => self.ask(jobs),
-            Effect::LookAgain => self.look_again(),
-            Effect::Hurry => {
-                self.link.hurry();
+            Effect::LateSweep => self.late_sweep(),
+            Effect::StopWaiting => {
+                self.link.stop_waiting();
                 self.stopping.cancel(CancelReason::Shutdown);
             }
             Effect::CloseLink => self.link.close(),
@@ -345,10 +345,10 @@ impl Runtime {
     }
 
     fn start(&mut self, id: JobId, work: Work) {
-        let (gate_keeper, gate) = GateKeeper::new();
+        let (control, signals) = JobControl::new();
         let cancel = CancelToken::new();
-        self.jobs.insert(id, Handle { cancel: cancel.clone(), gate: gate_keeper });
-        if !self.pool.give(Job { id, work, cancel, gate }) {
+        self.jobs.insert(id, Handle { cancel: cancel.clone(), control });
+        if !self.pool.give(Job { id, work, cancel, signals }) {
             // The coordinator counts slots, so this is a defect; the end of the process is better than a run that
             // nobody works on.
             error!("pool full");
@@ -357,14 +357,14 @@ impl Runtime {
     }
 
     /// After an orderly end all jobs are done and joining takes no time. When tasks are left none of them is waited
-    /// for, and the control plane is told goodbye if that goes quickly; who is in a hurry does not wait for that either.
+    /// for, and the control plane is told goodbye if that goes quickly; who is in a stop_waiting does not wait for that either.
     fn end(mut self, exit: Exit) {
         if exit == Exit::Interrupted || !self.jobs.is_empty() {
             self.pool.abandon();
         }
         self.jobs.clear();
         // A look-up that is under way has no say any more.
-        self.lookups.iter_mut().for_each(Lookups::abandon);
+        self.poller.iter_mut().for_each(RunPoller::abandon);
         if exit != Exit::Interrupted {
             self.link.close();
             self.link.join(Instant::now() + LINK_END);

@@ -14,9 +14,9 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use log::warn;
 use sd_notify::NotifyState;
 
-use crate::coordinator::{LinkState, Standing, Stopping};
+use crate::coordinator::{LinkState, Status, Stopping};
 use crate::logging::message;
-use crate::sys::pool::once;
+use crate::sys::pool::spawn_detached;
 
 /// The variable that says where a service manager listens; without it there is none.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
@@ -30,7 +30,7 @@ const LAST_STEPS: Duration = Duration::from_secs(10);
 /// Tells the service manager what has changed; without one it does nothing.
 pub struct Notifier {
     messages: Option<Sender<Vec<Notice>>>,
-    told: Option<Standing>,
+    told: Option<Status>,
 }
 
 /// One assignment of the protocol.
@@ -52,18 +52,18 @@ impl Notifier {
         let mut notifier = Self { messages: None, told: None };
         if wanted {
             let (messages, queued) = bounded(MESSAGES);
-            once("oz-notify", move || say(&queued))?;
+            spawn_detached("oz-notify", move || say(&queued))?;
             notifier.messages = Some(messages);
         }
         Ok(notifier)
     }
 
     /// Says what is new; never blocks. What could not be queued is tried again with the next change.
-    pub fn tell(&mut self, now: &Standing) {
+    pub fn tell(&mut self, now: &Status) {
         let Some(messages) = self.messages.as_ref().filter(|_| self.told.as_ref() != Some(now)) else {
             return;
         };
-        if messages.try_send(news(self.told.as_ref(), now)).is_ok() {
+        if messages.try_send(changes(self.told.as_ref(), now)).is_ok() {
             self.told = Some(now.clone());
         }
     }
@@ -73,21 +73,21 @@ impl Notifier {
 ///
 /// Ready is a worker that has a connection, or has found that one can be had only later: then it goes on trying, and whoever
 /// waits for its start need not. One that is refused for good has never been ready.
-fn news(before: Option<&Standing>, now: &Standing) -> Vec<Notice> {
-    let mut news = Vec::new();
-    let connecting = |standing: &Standing| standing.link == LinkState::Connecting;
+fn changes(before: Option<&Status>, now: &Status) -> Vec<Notice> {
+    let mut changes = Vec::new();
+    let connecting = |status: &Status| status.link == LinkState::Connecting;
     if !connecting(now) && before.is_none_or(connecting) {
-        news.push(Notice::Ready);
+        changes.push(Notice::Ready);
     }
     if let (Some(stop), None) = (&now.stop, before.and_then(|before| before.stop.as_ref())) {
-        news.push(Notice::Stopping);
-        news.push(Notice::Extend(stop.budget + LAST_STEPS));
+        changes.push(Notice::Stopping);
+        changes.push(Notice::Extend(stop.budget + LAST_STEPS));
     }
-    news.push(Notice::Status(status(now)));
-    news
+    changes.push(Notice::Status(status(now)));
+    changes
 }
 
-fn status(now: &Standing) -> String {
+fn status(now: &Status) -> String {
     let state = match (&now.stop, now.link) {
         (Some(Stopping { draining: true, .. }), _) => "draining",
         (Some(_), _) => "stopping",
@@ -122,26 +122,26 @@ fn notice(notice: &Notice) -> String {
 mod tests {
     use super::*;
 
-    fn standing(link: LinkState, tasks: usize) -> Standing {
-        Standing { link, tasks, stop: None }
+    fn status(link: LinkState, tasks: usize) -> Status {
+        Status { link, tasks, stop: None }
     }
 
-    fn stopping(draining: bool) -> Standing {
+    fn stopping(draining: bool) -> Status {
         let stop = Some(Stopping { draining, budget: Duration::from_secs(7 * 24 * 60 * 60) });
-        Standing { stop, ..standing(LinkState::Up, 2) }
+        Status { stop, ..status(LinkState::Up, 2) }
     }
 
-    fn texts(before: Option<&Standing>, now: &Standing) -> Vec<String> {
-        news(before, now).iter().map(notice).collect()
+    fn texts(before: Option<&Status>, now: &Status) -> Vec<String> {
+        changes(before, now).iter().map(notice).collect()
     }
 
     #[test]
     fn ready_is_told_once_with_the_first_connection_or_the_first_attempt_that_failed() {
-        let connecting = standing(LinkState::Connecting, 1);
+        let connecting = status(LinkState::Connecting, 1);
         assert_eq!(texts(None, &connecting), ["STATUS=connecting, tasks: 1"]);
-        let up = standing(LinkState::Up, 1);
+        let up = status(LinkState::Up, 1);
         assert_eq!(texts(Some(&connecting), &up), ["READY=1", "STATUS=connected, tasks: 1"]);
-        let away = standing(LinkState::Away, 1);
+        let away = status(LinkState::Away, 1);
         let expected = ["READY=1", "STATUS=waiting for the control plane, tasks: 1"];
         assert_eq!(texts(Some(&connecting), &away), expected);
         assert_eq!(texts(Some(&away), &up), ["STATUS=connected, tasks: 1"]);
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn a_stop_is_told_once_with_its_time() {
-        let up = standing(LinkState::Up, 2);
+        let up = status(LinkState::Up, 2);
         let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=604810000000", "STATUS=draining, tasks: 2"];
         assert_eq!(texts(Some(&up), &stopping(true)), expected);
         assert_eq!(texts(Some(&stopping(true)), &stopping(false)), ["STATUS=stopping, tasks: 2"]);
@@ -160,11 +160,11 @@ mod tests {
     fn a_reader_that_is_stuck_costs_no_more_than_its_messages() {
         let (messages, queued) = bounded(1);
         let mut notifier = Notifier { messages: Some(messages), told: None };
-        notifier.tell(&standing(LinkState::Connecting, 0));
-        notifier.tell(&standing(LinkState::Up, 0));
-        notifier.tell(&standing(LinkState::Up, 0));
+        notifier.tell(&status(LinkState::Connecting, 0));
+        notifier.tell(&status(LinkState::Up, 0));
+        notifier.tell(&status(LinkState::Up, 0));
         assert_eq!(queued.try_iter().count(), 1);
-        notifier.tell(&standing(LinkState::Up, 1));
+        notifier.tell(&status(LinkState::Up, 1));
         let expected = [Notice::Ready, Notice::Status("connected, tasks: 1".to_owned())];
         assert_eq!(queued.try_iter().collect::<Vec<_>>(), [expected]);
     }

@@ -87,7 +87,7 @@ pub enum CliError {
 
 /// Reads the arguments, without the name of the program.
 ///
-/// Values follow their flag as the next argument or after `=`; a short flag's value may also follow it directly.
+/// ValueHint follow their flag as the next argument or after `=`; a short flag's value may also follow it directly.
 pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Cli, CliError> {
     let mut args = Arguments::from_vec(normalise(arguments)?);
     Ok(Cli {
@@ -191,7 +191,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt as _;
 
     use super::*;
-    use crate::cli::Times;
+    use crate::cli::Occurs;
 
     const MARK: &str = "hunter2";
 
@@ -259,7 +259,7 @@ mod tests {
         for setting in SETTINGS {
             let (Some(flag), Some(_)) = (setting.flag, setting.value_name) else { continue };
             let twice = read(&[flag, "a", flag, "b"]);
-            assert_eq!(twice.is_ok(), setting.times == Times::Many, "{flag}");
+            assert_eq!(twice.is_ok(), setting.occurs == Occurs::Many, "{flag}");
         }
     }
 

@@ -380,7 +380,7 @@ fn the_help_and_the_code_agree_on_the_defaults() {
 fn each_word_of_the_table_is_a_good_value() {
     let mut seen = 0;
     for setting in SETTINGS {
-        let (Some(flag), Values::Words(words)) = (setting.flag, setting.values) else { continue };
+        let (Some(flag), ValueHint::Words(words)) = (setting.flag, setting.values) else { continue };
         for word in words {
             match flag {
                 "--print" => drop(page(word).unwrap()),

@@ -27,10 +27,10 @@ use http::Uri;
 use log::LevelFilter;
 
 pub use error::ConfigError;
-pub use external::{FOREIGN, Foreign};
+pub use external::{EXTERNAL, External};
 use read::Source;
 pub use read::page;
-pub use settings::{SETTINGS, Setting, Times, Values};
+pub use settings::{Occurs, SETTINGS, Setting, ValueHint};
 pub(crate) use url::{percent_encode, printable};
 pub use volumes::VolumeBind;
 

@@ -7,7 +7,7 @@ use super::words::{LEVELS, LOST_RUNS, PAGES, POLICIES, names};
 
 /// What can be offered to somebody who types a value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Values {
+pub enum ValueHint {
     /// Nothing: it can be anything.
     Any,
     /// These are all.
@@ -20,7 +20,7 @@ pub enum Values {
 
 /// How often a flag can be given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Times {
+pub enum Occurs {
     /// At most once.
     Once,
     /// As often as one likes.
@@ -42,9 +42,9 @@ pub struct Setting {
     /// What the value is called; `None` for a switch, which takes none.
     pub value_name: Option<&'static str>,
     /// What the value can be.
-    pub values: Values,
+    pub values: ValueHint,
     /// How often it can be given.
-    pub times: Times,
+    pub occurs: Occurs,
     /// The default, in words; `None` when it is off or has to be given.
     pub default: Option<&'static str>,
     /// When it has to be set, in words; `None` when it never has to.
@@ -65,8 +65,8 @@ const EMPTY: Setting = Setting {
     short: None,
     variable: None,
     value_name: None,
-    values: Values::Any,
-    times: Times::Once,
+    values: ValueHint::Any,
+    occurs: Occurs::Once,
     default: None,
     required: None,
     help: "",
@@ -87,7 +87,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--api-key-file"),
         variable: Some("OZ_API_KEY_FILE"),
         value_name: Some("PATH"),
-        values: Values::Path,
+        values: ValueHint::Path,
         required: Some("This or OZ_API_KEY is required."),
         help: "A file whose first line is the key, at most 64 KiB.",
         ..EMPTY
@@ -124,7 +124,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--log-level"),
         variable: Some("OZ_LOG_LEVEL"),
         value_name: Some("LEVEL"),
-        values: Values::Words(&names(&LEVELS)),
+        values: ValueHint::Words(&names(&LEVELS)),
         default: Some("info"),
         help: "What is logged to stderr: debug, info, warn or error.",
         ..EMPTY
@@ -138,8 +138,8 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--volumes"),
         short: Some("-v"),
         value_name: Some("HOST:CONTAINER[:MODE]"),
-        values: Values::PathFirst,
-        times: Times::Many,
+        values: ValueHint::PathFirst,
+        occurs: Occurs::Many,
         help: "Mount a folder of the host, or a named volume, into every task container. May be repeated. MODE is a \
                comma-separated list such as ro or rw,z.",
         ..EMPTY
@@ -148,7 +148,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--env"),
         short: Some("-e"),
         value_name: Some("KEY[=VALUE]"),
-        times: Times::Many,
+        occurs: Occurs::Many,
         help: "Set a variable in every task container; KEY alone takes the value from the worker's own \
                environment. May be repeated, a later one wins.",
         ..EMPTY
@@ -165,7 +165,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--pull"),
         variable: Some("OZ_PULL"),
         value_name: Some("POLICY"),
-        values: Values::Words(&names(&POLICIES)),
+        values: ValueHint::Words(&names(&POLICIES)),
         default: Some("auto"),
         help: "When images are pulled. auto: always, but an image that is here is used when the pull fails; always: \
                no such fallback; missing: only when it is not here; never: not at all.",
@@ -220,7 +220,7 @@ pub const SETTINGS: &[Setting] = &[
         flag: Some("--lost-runs"),
         variable: Some("OZ_LOST_RUNS"),
         value_name: Some("WHAT"),
-        values: Values::Words(&names(&LOST_RUNS)),
+        values: ValueHint::Words(&names(&LOST_RUNS)),
         default: Some("stop"),
         help: "What to do with a task whose run the control plane has failed meanwhile, as it does when the connection \
                ends. stop: stop it; finish: let it go on to its end and report. A run that was cancelled there is \
@@ -262,8 +262,8 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         flag: Some("--print"),
         value_name: Some("WHAT"),
-        values: Values::Words(&names(&PAGES)),
-        times: Times::Alone,
+        values: ValueHint::Words(&names(&PAGES)),
+        occurs: Occurs::Alone,
         help: "Print the man page (man), the completions for a shell (bash, zsh or fish) or a sample of an environment \
                file (environment).",
         ..EMPTY
@@ -271,14 +271,14 @@ pub const SETTINGS: &[Setting] = &[
     Setting {
         flag: Some("--help"),
         short: Some("-h"),
-        times: Times::Alone,
+        occurs: Occurs::Alone,
         help: "Print this text.",
         ..EMPTY
     },
     Setting {
         flag: Some("--version"),
         short: Some("-V"),
-        times: Times::Alone,
+        occurs: Occurs::Alone,
         help: "Print the version.",
         ..EMPTY
     },
@@ -309,7 +309,7 @@ mod tests {
     #[test]
     fn each_word_that_a_value_can_be_is_explained_and_the_default_is_one_of_them() {
         for setting in SETTINGS {
-            let Values::Words(words) = setting.values else { continue };
+            let ValueHint::Words(words) = setting.values else { continue };
             let is_said =
                 |word: &&str| setting.help.split(|c: char| !c.is_ascii_lowercase()).any(|said| said == *word);
             assert!(words.iter().all(is_said), "{setting:?}");

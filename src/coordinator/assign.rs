@@ -19,12 +19,12 @@ pub const BACKLOG: usize = 64;
 /// takes it back by itself, so that both never hold it.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
 
-pub(super) struct Waiting {
+pub(super) struct PendingAssignment {
     pub(super) assignment: Arc<Assignment>,
     since: Instant,
 }
 
-impl Waiting {
+impl PendingAssignment {
     /// Until when it is held.
     pub(super) fn until(&self) -> Instant {
         self.since + CLAIM_HOLD
@@ -43,7 +43,7 @@ impl Coordinator {
                 Some(reason) => self.reject(task_id, &reason),
                 None if self.link_is_there() => {
                     self.effects.push(info(format!("assignment received {}", identity(&assignment))));
-                    self.backlog.push_back(Waiting { assignment, since: now });
+                    self.backlog.push_back(PendingAssignment { assignment, since: now });
                 }
                 // What came on a connection that has ended meanwhile belongs to the control plane again.
                 None => {}
@@ -102,9 +102,9 @@ impl Coordinator {
     /// Oldest first; one whose former execution is still being cleaned up waits for that.
     pub(super) fn admit(&mut self) {
         while self.link_is_there() && self.stop.is_none() && self.jobs.len() < self.rules.slots {
-            let free = |waiting: &Waiting| self.job_of(&waiting.assignment.task_id).is_none();
+            let free = |waiting: &PendingAssignment| self.job_of(&waiting.assignment.task_id).is_none();
             let Some(place) = self.backlog.iter().position(free) else { return };
-            let Some(Waiting { assignment, .. }) = self.backlog.remove(place) else { return };
+            let Some(PendingAssignment { assignment, .. }) = self.backlog.remove(place) else { return };
             self.claim(assignment);
         }
     }

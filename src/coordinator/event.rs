@@ -21,7 +21,7 @@ pub enum Work {
     /// A new container for an assignment.
     Run(Arc<Assignment>),
     /// A container that is there already.
-    Adopt(Arc<LeftOver>),
+    Adopt(Arc<AdoptedTask>),
 }
 
 impl Work {
@@ -29,14 +29,14 @@ impl Work {
     pub fn task_id(&self) -> &str {
         match self {
             Self::Run(assignment) => &assignment.task_id,
-            Self::Adopt(left_over) => &left_over.task_id,
+            Self::Adopt(adopted) => &adopted.task_id,
         }
     }
 }
 
 /// A task container that was started by an earlier process of this worker, and whose report is still owed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LeftOver {
+pub struct AdoptedTask {
     /// The run's id.
     pub task_id: String,
     /// The container's id on the engine.
@@ -84,7 +84,7 @@ pub enum Settlement {
 
 /// How the worker stands, for those who watch it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Standing {
+pub struct Status {
     /// The connection to the control plane.
     pub link: LinkState,
     /// Tasks that hold a slot.
@@ -117,7 +117,7 @@ pub struct Stopping {
 #[derive(Debug, Clone)]
 pub enum Event {
     /// What an earlier process has left; comes before anything else, if at all.
-    Adopted(Vec<Arc<LeftOver>>),
+    Adopted(Vec<Arc<AdoptedTask>>),
     /// The first attempt to connect has failed; the link is making another.
     LinkFailed,
     /// A connection is up.
@@ -220,10 +220,10 @@ pub enum Effect {
     },
     /// Ask the control plane for the state of these runs; the answer is one [`Event::Asked`]. No other is asked for before.
     Ask(Vec<(JobId, String)>),
-    /// Look a second time for what an earlier process has left on the engine; nothing is told of it.
-    LookAgain,
+    /// LateSweep a second time for what an earlier process has left on the engine; nothing is told of it.
+    LateSweep,
     /// From now on reconnect without long pauses, and wait for no engine that is away: the worker is stopping.
-    Hurry,
+    StopWaiting,
     /// Close the link in good order.
     CloseLink,
     /// End the process.

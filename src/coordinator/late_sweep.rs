@@ -9,7 +9,7 @@ use super::event::Effect;
 
 /// How far it is with the second look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
+pub(super) enum LateSweep {
     /// Nothing has happened yet from which its time could be counted.
     Unplanned,
     /// It is made then.
@@ -18,7 +18,7 @@ pub(super) enum Look {
     Over,
 }
 
-impl Look {
+impl LateSweep {
     pub(super) fn deadline(self) -> Option<Instant> {
         match self {
             Self::Due(at) => Some(at),
@@ -29,16 +29,16 @@ impl Look {
 
 impl Coordinator {
     /// Who is stopping leaves it to the next process, which looks anyway.
-    pub(super) fn look_again(&mut self, now: Instant) {
-        let delay = self.rules.look_again_after;
-        self.look = match self.look {
-            Look::Over => return,
-            _ if delay.is_zero() || self.stop.is_some() => Look::Over,
-            Look::Unplanned => Look::Due(now + delay),
-            Look::Due(at) if now < at => return,
-            Look::Due(_) => {
-                self.effects.push(Effect::LookAgain);
-                Look::Over
+    pub(super) fn late_sweep(&mut self, now: Instant) {
+        let delay = self.rules.late_sweep_after;
+        self.late_sweep = match self.late_sweep {
+            LateSweep::Over => return,
+            _ if delay.is_zero() || self.stop.is_some() => LateSweep::Over,
+            LateSweep::Unplanned => LateSweep::Due(now + delay),
+            LateSweep::Due(at) if now < at => return,
+            LateSweep::Due(_) => {
+                self.effects.push(Effect::LateSweep);
+                LateSweep::Over
             }
         };
     }

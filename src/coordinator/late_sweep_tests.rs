@@ -6,7 +6,7 @@ use super::super::tests::*;
 use super::super::{CancelReason, Effect, Event, Rules};
 
 fn script() -> Script {
-    Script::with(Rules { look_again_after: Duration::from_secs(30), ..RULES })
+    Script::with(Rules { late_sweep_after: Duration::from_secs(30), ..RULES })
 }
 
 #[test]
@@ -21,7 +21,7 @@ fn it_is_made_once_so_long_after_the_start_whatever_happens_meanwhile() {
     assert_eq!(script.assign("a"), [claimed(Some(1), "a"), started(0, "a")]);
     assert_eq!(script.after(9), []);
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
-    assert_eq!(script.after(1), [Effect::LookAgain]);
+    assert_eq!(script.after(1), [Effect::LateSweep]);
     assert_eq!(script.coordinator.deadline(), None, "an idle worker has nothing to wake up for");
     script.on(Event::LinkDown);
     script.on(Event::LinkUp);
@@ -31,20 +31,20 @@ fn it_is_made_once_so_long_after_the_start_whatever_happens_meanwhile() {
 #[test]
 fn a_stop_cancels_it() {
     let mut script = script();
-    script.on(Event::Adopted(vec![left_over("a")]));
+    script.on(Event::Adopted(vec![adopted_task("a")]));
     script.on(Event::LinkUp);
     script.after(29);
     script.now += Duration::from_secs(1);
-    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
     assert_eq!(script.after(1), []);
 }
 
 #[test]
 fn a_drain_cancels_it_too() {
     let hour = Duration::from_secs(3600);
-    let look_again_after = Duration::from_secs(30);
-    let mut script = Script::with(Rules { drain_timeout: hour, look_again_after, ..RULES });
-    script.on(Event::Adopted(vec![left_over("a")]));
+    let late_sweep_after = Duration::from_secs(30);
+    let mut script = Script::with(Rules { drain_timeout: hour, late_sweep_after, ..RULES });
+    script.on(Event::Adopted(vec![adopted_task("a")]));
     assert_eq!(script.on(Event::Signal), []);
     assert_eq!(script.after(60), []);
 }

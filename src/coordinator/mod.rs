@@ -29,11 +29,11 @@ use crate::logging::value;
 use crate::protocol::{FailureReason, Incoming, Outgoing, Report};
 use crate::sys::cancel::CancelReason;
 
-use assign::Waiting;
+use assign::PendingAssignment;
 pub use assign::{BACKLOG, CLAIM_HOLD};
-pub use event::{Effect, Event, JobId, LeftOver, LinkState, RunEnd, Settlement, Standing, Stopping, Work};
+pub use event::{AdoptedTask, Effect, Event, JobId, LinkState, RunEnd, Settlement, Status, Stopping, Work};
 use job::Job;
-use late_sweep::Look;
+use late_sweep::LateSweep;
 use stop::Stop;
 
 /// What the operator has decided.
@@ -50,7 +50,7 @@ pub struct Rules {
     /// What becomes of a task whose run has failed there.
     pub lost_runs: LostRuns,
     /// How long after the start it is looked for a second time what an earlier process has left; zero: never.
-    pub look_again_after: Duration,
+    pub late_sweep_after: Duration,
 }
 
 /// The state that all decisions are made from.
@@ -60,14 +60,14 @@ pub struct Coordinator {
     link_gone: bool,
     next_job: u64,
     next_seq: u64,
-    backlog: VecDeque<Waiting>,
+    backlog: VecDeque<PendingAssignment>,
     jobs: BTreeMap<JobId, Job>,
     /// The jobs that the engine does not answer.
     away: BTreeSet<JobId>,
     /// When the runs are asked for next; `None` when there are none.
     ask_at: Option<Instant>,
     asking: bool,
-    look: Look,
+    late_sweep: LateSweep,
     stop: Option<Stop>,
     effects: Vec<Effect>,
 }
@@ -86,7 +86,7 @@ impl Coordinator {
             away: BTreeSet::new(),
             ask_at: None,
             asking: false,
-            look: Look::Unplanned,
+            late_sweep: LateSweep::Unplanned,
             stop: None,
             effects: Vec::new(),
         }
@@ -95,7 +95,7 @@ impl Coordinator {
     /// Decides what an event calls for. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Adopted(left_overs) => left_overs.into_iter().for_each(|left_over| self.adopt(left_over)),
+            Event::Adopted(adopted) => adopted.into_iter().for_each(|adopted| self.adopt(adopted)),
             Event::LinkFailed => self.link = LinkState::Away,
             Event::LinkUp => self.link_is_up(now),
             Event::LinkDown => self.link_is_down(),
@@ -116,22 +116,22 @@ impl Coordinator {
         self.admit();
         self.time_out(now);
         self.ask(now);
-        self.look_again(now);
+        self.late_sweep(now);
         self.go_on_stopping(now);
         std::mem::take(&mut self.effects)
     }
 
     /// When [`Event::Tick`] is due, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let held = self.backlog.front().map(Waiting::until);
+        let held = self.backlog.front().map(PendingAssignment::until);
         let stop = self.stop.as_ref().map(Stop::deadline);
         let ask = self.ask_at.filter(|_| self.link_is_there() && !self.asking);
-        [held, stop, ask, self.next_time_out(), self.look.deadline()].into_iter().flatten().min()
+        [held, stop, ask, self.next_time_out(), self.late_sweep.deadline()].into_iter().flatten().min()
     }
 
     /// How the worker stands, for those who watch it.
-    pub fn standing(&self) -> Standing {
-        Standing { link: self.link, tasks: self.jobs.len(), stop: self.stop.as_ref().map(Stop::standing) }
+    pub fn status(&self) -> Status {
+        Status { link: self.link, tasks: self.jobs.len(), stop: self.stop.as_ref().map(Stop::status) }
     }
 
     fn link_is_there(&self) -> bool {
@@ -214,9 +214,9 @@ impl Coordinator {
     }
 
     /// It holds a slot like any other, even when that makes more than there are: its container runs already.
-    fn adopt(&mut self, left_over: Arc<LeftOver>) {
-        let job = Job::new(&left_over.task_id, None);
-        self.add_job(job, Work::Adopt(left_over));
+    fn adopt(&mut self, adopted: Arc<AdoptedTask>) {
+        let job = Job::new(&adopted.task_id, None);
+        self.add_job(job, Work::Adopt(adopted));
     }
 
     fn add_job(&mut self, job: Job, work: Work) {

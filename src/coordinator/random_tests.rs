@@ -18,7 +18,7 @@ fn random_histories_keep_the_rules() {
             drain_timeout: Duration::from_secs(100),
             reconcile_interval: Duration::from_secs(60),
             lost_runs: LostRuns::Stop,
-            look_again_after: Duration::from_secs(30),
+            late_sweep_after: Duration::from_secs(30),
         });
         let mut here: BTreeMap<JobId, String> = BTreeMap::new();
         let mut working: BTreeSet<JobId> = BTreeSet::new();

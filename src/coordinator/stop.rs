@@ -46,7 +46,7 @@ impl Stop {
         if self.closing { step } else { step.min(self.progress) }
     }
 
-    pub(super) fn standing(&self) -> Stopping {
+    pub(super) fn status(&self) -> Stopping {
         Stopping { draining: self.draining, budget: self.budget }
     }
 
@@ -111,7 +111,7 @@ impl Coordinator {
             self.effects.push(info(format!("tasks ending tasks={}", working.len())));
         }
         working.into_iter().for_each(|id| self.end_job(id, CancelReason::Shutdown));
-        self.effects.push(Effect::Hurry);
+        self.effects.push(Effect::StopWaiting);
     }
 
     /// The next step of a stop that has begun, after every event.

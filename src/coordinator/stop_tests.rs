@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::tests::*;
-use super::super::{CancelReason, Effect, Event, LinkState, Rules, Standing};
+use super::super::{CancelReason, Effect, Event, LinkState, Rules, Status};
 use crate::exit::Exit;
 
 #[test]
@@ -17,7 +17,7 @@ fn the_first_signal_stops_in_order() {
         rejected("waiting", "the worker is stopping"),
         cancelled(0, CancelReason::Shutdown),
         cancelled(1, CancelReason::Shutdown),
-        Effect::Hurry,
+        Effect::StopWaiting,
     ];
     assert_eq!(script.on(Event::Signal), expected);
     assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
@@ -33,7 +33,7 @@ fn the_first_signal_stops_in_order() {
 #[test]
 fn an_idle_worker_stops_at_once_and_a_second_signal_ends_it() {
     let mut script = Script::connected(2);
-    assert_eq!(script.on(Event::Signal), [Effect::Hurry, Effect::CloseLink]);
+    assert_eq!(script.on(Event::Signal), [Effect::StopWaiting, Effect::CloseLink]);
     assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
 }
 
@@ -43,7 +43,7 @@ fn a_stop_without_a_connection_waits_for_one_but_not_for_ever() {
     script.assign("a");
     script.on(confirmed(1));
     script.on(Event::LinkDown);
-    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(script.on(Event::Signal), [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
     assert_eq!(script.finish(0, "a"), []);
     assert_eq!(script.after(39), []);
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
@@ -70,7 +70,7 @@ fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
     script.assign("b");
     script.on(Event::LinkDown);
     let gone = script.on(Event::LinkGone { exit: Exit::Refused });
-    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::Hurry]);
+    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
     assert_eq!(script.finish(0, "a"), [left(0)]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
     assert_eq!(script.finish(1, "b"), [dropped(1)]);
@@ -101,7 +101,7 @@ fn a_drain_lets_running_tasks_finish() {
     assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
     assert_eq!(script.on(confirmed(4)), [settle(0)]);
     assert_eq!(script.on(freed(0)), []);
-    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b"), Effect::Hurry]);
+    assert_eq!(script.finish(1, "b"), [reported(Some(5), "b"), Effect::StopWaiting]);
     assert_eq!(script.on(confirmed(5)), [settle(1)]);
     assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
@@ -116,7 +116,7 @@ fn a_drain_is_over_when_no_task_runs_any_more() {
     script.on(confirmed(1));
     script.on(Event::Signal);
     script.on(Event::LinkDown);
-    assert_eq!(script.finish(0, "a"), [Effect::Hurry]);
+    assert_eq!(script.finish(0, "a"), [Effect::StopWaiting]);
     assert_eq!(script.after(39), []);
     assert_eq!(script.after(1), [left(0)]);
     assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
@@ -125,7 +125,7 @@ fn a_drain_is_over_when_no_task_runs_any_more() {
 #[test]
 fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_process() {
     let rules = Rules { drain_timeout: Duration::from_secs(600), ..RULES };
-    let ending = [cancelled(0, CancelReason::Shutdown), Effect::Hurry];
+    let ending = [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting];
     for by_signal in [false, true] {
         let mut script = Script::with(rules);
         script.on(Event::LinkUp);
@@ -151,7 +151,7 @@ fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_proc
 fn those_who_watch_see_the_link_the_tasks_and_the_stop() {
     let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(100), ..RULES });
     let seen = |script: &Script| {
-        let Standing { link, tasks, stop } = script.coordinator.standing();
+        let Status { link, tasks, stop } = script.coordinator.status();
         (link, tasks, stop.map(|stop| (stop.draining, stop.budget.as_secs())))
     };
     assert_eq!(seen(&script), (LinkState::Connecting, 0, None));

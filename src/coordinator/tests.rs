@@ -59,7 +59,7 @@ pub(super) const RULES: Rules = Rules {
     drain_timeout: Duration::ZERO,
     reconcile_interval: Duration::ZERO,
     lost_runs: LostRuns::Stop,
-    look_again_after: Duration::ZERO,
+    late_sweep_after: Duration::ZERO,
 };
 
 pub(super) fn assignment(id: &str) -> Event {
@@ -115,8 +115,8 @@ pub(super) fn left(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Undelivered }
 }
 
-pub(super) fn left_over(id: &str) -> Arc<LeftOver> {
-    Arc::new(LeftOver {
+pub(super) fn adopted_task(id: &str) -> Arc<AdoptedTask> {
+    Arc::new(AdoptedTask {
         task_id: id.into(),
         container: format!("container-of-{id}"),
         volumes: Vec::new(),
@@ -126,7 +126,7 @@ pub(super) fn left_over(id: &str) -> Arc<LeftOver> {
 }
 
 pub(super) fn adopted(job: u64, id: &str) -> Effect {
-    Effect::Start { job: JobId(job), work: Work::Adopt(left_over(id)) }
+    Effect::Start { job: JobId(job), work: Work::Adopt(adopted_task(id)) }
 }
 
 pub(super) fn runs(job: u64, ran: u64) -> Event {
@@ -326,7 +326,7 @@ fn a_job_that_ends_without_a_report_is_reported_as_a_defect() {
 #[test]
 fn what_an_earlier_process_left_is_worked_on_before_anything_new() {
     let mut script = Script::new(1);
-    let found = Event::Adopted(vec![left_over("a"), left_over("b")]);
+    let found = Event::Adopted(vec![adopted_task("a"), adopted_task("b")]);
     assert_eq!(script.on(found), [adopted(0, "a"), adopted(1, "b")], "even beyond the slots");
     assert_eq!(script.on(Event::LinkUp), []);
     assert_eq!(script.assign("a"), [claimed(None, "a")], "it is here already");

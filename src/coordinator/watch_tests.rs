@@ -10,7 +10,7 @@ use crate::protocol::Assignment;
 #[test]
 fn a_task_has_its_time_from_the_start_of_its_container() {
     let mut script = Script::with(Rules { slots: 2, task_timeout: Duration::from_secs(100), ..RULES });
-    script.on(Event::Adopted(vec![left_over("old")]));
+    script.on(Event::Adopted(vec![adopted_task("old")]));
     script.on(runs(0, 60));
     script.on(Event::LinkUp);
     script.assign("new");

@@ -72,7 +72,7 @@ impl Attempt<'_> {
         let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        survive(&socket)?;
+        set_keepalive(&socket)?;
         match connect(&socket, &address) {
             Ok(()) => return Ok(socket),
             Err(Errno::INPROGRESS | Errno::INTR) => {}
@@ -103,7 +103,7 @@ impl Attempt<'_> {
 }
 
 /// Makes the kernel notice a peer that is gone without a word, see tcp(7).
-fn survive(socket: &OwnedFd) -> io::Result<()> {
+fn set_keepalive(socket: &OwnedFd) -> io::Result<()> {
     let (idle, interval, count) = KEEPALIVE;
     sockopt::set_socket_keepalive(socket, true)?;
     sockopt::set_tcp_keepidle(socket, idle)?;

@@ -134,12 +134,12 @@ impl Error {
     }
 
     /// There is no engine at the moment, as while it is being restarted.
-    pub fn is_away(&self) -> bool {
+    pub fn is_gone(&self) -> bool {
         self.is_unreachable() || self.is_connection_lost()
     }
 
     /// The engine answers, but cannot do what needs its containers for the moment.
-    pub fn is_unwell(&self) -> bool {
+    pub fn is_degraded(&self) -> bool {
         match self {
             Self::Engine { status: 500.., message } => UNWELL.iter().any(|words| message.contains(words)),
             _ => false,
@@ -147,7 +147,7 @@ impl Error {
     }
 
     /// The engine has not finished what was asked, and says so itself.
-    pub fn is_cut_short(&self) -> bool {
+    pub fn is_interrupted(&self) -> bool {
         match self {
             Self::Engine { status: 500.., message } | Self::Pull { message } => message.contains(CUT_SHORT),
             _ => false,
@@ -155,7 +155,7 @@ impl Error {
     }
 
     /// The engine says itself that what was asked never got to the program that runs its containers.
-    pub fn never_got_there(&self) -> bool {
+    pub fn was_not_executed(&self) -> bool {
         matches!(self, Self::Engine { status: 500.., message } if message.contains("while dialing"))
     }
 
@@ -280,16 +280,16 @@ mod tests {
             "connection closed: unavailable",
             "connection error: desc = \"transport: Error while dialing dial unix /c.sock: connect: connection refused\": unavailable",
         ] {
-            assert!(engine(500, message).is_unwell() && !engine(400, message).is_unwell(), "{message}");
+            assert!(engine(500, message).is_degraded() && !engine(400, message).is_degraded(), "{message}");
         }
         let dialled =
             engine(500, "connection error: desc = \"transport: Error while dialing dial unix /c.sock\"");
-        assert!(dialled.never_got_there() && !engine(500, "transport is closing").never_got_there());
+        assert!(dialled.was_not_executed() && !engine(500, "transport is closing").was_not_executed());
         let cut = Error::Pull { message: "download failed: context canceled".into() };
-        assert!(cut.is_cut_short() && !cut.is_unwell());
+        assert!(cut.is_interrupted() && !cut.is_degraded());
         let registry = "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
         let pull = Error::Pull { message: registry.into() };
-        assert!(!engine(500, registry).is_unwell() && !pull.is_unwell() && !pull.is_cut_short());
+        assert!(!engine(500, registry).is_degraded() && !pull.is_degraded() && !pull.is_interrupted());
     }
 
     #[test]

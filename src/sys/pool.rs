@@ -82,7 +82,7 @@ fn serve<J>(jobs: &Receiver<J>, work: &(impl Fn(J) + ?Sized)) {
 ///
 /// # Errors
 /// When the system has no more threads.
-pub fn once(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     // The panic hook logs what it panics with.
     Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
@@ -170,10 +170,10 @@ mod tests {
             let _ = gate.recv();
             done.send(std::thread::current().name().map(str::to_owned)).unwrap();
         };
-        once("oz-look", work).unwrap();
+        spawn_detached("oz-sweep", work).unwrap();
         assert!(results.try_recv().is_err(), "it is still at it");
         drop(open);
-        assert_eq!(results.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-look"));
+        assert_eq!(results.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-sweep"));
     }
 
     #[test]

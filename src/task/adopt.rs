@@ -11,10 +11,10 @@ use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::names::{Helping, ended_for, helping, is_kept};
+use super::names::{HelperKind, ended_for, helping, is_kept};
 use super::plan::{AGENT_DIR, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::sidecar::marker;
-use crate::coordinator::LeftOver;
+use crate::coordinator::AdoptedTask;
 use crate::docker::{Container, Docker, Error, Volume};
 use crate::logging::error_chain;
 use crate::logging::value;
@@ -43,13 +43,13 @@ enum Kind<'a> {
     /// Reported, and left for people to look at.
     Kept,
     /// A container that only helped.
-    Helper(Helping<'a>),
+    Helper(HelperKind<'a>),
     /// Not of our making, whatever its label says.
     Other,
 }
 
 /// What is looked through.
-struct Search<'a> {
+struct Scan<'a> {
     docker: &'a Docker,
     cancel: &'a CancelToken,
     worker_id: &'a str,
@@ -67,8 +67,8 @@ struct Search<'a> {
 ///
 /// # Errors
 /// When the engine cannot be asked; or the token was cancelled.
-pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Vec<LeftOver>, Error> {
-    let mut search = Search::new(docker, cancel, worker_id)?;
+pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Vec<AdoptedTask>, Error> {
+    let mut search = Scan::new(docker, cancel, worker_id)?;
     let mut found = Vec::new();
     for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
         if let Some(container) = search.inspect(&summary.id)? {
@@ -87,7 +87,7 @@ pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Ve
 ///
 /// # Errors
 /// When the engine cannot be asked; or the token was cancelled.
-pub fn look_again(
+pub fn late_sweep(
     docker: &Docker,
     cancel: &CancelToken,
     worker_id: &str,
@@ -98,7 +98,7 @@ pub fn look_again(
     if all.is_empty() {
         return Ok(());
     }
-    let search = Search::new(docker, cancel, worker_id)?;
+    let search = Scan::new(docker, cancel, worker_id)?;
     for summary in all {
         if let Some(container) = search.inspect(&summary.id)?
             && is_late(&container, worker_id, process_id, search.now)
@@ -109,7 +109,7 @@ pub fn look_again(
     if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
-impl<'a> Search<'a> {
+impl<'a> Scan<'a> {
     fn new(docker: &'a Docker, cancel: &'a CancelToken, worker_id: &'a str) -> Result<Self, Error> {
         let mut volumes = docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])?;
         // Engines have their own ideas of what matches a filter.
@@ -132,19 +132,24 @@ impl<'a> Search<'a> {
     }
 
     /// Does with a container what its kind calls for; a task to report is given back.
-    fn take(&mut self, container: &Container) -> Option<LeftOver> {
+    fn take(&mut self, container: &Container) -> Option<AdoptedTask> {
         match kind(container, self.worker_id, self.now) {
             Kind::Task { ran, ended_for } => return Some(self.adopt(container, ran, ended_for)),
             Kind::Unstarted => return self.unstarted(container),
             Kind::Removed => self.remove(container, "half removed"),
-            Kind::Helper(Helping::Source) => self.remove(container, "helper"),
-            Kind::Helper(Helping::Filler { volume }) => self.filler(container, volume),
+            Kind::Helper(HelperKind::Source) => self.remove(container, "helper"),
+            Kind::Helper(HelperKind::Filler { volume }) => self.filler(container, volume),
             Kind::Kept | Kind::Other => self.used.extend(container.volumes.iter().cloned()),
         }
         None
     }
 
-    fn adopt(&mut self, container: &Container, ran: Duration, ended_for: Option<CancelReason>) -> LeftOver {
+    fn adopt(
+        &mut self,
+        container: &Container,
+        ran: Duration,
+        ended_for: Option<CancelReason>,
+    ) -> AdoptedTask {
         let task_id = container.labels.get(TASK_LABEL).cloned().unwrap_or_default();
         info!(
             "container adopted task={} container={} state={}",
@@ -160,11 +165,11 @@ impl<'a> Search<'a> {
         let volumes = container.volumes.iter().filter(own).cloned().collect();
         // One that has ended has no time limit any more.
         let ran = Some(ran).filter(|_| container.state.running || container.state.status == "paused");
-        LeftOver { task_id, container: container.id.clone(), volumes, ran, ended_for }
+        AdoptedTask { task_id, container: container.id.clone(), volumes, ran, ended_for }
     }
 
     /// Removes it, unless it has been started after all: the last word of a process that was killed may come late.
-    fn unstarted(&mut self, container: &Container) -> Option<LeftOver> {
+    fn unstarted(&mut self, container: &Container) -> Option<AdoptedTask> {
         let error = match self.docker.container_remove_idle(self.cancel, &container.id) {
             Ok(()) => {
                 log_removed(container, "never started");
@@ -349,8 +354,8 @@ mod tests {
             (NAME, &ours, "dead", STARTED, Kind::Removed),
             (NAME, &ours, "removing", STARTED, Kind::Removed),
             ("oz-kept-t-0123456789ab-ffffffffffff", &ours, "exited", STARTED, Kind::Kept),
-            ("oz-fill-v", &helper, "created", ZERO, Kind::Helper(Helping::Filler { volume: "v" })),
-            ("oz-fill-v-source", &helper, "created", ZERO, Kind::Helper(Helping::Source)),
+            ("oz-fill-v", &helper, "created", ZERO, Kind::Helper(HelperKind::Filler { volume: "v" })),
+            ("oz-fill-v-source", &helper, "created", ZERO, Kind::Helper(HelperKind::Source)),
             ("mine", &helper, "running", STARTED, Kind::Other),
             (NAME, &[(WORKER_LABEL, "W"), (TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
             (NAME, &[(TASK_LABEL, "t")], "exited", STARTED, Kind::Other),

@@ -11,7 +11,7 @@ use super::names;
 use super::outcome::{Failure, exit_code};
 use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
-use super::retry::{Patience, never};
+use super::retry::{Retry, never};
 use crate::docker::{
     ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
     Wait,
@@ -35,7 +35,7 @@ const KILLED: i64 = 137;
 
 /// How a container ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Exit {
+pub(super) struct ContainerExit {
     /// 0 to 255.
     pub(super) code: u8,
     /// The kernel killed it for its memory.
@@ -51,7 +51,7 @@ pub(super) struct TaskContainer<'a> {
     pub(super) name: &'a str,
     /// What it is called by: its id from its creation on.
     pub(super) id: &'a str,
-    pub(super) patience: &'a Patience<'a>,
+    pub(super) retry: &'a Retry<'a>,
 }
 
 impl TaskContainer<'_> {
@@ -61,7 +61,7 @@ impl TaskContainer<'_> {
     /// # Errors
     /// `container_create` when somebody else's container has the name.
     pub(super) fn clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<(), Failure> {
-        let cleared = self.patience.ask(cancel, never, || self.try_clear(cancel, plan));
+        let cleared = self.retry.call(cancel, never, || self.try_clear(cancel, plan));
         match cleared.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))? {
             true => Ok(()),
             false => {
@@ -108,7 +108,7 @@ impl TaskContainer<'_> {
         let (definition, lost) = (definition(plan, prepared), Cell::new(false));
         // An engine that is still there may be about to make the one whose answer was lost.
         let taken = |error: &Error| lost.get() && error.is_conflict();
-        let created = self.patience.ask(cancel, taken, || {
+        let created = self.retry.call(cancel, taken, || {
             if lost.get() && !self.try_clear(cancel, plan)? {
                 // So it is not ours to remove either.
                 *left = None;
@@ -138,7 +138,7 @@ impl TaskContainer<'_> {
     /// `container_start`; or the token was cancelled, and if it was started nobody has seen that.
     pub(super) fn start(&self, cancel: &CancelToken, left: &mut bool) -> Result<Option<Wait>, Failure> {
         let lost = Cell::new(false);
-        let started = self.patience.ask(cancel, never, || {
+        let started = self.retry.call(cancel, never, || {
             let wait = self.docker.container_wait(cancel, self.id)?;
             // An engine that has begun to start it says what became of it only when that is known.
             if lost.get() && self.state(cancel)?.status != "created" {
@@ -149,7 +149,7 @@ impl TaskContainer<'_> {
             *left |= started.as_ref().err().is_none_or(Error::is_ambiguous);
             match started {
                 // Whether it runs all the same, this engine cannot know: that is not tried again.
-                Err(error @ Error::Engine { .. }) if !error.never_got_there() => Ok(Err(error)),
+                Err(error @ Error::Engine { .. }) if !error.was_not_executed() => Ok(Err(error)),
                 result => result.map(|()| Ok(Some(wait))),
             }
         });
@@ -164,7 +164,11 @@ impl TaskContainer<'_> {
     ///
     /// # Errors
     /// `container_wait` or `docker_unreachable` when the engine stays away; or the token was cancelled.
-    pub(super) fn observe(&self, cancel: &CancelToken, mut wait: Option<Wait>) -> Result<Exit, Failure> {
+    pub(super) fn observe(
+        &self,
+        cancel: &CancelToken,
+        mut wait: Option<Wait>,
+    ) -> Result<ContainerExit, Failure> {
         loop {
             match wait.map(Wait::join) {
                 Some(Ok(_)) => return self.exit(cancel),
@@ -185,7 +189,7 @@ impl TaskContainer<'_> {
     /// between the two.
     fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
         let again = |error: &Error| !error.is_cancelled() && !error.is_not_found();
-        let resumed = self.patience.ask(cancel, again, || {
+        let resumed = self.retry.call(cancel, again, || {
             let wait = self.docker.container_wait(cancel, self.id)?;
             let state = self.state(cancel)?;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
@@ -194,14 +198,14 @@ impl TaskContainer<'_> {
     }
 
     /// How it ended, asked of the engine, since only that tells whether memory was the cause.
-    fn exit(&self, cancel: &CancelToken) -> Result<Exit, Failure> {
+    fn exit(&self, cancel: &CancelToken) -> Result<ContainerExit, Failure> {
         let mut state = self.patient_state(cancel)?;
         let give_up = Instant::now() + OOM_PATIENCE;
         loop {
             let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;
             if settled || !cancel.sleep(OOM_PAUSE) {
                 let out_of_memory = state.oom_killed && state.exit_code != 0;
-                return Ok(Exit { code: exit_code(state.exit_code), out_of_memory });
+                return Ok(ContainerExit { code: exit_code(state.exit_code), out_of_memory });
             }
             state = self.patient_state(cancel)?;
         }
@@ -210,7 +214,7 @@ impl TaskContainer<'_> {
     /// The state, asked for again while the engine is away: one that is being restarted ends its containers first, so
     /// that the exit comes before the silence.
     fn patient_state(&self, cancel: &CancelToken) -> Result<State, Failure> {
-        let state = self.patience.ask(cancel, never, || self.state(cancel));
+        let state = self.retry.call(cancel, never, || self.state(cancel));
         state.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
     }
 
@@ -219,7 +223,7 @@ impl TaskContainer<'_> {
     ///
     /// # Errors
     /// With the exit code, when it was ended by this call and the engine could tell the code.
-    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Result<Exit, Option<u8>> {
+    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Result<ContainerExit, Option<u8>> {
         let cancel = CancelToken::new();
         if self.state_at_the_end().is_ok_and(|state| state.status == "exited")
             && let Ok(exit) = self.exit(&cancel)
@@ -228,7 +232,7 @@ impl TaskContainer<'_> {
         }
         if let Some(name) = reason.and_then(|reason| names::ended(self.name, reason))
             && let Err(error) =
-                self.patience.at_the_end(never, || self.docker.container_rename(&cancel, self.id, &name))
+                self.retry.cleanup(never, || self.docker.container_rename(&cancel, self.id, &name))
         {
             warn!("rename failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
@@ -245,7 +249,7 @@ impl TaskContainer<'_> {
         let grace = STOP_GRACE.as_secs();
         info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
         let stop = || self.docker.container_stop(&CancelToken::new(), self.id, STOP_GRACE);
-        if let Err(error) = self.patience.at_the_end(never, stop) {
+        if let Err(error) = self.retry.cleanup(never, stop) {
             warn!("stop failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
         }
         let state = self.state_at_the_end().ok().filter(|state| !state.running);
@@ -256,7 +260,7 @@ impl TaskContainer<'_> {
     pub(super) fn keep(&self) {
         let (task, name) = (value(self.task_id), names::kept(self.name, self.id));
         let rename = || self.docker.container_rename(&CancelToken::new(), self.id, &name);
-        match self.patience.at_the_end(never, rename) {
+        match self.retry.cleanup(never, rename) {
             Ok(()) => info!("container kept task={task} container={name}"),
             Err(error) => {
                 let error = error_chain(&error);
@@ -271,7 +275,7 @@ impl TaskContainer<'_> {
 
     /// Of one that is to end whatever has become of its token.
     fn state_at_the_end(&self) -> Result<State, Error> {
-        self.patience.at_the_end(never, || self.state(&CancelToken::new()))
+        self.retry.cleanup(never, || self.state(&CancelToken::new()))
     }
 
     fn state(&self, cancel: &CancelToken) -> Result<State, Error> {
@@ -284,7 +288,7 @@ impl TaskContainer<'_> {
 }
 
 fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
-    let mount = |(sidecar, filled): (&SidecarMount, &super::sidecar::Filled)| Mount {
+    let mount = |(sidecar, filled): (&SidecarMount, &super::sidecar::PopulatedVolume)| Mount {
         kind: MountKind::Volume,
         source: filled.volume.clone(),
         target: sidecar.mount_path.clone(),

@@ -8,8 +8,8 @@ use std::time::Duration;
 use log::{debug, info, warn};
 
 use super::outcome::Failure;
-use super::retry::{Patience, never};
-use super::single_flight::{Cancelled, Flights};
+use super::retry::{Retry, never};
+use super::single_flight::{Cancelled, SingleFlight};
 use crate::cli::PullPolicy;
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
 use crate::logging::error_chain;
@@ -25,12 +25,12 @@ pub(super) struct Images {
     docker: Docker,
     policy: PullPolicy,
     registries: RegistryEnv,
-    pulls: Flights<Result<Image, Failure>>,
+    pulls: SingleFlight<Result<Image, Failure>>,
 }
 
 impl Images {
     pub(super) fn new(docker: Docker, policy: PullPolicy, registries: RegistryEnv) -> Self {
-        Self { docker, policy, registries, pulls: Flights::default() }
+        Self { docker, policy, registries, pulls: SingleFlight::default() }
     }
 
     /// The image, which is there when this returns. A task that needs one which another task is pulling waits for that pull
@@ -42,9 +42,9 @@ impl Images {
         &self,
         cancel: &CancelToken,
         image: &Reference,
-        patience: &Patience<'_>,
+        retry: &Retry<'_>,
     ) -> Result<Image, Failure> {
-        let work = || match self.fetch(cancel, image, patience) {
+        let work = || match self.fetch(cancel, image, retry) {
             Err(Failure::Cancelled) => None,
             result => Some(result),
         };
@@ -54,27 +54,22 @@ impl Images {
         }
     }
 
-    fn fetch(
-        &self,
-        cancel: &CancelToken,
-        image: &Reference,
-        patience: &Patience<'_>,
-    ) -> Result<Image, Failure> {
+    fn fetch(&self, cancel: &CancelToken, image: &Reference, retry: &Retry<'_>) -> Result<Image, Failure> {
         match self.policy {
-            PullPolicy::Always => self.pull(cancel, image, patience),
-            PullPolicy::Never => self.local(cancel, image, patience)?.ok_or_else(|| {
+            PullPolicy::Always => self.pull(cancel, image, retry),
+            PullPolicy::Never => self.local(cancel, image, retry)?.ok_or_else(|| {
                 failed(
                     image,
                     &format!("is not on this engine for {}, and the pull policy is never", self.platform()),
                 )
             }),
-            PullPolicy::Missing => match self.local(cancel, image, patience)? {
+            PullPolicy::Missing => match self.local(cancel, image, retry)? {
                 Some(local) => Ok(local),
-                None => self.pull(cancel, image, patience),
+                None => self.pull(cancel, image, retry),
             },
-            PullPolicy::Auto => match self.pull(cancel, image, patience) {
+            PullPolicy::Auto => match self.pull(cancel, image, retry) {
                 Err(Failure::Failed { reason: FailureReason::ImagePull, message }) => {
-                    self.fall_back(cancel, image, patience, message)
+                    self.fall_back(cancel, image, retry, message)
                 }
                 result => result,
             },
@@ -86,13 +81,13 @@ impl Images {
         &self,
         cancel: &CancelToken,
         image: &Reference,
-        patience: &Patience<'_>,
+        retry: &Retry<'_>,
         message: String,
     ) -> Result<Image, Failure> {
-        let Some(local) = self.local(cancel, image, patience)? else {
+        let Some(local) = self.local(cancel, image, retry)? else {
             return Err(Failure::new(FailureReason::ImagePull, message));
         };
-        let (task, name, error) = (value(patience.task_id), image.to_string(), value(&message));
+        let (task, name, error) = (value(retry.task_id), image.to_string(), value(&message));
         warn!("pull failed, local image used task={task} image={} error={error}", value(&name));
         Ok(local)
     }
@@ -102,23 +97,18 @@ impl Images {
         &self,
         cancel: &CancelToken,
         image: &Reference,
-        patience: &Patience<'_>,
+        retry: &Retry<'_>,
     ) -> Result<Option<Image>, Failure> {
-        match patience.ask(cancel, never, || self.docker.image_inspect(cancel, &image.to_string())) {
+        match retry.call(cancel, never, || self.docker.image_inspect(cancel, &image.to_string())) {
             Ok(local) => Ok(Some(local).filter(|local| self.runs_here(local))),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error) => Err(engine_failure(image, &error)),
         }
     }
 
-    fn pull(
-        &self,
-        cancel: &CancelToken,
-        image: &Reference,
-        patience: &Patience<'_>,
-    ) -> Result<Image, Failure> {
+    fn pull(&self, cancel: &CancelToken, image: &Reference, retry: &Retry<'_>) -> Result<Image, Failure> {
         let name = image.to_string();
-        let (task, name) = (value(patience.task_id), value(&name));
+        let (task, name) = (value(retry.task_id), value(&name));
         let mut report = |progress: &PullProgress| {
             let PullProgress { layers, layers_done, bytes, bytes_total } = progress;
             info!(
@@ -126,14 +116,14 @@ impl Images {
                  bytes_total={bytes_total}"
             );
         };
-        let login = self.login(cancel, image, patience.task_id)?;
+        let login = self.login(cancel, image, retry.task_id)?;
         info!("pull started task={task} image={name}");
         let platform = self.platform();
         let auth = login.auth.as_ref();
         let pull = || self.docker.image_pull(cancel, image, Some(&platform), auth, PROGRESS, &mut report);
-        patience.ask(cancel, never, pull).map_err(|error| pull_failure(image, &login, &error))?;
+        retry.call(cancel, never, pull).map_err(|error| pull_failure(image, &login, &error))?;
         info!("pull done task={task} image={name}");
-        self.pulled(cancel, image, patience)
+        self.pulled(cancel, image, retry)
     }
 
     /// What goes wrong with credentials is told and goes no further: the image may be one that needs none.
@@ -153,13 +143,8 @@ impl Images {
     }
 
     /// The engine may deliver an image of another platform than the one asked for.
-    fn pulled(
-        &self,
-        cancel: &CancelToken,
-        image: &Reference,
-        patience: &Patience<'_>,
-    ) -> Result<Image, Failure> {
-        let pulled = patience.ask(cancel, never, || self.docker.image_inspect(cancel, &image.to_string()));
+    fn pulled(&self, cancel: &CancelToken, image: &Reference, retry: &Retry<'_>) -> Result<Image, Failure> {
+        let pulled = retry.call(cancel, never, || self.docker.image_inspect(cancel, &image.to_string()));
         let pulled = pulled.map_err(|error| engine_failure(image, &error))?;
         if self.runs_here(&pulled) {
             return Ok(pulled);

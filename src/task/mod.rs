@@ -1,7 +1,7 @@
 //! One task from its claim to its last trace: images, volumes, container, output, report, clean-up.
 //!
 //! Owns the order of these steps and what is left to clean up at each of them. It talks to the engine only. It must
-//! not know the WebSocket or the other tasks: it tells what happened by [`JobEvent`] and waits at a [`Gate`] for what the
+//! not know the WebSocket or the other tasks: it tells what happened by [`JobEvent`] and waits at a [`JobSignals`] for what the
 //! coordinator decides.
 
 pub mod adopt;
@@ -40,7 +40,7 @@ pub struct Job {
     /// Ends it early.
     pub cancel: CancelToken,
     /// Where it waits for decisions.
-    pub gate: Gate,
+    pub signals: JobSignals,
 }
 
 /// What a job tells.
@@ -75,23 +75,23 @@ pub enum JobEvent {
 }
 
 /// The job's side of the two decisions that it waits for.
-pub struct Gate {
+pub struct JobSignals {
     released: Receiver<()>,
     settled: Receiver<Settlement>,
 }
 
 /// The other side. Dropping it lets nothing through: what was not released stays unstarted.
-pub struct GateKeeper {
+pub struct JobControl {
     release: Sender<()>,
     settle: Sender<Settlement>,
 }
 
-impl GateKeeper {
+impl JobControl {
     /// Makes both sides.
-    pub fn new() -> (Self, Gate) {
+    pub fn new() -> (Self, JobSignals) {
         let (release, released) = bounded(1);
         let (settle, settled) = bounded(1);
-        (Self { release, settle }, Gate { released, settled })
+        (Self { release, settle }, JobSignals { released, settled })
     }
 
     /// The claim is confirmed: the container may be started.
@@ -106,7 +106,7 @@ impl GateKeeper {
     }
 }
 
-impl Gate {
+impl JobSignals {
     /// Waits until the claim is confirmed; `false` when the job was cancelled before.
     fn wait_release(&self, cancel: &CancelToken) -> bool {
         select! {
@@ -129,26 +129,30 @@ mod tests {
     #[test]
     fn only_a_release_opens_the_gate() {
         let cancel = CancelToken::new();
-        let (keeper, gate) = GateKeeper::new();
-        keeper.release();
-        keeper.release();
-        assert!(gate.wait_release(&cancel));
-        drop(keeper);
-        assert!(!gate.wait_release(&cancel), "a keeper that has gone lets nothing through");
-        let (keeper, gate) = GateKeeper::new();
+        let (control, signals) = JobControl::new();
+        control.release();
+        control.release();
+        assert!(signals.wait_release(&cancel));
+        drop(control);
+        assert!(!signals.wait_release(&cancel), "a control that has gone lets nothing through");
+        let (control, signals) = JobControl::new();
         cancel.cancel(CancelReason::Shutdown);
-        assert!(!gate.wait_release(&cancel));
-        keeper.release();
-        assert!(!gate.wait_release(&cancel), "cancelled is cancelled");
+        assert!(!signals.wait_release(&cancel));
+        control.release();
+        assert!(!signals.wait_release(&cancel), "cancelled is cancelled");
     }
 
     #[test]
     fn the_first_settlement_is_remembered() {
-        let (keeper, gate) = GateKeeper::new();
-        keeper.settle(Settlement::Delivered);
-        keeper.settle(Settlement::Unwanted);
-        assert_eq!(gate.wait_settled(), Settlement::Delivered);
-        drop(keeper);
-        assert_eq!(gate.wait_settled(), Settlement::Undelivered, "a keeper that has gone delivers nothing");
+        let (control, signals) = JobControl::new();
+        control.settle(Settlement::Delivered);
+        control.settle(Settlement::Unwanted);
+        assert_eq!(signals.wait_settled(), Settlement::Delivered);
+        drop(control);
+        assert_eq!(
+            signals.wait_settled(),
+            Settlement::Undelivered,
+            "a control that has gone delivers nothing"
+        );
     }
 }

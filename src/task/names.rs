@@ -28,7 +28,7 @@ const ENDED: [(CancelReason, &str); 4] = [
 
 /// A helper container, by its name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Helping<'a> {
+pub(super) enum HelperKind<'a> {
     /// It holds this volume while that is filled.
     Filler {
         /// The volume's name.
@@ -54,9 +54,9 @@ pub(super) fn source(filler: &str) -> String {
 }
 
 /// What kind of helper has this name, if any.
-pub(super) fn helping(name: &str) -> Option<Helping<'_>> {
+pub(super) fn helping(name: &str) -> Option<HelperKind<'_>> {
     let volume = name.strip_prefix(FILLER)?;
-    Some(if volume.ends_with(SOURCE) { Helping::Source } else { Helping::Filler { volume } })
+    Some(if volume.ends_with(SOURCE) { HelperKind::Source } else { HelperKind::Filler { volume } })
 }
 
 /// The name of a container that the worker ends for this reason; `None` for a reason for which none is ended.
@@ -121,8 +121,8 @@ mod tests {
     #[test]
     fn helpers_are_known_by_name() {
         let name = filler("oz-sidecar-abc");
-        assert_eq!(helping(&name), Some(Helping::Filler { volume: "oz-sidecar-abc" }));
-        assert_eq!(helping(&source(&name)), Some(Helping::Source));
+        assert_eq!(helping(&name), Some(HelperKind::Filler { volume: "oz-sidecar-abc" }));
+        assert_eq!(helping(&source(&name)), Some(HelperKind::Source));
         assert_eq!(helping("oz-sidecar-abc"), None);
     }
 }

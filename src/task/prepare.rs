@@ -5,9 +5,9 @@
 use super::image::Images;
 use super::outcome::Failure;
 use super::plan::{Plan, SidecarMount};
-use super::retry::Patience;
-use super::sidecar::versions::Promise;
-use super::sidecar::{Filled, Filling, Sidecars, entrypoint};
+use super::retry::Retry;
+use super::sidecar::versions::Reservation;
+use super::sidecar::{PopulatedVolume, Population, Sidecars, entrypoint};
 use crate::protocol::FailureReason;
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::pool::parallel;
@@ -15,11 +15,11 @@ use crate::sys::pool::parallel;
 /// What the container will be made of.
 pub(super) struct Prepared<'a> {
     /// One for each sidecar of the plan, in its order.
-    pub(super) volumes: Vec<Filled>,
+    pub(super) volumes: Vec<PopulatedVolume>,
     /// The agent's script in the task container.
     pub(super) entrypoint: &'static str,
     /// Until the container holds them.
-    _promises: Vec<Promise<'a>>,
+    _promises: Vec<Reservation<'a>>,
 }
 
 /// One of the parts that are prepared at the same time.
@@ -37,16 +37,16 @@ pub(super) fn prepare<'a>(
     sidecars: &'a Sidecars,
     cancel: &CancelToken,
     plan: &Plan,
-    patience: &Patience<'_>,
+    retry: &Retry<'_>,
 ) -> Result<Prepared<'a>, Failure> {
     let (token, _linked) = cancel.child();
     let mounts = plan.sidecars.iter().enumerate().map(|(index, mount)| Part::Sidecar(index, mount));
     let parts: Vec<Part<'_>> = std::iter::once(Part::Image).chain(mounts).collect();
     let work = |part: Part<'_>| {
         let result = match part {
-            Part::Image => images.have(&token, &plan.image, patience).map(|_| None),
+            Part::Image => images.have(&token, &plan.image, retry).map(|_| None),
             Part::Sidecar(index, mount) => {
-                volume(images, sidecars, &token, plan, index, mount, patience).map(Some)
+                volume(images, sidecars, &token, plan, index, mount, retry).map(Some)
             }
         };
         result.inspect_err(|_| token.cancel(CancelReason::Sibling))
@@ -54,12 +54,12 @@ pub(super) fn prepare<'a>(
     let defect = || Err(Failure::new(FailureReason::Internal, "a part of the preparation failed"));
     let results = parallel(parts, work).into_iter().map(|result| result.unwrap_or_else(defect));
     let volumes = first_cause(results.collect())?.into_iter().flatten();
-    let (volumes, promises): (Vec<Filled>, Vec<_>) = volumes.unzip();
+    let (volumes, reservations): (Vec<PopulatedVolume>, Vec<_>) = volumes.unzip();
     let agent = volumes.first().zip(plan.sidecars.first());
     let (filled, mount) =
         agent.ok_or_else(|| Failure::new(FailureReason::Internal, "a plan without a sidecar"))?;
     let entrypoint = entrypoint(filled, &mount.image.to_string())?;
-    Ok(Prepared { volumes, entrypoint, _promises: promises.into_iter().flatten().collect() })
+    Ok(Prepared { volumes, entrypoint, _promises: reservations.into_iter().flatten().collect() })
 }
 
 /// The volume of one sidecar: the shared one of its image, or, to write in, one of the task's own.
@@ -70,17 +70,17 @@ fn volume<'a>(
     plan: &Plan,
     index: usize,
     mount: &SidecarMount,
-    patience: &Patience<'_>,
-) -> Result<(Filled, Option<Promise<'a>>), Failure> {
-    let image = images.have(cancel, &mount.image, patience)?;
+    retry: &Retry<'_>,
+) -> Result<(PopulatedVolume, Option<Reservation<'a>>), Failure> {
+    let image = images.have(cancel, &mount.image, retry)?;
     let name = mount.image.to_string();
     let labels = plan.volume_labels(mount);
     if !mount.read_write {
-        let shared = sidecars.shared(cancel, &image.id, &name, &labels, patience)?;
+        let shared = sidecars.shared(cancel, &image.id, &name, &labels, retry)?;
         return Ok((shared.0, Some(shared.1)));
     }
     let volume = plan.own_volume(index);
-    let filling = Filling { volume: &volume, image_id: &image.id, image: &name, patience, labels: &labels };
+    let filling = Population { volume: &volume, image_id: &image.id, image: &name, retry, labels: &labels };
     sidecars.fill(cancel, &filling).map(|filled| (filled, None))
 }
 

@@ -33,8 +33,8 @@ pub(super) struct Watched<'a> {
     pub(super) tell: Tell<'a>,
 }
 
-/// One task's patience with the engine, shared by all who work for that task.
-pub(super) struct Patience<'a> {
+/// One task's retry with the engine, shared by all who work for that task.
+pub(super) struct Retry<'a> {
     /// The task, for logs.
     pub(super) task_id: &'a str,
     limit: Duration,
@@ -46,30 +46,30 @@ pub(super) struct Patience<'a> {
 
 #[derive(Default)]
 struct Outage {
-    /// Its first failure. It stays when somebody has lost patience, so that the next one does not begin anew.
+    /// Its first failure. It stays when somebody has lost retry, so that the next one does not begin anew.
     since: Option<Instant>,
     waiting: usize,
 }
 
 /// What an error says of the engine.
-enum Trouble {
+enum Fault {
     /// Nothing: it has answered.
     None,
     /// The call was cut, but the engine is there.
-    Cut,
+    Interrupted,
     /// It is not there.
-    Away,
+    Unreachable,
     /// It answers, but cannot do anything with containers at the moment.
-    Unwell,
+    Degraded,
 }
 
 /// Somebody who waits. Dropping it without a word says that the wait was given up.
-struct Waiting<'a, 'b> {
-    patience: &'a Patience<'b>,
+struct OutageWaiter<'a, 'b> {
+    retry: &'a Retry<'b>,
     back: bool,
 }
 
-impl<'a> Patience<'a> {
+impl<'a> Retry<'a> {
     /// With an engine that is away for at most `limit` at a time. `stopping` is cancelled when the worker stops.
     pub(super) fn new(
         task_id: &'a str,
@@ -85,30 +85,30 @@ impl<'a> Patience<'a> {
     ///
     /// # Errors
     /// The last answer; [`Error::Unreachable`] when the engine stayed away; [`Error::Cancelled`] with the token.
-    pub(super) fn ask<T>(
+    pub(super) fn call<T>(
         &self,
         cancel: &CancelToken,
         again: impl FnMut(&Error) -> bool,
         ask: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.ask_until(cancel, cancel, again, ask)
+        self.call_until(cancel, cancel, again, ask)
     }
 
-    /// As [`Patience::ask`] for what is done at the end of a task, whatever has ended it. A worker that stops waits for no
+    /// As [`Retry::ask`] for what is done at the end of a task, whatever has ended it. A worker that stops waits for no
     /// engine that is away.
     ///
     /// # Errors
     /// As there.
-    pub(super) fn at_the_end<T>(
+    pub(super) fn cleanup<T>(
         &self,
         again: impl FnMut(&Error) -> bool,
         ask: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
-        self.ask_until(&CancelToken::new(), self.stopping, again, ask)
+        self.call_until(&CancelToken::new(), self.stopping, again, ask)
     }
 
     /// `cancel` ends the pauses between two questions to an engine that is there, `hurry` those while it is not.
-    fn ask_until<T>(
+    fn call_until<T>(
         &self,
         cancel: &CancelToken,
         hurry: &CancelToken,
@@ -117,31 +117,31 @@ impl<'a> Patience<'a> {
     ) -> Result<T, Error> {
         let (mut cuts, mut pause, mut since) = (0, PAUSE.0, None);
         // Kept over several questions to an engine that is unwell.
-        let mut waiting: Option<Waiting<'_, '_>> = None;
+        let mut waiting: Option<OutageWaiter<'_, '_>> = None;
         loop {
             let error = match ask() {
                 Ok(answer) => {
-                    waiting.into_iter().for_each(Waiting::over);
+                    waiting.into_iter().for_each(OutageWaiter::over);
                     self.answered();
                     return Ok(answer);
                 }
                 Err(error) => error,
             };
             let trouble = self.trouble(cancel, &error);
-            if !matches!(trouble, Trouble::Unwell) {
-                waiting.take().into_iter().for_each(Waiting::over);
+            if !matches!(trouble, Fault::Degraded) {
+                waiting.take().into_iter().for_each(OutageWaiter::over);
             }
             match trouble {
-                Trouble::None if again(&error) => {}
-                Trouble::Cut | Trouble::Away if cuts < MOST_CUTS => cuts += 1,
-                Trouble::Unwell => waiting = Some(waiting.unwrap_or_else(|| self.wait(&error))),
+                Fault::None if again(&error) => {}
+                Fault::Interrupted | Fault::Unreachable if cuts < MOST_CUTS => cuts += 1,
+                Fault::Degraded => waiting = Some(waiting.unwrap_or_else(|| self.wait(&error))),
                 _ => return Err(error),
             }
-            if matches!(trouble, Trouble::Away) {
+            if matches!(trouble, Fault::Unreachable) {
                 if let Err(given_up) = self.until_back(hurry, &error) {
-                    // Who was only hurried has not been cancelled: what is wrong is still the engine.
-                    let hurried = given_up.is_cancelled() && !cancel.is_cancelled();
-                    return Err(if hurried { error } else { given_up });
+                    // Who was only stop_waiting_requested has not been cancelled: what is wrong is still the engine.
+                    let stop_waiting_requested = given_up.is_cancelled() && !cancel.is_cancelled();
+                    return Err(if stop_waiting_requested { error } else { given_up });
                 }
                 (pause, since) = (PAUSE.0, None);
                 continue;
@@ -150,7 +150,7 @@ impl<'a> Patience<'a> {
                 return Err(error);
             }
             debug!("engine asked again task={} error={}", value(self.task_id), value(&error_chain(&error)));
-            let unwell = matches!(trouble, Trouble::Unwell);
+            let unwell = matches!(trouble, Fault::Degraded);
             if !(if unwell { hurry } else { cancel }).sleep(pause) {
                 return Err(if cancel.is_cancelled() { Error::Cancelled } else { error });
             }
@@ -158,7 +158,7 @@ impl<'a> Patience<'a> {
         }
     }
 
-    /// An outage that somebody has lost patience with is over, too.
+    /// An outage that somebody has lost retry with is over, too.
     fn answered(&self) {
         let mut outage = self.lock();
         if outage.waiting == 0 {
@@ -167,17 +167,17 @@ impl<'a> Patience<'a> {
     }
 
     /// The engine itself is asked, since its last words before it goes can be anything.
-    fn trouble(&self, cancel: &CancelToken, error: &Error) -> Trouble {
+    fn trouble(&self, cancel: &CancelToken, error: &Error) -> Fault {
         let last_words = matches!(error, Error::Engine { status: 500.., .. })
             || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Source { .. });
-        if error.is_unwell() {
-            Trouble::Unwell
-        } else if error.is_away() || error.is_cut_short() {
-            if (self.engine.ping)(cancel).is_ok() { Trouble::Cut } else { Trouble::Away }
-        } else if last_words && (self.engine.ping)(cancel).is_err_and(|error| error.is_away()) {
-            Trouble::Away
+        if error.is_degraded() {
+            Fault::Degraded
+        } else if error.is_gone() || error.is_interrupted() {
+            if (self.engine.ping)(cancel).is_ok() { Fault::Interrupted } else { Fault::Unreachable }
+        } else if last_words && (self.engine.ping)(cancel).is_err_and(|error| error.is_gone()) {
+            Fault::Unreachable
         } else {
-            Trouble::None
+            Fault::None
         }
     }
 
@@ -209,7 +209,7 @@ impl<'a> Patience<'a> {
     }
 
     /// The first who waits tells that the engine is away; in the log, only the first of the whole outage.
-    fn wait(&self, error: &Error) -> Waiting<'_, 'a> {
+    fn wait(&self, error: &Error) -> OutageWaiter<'_, 'a> {
         let mut outage = self.lock();
         if outage.since.is_none() {
             outage.since = Some(Instant::now());
@@ -219,7 +219,7 @@ impl<'a> Patience<'a> {
         if outage.waiting == 1 {
             (self.engine.tell)(true);
         }
-        Waiting { patience: self, back: false }
+        OutageWaiter { retry: self, back: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Outage> {
@@ -228,16 +228,16 @@ impl<'a> Patience<'a> {
     }
 }
 
-impl Waiting<'_, '_> {
+impl OutageWaiter<'_, '_> {
     fn over(mut self) {
         self.back = true;
     }
 }
 
-impl Drop for Waiting<'_, '_> {
+impl Drop for OutageWaiter<'_, '_> {
     /// The last who waits tells that it is over.
     fn drop(&mut self) {
-        let mut outage = self.patience.lock();
+        let mut outage = self.retry.lock();
         let away = outage.since.map(|since| since.elapsed()).unwrap_or_default();
         outage.waiting -= 1;
         if outage.waiting > 0 {
@@ -245,13 +245,13 @@ impl Drop for Waiting<'_, '_> {
         }
         if self.back {
             outage.since = None;
-            info!("engine back task={} away_ms={}", value(self.patience.task_id), away.as_millis());
+            info!("engine back task={} away_ms={}", value(self.retry.task_id), away.as_millis());
         }
-        (self.patience.engine.tell)(false);
+        (self.retry.engine.tell)(false);
     }
 }
 
-/// For [`Patience::ask`]: what the engine has answered is the answer.
+/// For [`Retry::ask`]: what the engine has answered is the answer.
 pub(super) fn never(_: &Error) -> bool {
     false
 }

@@ -1,4 +1,4 @@
-//! Patience with an engine that is a script of answers.
+//! Retry with an engine that is a script of answers.
 
 use std::io;
 
@@ -26,13 +26,13 @@ impl Script {
         job: &CancelToken,
         again: impl FnMut(&Error) -> bool,
     ) -> Result<u32, Error> {
-        self.with(limit, job, |patience| patience.ask(job, again, || self.answers.lock().unwrap().remove(0)))
+        self.with(limit, job, |retry| retry.call(job, again, || self.answers.lock().unwrap().remove(0)))
     }
 
-    fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Patience<'_>) -> T) -> T {
+    fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |_: &CancelToken| self.pings.lock().unwrap().remove(0);
         let tell = |away| self.told.lock().unwrap().push(away);
-        act(&Patience::new("t", limit, stopping, Watched { address: "unix:///s", ping: &ping, tell: &tell }))
+        act(&Retry::new("t", limit, stopping, Watched { address: "unix:///s", ping: &ping, tell: &tell }))
     }
 
     fn told(&self) -> Vec<bool> {
@@ -135,8 +135,8 @@ fn patience_ends_and_does_not_begin_anew_in_the_same_outage() {
     let pings = vec![Err(away()), Err(stalled()), Err(away()), Err(away()), Ok(()), Err(away()), Ok(())];
     let script = Script::new(vec![Err(cut()), Err(cut()), Err(cut()), Err(cut()), Ok(3)], pings);
     let token = CancelToken::new();
-    script.with(Duration::ZERO, &token, |patience| {
-        let ask = || patience.ask(&token, never, || script.answers.lock().unwrap().remove(0));
+    script.with(Duration::ZERO, &token, |retry| {
+        let ask = || retry.call(&token, never, || script.answers.lock().unwrap().remove(0));
         let error = ask().unwrap_err();
         assert!(error.is_unreachable() && error_chain(&error).contains("stalled"), "{error:?}");
         assert!(ask().unwrap_err().is_unreachable());
@@ -162,8 +162,8 @@ fn an_engine_that_goes_away_each_time_is_given_up() {
 fn a_cancel_ends_the_wait() {
     let script = Script::new(vec![Err(away())], vec![Err(away())]);
     let job = CancelToken::new();
-    let answer = script.with(Duration::from_secs(3600), &job, |patience| {
-        patience.ask(&job, never, || {
+    let answer = script.with(Duration::from_secs(3600), &job, |retry| {
+        retry.call(&job, never, || {
             job.cancel(CancelReason::Requested);
             script.answers.lock().unwrap().remove(0)
         })
@@ -177,18 +177,16 @@ fn a_cancel_ends_the_wait() {
 #[test]
 fn only_a_stop_ends_the_wait_at_the_end() {
     let script = Script::new(vec![Err(away()), Ok(5)], vec![Err(away()), Ok(())]);
-    let ask =
-        |patience: &Patience<'_>| patience.at_the_end(never, || script.answers.lock().unwrap().remove(0));
+    let ask = |retry: &Retry<'_>| retry.cleanup(never, || script.answers.lock().unwrap().remove(0));
     assert_eq!(script.with(LIMIT, &CancelToken::new(), ask).unwrap(), 5);
 
     let stopping = CancelToken::new();
     stopping.cancel(CancelReason::Shutdown);
     let script = Script::new(vec![Err(says(409, "busy")), Err(away())], vec![Err(away())]);
-    let ask = |patience: &Patience<'_>| {
-        patience.at_the_end(Error::is_conflict, || script.answers.lock().unwrap().remove(0))
-    };
+    let ask =
+        |retry: &Retry<'_>| retry.cleanup(Error::is_conflict, || script.answers.lock().unwrap().remove(0));
     let error = script.with(Duration::from_secs(3600), &stopping, ask).unwrap_err();
-    assert!(error.is_away(), "nobody has cancelled it: {error}");
+    assert!(error.is_gone(), "nobody has cancelled it: {error}");
     script.assert_through();
 }
 
@@ -204,11 +202,11 @@ fn many_who_wait_for_one_task_tell_once() {
         _ => Err(away()),
     };
     let token = CancelToken::new();
-    let patience = Patience::new("t", LIMIT, &token, Watched { address: "x", ping: &ping, tell: &tell });
+    let retry = Retry::new("t", LIMIT, &token, Watched { address: "x", ping: &ping, tell: &tell });
     std::thread::scope(|scope| {
         let ask = || {
             let mut asked = false;
-            patience.ask(&token, never, || {
+            retry.call(&token, never, || {
                 if std::mem::replace(&mut asked, true) {
                     return Ok(());
                 }
@@ -217,7 +215,7 @@ fn many_who_wait_for_one_task_tell_once() {
             })
         };
         let threads: Vec<_> = (0..MANY).map(|_| scope.spawn(ask)).collect();
-        while patience.lock().waiting < MANY {
+        while retry.lock().waiting < MANY {
             std::thread::yield_now();
         }
         back.store(MANY, std::sync::atomic::Ordering::SeqCst);

@@ -11,19 +11,19 @@ use log::{error, info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::container::{Exit, TaskContainer};
+use super::container::{ContainerExit, TaskContainer};
 use super::image::Images;
 use super::outcome::Failure;
 use super::output::Collected;
 use super::output::collect::collect;
 use super::plan::{Plan, TaskSettings, container_name, plan};
 use super::prepare::{Prepared, prepare};
-use super::retry::{Patience, Watched, never};
+use super::retry::{Retry, Watched, never};
 use super::sidecar::Sidecars;
 use super::sidecar::marker;
 use super::{Job, JobEvent};
 use crate::cli::PullPolicy;
-use crate::coordinator::{JobId, LeftOver, Work};
+use crate::coordinator::{AdoptedTask, JobId, Work};
 use crate::docker::{Docker, RegistryEnv};
 use crate::logging::value;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
@@ -64,7 +64,7 @@ pub struct Tasks {
 
 /// What is to be removed from the engine at the end of a task.
 #[derive(Default)]
-pub(super) struct Leftovers {
+pub(super) struct Cleanup {
     /// Its id, or its name when it is not known whether it is there.
     pub(super) container: Option<String>,
     /// The container has been started, or may have been.
@@ -95,9 +95,9 @@ impl Tasks {
     pub fn execute(&self, job: &Job) {
         let _done = Done(&self.events, job.id);
         let (start, task_id) = (Instant::now(), job.work.task_id());
-        let mut left = Leftovers::default();
+        let mut left = Cleanup::default();
         // A defect costs this one task; what it has made so far is removed like everything else.
-        let run = || self.patiently(job, |patience| self.run(job, &mut left, patience));
+        let run = || self.with_retry(job, |retry| self.run(job, &mut left, retry));
         let run = catch_unwind(AssertUnwindSafe(run));
         let report = run.unwrap_or_else(|_| {
             error!("task panicked task={}", value(task_id));
@@ -110,25 +110,25 @@ impl Tasks {
             start.elapsed().as_millis()
         );
         let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
-        let settlement = job.gate.wait_settled();
+        let settlement = job.signals.wait_settled();
         // The wait for the engine begins anew: what has made the task fail must not keep its container.
-        self.patiently(job, |patience| self.clean_up(&left, job, settlement, patience));
+        self.with_retry(job, |retry| self.clean_up(&left, job, settlement, retry));
     }
 
-    /// Does something for a job with patience for the engine.
-    fn patiently<T>(&self, job: &Job, act: impl FnOnce(&Patience<'_>) -> T) -> T {
+    /// Does something for a job with retry for the engine.
+    fn with_retry<T>(&self, job: &Job, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
         // Nobody listens any more when the process ends at once.
         let tell = |away| drop(self.events.send(JobEvent::Engine { job: job.id, away }));
         let address = self.docker.address();
         let engine = Watched { address: &address, ping: &ping, tell: &tell };
-        act(&Patience::new(job.work.task_id(), self.options.engine_timeout, &self.stopping, engine))
+        act(&Retry::new(job.work.task_id(), self.options.engine_timeout, &self.stopping, engine))
     }
 
-    fn run(&self, job: &Job, left: &mut Leftovers, patience: &Patience<'_>) -> Report {
+    fn run(&self, job: &Job, left: &mut Cleanup, retry: &Retry<'_>) -> Report {
         let assignment = match &job.work {
             Work::Run(assignment) => assignment,
-            Work::Adopt(left_over) => return self.adopt(job, left_over, left, patience),
+            Work::Adopt(adopted) => return self.adopt(job, adopted, left, retry),
         };
         let mut plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
@@ -136,28 +136,22 @@ impl Tasks {
                 return Report::failed(&assignment.task_id, FailureReason::InvalidAssignment, wrong);
             }
         };
-        let (result, collected) = match self.up_to_start(job, &mut plan, left, patience) {
-            Ok(()) => self.to_the_end(job, &plan.name, left, patience),
+        let (result, collected) = match self.up_to_start(job, &mut plan, left, retry) {
+            Ok(()) => self.to_the_end(job, &plan.name, left, retry),
             Err(failure) => (failure.into_result(&job.cancel, None), Collected::default()),
         };
         report(&assignment.task_id, result, collected)
     }
 
     /// A container that an earlier process has started: waited for, or ended when that process was about to.
-    fn adopt(
-        &self,
-        job: &Job,
-        left_over: &LeftOver,
-        left: &mut Leftovers,
-        patience: &Patience<'_>,
-    ) -> Report {
-        let LeftOver { task_id, container: id, volumes, ran, ended_for } = left_over;
-        *left = Leftovers { container: Some(id.clone()), started: true, volumes: volumes.clone() };
+    fn adopt(&self, job: &Job, adopted: &AdoptedTask, left: &mut Cleanup, retry: &Retry<'_>) -> Report {
+        let AdoptedTask { task_id, container: id, volumes, ran, ended_for } = adopted;
+        *left = Cleanup { container: Some(id.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
             let _ = self.events.send(JobEvent::Started { job: job.id, ran });
         }
         let name = container_name(&self.options.settings.worker_id, task_id);
-        let container = self.container(task_id, &name, id, patience);
+        let container = self.container(task_id, &name, id, retry);
         let (result, collected) = match ended_for {
             Some(reason) => {
                 let (was, code) = (CancelToken::new(), container.end());
@@ -174,19 +168,19 @@ impl Tasks {
         &self,
         job: &Job,
         plan: &mut Plan,
-        left: &mut Leftovers,
-        patience: &Patience<'_>,
+        left: &mut Cleanup,
+        retry: &Retry<'_>,
     ) -> Result<(), Failure> {
         let name = plan.name.clone();
-        let container = self.container(job.work.task_id(), &name, &name, patience);
+        let container = self.container(job.work.task_id(), &name, &name, retry);
         container.clear(&job.cancel, plan)?;
-        self.choose_volumes(plan, patience);
+        self.choose_volumes(plan, retry);
         left.volumes = plan.own_volumes();
         for _ in 0..VOLUME_ATTEMPTS {
-            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, patience)?;
+            let prepared = prepare(&self.images, &self.sidecars, &job.cancel, plan, retry)?;
             container.create(&job.cancel, plan, &prepared, &mut left.container)?;
-            if self.volumes_are_complete(job, plan, &prepared, patience)? {
-                return if job.gate.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
+            if self.volumes_are_complete(job, plan, &prepared, retry)? {
+                return if job.signals.wait_release(&job.cancel) { Ok(()) } else { Err(Failure::Cancelled) };
             }
             container.clear(&job.cancel, plan)?;
         }
@@ -202,12 +196,12 @@ impl Tasks {
         job: &Job,
         plan: &Plan,
         prepared: &Prepared<'_>,
-        patience: &Patience<'_>,
+        retry: &Retry<'_>,
     ) -> Result<bool, Failure> {
         let mut complete = true;
         for (sidecar, filled) in plan.sidecars.iter().zip(&prepared.volumes) {
             let look = || marker::present(&self.docker, &job.cancel, &plan.name, &sidecar.mount_path);
-            let present = patience.ask(&job.cancel, never, look);
+            let present = retry.call(&job.cancel, never, look);
             let present = present.map_err(|error| {
                 Failure::engine(FailureReason::SidecarPrep, &format!("volume {}", filled.volume), &error)
             })?;
@@ -224,11 +218,11 @@ impl Tasks {
         &self,
         job: &Job,
         name: &str,
-        left: &mut Leftovers,
-        patience: &Patience<'_>,
+        left: &mut Cleanup,
+        retry: &Retry<'_>,
     ) -> (RunResult, Collected) {
         let id = left.container.as_deref().unwrap_or(name);
-        let container = self.container(job.work.task_id(), name, id, patience);
+        let container = self.container(job.work.task_id(), name, id, retry);
         match container.start(&job.cancel, &mut left.started) {
             Ok(wait) => {
                 let _ = self.events.send(JobEvent::Started { job: job.id, ran: Duration::ZERO });
@@ -243,7 +237,7 @@ impl Tasks {
         &self,
         job: &Job,
         container: &TaskContainer<'_>,
-        observed: Result<Exit, Failure>,
+        observed: Result<ContainerExit, Failure>,
     ) -> (RunResult, Collected) {
         match observed {
             Ok(exit) => self.exited(job, container, exit),
@@ -260,7 +254,12 @@ impl Tasks {
 
     /// A task that has ended by itself is reported as what it was, even when the worker is stopping meanwhile; only a cancel
     /// of the run cuts the reading of its output short.
-    fn exited(&self, job: &Job, container: &TaskContainer<'_>, exit: Exit) -> (RunResult, Collected) {
+    fn exited(
+        &self,
+        job: &Job,
+        container: &TaskContainer<'_>,
+        exit: ContainerExit,
+    ) -> (RunResult, Collected) {
         let token = CancelToken::new();
         let (parent, reading) = (job.cancel.clone(), token.clone());
         let watch = job.cancel.watch(move || {
@@ -275,7 +274,7 @@ impl Tasks {
     }
 
     fn collect(&self, cancel: &CancelToken, container: &TaskContainer<'_>) -> Collected {
-        collect(&self.docker, cancel, container.id, container.patience, self.options.max_output)
+        collect(&self.docker, cancel, container.id, container.retry, self.options.max_output)
     }
 
     pub(super) fn container<'a>(
@@ -283,9 +282,9 @@ impl Tasks {
         task_id: &'a str,
         name: &'a str,
         id: &'a str,
-        patience: &'a Patience<'a>,
+        retry: &'a Retry<'a>,
     ) -> TaskContainer<'a> {
-        TaskContainer { docker: &self.docker, task_id, name, id, patience }
+        TaskContainer { docker: &self.docker, task_id, name, id, retry }
     }
 }
 

@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::sys::cancel::CancelToken;
 
 /// Work under way, by key.
-pub(super) struct Flights<T> {
+pub(super) struct SingleFlight<T> {
     under_way: Mutex<HashMap<String, Vec<Sender<T>>>>,
 }
 
@@ -21,18 +21,18 @@ pub(super) struct Cancelled;
 
 /// Ends the flight when the leader is done with it in any way; those who wait for it wake up.
 struct Leader<'a, T> {
-    flights: &'a Flights<T>,
+    single_flight: &'a SingleFlight<T>,
     key: &'a str,
-    landed: bool,
+    completed: bool,
 }
 
-impl<T> Default for Flights<T> {
+impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
         Self { under_way: Mutex::new(HashMap::new()) }
     }
 }
 
-impl<T: Clone> Flights<T> {
+impl<T: Clone> SingleFlight<T> {
     /// Does `work`, or waits for the one who does it already. `work` gives `None` when it was cancelled.
     ///
     /// # Errors
@@ -45,9 +45,9 @@ impl<T: Clone> Flights<T> {
     ) -> Result<T, Cancelled> {
         while !cancel.is_cancelled() {
             let Some(result) = self.join(key) else {
-                let leader = Leader { flights: self, key, landed: false };
+                let leader = Leader { single_flight: self, key, completed: false };
                 if let Some(value) = work() {
-                    leader.land(&value);
+                    leader.complete(&value);
                     return Ok(value);
                 }
                 continue;
@@ -74,7 +74,7 @@ impl<T: Clone> Flights<T> {
     }
 }
 
-impl<T> Flights<T> {
+impl<T> SingleFlight<T> {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Sender<T>>>> {
         // Nothing that can panic runs under the lock.
         self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
@@ -82,10 +82,10 @@ impl<T> Flights<T> {
 }
 
 impl<T: Clone> Leader<'_, T> {
-    fn land(mut self, value: &T) {
+    fn complete(mut self, value: &T) {
         // From here on the key is free, and a flight that begins is another's, which the drop must not end.
-        self.landed = true;
-        let waiting = self.flights.lock().remove(self.key).unwrap_or_default();
+        self.completed = true;
+        let waiting = self.single_flight.lock().remove(self.key).unwrap_or_default();
         for sender in waiting {
             // One whose receiver has gone was cancelled.
             let _ = sender.try_send(value.clone());
@@ -95,8 +95,8 @@ impl<T: Clone> Leader<'_, T> {
 
 impl<T> Drop for Leader<'_, T> {
     fn drop(&mut self) {
-        if !self.landed {
-            self.flights.lock().remove(self.key);
+        if !self.completed {
+            self.single_flight.lock().remove(self.key);
         }
     }
 }
@@ -112,9 +112,9 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     /// Waits until so many callers wait for the leader of `key`.
-    fn until_waiting(flights: &Flights<u32>, key: &str, count: usize) {
+    fn until_waiting(single_flight: &SingleFlight<u32>, key: &str, count: usize) {
         let start = std::time::Instant::now();
-        while flights.lock().get(key).map_or(0, Vec::len) < count {
+        while single_flight.lock().get(key).map_or(0, Vec::len) < count {
             assert!(start.elapsed() < DEADLINE, "nobody joined");
             std::thread::yield_now();
         }
@@ -122,61 +122,61 @@ mod tests {
 
     #[test]
     fn those_who_come_meanwhile_share_the_result() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let (cancel, count) = (CancelToken::new(), AtomicUsize::new(0));
         let lead = || {
-            until_waiting(&flights, "k", 4);
+            until_waiting(&single_flight, "k", 4);
             Some(u32::try_from(count.fetch_add(1, Ordering::SeqCst)).unwrap())
         };
-        let call = || flights.run("k", &cancel, lead);
+        let call = || single_flight.run("k", &cancel, lead);
         std::thread::scope(|scope| {
             let threads: Vec<_> = (0..5).map(|_| scope.spawn(call)).collect();
             assert!(threads.into_iter().all(|thread| thread.join().unwrap() == Ok(0)));
         });
         assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert_eq!(flights.run("k", &cancel, || Some(7)), Ok(7), "a later call does the work anew");
+        assert_eq!(single_flight.run("k", &cancel, || Some(7)), Ok(7), "a later call does the work anew");
     }
 
     #[test]
     fn other_keys_do_not_wait() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let cancel = CancelToken::new();
-        let inner = || flights.run("b", &cancel, || Some(2)).ok();
-        assert_eq!(flights.run("a", &cancel, inner), Ok(2));
+        let inner = || single_flight.run("b", &cancel, || Some(2)).ok();
+        assert_eq!(single_flight.run("a", &cancel, inner), Ok(2));
     }
 
     #[test]
     fn a_cancelled_leader_is_followed_by_one_who_waits() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let (first, second) = (CancelToken::new(), CancelToken::new());
         std::thread::scope(|scope| {
             let leader = scope.spawn(|| {
-                flights.run("k", &first, || {
-                    until_waiting(&flights, "k", 1);
+                single_flight.run("k", &first, || {
+                    until_waiting(&single_flight, "k", 1);
                     first.cancel(CancelReason::Requested);
                     None
                 })
             });
-            until_key(&flights, "k");
-            assert_eq!(flights.run("k", &second, || Some(5)), Ok(5));
+            until_key(&single_flight, "k");
+            assert_eq!(single_flight.run("k", &second, || Some(5)), Ok(5));
             assert_eq!(leader.join().unwrap(), Err(Cancelled));
         });
     }
 
     #[test]
     fn one_who_waits_can_be_cancelled_alone() {
-        let flights = Flights::default();
+        let single_flight = SingleFlight::default();
         let (first, second) = (CancelToken::new(), CancelToken::new());
         std::thread::scope(|scope| {
             let leader = scope.spawn(|| {
-                flights.run("k", &first, || {
-                    until_waiting(&flights, "k", 1);
+                single_flight.run("k", &first, || {
+                    until_waiting(&single_flight, "k", 1);
                     second.cancel(CancelReason::Requested);
                     Some(1)
                 })
             });
-            until_key(&flights, "k");
-            let waited = flights.run("k", &second, || Some(2));
+            until_key(&single_flight, "k");
+            let waited = single_flight.run("k", &second, || Some(2));
             assert!(waited == Err(Cancelled) || waited == Ok(1), "{waited:?}");
             assert_eq!(leader.join().unwrap(), Ok(1));
         });
@@ -184,16 +184,16 @@ mod tests {
 
     #[test]
     fn a_leader_that_panics_leaves_the_key_free() {
-        let flights = Flights::<u32>::default();
+        let single_flight = SingleFlight::<u32>::default();
         let cancel = CancelToken::new();
-        let work = std::panic::AssertUnwindSafe(|| flights.run("k", &cancel, || panic!("broken")));
+        let work = std::panic::AssertUnwindSafe(|| single_flight.run("k", &cancel, || panic!("broken")));
         assert!(std::panic::catch_unwind(work).is_err());
-        assert_eq!(flights.run("k", &cancel, || Some(3)), Ok(3));
+        assert_eq!(single_flight.run("k", &cancel, || Some(3)), Ok(3));
     }
 
-    fn until_key(flights: &Flights<u32>, key: &str) {
+    fn until_key(single_flight: &SingleFlight<u32>, key: &str) {
         let start = std::time::Instant::now();
-        while !flights.lock().contains_key(key) {
+        while !single_flight.lock().contains_key(key) {
             assert!(start.elapsed() < DEADLINE, "nobody leads");
             std::thread::yield_now();
         }

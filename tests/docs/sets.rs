@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use oz_agent_worker::cli::{FOREIGN, SETTINGS};
+use oz_agent_worker::cli::{EXTERNAL, SETTINGS};
 
 use super::parse::{self, Entries, Entry, Offers};
 use super::{page, printed};
@@ -40,7 +40,7 @@ fn the_sample_has_the_variables_of_help_with_their_defaults_and_the_foreign_ones
     let sample = parse::environment(&page("environment"));
     let help = parse::help(&printed(&["--help"]));
     let ours = help.into_iter().filter_map(|entry| Some((entry.variable?, entry.default)));
-    let foreign = FOREIGN.iter().map(|foreign| (foreign.variable.to_owned(), None));
+    let foreign = EXTERNAL.iter().map(|foreign| (foreign.variable.to_owned(), None));
     // For the unit, which a test of packages runs with it.
     let arguments = ("OZ_WORKER_ARGS".to_owned(), None);
     let found = sample.iter().map(|(name, (default, _))| (name.clone(), default.clone())).collect();
@@ -66,7 +66,7 @@ fn the_service_s_own_settings_are_ones_that_there_are_and_none_is_set() {
 #[test]
 fn the_foreign_variables_are_those_that_are_read() {
     let (_, man) = parse::man(&page("man"));
-    let table: BTreeSet<_> = FOREIGN.iter().map(|foreign| foreign.variable.to_owned()).collect();
+    let table: BTreeSet<_> = EXTERNAL.iter().map(|foreign| foreign.variable.to_owned()).collect();
     assert_same("the man page", &man, &table);
     // What main hands on by name; the others are read by OpenSSL and by the look for credential helpers.
     let code = tidy::read("src/lib.rs");

@@ -182,7 +182,7 @@ impl Lane {
     }
 
     /// How long an undisturbed run takes: the moments to kill a worker at fall into these times.
-    fn measure(&mut self) -> Times {
+    fn measure(&mut self) -> Occurs {
         let worker = self.worker();
         let assigned = Instant::now();
         let id = self.submit(true);
@@ -195,11 +195,11 @@ impl Lane {
         self.wait_over(&id);
         assert_eq!(self.stage.plane.run(&id).exit_code, Some(0));
         kill(worker);
-        Times { whole: assigned.elapsed(), filling, started: started.elapsed() }
+        Occurs { whole: assigned.elapsed(), filling, started: started.elapsed() }
     }
 
     /// Begins a run, and waits for a moment at which it is at risk. Every other run mounts what the one before has left.
-    fn wait_moment(&mut self, round: usize, worker: &Worker, times: &Times) -> String {
+    fn wait_moment(&mut self, round: usize, worker: &Worker, times: &Occurs) -> String {
         let id = self.submit(round.is_multiple_of(2));
         let (event, limit) = match round % 4 {
             0 => (None, times.whole),
@@ -261,7 +261,7 @@ impl Lane {
 }
 
 /// From the assignment to the removal; of the volume's filling; from the container's start.
-struct Times {
+struct Occurs {
     whole: Duration,
     filling: Duration,
     started: Duration,

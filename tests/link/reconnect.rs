@@ -53,7 +53,7 @@ fn haste_ends_a_wait_and_keeps_the_later_ones_short() {
     running.up();
     running.down();
     // Whether it waits by now or is about to: the hour is never over.
-    running.link.hurry();
+    running.link.stop_waiting();
     drop(accept_ws(&listener));
     assert_eq!(running.up(), Epoch(2));
     running.down();
@@ -68,7 +68,7 @@ fn haste_during_a_connection_holds_for_the_wait_after_it() {
     let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..calm() });
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
-    running.link.hurry();
+    running.link.stop_waiting();
     running.send(epoch, None, "still here");
     assert_eq!(next_text(&mut peer), "still here");
     drop(peer);

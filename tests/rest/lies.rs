@@ -8,7 +8,7 @@ use std::sync::Mutex;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use oz_agent_worker::control_plane::rest::{
-    AnswerError, Answers, ControlPlane, LookupError, Lookups, RunState,
+    AnswerError, Answers, ControlPlane, LookupError, RunPoller, RunState,
 };
 use oz_agent_worker::logging::error_chain;
 use oz_agent_worker::secret::Secret;
@@ -190,7 +190,7 @@ fn nobody_there_is_said_with_the_place() {
     assert!(at == root && why.contains("refused"), "{at} {why}");
     let error = plane("http://no-such-host.invalid").run_state("r").unwrap_err();
     assert!(error.to_string().starts_with("no answer from http://no-such-host.invalid:80: "), "{error}");
-    assert!(error.hits_the_next());
+    assert!(error.is_systemic());
 }
 
 #[test]
@@ -229,7 +229,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
     log::set_max_level(LevelFilter::Trace);
     let (listener, url) = listen();
     let (sender, answers) = crossbeam_channel::bounded(1);
-    let lookups = Lookups::start(plane(&http(&url)), sender).unwrap();
+    let lookups = RunPoller::start(plane(&http(&url)), sender).unwrap();
     let taken = || {
         let Answers(found) = answers.recv_timeout(PATIENCE).unwrap();
         let lines = std::mem::take(&mut *LINES.0.lock().unwrap());

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::control_plane::rest::{Answers, ControlPlane as Rest, LookupError, Lookups, RunState};
+use oz_agent_worker::control_plane::rest::{Answers, ControlPlane as Rest, LookupError, RunPoller, RunState};
 use oz_agent_worker::secret::Secret;
 use serde_json::json;
 
@@ -78,7 +78,7 @@ fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
 fn a_batch_gives_one_answer_with_what_is_known() {
     let plane = ControlPlane::start(Options::default());
     let (sender, answers) = bounded(1);
-    let lookups = Lookups::start(rest(&plane, plane.key()), sender).unwrap();
+    let lookups = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
     let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
     plane.cancel(&second);
     assert!(lookups.ask(vec![first.clone(), "none".to_owned(), "..".to_owned(), second.clone()]));
@@ -98,7 +98,7 @@ fn a_batch_goes_over_one_connection_where_that_is_kept() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(1);
-    let lookups = Lookups::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
+    let lookups = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
     let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
     for batch in 0..2 {
         assert!(lookups.ask(vec!["a".to_owned(), "b".to_owned()]));
@@ -125,7 +125,7 @@ fn dropping_it_waits_no_longer_than_one_deadline() {
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
     let (sender, answers) = bounded(1);
     let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
-    let lookups = Lookups::start(rest, sender).unwrap();
+    let lookups = RunPoller::start(rest, sender).unwrap();
     assert!(lookups.ask((0..1000).map(|id| id.to_string()).collect()));
     let mut silent = accept(&listener);
     request(&mut silent);

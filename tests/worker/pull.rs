@@ -10,7 +10,7 @@ use crate::support::worker::Worker;
 
 /// What this machine's engine runs, and what it does not, in the engine's words.
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-const FOREIGN: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
+const EXTERNAL: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
 
 /// Images in a registry; what the engine has pulled of them goes at the end.
 struct Shelf {
@@ -242,9 +242,9 @@ fn a_policy_says_when_to_pull_and_what_to_do_without() {
 #[test]
 fn an_image_for_another_platform_is_refused_whether_it_was_there_or_not() {
     let (stage, shelf) = (Stage::new(), Shelf::new());
-    shelf.task("foreign:v1", "x", FOREIGN);
+    shelf.task("foreign:v1", "x", EXTERNAL);
     let foreign = shelf.name("foreign:v1");
-    let refused = format!("is for linux/{FOREIGN}, and this engine runs linux/{NATIVE}");
+    let refused = format!("is for linux/{EXTERNAL}, and this engine runs linux/{NATIVE}");
     let absent = format!("is not on this engine for linux/{NATIVE}");
     for (policy, what) in
         [("always", &refused), ("auto", &refused), ("missing", &refused), ("never", &absent)]

@@ -3,7 +3,7 @@
 //! Owns the function that bash calls. It must not know which settings there are.
 
 use super::{NAME, flags};
-use crate::cli::{SETTINGS, Setting, Values};
+use crate::cli::{SETTINGS, Setting, ValueHint};
 
 const HEAD: &str = "\
 # bash completion for @NAME@. Put it into /usr/share/bash-completion/completions or
@@ -31,7 +31,7 @@ complete -F _oz_agent_worker @NAME@
 
 /// The completion, with a final line break.
 pub(super) fn completion() -> String {
-    let anything = |setting: &&Setting| setting.value_name.is_some() && setting.values == Values::Any;
+    let anything = |setting: &&Setting| setting.value_name.is_some() && setting.values == ValueHint::Any;
     let nothing: Vec<_> = SETTINGS.iter().filter(anything).flat_map(flags).collect();
     let nothing = format!("    {})\n        return\n        ;;\n", nothing.join(" | "));
     let values: String = SETTINGS.iter().filter_map(value).collect();
@@ -45,11 +45,11 @@ pub(super) fn completion() -> String {
 fn value(setting: &Setting) -> Option<String> {
     let files = "mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n        return";
     let action = match setting.values {
-        Values::Any => return None,
-        Values::Words(words) => format!("words='{}'", words.join(" ")),
+        ValueHint::Any => return None,
+        ValueHint::Words(words) => format!("words='{}'", words.join(" ")),
         // Outside of a completion, as in a test, there is no option to set.
-        Values::Path => format!("compopt -o filenames 2>/dev/null\n        {files}"),
-        Values::PathFirst => format!("compopt -o filenames -o nospace 2>/dev/null\n        {files}"),
+        ValueHint::Path => format!("compopt -o filenames 2>/dev/null\n        {files}"),
+        ValueHint::PathFirst => format!("compopt -o filenames -o nospace 2>/dev/null\n        {files}"),
     };
     Some(format!("    {})\n        {action}\n        ;;\n", flags(setting).join(" | ")))
 }

@@ -7,7 +7,7 @@
 use std::fmt::Write as _;
 
 use super::wrap::wrap;
-use crate::cli::{FOREIGN, SETTINGS, Setting, Times};
+use crate::cli::{EXTERNAL, Occurs, SETTINGS, Setting};
 
 /// The widest line, in characters.
 const WIDTH: usize = 78;
@@ -37,15 +37,16 @@ pub(super) fn sample() -> String {
     }
     variable(UNIT_ARGUMENTS, "", &[&flags_only()], &mut text);
     heading("What other programs read as well", &mut text);
-    for foreign in FOREIGN {
-        variable(foreign.variable, "", &[foreign.help], &mut text);
+    for external in EXTERNAL {
+        variable(external.variable, "", &[external.help], &mut text);
     }
     text
 }
 
 /// What has no variable.
 fn flags_only() -> String {
-    let names = SETTINGS.iter().filter(|setting| setting.variable.is_none() && setting.times != Times::Alone);
+    let names =
+        SETTINGS.iter().filter(|setting| setting.variable.is_none() && setting.occurs != Occurs::Alone);
     let names: Vec<_> = names.filter_map(|setting| setting.flag).collect();
     format!(
         "Flags, as on a command line: for {}, which have no variable. systemd's unit takes them from here; the worker \

@@ -6,7 +6,7 @@ use std::fmt::Write as _;
 
 use super::shell::fish_quoted;
 use super::{NAME, flags, summary};
-use crate::cli::{SETTINGS, Setting, Times, Values};
+use crate::cli::{Occurs, SETTINGS, Setting, ValueHint};
 
 const HEAD: &str = "\
 # fish completion for @NAME@. Put it as @NAME@.fish into /usr/share/fish/vendor_completions.d
@@ -33,7 +33,7 @@ pub(super) fn completion() -> String {
 fn command(setting: &Setting) -> Option<String> {
     let long = setting.flag?.trim_start_matches('-');
     let mut line = format!("complete -c {NAME}");
-    if setting.times != Times::Many {
+    if setting.occurs != Occurs::Many {
         let _ = write!(line, " -n '{}'", condition(setting, long));
     }
     if let Some(short) = setting.short {
@@ -42,11 +42,11 @@ fn command(setting: &Setting) -> Option<String> {
     let _ = write!(line, " -l {long}");
     match setting.values {
         _ if setting.value_name.is_none() => {}
-        Values::Any => line.push_str(" -x"),
-        Values::Words(words) => {
+        ValueHint::Any => line.push_str(" -x"),
+        ValueHint::Words(words) => {
             let _ = write!(line, " -x -a {}", fish_quoted(&words.join(" ")));
         }
-        Values::Path | Values::PathFirst => line.push_str(" -r -F"),
+        ValueHint::Path | ValueHint::PathFirst => line.push_str(" -r -F"),
     }
     let _ = writeln!(line, " -d {}", fish_quoted(summary(setting)));
     Some(line)

@@ -4,7 +4,7 @@
 
 use super::roff::{Roff, bold, italic};
 use super::{NAME, VERSION, flags};
-use crate::cli::{FOREIGN, SETTINGS, Setting, Times};
+use crate::cli::{EXTERNAL, Occurs, SETTINGS, Setting};
 use crate::exit::Exit;
 
 /// The day on which its text was changed the last time: one that depended on the day of the build would make two builds
@@ -112,7 +112,7 @@ fn synopsis(roff: &mut Roff) {
     roff.section("SYNOPSIS");
     let name = bold(NAME);
     roff.raw(&format!("{name} {} {} [{}...]", bold("--worker-id"), italic("ID"), italic("OPTION")));
-    for setting in SETTINGS.iter().filter(|setting| setting.times == Times::Alone) {
+    for setting in SETTINGS.iter().filter(|setting| setting.occurs == Occurs::Alone) {
         roff.line_break();
         roff.raw(&format!("{name} {}", usage(setting)));
     }
@@ -154,7 +154,7 @@ fn environment(roff: &mut Roff) {
             }
         }
     }
-    for foreign in FOREIGN {
-        roff.item(&bold(foreign.variable), foreign.help);
+    for external in EXTERNAL {
+        roff.item(&bold(external.variable), external.help);
     }
 }

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::arguments::Cli;
-use crate::cli::{Config, Environment, FOREIGN, SETTINGS};
+use crate::cli::{Config, EXTERNAL, Environment, SETTINGS};
 
 const WORDS: [&str; 5] = ["man", "bash", "zsh", "fish", "environment"];
 
@@ -59,7 +59,7 @@ fn every_flag_is_in_each_page_for_the_command_line() {
 #[test]
 fn every_variable_is_in_the_man_page_and_has_a_line_of_its_own_in_the_sample() {
     let ours = SETTINGS.iter().filter_map(|setting| setting.variable);
-    for variable in ours.chain(FOREIGN.iter().map(|foreign| foreign.variable)) {
+    for variable in ours.chain(EXTERNAL.iter().map(|external| external.variable)) {
         assert!(plain("man").contains(&format!(".TP\n\\fB{variable}\\fR\n")), "{variable}");
         let sample = page_of("environment");
         let lines = sample.lines().filter(|line| line.starts_with(&format!("#{variable}=")));

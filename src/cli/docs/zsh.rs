@@ -4,7 +4,7 @@
 
 use super::shell::{quoted, zsh_part};
 use super::{NAME, flags, summary};
-use crate::cli::{SETTINGS, Setting, Times, Values};
+use crate::cli::{Occurs, SETTINGS, Setting, ValueHint};
 
 const HEAD: &str = "\
 #compdef @NAME@
@@ -37,11 +37,11 @@ pub(super) fn completion() -> String {
 fn specification(setting: &Setting) -> Option<String> {
     let flags = flags(setting);
     setting.flag?;
-    let before = match setting.times {
-        Times::Alone => "(- *)".to_owned(),
-        Times::Many => "*".to_owned(),
-        Times::Once if flags.len() > 1 => format!("({})", flags.join(" ")),
-        Times::Once => String::new(),
+    let before = match setting.occurs {
+        Occurs::Alone => "(- *)".to_owned(),
+        Occurs::Many => "*".to_owned(),
+        Occurs::Once if flags.len() > 1 => format!("({})", flags.join(" ")),
+        Occurs::Once => String::new(),
     };
     let mark = |flag: &&str| match (setting.value_name, flag.starts_with("--")) {
         (None, _) => (*flag).to_owned(),
@@ -60,10 +60,10 @@ fn specification(setting: &Setting) -> Option<String> {
 fn value(setting: &Setting) -> String {
     let Some(name) = setting.value_name else { return String::new() };
     let action = match setting.values {
-        Values::Any => " ".to_owned(),
-        Values::Words(words) => format!("({})", words.join(" ")),
-        Values::Path => "_files".to_owned(),
-        Values::PathFirst => "_files -S \"\"".to_owned(),
+        ValueHint::Any => " ".to_owned(),
+        ValueHint::Words(words) => format!("({})", words.join(" ")),
+        ValueHint::Path => "_files".to_owned(),
+        ValueHint::PathFirst => "_files -S \"\"".to_owned(),
     };
     format!(":{}:{action}", zsh_part(name))
 }

@@ -93,7 +93,7 @@ pub enum LookupError {
 
 impl LookupError {
     /// Whether the look-up of another run would fail in the same way now.
-    pub fn hits_the_next(&self) -> bool {
+    pub fn is_systemic(&self) -> bool {
         match self {
             Self::Unknown | Self::Unaskable | Self::Answer { .. } => false,
             Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
@@ -113,12 +113,12 @@ mod tests {
     #[test]
     fn some_failures_are_about_one_run_only() {
         let at = || "http://h:80".to_owned();
-        let status = |status| LookupError::Status { at: at(), status }.hits_the_next();
+        let status = |status| LookupError::Status { at: at(), status }.is_systemic();
         assert!([500, 502, 503, 599, 408, 425, 429].into_iter().all(status));
         assert!(![400, 405, 410, 414, 422, 204].into_iter().any(status));
-        assert!(!LookupError::Unknown.hits_the_next() && !LookupError::Unaskable.hits_the_next());
-        assert!(!LookupError::Answer { at: at(), source: AnswerError::NoState }.hits_the_next());
-        assert!(LookupError::Refused { at: at(), status: 401 }.hits_the_next());
-        assert!(LookupError::TimedOut { at: at(), within: Duration::ZERO }.hits_the_next());
+        assert!(!LookupError::Unknown.is_systemic() && !LookupError::Unaskable.is_systemic());
+        assert!(!LookupError::Answer { at: at(), source: AnswerError::NoState }.is_systemic());
+        assert!(LookupError::Refused { at: at(), status: 401 }.is_systemic());
+        assert!(LookupError::TimedOut { at: at(), within: Duration::ZERO }.is_systemic());
     }
 }

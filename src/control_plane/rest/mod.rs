@@ -1,6 +1,6 @@
 //! The control plane's REST side: where a run stands, asked for by id.
 //!
-//! Owns one look-up with its deadline and its bounds ([`ControlPlane`]), and the thread that makes them ([`Lookups`]). It
+//! Owns one look-up with its deadline and its bounds ([`ControlPlane`]), and the thread that makes them ([`RunPoller`]). It
 //! must not know what follows from a state. Neither a redirect nor a proxy in the environment has a say in where it goes,
 //! and the key goes to the configured host only.
 //!
@@ -26,7 +26,7 @@ use crate::secret::Secret;
 
 pub use self::answer::{AnswerError, RunState, state_of};
 pub use self::error::{ControlPlaneError, LookupError};
-pub use self::poller::{Answers, Lookups};
+pub use self::poller::{Answers, RunPoller};
 
 /// How long a look-up may take, from the name to the last byte.
 pub const DEADLINE: Duration = Duration::from_secs(10);
@@ -80,11 +80,11 @@ impl ControlPlane {
     /// There is no answer, or none that tells a state. [`LookupError::Unknown`] says as little as the others about the
     /// run: it is also the answer to a key that may not see it.
     pub fn run_state(&self, task_id: &str) -> Result<RunState, LookupError> {
-        self.conversation().run_state(task_id)
+        self.session().run_state(task_id)
     }
 
     /// For look-ups one after the other, over one connection if the control plane keeps it.
-    fn conversation(&self) -> Conversation {
+    fn session(&self) -> Session {
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
@@ -100,7 +100,7 @@ impl ControlPlane {
             .build();
         let connector = ().chain(TcpConnector::default()).chain(Tls);
         let agent = Agent::with_parts(config, connector, DefaultResolver::default());
-        Conversation { plane: self.clone(), agent }
+        Session { plane: self.clone(), agent }
     }
 }
 
@@ -111,12 +111,12 @@ impl fmt::Debug for ControlPlane {
 }
 
 /// Look-ups that share a connection, which ends with this.
-struct Conversation {
+struct Session {
     plane: ControlPlane,
     agent: Agent,
 }
 
-impl Conversation {
+impl Session {
     fn run_state(&self, task_id: &str) -> Result<RunState, LookupError> {
         let path = answer::path(task_id).ok_or(LookupError::Unaskable)?;
         let uri: Uri = format!("{}{path}", self.plane.root).parse().map_err(|_| LookupError::Unaskable)?;

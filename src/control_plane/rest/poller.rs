@@ -1,4 +1,4 @@
-//! The thread `oz-lookup`: takes a batch of ids, asks for one after the other, and gives one answer a batch.
+//! The thread `oz-poller`: takes a batch of ids, asks for one after the other, and gives one answer a batch.
 //!
 //! Owns when the rest of a batch is not asked for any more, and the log lines. It must not know HTTP, nor what follows from
 //! a state.
@@ -23,23 +23,23 @@ pub struct Answers(pub Vec<(String, RunState)>);
 
 /// The handle of the thread. Dropping it waits for the look-up that is under way, so for a deadline at most, and lets the
 /// rest be.
-pub struct Lookups {
+pub struct RunPoller {
     pool: Pool<Vec<String>>,
     /// Dropped to say that nobody wants to know any more.
     open: Option<Sender<Never>>,
 }
 
-impl Lookups {
+impl RunPoller {
     /// Starts the thread, which tells `answers`.
     ///
     /// # Errors
     /// The system has no more threads.
     pub fn start(control_plane: ControlPlane, answers: Sender<Answers>) -> io::Result<Self> {
-        let conversation = move || {
-            let conversation = control_plane.conversation();
-            move |id: &str| conversation.run_state(id)
+        let session = move || {
+            let session = control_plane.session();
+            move |id: &str| session.run_state(id)
         };
-        Self::start_with(conversation, answers)
+        Self::start_with(session, answers)
     }
 
     /// `begin` is called for each batch and gives what looks up one id.
@@ -60,7 +60,7 @@ impl Lookups {
                 recv(closed) -> _ => {}
             }
         };
-        Ok(Self { pool: Pool::single("oz-lookup", work)?, open: Some(open) })
+        Ok(Self { pool: Pool::single("oz-poller", work)?, open: Some(open) })
     }
 
     /// Hands over a batch; never blocks. `false` when another one waits already, besides the one that is worked on.
@@ -75,7 +75,7 @@ impl Lookups {
     }
 }
 
-impl Drop for Lookups {
+impl Drop for RunPoller {
     fn drop(&mut self) {
         // Before the pool waits for its thread.
         self.open = None;
@@ -105,7 +105,7 @@ fn ask_all(
             }
             Err(error) => {
                 let level = if replace(&mut warned, true) { Level::Debug } else { Level::Warn };
-                let given_up = error.hits_the_next();
+                let given_up = error.is_systemic();
                 let not_asked = if given_up { left } else { 0 };
                 let error = error_chain(&error);
                 log!(level, "run look-up failed task={task} not_asked={not_asked} error={}", message(&error));
@@ -172,7 +172,7 @@ mod tests {
     #[test]
     fn each_batch_has_one_answer_even_after_a_panic() {
         let (sender, answers) = bounded(1);
-        let lookups = Lookups::start_with(|| scripted, sender).unwrap();
+        let lookups = RunPoller::start_with(|| scripted, sender).unwrap();
         let cases: [(&[&str], &[&str]); 5] = [
             (&["c1"], &["c1"]),
             (&["c1", "p", "c2"], &["c1"]),
@@ -202,9 +202,9 @@ mod tests {
                 scripted(id)
             }
         };
-        let lookups = Lookups::start_with(begin, sender).unwrap();
+        let lookups = RunPoller::start_with(begin, sender).unwrap();
         assert!(lookups.ask(ids(&["c1"])));
-        assert_eq!(arrived.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-lookup"));
+        assert_eq!(arrived.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-poller"));
         assert!(lookups.ask(ids(&["c2"])));
         assert!(!lookups.ask(ids(&["c3"])));
         drop(gate);
@@ -231,7 +231,7 @@ mod tests {
                 Ok(RunState::Pending)
             }
         };
-        let lookups = Lookups::start_with(begin, sender).unwrap();
+        let lookups = RunPoller::start_with(begin, sender).unwrap();
         assert!(lookups.ask(ids(&["1", "2", "3"])));
         arrived.recv_timeout(DEADLINE).unwrap();
         assert!(lookups.ask(ids(&["4"])));
@@ -263,7 +263,7 @@ mod tests {
                 Ok(RunState::Pending)
             }
         };
-        let mut lookups = Lookups::start_with(begin, sender).unwrap();
+        let mut lookups = RunPoller::start_with(begin, sender).unwrap();
         assert!(lookups.ask(ids(&["1"])));
         arrived.recv_timeout(DEADLINE).unwrap();
         lookups.abandon();

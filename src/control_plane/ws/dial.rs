@@ -22,7 +22,7 @@ use super::error::LinkError;
 use super::outbox::Inbox;
 use super::socket::{Socket, config};
 use super::wait::Want;
-use super::wire::{Channel, Head, Patience, Wire};
+use super::wire::{Channel, HandshakeDeadline, Head, Wire};
 use super::{LinkConfig, Timing};
 use crate::control_plane::tls;
 
@@ -54,14 +54,14 @@ struct Target {
 /// One attempt. It ends early when `inbox` asks for the end, but for the DNS look-up.
 pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialError> {
     let start = Instant::now();
-    let patience = |time: Duration| Patience { until: start + time, inbox: Rc::clone(inbox) };
+    let deadline = |time: Duration| HandshakeDeadline { until: start + time, inbox: Rc::clone(inbox) };
     let (target, request) = (target(&link.url)?, request(link)?);
-    let tcp = reach(&target.host, &resolve(&target)?, &patience(link.timing.connect))?;
-    let patience = patience(link.timing.handshake);
-    let wire = Wire::new(tcp, patience.clone());
+    let tcp = reach(&target.host, &resolve(&target)?, &deadline(link.timing.connect))?;
+    let deadline = deadline(link.timing.handshake);
+    let wire = Wire::new(tcp, deadline.clone());
     let channel =
-        if target.tls { secure(&target.host, wire, &patience, &link.timing)? } else { Channel::plain(wire) };
-    upgrade(request, channel, &patience, &link.timing)
+        if target.tls { secure(&target.host, wire, &deadline, &link.timing)? } else { Channel::plain(wire) };
+    upgrade(request, channel, &deadline, &link.timing)
 }
 
 fn unusable(why: &'static str) -> DialError {
@@ -93,15 +93,16 @@ fn request(link: &LinkConfig) -> Result<Request<()>, DialError> {
 
 /// Connects to the first address that answers. Each gets an equal share of the time that is left, so that one that is
 /// silent does not keep the others from being tried.
-fn reach(host: &str, addresses: &[SocketAddr], patience: &Patience) -> Result<TcpStream, DialError> {
+fn reach(host: &str, addresses: &[SocketAddr], deadline: &HandshakeDeadline) -> Result<TcpStream, DialError> {
     let mut failures = Vec::new();
     for (tried, &address) in addresses.iter().enumerate() {
-        let left = patience.until.saturating_duration_since(Instant::now());
+        let left = deadline.until.saturating_duration_since(Instant::now());
         let rest = u32::try_from(addresses.len() - tried).unwrap_or(1);
-        let share = Patience { until: Instant::now() + left / rest, inbox: Rc::clone(&patience.inbox) };
+        let share =
+            HandshakeDeadline { until: Instant::now() + left / rest, inbox: Rc::clone(&deadline.inbox) };
         match reach_one(address, &share) {
             Ok(tcp) => return Ok(tcp),
-            Err(_) if patience.inbox.closing() => return Err(DialError::Closing),
+            Err(_) if deadline.inbox.closing() => return Err(DialError::Closing),
             Err(error) => failures.push(format!("{address}: {error}")),
         }
     }
@@ -118,13 +119,13 @@ fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
     Ok(addresses)
 }
 
-fn reach_one(address: SocketAddr, patience: &Patience) -> io::Result<TcpStream> {
+fn reach_one(address: SocketAddr, deadline: &HandshakeDeadline) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
     match connect(&socket, &address) {
         Err(Errno::INPROGRESS) => {
-            patience.wait(Want { socket: socket.as_fd(), write: true, read: false })?;
+            deadline.wait(Want { socket: socket.as_fd(), write: true, read: false })?;
             sockopt::socket_error(&socket)??;
         }
         result => result?,
@@ -135,20 +136,25 @@ fn reach_one(address: SocketAddr, patience: &Patience) -> io::Result<TcpStream> 
     Ok(TcpStream::from(socket))
 }
 
-fn secure(host: &str, wire: Wire, patience: &Patience, timing: &Timing) -> Result<Channel, DialError> {
+fn secure(
+    host: &str,
+    wire: Wire,
+    deadline: &HandshakeDeadline,
+    timing: &Timing,
+) -> Result<Channel, DialError> {
     let connector = tls::connector().map_err(|error| DialError::Transient(format!("no TLS: {error}")))?;
     let error = match connector.connect(host, wire) {
         Ok(stream) => return Ok(Channel::tls(stream)),
         Err(native_tls::HandshakeError::Failure(error)) => error.to_string(),
         Err(native_tls::HandshakeError::WouldBlock(_)) => "timed out".to_owned(),
     };
-    if patience.inbox.closing() {
+    if deadline.inbox.closing() {
         return Err(DialError::Closing);
     }
     if let Some(why) = tls::distrust(&error) {
         return Err(DialError::Permanent(LinkError::Certificate { host: host.to_owned(), why }));
     }
-    if Instant::now() >= patience.until {
+    if Instant::now() >= deadline.until {
         let why = format!("no TLS answer within {:?} of dialling", timing.handshake);
         return Err(DialError::Transient(why));
     }
@@ -158,7 +164,7 @@ fn secure(host: &str, wire: Wire, patience: &Patience, timing: &Timing) -> Resul
 pub(super) fn upgrade(
     request: Request<()>,
     channel: Channel,
-    patience: &Patience,
+    deadline: &HandshakeDeadline,
     timing: &Timing,
 ) -> Result<Socket, DialError> {
     let head = channel.head();
@@ -167,7 +173,7 @@ pub(super) fn upgrade(
         Err(HandshakeError::Failure(error)) => Some(error),
         Err(HandshakeError::Interrupted(_)) => None,
     };
-    if patience.inbox.closing() {
+    if deadline.inbox.closing() {
         return Err(DialError::Closing);
     }
     match answered(&head) {
@@ -176,7 +182,7 @@ pub(super) fn upgrade(
         None => {}
     }
     Err(DialError::Transient(match error {
-        Some(error) if Instant::now() < patience.until => unanswered(&error),
+        Some(error) if Instant::now() < deadline.until => unanswered(&error),
         _ => format!(
             "no answer to the upgrade within {:?} of dialling; a wrong path in the URL, even a trailing slash, is never \
              answered",
@@ -241,8 +247,8 @@ mod tests {
 
     fn reached(addresses: &[SocketAddr], within: Duration) -> Result<SocketAddr, DialError> {
         let (_outbox, inbox) = crate::control_plane::ws::outbox::pair().unwrap();
-        let patience = Patience { until: Instant::now() + within, inbox: Rc::new(inbox) };
-        reach("h", addresses, &patience).map(|tcp| tcp.peer_addr().unwrap())
+        let deadline = HandshakeDeadline { until: Instant::now() + within, inbox: Rc::new(inbox) };
+        reach("h", addresses, &deadline).map(|tcp| tcp.peer_addr().unwrap())
     }
 
     #[test]

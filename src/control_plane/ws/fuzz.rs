@@ -15,7 +15,7 @@ use super::confirm::Confirms;
 use super::dial::{DialError, upgrade};
 use super::outbox::{self, Outbox};
 use super::socket::{Fault, Incoming, Socket};
-use super::wire::{Channel, Patience, Wire};
+use super::wire::{Channel, HandshakeDeadline, Wire};
 use crate::fuzz::{Input, assert_one_line};
 
 /// The most bytes that are sent, and the most pieces: what a socket holds unread is bounded.
@@ -29,7 +29,7 @@ const LONGEST: usize = 2048;
 /// Our end of a connection on which the peer has said all of it and nothing will follow.
 struct Peer {
     channel: Channel,
-    patience: Patience,
+    deadline: HandshakeDeadline,
     /// Takes what we write.
     _end: OwnedFd,
     _outbox: Outbox,
@@ -44,9 +44,10 @@ fn said(pieces: &[&[u8]]) -> Option<Peer> {
     }
     shutdown(&end, Shutdown::Write).ok()?;
     let (outbox, inbox) = outbox::pair().ok()?;
-    let patience = Patience { until: Instant::now() + Duration::from_secs(5), inbox: Rc::new(inbox) };
-    let channel = Channel::plain(Wire::new(ours.into(), patience.clone()));
-    Some(Peer { channel, patience, _end: end, _outbox: outbox })
+    let deadline =
+        HandshakeDeadline { until: Instant::now() + Duration::from_secs(5), inbox: Rc::new(inbox) };
+    let channel = Channel::plain(Wire::new(ours.into(), deadline.clone()));
+    Some(Peer { channel, deadline, _end: end, _outbox: outbox })
 }
 
 /// The input as one read gives it, and cut as it says.
@@ -76,7 +77,7 @@ fn answered(pieces: &[&[u8]]) -> Option<String> {
     let request = Request::get("ws://h/p").header("Host", "h").header("Upgrade", "websocket");
     let request = request.header("Connection", "Upgrade").header("Sec-WebSocket-Version", "13");
     let request = request.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).ok()?;
-    let text = match upgrade(request, peer.channel, &peer.patience, &Timing::default()) {
+    let text = match upgrade(request, peer.channel, &peer.deadline, &Timing::default()) {
         Ok(_) => return Some("upgraded".to_owned()),
         Err(DialError::Permanent(error)) => format!("permanent {}", crate::logging::error_chain(&error)),
         Err(DialError::Transient(text)) => format!("transient {text}"),
@@ -131,8 +132,8 @@ fn heard(pieces: &[&[u8]]) -> Option<(Vec<Incoming>, Fault)> {
 fn ended(mut socket: Socket, fault: Fault) -> Fault {
     let (Fault::Refused(_, text) | Fault::Lost(text)) = &fault;
     assert_one_line(text, LONGEST);
-    if let Fault::Refused(goodbye, _) = &fault {
-        let _ = socket.queue_close(*goodbye);
+    if let Fault::Refused(reason, _) = &fault {
+        let _ = socket.queue_close(*reason);
         assert!(socket.counts().0 > 0, "refused for nothing");
     }
     fault

@@ -166,8 +166,8 @@ impl Link {
 
     /// From now on no wait before another attempt is longer than 2 s, and one that is under way ends now: for a worker that
     /// is about to stop and still has something to tell. Failures count as before.
-    pub fn hurry(&self) {
-        self.outbox.hurry();
+    pub fn stop_waiting(&self) {
+        self.outbox.stop_waiting();
     }
 
     /// Waits for the thread's end, which a [`close`](Self::close) or a fatal error brings, until `deadline`;

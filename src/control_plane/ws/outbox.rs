@@ -23,19 +23,19 @@ const CAPACITY: usize = 1024;
 pub struct OutboxFull;
 
 /// What both ends share.
-struct Bell {
+struct Waker {
     pipe: OwnedFd,
     /// A byte is in the pipe, or is about to be: nobody need write another.
-    rung: AtomicBool,
+    woken: AtomicBool,
     closing: AtomicBool,
-    hurried: AtomicBool,
+    stop_waiting_requested: AtomicBool,
     /// A message found no room, so what comes after it must not be confirmed: that would confirm it too.
     overflowed: AtomicBool,
 }
 
-impl Bell {
-    fn ring(&self) {
-        if self.rung.swap(true, Ordering::AcqRel) {
+impl Waker {
+    fn wake(&self) {
+        if self.woken.swap(true, Ordering::AcqRel) {
             return;
         }
         // It fails only for a pipe that is full, which wakes as well, or for a reader that is gone.
@@ -46,23 +46,23 @@ impl Bell {
 /// The end that main holds.
 pub(super) struct Outbox {
     queue: Sender<Outbound>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
 }
 
 /// The end that the link's thread holds.
 pub(super) struct Inbox {
     queue: Receiver<Outbound>,
-    bell: Arc<Bell>,
+    waker: Arc<Waker>,
     pipe: OwnedFd,
 }
 
 /// A new pair.
 pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
     let (queue, waiting) = bounded(CAPACITY);
-    let (pipe, ringer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let [rung, closing, hurried, overflowed] = [const { AtomicBool::new(false) }; 4];
-    let bell = Arc::new(Bell { pipe: ringer, rung, closing, hurried, overflowed });
-    Ok((Outbox { queue, bell: Arc::clone(&bell) }, Inbox { queue: waiting, bell, pipe }))
+    let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
+    let [woken, closing, stop_waiting_requested, overflowed] = [const { AtomicBool::new(false) }; 4];
+    let waker = Arc::new(Waker { pipe: writer, woken, closing, stop_waiting_requested, overflowed });
+    Ok((Outbox { queue, waker: Arc::clone(&waker) }, Inbox { queue: waiting, waker, pipe }))
 }
 
 impl Outbox {
@@ -70,11 +70,11 @@ impl Outbox {
     /// has ended.
     pub(super) fn push(&self, message: Outbound) -> Result<(), OutboxFull> {
         match self.queue.try_send(message) {
-            Ok(()) => self.bell.ring(),
+            Ok(()) => self.waker.wake(),
             Err(TrySendError::Disconnected(_)) => {}
             Err(TrySendError::Full(_)) => {
-                self.bell.overflowed.store(true, Ordering::Release);
-                self.bell.ring();
+                self.waker.overflowed.store(true, Ordering::Release);
+                self.waker.wake();
                 return Err(OutboxFull);
             }
         }
@@ -83,38 +83,38 @@ impl Outbox {
 
     /// Asks for the orderly end.
     pub(super) fn close(&self) {
-        self.bell.closing.store(true, Ordering::Release);
-        self.bell.ring();
+        self.waker.closing.store(true, Ordering::Release);
+        self.waker.wake();
     }
 
     /// Asks for shorter waits between connections.
-    pub(super) fn hurry(&self) {
-        self.bell.hurried.store(true, Ordering::Release);
-        self.bell.ring();
+    pub(super) fn stop_waiting(&self) {
+        self.waker.stop_waiting_requested.store(true, Ordering::Release);
+        self.waker.wake();
     }
 }
 
 impl Inbox {
     /// Takes the wake back. Must come before a look at the queue, or a message pushed in between is left lying.
-    pub(super) fn quiet(&self) {
+    pub(super) fn clear(&self) {
         let mut bytes = [0; 16];
         while matches!(rustix::io::read(&self.pipe, &mut bytes), Ok(n) if n > 0) {}
-        self.bell.rung.swap(false, Ordering::AcqRel);
+        self.waker.woken.swap(false, Ordering::AcqRel);
     }
 
     /// Whether the end was asked for.
     pub(super) fn closing(&self) -> bool {
-        self.bell.closing.load(Ordering::Acquire)
+        self.waker.closing.load(Ordering::Acquire)
     }
 
     /// Whether haste was asked for since the last time this was asked.
-    pub(super) fn hurried(&self) -> bool {
-        self.bell.hurried.swap(false, Ordering::AcqRel)
+    pub(super) fn stop_waiting_requested(&self) -> bool {
+        self.waker.stop_waiting_requested.swap(false, Ordering::AcqRel)
     }
 
     /// Whether a message has found no room since the last time this was asked.
     pub(super) fn overflowed(&self) -> bool {
-        self.bell.overflowed.swap(false, Ordering::AcqRel)
+        self.waker.overflowed.swap(false, Ordering::AcqRel)
     }
 
     /// The next message for this connection; those meant for another are dropped.
@@ -129,7 +129,7 @@ impl Inbox {
     }
 
     /// Drops what waits. Between two connections it can only be meant for those that have ended.
-    pub(super) fn clear(&self) {
+    pub(super) fn discard_queued(&self) {
         while self.queue.try_recv().is_ok() {}
     }
 }
@@ -151,22 +151,22 @@ mod tests {
         Outbound { epoch: Epoch(epoch), seq: Some(seq), text: String::new() }
     }
 
-    fn rings(inbox: &Inbox) -> bool {
-        wait(inbox, None, Instant::now()).unwrap().bell
+    fn wakes(inbox: &Inbox) -> bool {
+        wait(inbox, None, Instant::now()).unwrap().waker
     }
 
     #[test]
     fn a_push_wakes_once_until_it_is_quieted() {
         let (outbox, inbox) = pair().unwrap();
-        assert!(!rings(&inbox));
+        assert!(!wakes(&inbox));
         outbox.push(message(1, 1)).unwrap();
         outbox.push(message(1, 2)).unwrap();
-        assert!(rings(&inbox));
+        assert!(wakes(&inbox));
         assert_eq!(rustix::io::read(&inbox.pipe, &mut [0; 16]).unwrap(), 1, "one byte for both");
-        inbox.quiet();
-        assert!(!rings(&inbox));
+        inbox.clear();
+        assert!(!wakes(&inbox));
         outbox.push(message(1, 3)).unwrap();
-        assert!(rings(&inbox), "again after the quiet");
+        assert!(wakes(&inbox), "again after the quiet");
     }
 
     #[test]
@@ -183,8 +183,8 @@ mod tests {
         let mut expected = 0;
         while expected < 20_000 {
             let woken = wait(&inbox, None, Instant::now() + Duration::from_secs(20)).unwrap();
-            assert!(woken.bell, "{expected} came, and then no wake");
-            inbox.quiet();
+            assert!(woken.waker, "{expected} came, and then no wake");
+            inbox.clear();
             while let Some(message) = inbox.next(Epoch(1)) {
                 assert_eq!(message.seq, Some(expected));
                 expected += 1;
@@ -200,7 +200,7 @@ mod tests {
             outbox.push(message(1, seq)).unwrap();
         }
         assert_eq!(outbox.push(message(1, 1024)), Err(OutboxFull));
-        inbox.clear();
+        inbox.discard_queued();
         outbox.push(message(1, 1025)).unwrap();
         drop(inbox);
         assert_eq!(outbox.push(message(1, 1026)), Ok(()), "nobody there is no lack of room");
@@ -220,9 +220,14 @@ mod tests {
     #[test]
     fn haste_wakes_and_is_told_once() {
         let (outbox, inbox) = pair().unwrap();
-        assert!(!inbox.hurried());
-        outbox.hurry();
-        assert!(rings(&inbox) && inbox.hurried() && !inbox.hurried() && !inbox.closing());
+        assert!(!inbox.stop_waiting_requested());
+        outbox.stop_waiting();
+        assert!(
+            wakes(&inbox)
+                && inbox.stop_waiting_requested()
+                && !inbox.stop_waiting_requested()
+                && !inbox.closing()
+        );
     }
 
     #[test]
@@ -231,6 +236,6 @@ mod tests {
         outbox.push(message(1, 1)).unwrap();
         assert!(!inbox.closing());
         outbox.close();
-        assert!(rings(&inbox) && inbox.closing() && inbox.next(Epoch(1)).is_some());
+        assert!(wakes(&inbox) && inbox.closing() && inbox.next(Epoch(1)).is_some());
     }
 }

@@ -12,7 +12,7 @@ use log::{debug, warn};
 
 use super::confirm::Confirms;
 use super::outbox::Inbox;
-use super::socket::{Fault, Goodbye, Incoming, Socket};
+use super::socket::{CloseReason, Fault, Incoming, Socket};
 use super::timers::{Heartbeat, Timing};
 use super::wait::{Want, wait};
 use super::{Epoch, LinkEvent};
@@ -60,7 +60,7 @@ pub(super) struct Session<'a> {
     /// Set once the end was asked for: when the close last made progress, and bytes accepted until then.
     closing: Option<(Instant, u64)>,
     /// Our close frame is queued.
-    said_goodbye: bool,
+    close_sent: bool,
 }
 
 impl<'a> Session<'a> {
@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
             unanswered: None,
             blocked: false,
             closing: None,
-            said_goodbye: false,
+            close_sent: false,
         }
     }
 
@@ -104,13 +104,13 @@ impl<'a> Session<'a> {
             Stop::Fault(Fault::Lost(why)) => End::Lost(why),
             Stop::PeerClosed(why) => {
                 // The control plane waits for us to end the connection: only our reply goes out first.
-                self.farewell(false);
+                self.linger(false);
                 End::Lost(why)
             }
-            Stop::Fault(Fault::Refused(goodbye, why)) => {
-                warn!("closing the connection reply={goodbye:?} why={}", message(&why));
-                if self.socket.queue_close(goodbye).is_ok() {
-                    self.farewell(true);
+            Stop::Fault(Fault::Refused(reason, why)) => {
+                warn!("closing the connection reply={reason:?} why={}", message(&why));
+                if self.socket.queue_close(reason).is_ok() {
+                    self.linger(true);
                 }
                 End::Lost(why)
             }
@@ -130,7 +130,7 @@ impl<'a> Session<'a> {
         let (received, accepted) = self.socket.counts();
         self.heart.observe(now, received, accepted, was_blocked || self.blocked);
         // After the close frame there are no pings either.
-        let mute = self.blocked || self.said_goodbye;
+        let mute = self.blocked || self.close_sent;
         if self.heart.dead(now, mute) {
             return Err(Stop::End(End::Lost("the peer has fallen silent".to_owned())));
         }
@@ -175,8 +175,8 @@ impl<'a> Session<'a> {
 
     fn wait(&self, until: Instant) -> io::Result<()> {
         let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: true };
-        if wait(self.inbox, Some(want), until)?.bell {
-            self.inbox.quiet();
+        if wait(self.inbox, Some(want), until)?.waker {
+            self.inbox.clear();
         }
         Ok(())
     }
@@ -186,7 +186,7 @@ impl<'a> Session<'a> {
         for _ in 0..TURN {
             let event = match self.socket.read()? {
                 Incoming::Nothing => return Ok(false),
-                Incoming::Closed(_) if self.said_goodbye => return Err(Stop::End(End::Closed)),
+                Incoming::Closed(_) if self.close_sent => return Err(Stop::End(End::Closed)),
                 Incoming::Closed(why) => return Err(Stop::PeerClosed(why)),
                 Incoming::Pong(payload) => {
                     let seq = self.confirms.pong(&payload);
@@ -196,7 +196,7 @@ impl<'a> Session<'a> {
                     seq.map(|seq| LinkEvent::Confirmed { seq })
                 }
                 // Nothing is taken any more.
-                Incoming::Text(_) | Incoming::Binary(_) if self.said_goodbye => None,
+                Incoming::Text(_) | Incoming::Binary(_) if self.close_sent => None,
                 Incoming::Text(text) => Some(LinkEvent::Text { epoch: self.epoch, text }),
                 Incoming::Binary(bytes) => Some(LinkEvent::Binary { bytes }),
                 Incoming::Handled => None,
@@ -222,7 +222,7 @@ impl<'a> Session<'a> {
 
     /// Queues the next frame that is due; `false` says that none is.
     fn queue_one(&mut self) -> Result<bool, Stop> {
-        if self.said_goodbye {
+        if self.close_sent {
             return Ok(false);
         }
         // Before the look at the queue: what was pushed before the close was asked for is then seen.
@@ -235,8 +235,8 @@ impl<'a> Session<'a> {
         } else if self.confirms.pending() {
             self.queue_ping()?;
         } else if closing {
-            self.socket.queue_close(Goodbye::Leaving)?;
-            self.said_goodbye = true;
+            self.socket.queue_close(CloseReason::Leaving)?;
+            self.close_sent = true;
         } else {
             return Ok(false);
         }
@@ -250,7 +250,7 @@ impl<'a> Session<'a> {
 
     /// Sends what is queued, within `close_wait`. With `linger` it also takes what the peer still sends, until it closes:
     /// bytes left unread would make the kernel reset the connection, and the close frame could be lost with it.
-    fn farewell(&mut self, linger: bool) {
+    fn linger(&mut self, linger: bool) {
         let until = Instant::now() + self.close_wait;
         while Instant::now() < until && !self.inbox.closing() {
             let Ok(flushed) = self.socket.flush() else { return };
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
             }
             let want = Want { socket: self.socket.as_fd(), write: !flushed, read: linger };
             match wait(self.inbox, Some(want), until) {
-                Ok(woken) if woken.bell => self.inbox.quiet(),
+                Ok(woken) if woken.waker => self.inbox.clear(),
                 Ok(_) => {}
                 Err(_) => return,
             }

@@ -41,14 +41,14 @@ pub(super) enum Incoming {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
     /// The connection still stands, and is to be closed with this.
-    Refused(Goodbye, String),
+    Refused(CloseReason, String),
     /// The connection is gone.
     Lost(String),
 }
 
 /// Why we close.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Goodbye {
+pub(super) enum CloseReason {
     /// 1001: the worker stops.
     Leaving,
     /// 1002: the peer broke the protocol.
@@ -75,7 +75,7 @@ pub(super) fn config() -> WebSocketConfig {
 impl Socket {
     /// Takes a connection whose handshake is over; from here on nothing waits.
     pub(super) fn new(mut socket: WebSocket<Channel>) -> Self {
-        socket.get_mut().lose_patience();
+        socket.get_mut().expire();
         Self { socket }
     }
 
@@ -110,14 +110,14 @@ impl Socket {
     }
 
     /// Queues a close frame; after it nothing can be queued.
-    pub(super) fn queue_close(&mut self, goodbye: Goodbye) -> Result<(), Fault> {
+    pub(super) fn queue_close(&mut self, reason: CloseReason) -> Result<(), Fault> {
         // A pong that waits would be put behind the close frame.
         self.flush()?;
-        let (code, reason) = match goodbye {
-            Goodbye::Leaving => (CloseCode::Away, "the worker stops"),
-            Goodbye::Protocol => (CloseCode::Protocol, "protocol error"),
-            Goodbye::NotText => (CloseCode::Invalid, "text that is not utf-8"),
-            Goodbye::TooBig => (CloseCode::Size, "message too big"),
+        let (code, reason) = match reason {
+            CloseReason::Leaving => (CloseCode::Away, "the worker stops"),
+            CloseReason::Protocol => (CloseCode::Protocol, "protocol error"),
+            CloseReason::NotText => (CloseCode::Invalid, "text that is not utf-8"),
+            CloseReason::TooBig => (CloseCode::Size, "message too big"),
         };
         queued(self.socket.close(Some(CloseFrame { code, reason: reason.into() })))
     }
@@ -161,14 +161,15 @@ fn queued(result: tungstenite::Result<()>) -> Result<(), Fault> {
 
 fn fault(error: Error) -> Fault {
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { size, .. }) => {
-            Fault::Refused(Goodbye::TooBig, format!("a message of {size} bytes, the limit is {MAX_MESSAGE}"))
-        }
-        Error::Utf8(why) => Fault::Refused(Goodbye::NotText, format!("a text that is not utf-8: {why}")),
+        Error::Capacity(CapacityError::MessageTooLong { size, .. }) => Fault::Refused(
+            CloseReason::TooBig,
+            format!("a message of {size} bytes, the limit is {MAX_MESSAGE}"),
+        ),
+        Error::Utf8(why) => Fault::Refused(CloseReason::NotText, format!("a text that is not utf-8: {why}")),
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | Error::ConnectionClosed
         | Error::AlreadyClosed => Fault::Lost("the peer closed without a close frame".to_owned()),
-        Error::Protocol(error) => Fault::Refused(Goodbye::Protocol, format!("a protocol error: {error}")),
+        Error::Protocol(error) => Fault::Refused(CloseReason::Protocol, format!("a protocol error: {error}")),
         Error::Io(error) => Fault::Lost(error.to_string()),
         error => Fault::Lost(error.to_string()),
     }

@@ -53,7 +53,7 @@ impl Supervisor<'_> {
                 Err(DialError::Permanent(error)) => return Some(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Some(LinkEvent::Closed),
                 Err(DialError::Transient(why)) => {
-                    self.notice_hurry();
+                    self.notice_stop_waiting();
                     let next = self.backoff.failed(Instant::now(), random());
                     if self.epoch == Epoch(0) && matches!(next, Next::Retry { attempt: 1, .. }) {
                         self.events.send(LinkEvent::Failed).ok()?;
@@ -71,7 +71,7 @@ impl Supervisor<'_> {
                         End::Closed => return Some(LinkEvent::Closed),
                         End::Lost(_) if self.inbox.closing() => return Some(LinkEvent::Closed),
                         End::Lost(why) => {
-                            self.notice_hurry();
+                            self.notice_stop_waiting();
                             self.events.send(LinkEvent::Down { why: why.clone() }).ok()?;
                             let now = Instant::now();
                             (why, self.backoff.ended(now - up, now, random()))
@@ -85,13 +85,13 @@ impl Supervisor<'_> {
         }
     }
 
-    /// Whether the link was told to hurry since the last look.
-    fn notice_hurry(&mut self) -> bool {
-        let hurried = self.inbox.hurried();
-        if hurried {
-            self.backoff.hurry();
+    /// Whether the link was told to stop_waiting since the last look.
+    fn notice_stop_waiting(&mut self) -> bool {
+        let stop_waiting_requested = self.inbox.stop_waiting_requested();
+        if stop_waiting_requested {
+            self.backoff.stop_waiting();
         }
-        hurried
+        stop_waiting_requested
     }
 
     fn follow(&mut self, why: String, next: Next) -> Option<LinkEvent> {
@@ -109,12 +109,12 @@ impl Supervisor<'_> {
     fn pause(&mut self, delay: Duration) -> bool {
         let until = Instant::now() + delay;
         while !self.inbox.closing() {
-            self.inbox.clear();
-            if Instant::now() >= until || self.notice_hurry() {
+            self.inbox.discard_queued();
+            if Instant::now() >= until || self.notice_stop_waiting() {
                 return false;
             }
             match wait(&*self.inbox, None, until) {
-                Ok(woken) if woken.bell => self.inbox.quiet(),
+                Ok(woken) if woken.waker => self.inbox.clear(),
                 Ok(_) => {}
                 // Without poll(2) there is still the pause to keep.
                 Err(_) => std::thread::sleep(until.saturating_duration_since(Instant::now())),

@@ -42,8 +42,8 @@ impl Default for Timing {
     }
 }
 
-/// The longest wait before another attempt for those in a hurry.
-const HURRIED_MAX: Duration = Duration::from_secs(2);
+/// The longest wait before another attempt for those in a stop_waiting.
+const STOP_WAITING_MAX: Duration = Duration::from_secs(2);
 
 /// Counts failures in a row, and says how long to wait after each.
 #[derive(Debug)]
@@ -112,8 +112,8 @@ impl Backoff {
     }
 
     /// No later wait is longer than 2 s.
-    pub(super) fn hurry(&mut self) {
-        self.max = self.max.min(HURRIED_MAX);
+    pub(super) fn stop_waiting(&mut self) {
+        self.max = self.max.min(STOP_WAITING_MAX);
     }
 
     fn exhausted(&mut self, now: Instant) -> bool {
@@ -241,14 +241,14 @@ mod tests {
     fn who_is_in_a_hurry_waits_two_seconds_at_most_and_never_longer_than_before() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
         assert_eq!(delay(backoff.failed(now, 0)), SECOND);
-        backoff.hurry();
+        backoff.stop_waiting();
         for _ in 0..40 {
             assert_eq!(delay(backoff.failed(now, 0)), 2 * SECOND);
         }
         assert_eq!(delay(backoff.ended(30 * SECOND, now, 0)), SECOND, "the first is as short as ever");
         let quick = Timing { backoff_max: SECOND / 2, ..Timing::default() };
         let mut quick = Backoff::new(&quick, 0, Duration::ZERO);
-        quick.hurry();
+        quick.stop_waiting();
         assert_eq!(delay(quick.failed(now, 0)), SECOND / 2);
     }
 

@@ -21,24 +21,24 @@ pub(super) struct Want<'a> {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Woken {
     pub(super) socket: bool,
-    pub(super) bell: bool,
+    pub(super) waker: bool,
 }
 
 /// Waits until something happens, or `until`.
-pub(super) fn wait(bell: &impl AsFd, want: Option<Want<'_>>, until: Instant) -> io::Result<Woken> {
-    let bell = PollFd::from_borrowed_fd(bell.as_fd(), PollFlags::IN);
+pub(super) fn wait(waker: &impl AsFd, want: Option<Want<'_>>, until: Instant) -> io::Result<Woken> {
+    let waker = PollFd::from_borrowed_fd(waker.as_fd(), PollFlags::IN);
     let left = timeout(until.saturating_duration_since(Instant::now()));
     let Some(want) = want else {
-        let mut fds = [bell];
+        let mut fds = [waker];
         checked(poll(&mut fds, Some(&left)))?;
-        return Ok(Woken { socket: false, bell: !fds[0].revents().is_empty() });
+        return Ok(Woken { socket: false, waker: !fds[0].revents().is_empty() });
     };
     let mut flags = PollFlags::empty();
     flags.set(PollFlags::IN, want.read);
     flags.set(PollFlags::OUT, want.write);
-    let mut fds = [bell, PollFd::from_borrowed_fd(want.socket, flags)];
+    let mut fds = [waker, PollFd::from_borrowed_fd(want.socket, flags)];
     checked(poll(&mut fds, Some(&left)))?;
-    Ok(Woken { socket: !fds[1].revents().is_empty(), bell: !fds[0].revents().is_empty() })
+    Ok(Woken { socket: !fds[1].revents().is_empty(), waker: !fds[0].revents().is_empty() })
 }
 
 fn timeout(left: Duration) -> Timespec {
@@ -62,19 +62,19 @@ mod tests {
 
     #[test]
     fn each_end_is_told_apart() {
-        let (bell, mut ringer) = UnixStream::pair().unwrap();
+        let (waker, mut writer) = UnixStream::pair().unwrap();
         let (near, mut far) = UnixStream::pair().unwrap();
         let want = Want { socket: near.as_fd(), read: true, write: false };
         let later = || Instant::now() + Duration::from_secs(30);
-        assert_eq!(wait(&bell, Some(want), Instant::now()).unwrap(), Woken::default());
+        assert_eq!(wait(&waker, Some(want), Instant::now()).unwrap(), Woken::default());
         far.write_all(b"x").unwrap();
-        assert_eq!(wait(&bell, Some(want), later()).unwrap(), Woken { socket: true, bell: false });
+        assert_eq!(wait(&waker, Some(want), later()).unwrap(), Woken { socket: true, waker: false });
         let deaf = Want { read: false, ..want };
-        assert_eq!(wait(&bell, Some(deaf), Instant::now()).unwrap(), Woken::default());
+        assert_eq!(wait(&waker, Some(deaf), Instant::now()).unwrap(), Woken::default());
         let writing = Want { write: true, ..deaf };
-        assert_eq!(wait(&bell, Some(writing), later()).unwrap(), Woken { socket: true, bell: false });
-        ringer.write_all(b"x").unwrap();
-        assert_eq!(wait(&bell, Some(want), later()).unwrap(), Woken { socket: true, bell: true });
-        assert_eq!(wait(&bell, None, later()).unwrap(), Woken { socket: false, bell: true });
+        assert_eq!(wait(&waker, Some(writing), later()).unwrap(), Woken { socket: true, waker: false });
+        writer.write_all(b"x").unwrap();
+        assert_eq!(wait(&waker, Some(want), later()).unwrap(), Woken { socket: true, waker: true });
+        assert_eq!(wait(&waker, None, later()).unwrap(), Woken { socket: false, waker: true });
     }
 }

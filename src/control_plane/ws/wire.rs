@@ -18,22 +18,22 @@ use super::wait::{Want, wait};
 /// How much of the answer is kept: a status line and more.
 const HEAD: usize = 512;
 
-/// A non-blocking TCP stream that counts. With a patience it behaves like a blocking one, until the patience ends.
+/// A non-blocking TCP stream that counts. With a deadline it behaves like a blocking one, until the deadline ends.
 pub(super) struct Wire {
     tcp: TcpStream,
-    patience: Option<Patience>,
+    deadline: Option<HandshakeDeadline>,
     received: u64,
     accepted: u64,
 }
 
 /// How long a read or a write may wait, and who can cut it short.
 #[derive(Clone)]
-pub(super) struct Patience {
+pub(super) struct HandshakeDeadline {
     pub(super) until: Instant,
     pub(super) inbox: Rc<Inbox>,
 }
 
-impl Patience {
+impl HandshakeDeadline {
     /// Waits for the socket. Fails with `TimedOut` when the time is over, and with `ConnectionAborted` when the link
     /// is to end.
     pub(super) fn wait(&self, want: Want<'_>) -> io::Result<()> {
@@ -45,9 +45,9 @@ impl Patience {
                 return Err(io::ErrorKind::TimedOut.into());
             }
             let woken = wait(&self.inbox, Some(want), self.until)?;
-            if woken.bell {
-                self.inbox.quiet();
+            if woken.waker {
                 self.inbox.clear();
+                self.inbox.discard_queued();
             }
             if woken.socket {
                 return Ok(());
@@ -58,8 +58,8 @@ impl Patience {
 
 impl Wire {
     /// Takes a stream that is non-blocking.
-    pub(super) fn new(tcp: TcpStream, patience: Patience) -> Self {
-        Self { tcp, patience: Some(patience), received: 0, accepted: 0 }
+    pub(super) fn new(tcp: TcpStream, deadline: HandshakeDeadline) -> Self {
+        Self { tcp, deadline: Some(deadline), received: 0, accepted: 0 }
     }
 
     fn attempt<T>(
@@ -68,9 +68,9 @@ impl Wire {
         mut io: impl FnMut(&mut TcpStream) -> io::Result<T>,
     ) -> io::Result<T> {
         loop {
-            match (io(&mut self.tcp), &self.patience) {
-                (Err(error), Some(patience)) if error.kind() == io::ErrorKind::WouldBlock => {
-                    patience.wait(Want { socket: self.tcp.as_fd(), write, read: !write })?;
+            match (io(&mut self.tcp), &self.deadline) {
+                (Err(error), Some(deadline)) if error.kind() == io::ErrorKind::WouldBlock => {
+                    deadline.wait(Want { socket: self.tcp.as_fd(), write, read: !write })?;
                 }
                 (Err(error), _) if error.kind() == io::ErrorKind::Interrupted => {}
                 (result, _) => return result,
@@ -144,8 +144,8 @@ impl Channel {
     }
 
     /// The handshake is over: from here a read or a write that would wait says so.
-    pub(super) fn lose_patience(&mut self) {
-        self.wire_mut().patience = None;
+    pub(super) fn expire(&mut self) {
+        self.wire_mut().deadline = None;
     }
 
     /// Bytes that came from the peer, TLS included.

@@ -12,7 +12,7 @@ use crate::docker::{Docker, Error, LogStream};
 use crate::logging::error_chain;
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
-use crate::task::retry::{Patience, never};
+use crate::task::retry::{Retry, never};
 
 /// What a task writes when its output is not what it prints.
 const OUTPUT_FILE: &str = "/workspace/.oz/agent_output.txt";
@@ -29,11 +29,11 @@ pub(in crate::task) fn collect(
     docker: &Docker,
     cancel: &CancelToken,
     container: &str,
-    patience: &Patience<'_>,
+    retry: &Retry<'_>,
     cap: usize,
 ) -> Collected {
-    let task_id = patience.task_id;
-    match patience.at_the_end(never, || from_file(docker, cancel, container, cap)) {
+    let task_id = retry.task_id;
+    match retry.cleanup(never, || from_file(docker, cancel, container, cap)) {
         Ok(Some(collected)) => return collected,
         Ok(None) => {}
         Err(error) => {
@@ -41,7 +41,7 @@ pub(in crate::task) fn collect(
         }
     }
     let mut collector = Collector::new(cap);
-    let read = patience.at_the_end(never, || {
+    let read = retry.cleanup(never, || {
         // What was read before a cut comes again.
         collector = Collector::new(cap);
         from_logs(docker, cancel, container, &mut collector)

@@ -11,28 +11,28 @@ use crate::logging::error_chain;
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
 use crate::task::plan::{PROCESS_LABEL, WORKER_LABEL};
-use crate::task::retry::{Patience, never};
+use crate::task::retry::{Retry, never};
 
 /// Makes helpers of one image.
 #[derive(Clone, Copy)]
-pub(in crate::task) struct Maker<'a> {
+pub(in crate::task) struct HelperSpec<'a> {
     pub(in crate::task) docker: &'a Docker,
     pub(in crate::task) worker_id: &'a str,
     pub(in crate::task) process_id: &'a str,
     /// As `sha256:…`.
     pub(in crate::task) image_id: &'a str,
     /// For the removal: whoever makes a helper has waited for the engine before.
-    pub(in crate::task) patience: &'a Patience<'a>,
+    pub(in crate::task) retry: &'a Retry<'a>,
 }
 
 /// A container that was never started and is removed when this is dropped.
 pub(in crate::task) struct Helper<'a> {
-    maker: Maker<'a>,
+    maker: HelperSpec<'a>,
     name: String,
     id: String,
 }
 
-impl<'a> Maker<'a> {
+impl<'a> HelperSpec<'a> {
     /// Makes one, with these mounts. Not cancellable: an engine that has begun to make a container goes on when its caller
     /// leaves, and then nobody would remove it.
     ///
@@ -59,7 +59,7 @@ impl<'a> Maker<'a> {
         }
     }
 
-    /// As [`Maker::create`] without mounts, for a name that only the caller can hold by now: whoever has it is a
+    /// As [`HelperSpec::create`] without mounts, for a name that only the caller can hold by now: whoever has it is a
     /// left-over and is removed.
     ///
     /// # Errors
@@ -76,8 +76,8 @@ impl<'a> Maker<'a> {
 
     fn remove(self, container: &str) {
         let remove = || self.docker.container_remove(&CancelToken::new(), container);
-        if let Err(error) = self.patience.at_the_end(never, remove) {
-            let (task, container) = (value(self.patience.task_id), value(container));
+        if let Err(error) = self.retry.cleanup(never, remove) {
+            let (task, container) = (value(self.retry.task_id), value(container));
             warn!(
                 "helper container left task={task} container={container} error={}",
                 value(&error_chain(&error))

@@ -16,8 +16,8 @@ use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
-use self::helper::{Helper, Maker};
-use self::versions::{PREFIX, Promise, Promises, superseded};
+use self::helper::{Helper, HelperSpec};
+use self::versions::{PREFIX, Reservation, Reservations, superseded};
 use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
 use crate::logging::error_chain;
 use crate::logging::value;
@@ -26,8 +26,8 @@ use crate::sys::cancel::CancelToken;
 use crate::task::names;
 use crate::task::outcome::Failure;
 use crate::task::plan::{AGENT_DIR, TaskSettings, WORKER_LABEL};
-use crate::task::retry::{Patience, never};
-use crate::task::single_flight::{Cancelled, Flights};
+use crate::task::retry::{Retry, never};
+use crate::task::single_flight::{Cancelled, SingleFlight};
 
 /// After so long the name of a filler that another worker holds is taken from it: it has crashed.
 const FILLER_PATIENCE: Duration = Duration::from_secs(600);
@@ -40,7 +40,7 @@ const ENTRYPOINTS: [&str; 2] = ["/agent/entrypoint.sh", "/agent/agent/entrypoint
 
 /// A volume that holds all of an image.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::task) struct Filled {
+pub(in crate::task) struct PopulatedVolume {
     /// The volume's name.
     pub(in crate::task) volume: String,
     /// The agent's script, as its path is when the volume is mounted at [`AGENT_DIR`]; `None` when there is none.
@@ -48,7 +48,7 @@ pub(in crate::task) struct Filled {
 }
 
 /// What is to be in a volume.
-pub(in crate::task) struct Filling<'a> {
+pub(in crate::task) struct Population<'a> {
     /// The volume's name; it is made when it does not exist.
     pub(in crate::task) volume: &'a str,
     /// The image, as `sha256:…`.
@@ -56,7 +56,7 @@ pub(in crate::task) struct Filling<'a> {
     /// The image's name, for people.
     pub(in crate::task) image: &'a str,
     /// Of the task that needs it.
-    pub(in crate::task) patience: &'a Patience<'a>,
+    pub(in crate::task) retry: &'a Retry<'a>,
     /// Labels of the volume.
     pub(in crate::task) labels: &'a BTreeMap<String, String>,
 }
@@ -68,21 +68,22 @@ pub(in crate::task) struct Sidecars {
     process_id: String,
     /// Versions of one image that are kept.
     keep: usize,
-    fillings: Flights<Result<Filled, Failure>>,
+    fillings: SingleFlight<Result<PopulatedVolume, Failure>>,
     /// What this process has seen complete. A volume may be removed behind its back, so the marker is looked at again
     /// in every task container before it starts.
-    complete: Mutex<HashMap<String, Filled>>,
-    promises: Promises,
+    complete: Mutex<HashMap<String, PopulatedVolume>>,
+    reservations: Reservations,
 }
 
 impl Sidecars {
     pub(in crate::task) fn new(docker: Docker, settings: &TaskSettings, keep: usize) -> Self {
         let (worker_id, process_id) = (settings.worker_id.clone(), settings.process_id.clone());
-        let (fillings, complete, promises) = (Flights::default(), Mutex::default(), Promises::default());
-        Self { docker, worker_id, process_id, keep, fillings, complete, promises }
+        let (fillings, complete, reservations) =
+            (SingleFlight::default(), Mutex::default(), Reservations::default());
+        Self { docker, worker_id, process_id, keep, fillings, complete, reservations }
     }
 
-    /// The volume that all tasks share for the image with this id (`sha256:…`), filled. It stays as long as the promise lives.
+    /// The volume that all tasks share for the image with this id (`sha256:…`), filled. It stays as long as the reservation lives.
     ///
     /// # Errors
     /// `sidecar_prep` or `docker_unreachable`; or the token was cancelled.
@@ -92,16 +93,16 @@ impl Sidecars {
         image_id: &str,
         image: &str,
         labels: &BTreeMap<String, String>,
-        patience: &Patience<'_>,
-    ) -> Result<(Filled, Promise<'_>), Failure> {
+        retry: &Retry<'_>,
+    ) -> Result<(PopulatedVolume, Reservation<'_>), Failure> {
         let digest = image_id.rsplit(':').next().unwrap_or(image_id);
         let volume = format!("{PREFIX}{}", digest.get(..32).unwrap_or(digest));
         // Before the look at what is complete, so that nothing is removed in between.
-        let promise = self.promises.make(&volume);
+        let reservation = self.reservations.make(&volume);
         if let Some(filled) = self.lock().get(&volume) {
-            return Ok((filled.clone(), promise));
+            return Ok((filled.clone(), reservation));
         }
-        let filling = Filling { volume: &volume, image_id, image, patience, labels };
+        let filling = Population { volume: &volume, image_id, image, retry, labels };
         let work = || match self.fill(cancel, &filling) {
             Err(Failure::Cancelled) => None,
             result => Some(result),
@@ -110,7 +111,7 @@ impl Sidecars {
             Ok(result) => {
                 let filled = result?;
                 self.lock().insert(volume, filled.clone());
-                Ok((filled, promise))
+                Ok((filled, reservation))
             }
             Err(Cancelled) => Err(Failure::Cancelled),
         }
@@ -128,22 +129,22 @@ impl Sidecars {
     pub(in crate::task) fn fill(
         &self,
         cancel: &CancelToken,
-        filling: &Filling<'_>,
-    ) -> Result<Filled, Failure> {
+        filling: &Population<'_>,
+    ) -> Result<PopulatedVolume, Failure> {
         // Begun anew when the engine was away: the marker says whether there is anything left to do.
-        filling.patience.ask(cancel, never, || self.try_fill(cancel, filling)).map_err(|error| {
+        filling.retry.call(cancel, never, || self.try_fill(cancel, filling)).map_err(|error| {
             let step = format!("sidecar image {}", filling.image);
             Failure::engine(FailureReason::SidecarPrep, &step, &error)
         })
     }
 
-    fn try_fill(&self, cancel: &CancelToken, filling: &Filling<'_>) -> Result<Filled, Error> {
+    fn try_fill(&self, cancel: &CancelToken, filling: &Population<'_>) -> Result<PopulatedVolume, Error> {
         // By itself and not by the mount: not every engine gives labels to a volume that a mount makes.
         self.docker.volume_create(cancel, filling.volume, filling.labels)?;
         let filler = self.filler(cancel, filling)?;
         if !marker::present(&self.docker, cancel, filler.id(), AGENT_DIR)? {
-            let Filling { volume, image, patience, .. } = *filling;
-            let (start, task, image) = (Instant::now(), value(patience.task_id), value(image));
+            let Population { volume, image, retry, .. } = *filling;
+            let (start, task, image) = (Instant::now(), value(retry.task_id), value(image));
             info!("sidecar volume filling task={task} image={image} volume={volume}");
             self.copy(cancel, &filler, filling)?;
             let took = start.elapsed().as_millis();
@@ -151,11 +152,11 @@ impl Sidecars {
             self.prune(cancel, filling);
         }
         let entrypoint = self.entrypoint(cancel, filler.id())?;
-        Ok(Filled { volume: filling.volume.to_owned(), entrypoint })
+        Ok(PopulatedVolume { volume: filling.volume.to_owned(), entrypoint })
     }
 
     /// A container that has the volume mounted and whose name nobody else can have meanwhile.
-    fn filler<'a>(&'a self, cancel: &CancelToken, filling: &Filling<'a>) -> Result<Helper<'a>, Error> {
+    fn filler<'a>(&'a self, cancel: &CancelToken, filling: &Population<'a>) -> Result<Helper<'a>, Error> {
         let name = names::filler(filling.volume);
         let mount = Mount {
             kind: MountKind::Volume,
@@ -182,7 +183,7 @@ impl Sidecars {
     fn wait_for_filler(
         &self,
         cancel: &CancelToken,
-        filling: &Filling<'_>,
+        filling: &Population<'_>,
         name: &str,
         seen: &mut Option<(String, Instant)>,
     ) -> Result<(), Error> {
@@ -197,7 +198,7 @@ impl Sidecars {
         };
         let ours = other.labels.get(WORKER_LABEL) == Some(&self.worker_id);
         if ours || since.elapsed() > FILLER_PATIENCE {
-            warn!("left-over helper removed task={} container={name}", value(filling.patience.task_id));
+            warn!("left-over helper removed task={} container={name}", value(filling.retry.task_id));
             return self.docker.container_remove(cancel, &other.id);
         }
         if cancel.sleep(FILLER_LOOK) { Ok(()) } else { Err(Error::Cancelled) }
@@ -205,7 +206,7 @@ impl Sidecars {
 
     /// Streams the image into the volume, and then the marker. What an interrupted filling has left is overwritten
     /// with the same files.
-    fn copy(&self, cancel: &CancelToken, filler: &Helper<'_>, filling: &Filling<'_>) -> Result<(), Error> {
+    fn copy(&self, cancel: &CancelToken, filler: &Helper<'_>, filling: &Population<'_>) -> Result<(), Error> {
         let name = names::source(filler.name());
         let source = self.maker(filling).create_anew(&name)?;
         let mut export = self.docker.container_export(cancel, source.id())?;
@@ -214,18 +215,18 @@ impl Sidecars {
     }
 
     /// Removes what the new volume has made old. What goes wrong with that is no harm to the task.
-    fn prune(&self, cancel: &CancelToken, filling: &Filling<'_>) {
+    fn prune(&self, cancel: &CancelToken, filling: &Population<'_>) {
         if !filling.volume.starts_with(PREFIX) {
             return;
         }
-        let (task, image) = (value(filling.patience.task_id), value(filling.image));
+        let (task, image) = (value(filling.retry.task_id), value(filling.image));
         let volumes = self.docker.volume_list(cancel, &[(WORKER_LABEL, &self.worker_id)]);
         let volumes = volumes.unwrap_or_else(|error| {
             warn!("old sidecar volumes unknown task={task} error={}", value(&error_chain(&error)));
             Vec::new()
         });
         for volume in superseded(volumes, filling.volume, filling.image, self.keep) {
-            if !self.promises.unless_made(&volume, || self.forget(&volume)) {
+            if !self.reservations.unless_reserved(&volume, || self.forget(&volume)) {
                 continue;
             }
             match self.docker.volume_remove(cancel, &volume) {
@@ -245,10 +246,10 @@ impl Sidecars {
         }
     }
 
-    fn maker<'a>(&'a self, filling: &Filling<'a>) -> Maker<'a> {
-        let Filling { image_id, patience, .. } = *filling;
+    fn maker<'a>(&'a self, filling: &Population<'a>) -> HelperSpec<'a> {
+        let Population { image_id, retry, .. } = *filling;
         let (worker_id, process_id) = (&self.worker_id, &self.process_id);
-        Maker { docker: &self.docker, worker_id, process_id, image_id, patience }
+        HelperSpec { docker: &self.docker, worker_id, process_id, image_id, retry }
     }
 
     fn entrypoint(&self, cancel: &CancelToken, filler: &str) -> Result<Option<&'static str>, Error> {
@@ -261,7 +262,7 @@ impl Sidecars {
         Ok(None)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<String, Filled>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, PopulatedVolume>> {
         // Nothing that can panic runs under the lock.
         self.complete.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -271,7 +272,7 @@ impl Sidecars {
 ///
 /// # Errors
 /// `sidecar_prep`.
-pub(in crate::task) fn entrypoint(filled: &Filled, image: &str) -> Result<&'static str, Failure> {
+pub(in crate::task) fn entrypoint(filled: &PopulatedVolume, image: &str) -> Result<&'static str, Failure> {
     filled.entrypoint.ok_or_else(|| {
         let [first, second] = ENTRYPOINTS;
         let message = format!("sidecar image {image} has no entrypoint.sh: looked for {first} and {second}");

@@ -16,24 +16,24 @@ pub(in crate::task) const PREFIX: &str = "oz-sidecar-";
 
 /// Volumes that tasks of this process are about to mount, with how many tasks.
 #[derive(Default)]
-pub(in crate::task) struct Promises(Mutex<BTreeMap<String, usize>>);
+pub(in crate::task) struct Reservations(Mutex<BTreeMap<String, usize>>);
 
 /// As long as it lives, its volume is not removed by this process.
-pub(in crate::task) struct Promise<'a> {
-    promises: &'a Promises,
+pub(in crate::task) struct Reservation<'a> {
+    reservations: &'a Reservations,
     volume: String,
 }
 
-impl Promises {
-    pub(in crate::task) fn make(&self, volume: &str) -> Promise<'_> {
+impl Reservations {
+    pub(in crate::task) fn make(&self, volume: &str) -> Reservation<'_> {
         *self.lock().entry(volume.to_owned()).or_default() += 1;
-        Promise { promises: self, volume: volume.to_owned() }
+        Reservation { reservations: self, volume: volume.to_owned() }
     }
 
     /// Does something about a volume that is promised to nobody, and before it can be; `false` when it is.
-    pub(in crate::task) fn unless_made(&self, volume: &str, act: impl FnOnce()) -> bool {
-        let promises = self.lock();
-        let free = !promises.contains_key(volume);
+    pub(in crate::task) fn unless_reserved(&self, volume: &str, act: impl FnOnce()) -> bool {
+        let reservations = self.lock();
+        let free = !reservations.contains_key(volume);
         if free {
             act();
         }
@@ -46,13 +46,13 @@ impl Promises {
     }
 }
 
-impl Drop for Promise<'_> {
+impl Drop for Reservation<'_> {
     fn drop(&mut self) {
-        let mut promises = self.promises.lock();
-        if let Some(count) = promises.get_mut(&self.volume) {
+        let mut reservations = self.reservations.lock();
+        if let Some(count) = reservations.get_mut(&self.volume) {
             *count -= 1;
             if *count == 0 {
-                promises.remove(&self.volume);
+                reservations.remove(&self.volume);
             }
         }
     }
@@ -124,13 +124,13 @@ mod tests {
 
     #[test]
     fn what_is_promised_to_anybody_stays() {
-        let promises = Promises::default();
-        let (one, two) = (promises.make("v"), promises.make("v"));
+        let reservations = Reservations::default();
+        let (one, two) = (reservations.make("v"), reservations.make("v"));
         drop(one);
-        assert!(!promises.unless_made("v", || unreachable!()));
+        assert!(!reservations.unless_reserved("v", || unreachable!()));
         drop(two);
         let mut acted = false;
-        assert!(promises.unless_made("v", || acted = true) && acted);
-        assert!(promises.lock().is_empty());
+        assert!(reservations.unless_reserved("v", || acted = true) && acted);
+        assert!(reservations.lock().is_empty());
     }
 }

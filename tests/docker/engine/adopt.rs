@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use oz_agent_worker::coordinator::LeftOver;
+use oz_agent_worker::coordinator::AdoptedTask;
 use oz_agent_worker::docker::{Docker, Endpoint};
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 use oz_agent_worker::task::adopt;
@@ -116,7 +116,7 @@ impl Scene {
         Docker::connect(&CancelToken::new(), endpoint, None).unwrap()
     }
 
-    fn find(&self) -> Vec<LeftOver> {
+    fn find(&self) -> Vec<AdoptedTask> {
         let mut found = adopt::find(&self.docker(), &CancelToken::new(), &self.ours).unwrap();
         found.sort_by(|a, b| a.task_id.cmp(&b.task_id));
         found
@@ -272,7 +272,7 @@ fn a_second_look_removes_what_an_earlier_process_made_too_late_and_nothing_else(
     ];
 
     let (docker, cancel) = (scene.docker(), CancelToken::new());
-    adopt::look_again(&docker, &cancel, ours, "now").unwrap();
+    adopt::late_sweep(&docker, &cancel, ours, "now").unwrap();
 
     assert_eq!(scene.containers(), BTreeSet::from(stay));
     assert_eq!(scene.volumes(), set([&refilled, &held, &shared]));
@@ -286,6 +286,6 @@ fn an_engine_that_cannot_be_asked_is_an_error() {
     let running = scene.running(&scene.name("oz-task-a"), &scene.ours, "a");
     let docker = scene.docker();
     assert!(adopt::find(&docker, &cancelled, &scene.ours).unwrap_err().is_cancelled());
-    assert!(adopt::look_again(&docker, &cancelled, &scene.ours, "now").unwrap_err().is_cancelled());
+    assert!(adopt::late_sweep(&docker, &cancelled, &scene.ours, "now").unwrap_err().is_cancelled());
     assert_eq!(scene.containers(), set([&running]));
 }
