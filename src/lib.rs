@@ -39,7 +39,10 @@ pub mod docker;
 pub mod exit;
 #[cfg(any(test, feature = "fuzzing"))]
 pub mod fuzz;
+pub mod job;
 pub mod logging;
+mod net;
+pub mod policy;
 pub mod protocol;
 pub mod secret;
 pub mod sys;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use oz_agent_worker::app;
-use oz_agent_worker::cli::Environment;
+use oz_agent_worker::sys::environment::Environment;
 
 fn main() -> ExitCode {
     let environment: Environment = std::env::vars_os().collect();

@@ -17,12 +17,13 @@ use log::{error, info, warn};
 use crate::app::engine::EngineError;
 use crate::app::service_manager::Notifier;
 use crate::cli::arguments::{self, Cli};
-use crate::cli::{Config, Environment, KEY_FILE_LIMIT, docs};
+use crate::cli::{Config, KEY_FILE_LIMIT, docs};
 use crate::control_plane::tls::TrustEnv;
 use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
 use crate::logging::{error_chain, message, value};
 use crate::sys::cancel::{CancelReason, CancelToken};
+use crate::sys::environment::Environment;
 use crate::{logging, task};
 
 /// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.

@@ -20,16 +20,17 @@ use crate::control_plane::rest::{Answers, ControlPlane, ControlPlaneError, RunPo
 use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing,
 };
-use crate::coordinator::{AdoptedTask, Coordinator, Effect, Event, JobId, Rules, RunEnd, Work};
+use crate::coordinator::{Coordinator, Effect, Event, Rules, RunEnd};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
+use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::error_chain;
 use crate::logging::{message, value};
 use crate::protocol::{Incoming, Outgoing, decode, encode};
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
-use crate::task::{Job, JobControl, JobEvent, Options, Tasks, adopt};
+use crate::task::{Job, JobControl, Options, Tasks, adopt};
 
 /// Events of the link that wait for the main thread, at most; the link waits beyond that.
 const LINK_EVENTS: usize = 256;

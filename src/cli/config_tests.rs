@@ -1,5 +1,6 @@
 //! Every setting: precedence, both sides of every bound, and what the messages say and do not say.
 
+use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt as _;
 
 use super::*;

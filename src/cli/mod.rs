@@ -17,8 +17,7 @@ mod url;
 mod volumes;
 mod words;
 
-use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use crate::sys::environment::Environment;
 use std::io;
 use std::path::Path;
 use std::time::Duration;
@@ -26,13 +25,12 @@ use std::time::Duration;
 use http::Uri;
 use log::LevelFilter;
 
+use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 pub use error::ConfigError;
 pub use external::{EXTERNAL, External};
 use read::Source;
 pub use read::page;
 pub use settings::{Occurs, SETTINGS, Setting, ValueHint};
-pub(crate) use url::{percent_encode, printable};
-pub use volumes::VolumeBind;
 
 use crate::cli::arguments::Cli;
 use crate::secret::Secret;
@@ -55,56 +53,6 @@ pub const MAX_KEPT_VOLUMES: usize = 1000;
 
 /// In seconds.
 const DAY: u64 = 24 * 60 * 60;
-
-/// The environment of the process, read once in `main`. It holds secrets, so `Debug` shows the names only.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Environment(BTreeMap<OsString, OsString>);
-
-impl Environment {
-    /// The value of a variable, if it is set.
-    pub fn get(&self, name: &str) -> Option<&OsStr> {
-        self.0.get(OsStr::new(name)).map(OsString::as_os_str)
-    }
-
-    /// All variables, for a program that is run with them.
-    pub fn variables(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
-        self.0.iter().map(|(name, value)| (name.clone(), value.clone()))
-    }
-}
-
-impl<K: Into<OsString>, V: Into<OsString>> FromIterator<(K, V)> for Environment {
-    fn from_iter<I: IntoIterator<Item = (K, V)>>(variables: I) -> Self {
-        Self(variables.into_iter().map(|(name, value)| (name.into(), value.into())).collect())
-    }
-}
-
-impl std::fmt::Debug for Environment {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_set().entries(self.0.keys()).finish()
-    }
-}
-
-/// When images are pulled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum PullPolicy {
-    /// Always, but an image that is here for the right platform is used when the pull fails.
-    Auto,
-    /// Always, and a pull that fails is a failure.
-    Always,
-    /// Only when the image is not here.
-    Missing,
-    /// Not at all.
-    Never,
-}
-
-/// What becomes of a task whose run the control plane has failed while it was running here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LostRuns {
-    /// It is stopped.
-    Stop,
-    /// It goes on to its end, and is reported.
-    Finish,
-}
 
 /// A text about the worker that `--print` prints.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

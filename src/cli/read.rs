@@ -17,6 +17,7 @@ use super::{
     Page, PullPolicy, WORKER_ID_LIMIT, url,
 };
 use crate::cli::arguments::Cli;
+use crate::net::url::printable;
 use crate::secret::Secret;
 
 /// Where values come from that were not typed.
@@ -279,7 +280,7 @@ fn check_key(given: &Given<'_>) -> Result<Secret, ConfigError> {
 }
 
 fn bad_url(given: &Given<'_>, right: String) -> ConfigError {
-    ConfigError::invalid(&given.setting, &url::printable(given.value), right)
+    ConfigError::invalid(&given.setting, &printable(given.value), right)
 }
 
 fn link_url(given: &Given<'_>) -> Result<Uri, ConfigError> {

@@ -87,37 +87,13 @@ pub(super) fn with_query(uri: &Uri, name: &str, value: &str) -> String {
         Some(query) if query.ends_with('&') => "",
         Some(_) => "&",
     };
-    format!("{uri}{before}{name}={}", percent_encode(value))
-}
-
-/// Percent-encodes every byte but the unreserved ones (RFC 3986, 2.3).
-pub(crate) fn percent_encode(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
-            encoded.push(char::from(byte));
-        } else {
-            encoded.push_str(&format!("%{byte:02X}"));
-        }
-    }
-    encoded
-}
-
-/// A URL as it may be shown: without what stands before an `@`, and without its query, which may hold a token.
-pub(crate) fn printable(text: &str) -> String {
-    let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?..."));
-    match (text.rsplit_once('@'), text.split_once("://")) {
-        (Some((_, host)), Some((scheme, _))) if !scheme.contains('@') => {
-            format!("{scheme}://...@{host}{query}")
-        }
-        (Some((_, host)), _) => format!("...@{host}{query}"),
-        (None, _) => format!("{text}{query}"),
-    }
+    format!("{uri}{before}{name}={}", crate::net::url::percent_encode(value))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::url::{percent_encode, printable};
 
     fn ws(text: &str) -> Uri {
         parse(text, WEB_SOCKET).unwrap()

@@ -3,28 +3,10 @@
 //! Owns the syntax and which places are taken. It must not know the engine or the sidecars. The engine would refuse
 //! most of these mistakes too, but only when the first task is created.
 
-use std::fmt;
+use crate::policy::VolumeBind;
 
 /// Where the sidecars are mounted.
 const AGENT: &str = "/agent";
-
-/// One mount, checked. `Display` gives the engine's `Binds` string.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeBind {
-    /// An absolute path of the engine's host, or the name of a volume. Without a colon.
-    pub host: String,
-    /// An absolute path in the container: no `.`, `..`, empty parts or colon; not `/`, not `/agent` or below it.
-    pub container: String,
-    /// A comma-separated list of words the engine knows, or empty.
-    pub mode: String,
-}
-
-impl fmt::Display for VolumeBind {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.container)?;
-        if self.mode.is_empty() { Ok(()) } else { write!(f, ":{}", self.mode) }
-    }
-}
 
 /// Parses all of them; the error is the value that is wrong and what would be right.
 pub(super) fn parse_all(values: &[String]) -> Result<Vec<VolumeBind>, (String, String)> {

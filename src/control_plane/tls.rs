@@ -13,8 +13,8 @@ use std::path::Path;
 use native_tls::TlsConnector;
 use openssl::x509::X509;
 
-use crate::cli::Environment;
 use crate::logging::value;
+use crate::sys::environment::Environment;
 use crate::sys::files;
 
 /// The largest bundle that is looked into, in bytes; the usual ones have a quarter of a megabyte.

@@ -5,9 +5,9 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::event::Work;
 use super::job::{Answer, Job};
 use super::{Coordinator, info, warn};
+use crate::job::Work;
 use crate::logging::value;
 use crate::protocol::{Assignment, FailureReason, Invalid, Outgoing, Report};
 use crate::sys::cancel::CancelReason;

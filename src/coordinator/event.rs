@@ -8,46 +8,9 @@ use std::time::Duration;
 use log::Level;
 
 use crate::exit::Exit;
+use crate::job::{AdoptedTask, JobId, Settlement, Work};
 use crate::protocol::{Assignment, Incoming, Invalid, Outgoing, Report};
 use crate::sys::cancel::CancelReason;
-
-/// Names one execution of a task in this process; never used again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct JobId(pub u64);
-
-/// What a job works on.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Work {
-    /// A new container for an assignment.
-    Run(Arc<Assignment>),
-    /// A container that is there already.
-    Adopt(Arc<AdoptedTask>),
-}
-
-impl Work {
-    /// The run's id.
-    pub fn task_id(&self) -> &str {
-        match self {
-            Self::Run(assignment) => &assignment.task_id,
-            Self::Adopt(adopted) => &adopted.task_id,
-        }
-    }
-}
-
-/// A task container that was started by an earlier process of this worker, and whose report is still owed.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct AdoptedTask {
-    /// The run's id.
-    pub task_id: String,
-    /// The container's id on the engine.
-    pub container: String,
-    /// Volumes that only this task uses.
-    pub volumes: Vec<String>,
-    /// How long ago the container was started, if it still runs.
-    pub ran: Option<Duration>,
-    /// Why the earlier process was ending it, if it was.
-    pub ended_for: Option<CancelReason>,
-}
 
 /// How a run ended at the control plane.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,17 +32,6 @@ impl RunEnd {
             Self::Succeeded => "SUCCEEDED",
         }
     }
-}
-
-/// What has become of a job's report.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Settlement {
-    /// The control plane has it: the container may go.
-    Delivered,
-    /// Nobody wants it: the run belongs to the control plane again, and the container was never started.
-    Unwanted,
-    /// This process cannot deliver it: the container stays, so that the next process can.
-    Undelivered,
 }
 
 /// How the worker stands, for those who watch it.

@@ -24,14 +24,15 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::cli::LostRuns;
 use crate::logging::value;
+use crate::policy::LostRuns;
 use crate::protocol::{FailureReason, Incoming, Outgoing, Report};
 use crate::sys::cancel::CancelReason;
 
+use crate::job::{AdoptedTask, JobId, Settlement, Work};
 use assign::PendingAssignment;
 pub use assign::{BACKLOG, CLAIM_HOLD};
-pub use event::{AdoptedTask, Effect, Event, JobId, LinkState, RunEnd, Settlement, Status, Stopping, Work};
+pub use event::{Effect, Event, LinkState, RunEnd, Status, Stopping};
 use job::Job;
 use late_sweep::LateSweep;
 use stop::Stop;

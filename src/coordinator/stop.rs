@@ -5,9 +5,10 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Effect, JobId, Settlement, Stopping};
+use super::event::{Effect, Stopping};
 use super::{Coordinator, error, info, warn};
 use crate::exit::Exit;
+use crate::job::{JobId, Settlement};
 use crate::logging::value;
 use crate::sys::cancel::CancelReason;
 

@@ -4,8 +4,9 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::{Effect, JobId, RunEnd};
+use super::event::{Effect, RunEnd};
 use super::{Coordinator, LostRuns, warn};
+use crate::job::JobId;
 use crate::logging::value;
 use crate::sys::cancel::CancelReason;
 

@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Input, MARKER, assert_hidden, assert_one_line, marked};
-use crate::cli::VolumeBind;
+use crate::policy::VolumeBind;
 use crate::protocol::{
     Assignment, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Report, decode, encode,
 };

@@ -7,8 +7,9 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use super::{Input, MARKER, assert_one_line};
-use crate::cli::{self, Config, Environment, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, arguments};
+use crate::cli::{self, Config, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, arguments};
 use crate::logging::error_chain;
+use crate::sys::environment::Environment;
 
 /// Each line is an argument; a steering `f` has a key file too. The key is given by the variable.
 pub fn settings(bytes: &[u8]) {

@@ -1,5 +1,6 @@
 //! What the operating system gives: cancellable waits, threads and files.
 
 pub mod cancel;
+pub mod environment;
 pub mod files;
 pub mod pool;

@@ -10,10 +10,10 @@ use log::{debug, info, warn};
 use super::outcome::Failure;
 use super::retry::{Retry, never};
 use super::single_flight::{Cancelled, SingleFlight};
-use crate::cli::PullPolicy;
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
 use crate::logging::error_chain;
 use crate::logging::value;
+use crate::policy::PullPolicy;
 use crate::protocol::FailureReason;
 use crate::sys::cancel::CancelToken;
 

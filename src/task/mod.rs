@@ -20,13 +20,9 @@ mod run;
 mod sidecar;
 mod single_flight;
 
-use std::sync::Arc;
-use std::time::Duration;
-
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 
-use crate::coordinator::{JobId, Settlement, Work};
-use crate::protocol::Report;
+use crate::job::{JobId, Settlement, Work};
 use crate::sys::cancel::CancelToken;
 
 pub use run::{Options, Tasks};
@@ -41,37 +37,6 @@ pub struct Job {
     pub cancel: CancelToken,
     /// Where it waits for decisions.
     pub signals: JobSignals,
-}
-
-/// What a job tells.
-#[derive(Debug, Clone)]
-pub enum JobEvent {
-    /// The task's container is running.
-    Started {
-        /// The job.
-        job: JobId,
-        /// Since when.
-        ran: Duration,
-    },
-    /// The engine does not answer the job, which goes on asking; or it answers again.
-    Engine {
-        /// The job.
-        job: JobId,
-        /// Whether it is away.
-        away: bool,
-    },
-    /// The task has ended; the job waits to be settled.
-    Finished {
-        /// The job.
-        job: JobId,
-        /// For the control plane.
-        report: Arc<Report>,
-    },
-    /// Everything is cleaned up, and the thread is free.
-    Done {
-        /// The job.
-        job: JobId,
-    },
 }
 
 /// The job's side of the two decisions that it waits for.

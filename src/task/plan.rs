@@ -8,8 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use sha2::{Digest, Sha256};
 
 use super::names;
-use crate::cli::VolumeBind;
 use crate::docker::Reference;
+use crate::policy::VolumeBind;
 use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
 use crate::secret::Secret;
 

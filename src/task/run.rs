@@ -11,6 +11,7 @@ use log::{error, info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::Job;
 use super::container::{ContainerExit, TaskContainer};
 use super::image::Images;
 use super::outcome::Failure;
@@ -21,11 +22,10 @@ use super::prepare::{Prepared, prepare};
 use super::retry::{Retry, Watched, never};
 use super::sidecar::Sidecars;
 use super::sidecar::marker;
-use super::{Job, JobEvent};
-use crate::cli::PullPolicy;
-use crate::coordinator::{AdoptedTask, JobId, Work};
 use crate::docker::{Docker, RegistryEnv};
+use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
+use crate::policy::PullPolicy;
 use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
 

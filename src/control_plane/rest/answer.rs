@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::error::Category;
 
-use crate::cli::percent_encode;
 use crate::logging::value;
+use crate::net::url::percent_encode;
 
 /// Where a run is.
 const RUNS: &str = "/api/v1/agent/runs/";

@@ -6,9 +6,9 @@
 use std::fmt;
 use std::path::PathBuf;
 
-use crate::cli::printable;
 use crate::docker::certificates::CertificateError;
 use crate::docker::tls::TlsClient;
+use crate::net::url::printable;
 
 /// Docker's registered ports, for plain HTTP and for TLS.
 const PLAIN_PORT: u16 = 2375;

@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use oz_agent_worker::coordinator::AdoptedTask;
 use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::job::AdoptedTask;
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 use oz_agent_worker::task::adopt;
 use serde_json::{Value, json};

@@ -1,0 +1,3 @@
+//! What both socket stacks share: URLs.
+
+pub(crate) mod url;
