@@ -1,6 +1,6 @@
 #!/bin/sh
-# What stands in for a real agent in the demo: it says what it was given, «works», and ends as it is told.
-# DEMO_SCRIPT, when set, is run in place of the work.
+# A stand-in for an agent: prints what it was given, pretends to work, and exits.
+# If DEMO_SCRIPT is set, runs it instead of the pretended work.
 echo "agent started for task $TASK_ID"
 echo "arguments: $*"
 echo "working in $(pwd) as $(id -un) on $(uname -sm)"

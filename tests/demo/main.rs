@@ -1,11 +1,11 @@
-//! The demo: a control plane, a worker and a Docker engine, all real, and one task that goes through them.
+//! The demo: one task through a control plane, the worker and a real Docker engine.
 //!
-//! `demo run [WORKER]` runs one task and checks everything about it; `demo serve [WORKER]` leaves both running until
-//! Ctrl-C. `WORKER` is the worker's binary, by default the one that was built beside this program. The engine is that
-//! of `OZ_TEST_DOCKER_HOST`, which `make demo` and `make demo-server` set.
+//! `demo run [WORKER]` runs one task and checks its result. `demo serve [WORKER]` keeps the control plane and the worker
+//! running until Ctrl-C. `WORKER` is the worker's binary; the default is the one built beside this program. The engine
+//! is the one of `OZ_TEST_DOCKER_HOST`, which `make demo` and `make demo-server` set.
 
-#![allow(clippy::expect_used, clippy::panic, reason = "what goes wrong ends the demo, with its reason")]
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it is there to be watched")]
+#![allow(clippy::expect_used, clippy::panic, reason = "a failure ends the demo with its reason")]
+#![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints for a person")]
 #![allow(unreachable_pub, reason = "a program has no public interface")]
 
 use std::path::PathBuf;
@@ -13,23 +13,24 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-mod once;
+mod run_once;
 mod serve;
-mod stage;
+mod setup;
 mod support;
 mod watch;
 
-/// Set by Ctrl-C and its like.
+/// Set by SIGINT, SIGTERM and SIGHUP.
 type Interrupted = Arc<AtomicBool>;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
-    let (mode, worker) = (args.next(), args.next().map_or_else(beside, PathBuf::from));
+    let mode = args.next();
+    let worker = args.next().map_or_else(default_worker, PathBuf::from);
     let interrupted = Interrupted::default();
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).expect("a signal handler");
     let result = match mode.as_deref() {
-        Some("run") => once::run(&worker, &interrupted),
+        Some("run") => run_once::run(&worker, &interrupted),
         Some("serve") => serve::run(&worker, &interrupted),
         _ => Err("usage: demo run|serve [WORKER]".to_owned()),
     };
@@ -42,8 +43,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// The worker that cargo puts one folder above its examples.
-fn beside() -> PathBuf {
+/// Returns the worker that cargo builds, one folder above its examples.
+fn default_worker() -> PathBuf {
     let own = std::env::current_exe().expect("its own path");
     own.ancestors().nth(2).expect("a target folder").join("oz-agent-worker")
 }

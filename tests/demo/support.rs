@@ -1,4 +1,4 @@
-//! What the demo takes from the tests' support: everything but the scripted engine and the registry.
+//! The modules of tests/support that the demo uses.
 
 #![allow(dead_code, reason = "the tests use the rest of it")]
 
@@ -10,5 +10,7 @@ pub mod engine;
 pub mod images;
 #[path = "../support/process.rs"]
 pub mod process;
+#[path = "../support/stage.rs"]
+pub mod stage;
 #[path = "../support/worker.rs"]
 pub mod worker;

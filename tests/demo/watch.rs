@@ -1,52 +1,64 @@
-//! Shows what becomes of runs: a line for each new state, and the result at the end.
+//! Prints the progress of runs: a line for each new state, and the result at the end.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::stage::Stage;
+use crate::setup::Setup;
 use crate::support::control_plane::Run;
 
-/// How often a Ctrl-C is looked for; changes themselves are shown at once.
-const LOOK: Duration = Duration::from_millis(200);
+/// How often to check for Ctrl-C; changes are printed at once.
+const INTERVAL: Duration = Duration::from_millis(200);
 
-/// Why watching ended.
+/// Why [`until`] returned.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Ended {
-    /// What was waited for has come.
+pub enum Outcome {
+    /// The condition holds.
     Done,
     /// Ctrl-C.
     Interrupted,
-    /// The worker has ended by itself.
-    WorkerGone,
-    /// It took too long.
-    TooLate,
+    /// The worker exited.
+    WorkerExited,
+    /// The deadline passed.
+    TimedOut,
 }
 
-/// Shows all runs until `done` says that it is enough, or something else ends it.
+impl fmt::Display for Outcome {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Done => "done",
+            Self::Interrupted => "interrupted",
+            Self::WorkerExited => "the worker exited by itself",
+            Self::TimedOut => "timed out",
+        })
+    }
+}
+
+/// Prints the progress of all runs until `done` holds for them, or for another reason of [`Outcome`].
 pub fn until(
-    stage: &Stage,
+    setup: &Setup,
     interrupted: &AtomicBool,
     deadline: Option<Duration>,
     done: impl Fn(&[Run]) -> bool,
-) -> Ended {
+) -> Outcome {
     let (start, mut shown) = (Instant::now(), BTreeMap::new());
     loop {
-        let runs = stage.plane.runs();
+        let runs = setup.stage.plane.runs();
         for run in &runs {
             show(run, shown.entry(run.id.clone()).or_insert(0));
         }
         if done(&runs) {
-            return Ended::Done;
+            return Outcome::Done;
         } else if interrupted.load(Ordering::SeqCst) {
-            return Ended::Interrupted;
-        } else if !stage.worker_runs() {
-            return Ended::WorkerGone;
+            return Outcome::Interrupted;
+        } else if !setup.worker.is_running() {
+            return Outcome::WorkerExited;
         } else if deadline.is_some_and(|deadline| start.elapsed() > deadline) {
-            return Ended::TooLate;
+            return Outcome::TimedOut;
         }
         let unseen = |run: &Run| shown.get(&run.id).is_none_or(|count| *count < run.states.len());
-        stage.plane.holds_within(LOOK, |world| world.runs.iter().any(unseen));
+        setup.stage.plane.holds_within(INTERVAL, |model| model.runs.iter().any(unseen));
     }
 }
 

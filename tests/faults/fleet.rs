@@ -1,81 +1,80 @@
-//! Several workers on one engine and one control plane, each with a cutter of its own before the control plane.
+//! Several workers on one engine and one control plane, each connected through a fault proxy of its own.
 //!
-//! Several, because one waits longer after each cut: fifty would take it an hour. Owns what is left of them on the engine,
-//! and the one question that counts at the end: what has become of each run.
+//! Several, because a worker backs off longer after each fault: with one worker fifty faults would take an hour.
 
 use serde_json::Value;
 
 use super::{reports, starts};
-use crate::support::control_plane::{Options, Run, State};
-use crate::support::cutter::{Cutter, Manner};
-use crate::support::dice::Dice;
+use crate::support::control_plane::{Run, State};
+use crate::support::fault_proxy::{FaultProxy, Jitter};
 use crate::support::process::Signal;
+use crate::support::rng::Rng;
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::worker::Worker;
-use crate::worker::gate::{Gate, PASS};
-use crate::worker::{DEADLINE, Stage};
 
-/// A worker and its cutter.
+/// A worker and its fault proxy.
 pub(super) struct Member {
     pub(super) id: String,
-    pub(super) cutter: Cutter,
+    pub(super) proxy: FaultProxy,
     pub(super) worker: Worker,
 }
 
 pub(super) struct Fleet {
     pub(super) stage: Stage,
-    pub(super) gate: Gate,
+    pub(super) sync: SyncDir,
     pub(super) members: Vec<Member>,
 }
 
-/// How the runs have ended.
+/// How the runs ended.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Tally {
-    /// Started once, and reported as what they were.
+    /// Started once, with correct reports.
     pub(super) reported: usize,
-    /// Claimed, but the worker never learnt that its claim had arrived: given up by both, and never started.
+    /// Claimed, but the worker never received the confirmation: failed at the control plane, and never started.
     pub(super) void: usize,
 }
 
 impl Fleet {
-    /// One worker for each list of limits (see [`Cutter::seeded`]), with so many slots, connected or about to be.
-    pub(super) fn new(limits: Vec<Vec<u64>>, slots: usize, dice: &mut Dice) -> Self {
-        let (stage, gate) = (Stage::with(Options::default()), Gate::new());
-        let mut fleet = Self { stage, gate, members: Vec::new() };
-        limits.into_iter().for_each(|limits| fleet.enlist(limits, slots, dice));
+    /// Starts one worker with `slots` slots for each list of limits (see [`FaultProxy::seeded`]).
+    pub(super) fn new(limits: Vec<Vec<u64>>, slots: usize, rng: &mut Rng) -> Self {
+        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let mut fleet = Self { stage, sync, members: Vec::new() };
+        limits.into_iter().for_each(|limits| fleet.add_worker(limits, slots, rng));
         fleet
     }
 
-    fn enlist(&mut self, limits: Vec<u64>, slots: usize, dice: &mut Dice) {
-        let Self { stage, gate, members } = self;
+    fn add_worker(&mut self, limits: Vec<u64>, slots: usize, rng: &mut Rng) {
+        let Self { stage, sync, members } = self;
         let id = format!("{}-{}", stage.worker_id, members.len());
-        let manner = Manner { lag: [0, 3, 30][dice.size(0..=2)], dice: dice.split() };
-        let cutter = Cutter::seeded(&format!("tcp://{}", stage.plane.address()), limits, manner);
-        let (slots, mount) = (slots.to_string(), gate.mount());
-        let args = ["--pull", "missing", "--max-concurrent-tasks", &slots, "-v", &mount];
-        // The control plane fails what runs when it is cut; what the worker makes of its tasks all the same is what is counted.
-        let builder = Worker::through(&cutter.address(), &stage.plane, &id).args(args);
-        let worker = builder.args(["--lost-runs", "finish"]).start();
-        members.push(Member { id, cutter, worker });
+        let jitter = Jitter { max_delay_ms: [0, 3, 30][rng.usize(0..=2)], rng: rng.fork() };
+        let proxy = FaultProxy::seeded(&format!("tcp://{}", stage.plane.address()), limits, jitter);
+        let (slots, mount) = (slots.to_string(), sync.mount());
+        let args = ["--max-concurrent-tasks", &slots, "-v", &mount];
+        // The control plane fails the runs of a connection that ends; the worker must still finish and report them.
+        let args = args.into_iter().chain(["--lost-runs", "finish"]);
+        let worker = stage.worker_via(&id, &proxy.address()).args(args).start();
+        members.push(Member { id, proxy, worker });
     }
 
-    /// A run that tells that it has been started, takes a while, and ends with this code.
+    /// Submits a run that records its start, sleeps, and exits with `exit_code`.
     pub(super) fn submit(&self, millis: u64, exit_code: u64) -> String {
         self.submit_script(&format!("usleep {millis}000"), exit_code)
     }
 
-    /// As [`Fleet::submit`], but it ends when the gate lets it.
+    /// As [`Fleet::submit`], but the task waits for [`SyncDir::release`] and exits with 0.
     pub(super) fn submit_held(&self) -> String {
-        self.submit_script(PASS, 0)
+        self.submit_script(WAIT, 0)
     }
 
     fn submit_script(&self, work: &str, exit_code: u64) -> String {
-        let script = format!("echo $TASK_ID >> /gate/log; {work}; echo $TASK_ID $IMAGE; exit {exit_code}");
+        let script = format!("echo $TASK_ID >> /sync/log; {work}; echo $TASK_ID $IMAGE; exit {exit_code}");
         let mut spec = self.stage.spec(&script);
         spec.prompt = exit_code.to_string();
         self.stage.plane.submit(spec)
     }
 
-    /// Waits until the engine has nothing of theirs any more, neither tasks nor helpers.
+    /// Waits until the engine has no container of these workers.
     pub(super) fn wait_clean(&self) {
         for Member { id, .. } in &self.members {
             let engine = &self.stage.engine;
@@ -83,10 +82,10 @@ impl Fleet {
         }
     }
 
-    /// What has become of the runs; panics at the first that was lost, run twice or told otherwise than it was.
+    /// Returns how the runs ended. Panics if one was lost, run twice or reported incorrectly.
     pub(super) fn tally(&self) -> Tally {
-        let (told, mut tally) = (self.gate.told(), Tally::default());
-        let starts = starts(&told);
+        let (lines, mut tally) = (self.sync.lines(), Tally::default());
+        let starts = starts(&lines);
         let runs = self.stage.plane.runs();
         for run in &runs {
             match starts.get(run.id.as_str()).copied().unwrap_or_default() {
@@ -105,17 +104,17 @@ impl Fleet {
         tally
     }
 
-    /// It was claimed, the worker has said that it dropped the claim, and the control plane has given up the run with
-    /// the connection.
+    /// Checks that the worker's log says that the claim was lost, and that the control plane failed the run with the
+    /// connection.
     fn check_void(&self, run: &Run) {
         let lost = format!("claim lost task={}", run.id);
         let dropped = |member: &Member| member.worker.stderr().all().iter().any(|line| line.contains(&lost));
-        assert!(self.members.iter().any(dropped), "never started, and nobody says why: {run:#?}");
+        assert!(self.members.iter().any(dropped), "never started, and no worker lost its claim: {run:#?}");
         assert_eq!((run.state, reports(run).len()), (State::Failed, 0), "{run:#?}");
         assert_eq!(run.message.as_deref(), Some("the worker disconnected"));
     }
 
-    /// Ends all workers in good order.
+    /// Stops all workers with SIGTERM and checks that they exit with 0.
     pub(super) fn stop(mut self) {
         for Member { worker, .. } in &self.members {
             worker.signal(Signal::TERM);
@@ -127,10 +126,10 @@ impl Fleet {
     }
 }
 
-/// At least one report, and each of them true.
+/// Checks that the run has at least one report, and that all are correct.
 fn check_reports(run: &Run) {
     let (reports, exit_code) = (reports(run), run.assignment["task"]["title"].as_str().unwrap());
-    assert!(!reports.is_empty(), "started, and never reported: {run:#?}");
+    assert!(!reports.is_empty(), "started but never reported: {run:#?}");
     for report in reports {
         assert_eq!((report.kind.as_str(), &report.data), ("task_completed", &reports_of(run)[0]), "{run:#?}");
         assert_eq!(report.data["output"], Value::from(format!("{} task\n", run.id)), "{run:#?}");
@@ -144,13 +143,8 @@ fn reports_of(run: &Run) -> Vec<Value> {
 
 impl Drop for Fleet {
     fn drop(&mut self) {
+        // Kills the workers first.
         let ids: Vec<String> = self.members.drain(..).map(|member| member.id).collect();
-        let engine = &self.stage.engine;
-        for id in ids {
-            for container in engine.containers_of(&id) {
-                engine.remove_container(container["Id"].as_str().unwrap_or_default());
-            }
-            engine.volumes_of(&id).iter().for_each(|volume| engine.remove_volume(volume));
-        }
+        ids.iter().for_each(|id| self.stage.engine.remove_all_of(id));
     }
 }

@@ -1,28 +1,30 @@
-//! Faults put in on purpose, many of them and at random moments: nothing is lost, run twice or left behind.
-//!
-//! Each test says what it counts.
+//! Injected faults, many of them and at random moments: no task is lost, run twice or left behind.
 
-mod cuts;
-mod cutter;
-mod engine;
+mod connection_faults;
+
+mod control_plane_outage;
+mod engine_outage;
 mod fleet;
-mod kills;
-mod outage;
 mod signals;
+mod worker_kills;
 
 use std::collections::BTreeMap;
 
-use crate::support::control_plane::Received;
-use crate::support::control_plane::Run;
+use crate::support::control_plane::{Model, Received, Run};
 
-/// How often each task has been started, by what the tasks themselves have told: a line with the id for each start.
-pub(crate) fn starts(told: &[String]) -> BTreeMap<&str, usize> {
+/// Returns how often each task was started. `lines` has the id of a task for each start.
+pub(crate) fn starts(lines: &[String]) -> BTreeMap<&str, usize> {
     let mut starts = BTreeMap::new();
-    told.iter().for_each(|id| *starts.entry(id.as_str()).or_default() += 1);
+    lines.iter().for_each(|id| *starts.entry(id.as_str()).or_default() += 1);
     starts
 }
 
-/// The reports that came for a run, also those that changed nothing there because it had been given up.
+/// Returns how many runs have not ended.
+pub(crate) fn pending(model: &Model) -> usize {
+    model.runs.iter().filter(|run| !run.state.ended()).count()
+}
+
+/// Returns all reports for a run, including those that came after the control plane had failed it.
 pub(crate) fn reports(run: &Run) -> Vec<&Received> {
     let terminal = |kind: &str| matches!(kind, "task_completed" | "task_failed");
     run.history.iter().filter(|received| terminal(&received.kind)).collect()

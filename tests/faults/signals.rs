@@ -1,64 +1,64 @@
-//! One, two and three signals with ten tasks running, with and without a drain time: the exit code, one true report a task,
-//! and nothing left.
+//! One, two and three signals with ten tasks running, with and without a drain: the exit code, one correct report for each
+//! task, and nothing left behind.
 
 use serde_json::json;
 
 use crate::support::process::Signal;
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::worker::Worker;
-use crate::worker::gate::{Gate, PASS};
-use crate::worker::{DEADLINE, Stage};
 
 const TASKS: usize = 10;
 
-/// Ends when it is told to, with a code of its own.
-const OBEYS: &str = "trap 'echo stopped; exit 7' TERM; echo $TASK_ID >> /gate/log; sleep 1000 & wait";
+/// A task that exits with 7 on SIGTERM.
+const EXITS_ON_SIGTERM: &str =
+    "trap 'echo stopped; exit 7' TERM; echo $TASK_ID >> /sync/log; sleep 1000 & wait";
 
-/// Ten tasks, and where they tell how far they are.
-struct Scene {
+/// Ten running tasks.
+struct Tasks {
     stage: Stage,
-    gate: Gate,
+    sync: SyncDir,
     ids: Vec<String>,
 }
 
-impl Scene {
-    /// A worker with this drain time that runs ten tasks, each with this script.
-    fn begin(drain: &str, script: &str) -> (Self, Worker) {
-        let mut scene = Self { stage: Stage::new(), gate: Gate::new(), ids: Vec::new() };
-        let worker = scene.worker(drain);
-        let stage = &scene.stage;
-        scene.ids = (0..TASKS).map(|_| stage.plane.submit(stage.spec(script))).collect();
-        scene.gate.wait_told(stage, TASKS);
-        (scene, worker)
+impl Tasks {
+    /// Starts a worker with this drain time-out, and ten tasks with this script.
+    fn start(drain: &str, script: &str) -> (Self, Worker) {
+        let mut tasks = Self { stage: Stage::new(), sync: SyncDir::new(), ids: Vec::new() };
+        let worker = tasks.worker(drain);
+        let stage = &tasks.stage;
+        tasks.ids = (0..TASKS).map(|_| stage.plane.submit(stage.spec(script))).collect();
+        tasks.sync.wait_lines(stage, TASKS);
+        (tasks, worker)
     }
 
     fn worker(&self, drain: &str) -> Worker {
         let slots = TASKS.to_string();
         let args = ["--max-concurrent-tasks", &slots, "--drain-timeout", drain, "--lost-runs", "finish"];
-        self.stage.connected(self.stage.worker().args(args).args(["-v", &self.gate.mount()]))
+        self.stage.start(self.stage.worker().args(args).args(["-v", &self.sync.mount()]))
     }
 
-    /// Every task has one report, this one, and was started once; nothing is left.
-    fn ended(&self, kind: &str, reason: Option<&str>, exit_code: i64) {
+    /// Checks that every task was started once and has only this report, and that nothing is left behind.
+    fn assert_reports(&self, kind: &str, reason: Option<&str>, exit_code: i64) {
         for id in &self.ids {
             let report = self.stage.plane.wait_message(id, kind).data;
             let expected = reason.map_or(json!(null), |reason| json!(reason));
             assert_eq!((&report["failure_reason"], &report["exit_code"]), (&expected, &json!(exit_code)));
             assert_eq!(self.stage.plane.run(id).terminal_reports, 1);
         }
-        assert_eq!(self.gate.told().len(), TASKS, "each was started once");
+        assert_eq!(self.sync.lines().len(), TASKS, "each task was started once");
         self.stage.wait_clean();
         self.stage.plane.assert_no_violations();
     }
 
-    /// The worker that comes after one that ended at once goes on with all: what that was about to stop, and what it was
-    /// not.
-    fn ended_by_the_next(&self) {
+    /// Checks that the next worker adopts and reports all tasks, whether the previous one had begun to stop them or not.
+    fn assert_reported_by_next_worker(&self) {
         let next = self.worker("0");
-        self.gate.open(TASKS);
+        self.sync.release(TASKS);
         for id in &self.ids {
             let ended = |kind: &str| matches!(kind, "task_completed" | "task_failed");
-            self.stage.plane.wait_for(DEADLINE, |world| {
-                world.run(id).is_some_and(|run| run.history.iter().any(|received| ended(&received.kind)))
+            self.stage.plane.wait_for(DEADLINE, |model| {
+                model.run(id).is_some_and(|run| run.history.iter().any(|received| ended(&received.kind)))
             });
             let run = self.stage.plane.run(id);
             let report = run.history.iter().rfind(|received| ended(&received.kind)).unwrap();
@@ -68,81 +68,82 @@ impl Scene {
             assert!(completed || stopped, "{report:?}");
             assert_eq!(run.terminal_reports, 1);
         }
-        assert_eq!(self.gate.told().len(), TASKS, "each was started once");
+        assert_eq!(self.sync.lines().len(), TASKS, "each task was started once");
         self.stage.wait_clean();
         self.stage.stop(next);
     }
 }
 
-fn exits_with(worker: &mut Worker, code: i32) {
+fn wait_exit(worker: &mut Worker, code: i32) {
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(code), "{:#?}", worker.stderr().all());
 }
 
-fn gated() -> String {
-    format!("trap '' TERM; echo $TASK_ID >> /gate/log; {PASS}; exit 3")
+/// Returns a task that ignores SIGTERM and exits with 3 when released.
+fn ignores_sigterm() -> String {
+    format!("trap '' TERM; echo $TASK_ID >> /sync/log; {WAIT}; exit 3")
 }
 
 #[test]
-fn one_signal_without_a_drain_stops_and_reports_all() {
-    let (scene, mut worker) = Scene::begin("0", OBEYS);
+fn one_signal_without_a_drain_stops_and_reports_all_tasks() {
+    let (tasks, mut worker) = Tasks::start("0", EXITS_ON_SIGTERM);
     worker.signal(Signal::TERM);
-    exits_with(&mut worker, 0);
-    scene.ended("task_failed", Some("graceful_shutdown"), 7);
+    wait_exit(&mut worker, 0);
+    tasks.assert_reports("task_failed", Some("graceful_shutdown"), 7);
     let log = worker.stderr().all().join("\n");
     assert!(log.contains("stopping tasks=10 backlog=0 drain_s=0 budget_s=80"), "{log}");
 }
 
 #[test]
-fn two_signals_without_a_drain_end_at_once_and_the_next_worker_goes_on() {
-    let (scene, mut worker) = Scene::begin("0", &gated());
+fn two_signals_without_a_drain_end_the_worker_and_the_next_one_adopts_the_tasks() {
+    let (tasks, mut worker) = Tasks::start("0", &ignores_sigterm());
     worker.signal(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("tasks ending tasks=10"));
     worker.signal(Signal::TERM);
-    exits_with(&mut worker, 130);
-    scene.ended_by_the_next();
+    wait_exit(&mut worker, 130);
+    tasks.assert_reported_by_next_worker();
 }
 
 #[test]
-fn one_signal_with_a_drain_lets_all_finish() {
-    let (scene, mut worker) = Scene::begin("10m", &gated());
+fn one_signal_with_a_drain_lets_all_tasks_finish() {
+    let (tasks, mut worker) = Tasks::start("10m", &ignores_sigterm());
     worker.signal(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("stopping tasks=10 backlog=0 drain_s=600 budget_s=680"));
-    let late = scene.stage.plane.submit(scene.stage.spec("exit 0"));
+    let late = tasks.stage.plane.submit(tasks.stage.spec("exit 0"));
     assert_eq!(
-        scene.stage.plane.wait_message(&late, "task_rejected").data["reason"],
+        tasks.stage.plane.wait_message(&late, "task_rejected").data["reason"],
         "the worker is stopping"
     );
-    scene.gate.open(TASKS);
-    exits_with(&mut worker, 0);
-    scene.ended("task_completed", None, 3);
+    tasks.sync.release(TASKS);
+    wait_exit(&mut worker, 0);
+    tasks.assert_reports("task_completed", None, 3);
 }
 
 #[test]
-fn a_drain_that_runs_out_stops_and_reports_all() {
-    let (scene, mut worker) = Scene::begin("1s", OBEYS);
+fn a_drain_that_times_out_stops_and_reports_all_tasks() {
+    let (tasks, mut worker) = Tasks::start("1s", EXITS_ON_SIGTERM);
     worker.signal(Signal::INT);
-    exits_with(&mut worker, 0);
-    scene.ended("task_failed", Some("graceful_shutdown"), 7);
+    wait_exit(&mut worker, 0);
+    tasks.assert_reports("task_failed", Some("graceful_shutdown"), 7);
 }
 
 #[test]
-fn two_signals_with_a_drain_stop_and_report_all() {
-    let (scene, mut worker) = Scene::begin("10m", OBEYS);
+fn two_signals_with_a_drain_stop_and_report_all_tasks() {
+    let (tasks, mut worker) = Tasks::start("10m", EXITS_ON_SIGTERM);
     worker.signal(Signal::HUP);
     worker.wait_log(DEADLINE, |line| line.contains("stopping tasks=10"));
     worker.signal(Signal::TERM);
-    exits_with(&mut worker, 0);
-    scene.ended("task_failed", Some("graceful_shutdown"), 7);
+    wait_exit(&mut worker, 0);
+    tasks.assert_reports("task_failed", Some("graceful_shutdown"), 7);
 }
 
 #[test]
-fn three_signals_with_a_drain_end_at_once_and_the_next_worker_goes_on() {
-    let (scene, mut worker) = Scene::begin("10m", &gated());
+fn three_signals_with_a_drain_end_the_worker_and_the_next_one_adopts_the_tasks() {
+    let (tasks, mut worker) = Tasks::start("10m", &ignores_sigterm());
     worker.signal(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("stopping tasks=10"));
     worker.signal(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("tasks ending tasks=10"));
     worker.signal(Signal::TERM);
-    exits_with(&mut worker, 130);
-    scene.ended_by_the_next();
+    wait_exit(&mut worker, 130);
+    tasks.assert_reported_by_next_worker();
 }

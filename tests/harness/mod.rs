@@ -1,6 +1,7 @@
 //! The harness itself: images, registry and processes, on the real engine and without the worker.
 
 pub(crate) mod control_plane;
+mod fault_proxy;
 
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use crate::support::engine::Engine;
-use crate::support::images::{Images, Layout, Root};
+use crate::support::images::{Images, Layout, RootFs};
 use crate::support::process::{Process, Signal};
 use crate::support::registry::Registry;
 
@@ -53,7 +54,7 @@ fn the_agent_shows_its_arguments_and_does_what_it_is_told() {
         );
         engine.remove_container(id);
     }
-    let whole = Root::busybox().file("entrypoint.sh", 0o755, crate::support::images::AGENT);
+    let whole = RootFs::busybox().file("entrypoint.sh", 0o755, crate::support::images::AGENT);
     let image = images.make("both", whole, &["ENV PATH=/bin"]);
     let (code, output) = run(&engine, &image, &["/bin/sh", "/entrypoint.sh", "a b", "c"]);
     assert_eq!((code, output.as_str()), (3, "arg: a b\r\narg: c\r\n2\r\n"));
@@ -81,7 +82,7 @@ fn a_process_is_read_signalled_and_waited_for() {
     let script = "trap 'echo bye; exit 4' TERM; echo out; echo err >&2; while :; do sleep 0.01; done";
     let mut process = Process::spawn(Command::new("sh").args(["-c", script]), None);
     assert_eq!(process.wait_log(DEADLINE, |line| line == "err"), "err");
-    assert!(process.runs());
+    assert!(process.is_running());
     process.signal(Signal::TERM);
     assert_eq!(process.wait_exit(DEADLINE).code(), Some(4));
     assert_eq!(process.stdout().all(), ["out", "bye"]);

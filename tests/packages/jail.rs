@@ -7,7 +7,7 @@ use tempfile::TempDir;
 
 use crate::static_binary;
 use crate::support::images::tool;
-use crate::support::worker::Builder;
+use crate::support::worker::WorkerBuilder;
 
 /// The folder; it goes when it is dropped.
 pub struct Jail(TempDir);
@@ -35,8 +35,12 @@ impl Jail {
     }
 
     /// The binary with this folder as its root, which only root can have.
-    pub fn program(&self) -> Builder {
+    pub fn program(&self) -> WorkerBuilder {
         assert!(rustix::process::geteuid().is_root(), "only root can change a process's root folder");
-        Builder::new(&tool("busybox")).args(["chroot", self.0.path().to_str().unwrap(), "/oz-agent-worker"])
+        WorkerBuilder::new(&tool("busybox")).args([
+            "chroot",
+            self.0.path().to_str().unwrap(),
+            "/oz-agent-worker",
+        ])
     }
 }

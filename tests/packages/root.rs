@@ -121,7 +121,7 @@ fn await_ready(socket: &UnixDatagram, process: &Process) {
             return;
         }
         let log = || process.stderr().all().join("\n");
-        assert!(process.runs() && Instant::now() < end, "it has not booted:\n{}", log());
+        assert!(process.is_running() && Instant::now() < end, "it has not booted:\n{}", log());
     }
 }
 

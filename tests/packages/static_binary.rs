@@ -9,10 +9,10 @@ use crate::dns::{ADDRESS, NameServer};
 use crate::elf::Elf;
 use crate::jail::Jail;
 use crate::stage::{Stage, is_connected, run_container};
-use crate::support::door::{Door, Lock};
-use crate::support::images::Root;
+use crate::support::images::RootFs;
 use crate::support::pki::Pki;
 use crate::support::process::Signal;
+use crate::support::tls_proxy::{ServerTls, TlsProxy};
 use crate::{DEADLINE, static_binary};
 
 const LARGEST: u64 = 13 * 1024 * 1024 / 2;
@@ -31,7 +31,7 @@ const BUNDLES: [&str; 5] = [
 struct Secured {
     stage: Stage,
     pki: Pki,
-    door: Door,
+    door: TlsProxy,
 }
 
 impl Secured {
@@ -106,7 +106,7 @@ fn it_runs_in_an_empty_root_folder() {
 #[test]
 fn it_runs_in_an_empty_container() {
     let mut stage = Stage::new();
-    let root = Root::default().file("oz-agent-worker", 0o755, std::fs::read(static_binary()).unwrap());
+    let root = RootFs::default().file("oz-agent-worker", 0o755, std::fs::read(static_binary()).unwrap());
     let image = stage.images.make("empty", root, &[]);
     let spec = json!({"Image": image, "Cmd": ["/oz-agent-worker", "--version"], "Tty": true});
     let expected = format!("oz-agent-worker {}\r\n", env!("CARGO_PKG_VERSION"));
@@ -126,7 +126,7 @@ fn a_whole_task_over_tls_with_an_authority_in_ssl_cert_file() {
     stage.run_a_task();
     let id = stage.plane.submit(stage.spec("trap 'exit 7' TERM; sleep 1000 & wait"));
     stage.plane.wait_message(&id, "task_claimed");
-    stage.plane.cancel_unheard(&id);
+    stage.plane.cancel_silently(&id);
     let report = stage.plane.wait_message(&id, "task_failed").data;
     assert_eq!(report["failure_reason"], "task_cancelled", "{report:#}");
     worker.signal(Signal::TERM);
@@ -206,7 +206,7 @@ fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
 fn an_engine_behind_tls_is_trusted_by_the_systems_bundle() {
     let (stage, pki) = (Stage::new(), Pki::new());
     let engine =
-        Door::open(stage.engine.host(), Some(Lock::new(&pki.server("engine", "DNS:localhost", 2), None)));
+        TlsProxy::start(stage.engine.host(), ServerTls::new(&pki.server("engine", "DNS:localhost", 2), None));
     let host = format!("https://localhost:{}", engine.port());
     let start = |jail: &Jail| {
         jail.put("/etc/hosts", HOSTS);

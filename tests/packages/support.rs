@@ -1,20 +1,26 @@
-//! What these tests take from the tests' support.
+//! The modules of tests/support that these tests use.
 
 #![allow(dead_code, reason = "the other tests use the rest of it")]
 
 #[path = "../support/control_plane/mod.rs"]
 pub mod control_plane;
-#[path = "../support/door.rs"]
-pub mod door;
 #[path = "../support/engine.rs"]
 pub mod engine;
+#[path = "../support/engine_proxy.rs"]
+pub mod engine_proxy;
+#[path = "../support/fault_proxy/mod.rs"]
+pub mod fault_proxy;
 #[path = "../support/images.rs"]
 pub mod images;
 #[path = "../support/pki.rs"]
 pub mod pki;
 #[path = "../support/process.rs"]
 pub mod process;
-#[path = "../support/proxy.rs"]
-pub mod proxy;
+#[path = "../support/rng.rs"]
+pub mod rng;
+#[path = "../support/stage.rs"]
+pub mod stage;
+#[path = "../support/tls_proxy.rs"]
+pub mod tls_proxy;
 #[path = "../support/worker.rs"]
 pub mod worker;

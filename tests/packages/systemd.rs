@@ -9,9 +9,9 @@ use crate::made::deb;
 use crate::root::{Root, System, run};
 use crate::stage::Stage;
 use crate::support::control_plane::State;
-use crate::support::images::Root as Archive;
+use crate::support::engine_proxy::EngineProxy;
+use crate::support::images::RootFs as Archive;
 use crate::support::process::Process;
-use crate::support::proxy::Proxy;
 
 const UNIT: &str = "oz-agent-worker.service";
 const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
@@ -20,7 +20,7 @@ const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
 struct Host {
     stage: Stage,
     system: System,
-    _engine: Proxy,
+    _engine: EngineProxy,
 }
 
 impl Host {
@@ -34,7 +34,7 @@ impl Host {
         let (stage, root) = (Stage::new(), Root::debian());
         root.sh("groupadd --system docker");
         prepare(&root, &stage);
-        let engine = Proxy::start(stage.engine.host());
+        let engine = EngineProxy::start(stage.engine.host());
         let socket = Path::new(engine.host().strip_prefix("unix://").unwrap()).to_owned();
         let shared = socket.parent().unwrap();
         // As an engine has its socket: for the group docker, here that of the Debian inside.

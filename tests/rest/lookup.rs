@@ -7,9 +7,9 @@ use oz_agent_worker::control_plane::rest::{Answers, ControlPlane as Rest, Lookup
 use oz_agent_worker::secret::Secret;
 use serde_json::json;
 
-use crate::harness::control_plane::client::Client;
+use crate::harness::control_plane::fake_worker::FakeWorker;
 use crate::link::{accept, listen, request};
-use crate::support::control_plane::{ControlPlane, DEADLINE, How, Options, RunSpec, State};
+use crate::support::control_plane::{ControlPlane, DEADLINE, Disconnect, Options, RunSpec, State};
 
 fn rest(plane: &ControlPlane, key: &str) -> Rest {
     Rest::new(&plane.root_url(), &Secret::new(key)).unwrap()
@@ -29,7 +29,7 @@ fn every_state_that_a_run_goes_through_is_seen() {
         plane.submit(RunSpec::default()),
     );
     assert_eq!(rest.run_state(&done), Ok(RunState::Pending));
-    let mut worker = Client::connect(&plane, "w");
+    let mut worker = FakeWorker::connect(&plane, "w");
     plane.wait_state(&done, State::Claimed);
     assert_eq!(rest.run_state(&done), Ok(RunState::Claimed));
     worker.claim(&done);
@@ -42,7 +42,7 @@ fn every_state_that_a_run_goes_through_is_seen() {
     worker.claim(&failed);
     plane.wait_state(&failed, State::InProgress);
     plane.cancel(&cancelled);
-    plane.drop_connections(How::Rst);
+    plane.drop_connections(Disconnect::Rst);
     plane.wait_ended(&failed);
     assert_eq!(rest.run_state(&failed), Ok(RunState::Failed));
     assert_eq!(rest.run_state(&cancelled), Ok(RunState::Cancelled));

@@ -11,23 +11,23 @@ use crate::link::{
     PATIENCE, accept, calm, config, hangs_up, in_a_process_of_its_own, listen, millis, start_with,
 };
 use crate::support::control_plane::{ControlPlane, Options, RunSpec};
-use crate::support::door::{Door, Lock};
 use crate::support::pki::Pki;
+use crate::support::tls_proxy::{ServerTls, TlsProxy};
 
 /// Says to the child where the authority and its certificates are.
 const FOLDER: &str = "OZ_TEST_TRUST_FOLDER";
 
-fn door(plane: &ControlPlane, certificate: &(PathBuf, PathBuf)) -> Door {
-    Door::open(&format!("tcp://{}", plane.address()), Some(Lock::new(certificate, None)))
+fn door(plane: &ControlPlane, certificate: &(PathBuf, PathBuf)) -> TlsProxy {
+    TlsProxy::start(&format!("tcp://{}", plane.address()), ServerTls::new(certificate, None))
 }
 
-fn rest(plane: &ControlPlane, host: &str, door: &Door) -> Rest {
+fn rest(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Rest {
     let root = format!("https://{host}:{}", door.port());
     Rest::new(&root, &Secret::new(plane.key())).unwrap().with_deadline(PATIENCE)
 }
 
 /// What the link makes of the same door; none when it connects.
-fn link(plane: &ControlPlane, host: &str, door: &Door) -> Option<LinkError> {
+fn link(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Option<LinkError> {
     let url = plane.ws_url().replace("ws://", "wss://");
     let url = url.replace(&plane.address().to_string(), &format!("{host}:{}", door.port()));
     let config = config(&format!("{url}?worker_id=w"), calm());
@@ -41,7 +41,7 @@ fn link(plane: &ControlPlane, host: &str, door: &Door) -> Option<LinkError> {
 }
 
 /// Both refuse, and for the same reason.
-fn refused(plane: &ControlPlane, host: &str, door: &Door) {
+fn refused(plane: &ControlPlane, host: &str, door: &TlsProxy) {
     let error = rest(plane, host, door).run_state("r").unwrap_err();
     let LookupError::Certificate { at, why } = &error else { panic!("{error:?}") };
     assert_eq!(*at, format!("https://{host}:{}", door.port()));
@@ -67,7 +67,7 @@ fn an_authority_in_ssl_cert_file_is_trusted_by_the_link_and_by_rest() {
     pki.server("numbered", "IP:127.0.0.1", 2);
     pki.server("expired", "DNS:localhost", -1);
     let variables = [("SSL_CERT_FILE", pki.ca()), (FOLDER, pki.path().to_owned())];
-    in_a_process_of_its_own("control_plane::trust::in_a_process_with_ssl_cert_file", &variables);
+    in_a_process_of_its_own("rest::trust::in_a_process_with_ssl_cert_file", &variables);
 }
 
 #[test]

@@ -1,19 +1,18 @@
-//! What the worker holds: resident memory, threads and open files, as the kernel tells.
-//!
-//! Owns the samples and the rule by which they are compared. It must not know what the worker was doing.
+//! The worker's resident memory, threads and open files over time, from /proc, and the check that they do not grow.
 
 use std::time::{Duration, Instant};
 
 use crate::Until;
 
-/// Between two samples, and between two that are shown.
-const EVERY: Duration = Duration::from_secs(1);
-const SHOWN: usize = 10;
+/// The time between two samples.
+const INTERVAL: Duration = Duration::from_secs(1);
+/// Every such sample is printed.
+const PRINTED: usize = 10;
 
-/// How many percent more there may be at the end.
-const MORE: u64 = 10;
+/// The growth that is allowed, in percent.
+const MAX_GROWTH: u64 = 10;
 
-/// Of one moment, or the medians of several.
+/// One sample, or the medians of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sample {
     pub rss_kib: u64,
@@ -24,10 +23,11 @@ pub struct Sample {
 pub struct Gauge {
     process: u32,
     start: Instant,
-    /// The medians of the last stretch of each load, and of each rest.
+    /// The medians of the last stretch of each load.
     pub loads: Vec<Sample>,
+    /// The medians of each rest.
     pub rests: Vec<Sample>,
-    /// The most at any sample; the memory's own is the kernel's, which misses nothing.
+    /// The maxima. The one of the memory is the kernel's, so it is exact.
     pub peak: Sample,
 }
 
@@ -36,14 +36,14 @@ impl Gauge {
         Self { process, start: Instant::now(), loads: Vec::new(), rests: Vec::new(), peak: Sample::default() }
     }
 
-    /// Looks while there is load; the last `stretch` of it counts.
+    /// Measures until the load is over; keeps the medians of the last `stretch`.
     pub fn watch_load(&mut self, until: &Until<'_>, stretch: Duration) {
         let samples = self.watch(until);
         let count = usize::try_from(stretch.as_secs()).expect("it is short");
         self.loads.push(medians(&samples[samples.len().saturating_sub(count)..]));
     }
 
-    /// Looks while there is none.
+    /// Measures until the rest is over.
     pub fn watch_rest(&mut self, until: &Until<'_>) {
         let samples = self.watch(until);
         self.rests.push(medians(&samples));
@@ -52,13 +52,14 @@ impl Gauge {
     fn watch(&mut self, until: &Until<'_>) -> Vec<Sample> {
         let mut samples = Vec::new();
         while !until.over() {
-            until.pause(EVERY);
-            let Some((sample, most)) = read(self.process) else { break };
+            until.pause(INTERVAL);
+            let Some((sample, peak_rss)) = read(self.process) else { break };
             let peak = &mut self.peak;
-            peak.rss_kib = peak.rss_kib.max(most);
-            (peak.threads, peak.files) = (peak.threads.max(sample.threads), peak.files.max(sample.files));
+            peak.rss_kib = peak.rss_kib.max(peak_rss);
+            peak.threads = peak.threads.max(sample.threads);
+            peak.files = peak.files.max(sample.files);
             samples.push(sample);
-            if samples.len() % SHOWN == 0 {
+            if samples.len() % PRINTED == 0 {
                 let Sample { rss_kib, threads, files } = sample;
                 println!(
                     "{:5} s  {rss_kib:7} KiB  {threads} threads  {files} files",
@@ -71,12 +72,12 @@ impl Gauge {
 }
 
 impl Gauge {
-    /// What has grown, and when. Memory counts under load and at rest. Threads and files count at rest only, where nothing
-    /// is under way: under load the files are as many as there are calls to the engine at that moment.
+    /// Returns what has grown, if anything. Memory is compared under load and at rest. Threads and files are compared at
+    /// rest only: under load the number of files depends on how many calls to the engine are in flight.
     pub fn grown(&self) -> Option<String> {
         let (Some([first, .., last]), Some([calm, .., end])) = (self.loads.get(..2), self.rests.get(..2))
         else {
-            return Some("what was never measured".to_owned());
+            return Some("no measurements: a phase was too short".to_owned());
         };
         let pairs = [
             ("resident memory under load", first.rss_kib, last.rss_kib),
@@ -84,12 +85,13 @@ impl Gauge {
             ("the number of threads at rest", calm.threads, end.threads),
             ("the number of open files at rest", calm.files, end.files),
         ];
-        let grown = pairs.into_iter().find(|(_, then, now)| now * 100 > then * (100 + MORE));
-        grown.map(|(what, then, now)| format!("{what} has grown by more than {MORE} %: from {then} to {now}"))
+        let grown = pairs.into_iter().find(|(_, then, now)| now * 100 > then * (100 + MAX_GROWTH));
+        grown
+            .map(|(what, then, now)| format!("{what} grew by more than {MAX_GROWTH} %: from {then} to {now}"))
     }
 }
 
-/// What it holds, and the most memory that it ever held; `None` when it has ended.
+/// Returns a sample and the peak resident memory in KiB, or `None` once the process has exited.
 fn read(process: u32) -> Option<(Sample, u64)> {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).ok()?;
     let field = |name: &str| {

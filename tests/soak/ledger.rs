@@ -1,22 +1,22 @@
-//! What must come of each run, and what has come of it.
+//! The expected and the actual outcome of each run.
 //!
-//! Owns the rules: a task that was started was started once, and has a true report; one that was claimed and never started
-//! has a true report, or the worker has said that its claim was lost. It must not know how faults are made.
+//! A task that was started was started once and has a correct report. A task that was claimed but not started has a
+//! correct report, or the worker's log says that the claim was lost.
 
 use std::collections::{HashMap, HashSet};
 
-use crate::stage::Left;
+use crate::setup::Remains;
 use crate::support::control_plane::{ControlPlane, Received, Run, State};
 
-/// The most mistakes that are told in words.
-const MOST: usize = 10;
+/// How many errors are described at most.
+const MAX_DESCRIBED: usize = 10;
 
-/// How a task ends if nobody cancels it.
+/// How a task ends unless it is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// By itself: after so long, with so many bytes of output and this exit code.
+    /// By itself: after this time, with this many bytes of output and this exit code.
     Exit { millis: u64, bytes: usize, code: i64 },
-    /// Never begun, for this reason.
+    /// It is never started, for this failure reason.
     Failure(&'static str),
 }
 
@@ -27,25 +27,27 @@ struct Expected {
 
 #[derive(Default)]
 pub struct Ledger {
-    /// What is not settled.
+    /// Runs without a report.
     expected: HashMap<String, Expected>,
+    /// Runs whose report was checked.
     settled: HashSet<String>,
-    wrong: Vec<String>,
+    /// Each begins with the id of a run and a colon.
+    errors: Vec<String>,
     count: Count,
 }
 
-/// How many runs have ended in which way.
+/// How many runs ended in which way.
 #[derive(Debug, Default)]
 pub struct Count {
     pub completed: usize,
     pub failed: usize,
     pub cancelled: usize,
-    /// Reported although the control plane had given up the run with its connection.
+    /// Reported after the control plane had failed the run with its connection.
     pub late: usize,
     pub output_bytes: usize,
-    /// Claimed, but the worker never learnt that its claim had arrived: given up by both, never started.
+    /// Claimed, but the worker never received the confirmation: failed at the control plane, and never started.
     pub void: usize,
-    /// Cancelled before any claim came.
+    /// Cancelled before a claim arrived.
     pub unclaimed: usize,
 }
 
@@ -58,14 +60,14 @@ impl Ledger {
         self.expected.insert(id, Expected { end, cancelled: false });
     }
 
-    /// This run may end in another way from now on.
+    /// Notes that a run was cancelled; from now on it may end in either way.
     pub fn cancelled(&mut self, id: &str) {
         if let Some(expected) = self.expected.get_mut(id) {
             expected.cancelled = true;
         }
     }
 
-    /// Checks what has been reported, and has the control plane forget it.
+    /// Checks the reported runs and removes them from the control plane.
     pub fn settle(&mut self, plane: &ControlPlane) {
         for run in plane.forget(|run| reports(run).next().is_some()) {
             if let Some(expected) = self.expected.remove(&run.id) {
@@ -79,22 +81,23 @@ impl Ledger {
         self.count.late += usize::from(run.message.as_deref() == Some("the worker disconnected"));
         let mut reports = reports(run);
         let Some(first) = reports.next() else { return };
-        for again in reports {
-            if (&again.kind, &again.data) != (&first.kind, &first.data) {
-                self.wrong(format!("{}: reported in two ways", run.id));
+        for other in reports {
+            if (&other.kind, &other.data) != (&first.kind, &first.data) {
+                self.errors.push(format!("{}: two different reports", run.id));
             }
         }
         match (expected.end, first.kind.as_str(), first.data["failure_reason"].as_str()) {
             (End::Exit { bytes, code, .. }, "task_completed", None) => {
                 let output = first.data["output"].as_str().unwrap_or_default();
-                // A cancel that comes while the output is read cuts it short; nobody is waiting for it any more.
-                let whole = output.len() == bytes || expected.cancelled && output.len() < bytes;
-                if first.data["exit_code"] != code || !whole || !is_output(output, &run.id) {
-                    let (got, head) = (output.len(), output.chars().take(80).collect::<String>());
-                    let code_got = &first.data["exit_code"];
-                    self.wrong(format!(
-                        "{}: exit code {code_got} for {code}, {got} bytes for {bytes}: {head}",
-                        run.id
+                // A cancel while the output is read truncates it.
+                let complete = output.len() == bytes || expected.cancelled && output.len() < bytes;
+                if first.data["exit_code"] != code || !complete || !is_output(output, &run.id) {
+                    let head: String = output.chars().take(80).collect();
+                    self.errors.push(format!(
+                        "{}: exit code {}, expected {code}; {} bytes of output, expected {bytes}: {head}",
+                        run.id,
+                        first.data["exit_code"],
+                        output.len()
                     ));
                 }
                 self.count.completed += 1;
@@ -103,60 +106,60 @@ impl Ledger {
             (End::Failure(reason), "task_failed", Some(told)) if told == reason => self.count.failed += 1,
             (_, "task_failed", Some("task_cancelled")) if expected.cancelled => self.count.cancelled += 1,
             (end, kind, reason) => {
-                self.wrong(format!("{}: {kind} {reason:?} {} for {end:?}", run.id, first.data["message"]));
+                let message = &first.data["message"];
+                self.errors.push(format!("{}: {kind} {reason:?} {message}, expected {end:?}", run.id));
             }
         }
     }
 
-    fn wrong(&mut self, what: String) {
-        self.wrong.push(what);
-    }
-
-    /// Looks at what was never reported, and at every start; the error says what is not as it must be, with the worker's words
-    /// about it.
-    pub fn close(mut self, left: &Left) -> (Count, Result<(), String>) {
+    /// Checks the runs without a report, and the starts. Returns the counts, and an error that describes what is wrong, with
+    /// the worker's log lines about it.
+    pub fn close(mut self, remains: &Remains) -> (Count, Result<(), String>) {
         let mut starts = HashSet::new();
-        for id in &left.started {
+        for id in &remains.started {
             if !starts.insert(id.as_str()) {
-                self.wrong(format!("{id}: started twice"));
+                self.errors.push(format!("{id}: started twice"));
             }
         }
-        let lost = left.log.iter().filter_map(|line| line.split_once("claim lost task=")).map(|(_, id)| id);
+        let lost =
+            remains.log.iter().filter_map(|line| line.split_once("claim lost task=")).map(|(_, id)| id);
         let lost: HashSet<&str> = lost.collect();
-        for run in &left.runs {
+        for run in &remains.runs {
             match (starts.contains(run.id.as_str()), run.state) {
-                (true, _) => self.wrong(format!("{}: started, and never reported: {run:?}", run.id)),
+                (true, _) => self.errors.push(format!("{}: started but never reported: {run:?}", run.id)),
                 (false, State::Failed | State::Cancelled) if lost.contains(run.id.as_str()) => {
                     self.count.void += 1;
                 }
                 (false, State::Cancelled) if run.claims == 0 => self.count.unclaimed += 1,
-                (false, _) => self.wrong(format!("{}: never reported, and nobody says why: {run:?}", run.id)),
+                (false, _) => {
+                    self.errors.push(format!("{}: neither started, reported nor given up: {run:?}", run.id));
+                }
             }
         }
-        let known = |id: &str| self.settled.contains(id) || left.runs.iter().any(|run| run.id == id);
+        let known = |id: &str| self.settled.contains(id) || remains.runs.iter().any(|run| run.id == id);
         if let Some(id) = starts.iter().find(|id| !known(id)) {
-            self.wrong(format!("{id}: started, and nobody has asked for it"));
+            self.errors.push(format!("{id}: started but never submitted"));
         }
-        let whole = match self.wrong.as_slice() {
+        let result = match self.errors.as_slice() {
             [] => Ok(()),
-            wrong => Err(format!("{} runs are not as they must be\n{}", wrong.len(), tell(wrong, &left.log))),
+            errors => Err(format!("{} errors\n{}", errors.len(), describe(errors, &remains.log))),
         };
-        (self.count, whole)
+        (self.count, result)
     }
 }
 
-/// Each begins with the id of a run.
-fn tell(wrong: &[String], log: &[String]) -> String {
+/// Lists the errors, each followed by the log lines about its run.
+fn describe(errors: &[String], log: &[String]) -> String {
     let mut lines = Vec::new();
-    for what in wrong.iter().take(MOST) {
-        let (id, _) = what.split_once(':').unwrap_or_default();
-        lines.push(what.clone());
+    for error in errors.iter().take(MAX_DESCRIBED) {
+        let (id, _) = error.split_once(':').unwrap_or_default();
+        lines.push(error.clone());
         lines.extend(log.iter().filter(|line| line.contains(id)).cloned());
     }
     lines.join("\n")
 }
 
-/// Whether this is what `yes ID | head -c ANY` says.
+/// Whether this is a prefix of what `yes ID` prints.
 fn is_output(output: &str, id: &str) -> bool {
     let line = format!("{id}\n");
     output.as_bytes().chunks(line.len()).all(|part| line.as_bytes().starts_with(part))

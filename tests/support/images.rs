@@ -27,7 +27,7 @@ pub enum Layout {
 }
 
 /// A root file system that is being put together.
-pub struct Root(tar::Builder<Vec<u8>>);
+pub struct RootFs(tar::Builder<Vec<u8>>);
 
 /// Images of one test, removed when it is dropped.
 pub struct Images {
@@ -43,13 +43,13 @@ pub fn tool(name: &str) -> PathBuf {
     path
 }
 
-impl Default for Root {
+impl Default for RootFs {
     fn default() -> Self {
         Self(tar::Builder::new(Vec::new()))
     }
 }
 
-impl Root {
+impl RootFs {
     fn add(mut self, path: &str, mode: u32, kind: tar::EntryType, content: &[u8]) -> Self {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
@@ -127,7 +127,7 @@ impl Images {
 
     /// Makes `{prefix}-{name}:test` of a root file system and, if any, Dockerfile instructions (`ENV`, `CMD`,
     /// `ENTRYPOINT` and the like); the result is the image's name.
-    pub fn make(&mut self, name: &str, root: Root, changes: &[&str]) -> String {
+    pub fn make(&mut self, name: &str, root: RootFs, changes: &[&str]) -> String {
         let repository = format!("{}-{name}", self.prefix);
         let mut path = format!("/images/create?fromSrc=-&repo={repository}:test");
         for change in changes {
@@ -143,13 +143,13 @@ impl Images {
 
     /// A task image.
     pub fn task(&mut self) -> String {
-        self.make("task", Root::busybox(), &["ENV PATH=/bin", "ENV IMAGE=task", "CMD [\"/bin/sh\"]"])
+        self.make("task", RootFs::busybox(), &["ENV PATH=/bin", "ENV IMAGE=task", "CMD [\"/bin/sh\"]"])
     }
 
     /// A sidecar image with the agent of the tests.
     pub fn sidecar(&mut self, layout: Layout) -> String {
         let name = format!("sidecar-{}", format!("{layout:?}").to_lowercase());
-        self.make(&name, Root::sidecar(layout, AGENT), &[])
+        self.make(&name, RootFs::sidecar(layout, AGENT), &[])
     }
 }
 

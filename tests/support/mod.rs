@@ -1,22 +1,24 @@
-//! What tests and the demo stand on: a control plane, a real engine with its images and registry, the worker as a process,
-//! and a scripted engine.
+//! What the tests, the demo and the soak share: a control plane, a real engine with images and a registry, proxies, the
+//! worker as a process, and a scripted engine.
 //!
-//! But for that last one nothing here knows the worker's own code, so a mistake there cannot hide behind the same
-//! mistake here. The demo takes most of it, by its own list in `tests/demo/support.rs`.
+//! Nothing here uses the worker's own code, except for `fake_docker`: a mistake in the worker must not hide behind the
+//! same mistake here. The other programs list what they use in their own `support.rs`.
 
-#![allow(dead_code, reason = "two programs share it, the tests and the demo, and neither uses all of it")]
+#![allow(dead_code, reason = "several programs share it, and none uses all of it")]
 
 pub mod control_plane;
-pub mod cutter;
-pub mod dice;
-pub mod door;
 pub mod engine;
+pub mod engine_proxy;
 pub(crate) mod fake_docker;
+pub mod fault_proxy;
 pub mod images;
 pub mod pki;
 pub mod podman;
 pub mod private_engine;
 pub mod process;
-pub mod proxy;
 pub mod registry;
+pub mod rng;
+pub mod stage;
+pub mod sync_dir;
+pub mod tls_proxy;
 pub mod worker;

@@ -48,7 +48,7 @@ impl Podman {
         let end = Instant::now() + DEADLINE;
         while std::os::unix::net::UnixStream::connect(&socket).is_err() {
             let log = podman.process.stderr().all();
-            assert!(podman.process.runs() && Instant::now() < end, "podman does not answer: {log:#?}");
+            assert!(podman.process.is_running() && Instant::now() < end, "podman does not answer: {log:#?}");
             std::thread::sleep(Duration::from_millis(50));
         }
         podman

@@ -67,7 +67,7 @@ impl PrivateEngine {
     }
 
     /// Starts one that shows this certificate and takes only clients of that authority. It is up when this returns.
-    pub fn start(authority: &Path, certificate: &Path, key: &Path) -> Self {
+    pub fn with_tls(authority: &Path, certificate: &Path, key: &Path) -> Self {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let files = [("--tlscacert", authority), ("--tlscert", certificate), ("--tlskey", key)];
         let files = files.into_iter().flat_map(|(flag, path)| [flag.into(), path.into()]);
@@ -75,7 +75,7 @@ impl PrivateEngine {
     }
 
     /// Starts one with a Unix socket. It is up when this returns.
-    pub fn plain() -> Self {
+    pub fn on_unix_socket() -> Self {
         Self::listening(String::new(), [])
     }
 
@@ -92,12 +92,12 @@ impl PrivateEngine {
         let host = if host.is_empty() { own() } else { host };
         let listen = listen.into_iter().collect();
         let mut engine = Self { process: None, host, listen, bridge: Bridge::new(), folder };
-        engine.begin();
+        engine.launch();
         engine
     }
 
     /// Starts it again with all that it had. It is up when this returns.
-    pub fn begin(&mut self) {
+    pub fn launch(&mut self) {
         let folder = self.folder.path();
         let group = format!("/{}", folder.file_name().unwrap().to_string_lossy());
         // It ends with the test, even when that is killed.
@@ -131,7 +131,7 @@ impl PrivateEngine {
     }
 
     /// Ends it with this signal, and waits for that.
-    pub fn end(&mut self, signal: Signal) {
+    pub fn stop(&mut self, signal: Signal) {
         let Some(mut process) = self.process.take() else { return };
         let helper = std::fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
         process.signal(signal);
@@ -157,7 +157,7 @@ impl PrivateEngine {
     }
 
     /// Whether it has not been ended.
-    pub fn runs(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
@@ -182,9 +182,9 @@ impl Drop for PrivateEngine {
     fn drop(&mut self) {
         let end = || {
             if self.process.is_none() {
-                self.begin();
+                self.launch();
             }
-            self.end(Signal::TERM);
+            self.stop(Signal::TERM);
         };
         // What went wrong with the test says more.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(end));

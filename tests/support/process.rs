@@ -118,7 +118,7 @@ impl Process {
     }
 
     /// Whether it has not ended yet.
-    pub fn runs(&self) -> bool {
+    pub fn is_running(&self) -> bool {
         !self.ends_within(Duration::ZERO)
     }
 

@@ -11,7 +11,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 use super::engine::Engine;
-use super::images::{Root, tool};
+use super::images::{RootFs, tool};
 use super::process::Process;
 
 /// The user of a registry that asks for one.
@@ -76,7 +76,7 @@ impl Registry {
 
     /// Puts an image of one layer in, past the engine, which so does not have its layer yet. `architecture` is what it
     /// says it is for, `env` its environment. The results are the digests of its manifest and of its layer.
-    pub fn put(&self, name: &str, root: Root, architecture: &str, env: &[&str]) -> (String, String) {
+    pub fn put(&self, name: &str, root: RootFs, architecture: &str, env: &[&str]) -> (String, String) {
         let (repository, tag) = name.rsplit_once(':').expect("a tag");
         let tar = root.finish();
         let layer = self.put_blob(repository, &tar);

@@ -1,4 +1,4 @@
-//! The worker as a process, with an environment of its own.
+//! The worker as a process with a clean environment.
 
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
@@ -7,8 +7,8 @@ use std::process::Command;
 use super::control_plane::ControlPlane;
 use super::process::Process;
 
-/// A worker that is about to start.
-pub struct Builder {
+/// A worker that is not started.
+pub struct WorkerBuilder {
     command: Command,
     echo: Option<&'static str>,
 }
@@ -16,18 +16,18 @@ pub struct Builder {
 /// A running worker; dropping it kills it.
 pub struct Worker(Process);
 
-/// The binary that `OZ_TEST_WORKER` names, else the one that cargo has built for the tests.
+/// Returns the binary named by `OZ_TEST_WORKER`, or else the one that cargo built for the tests.
 pub fn binary() -> PathBuf {
     if let Some(named) = std::env::var_os("OZ_TEST_WORKER").filter(|path| !path.is_empty()) {
         let found = Path::new(&named).canonicalize().ok().filter(|path| path.is_file());
         return found.unwrap_or_else(|| panic!("OZ_TEST_WORKER names no file: {}", named.display()));
     }
     let path: Option<&str> = option_env!("CARGO_BIN_EXE_oz-agent-worker");
-    path.map(PathBuf::from).expect("only cargo's integration tests know it")
+    path.map(PathBuf::from).expect("cargo sets CARGO_BIN_EXE_oz-agent-worker for integration tests only")
 }
 
-impl Builder {
-    /// A worker with nothing in its environment but `PATH`, an empty `HOME` and backtraces.
+impl WorkerBuilder {
+    /// A worker whose environment is `PATH`, a `HOME` that does not exist, and `RUST_BACKTRACE`.
     pub fn new(binary: &Path) -> Self {
         let mut command = Command::new(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
@@ -35,13 +35,13 @@ impl Builder {
         Self { command, echo: None }
     }
 
-    /// For this control plane, under this id.
-    pub fn plane(self, plane: &ControlPlane, id: &str) -> Self {
-        self.plane_at(plane, &plane.address().to_string(), id)
+    /// Sets the control plane and the worker's id.
+    pub fn control_plane(self, plane: &ControlPlane, id: &str) -> Self {
+        self.control_plane_via(plane, &plane.address().to_string(), id)
     }
 
-    /// The same, with the WebSocket by way of this `host:port`.
-    pub fn plane_at(self, plane: &ControlPlane, address: &str, id: &str) -> Self {
+    /// As [`WorkerBuilder::control_plane`], with the WebSocket connected to `address` (`host:port`).
+    pub fn control_plane_via(self, plane: &ControlPlane, address: &str, id: &str) -> Self {
         let socket = plane.ws_url().replace(&plane.address().to_string(), address);
         let urls = ["--web-socket-url", &socket, "--server-root-url", &plane.root_url()];
         self.args(["--worker-id", id]).args(urls).env("OZ_API_KEY", plane.key())
@@ -59,41 +59,21 @@ impl Builder {
         self
     }
 
-    /// Takes a variable away.
+    /// Unsets a variable.
     pub fn env_remove(mut self, name: &str) -> Self {
         self.command.env_remove(name);
         self
     }
 
-    /// Shows each line of its log as well, with this before it.
-    pub fn echo(mut self, before: &'static str) -> Self {
-        self.echo = Some(before);
+    /// Copies each line of its log to stderr, after `prefix`.
+    pub fn echo(mut self, prefix: &'static str) -> Self {
+        self.echo = Some(prefix);
         self
     }
 
     /// Starts it.
     pub fn start(mut self) -> Worker {
         Worker(Process::spawn(&mut self.command, self.echo))
-    }
-}
-
-impl Worker {
-    /// A builder with the tests' binary and engine, for this control plane, under this id.
-    pub fn with(plane: &ControlPlane, id: &str) -> Builder {
-        Builder::new(&binary()).plane(plane, id).env("DOCKER_HOST", &super::engine::host())
-    }
-
-    /// The same, with the WebSocket by way of this `host:port`.
-    pub fn through(address: &str, plane: &ControlPlane, id: &str) -> Builder {
-        Builder::new(&binary()).plane_at(plane, address, id).env("DOCKER_HOST", &super::engine::host())
-    }
-
-    /// Starts one and waits until it is connected.
-    pub fn start(plane: &ControlPlane, id: &str) -> Self {
-        let before = plane.connections();
-        let worker = Self::with(plane, id).start();
-        plane.wait_connected(before + 1);
-        worker
     }
 }
 

@@ -1,22 +1,22 @@
-//! What the worker costs when nothing happens.
+//! The wake-ups of an idle worker.
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::Stage;
 use crate::support::control_plane::State;
+use crate::support::stage::Stage;
 
-/// The time that is looked at: two pings fall into it, or three, and the second look for what an earlier process has left.
+/// How long wake-ups are counted. Two or three pings fall into it, and the late sweep for containers of an earlier process.
 const WINDOW: Duration = Duration::from_secs(60);
 
-/// Two for each ping, and one for that look; the look's own thread is gone at the end.
+/// Two for each ping, and one for the sweep; the sweep's own thread has ended by then.
 const WAKE_UPS: u64 = 7;
 
 #[test]
-fn an_idle_worker_wakes_up_for_its_pings_and_a_second_look_only() {
+fn an_idle_worker_wakes_up_only_for_pings_and_the_late_sweep() {
     let stage = Stage::new();
-    let worker = stage.started();
-    // One task first: what is idle then is a worker that has worked.
+    let worker = stage.start_worker();
+    // One task first, because a worker that has run a task may behave differently from a new one.
     assert_eq!(stage.run(&stage.spec("true")).state, State::Succeeded);
     stage.wait_no_containers();
     let process = format!("/proc/{}/task", worker.id());
@@ -27,9 +27,9 @@ fn an_idle_worker_wakes_up_for_its_pings_and_a_second_look_only() {
     stage.stop(worker);
 }
 
-/// The count once it stands still, which it does between two pings.
+/// Returns the count once it does not change for two seconds.
 fn settled(process: &Path) -> u64 {
-    let end = Instant::now() + super::DEADLINE;
+    let end = Instant::now() + crate::support::stage::DEADLINE;
     let mut last = switches(process);
     loop {
         std::thread::sleep(Duration::from_secs(2));
@@ -37,12 +37,12 @@ fn settled(process: &Path) -> u64 {
         if now == last {
             return now;
         }
-        assert!(Instant::now() < end, "the worker never rests");
+        assert!(Instant::now() < end, "the worker does not become idle");
         last = now;
     }
 }
 
-/// How often the threads of a process have gone to sleep and, so, been woken.
+/// Returns how often the threads of a process have gone to sleep, and so been woken.
 fn switches(process: &Path) -> u64 {
     let threads = std::fs::read_dir(process).unwrap();
     let count = |status: &str| {

@@ -1,13 +1,13 @@
-//! What a service manager is told, read from a socket like its own.
+//! Notifications to the service manager, read from a socket that stands in for it.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
-use super::{DEADLINE, Stage};
 use crate::support::control_plane::State;
 use crate::support::process::Signal;
+use crate::support::stage::{DEADLINE, Stage};
 
-/// A service manager that only listens.
+/// A service manager that only receives.
 struct Manager {
     socket: UnixDatagram,
     path: tempfile::TempDir,
@@ -24,12 +24,12 @@ impl Manager {
         self.path.path().join("notify").display().to_string()
     }
 
-    /// Everything that is told until one of it is `last`.
+    /// Receives until the line `last` and returns all lines.
     fn until(&self, last: &str) -> Vec<String> {
         let (end, mut told, mut buffer) = (Instant::now() + DEADLINE, Vec::new(), [0; 4096]);
         while !told.iter().any(|line| line == last) {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{last} was not told, only {told:?}");
+            assert!(!left.is_zero(), "{last} was not received, only {told:?}");
             self.socket.set_read_timeout(Some(left)).unwrap();
             let Ok(length) = self.socket.recv(&mut buffer) else { continue };
             told.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
@@ -37,8 +37,8 @@ impl Manager {
         told
     }
 
-    /// Whether there is anything that was not read.
-    fn told_all(&self) -> Vec<String> {
+    /// Returns the lines of the next datagram, if one has arrived.
+    fn pending(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).unwrap();
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).unwrap_or(0);
@@ -47,10 +47,10 @@ impl Manager {
 }
 
 #[test]
-fn a_service_manager_hears_of_the_connection_the_tasks_and_the_time_that_a_stop_takes() {
+fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() {
     let (stage, manager) = (Stage::new(), Manager::new());
     let worker = stage.worker().env("NOTIFY_SOCKET", &manager.address());
-    let mut worker = stage.connected(worker.args(["--drain-timeout", "2h"]));
+    let mut worker = stage.start(worker.args(["--drain-timeout", "2h"]));
     let told = manager.until("STATUS=connected, tasks: 0");
     assert_eq!(told.iter().filter(|line| *line == "READY=1").count(), 1, "{told:?}");
     let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; sleep 1000 & wait"));
@@ -59,7 +59,7 @@ fn a_service_manager_hears_of_the_connection_the_tasks_and_the_time_that_a_stop_
     stage.plane.wait_state(&id, State::InProgress);
     worker.signal(Signal::TERM);
     let told = manager.until("STATUS=draining, tasks: 1");
-    // 2 h of the drain, 80 s for the rest of the stop, 10 s to spare.
+    // 2 h for the drain, 80 s for the rest of the stop, and 10 s of margin.
     let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=7290000000"];
     assert!(
         told.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1"].map(str::to_owned)),
@@ -70,9 +70,8 @@ fn a_service_manager_hears_of_the_connection_the_tasks_and_the_time_that_a_stop_
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
 }
 
-/// Whoever waits for a start is not kept waiting for a control plane that is away.
 #[test]
-fn a_worker_whose_control_plane_is_away_is_ready_and_one_that_is_refused_is_not() {
+fn a_worker_is_ready_while_the_control_plane_is_unavailable_but_not_when_it_is_refused() {
     let (stage, manager) = (Stage::new(), Manager::new());
     stage.plane.refuse_with(Some(503));
     let waiting = stage.worker().env("NOTIFY_SOCKET", &manager.address()).start();
@@ -82,13 +81,13 @@ fn a_worker_whose_control_plane_is_away_is_ready_and_one_that_is_refused_is_not(
     let manager = Manager::new();
     let mut refused = stage.worker().env("NOTIFY_SOCKET", &manager.address()).start();
     assert_eq!(refused.wait_exit(DEADLINE).code(), Some(3));
-    assert!(!manager.told_all().contains(&"READY=1".to_owned()));
+    assert!(!manager.pending().contains(&"READY=1".to_owned()));
 }
 
 #[test]
-fn a_service_manager_that_cannot_be_told_is_warned_about_and_disturbs_nothing() {
+fn an_unreachable_service_manager_is_logged_and_otherwise_ignored() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().env("NOTIFY_SOCKET", "/nonexistent/notify"));
+    let worker = stage.start(stage.worker().env("NOTIFY_SOCKET", "/nonexistent/notify"));
     worker
         .wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("service manager not told error="));
     let id = stage.plane.submit(stage.spec("true"));

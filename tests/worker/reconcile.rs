@@ -1,38 +1,38 @@
-//! Runs that are over at the control plane, or have run for too long, while they go on here: found, and ended.
+//! Tasks whose runs have ended at the control plane, or that exceed the time limit, are found and stopped.
 
 use serde_json::json;
 
-use super::gate::{Gate, PASS};
-use super::{DEADLINE, Stage};
-use crate::support::control_plane::{How, State};
+use crate::support::control_plane::{Disconnect, State};
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::worker::Worker;
 
-/// Ends with 7 when it is told to, with 3 when the gate opens.
+/// Returns a script that exits with 7 on SIGTERM and with 3 when the test releases it.
 fn script() -> String {
-    format!("trap 'exit 7' TERM; echo >> /gate/log; ({PASS}; kill -USR1 $$) & trap 'exit 3' USR1; wait; wait")
+    format!("trap 'exit 7' TERM; echo >> /sync/log; ({WAIT}; kill -USR1 $$) & trap 'exit 3' USR1; wait; wait")
 }
 
-fn started(stage: &Stage, gate: &Gate, args: &[&str]) -> Worker {
-    let builder = stage.worker().args(["-v", &gate.mount(), "--log-level", "debug"]);
-    stage.connected(builder.args(args.iter().copied()))
+fn started(stage: &Stage, sync: &SyncDir, args: &[&str]) -> Worker {
+    let builder = stage.worker().args(["-v", &sync.mount(), "--log-level", "debug"]);
+    stage.start(builder.args(args.iter().copied()))
 }
 
-fn running(stage: &Stage, gate: &Gate, count: usize) -> String {
+fn running(stage: &Stage, sync: &SyncDir, count: usize) -> String {
     let id = stage.plane.submit(stage.spec(&script()));
-    gate.wait_told(stage, count);
+    sync.wait_lines(stage, count);
     id
 }
 
-/// A cancel whose message was lost is found by asking: from time to time, and right after a reconnect.
+/// The look-ups find it: periodic ones, and the one after a reconnect.
 #[test]
-fn a_cancel_that_was_missed() {
+fn a_missed_cancel_is_found_by_look_ups() {
     for (interval, reconnects) in [("1s", false), ("1d", true)] {
-        let (stage, gate) = (Stage::new(), Gate::new());
-        let worker = started(&stage, &gate, &["--reconcile-interval", interval, "--lost-runs", "finish"]);
-        let id = running(&stage, &gate, 1);
-        stage.plane.cancel_unheard(&id);
+        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let worker = started(&stage, &sync, &["--reconcile-interval", interval, "--lost-runs", "finish"]);
+        let id = running(&stage, &sync, 1);
+        stage.plane.cancel_silently(&id);
         if reconnects {
-            stage.plane.drop_connections(How::Rst);
+            stage.plane.drop_connections(Disconnect::Rst);
         }
         let report = stage.plane.wait_message(&id, "task_failed").data;
         assert_eq!((&report["failure_reason"], &report["exit_code"]), (&json!("task_cancelled"), &json!(7)));
@@ -42,13 +42,13 @@ fn a_cancel_that_was_missed() {
     }
 }
 
-/// The control plane fails the runs of a connection that ends. By default that is the end of them here too.
+/// The control plane fails the runs of a connection that ends. By default the worker then stops their tasks.
 #[test]
-fn a_run_that_was_given_up_is_stopped() {
-    let (stage, gate) = (Stage::new(), Gate::new());
-    let worker = started(&stage, &gate, &[]);
-    let id = running(&stage, &gate, 1);
-    stage.plane.drop_connections(How::Fin);
+fn a_run_that_the_control_plane_failed_is_stopped() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, &[]);
+    let id = running(&stage, &sync, 1);
+    stage.plane.drop_connections(Disconnect::Fin);
     let report = stage.plane.wait_message(&id, "task_failed").data;
     assert_eq!(report["failure_reason"], "task_cancelled");
     assert_eq!(report["message"], "the run was over at the control plane");
@@ -59,20 +59,20 @@ fn a_run_that_was_given_up_is_stopped() {
     stage.stop(worker);
 }
 
-/// With `finish` it goes on, and so does any run when the control plane gives no answer, or is never asked.
+/// With `--lost-runs finish`, with failing look-ups, and without look-ups.
 #[test]
-fn a_run_goes_on_when_the_answer_is_none_or_does_not_count() {
+fn a_run_continues_if_look_ups_fail_or_do_not_apply() {
     let cases: [(&[&str], Option<u16>); 3] = [
         (&["--lost-runs", "finish"], None),
         (&["--reconcile-interval", "1s"], Some(500)),
         (&["--reconcile-interval", "0"], None),
     ];
     for (args, failure) in cases {
-        let (stage, gate) = (Stage::new(), Gate::new());
-        let worker = started(&stage, &gate, args);
-        let id = running(&stage, &gate, 1);
+        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let worker = started(&stage, &sync, args);
+        let id = running(&stage, &sync, 1);
         stage.plane.fail_rest_with(failure);
-        stage.plane.drop_connections(How::Fin);
+        stage.plane.drop_connections(Disconnect::Fin);
         stage.plane.wait_connected(2);
         match args {
             ["--lost-runs", _] => worker
@@ -80,10 +80,10 @@ fn a_run_goes_on_when_the_answer_is_none_or_does_not_count() {
             [_, "1s"] => worker.wait_log(DEADLINE, |line| line.contains("run look-up failed")),
             _ => worker.wait_log(DEADLINE, |line| line.contains(" connected ") && line.contains("epoch=2")),
         };
-        // A task that runs from its beginning to its end meanwhile gives an error all the time to show.
+        // Another task from start to end gives a mistake time to show.
         let other = stage.run(&stage.spec("true"));
         assert_eq!(other.state, State::Succeeded);
-        gate.open(1);
+        sync.release(1);
         assert_eq!(stage.plane.wait_message(&id, "task_completed").data["exit_code"], 3);
         stage.wait_clean();
         stage.stop(worker);
@@ -91,9 +91,9 @@ fn a_run_goes_on_when_the_answer_is_none_or_does_not_count() {
 }
 
 #[test]
-fn a_task_that_runs_too_long_is_stopped() {
-    let (stage, gate) = (Stage::new(), Gate::new());
-    let worker = started(&stage, &gate, &["--task-timeout", "2s"]);
+fn a_task_over_its_time_limit_is_stopped() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, &["--task-timeout", "2s"]);
     let id = stage.plane.submit(stage.spec("echo begun; trap 'exit 7' TERM; sleep 1000 & wait"));
     let report = stage.plane.wait_message(&id, "task_failed").data;
     let expected = (&json!("task_timeout"), &json!(7), &json!("begun\n"));
@@ -102,14 +102,14 @@ fn a_task_that_runs_too_long_is_stopped() {
     stage.stop(worker);
 }
 
-/// The time goes on while no worker is there: the next one finds that it has run out.
+/// The time includes what passed under an earlier process.
 #[test]
-fn a_task_that_has_run_too_long_under_an_earlier_process_is_stopped() {
-    let (stage, gate) = (Stage::new(), Gate::new());
-    let worker = started(&stage, &gate, &["--task-timeout", "1h"]);
-    let id = running(&stage, &gate, 1);
+fn an_adopted_task_over_its_time_limit_is_stopped() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, &["--task-timeout", "1h"]);
+    let id = running(&stage, &sync, 1);
     drop(worker);
-    let next = started(&stage, &gate, &["--task-timeout", "1s", "--reconcile-interval", "0"]);
+    let next = started(&stage, &sync, &["--task-timeout", "1s", "--reconcile-interval", "0"]);
     let report = stage.plane.wait_message(&id, "task_failed").data;
     assert_eq!(report["failure_reason"], "task_timeout");
     stage.wait_clean();

@@ -1,16 +1,16 @@
-//! The worker's process from outside: what it prints, which settings it refuses, and which of two it takes.
+//! Settings: help and version, invalid settings, and flags over variables.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
 
-use super::{DEADLINE, Stage};
 use crate::support::control_plane::{Options, State};
 use crate::support::process::Signal;
-use crate::support::worker::{Builder, Worker, binary};
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::worker::{Worker, WorkerBuilder, binary};
 
 pub(super) const KEY: &str = "MARKER-key";
 
-/// How a process ended: its code, what it wrote to stdout, and to stderr.
+/// The exit code of a process, and its stdout and stderr.
 pub(super) type End = (Option<i32>, String, String);
 
 pub(super) fn end(mut worker: Worker) -> End {
@@ -19,15 +19,15 @@ pub(super) fn end(mut worker: Worker) -> End {
     (code, text(worker.stdout().all()), text(worker.stderr().all()))
 }
 
-/// One with a key and an id, which is all that it must have.
-pub(super) fn bare() -> Builder {
-    Builder::new(&binary()).env("OZ_API_KEY", KEY).args(["--worker-id", "w"])
+/// Returns a worker with a key and an id, the only required settings.
+pub(super) fn minimal() -> WorkerBuilder {
+    WorkerBuilder::new(&binary()).env("OZ_API_KEY", KEY).args(["--worker-id", "w"])
 }
 
 #[test]
 fn help_and_version_go_to_stdout() {
     for flag in ["--help", "-h"] {
-        let (code, out, err) = end(bare().args([flag]).start());
+        let (code, out, err) = end(minimal().args([flag]).start());
         assert_eq!((code, err.as_str()), (Some(0), ""));
         for setting in oz_agent_worker::cli::SETTINGS {
             for name in [setting.flag, setting.short, setting.variable, setting.default].into_iter().flatten()
@@ -39,15 +39,18 @@ fn help_and_version_go_to_stdout() {
     }
     for flag in ["--version", "-V"] {
         let expected = format!("oz-agent-worker {}", env!("CARGO_PKG_VERSION"));
-        assert_eq!(end(Builder::new(&binary()).args([flag]).start()), (Some(0), expected, String::new()));
+        assert_eq!(
+            end(WorkerBuilder::new(&binary()).args([flag]).start()),
+            (Some(0), expected, String::new())
+        );
     }
 }
 
-/// These tests are for any build of the worker, so they must not take another one than they were told to.
+/// The tests can run any build of the worker, so they must not fall back to another one.
 #[test]
-fn the_worker_under_test_is_the_one_that_is_named() {
+fn the_worker_under_test_is_the_one_that_oz_test_worker_names() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let runs = std::fs::read_link(format!("/proc/{}/exe", worker.id())).unwrap();
     assert_eq!(runs, binary().canonicalize().unwrap());
     stage.stop(worker);
@@ -58,9 +61,9 @@ fn the_worker_under_test_is_the_one_that_is_named() {
     assert!(!output.status.success() && told.contains("OZ_TEST_WORKER names no file"), "{told}");
 }
 
-/// OpenSSL says nothing about it.
+/// OpenSSL itself ignores them silently.
 #[test]
-fn trusted_certificates_that_cannot_be_used_are_warned_about() {
+fn unusable_trusted_certificates_are_logged() {
     let folder = tempfile::tempdir().unwrap();
     let file = write_file(folder.path(), "bare.pem", b"no certificate\n");
     let start = || without_engine(&file, folder.path());
@@ -77,14 +80,14 @@ fn trusted_certificates_that_cannot_be_used_are_warned_about() {
     assert!(!err.contains("trusted certificates"), "{err}");
 }
 
-/// One that ends at once, since there is no engine.
-fn without_engine(file: &str, folder: &Path) -> Builder {
-    let builder = bare().env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", folder.to_str().unwrap());
+/// Returns a worker that exits at once, because there is no engine.
+fn without_engine(file: &str, folder: &Path) -> WorkerBuilder {
+    let builder = minimal().env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", folder.to_str().unwrap());
     builder.env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
 }
 
 #[test]
-fn a_reader_that_has_gone_is_no_failure() {
+fn a_closed_stdout_or_stderr_does_not_change_the_exit_code() {
     for (flag, expected) in [("--help", 0), ("--version", 0), ("--no-such-flag", 2)] {
         let closed = || {
             let (reader, writer) = std::io::pipe().unwrap();
@@ -97,16 +100,16 @@ fn a_reader_that_has_gone_is_no_failure() {
 }
 
 #[test]
-fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
-    let unset = |name: &str| Builder::new(&binary()).env("OZ_API_KEY", KEY).env_remove(name);
-    let with = |flag: &str, value: &str| bare().args([flag, value]);
+fn an_invalid_setting_is_named_and_the_key_is_not_shown() {
+    let unset = |name: &str| WorkerBuilder::new(&binary()).env("OZ_API_KEY", KEY).env_remove(name);
+    let with = |flag: &str, value: &str| minimal().args([flag, value]);
     let cases = [
         (
-            bare().env_remove("OZ_API_KEY"),
+            minimal().env_remove("OZ_API_KEY"),
             "--api-key (or OZ_API_KEY) or --api-key-file (or OZ_API_KEY_FILE) is missing",
         ),
-        (bare().env("OZ_API_KEY", " "), "OZ_API_KEY (--api-key) must not be blank"),
-        (bare().env("OZ_API_KEY", "MARKER-key\n2"), "OZ_API_KEY (--api-key) must have a key of ASCII"),
+        (minimal().env("OZ_API_KEY", " "), "OZ_API_KEY (--api-key) must not be blank"),
+        (minimal().env("OZ_API_KEY", "MARKER-key\n2"), "OZ_API_KEY (--api-key) must have a key of ASCII"),
         (with("--api-key", "MARKER-key\u{e9}"), "--api-key must have a key of ASCII"),
         (unset("X"), "--worker-id (or OZ_WORKER_ID) is missing"),
         (unset("X").args(["--worker-id", " "]), "--worker-id is \" \": must be 1 to 256 bytes and not blank"),
@@ -114,16 +117,16 @@ fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
             unset("X").env("OZ_WORKER_ID", "a\nb"),
             "OZ_WORKER_ID (--worker-id) is \"a\\nb\": must not have control",
         ),
-        (bare().args(["--no-such-flag"]), "unknown flag --no-such-flag; see --help"),
-        (bare().args(["--apikey=MARKER-key"]), "unknown flag --apikey; see --help"),
-        (bare().args(["MARKER-key"]), "argument 3 is neither a flag nor the value of one"),
-        (bare().args(["--pull"]), "--pull needs a value"),
-        (bare().args(["--no-cleanup=1"]), "--no-cleanup takes no value"),
-        (bare().args(["--pull", "auto", "--pull", "never"]), "--pull is given more than once"),
+        (minimal().args(["--no-such-flag"]), "unknown flag --no-such-flag; see --help"),
+        (minimal().args(["--apikey=MARKER-key"]), "unknown flag --apikey; see --help"),
+        (minimal().args(["MARKER-key"]), "argument 3 is neither a flag nor the value of one"),
+        (minimal().args(["--pull"]), "--pull needs a value"),
+        (minimal().args(["--no-cleanup=1"]), "--no-cleanup takes no value"),
+        (minimal().args(["--pull", "auto", "--pull", "never"]), "--pull is given more than once"),
         (with("--web-socket-url", "http://h/"), "--web-socket-url is \"http://h/\": must"),
         (with("--web-socket-url", "ws://u:MARKER-key@h/"), "--web-socket-url is"),
         (with("--web-socket-url", "ws://h/?worker_id=x"), "must not have worker_id in its query"),
-        (bare().env("OZ_WS_URL", "nonsense"), "OZ_WS_URL (--web-socket-url) is \"nonsense\": must"),
+        (minimal().env("OZ_WS_URL", "nonsense"), "OZ_WS_URL (--web-socket-url) is \"nonsense\": must"),
         (with("--server-root-url", "ftp://h"), "--server-root-url is \"ftp://h\": must"),
         (with("--log-level", "loud"), "--log-level is \"loud\": must be one of debug, info, warn, error"),
         (
@@ -132,14 +135,20 @@ fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
         ),
         (with("--max-concurrent-tasks", "1025"), "from 1 to 1024"),
         (
-            bare().env("OZ_MAX_CONCURRENT_TASKS", "-1"),
+            minimal().env("OZ_MAX_CONCURRENT_TASKS", "-1"),
             "OZ_MAX_CONCURRENT_TASKS (--max-concurrent-tasks) is \"-1\"",
         ),
         (with("--max-output", "1023"), "--max-output is \"1023\": must be"),
         (with("--max-output", "65MiB"), "--max-output is \"65MiB\": must be"),
         (with("--pull", "sometimes"), "--pull is \"sometimes\": must be one of auto, always, missing, never"),
-        (bare().env("OZ_RECONNECT_MAX_ATTEMPTS", "many"), "OZ_RECONNECT_MAX_ATTEMPTS is \"many\": must be"),
-        (bare().env("OZ_RECONNECT_WINDOW_SECONDS", "1.5"), "OZ_RECONNECT_WINDOW_SECONDS is \"1.5\": must be"),
+        (
+            minimal().env("OZ_RECONNECT_MAX_ATTEMPTS", "many"),
+            "OZ_RECONNECT_MAX_ATTEMPTS is \"many\": must be",
+        ),
+        (
+            minimal().env("OZ_RECONNECT_WINDOW_SECONDS", "1.5"),
+            "OZ_RECONNECT_WINDOW_SECONDS is \"1.5\": must be",
+        ),
         (with("-v", "./x:/x"), "--volumes is \"./x:/x\": must begin with"),
         (with("-v", "/x:/agent"), "must not be mounted at /agent"),
         (with("-v", "/x:/y:rx"), "--volumes is \"/x:/y:rx\": must have a comma-separated list"),
@@ -153,11 +162,11 @@ fn a_wrong_setting_is_named_and_the_key_is_not_shown() {
 }
 
 #[test]
-fn a_wrong_duration_count_or_size_is_named() {
-    let with = |flag: &str, value: &str| bare().args([flag, value]);
+fn an_invalid_duration_count_or_size_is_named() {
+    let with = |flag: &str, value: &str| minimal().args([flag, value]);
     let cases = [
         (with("--task-timeout", "8x"), "--task-timeout is \"8x\": must be a duration such as 90s"),
-        (bare().env("OZ_DRAIN_TIMEOUT", "8d"), "OZ_DRAIN_TIMEOUT (--drain-timeout) is \"8d\": must be"),
+        (minimal().env("OZ_DRAIN_TIMEOUT", "8d"), "OZ_DRAIN_TIMEOUT (--drain-timeout) is \"8d\": must be"),
         (with("--lost-runs", "keep"), "--lost-runs is \"keep\": must be one of stop, finish"),
         (with("--keep-sidecar-volumes", "0"), "must be a whole number from 1 to 1000"),
         (with("--min-free-disk", "1%"), "--min-free-disk is \"1%\": must be a number of bytes"),
@@ -165,8 +174,8 @@ fn a_wrong_duration_count_or_size_is_named() {
     cases.into_iter().for_each(|(builder, expected)| is_refused(builder, expected));
 }
 
-/// A line that names what is wrong, and nothing else.
-fn is_refused(builder: Builder, expected: &str) {
+/// Checks for exit code 2 and one line that has `expected` in it.
+fn is_refused(builder: WorkerBuilder, expected: &str) {
     let (code, out, err) = end(builder.env("DOCKER_HOST", "unix:///nonexistent").start());
     assert_eq!((code, out.as_str()), (Some(2), ""), "{expected}: {err}");
     assert!(err.starts_with("oz-agent-worker: ") && err.contains(expected), "{expected} is not in {err}");
@@ -180,7 +189,7 @@ fn write_file(folder: &Path, name: &str, content: &[u8]) -> String {
 }
 
 #[test]
-fn a_key_file_that_is_no_good_is_named() {
+fn an_unusable_key_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let inside_a_file = format!("{}/x", write_file(folder.path(), "plain", b"x"));
@@ -197,7 +206,7 @@ fn a_key_file_that_is_no_good_is_named() {
         ("/dev/zero".to_owned(), "must be a file of at most 64 KiB"),
     ];
     for (file, expected) in cases {
-        let builder = || Builder::new(&binary()).args(["--worker-id", "w"]);
+        let builder = || WorkerBuilder::new(&binary()).args(["--worker-id", "w"]);
         let by_flag = end(builder().args(["--api-key-file", &file]).start());
         let by_variable = end(builder().env("OZ_API_KEY_FILE", &file).start());
         for ((code, _, err), name) in
@@ -213,11 +222,11 @@ fn a_key_file_that_is_no_good_is_named() {
 }
 
 #[test]
-fn variables_alone_are_enough_and_the_key_file_has_it_on_its_first_line() {
+fn variables_alone_are_enough_and_the_key_is_the_first_line_of_the_key_file() {
     let stage = Stage::with(Options { key: KEY.to_owned(), ..Options::default() });
     let folder = tempfile::tempdir().unwrap();
     let file = write_file(folder.path(), "key", format!("\u{feff} {KEY} \r\nanother line\n").as_bytes());
-    let builder = Builder::new(&binary())
+    let builder = WorkerBuilder::new(&binary())
         .env("OZ_API_KEY_FILE", &file)
         .env("OZ_WORKER_ID", &stage.worker_id)
         .env("OZ_WS_URL", &stage.plane.ws_url())
@@ -228,19 +237,19 @@ fn variables_alone_are_enough_and_the_key_file_has_it_on_its_first_line() {
         .env("FROM_HERE", "it's = here")
         .env("DOCKER_HOST", stage.engine.host())
         .args(["-e", "FROM_HERE"]);
-    let worker = stage.connected(builder);
+    let worker = stage.start(builder);
     let script = r#"while [ "$1" != --server-root-url ]; do shift; done; echo "$2 $FROM_HERE""#;
     let run = stage.run(&stage.spec(script));
-    // The other address is made from the one that is given, and an empty variable is as good as none.
+    // The root URL is derived from the WebSocket URL, because an empty variable is ignored.
     assert_eq!(run.output, Some(format!("{} it's = here\n", stage.plane.root_url())));
     let log = worker.stderr().all().join("\n");
     assert!(log.contains("slots=3") && log.contains("DEBUG") && !log.contains(KEY), "{log}");
-    assert!(!log.contains("without encryption"), "a loopback address is no reason to warn: {log}");
+    assert!(!log.contains("without encryption"), "no warning for a loopback address: {log}");
     stage.stop(worker);
 }
 
 #[test]
-fn a_flag_wins_over_its_variable() {
+fn a_flag_overrides_its_variable() {
     let stage = Stage::with(Options { key: KEY.to_owned(), ..Options::default() });
     let wrong = [
         ("OZ_API_KEY", "wrong"),
@@ -254,7 +263,7 @@ fn a_flag_wins_over_its_variable() {
     ];
     let builder = wrong.iter().fold(stage.worker(), |builder, (name, value)| builder.env(name, value));
     let args = ["--api-key", KEY, "--log-level", "info", "--max-concurrent-tasks", "2", "--no-cleanup"];
-    let mut worker = stage.connected(builder.args(args));
+    let mut worker = stage.start(builder.args(args));
     let run = stage.run(&stage.spec(r#"while [ "$1" != --server-root-url ]; do shift; done; echo "$2""#));
     assert_eq!((run.state, run.output), (State::Succeeded, Some(format!("{}\n", stage.plane.root_url()))));
     worker.signal(Signal::TERM);
@@ -265,5 +274,9 @@ fn a_flag_wins_over_its_variable() {
         "{log}"
     );
     let kept = stage.engine.containers("label", &format!("oz-task-id={}", run.id));
-    assert_eq!((kept.len(), kept[0]["State"].as_str()), (1, Some("exited")), "--no-cleanup keeps it");
+    assert_eq!(
+        (kept.len(), kept[0]["State"].as_str()),
+        (1, Some("exited")),
+        "--no-cleanup keeps the container"
+    );
 }

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use crate::support::control_plane::run::new_id;
 use crate::support::engine::Engine;
-use crate::support::images::{Images, Root};
+use crate::support::images::{Images, RootFs};
 
 const MARKER: &str = ".oz-sidecar-complete";
 
@@ -102,7 +102,7 @@ impl Scene {
     fn filler(&self, worker: &str, volume: &str, complete: bool) -> [String; 2] {
         let name = format!("oz-fill-{volume}");
         let id = self.container(&name, worker, None, "", &[volume]);
-        let root = Root::default().file("half", 0o644, "x");
+        let root = RootFs::default().file("half", 0o644, "x");
         let root = if complete { root.file(MARKER, 0o444, "sha256:x") } else { root };
         let path = format!("/containers/{id}/archive?path=/agent");
         let answer =

@@ -10,16 +10,16 @@ use std::time::Duration;
 use openssl::ssl::SslVersion;
 
 use super::{connect, guarded, variables};
-use crate::support::door::{Door, Ending, Lock};
 use crate::support::fake_docker::{FakeDocker, Script, hello, json, write};
 use crate::support::pki::{Key, Pki};
-use crate::support::worker::{Builder, binary};
+use crate::support::tls_proxy::{ServerTls, TlsEnd, TlsProxy};
+use crate::support::worker::{WorkerBuilder, binary};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// What a worker with these variables says before it ends with the code of a missing engine.
 fn complaint(variables: &[(&str, &str)]) -> String {
-    let mut builder = Builder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
+    let mut builder = WorkerBuilder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
     for (name, value) in variables {
         builder = builder.env(name, value);
     }
@@ -101,7 +101,7 @@ fn contexts_that_cannot_be_used() {
     let line = complaint(&[("DOCKER_CONFIG", &folder)]);
     assert_says(&line, &["gone", "config.json names"]);
     std::fs::write(home.path().join("config.json"), "hunter2").unwrap();
-    let mut worker = Builder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
+    let mut worker = WorkerBuilder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
     worker = worker.env("DOCKER_CONFIG", &folder);
     let mut worker = worker.start();
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4));
@@ -189,13 +189,13 @@ fn an_engine_whose_certificate_is_not_the_right_one() {
     let (pki, foreign, fake) = (Pki::new(), Pki::new(), endless());
     let ours = pki.client("ours", Key::Pkcs8, 2).display().to_string();
     let engine = fake.endpoint().to_string();
-    let doors: BTreeMap<&str, Door> = [
+    let doors: BTreeMap<&str, TlsProxy> = [
         ("unknown", foreign.server("s", "DNS:localhost", 2)),
         ("elsewhere", pki.server("elsewhere", "DNS:other.example", 2)),
         ("expired", pki.server("expired", "DNS:localhost", -1)),
     ]
     .into_iter()
-    .map(|(name, server)| (name, Door::open(&engine, Some(Lock::new(&server, None)))))
+    .map(|(name, server)| (name, TlsProxy::start(&engine, ServerTls::new(&server, None))))
     .collect();
     let cases: [(&str, &[&str]); 3] = [
         ("unknown", &["not signed by", &format!("{ours}/ca.pem"), "use the ca.pem"]),
@@ -233,8 +233,8 @@ fn an_engine_that_does_not_take_our_certificate() {
     copy(&pki.ca(), &nobody.join("ca.pem"));
     let (certificate, key) = pki.server("server", "DNS:localhost", 2);
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
-        let lock = Lock::with(&certificate, &key, Some(&pki.ca()), version, Ending::Notify);
-        let door = Door::open(&engine, Some(lock));
+        let lock = ServerTls::with(&certificate, &key, Some(&pki.ca()), version, TlsEnd::CloseNotify);
+        let door = TlsProxy::start(&engine, lock);
         let cases = [
             (&stranger, "refused the client certificate", "stranger/cert.pem"),
             (&expired, "refused the client certificate", "expired/cert.pem (expired since"),

@@ -14,8 +14,8 @@ use std::path::Path;
 use oz_agent_worker::docker::{Docker, Endpoint, EndpointEnv, EndpointError, Error, Files, Found, Timeouts};
 use oz_agent_worker::sys::cancel::CancelToken;
 
-use crate::support::door::{Door, Lock};
 use crate::support::pki::Pki;
+use crate::support::tls_proxy::{ServerTls, TlsProxy};
 
 /// The variables of an engine behind mutual TLS.
 fn variables(port: u16, certificates: &Path) -> EndpointEnv {
@@ -39,7 +39,7 @@ fn connect(env: &EndpointEnv) -> Result<Docker, Error> {
 }
 
 /// A door with mutual TLS for `localhost`.
-fn guarded(pki: &Pki, host: &str) -> Door {
+fn guarded(pki: &Pki, host: &str) -> TlsProxy {
     let server = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
-    Door::open(host, Some(Lock::new(&server, Some(&pki.ca()))))
+    TlsProxy::start(host, ServerTls::new(&server, Some(&pki.ca())))
 }

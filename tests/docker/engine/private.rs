@@ -13,7 +13,7 @@ use crate::support::private_engine::PrivateEngine;
 fn a_real_engine_with_mutual_tls() {
     let (pki, foreign) = (Pki::new(), Pki::new());
     let (certificate, key) = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
-    let engine = PrivateEngine::start(&pki.ca(), &certificate, &key);
+    let engine = PrivateEngine::with_tls(&pki.ca(), &certificate, &key);
     for kind in [Key::Pkcs8, Key::Pkcs1, Key::Sec1] {
         let docker = connect(&variables(engine.port(), &pki.client(&format!("{kind:?}"), kind, 2))).unwrap();
         speak(&docker);

@@ -9,9 +9,9 @@ use oz_agent_worker::docker::{Docker, Error, Reference, Timeouts, TlsError};
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 
 use super::{connect, endpoint, variables};
-use crate::support::door::{Door, Ending, Lock};
 use crate::support::fake_docker::{FakeDocker, PATIENCE, Script, Step, hello, json, write};
 use crate::support::pki::{Key, Pki};
+use crate::support::tls_proxy::{ServerTls, TlsEnd, TlsProxy};
 
 const SHORT: Duration = Duration::from_millis(50);
 const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
@@ -19,18 +19,18 @@ const VERSIONS: [SslVersion; 2] = [SslVersion::TLS1_2, SslVersion::TLS1_3];
 /// A scripted engine behind a door, and a client that has said hello to it.
 struct Lab {
     docker: Docker,
-    door: Door,
+    door: TlsProxy,
     _fake: FakeDocker,
     _pki: Pki,
 }
 
-fn lab(scripts: Vec<Script>, newest: SslVersion, ending: Ending) -> Lab {
+fn lab(scripts: Vec<Script>, newest: SslVersion, ending: TlsEnd) -> Lab {
     let fake = FakeDocker::start(hello("1.41").into_iter().chain(scripts).collect());
     let pki = Pki::new();
     let (certificate, key) = pki.server("server", "DNS:localhost", 2);
     // A hello's bodies have a length, so they do not care how the connection ends.
-    let lock = Lock::with(&certificate, &key, Some(&pki.ca()), newest, ending);
-    let door = Door::open(&fake.endpoint().to_string(), Some(lock));
+    let lock = ServerTls::with(&certificate, &key, Some(&pki.ca()), newest, ending);
+    let door = TlsProxy::start(&fake.endpoint().to_string(), lock);
     let docker = connect(&variables(door.port(), &pki.client("client", Key::Pkcs8, 2))).unwrap();
     Lab { docker, door, _fake: fake, _pki: pki }
 }
@@ -46,10 +46,10 @@ fn export(docker: &Docker) -> (Vec<u8>, io::Result<usize>) {
 fn a_body_until_the_close_ends_with_the_end_of_tls_only() {
     let script = || vec![write("HTTP/1.1 200 OK\r\n\r\nhello")];
     for version in VERSIONS {
-        let lab = lab(vec![script()], version, Ending::Notify);
+        let lab = lab(vec![script()], version, TlsEnd::CloseNotify);
         let (bytes, end) = export(&lab.docker);
         assert_eq!((bytes.as_slice(), end.unwrap()), (b"hello".as_slice(), 5));
-        let lab = self::lab(vec![script()], version, Ending::Cut);
+        let lab = self::lab(vec![script()], version, TlsEnd::Eof);
         let (bytes, end) = export(&lab.docker);
         let error = Error::from_read(end.unwrap_err());
         assert_eq!(bytes, b"hello");
@@ -66,7 +66,7 @@ fn an_answer_that_is_cut_is_one_however_it_is_cut() {
         "HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}",
         "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n",
     ];
-    for ending in [Ending::Notify, Ending::Cut] {
+    for ending in [TlsEnd::CloseNotify, TlsEnd::Eof] {
         let lab = lab(cut.iter().map(|text| vec![write(text)]).collect(), SslVersion::TLS1_3, ending);
         for text in cut {
             let error = lab.docker.container_inspect(&CancelToken::new(), "c").unwrap_err();
@@ -81,7 +81,7 @@ fn deadlines_hold_and_a_wait_has_none() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let exit = vec![write(chunked), Step::Pause(SHORT * 8), write("10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n")];
     let scripts = vec![vec![Step::Stall], vec![write(chunked), Step::Stall], exit];
-    let lab = lab(scripts, SslVersion::TLS1_3, Ending::Notify);
+    let lab = lab(scripts, SslVersion::TLS1_3, TlsEnd::CloseNotify);
     let cancel = CancelToken::new();
     let impatient = |head| {
         let timeouts = Timeouts { head, idle: SHORT, ..Timeouts::default() };
@@ -105,7 +105,7 @@ fn a_cancel_ends_a_read_a_write_and_a_handshake() {
         vec![write("HTTP/1.1 200 OK\r\n\r\nhello"), Step::Tell(tell.clone()), Step::Stall],
         vec![Step::Tell(tell), Step::Stall],
     ];
-    let lab = lab(scripts, SslVersion::TLS1_3, Ending::Notify);
+    let lab = lab(scripts, SslVersion::TLS1_3, TlsEnd::CloseNotify);
     type Call = fn(&Docker, &CancelToken) -> Result<(), Error>;
     let calls: [Call; 3] = [
         |docker, token| docker.container_inspect(token, "c").map(drop),
@@ -163,7 +163,7 @@ fn much_goes_through_in_both_directions() {
             vec![Step::ReadBody, json(200, "")],
             vec![write(&early), Step::Stall],
         ];
-        let lab = lab(scripts, version, Ending::Notify);
+        let lab = lab(scripts, version, TlsEnd::CloseNotify);
         let (bytes, end) = export(&lab.docker);
         assert_eq!(end.unwrap(), SIZE);
         assert!(bytes == big);
@@ -182,7 +182,7 @@ fn a_pull_reports_while_it_is_silent() {
     let (release, released) = bounded(1);
     let line = r#"{"status":"Downloading","progressDetail":{"current":3,"total":8},"id":"a"}"#;
     let script = vec![write(&format!("HTTP/1.1 200 OK\r\n\r\n{line}\r\n")), Step::Await(released)];
-    let lab = lab(vec![script], SslVersion::TLS1_3, Ending::Notify);
+    let lab = lab(vec![script], SslVersion::TLS1_3, TlsEnd::CloseNotify);
     let mut reports = 0;
     let image = Reference::parse("a").unwrap();
     lab.docker

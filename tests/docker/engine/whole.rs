@@ -6,14 +6,14 @@ use sha2::{Digest, Sha256};
 
 use super::guarded;
 use crate::support::control_plane::State;
-use crate::support::door::Door;
+use crate::support::fault_proxy::FaultProxy;
 use crate::support::pki::{Key, Pki};
-use crate::support::worker::Builder;
-use crate::worker::{DEADLINE, Stage};
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::worker::WorkerBuilder;
 
 /// Runs one task with such a worker; gives the line that says which engine was found.
-fn run_a_task(stage: &Stage, worker: Builder) -> String {
-    let worker = stage.connected(worker);
+fn run_a_task(stage: &Stage, worker: WorkerBuilder) -> String {
+    let worker = stage.start(worker);
     let run = stage.run(&stage.spec("seq 20000; echo done"));
     assert_eq!((run.state, run.exit_code), (State::Succeeded, Some(0)), "{:?}", worker.stderr().all());
     let output = run.output.unwrap();
@@ -42,8 +42,8 @@ fn a_task_over_mutual_tls_with_every_kind_of_key() {
 #[test]
 fn a_task_over_plain_tcp() {
     let stage = Stage::new();
-    let door = Door::open(stage.engine.host(), None);
-    let host = format!("tcp://127.0.0.1:{}", door.port());
+    let proxy = FaultProxy::to(stage.engine.host());
+    let host = proxy.host();
     let found = run_a_task(&stage, stage.worker().env("DOCKER_HOST", &host));
     assert!(found.contains(&format!("address={host} source=DOCKER_HOST")), "{found}");
 }
@@ -90,7 +90,7 @@ fn a_task_on_the_engine_of_a_context() {
 #[test]
 fn a_context_that_loses_is_warned_about() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().env("DOCKER_CONTEXT", "my build"));
+    let worker = stage.start(stage.worker().env("DOCKER_CONTEXT", "my build"));
     let line = worker.wait_log(DEADLINE, |line| line.contains("DOCKER_CONTEXT is not used"));
     assert!(
         line.contains("WARN") && line.contains("context=\"my build\"") && line.contains(stage.engine.host()),

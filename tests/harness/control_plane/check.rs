@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use tungstenite::Message;
 
-use super::client::Client;
+use super::fake_worker::FakeWorker;
 use crate::support::control_plane::check::{faults, parse};
 use crate::support::control_plane::{ControlPlane, DEADLINE, Options, RunSpec};
 
@@ -62,12 +62,12 @@ fn each_fault_is_found() {
 #[test]
 fn frames_that_are_no_messages_are_kept_as_violations() {
     let plane = ControlPlane::start(Options::default());
-    let mut worker = Client::connect(&plane, "w");
+    let mut worker = FakeWorker::connect(&plane, "w");
     worker.socket.send(Message::text("{")).unwrap();
     worker.socket.send(Message::text("{}")).unwrap();
     worker.socket.send(Message::binary(vec![1])).unwrap();
     let id = plane.submit(RunSpec::default());
     worker.complete(&id, 0);
-    plane.wait_for(DEADLINE, |world| world.violations.len() == 4);
+    plane.wait_for(DEADLINE, |model| model.violations.len() == 4);
     assert!(plane.violations()[3].contains("before task_claimed"));
 }

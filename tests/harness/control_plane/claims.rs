@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::client::{Client, rest};
+use super::fake_worker::{FakeWorker, rest};
 use crate::support::control_plane::{ControlPlane, Options, Pacing, RunSpec, State};
 
 #[test]
@@ -12,7 +12,7 @@ fn a_run_goes_through_its_states_and_keeps_its_result() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec { prompt: "hello".into(), ..RunSpec::default() });
     assert_eq!(plane.run(&id).state, State::Pending);
-    let mut worker = Client::connect(&plane, "w");
+    let mut worker = FakeWorker::connect(&plane, "w");
     let assignment = worker.next();
     assert_eq!(assignment["data"]["task"]["task_definition"]["prompt"], "hello");
     assert_eq!(assignment["data"]["task"]["agent_config_snapshot"]["model_id"], "pending");
@@ -27,8 +27,8 @@ fn a_run_goes_through_its_states_and_keeps_its_result() {
 #[test]
 fn messages_for_ended_and_foreign_runs_change_nothing() {
     let plane = ControlPlane::start(Options::default());
-    let mut worker = Client::connect(&plane, "w");
-    let mut other = Client::connect(&plane, "other");
+    let mut worker = FakeWorker::connect(&plane, "w");
+    let mut other = FakeWorker::connect(&plane, "other");
     // In turn: the first run goes to the first connection.
     let id = plane.submit(RunSpec::default());
     assert_eq!(worker.assigned(), id);
@@ -48,7 +48,7 @@ fn a_claim_that_does_not_come_in_time_puts_the_run_back() {
     let claim_timeout = Duration::from_millis(50);
     let plane = ControlPlane::start(Options { claim_timeout, ..Options::default() });
     let id = plane.submit(RunSpec::default());
-    let mut worker = Client::connect(&plane, "w");
+    let mut worker = FakeWorker::connect(&plane, "w");
     assert_eq!((worker.assigned(), worker.assigned()), (id.clone(), id.clone()));
     worker.claim(&id);
     worker.complete(&id, 0);
@@ -59,7 +59,7 @@ fn a_claim_that_does_not_come_in_time_puts_the_run_back() {
 fn the_poll_gives_each_connection_one_run_at_a_time() {
     let pacing = Pacing::Poll(Duration::from_millis(300));
     let plane = ControlPlane::start(Options { pacing, ..Options::default() });
-    let mut worker = Client::connect(&plane, "w");
+    let mut worker = FakeWorker::connect(&plane, "w");
     let ids = [plane.submit(RunSpec::default()), plane.submit(RunSpec::default())];
     assert_eq!(worker.assigned(), ids[0]);
     assert_eq!(plane.run(&ids[1]).state, State::Pending);
@@ -70,9 +70,9 @@ fn the_poll_gives_each_connection_one_run_at_a_time() {
 fn a_cancel_marks_the_run_and_tells_the_newest_connection() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec::default());
-    let mut old = Client::connect(&plane, "w");
+    let mut old = FakeWorker::connect(&plane, "w");
     assert_eq!(old.assigned(), id);
-    let mut new = Client::connect(&plane, "w");
+    let mut new = FakeWorker::connect(&plane, "w");
     plane.wait_connected(2);
     let path = format!("/api/v1/agent/runs/{id}/cancel");
     assert_eq!(rest(&plane, "POST", &path, Some(plane.key()), "").0, 200);

@@ -2,6 +2,6 @@
 
 mod check;
 mod claims;
-pub(crate) mod client;
-mod door;
 mod ends;
+pub(crate) mod fake_worker;
+mod handshake;

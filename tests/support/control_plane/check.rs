@@ -1,6 +1,6 @@
 //! Whether a message from the worker is what the protocol says: names, types and bounds of every field.
 //!
-//! Pure. It must not know runs: whether a message makes sense at this moment is the world's business.
+//! Pure. It must not know runs: whether a message makes sense at this moment is the model's business.
 
 use serde_json::{Map, Value};
 

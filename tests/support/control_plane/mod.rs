@@ -4,7 +4,7 @@
 //! async. Whatever a worker sends that the protocol does not allow is kept in [`ControlPlane::violations`]: a test
 //! should end with `plane.assert_no_violations()`.
 //!
-//! [`world`] holds the rules, without a socket; [`server`], [`socket`] and [`rest`] are its doors.
+//! [`model`] holds the rules, without a socket; [`server`], [`socket`] and [`rest`] are its doors.
 
 use std::borrow::Borrow;
 use std::net::{SocketAddr, TcpListener};
@@ -16,20 +16,20 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod check;
+pub mod model;
 mod outbox;
 mod rest;
 pub mod run;
 mod server;
 mod socket;
-pub mod world;
 
-pub use outbox::How;
+pub use model::Model;
+pub use outbox::Disconnect;
 pub use run::{Received, Run, RunSpec, State};
-pub use world::World;
 
 use outbox::Command;
 
-/// How long [`ControlPlane::wait_state`] and its like wait before they give up.
+/// Disconnect long [`ControlPlane::wait_state`] and its like wait before they give up.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// When pending runs are sent to workers.
@@ -41,7 +41,7 @@ pub enum Pacing {
     Poll(Duration),
 }
 
-/// How a control plane is set up.
+/// Disconnect a control plane is set up.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The admin key.
@@ -63,7 +63,7 @@ impl Default for Options {
 
 /// What all threads share.
 pub struct Shared {
-    world: Mutex<World>,
+    model: Mutex<Model>,
     changed: Condvar,
     /// Readable as soon as the control plane stops.
     stop: UnixStream,
@@ -79,12 +79,12 @@ pub struct ControlPlane {
 }
 
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, World> {
+    fn lock(&self) -> MutexGuard<'_, Model> {
         // A test that panics inside `wait_for` must not hide its own message behind a poisoned lock.
-        self.world.lock().unwrap_or_else(PoisonError::into_inner)
+        self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn update<T>(&self, change: impl FnOnce(&mut World) -> T) -> T {
+    fn update<T>(&self, change: impl FnOnce(&mut Model) -> T) -> T {
         let result = change(&mut self.lock());
         self.changed.notify_all();
         result
@@ -103,7 +103,7 @@ impl ControlPlane {
         let (address, key) = (listener.local_addr()?, options.key.clone());
         let (stopper, stop) = UnixStream::pair()?;
         let shared = Arc::new(Shared {
-            world: Mutex::new(World::new(options)),
+            model: Mutex::new(Model::new(options)),
             changed: Condvar::new(),
             stop,
             threads: Mutex::default(),
@@ -137,47 +137,47 @@ impl ControlPlane {
 
     /// Adds a run; the result is its id.
     pub fn submit(&self, spec: impl Borrow<RunSpec>) -> String {
-        self.shared.update(|world| world.submit(spec.borrow(), Instant::now()))
+        self.shared.update(|model| model.submit(spec.borrow(), Instant::now()))
     }
 
     /// Adds a run whose assignment is `data` as it is, however wrong. When its `task_id` is no non-blank string it is
     /// sent to the newest connection at once and `None` comes back.
     pub fn submit_raw(&self, data: impl Borrow<Value>) -> Option<String> {
-        self.shared.update(|world| world.submit_raw(data.borrow(), Instant::now()))
+        self.shared.update(|model| model.submit_raw(data.borrow(), Instant::now()))
     }
 
     /// Sends a text frame to the newest connection, as it is.
     pub fn send_text(&self, text: impl Into<String>) {
         let text = text.into();
-        self.shared.update(|world| world.push_newest(Command::Text(text)));
+        self.shared.update(|model| model.push_newest(Command::Text(text)));
     }
 
     /// Sends a binary frame to the newest connection.
     pub fn send_binary(&self, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();
-        self.shared.update(|world| world.push_newest(Command::Binary(bytes)));
+        self.shared.update(|model| model.push_newest(Command::Binary(bytes)));
     }
 
     /// Sends the assignment of a run that has not ended to the newest connection once more, as the known one does with what
     /// was not claimed in time; `false` when there is nothing or nobody to send it to.
-    pub fn repeat(&self, id: &str) -> bool {
-        self.shared.update(|world| world.repeat(id))
+    pub fn resend(&self, id: &str) -> bool {
+        self.shared.update(|model| model.resend(id))
     }
 
     /// Forgets the runs that have ended and of which `done` says so, and every message so far: for those who run for long.
     /// Gives the runs.
     pub fn forget(&self, done: impl FnMut(&Run) -> bool) -> Vec<Run> {
-        self.shared.update(|world| world.forget(done))
+        self.shared.update(|model| model.forget(done))
     }
 
     /// Cancels a run: CANCELLED first, then `task_cancel` to the newest connection of its worker.
     pub fn cancel(&self, id: &str) {
-        assert!(self.shared.update(|world| world.cancel(id)), "no run {id}");
+        assert!(self.shared.update(|model| model.cancel(id)), "no run {id}");
     }
 
     /// The same, but the message is lost on its way.
-    pub fn cancel_unheard(&self, id: &str) {
-        self.shared.update(|world| world.cancel_unheard(id));
+    pub fn cancel_silently(&self, id: &str) {
+        self.shared.update(|model| model.cancel_silently(id));
     }
 
     /// A run as it is now.
@@ -196,13 +196,13 @@ impl ControlPlane {
     }
 
     /// Looks at everything at once.
-    pub fn view<T>(&self, look: impl FnOnce(&World) -> T) -> T {
+    pub fn view<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
         look(&self.shared.lock())
     }
 
     /// Waits until `holds`; it is asked after every change. Panics with everything that is known when the deadline
     /// passes.
-    pub fn wait_for(&self, deadline: Duration, mut holds: impl FnMut(&World) -> bool) {
+    pub fn wait_for(&self, deadline: Duration, mut holds: impl FnMut(&Model) -> bool) {
         if !self.holds_within(deadline, &mut holds) {
             let dump = self.shared.lock().dump();
             panic!("the control plane has waited {deadline:?} in vain\n{dump}");
@@ -210,29 +210,29 @@ impl ControlPlane {
     }
 
     /// Waits until `holds`; `false` when the deadline passes first.
-    pub fn holds_within(&self, deadline: Duration, mut holds: impl FnMut(&World) -> bool) -> bool {
-        let (end, mut world) = (Instant::now() + deadline, self.shared.lock());
+    pub fn holds_within(&self, deadline: Duration, mut holds: impl FnMut(&Model) -> bool) -> bool {
+        let (end, mut model) = (Instant::now() + deadline, self.shared.lock());
         loop {
-            if holds(&world) {
+            if holds(&model) {
                 return true;
             }
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return false;
             }
-            world = self.shared.changed.wait_timeout(world, left).unwrap_or_else(PoisonError::into_inner).0;
+            model = self.shared.changed.wait_timeout(model, left).unwrap_or_else(PoisonError::into_inner).0;
         }
     }
 
     /// Waits until the run has this state.
     pub fn wait_state(&self, id: &str, state: State) -> Run {
-        self.wait_for(DEADLINE, |world| {
-            let run = world.run(id).unwrap_or_else(|| panic!("no run {id}"));
+        self.wait_for(DEADLINE, |model| {
+            let run = model.run(id).unwrap_or_else(|| panic!("no run {id}"));
             assert!(
                 run.state == state || !run.state.ended(),
                 "{id} ended as {}\n{}",
                 run.state,
-                world.dump()
+                model.dump()
             );
             run.state == state
         });
@@ -241,62 +241,62 @@ impl ControlPlane {
 
     /// Waits until the run has ended in any way.
     pub fn wait_ended(&self, id: &str) -> Run {
-        self.wait_for(DEADLINE, |world| world.run(id).is_some_and(|run| run.state.ended()));
+        self.wait_for(DEADLINE, |model| model.run(id).is_some_and(|run| run.state.ended()));
         self.run(id)
     }
 
     /// Waits until a message of this type has come for the run, even one that changes nothing.
     pub fn wait_message(&self, id: &str, kind: &str) -> Received {
         let find = |run: &Run| run.history.iter().find(|received| received.kind == kind).cloned();
-        self.wait_for(DEADLINE, |world| world.run(id).is_some_and(|run| find(run).is_some()));
+        self.wait_for(DEADLINE, |model| model.run(id).is_some_and(|run| find(run).is_some()));
         find(&self.run(id)).expect("it was there")
     }
 
     /// Waits until `count` connections have been made in all, and the last of them is open.
     pub fn wait_connected(&self, count: usize) {
-        self.wait_for(DEADLINE, |world| {
-            let open = world.connections.last().is_some_and(|connection| connection.ended.is_none());
-            world.connections.len() >= count && open
+        self.wait_for(DEADLINE, |model| {
+            let open = model.connections.last().is_some_and(|connection| connection.ended.is_none());
+            model.connections.len() >= count && open
         });
     }
 
-    /// How many connections have been made so far, including those that have ended.
+    /// Disconnect many connections have been made so far, including those that have ended.
     pub fn connections(&self) -> usize {
         self.shared.lock().connections.len()
     }
 
     /// Ends every open connection.
-    pub fn drop_connections(&self, how: How) {
-        self.shared.update(|world| world.drop_connections(how));
+    pub fn drop_connections(&self, how: Disconnect) {
+        self.shared.update(|model| model.drop_connections(how));
     }
 
     /// Ends the newest connection of one worker; `false` when it has none that is open.
-    pub fn drop_worker(&self, worker: &str, how: How) -> bool {
-        self.shared.update(|world| world.drop_worker(worker, how))
+    pub fn drop_worker(&self, worker: &str, how: Disconnect) -> bool {
+        self.shared.update(|model| model.drop_worker(worker, how))
     }
 
     /// Answers every handshake with this status, or as usual again.
     pub fn refuse_with(&self, status: Option<u16>) {
-        self.shared.update(|world| world.refuse = status);
+        self.shared.update(|model| model.refuse = status);
     }
 
     /// Answers every REST request with 404, or with 503 for any other status, or as usual again.
     pub fn fail_rest_with(&self, status: Option<u16>) {
-        self.shared.update(|world| world.rest_failure = status);
+        self.shared.update(|model| model.rest_failure = status);
     }
 
     /// Stops reading from the connections that are open now (half-open: no pong, nothing received), or goes on.
     /// When this returns it is so. Later connections are not held. What a worker sent meanwhile is read when it goes on.
     pub fn hold_pongs(&self, hold: bool) {
-        self.shared.update(|world| world.push_all(&Command::Hold(hold)));
-        let reached = |one: &world::Connection| one.ended.is_some() || one.held == hold;
+        self.shared.update(|model| model.push_all(&Command::Hold(hold)));
+        let reached = |one: &model::Connection| one.ended.is_some() || one.held == hold;
         let last = self.connections();
-        self.wait_for(DEADLINE, |world| world.connections.iter().take(last).all(reached));
+        self.wait_for(DEADLINE, |model| model.connections.iter().take(last).all(reached));
     }
 
     /// Ends every new connection right after its handshake, or lets them be again.
     pub fn accept_and_close(&self, close: bool) {
-        self.shared.update(|world| world.accept_and_close = close);
+        self.shared.update(|model| model.accept_and_close = close);
     }
 
     /// Everything that a worker has sent and the protocol does not allow.
@@ -306,15 +306,15 @@ impl ControlPlane {
 
     /// Panics when there are [`ControlPlane::violations`].
     pub fn assert_no_violations(&self) {
-        let world = self.shared.lock();
-        assert!(world.violations.is_empty(), "the worker broke the protocol\n{}", world.dump());
+        let model = self.shared.lock();
+        assert!(model.violations.is_empty(), "the worker broke the protocol\n{}", model.dump());
     }
 }
 
 impl Drop for ControlPlane {
     fn drop(&mut self) {
         drop(self.stopper.take());
-        self.shared.update(|world| world.stopping = true);
+        self.shared.update(|model| model.stopping = true);
         loop {
             let thread = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(thread) = thread else { return };
@@ -327,17 +327,17 @@ impl Drop for ControlPlane {
 /// What happens with time alone: claims that expire, and the poll.
 fn tick(shared: &Shared) {
     let mut next_poll = Instant::now();
-    let mut world = shared.lock();
-    while !world.stopping {
+    let mut model = shared.lock();
+    while !model.stopping {
         let now = Instant::now();
-        let expired = world.next_expiry().is_some_and(|at| at <= now);
+        let expired = model.next_expiry().is_some_and(|at| at <= now);
         if expired {
-            world.expire(now);
+            model.expire(now);
         }
-        let mut wake = world.next_expiry();
-        if let Pacing::Poll(every) = world.options().pacing {
+        let mut wake = model.next_expiry();
+        if let Pacing::Poll(every) = model.options().pacing {
             if next_poll <= now {
-                world.deliver_round(now);
+                model.deliver_round(now);
                 next_poll = now + every;
                 shared.changed.notify_all();
             }
@@ -347,6 +347,6 @@ fn tick(shared: &Shared) {
             shared.changed.notify_all();
         }
         let left = wake.map_or(DEADLINE, |at| at.saturating_duration_since(Instant::now()));
-        world = shared.changed.wait_timeout(world, left).unwrap_or_else(PoisonError::into_inner).0;
+        model = shared.changed.wait_timeout(model, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }

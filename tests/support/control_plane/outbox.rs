@@ -1,6 +1,6 @@
 //! What the control plane wants done on one connection: a queue, and a wake-up for the thread that polls.
 //!
-//! Pushing never blocks, so it may be done under the lock of the world and the order of things is the order of its
+//! Pushing never blocks, so it may be done under the lock of the model and the order of things is the order of its
 //! changes. It must not know what the frames mean.
 
 use std::collections::VecDeque;
@@ -9,9 +9,9 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
-/// How a connection is ended by this side.
+/// Disconnect a connection is ended by this side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum How {
+pub enum Disconnect {
     /// The TCP connection is closed without a close frame.
     Fin,
     /// The TCP connection is reset.
@@ -30,7 +30,7 @@ pub enum Command {
     /// Stop reading, or read again.
     Hold(bool),
     /// End the connection.
-    End(How),
+    End(Disconnect),
 }
 
 /// The queue of one connection.

@@ -9,9 +9,9 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::Shared;
+use super::model::Model;
 use super::run::RunSpec;
 use super::server::{Key, Request, percent_decode};
-use super::world::World;
 
 const RUNS: &str = "/api/v1/agent/runs";
 const MAX_BODY: usize = 1 << 20;
@@ -19,9 +19,9 @@ const MAX_BODY: usize = 1 << 20;
 /// Answers one request.
 pub fn serve(shared: &Shared, stream: &mut TcpStream, request: &Request) {
     let Some(body) = read_body(shared, stream, request) else { return };
-    let (status, answer) = shared.update(|world| {
-        world.requests.push(format!("{} {}", request.method, request.path));
-        respond(world, request, &body)
+    let (status, answer) = shared.update(|model| {
+        model.requests.push(format!("{} {}", request.method, request.path));
+        respond(model, request, &body)
     });
     let text = answer.to_string();
     let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
@@ -47,8 +47,8 @@ fn read_body(shared: &Shared, stream: &mut TcpStream, request: &Request) -> Opti
 
 type Answer = (&'static str, Value);
 
-fn respond(world: &mut World, request: &Request, body: &[u8]) -> Answer {
-    if let Some(status) = world.rest_failure {
+fn respond(model: &mut Model, request: &Request, body: &[u8]) -> Answer {
+    if let Some(status) = model.rest_failure {
         return (
             if status == 404 { "404 Not Found" } else { "503 Service Unavailable" },
             json!({"error": status}),
@@ -57,7 +57,7 @@ fn respond(world: &mut World, request: &Request, body: &[u8]) -> Answer {
     if request.path == "/health" {
         return ("200 OK", json!({"ok": true, "service": "oz demo control plane"}));
     }
-    match request.key(&world.options().key) {
+    match request.key(&model.options().key) {
         Key::Missing => return ("401 Unauthorized", json!({"error": "no key"})),
         Key::Wrong => return not_found(),
         Key::Admin => {}
@@ -71,23 +71,23 @@ fn respond(world: &mut World, request: &Request, body: &[u8]) -> Answer {
     let parts: Vec<&str> = parts.iter().map(String::as_str).collect();
     match (request.method.as_str(), parts.as_slice()) {
         ("GET", []) => {
-            ("200 OK", json!({"runs": world.runs.iter().map(super::Run::to_json).collect::<Vec<_>>()}))
+            ("200 OK", json!({"runs": model.runs.iter().map(super::Run::to_json).collect::<Vec<_>>()}))
         }
-        ("POST", []) => submit(world, body),
-        ("GET", [id]) => world.run(id).map_or_else(not_found, |run| ("200 OK", run.to_json())),
-        ("POST", [id, "cancel"]) if world.cancel(id) => {
+        ("POST", []) => submit(model, body),
+        ("GET", [id]) => model.run(id).map_or_else(not_found, |run| ("200 OK", run.to_json())),
+        ("POST", [id, "cancel"]) if model.cancel(id) => {
             ("200 OK", json!({"run_id": id, "state": "CANCELLED"}))
         }
         _ => not_found(),
     }
 }
 
-fn submit(world: &mut World, body: &[u8]) -> Answer {
+fn submit(model: &mut Model, body: &[u8]) -> Answer {
     match serde_json::from_slice::<RunSpec>(body) {
-        Ok(RunSpec { id: Some(id), .. }) if world.run(&id).is_some() => {
+        Ok(RunSpec { id: Some(id), .. }) if model.run(&id).is_some() => {
             ("409 Conflict", json!({"error": format!("there is a run {id:?} already")}))
         }
-        Ok(spec) => ("201 Created", json!({"run_id": world.submit(&spec, Instant::now())})),
+        Ok(spec) => ("201 Created", json!({"run_id": model.submit(&spec, Instant::now())})),
         Err(error) => ("400 Bad Request", json!({"error": error.to_string()})),
     }
 }

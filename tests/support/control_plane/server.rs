@@ -125,9 +125,9 @@ fn parse_head(bytes: &[u8]) -> Option<Option<Request>> {
 }
 
 fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
-    let (key, refuse) = shared.update(|world| {
-        world.attempts += 1;
-        (request.key(&world.options().key), world.refuse)
+    let (key, refuse) = shared.update(|model| {
+        model.attempts += 1;
+        (request.key(&model.options().key), model.refuse)
     });
     let status = match (refuse, key) {
         (Some(status), _) => Some(status),
@@ -151,7 +151,7 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
             socket::serve(shared, stream, &answer, request.early, &worker);
         }
         _ => {
-            shared.update(|world| world.violations.push("a handshake without worker_id or nonce".to_owned()));
+            shared.update(|model| model.violations.push("a handshake without worker_id or nonce".to_owned()));
             let _ = stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n");
         }
     }

@@ -1,4 +1,4 @@
-//! One worker's connection: a thread that polls the socket and the outbox, and tells the world what comes.
+//! One worker's connection: a thread that polls the socket and the outbox, and tells the model what comes.
 //!
 //! The only place that speaks WebSocket. It must not know what a message means.
 
@@ -14,12 +14,12 @@ use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig};
 use tungstenite::{Error, Message, WebSocket};
 
 use super::Shared;
-use super::outbox::{Command, How, Outbox};
-use super::world::Ended;
+use super::model::Ended;
+use super::outbox::{Command, Disconnect, Outbox};
 
 /// The known control plane ends with a message above this.
 const MAX_MESSAGE: usize = 100 << 20;
-/// How long it waits after its own close frame.
+/// Disconnect long it waits after its own close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
 struct Session<'a> {
@@ -39,11 +39,11 @@ struct Session<'a> {
 pub fn serve(shared: &Shared, mut stream: TcpStream, answer: &str, early: Vec<u8>, worker: &str) {
     let outbox = Arc::new(Outbox::new());
     // Before the answer: a worker that knows it is connected is known here to be connected.
-    let number = shared.update(|world| {
-        if world.accept_and_close {
-            outbox.push(Command::End(How::Fin));
+    let number = shared.update(|model| {
+        if model.accept_and_close {
+            outbox.push(Command::End(Disconnect::Fin));
         }
-        world.connect(worker, Arc::clone(&outbox), Instant::now())
+        model.connect(worker, Arc::clone(&outbox), Instant::now())
     });
     // When this fails so does the first read.
     let _ = stream.write_all(answer.as_bytes());
@@ -55,7 +55,7 @@ pub fn serve(shared: &Shared, mut stream: TcpStream, answer: &str, early: Vec<u8
     let mut session = Session { shared, outbox, socket, number, hold, unsent, closing, closed };
     session.run();
     let ended = session.closed.map_or(Ended::Lost, Ended::Closed);
-    shared.update(|world| world.disconnect(number, ended, Instant::now()));
+    shared.update(|model| model.disconnect(number, ended, Instant::now()));
 }
 
 impl Session<'_> {
@@ -78,7 +78,7 @@ impl Session<'_> {
                 Command::Binary(bytes) => self.send(Message::binary(bytes)),
                 Command::Hold(hold) => {
                     self.hold = hold;
-                    self.shared.update(|world| world.connections[self.number - 1].held = hold);
+                    self.shared.update(|model| model.connections[self.number - 1].held = hold);
                     true
                 }
                 Command::End(how) => self.end(how),
@@ -106,15 +106,15 @@ impl Session<'_> {
         true
     }
 
-    fn end(&mut self, how: How) -> bool {
+    fn end(&mut self, how: Disconnect) -> bool {
         let stream = self.socket.get_ref();
         match how {
-            How::Fin => drop(stream.shutdown(Shutdown::Both)),
+            Disconnect::Fin => drop(stream.shutdown(Shutdown::Both)),
             // A socket that is closed without lingering is reset.
-            How::Rst => {
+            Disconnect::Rst => {
                 let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
             }
-            How::Close1001 => {
+            Disconnect::Close1001 => {
                 self.closing = Some(Instant::now());
                 let frame = CloseFrame { code: CloseCode::Away, reason: "shutting down".into() };
                 let closed = self.socket.close(Some(frame));
@@ -137,7 +137,7 @@ impl Session<'_> {
                 }
                 Err(error) => {
                     let what = format!("ends the known control plane: {error}");
-                    self.shared.update(|world| world.violation(self.number, &what));
+                    self.shared.update(|model| model.violation(self.number, &what));
                     return false;
                 }
             }
@@ -149,11 +149,11 @@ impl Session<'_> {
         let number = self.number;
         match message {
             Message::Text(text) => {
-                self.shared.update(|world| world.receive(number, &text, Instant::now()));
+                self.shared.update(|model| model.receive(number, &text, Instant::now()));
             }
-            Message::Ping(_) => self.shared.update(|world| world.connections[number - 1].pings += 1),
+            Message::Ping(_) => self.shared.update(|model| model.connections[number - 1].pings += 1),
             Message::Close(frame) => self.closed = Some(frame.map(|frame| frame.code.into())),
-            Message::Binary(_) => self.shared.update(|world| world.violation(number, "a binary frame")),
+            Message::Binary(_) => self.shared.update(|model| model.violation(number, "a binary frame")),
             Message::Pong(_) | Message::Frame(_) => {}
         }
     }

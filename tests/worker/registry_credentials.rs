@@ -1,4 +1,4 @@
-//! Images behind a registry's password: where the password comes from, and what is told when there is none that fits.
+//! Images behind a registry's password: where the password comes from, and the message when none works.
 
 use std::fs;
 use std::io::Write;
@@ -8,22 +8,22 @@ use std::process::{Command, Stdio};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::{DEADLINE, Stage};
 use crate::support::control_plane::{Run, RunSpec, State};
 use crate::support::engine::Engine;
 use crate::support::registry::{PASSWORD, Registry, USER};
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::Worker;
 
-/// A task image and a sidecar image in a registry, and a folder for `config.json` and helpers.
+/// A task image and a sidecar image in a registry, and a folder for `config.json` and credential helpers.
 struct Lab {
-    /// Goes first, and its containers with it: an image cannot go before them.
+    /// Dropped first: the engine does not remove an image that a container uses.
     stage: Stage,
     registry: Registry,
     images: Pushed,
     folder: TempDir,
 }
 
-/// What the worker has pulled; removed from the engine at the end.
+/// Images that the worker pulls; removed from the engine when dropped.
 struct Pushed(Engine, [String; 2]);
 
 impl Lab {
@@ -35,13 +35,12 @@ impl Lab {
         Self { stage, registry, images, folder: tempfile::tempdir().unwrap() }
     }
 
-    /// A worker that pulls every time, with the folder as `DOCKER_CONFIG` and first on the `PATH`.
+    /// Starts a worker that always pulls, with the folder as `DOCKER_CONFIG` and first on the `PATH`.
     fn worker(&self) -> Worker {
         let folder = self.folder.path().to_str().unwrap();
         let path = format!("{folder}:{}", std::env::var("PATH").unwrap_or_default());
-        let builder = Worker::with(&self.stage.plane, &self.stage.worker_id);
-        let builder = builder.args(["--pull", "always", "--log-level", "debug"]);
-        self.stage.connected(builder.env("DOCKER_CONFIG", folder).env("PATH", &path).env("LAB", folder))
+        let builder = self.stage.worker_pulling("always").args(["--log-level", "debug"]);
+        self.stage.start(builder.env("DOCKER_CONFIG", folder).env("PATH", &path).env("LAB", folder))
     }
 
     fn file(&self) -> PathBuf {
@@ -52,7 +51,8 @@ impl Lab {
         fs::write(self.file(), config.to_string()).unwrap();
     }
 
-    /// Installs `docker-credential-test`. The shell writes it, so that no child of another test holds it open for writing.
+    /// Installs `docker-credential-test`. A shell writes it: a child of another test could inherit a descriptor that is open
+    /// for writing here, and the helper could not be executed.
     fn helper(&self, script: &str) {
         let path = self.folder.path().join("docker-credential-test");
         let shell = ["-c", "cat >\"$0\" && chmod 755 \"$0\""];
@@ -65,7 +65,7 @@ impl Lab {
         fs::read_to_string(self.folder.path().join(file)).unwrap()
     }
 
-    /// A run with both images from the registry.
+    /// Returns a run with both images from the registry.
     fn spec(&self) -> RunSpec {
         let [task, sidecar] = self.images.1.clone();
         RunSpec {
@@ -89,17 +89,17 @@ impl Lab {
         );
     }
 
-    /// The message of a run that fails for its pull.
-    fn refused(&self) -> String {
+    /// Runs a task whose pull fails, and returns its message.
+    fn pull_error(&self) -> String {
         let run = self.run();
         assert_eq!(run.failure_reason.as_deref(), Some("image_pull"), "{:?}", run.message);
         run.message.unwrap()
     }
 
-    /// Checks that no secret went where it must not, and stops the worker in order.
-    fn end(&self, worker: Worker) {
+    /// Checks that no secret is in the log or in a message, and stops the worker.
+    fn stop(&self, worker: Worker) {
         let auth = data_encoding::BASE64.encode(format!("{USER}:{PASSWORD}").as_bytes());
-        // How a header with it begins, whatever follows.
+        // How an auth header with the password begins.
         let header = data_encoding::BASE64URL.encode(format!("{{\"password\":\"{PASSWORD}").as_bytes());
         let secrets = [PASSWORD, "MARKER", &auth, header.get(..32).unwrap(), self.stage.plane.key()];
         let mut said = worker.stderr().all();
@@ -117,17 +117,17 @@ impl Drop for Pushed {
     }
 }
 
-/// One worker throughout: what it needs to know changes while it runs.
+/// The worker is not restarted: it reads the file for each pull.
 #[test]
-fn a_password_in_the_file_opens_the_registry_from_the_login_on() {
+fn a_password_added_to_config_json_is_used_from_the_next_pull_on() {
     let lab = Lab::new(Registry::with_password());
     let (worker, host, file) = (lab.worker(), lab.registry.host(), lab.file());
-    let message = lab.refused();
+    let message = lab.pull_error();
     let expected =
         format!("no credentials for {host} were found in {}, which does not exist", file.display());
     assert!(message.contains("cannot be had: ") && message.ends_with(&expected), "{message}");
     lab.configure(&json!({"auths": {&host: {"username": USER, "password": "MARKER-wrong"}}}));
-    let message = lab.refused();
+    let message = lab.pull_error();
     let expected = format!("{host} refused the credentials from {}", file.display());
     assert!(message.contains("unauthorized") && message.ends_with(&expected), "{message}");
     lab.configure(&lab.registry.docker_config());
@@ -137,12 +137,12 @@ fn a_password_in_the_file_opens_the_registry_from_the_login_on() {
     );
     lab.assert_runs();
     lab.configure(&json!({"auths": {}}));
-    assert!(lab.refused().ends_with(&format!("found in {}", file.display())));
-    lab.end(worker);
+    assert!(lab.pull_error().ends_with(&format!("found in {}", file.display())));
+    lab.stop(worker);
 }
 
 #[test]
-fn a_helper_gives_the_password_and_does_not_see_the_workers_key() {
+fn a_credential_helper_provides_the_password_and_does_not_see_the_api_key() {
     let lab = Lab::new(Registry::with_password());
     let (worker, host) = (lab.worker(), lab.registry.host());
     lab.configure(&json!({"auths": {}, "credHelpers": {&host: "test"}, "credsStore": "absent"}));
@@ -156,23 +156,23 @@ fn a_helper_gives_the_password_and_does_not_see_the_workers_key() {
     assert!(environment.lines().any(|line| line == "HOME=/nonexistent"), "{environment}");
     assert!(!environment.contains("OZ_API_KEY") && !environment.contains(lab.stage.plane.key()));
     lab.helper("echo '{\"Username\":\"<token>\",\"Secret\":\"MARKER\"}'");
-    let message = lab.refused();
+    let message = lab.pull_error();
     assert!(
         message.ends_with(&format!("{host} refused the credentials from docker-credential-test")),
         "{message}"
     );
     lab.helper("echo credentials not found in native keychain; exit 1");
-    let message = lab.refused();
+    let message = lab.pull_error();
     assert!(message.ends_with(&format!("no credentials for {host} were found in docker-credential-test")));
     lab.helper("echo MARKER; exit 4");
-    let message = lab.refused();
+    let message = lab.pull_error();
     let expected = "could be had: credential helper docker-credential-test: it failed (exit status: 4)";
     assert!(message.ends_with(expected), "{message}");
-    lab.end(worker);
+    lab.stop(worker);
 }
 
 #[test]
-fn what_is_wrong_with_credentials_does_not_keep_a_public_image_away() {
+fn unusable_credentials_do_not_prevent_the_pull_of_a_public_image() {
     let lab = Lab::new(Registry::open());
     let worker = lab.worker();
     let warned = |expected: &str| {
@@ -201,11 +201,11 @@ fn what_is_wrong_with_credentials_does_not_keep_a_public_image_away() {
     lab.helper("sleep 1000");
     lab.assert_runs();
     warned("docker-credential-test: it did not end within 10s and was killed");
-    lab.end(worker);
+    lab.stop(worker);
 }
 
 #[test]
-fn a_cancel_does_not_wait_for_a_helper() {
+fn a_cancel_does_not_wait_for_a_credential_helper() {
     let lab = Lab::new(Registry::open());
     let worker = lab.worker();
     lab.configure(&json!({"credsStore": "test"}));
@@ -216,11 +216,11 @@ fn a_cancel_does_not_wait_for_a_helper() {
         pids.map(|path| path.file_stem().unwrap().to_str().unwrap().to_owned()).collect()
     };
     let id = lab.stage.plane.submit(lab.spec());
-    lab.stage.wait("both helpers run", || pids().len() == 2);
+    lab.stage.wait("both helpers are running", || pids().len() == 2);
     lab.stage.plane.cancel(&id);
     lab.stage.plane.wait_message(&id, "task_failed");
-    let there = |pid: &String| PathBuf::from("/proc").join(pid).exists();
-    assert!(!pids().iter().any(there), "neither a process nor a zombie");
+    let exists = |pid: &String| PathBuf::from("/proc").join(pid).exists();
+    assert!(!pids().iter().any(exists), "neither a process nor a zombie");
     assert!(!worker.stderr().all().iter().any(|line| line.contains("did not end within")));
-    lab.end(worker);
+    lab.stop(worker);
 }

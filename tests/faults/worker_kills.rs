@@ -1,6 +1,7 @@
-//! kill -9 of the worker at random moments between an assignment and the removal of its container, each followed by a restart.
+//! SIGKILL of the worker at random moments between an assignment and the removal of its container, each followed by a
+//! restart.
 //!
-//! The engine's own events say what was started and how it ended; that is compared with what the control plane was told.
+//! The engine's events say which containers were started and how they exited. That is compared with the reports.
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, BufReader, Write};
@@ -12,35 +13,37 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-use crate::support::control_plane::{Options, Run, RunSpec, State};
+use crate::support::control_plane::{Run, RunSpec, State};
 use crate::support::engine::{Engine, encode};
-use crate::support::images::{AGENT, Layout, Root};
+use crate::support::images::{AGENT, Layout, RootFs};
 use crate::support::process::Signal;
+use crate::support::rng::{Rng, Seed};
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::Worker;
-use crate::worker::{DEADLINE, Stage};
 
-/// Another sequence of moments: `OZ_TEST_SEED`.
+/// The default seed of the random moments.
 const SEED: u64 = 4;
 
-/// Workers with ids of their own that are killed at the same time, and how often each.
-const LANES: u64 = 3;
+/// Workers that run at the same time, each with its own id.
+const WORKERS: u64 = 3;
+/// How often each worker is killed.
 const KILLS: usize = 10;
 
-/// Files in the sidecar, so that filling its volume takes a while.
+/// Files in the sidecar image; many, so that filling its volume takes a while.
 const FILES: usize = 300;
 
-/// Events in the worker's log.
+/// Log lines of the worker.
 const FILLING: &str = "sidecar volume filling";
 const STARTED: &str = "container started";
 
-/// What is known of one task's container from the engine.
+/// What the engine's events say about one task's container.
 #[derive(Debug, Clone, Default)]
 struct Seen {
     starts: usize,
     exit_codes: Vec<i64>,
 }
 
-/// Everything that the engine tells of the containers with one label.
+/// The engine's events about the containers of one worker.
 struct Events {
     stream: UnixStream,
     seen: Arc<Mutex<BTreeMap<String, Seen>>>,
@@ -60,19 +63,19 @@ impl Events {
         }
         assert!(head.contains(" 200 "), "{head}");
         let seen = Arc::<Mutex<BTreeMap<String, Seen>>>::default();
-        let told = Arc::clone(&seen);
+        let clone = Arc::clone(&seen);
         let reader = std::thread::spawn(move || {
-            lines.lines().map_while(Result::ok).for_each(|line| note(&told, &line));
+            lines.lines().map_while(Result::ok).for_each(|line| record(&clone, &line));
         });
         Self { stream, seen, reader: Some(reader) }
     }
 
-    /// Waits until everything that has been is told: until the creation of one more container is.
+    /// Waits until all events so far were received. Creates one more container and waits for its event.
     fn catch_up(&self, stage: &Stage) {
         let labels = json!({"oz-worker-id": stage.worker_id, "oz-task-id": "last"});
         let spec = json!({"Image": stage.task_image, "Labels": labels});
         let id = stage.engine.json("POST", "/containers/create", &spec)["Id"].as_str().unwrap().to_owned();
-        stage.wait("the last event", || self.seen.lock().unwrap().contains_key("last"));
+        stage.wait("the last event arrives", || self.seen.lock().unwrap().contains_key("last"));
         stage.engine.remove_container(&id);
     }
 
@@ -90,7 +93,7 @@ impl Drop for Events {
     }
 }
 
-fn note(seen: &Mutex<BTreeMap<String, Seen>>, line: &str) {
+fn record(seen: &Mutex<BTreeMap<String, Seen>>, line: &str) {
     let event: Value = serde_json::from_str(line).unwrap_or_default();
     let attributes = &event["Actor"]["Attributes"];
     let Some(task) = attributes["oz-task-id"].as_str() else { return };
@@ -105,50 +108,34 @@ fn note(seen: &Mutex<BTreeMap<String, Seen>>, line: &str) {
     }
 }
 
-/// xorshift64*: the same seed gives the same moments.
-struct Random(u64);
-
-impl Random {
-    fn below(&mut self, limit: Duration) -> Duration {
-        self.0 ^= self.0 >> 12;
-        self.0 ^= self.0 << 25;
-        self.0 ^= self.0 >> 27;
-        let word = self.0.wrapping_mul(0x2545_f491_4f6c_dd1d) >> 32;
-        limit.mul_f64(word as f64 / f64::from(u32::MAX))
-    }
-}
-
-/// One worker that is killed again and again, with its control plane.
-struct Lane {
+/// One worker that is killed repeatedly, with its control plane.
+struct KilledWorker {
     stage: Stage,
     events: Events,
-    random: Random,
-    /// What a task finds in a sidecar that is whole.
+    rng: Rng,
+    /// The SHA-256 of the files in a complete sidecar.
     sum: String,
     ids: Vec<String>,
 }
 
-impl Lane {
-    fn new(number: u64) -> Self {
-        let engine = Engine::get();
-        let mut stage = Stage::on(engine.clone(), Options::default());
-        let sum = sidecar(&mut stage, number);
-        let events = Events::listen(&engine, &stage.worker_id);
-        let seed = std::env::var("OZ_TEST_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(SEED);
-        let random = Random((seed + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ (number + 1));
-        Self { stage, events, random, sum, ids: Vec::new() }
+impl KilledWorker {
+    fn new(number: u64, rng: Rng) -> Self {
+        let mut stage = Stage::new();
+        let sum = make_sidecar(&mut stage, number);
+        let events = Events::listen(&stage.engine, &stage.worker_id);
+        Self { stage, events, rng, sum, ids: Vec::new() }
     }
 
     fn worker(&self) -> Worker {
-        self.stage.connected(self.stage.worker().args(["--lost-runs", "finish", "--log-level", "debug"]))
+        self.stage.start(self.stage.worker().args(["--lost-runs", "finish", "--log-level", "debug"]))
     }
 
-    /// The task looks at every file of its sidecar, takes a moment, and ends with a code of its own.
+    /// Returns a run that checks every file of its sidecar, sleeps, and exits with [`KilledWorker::code`].
     fn spec(&self) -> RunSpec {
         let code = self.code(self.ids.len());
-        let look = "cat /agent/data/* | sha256sum | cut -d' ' -f1";
+        let check = "cat /agent/data/* | sha256sum | cut -d' ' -f1";
         let script =
-            format!("[ \"$({look})\" = {} ] || exit 99; sleep 0.2; echo whole; exit {code}", self.sum);
+            format!("[ \"$({check})\" = {} ] || exit 99; sleep 0.2; echo whole; exit {code}", self.sum);
         let mut spec = self.stage.spec(&script);
         if self.ids.len().is_multiple_of(5) {
             let image = &self.stage.sidecar_image;
@@ -162,7 +149,7 @@ impl Lane {
         i64::try_from(index % 7).unwrap()
     }
 
-    /// Submits a run, for which the sidecar's volume is filled anew, or for which what is left of it is used.
+    /// Submits a run. If `fresh`, removes the sidecar volume first, so that it is filled again.
     fn submit(&mut self, fresh: bool) -> String {
         if fresh {
             for volume in self.stage.engine.volumes_of(&self.stage.worker_id) {
@@ -171,18 +158,19 @@ impl Lane {
         }
         let id = self.stage.plane.submit(self.spec());
         self.ids.push(id.clone());
-        self.stage.plane.wait_for(DEADLINE, |world| world.run(&id).is_some_and(|run| run.deliveries > 0));
+        self.stage.plane.wait_for(DEADLINE, |model| model.run(&id).is_some_and(|run| run.deliveries > 0));
         id
     }
 
-    /// Over when the run has ended at the control plane, its report has come if there is one, and the engine is clean.
-    fn wait_over(&self, id: &str) {
-        self.stage.plane.wait_for(DEADLINE, |world| world.run(id).is_some_and(|run| run.state.ended()));
+    /// Waits until the run has ended at the control plane and the engine has no container. By then its report has arrived, if
+    /// there is one.
+    fn wait_done(&self, id: &str) {
+        self.stage.plane.wait_for(DEADLINE, |model| model.run(id).is_some_and(|run| run.state.ended()));
         self.stage.wait_no_containers();
     }
 
-    /// How long an undisturbed run takes: the moments to kill a worker at fall into these times.
-    fn measure(&mut self) -> Occurs {
+    /// Measures an undisturbed run; the worker is killed within these times.
+    fn measure(&mut self) -> Timings {
         let worker = self.worker();
         let assigned = Instant::now();
         let id = self.submit(true);
@@ -192,14 +180,14 @@ impl Lane {
         let filling = filling.elapsed();
         wait_event(&worker, STARTED, &id);
         let started = Instant::now();
-        self.wait_over(&id);
+        self.wait_done(&id);
         assert_eq!(self.stage.plane.run(&id).exit_code, Some(0));
         kill(worker);
-        Occurs { whole: assigned.elapsed(), filling, started: started.elapsed() }
+        Timings { whole: assigned.elapsed(), filling, started: started.elapsed() }
     }
 
-    /// Begins a run, and waits for a moment at which it is at risk. Every other run mounts what the one before has left.
-    fn wait_moment(&mut self, round: usize, worker: &Worker, times: &Occurs) -> String {
+    /// Submits a run and waits for a random moment in one of its phases. Every other run reuses the volume of the previous one.
+    fn wait_moment(&mut self, round: usize, worker: &Worker, times: &Timings) -> String {
         let id = self.submit(round.is_multiple_of(2));
         let (event, limit) = match round % 4 {
             0 => (None, times.whole),
@@ -209,8 +197,9 @@ impl Lane {
         if let Some(event) = event {
             wait_event(worker, event, &id);
         }
-        // The fault comes at a moment, not after an event.
-        std::thread::sleep(self.random.below(limit));
+        // A random moment, not an event.
+        let micros = u64::try_from(limit.as_micros()).unwrap();
+        std::thread::sleep(Duration::from_micros(self.rng.u64(0..=micros)));
         id
     }
 
@@ -222,12 +211,12 @@ impl Lane {
             let id = self.wait_moment(round, &worker, &times);
             kill(worker);
             worker = self.worker();
-            self.wait_over(&id);
+            self.wait_done(&id);
             counts.kills += 1;
             let log = worker.stderr().all();
-            let told = |event: &str| usize::from(log.iter().any(|line| line.contains(event)));
-            counts.adopted += told("container adopted");
-            counts.half_filled += told("half filled");
+            let logged = |event: &str| usize::from(log.iter().any(|line| line.contains(event)));
+            counts.adopted += logged("container adopted");
+            counts.half_filled += logged("half filled");
         }
         self.stage.wait_clean();
         self.stage.stop(worker);
@@ -242,17 +231,17 @@ impl Lane {
             let reports: Vec<&Value> = reports(&run);
             assert!(seen.starts <= 1, "{id} ran {} times", seen.starts);
             if seen.starts == 0 {
-                // The control plane has taken its claim, and calls it failed as it does when a connection ends.
+                // The control plane received the claim, and failed the run with the connection.
                 assert_eq!((run.state, reports.len()), (State::Failed, 0), "{run:#?}");
                 counts.unstarted += 1;
                 continue;
             }
-            assert!(!reports.is_empty(), "{id} has run, and nobody was told: {run:#?}");
+            assert!(!reports.is_empty(), "{id} was started but never reported: {run:#?}");
             let code = self.code(index);
-            assert_eq!(seen.exit_codes, [code], "the engine's word on {id}");
+            assert_eq!(seen.exit_codes, [code], "exit codes of {id} at the engine");
             for report in reports {
-                let told = (report["exit_code"].as_i64(), report["output"].as_str());
-                assert_eq!(told, (Some(code), Some("whole\n")), "{run:#?}");
+                let result = (report["exit_code"].as_i64(), report["output"].as_str());
+                assert_eq!(result, (Some(code), Some("whole\n")), "{run:#?}");
             }
             counts.reported += 1;
         }
@@ -260,10 +249,13 @@ impl Lane {
     }
 }
 
-/// From the assignment to the removal; of the volume's filling; from the container's start.
-struct Occurs {
+/// How long an undisturbed run takes.
+struct Timings {
+    /// From the assignment to the removal of the container.
     whole: Duration,
+    /// Filling the sidecar volume.
     filling: Duration,
+    /// From the start of the container to its removal.
     started: Duration,
 }
 
@@ -276,6 +268,7 @@ struct Counts {
     unstarted: usize,
 }
 
+/// Returns the data of all messages for a run except claims.
 fn reports(run: &Run) -> Vec<&Value> {
     let ends = run.history.iter().filter(|received| received.kind != "task_claimed");
     ends.map(|received| &received.data).collect()
@@ -290,9 +283,9 @@ fn wait_event(worker: &Worker, event: &str, id: &str) {
     worker.wait_log(DEADLINE, |line| line.contains(event) && line.contains(id));
 }
 
-/// Gives the stage a sidecar with many files of its own; what they add up to.
-fn sidecar(stage: &mut Stage, number: u64) -> String {
-    let mut root = Root::sidecar(Layout::Root, AGENT).folder("data", 0o755);
+/// Gives the stage a sidecar image with many files, and returns their SHA-256.
+fn make_sidecar(stage: &mut Stage, number: u64) -> String {
+    let mut root = RootFs::sidecar(Layout::Root, AGENT).folder("data", 0o755);
     let mut all = Sha256::new();
     for file in 0..FILES {
         let text = format!("{number} {file}\n").repeat(1000);
@@ -304,12 +297,17 @@ fn sidecar(stage: &mut Stage, number: u64) -> String {
 }
 
 #[test]
-fn a_worker_that_is_killed_at_any_moment_loses_nothing_and_leaves_nothing() {
-    let lanes: Vec<_> =
-        (0..LANES).map(|number| std::thread::spawn(move || Lane::new(number).run())).collect();
+fn a_worker_killed_at_any_moment_loses_no_task_and_leaves_nothing() {
+    let seed = Seed::or(SEED);
+    let mut rng = seed.rng();
+    let spawn = |number| {
+        let rng = rng.fork();
+        std::thread::spawn(move || KilledWorker::new(number, rng).run())
+    };
+    let workers: Vec<_> = (0..WORKERS).map(spawn).collect();
     let mut all = Counts::default();
-    for lane in lanes {
-        let Counts { kills, adopted, half_filled, reported, unstarted } = lane.join().expect("a lane");
+    for worker in workers {
+        let Counts { kills, adopted, half_filled, reported, unstarted } = worker.join().expect("a worker");
         all.half_filled += half_filled;
         all.kills += kills;
         all.adopted += adopted;

@@ -22,14 +22,14 @@ const SWALLOWED: usize = usize::MAX;
 const DELAYED: usize = usize::MAX - 1;
 
 /// A running proxy; dropping it lets everything go.
-pub struct Proxy {
+pub struct EngineProxy {
     folder: TempDir,
     shared: Arc<Shared>,
 }
 
 /// What becomes of a request.
 #[derive(PartialEq, Eq)]
-enum Way {
+enum Forward {
     Through,
     /// It was held back, and its sender may have left; the engine does not see that.
     Late,
@@ -108,26 +108,26 @@ impl Shared {
 
 impl Shared {
     /// Whether a request may go on to the engine, once it may.
-    fn lets_in(&self, request: &str) -> Way {
+    fn lets_in(&self, request: &str) -> Forward {
         let mut state = self.lock();
         let fits = |rule: &Rule| !rule.over && rule.left > 0 && rule.after >= DELAYED;
         let mut rules = state.rules.iter_mut().enumerate();
         let found = rules.find(|(_, rule)| fits(rule) && request.contains(&rule.text));
-        let Some((index, rule)) = found else { return Way::Through };
+        let Some((index, rule)) = found else { return Forward::Through };
         rule.left -= 1;
         rule.held += 1;
         self.changed.notify_all();
         if rule.cuts {
-            return Way::Nowhere;
+            return Forward::Nowhere;
         }
         while !state.stopping && !state.rules[index].over {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
-        Way::Late
+        Forward::Late
     }
 }
 
-impl Proxy {
+impl EngineProxy {
     /// A proxy to the engine at this `unix://` address.
     pub fn start(engine: &str) -> Self {
         let engine = engine.strip_prefix("unix://").expect("the engine of the tests has a Unix socket");
@@ -162,7 +162,7 @@ impl Proxy {
         self.hold_after(0, text, count)
     }
 
-    /// As [`Proxy::hold`], but lets about so many bytes of each answer through.
+    /// As [`EngineProxy::hold`], but lets about so many bytes of each answer through.
     pub fn hold_after(&self, after: usize, text: &str, count: usize) -> Hold {
         self.rule(Rule { text: text.to_owned(), after, left: count, held: 0, over: false, cuts: false })
     }
@@ -218,7 +218,7 @@ impl Drop for Hold {
     }
 }
 
-impl Drop for Proxy {
+impl Drop for EngineProxy {
     fn drop(&mut self) {
         self.shared.update(|state| state.stopping = true);
         // Wakes the accept.
@@ -240,7 +240,7 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let Some((head, request)) = first_line(&mut client) else { return };
     shared.update(|state| state.requests.push(request.clone()));
     let way = shared.lets_in(&request);
-    if way == Way::Nowhere {
+    if way == Forward::Nowhere {
         return;
     }
     if upstream.write_all(&head).is_err() {
@@ -250,7 +250,7 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);
         // A worker never ends one direction alone: it has left, and the engine is to see that.
-        if way != Way::Late {
+        if way != Forward::Late {
             let _ = to.shutdown(Shutdown::Both);
         }
     });

@@ -1,19 +1,19 @@
-//! The ends that a restart cannot help, or not at once: the code, and what the operator is told.
+//! Errors that end the worker: the exit code, and the advice in the log.
 
 use std::net::TcpListener;
 
 use serde_json::Value;
 
-use super::Stage;
-use super::settings::{KEY, bare, end};
+use super::settings::{KEY, end, minimal};
 use crate::support::control_plane::{ControlPlane, Options};
-use crate::support::cutter::Cutter;
 use crate::support::engine;
 use crate::support::fake_docker::{FakeDocker, Step, hello, json, write};
-use crate::support::worker::Worker;
+use crate::support::fault_proxy::FaultProxy;
+use crate::support::stage::Stage;
+use crate::support::worker::{WorkerBuilder, binary};
 
 #[test]
-fn an_answer_that_will_not_change_ends_the_worker_with_advice() {
+fn a_permanent_refusal_ends_the_worker_with_advice() {
     let plane = ControlPlane::start(Options::default());
     let cases = [
         (
@@ -27,16 +27,17 @@ fn an_answer_that_will_not_change_ends_the_worker_with_advice() {
     ];
     for (status, expected) in cases {
         plane.refuse_with(status);
-        let before = plane.view(|world| world.attempts);
-        let (code, out, err) = end(Worker::with(&plane, "w").env("OZ_API_KEY", KEY).start());
+        let before = plane.view(|model| model.attempts);
+        let worker = WorkerBuilder::new(&binary()).control_plane(&plane, "w");
+        let (code, out, err) = end(worker.env("DOCKER_HOST", &engine::host()).env("OZ_API_KEY", KEY).start());
         assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
         assert!(err.contains("ERROR") && err.contains(expected) && !err.contains(KEY), "{err}");
         assert!(err.contains("worker stopped exit_code=3"), "{err}");
-        assert_eq!(plane.view(|world| world.attempts), before + 1, "one attempt");
+        assert_eq!(plane.view(|model| model.attempts), before + 1, "one attempt");
     }
 }
 
-/// An engine that says it runs these containers.
+/// Returns an engine that reports this platform.
 fn engine_of(os: &str, arch: &str) -> FakeDocker {
     let mut scripts = hello("1.41");
     scripts[1] = vec![json(200, &format!(r#"{{"Version":"20.10.24","Os":"{os}","Arch":"{arch}"}}"#))];
@@ -44,7 +45,7 @@ fn engine_of(os: &str, arch: &str) -> FakeDocker {
 }
 
 #[test]
-fn no_engine_to_work_with_is_told_with_its_address_and_advice() {
+fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     let folder = tempfile::tempdir().unwrap();
     let dead = folder.path().join("dead");
     drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
@@ -72,7 +73,7 @@ fn no_engine_to_work_with_is_told_with_its_address_and_advice() {
         ("ssh://host".to_owned(), "ssh://", "ssh -N -L"),
     ];
     for (host, what, advice) in cases {
-        let (code, _, err) = end(bare().env("DOCKER_HOST", &host).start());
+        let (code, _, err) = end(minimal().env("DOCKER_HOST", &host).start());
         assert_eq!(code, Some(4), "{host}: {err}");
         let line = err.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
         assert!(line.contains(&host) && line.contains(what) && line.contains(advice), "{host}: {err}");
@@ -85,9 +86,9 @@ fn free_port() -> u16 {
 }
 
 #[test]
-fn attempts_are_counted_and_a_key_in_clear_is_warned_about_once() {
-    // A name that no resolver knows, by RFC 6761.
-    let builder = bare().env("OZ_RECONNECT_MAX_ATTEMPTS", "2").env("DOCKER_HOST", &engine::host());
+fn reconnect_attempts_are_limited_and_an_unencrypted_url_is_warned_about_once() {
+    // RFC 6761 reserves .invalid, so no resolver knows this name.
+    let builder = minimal().env("OZ_RECONNECT_MAX_ATTEMPTS", "2").env("DOCKER_HOST", &engine::host());
     let (code, _, err) = end(builder.env("OZ_WS_URL", "ws://oz-no-such-host.invalid:9/ws").start());
     assert_eq!(code, Some(1), "{err}");
     let count = |what: &str| err.lines().filter(|line| line.contains(what)).count();
@@ -108,20 +109,20 @@ fn attempts_are_counted_and_a_key_in_clear_is_warned_about_once() {
 }
 
 #[test]
-fn a_whole_task_runs_on_an_engine_that_listens_on_tcp() {
+fn a_task_runs_on_an_engine_that_listens_on_tcp() {
     let stage = Stage::new();
-    let forward = Cutter::to(stage.engine.host());
-    let worker = stage.connected(stage.worker().env("DOCKER_HOST", &forward.host()));
+    let proxy = FaultProxy::to(stage.engine.host());
+    let worker = stage.start(stage.worker().env("DOCKER_HOST", &proxy.host()));
     let run = stage.run(&stage.spec("echo by tcp; exit 5"));
     assert_eq!((run.output.as_deref(), run.exit_code), (Some("by tcp\n"), Some(5)));
     let cancelled = stage.plane.submit(stage.spec("sleep 600"));
-    stage.running(&cancelled);
+    stage.wait_running(&cancelled);
     stage.plane.cancel(&cancelled);
     assert_eq!(
         stage.plane.wait_message(&cancelled, "task_failed").data["failure_reason"],
         Value::from("task_cancelled")
     );
-    assert!(worker.stderr().all().iter().any(|line| line.contains(&format!("address={}", forward.host()))));
-    assert!(forward.connections() > 10, "{} connections went this way", forward.connections());
+    assert!(worker.stderr().all().iter().any(|line| line.contains(&format!("address={}", proxy.host()))));
+    assert!(proxy.connections() > 10, "{} connections over TCP", proxy.connections());
     stage.stop(worker);
 }

@@ -1,28 +1,27 @@
-//! One end of a line: TCP or a Unix socket, shared by the threads of both directions.
+//! One socket of a connection, TCP or Unix, shared by the threads of both directions.
 //!
-//! There is one descriptor for each, never a copy: the kernel resets a connection only with its last descriptor, and what is
-//! ended for one thread is to be ended for all.
+//! The descriptor is never duplicated: the kernel resets a connection only when its last descriptor is closed.
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::os::unix::net::UnixStream;
 
-/// The socket.
+/// A TCP or Unix socket.
 pub(super) enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
 impl Socket {
-    /// To `unix:///path` or `tcp://host:port`.
-    pub(super) fn dial(host: &str) -> io::Result<Self> {
+    /// Connects to `unix:///path` or `tcp://host:port`.
+    pub(super) fn connect(host: &str) -> io::Result<Self> {
         match host.split_once("://").expect("a scheme") {
             ("unix", path) => UnixStream::connect(path).map(Self::Unix),
             (_, address) => TcpStream::connect(address).map(Self::tcp),
         }
     }
 
-    /// What is written goes out as it is, in as many packets.
+    /// Wraps a TCP socket without Nagle's algorithm, so that each write becomes a packet.
     pub(super) fn tcp(stream: TcpStream) -> Self {
         let _ = stream.set_nodelay(true);
         Self::Tcp(stream)
@@ -42,7 +41,7 @@ impl Socket {
         }
     }
 
-    /// The peer may have gone before.
+    /// Shuts it down; it may have been closed by the peer.
     pub(super) fn shut(&self, how: Shutdown) {
         let _ = match self {
             Self::Tcp(stream) => stream.shutdown(how),
@@ -50,10 +49,10 @@ impl Socket {
         };
     }
 
-    /// Ends it at once, whatever is under way, with an RST where there is such a thing.
+    /// Ends it at once; TCP sends an RST.
     pub(super) fn reset(&self) {
         if let Self::Tcp(stream) = self {
-            // The kernel's own way to say so for a descriptor that others still read from and write to.
+            // Unlike SO_LINGER, this resets a socket that other threads are still using.
             let _ = rustix::net::connect_unspec(stream);
         }
         self.shut(Shutdown::Both);

@@ -1,17 +1,17 @@
-//! What a control plane may send and should not: told where it can be, warned about where not, and nobody else's problem.
+//! Invalid messages from the control plane: reported if they name a task, logged if not, without effect on other tasks.
 
 use serde_json::{Value, json};
 
-use super::{DEADLINE, Stage};
 use crate::support::control_plane::State;
-use crate::support::control_plane::world::Ended;
-use crate::support::images::Root;
+use crate::support::control_plane::model::Ended;
+use crate::support::images::RootFs;
 use crate::support::process::Signal;
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::Worker;
 
 const MIB: usize = 1 << 20;
 
-/// A task that runs until [`Bystander::finish`], to see that nothing touches it.
+/// A task that runs until [`Bystander::finish`], to check that the messages do not affect it.
 struct Bystander<'a> {
     stage: &'a Stage,
     id: String,
@@ -21,23 +21,23 @@ struct Bystander<'a> {
 impl<'a> Bystander<'a> {
     fn start(stage: &'a Stage) -> Self {
         let id = stage.plane.submit(stage.spec("while [ ! -e go ]; do sleep 0.1; done; echo untouched"));
-        stage.running(&id);
+        stage.wait_running(&id);
         Self { stage, id, connections: stage.plane.connections() }
     }
 
     fn finish(self) {
-        let container = self.stage.running(&self.id);
+        let container = self.stage.wait_running(&self.id);
         let path = format!("/containers/{}/archive?path=/workspace", container["Id"].as_str().unwrap());
-        let go = Root::default().file("go", 0o644, "").finish();
+        let go = RootFs::default().file("go", 0o644, "").finish();
         assert_eq!(self.stage.engine.request("PUT", &path, &[], &go).status, 200);
         let run = self.stage.plane.wait_ended(&self.id);
         assert_eq!((run.state, run.output.as_deref()), (State::Succeeded, Some("untouched\n")));
         assert_eq!((run.claims, run.terminal_reports), (1, 1));
-        assert_eq!(self.stage.plane.connections(), self.connections, "the connection has stayed");
+        assert_eq!(self.stage.plane.connections(), self.connections, "no reconnect");
     }
 }
 
-/// Every line is one that the logger began, and no control character is in any.
+/// Checks that every line begins as the logger writes it and has no control character.
 fn assert_no_forged_line(worker: &Worker) {
     for line in worker.stderr().all() {
         let mut words = line.split_whitespace();
@@ -56,9 +56,9 @@ fn warnings(worker: &Worker, what: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_names_no_task_is_a_warning() {
+fn a_message_without_a_task_id_is_logged_as_a_warning() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let bystander = Bystander::start(&stage);
     let deep = "[".repeat(100_000);
     let invalid = [
@@ -88,28 +88,28 @@ fn what_names_no_task_is_a_warning() {
     stage.plane.send_binary(*b"\0\xff{}");
     stage.plane.send_text(r#"{"type":"task_later\n2026 ERROR","data":{"task_id":"x"}}"#);
     stage.plane.send_text(r#"{"type":"task_cancel","data":{"task_id":"nobody"}}"#);
-    // Frames are taken in their order, so whatever comes back says that those before it have been dealt with.
+    // Frames are handled in order, so this run's report proves that all frames before it were handled.
     assert_eq!(stage.run(&stage.spec("echo ok")).output.as_deref(), Some("ok\n"));
-    let told = warnings(&worker, "message invalid");
-    assert_eq!(told.len(), invalid.len() + 1, "{told:#?}");
-    for (line, (text, expected)) in told.iter().zip(&invalid) {
+    let warned = warnings(&worker, "message invalid");
+    assert_eq!(warned.len(), invalid.len() + 1, "{warned:#?}");
+    for (line, (text, expected)) in warned.iter().zip(&invalid) {
         assert!(line.contains(expected), "{text:.80}: {line}");
     }
-    assert!(told[invalid.len()].contains("a binary frame") && told[invalid.len()].contains("bytes=4"));
+    assert!(warned[invalid.len()].contains("a binary frame") && warned[invalid.len()].contains("bytes=4"));
     assert_eq!(warnings(&worker, "message ignored").len(), 1);
     assert!(worker.stderr().all().iter().any(|line| line.contains("cancel ignored task=nobody")));
     let about = |received: &crate::support::control_plane::Received| received.data["task_id"].clone();
     let ids: Vec<Value> = stage.plane.messages().iter().map(about).collect();
     assert!(
         ids.iter().all(|id| id.as_str().is_some_and(|id| id.len() == 36)),
-        "nothing else was sent: {ids:?}"
+        "the worker answered an invalid message: {ids:?}"
     );
     bystander.finish();
     assert_no_forged_line(&worker);
     stage.stop(worker);
 }
 
-/// An assignment with one field changed.
+/// Returns the assignment with one field changed, or removed if `value` is null.
 fn with(base: &Value, pointer: &str, value: Value) -> Value {
     let mut data = base.clone();
     let (parent, name) = pointer.rsplit_once('/').unwrap();
@@ -125,7 +125,7 @@ fn sidecars(paths: &[&str]) -> Value {
     paths.iter().map(|path| json!({"image": "busybox", "mount_path": path})).collect()
 }
 
-/// What is wrong, and what the message must say.
+/// Returns a field, its invalid value, and a part of the expected message.
 fn wrong_assignments() -> Vec<(&'static str, Value, &'static str)> {
     let many: Vec<String> = (0..33).map(|number| format!("/m{number}")).collect();
     let many: Vec<&str> = many.iter().map(String::as_str).collect();
@@ -188,9 +188,9 @@ fn wrong_assignments() -> Vec<(&'static str, Value, &'static str)> {
 }
 
 #[test]
-fn a_wrong_assignment_is_a_failed_task_that_says_what_is_wrong() {
+fn an_invalid_assignment_fails_with_a_message_that_names_the_field() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().args(["-v", "/tmp:/operator:ro"]));
+    let worker = stage.start(stage.worker().args(["-v", "/tmp:/operator:ro"]));
     let bystander = Bystander::start(&stage);
     let base = stage.spec("echo fine").assignment("x");
     let submit = |number: usize, pointer: &str, value: Value| {
@@ -209,7 +209,7 @@ fn a_wrong_assignment_is_a_failed_task_that_says_what_is_wrong() {
         assert!(message.contains(expected), "{pointer} {value}: {message}");
         assert_eq!(run.terminal_reports, 1, "{pointer}");
     }
-    // Another one under the id of a task that runs must not end that task.
+    // An invalid assignment with the id of a running task must not end that task.
     let again = with(&with(&base, "/task", Value::Null), "/task_id", json!(bystander.id));
     stage.plane.send_text(json!({"type": "task_assignment", "data": again}).to_string());
     let fine = with(&base, "/task/created_at", json!("yesterday\n"));
@@ -226,9 +226,9 @@ fn a_wrong_assignment_is_a_failed_task_that_says_what_is_wrong() {
 }
 
 #[test]
-fn any_task_id_works_end_to_end_and_forges_nothing() {
+fn any_task_id_works_end_to_end_and_forges_no_log_line() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().args(["--log-level", "debug"]));
+    let worker = stage.start(stage.worker().args(["--log-level", "debug"]));
     let long = "x".repeat(1000);
     let ids = [
         "line\nbreak\r\n2026-01-01T00:00:00.000Z ERROR [oz_agent_worker] forged task=1",
@@ -272,32 +272,32 @@ fn any_task_id_works_end_to_end_and_forges_nothing() {
 }
 
 #[test]
-fn a_message_over_the_limit_ends_its_connection_and_not_the_worker() {
+fn a_message_over_the_limit_ends_the_connection_but_not_the_worker() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let huge = "x".repeat(16 * MIB + 1);
     for connection in 1..=2 {
         stage.plane.send_text(huge.as_str());
         stage.plane.wait_connected(connection + 1);
-        let ended = stage.plane.view(|world| world.connections[connection - 1].ended);
+        let ended = stage.plane.view(|model| model.connections[connection - 1].ended);
         assert_eq!(ended, Some(Ended::Closed(Some(1009))));
     }
     let told =
         warnings(&worker, "connection lost why=\"a message of 16777217 bytes, the limit is 16777216\"");
     assert_eq!(told.len(), 2, "{told:#?}");
-    // The second pause is another step of the backoff: the short connection between has not reset it.
+    // The short connection in between did not reset the back-off.
     assert!(told[0].contains("attempt=1") && told[1].contains("attempt=2"), "{told:#?}");
-    assert_eq!(stage.plane.view(|world| world.attempts), 3);
+    assert_eq!(stage.plane.view(|model| model.attempts), 3);
     assert_eq!(stage.run(&stage.spec("echo goes on")).output.as_deref(), Some("goes on\n"));
     stage.stop(worker);
 }
 
 #[test]
-fn a_message_just_below_the_limit_is_a_task() {
+fn a_message_just_below_the_limit_is_accepted() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let mut spec = stage.spec("echo large");
-    // It is sent twice, as the title and as the prompt.
+    // The assignment has it twice, as the title and as the prompt.
     spec.prompt = "x".repeat(15 * MIB / 2);
     assert_eq!(stage.run(&spec).output.as_deref(), Some("large\n"));
     assert_eq!(stage.plane.connections(), 1);

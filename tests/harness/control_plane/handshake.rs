@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::client::{Client, rest, stream};
+use super::fake_worker::{FakeWorker, rest, stream};
 use crate::support::control_plane::{ControlPlane, DEADLINE, Options, State};
 
 fn handshake(plane: &ControlPlane, target: &str, key: Option<&str>) -> TcpStream {
@@ -34,14 +34,14 @@ fn the_key_decides_with_a_bare_status_line() {
     assert_eq!(answer(handshake(&plane, target, Some("no"))), "HTTP/1.1 403 Refused\r\n\r\n");
     plane.refuse_with(Some(503));
     assert_eq!(answer(handshake(&plane, target, Some(plane.key()))), "HTTP/1.1 503 Refused\r\n\r\n");
-    assert_eq!((plane.connections(), plane.view(|world| world.attempts)), (0, 3));
+    assert_eq!((plane.connections(), plane.view(|model| model.attempts)), (0, 3));
 }
 
 #[test]
 fn a_wrong_path_is_never_answered() {
     let plane = ControlPlane::start(Options::default());
     let mut stream = handshake(&plane, "/api/v1/selfhosted/worker/ws/?worker_id=w", Some(plane.key()));
-    plane.wait_for(DEADLINE, |world| world.attempts == 1);
+    plane.wait_for(DEADLINE, |model| model.attempts == 1);
     stream.set_read_timeout(Some(Duration::from_millis(200))).unwrap();
     assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
 }
@@ -49,9 +49,9 @@ fn a_wrong_path_is_never_answered() {
 #[test]
 fn a_worker_id_may_be_percent_encoded() {
     let plane = ControlPlane::start(Options::default());
-    let _worker = Client::connect(&plane, "w%20%C3%A4&x=1");
+    let _worker = FakeWorker::connect(&plane, "w%20%C3%A4&x=1");
     plane.wait_connected(1);
-    assert_eq!(plane.view(|world| world.connections[0].worker.clone()), "w ä");
+    assert_eq!(plane.view(|model| model.connections[0].worker.clone()), "w ä");
 }
 
 #[test]

@@ -12,7 +12,7 @@ use tungstenite::{Message, WebSocket};
 use crate::support::control_plane::ControlPlane;
 
 /// A connected worker.
-pub struct Client {
+pub struct FakeWorker {
     pub socket: WebSocket<TcpStream>,
     worker: String,
 }
@@ -23,7 +23,7 @@ pub fn stream(plane: &ControlPlane) -> TcpStream {
     stream
 }
 
-impl Client {
+impl FakeWorker {
     pub fn connect(plane: &ControlPlane, worker: &str) -> Self {
         let url = format!("{}?worker_id={worker}", plane.ws_url());
         let mut request = url.into_client_request().unwrap();

@@ -1,15 +1,15 @@
-//! One task from the assignment to the report: what the container is given, and what comes back.
+//! One task from the assignment to the report: the container's configuration, and the result.
 
 use serde_json::{Value, json};
 
-use super::Stage;
 use crate::support::control_plane::State;
-use crate::support::images::{AGENT, Layout, Root};
+use crate::support::images::{AGENT, Layout, RootFs};
+use crate::support::stage::Stage;
 
 #[test]
 fn a_task_is_claimed_run_reported_and_removed() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let script = "exec 2>&1; echo out; echo err >&2; echo https://github.com/o/r/pull/7; \
                   echo 'Session: https://oz.example/s/1.'; exit 0";
     let run = stage.run(&stage.spec(script));
@@ -31,7 +31,7 @@ fn a_task_is_claimed_run_reported_and_removed() {
 #[test]
 fn the_agent_gets_its_arguments_and_environment() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().args(["-e", "OPERATOR=mine", "-e", "BOTH=operator"]));
+    let worker = stage.start(stage.worker().args(["-e", "OPERATOR=mine", "-e", "BOTH=operator"]));
     let mut spec =
         stage.spec("pwd; echo $IMAGE $TASK_ID $GIT_TERMINAL_PROMPT $GH_PROMPT_DISABLED $OPERATOR $BOTH");
     spec.env_vars.remove("OZ_TEST_QUIET");
@@ -70,9 +70,9 @@ fn the_agent_gets_its_arguments_and_environment() {
 }
 
 #[test]
-fn a_file_of_the_task_is_its_output_and_any_exit_code_is_a_completed_run() {
+fn the_output_file_replaces_the_log_and_any_exit_code_completes_the_task() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let script =
         "mkdir .oz; printf 'caf\\303\\251 \\377 \\000 end' > .oz/agent_output.txt; echo shown; exit 3";
     let run = stage.run(&stage.spec(script));
@@ -83,29 +83,29 @@ fn a_file_of_the_task_is_its_output_and_any_exit_code_is_a_completed_run() {
         "exec 2>/dev/null; mkdir .oz; : > .oz/agent_output.txt; echo shown; sh -c 'kill -9 $$'; exit $?",
     ));
     assert_eq!((run.output.as_deref(), run.exit_code), (Some("shown\n"), Some(137)));
-    assert_eq!(run.failure_reason, None, "killed, but not for memory");
+    assert_eq!(run.failure_reason, None, "killed, but not by the OOM killer");
     stage.stop(worker);
 }
 
 #[test]
-fn long_output_keeps_its_two_ends() {
+fn long_output_keeps_its_beginning_and_its_end() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().args(["--max-output", "4096"]));
+    let worker = stage.start(stage.worker().args(["--max-output", "4096"]));
     let run = stage.run(
         &stage.spec("echo first; seq 100000; echo https://github.com/o/r/pull/1; seq 100000; echo last"),
     );
     let output = run.output.unwrap();
     assert!(output.starts_with("first\n1\n2\n") && output.ends_with("100000\nlast\n"), "{output}");
     assert!(output.contains(" bytes left out ") && output.len() < 4096 + 64, "{}", output.len());
-    assert_eq!(run.artifacts.len(), 1, "what is left out is still looked at");
+    assert_eq!(run.artifacts.len(), 1, "the omitted part is scanned for artifacts");
     stage.stop(worker);
 }
 
 #[test]
-fn both_layouts_of_a_sidecar_run_and_its_files_are_all_there() {
+fn both_sidecar_layouts_run_with_all_their_files() {
     let mut stage = Stage::new();
     let nested = stage.images.sidecar(Layout::Nested);
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let script = "exec 2>&1; cat /agent/lib/link; /agent/lib/tool; ls -ld /agent/empty | cut -c1-10; touch /agent/x || echo read-only";
     for image in [stage.sidecar_image.clone(), nested] {
         let mut spec = stage.spec(script);
@@ -122,10 +122,10 @@ fn both_layouts_of_a_sidecar_run_and_its_files_are_all_there() {
 }
 
 #[test]
-fn a_sidecar_without_an_agent_says_what_was_looked_for() {
+fn a_sidecar_without_an_agent_fails_and_names_the_expected_paths() {
     let mut stage = Stage::new();
     let none = stage.images.sidecar(Layout::None);
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let mut spec = stage.spec("");
     spec.sidecar_image = none;
     let run = stage.run(&spec);
@@ -136,9 +136,9 @@ fn a_sidecar_without_an_agent_says_what_was_looked_for() {
 }
 
 #[test]
-fn further_sidecars_are_mounted_and_what_a_task_writes_there_is_its_own() {
+fn additional_sidecars_are_mounted_and_writes_are_private_to_a_task() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let mut spec = stage.spec("exec 2>&1; cat /tools/lib/data.txt; touch /tools/x || echo read-only; ls /rw/new; echo mine > /rw/new; cat /rw/new");
     spec.additional_sidecars = vec![
         json!({"image": stage.sidecar_image, "mount_path": "/tools"}),
@@ -150,33 +150,29 @@ fn further_sidecars_are_mounted_and_what_a_task_writes_there_is_its_own() {
             output.starts_with("data\n") && output.contains("read-only\n") && output.ends_with("mine\n"),
             "{output}"
         );
-        assert!(output.contains("No such file"), "what another task wrote is seen: {output}");
+        assert!(output.contains("No such file"), "another task's file is visible: {output}");
     }
-    stage.wait_no_containers();
-    let shared = |name: &String| name.starts_with("oz-sidecar-");
-    stage.wait("the task's own volumes are gone", || {
-        stage.engine.volumes_of(&stage.worker_id).iter().all(shared)
-    });
+    stage.wait_clean();
     stage.stop(worker);
 }
 
 #[test]
-fn a_container_is_labelled_limited_and_takes_its_volumes_along() {
+fn a_container_has_labels_and_limits_and_its_anonymous_volumes_are_removed() {
     let mut stage = Stage::new();
     let image = stage.images.make(
         "volume",
-        Root::busybox(),
+        RootFs::busybox(),
         &["ENV PATH=/bin", "VOLUME /cache", "ENTRYPOINT [\"/bin/false\"]"],
     );
     let host = tempfile::tempdir().unwrap();
     std::fs::write(host.path().join("file"), "of the host\n").unwrap();
     let bind = format!("{}:/host:ro", host.path().display());
-    let worker = stage.connected(stage.worker().args(["-v", &bind]));
+    let worker = stage.start(stage.worker().args(["-v", &bind]));
     let mut spec = stage.spec("cat /host/file; while [ ! -e /cache/go ]; do sleep 0.1; done");
     spec.docker_image = Some(image);
     spec.instance_shape = Some(json!({"vcpus": 0.5, "memory_gb": 0.25}));
     let id = stage.plane.submit(&spec);
-    let container = stage.running(&id);
+    let container = stage.wait_running(&id);
     let host_config = &container["HostConfig"];
     assert_eq!(host_config["NanoCpus"], 500_000_000);
     assert_eq!((&host_config["Memory"], &host_config["MemorySwap"]), (&json!(1 << 28), &json!(1 << 28)));
@@ -193,19 +189,19 @@ fn a_container_is_labelled_limited_and_takes_its_volumes_along() {
         .find(|mount| mount["Destination"] == "/cache")
         .unwrap();
     let volume = cache["Name"].as_str().unwrap().to_owned();
-    let archive = Root::default().file("go", 0o644, "").finish();
+    let archive = RootFs::default().file("go", 0o644, "").finish();
     let path = format!("/containers/{}/archive?path=/cache", container["Id"].as_str().unwrap());
     assert_eq!(stage.engine.request("PUT", &path, &[], &archive).status, 200);
     let run = stage.plane.wait_ended(&id);
     assert_eq!((run.output.as_deref(), run.exit_code), (Some("of the host\n"), Some(0)));
-    stage.wait("the anonymous volume is gone", || !stage.engine.volume_names().contains(&volume));
+    stage.wait("the anonymous volume is removed", || !stage.engine.volume_names().contains(&volume));
     stage.stop(worker);
 }
 
 #[test]
-fn a_task_that_is_killed_for_its_memory_says_so() {
+fn a_task_that_runs_out_of_memory_reports_container_oom() {
     let stage = Stage::new();
-    let worker = stage.started();
+    let worker = stage.start_worker();
     let mut spec = stage.spec("x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done");
     spec.instance_shape = Some(json!({"memory_gb": 0.03125}));
     let run = stage.run(&spec);
@@ -215,10 +211,10 @@ fn a_task_that_is_killed_for_its_memory_says_so() {
 }
 
 #[test]
-fn a_container_that_cannot_be_made_or_started_says_why() {
+fn failures_to_pull_create_and_start_have_different_reasons() {
     let mut stage = Stage::new();
-    let empty = stage.images.make("empty", Root::default().folder("x", 0o755), &[]);
-    let worker = stage.started();
+    let empty = stage.images.make("empty", RootFs::default().folder("x", 0o755), &[]);
+    let worker = stage.start_worker();
     let mut spec = stage.spec("");
     spec.docker_image = Some(empty);
     let run = stage.run(&spec);
@@ -240,12 +236,12 @@ fn a_container_that_cannot_be_made_or_started_says_why() {
 #[test]
 fn no_secret_reaches_the_log_the_labels_or_a_message() {
     let stage = Stage::new();
-    let worker = stage.connected(stage.worker().args(["--log-level", "debug", "-e", "OP=MARKER-operator"]));
+    let worker = stage.start(stage.worker().args(["--log-level", "debug", "-e", "OP=MARKER-operator"]));
     let mut spec = stage.spec("echo shown; sleep 0.2");
     spec.env_vars.insert("TOKEN".into(), "MARKER-env".into());
     spec.agent_config_snapshot = Some(json!({"mcp_servers": {"s": {"token": "MARKER-mcp"}}}));
     let id = stage.plane.submit(&spec);
-    let container = stage.running(&id);
+    let container = stage.wait_running(&id);
     assert!(!container["Config"]["Labels"].to_string().contains("MARKER"));
     assert_eq!(stage.plane.wait_ended(&id).output.as_deref(), Some("shown\n"));
     spec.docker_image = Some("oz-no-such-image".into());
@@ -260,20 +256,19 @@ fn no_secret_reaches_the_log_the_labels_or_a_message() {
     let leaks: Vec<&String> =
         log.iter().filter(|line| line.contains("MARKER") || line.contains(stage.plane.key())).collect();
     assert_eq!(leaks, Vec::<&String>::new());
-    assert!(log.iter().any(|line| line.contains("DEBUG")), "the test looks at a debug log: {log:#?}");
+    assert!(log.iter().any(|line| line.contains("DEBUG")), "not a debug log: {log:#?}");
     stage.stop(worker);
 }
 
-/// The agent's script is what the sidecar says it is, byte for byte.
 #[test]
-fn a_sidecar_of_the_same_name_with_new_content_is_a_new_volume() {
+fn a_sidecar_image_with_the_same_name_and_new_content_gets_a_new_volume() {
     let mut stage = Stage::new();
-    let name = stage.images.make("changing", Root::sidecar(Layout::Root, AGENT), &[]);
-    let worker = stage.started();
+    let name = stage.images.make("changing", RootFs::sidecar(Layout::Root, AGENT), &[]);
+    let worker = stage.start_worker();
     let mut spec = stage.spec("echo one");
     spec.sidecar_image = name.clone();
     assert_eq!(stage.run(&spec).output.as_deref(), Some("one\n"));
-    assert_eq!(stage.images.make("changing", Root::sidecar(Layout::Root, "echo two"), &[]), name);
+    assert_eq!(stage.images.make("changing", RootFs::sidecar(Layout::Root, "echo two"), &[]), name);
     assert_eq!(stage.run(&spec).output.as_deref(), Some("two\n"));
     let volumes: Vec<Value> =
         stage.engine.volumes_of(&stage.worker_id).into_iter().map(Value::from).collect();

@@ -9,11 +9,11 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::check::{self, Message};
-use super::outbox::{Command, How, Outbox};
+use super::outbox::{Command, Disconnect, Outbox};
 use super::run::{Received, Run, RunSpec, State, new_id};
 use super::{Options, Pacing};
 
-/// How a connection ended.
+/// Disconnect a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// The worker sent a close frame, with this code if it had one.
@@ -28,9 +28,9 @@ pub struct Connection {
     pub number: usize,
     /// The worker's id, from the query.
     pub worker: String,
-    /// How it ended, or `None` while it is open.
+    /// Disconnect it ended, or `None` while it is open.
     pub ended: Option<Ended>,
-    /// How many pings came.
+    /// Disconnect many pings came.
     pub pings: usize,
     /// Whether nothing is read from it now.
     pub held: bool,
@@ -38,7 +38,7 @@ pub struct Connection {
 }
 
 /// The state of the control plane, as tests see it in `wait_for`.
-pub struct World {
+pub struct Model {
     /// All runs in order of submission.
     pub runs: Vec<Run>,
     /// All connections in order.
@@ -59,7 +59,7 @@ pub struct World {
     turn: usize,
 }
 
-impl World {
+impl Model {
     /// An empty one.
     pub(super) fn new(options: Options) -> Self {
         Self {
@@ -88,7 +88,7 @@ impl World {
         self.runs.iter().find(|run| run.id == id)
     }
 
-    /// How many connections are open.
+    /// Disconnect many connections are open.
     pub fn connected(&self) -> usize {
         self.connections.iter().filter(|connection| connection.ended.is_none()).count()
     }
@@ -119,7 +119,7 @@ impl World {
     }
 
     /// Sends a run that the worker has or is about to get once more; `false` when it is no such run, or nobody is there.
-    pub(super) fn repeat(&self, id: &str) -> bool {
+    pub(super) fn resend(&self, id: &str) -> bool {
         let sent = |run: &&Run| matches!(run.state, State::Claimed | State::InProgress);
         let (run, newest) = (self.run(id).filter(sent), self.open().next_back());
         let Some((run, newest)) = run.zip(newest) else { return false };
@@ -153,7 +153,7 @@ impl World {
     }
 
     /// Cancels a run whose worker is not told.
-    pub(super) fn cancel_unheard(&mut self, id: &str) {
+    pub(super) fn cancel_silently(&mut self, id: &str) {
         if let Some(run) = self.run_mut(id).filter(|run| !run.state.ended()) {
             run.enter(State::Cancelled);
         }
@@ -293,13 +293,13 @@ impl World {
     }
 
     /// Ends the newest open connection of a worker; `false` when it has none.
-    pub(super) fn drop_worker(&self, worker: &str, how: How) -> bool {
+    pub(super) fn drop_worker(&self, worker: &str, how: Disconnect) -> bool {
         let newest = self.open().rfind(|connection| connection.worker == worker);
         newest.map(|connection| connection.outbox.push(Command::End(how))).is_some()
     }
 
     /// Ends every open connection.
-    pub(super) fn drop_connections(&self, how: How) {
+    pub(super) fn drop_connections(&self, how: Disconnect) {
         self.push_all(&Command::End(how));
     }
 

@@ -1,0 +1,230 @@
+//! Lost connections: no task is started twice or lost, and every report arrives.
+
+use std::time::Duration;
+
+use serde_json::json;
+
+use crate::support::control_plane::{Disconnect, Model, Run, State};
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::sync_dir::{SyncDir, WAIT};
+use crate::support::worker::Worker;
+
+/// Starts a worker with `slots` slots and the sync folder that finishes runs which the control plane has failed.
+fn started(stage: &Stage, sync: &SyncDir, slots: usize) -> Worker {
+    let (slots, mount) = (slots.to_string(), sync.mount());
+    let args = ["--max-concurrent-tasks", &slots, "--log-level", "debug", "-v", &mount];
+    stage.start(stage.worker().args(args).args(["--lost-runs", "finish"]))
+}
+
+/// Waits for `count` log lines about an event.
+fn wait_events(worker: &Worker, event: &str, count: usize) {
+    let mut seen = 0;
+    worker.wait_log(DEADLINE, |line| {
+        seen += usize::from(line.contains(event));
+        seen == count
+    });
+}
+
+/// Returns the numbers of the connections on which messages of this type arrived for a run.
+fn connections_of(run: &Run, kind: &str) -> Vec<usize> {
+    run.history.iter().filter(|received| received.kind == kind).map(|received| received.connection).collect()
+}
+
+/// Returns the assignment of a run as a message.
+fn assignment(run: &Run) -> String {
+    json!({"type": "task_assignment", "data": run.assignment}).to_string()
+}
+
+/// The control plane never received the claims and sends the runs again: the prepared containers are dropped.
+#[test]
+fn a_claim_that_was_not_confirmed_is_dropped_and_made_again() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, 2);
+    stage.plane.hold_pongs(true);
+    let submit = || stage.plane.submit(stage.spec("echo $TASK_ID >> /sync/log"));
+    let first = submit();
+    wait_events(&worker, "container created", 1);
+    // The second gives the first one time to start by mistake.
+    let second = submit();
+    wait_events(&worker, "container created", 2);
+    assert_eq!(sync.lines(), Vec::<String>::new());
+    stage.plane.drop_connections(Disconnect::Rst);
+    wait_events(&worker, "claim lost", 2);
+    for id in [&first, &second] {
+        let run = stage.plane.wait_ended(id);
+        assert_eq!((run.state, run.deliveries, run.terminal_reports), (State::Succeeded, 2, 1));
+        assert_eq!(connections_of(&run, "task_claimed"), [2]);
+    }
+    let told = sync.lines();
+    assert!(told.len() == 2 && told.contains(&first) && told.contains(&second), "{told:?}");
+    stage.wait_clean();
+    stage.stop(worker);
+}
+
+/// The run comes again while its former execution is still ending and holds the only slot.
+#[test]
+fn a_dropped_claim_whose_pull_failed_meanwhile_is_made_again_on_one_slot() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, 1);
+    stage.plane.hold_pongs(true);
+    let mut spec = stage.spec("");
+    spec.docker_image = Some("oz-no-such-image:1".into());
+    let id = stage.plane.submit(&spec);
+    wait_events(&worker, "task ended", 1);
+    stage.plane.drop_connections(Disconnect::Rst);
+    let run = stage.plane.wait_ended(&id);
+    assert_eq!((run.failure_reason.as_deref(), run.terminal_reports), (Some("image_pull"), 1));
+    assert_eq!(
+        (connections_of(&run, "task_claimed"), connections_of(&run, "task_failed")),
+        (vec![2], vec![2])
+    );
+    stage.stop(worker);
+}
+
+/// The control plane has failed the run with the connection, and still receives its report.
+#[test]
+fn a_running_task_continues_and_reports_on_the_next_connection() {
+    for how in [Disconnect::Fin, Disconnect::Close1001] {
+        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let worker = started(&stage, &sync, 2);
+        let script = format!("echo >> /sync/log; {WAIT}; echo done; exit 3");
+        let id = stage.plane.submit(stage.spec(&script));
+        sync.wait_lines(&stage, 1);
+        stage.plane.drop_connections(how);
+        assert_eq!(stage.plane.wait_ended(&id).message.as_deref(), Some("the worker disconnected"));
+        stage.plane.wait_connected(2);
+        assert_eq!(stage.wait_running(&id)["State"]["Running"], true);
+        sync.release(1);
+        let report = stage.plane.wait_message(&id, "task_completed");
+        assert_eq!((report.connection, &report.data["exit_code"]), (2, &json!(3)));
+        assert_eq!((&report.data["output"], sync.lines().len()), (&json!("done\n"), 1));
+        stage.wait_clean();
+        stage.stop(worker);
+    }
+}
+
+/// All reports go into a connection that is not read, and arrive on the next one.
+#[test]
+fn twenty_unconfirmed_reports_arrive_on_the_next_connection() {
+    const MANY: usize = 20;
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, MANY);
+    let script = format!("echo >> /sync/log; {WAIT}; echo $TASK_ID");
+    let ids: Vec<String> = (0..MANY).map(|_| stage.plane.submit(stage.spec(&script))).collect();
+    sync.wait_lines(&stage, MANY);
+    stage.plane.hold_pongs(true);
+    sync.release(MANY);
+    wait_events(&worker, "type=task_completed", MANY);
+    stage.plane.drop_connections(Disconnect::Rst);
+    for id in &ids {
+        let report = stage.plane.wait_message(id, "task_completed");
+        assert_eq!((report.connection, &report.data["output"]), (2, &json!(format!("{id}\n"))));
+    }
+    stage.wait_clean();
+    stage.stop(worker);
+    let runs = stage.plane.runs();
+    let once = runs.iter().filter(|run| (run.claims, run.terminal_reports) == (1, 1)).count();
+    assert_eq!(once, MANY, "each has one claim and one report: {runs:#?}");
+}
+
+/// Tasks in the backlog are not claimed, so the control plane sends them again.
+#[test]
+fn the_backlog_is_dropped_and_sent_again() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, 1);
+    let script = format!("echo $TASK_ID >> /sync/log; {WAIT}");
+    let first = stage.plane.submit(stage.spec(&script));
+    sync.wait_lines(&stage, 1);
+    let mut others: Vec<String> = (0..3).map(|_| stage.plane.submit(stage.spec(&script))).collect();
+    wait_events(&worker, "assignment received", 4);
+    stage.plane.refuse_with(Some(503));
+    stage.plane.drop_connections(Disconnect::Fin);
+    wait_events(&worker, "assignment dropped", 3);
+    // The first of them is not sent again, as if another worker had received it.
+    let cancelled = others.remove(0);
+    stage.plane.cancel(&cancelled);
+    stage.plane.refuse_with(None);
+    stage.plane.wait_connected(2);
+    sync.release(4);
+    stage.plane.wait_message(&first, "task_completed");
+    for id in &others {
+        let run = stage.plane.wait_ended(id);
+        assert_eq!((run.state, run.deliveries, run.claims), (State::Succeeded, 2, 1));
+    }
+    stage.wait_clean();
+    let told = sync.lines();
+    assert_eq!((told.len(), &told[0]), (3, &first), "{told:?}");
+    assert!(!told.contains(&cancelled));
+    stage.stop(worker);
+}
+
+/// It is answered with the task's claim or report.
+#[test]
+fn a_repeated_assignment_is_answered_and_starts_nothing() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, 2);
+    let script = format!("echo >> /sync/log; {WAIT}; exit 3");
+    let id = stage.plane.submit(stage.spec(&script));
+    sync.wait_lines(&stage, 1);
+    let assignment = assignment(&stage.plane.run(&id));
+    stage.plane.send_text(assignment.clone());
+    stage.plane.wait_for(DEADLINE, |model| model.run(&id).is_some_and(|run| run.claims == 2));
+    stage.plane.hold_pongs(true);
+    sync.release(1);
+    wait_events(&worker, "type=task_completed", 1);
+    stage.plane.send_text(assignment);
+    // The report was sent on this connection, so it is not sent again.
+    wait_events(&worker, "assignment repeated", 2);
+    stage.plane.hold_pongs(false);
+    stage.wait_clean();
+    stage.stop(worker);
+    let run = stage.plane.run(&id);
+    assert_eq!((sync.lines().len(), run.claims, run.terminal_reports), (1, 2, 1));
+}
+
+/// As happens when a claim takes longer than the control plane's time-out.
+#[test]
+fn a_repeated_assignment_in_the_backlog_is_queued_once() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let worker = started(&stage, &sync, 1);
+    let script = format!("echo $TASK_ID >> /sync/log; {WAIT}");
+    let ids = [0, 1].map(|_| stage.plane.submit(stage.spec(&script)));
+    sync.wait_lines(&stage, 1);
+    stage.plane.send_text(assignment(&stage.plane.run(&ids[1])));
+    wait_events(&worker, "assignment repeated", 1);
+    sync.release(3);
+    ids.iter().for_each(|id| assert_eq!(stage.plane.wait_ended(id).state, State::Succeeded));
+    stage.stop(worker);
+    assert_eq!(sync.lines(), ids);
+}
+
+/// With pauses of 1, 2 and 4 s few connections fit into any 4 s.
+#[test]
+fn a_control_plane_that_accepts_and_closes_is_retried_with_back_off() {
+    let stage = Stage::new();
+    stage.plane.accept_and_close(true);
+    let worker = stage.worker().start();
+    let many = |model: &Model| model.connections.len() > 4;
+    assert!(!stage.plane.holds_within(Duration::from_secs(4), many), "no back-off");
+    assert!(stage.plane.connections() > 1, "no retry");
+    stage.stop(worker);
+}
+
+/// The exit code is the one of the refusal. The next process reports the task.
+#[test]
+fn a_permanent_refusal_stops_running_tasks() {
+    let stage = Stage::new();
+    let mut worker = stage.start_worker();
+    let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; while :; do sleep 0.1; done"));
+    stage.wait_running(&id);
+    stage.plane.refuse_with(Some(401));
+    stage.plane.drop_connections(Disconnect::Rst);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(3), "{:#?}", worker.stderr().all());
+    assert_eq!(stage.engine.containers_of(&stage.worker_id)[0]["State"], "exited");
+    stage.plane.refuse_with(None);
+    let next = stage.start_worker();
+    let report = stage.plane.wait_message(&id, "task_failed").data;
+    assert_eq!((&report["failure_reason"], &report["exit_code"]), (&json!("graceful_shutdown"), &json!(0)));
+    stage.wait_clean();
+    stage.stop(next);
+}

@@ -1,0 +1,154 @@
+//! Sidecar volumes: filled once per image version, refilled when incomplete or missing, and removed when old.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde_json::{Value, json};
+
+use crate::support::engine::encode;
+use crate::support::images::{AGENT, Images, Layout, RootFs};
+use crate::support::stage::{DEADLINE, Stage};
+use crate::support::sync_dir::{SyncDir, WAIT};
+
+/// Makes a version of the sidecar image. All versions have the same name, which is returned.
+fn version(stage: &mut Stage, number: usize) -> String {
+    let root = RootFs::sidecar(Layout::Root, AGENT).file("version", 0o644, number.to_string());
+    stage.images.make("versions", root, &[])
+}
+
+/// Returns the names of this worker's volumes, sorted.
+fn volumes(stage: &Stage) -> Vec<String> {
+    let mut names = stage.engine.volumes_of(&stage.worker_id);
+    names.sort();
+    names
+}
+
+/// Returns the only volume that is not in `before`.
+fn newest(stage: &Stage, before: &[String]) -> String {
+    let new: Vec<String> = volumes(stage).into_iter().filter(|name| !before.contains(name)).collect();
+    assert_eq!(new.len(), 1, "{new:?}");
+    new[0].clone()
+}
+
+/// Waits for the next second. The engine reports creation times in whole seconds, and the test needs them to differ.
+fn wait_next_second(stage: &Stage) {
+    let second = || SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
+    let before = second();
+    stage.wait("the next second begins", || second() > before);
+}
+
+/// Only volumes that are old, unused and this worker's are removed.
+#[test]
+fn old_versions_are_removed_but_not_those_in_use_or_of_other_workers() {
+    let (mut stage, sync) = (Stage::new(), SyncDir::new());
+    let name = version(&mut stage, 1);
+    let foreign = format!("oz-sidecar-foreign-{}", stage.worker_id);
+    let labels = json!({"oz-worker-id": format!("{}-other", stage.worker_id), "oz-sidecar-image": name});
+    stage.engine.json("POST", "/volumes/create", &json!({"Name": foreign, "Labels": labels}));
+    // An empty volume of the same image, as an interrupted worker leaves it.
+    let empty = format!("oz-sidecar-empty-{}", stage.worker_id);
+    let labels = json!({"oz-worker-id": stage.worker_id, "oz-sidecar-image": name});
+    stage.engine.json("POST", "/volumes/create", &json!({"Name": empty, "Labels": labels}));
+    // A volume of another image.
+    let another = format!("oz-sidecar-another-{}", stage.worker_id);
+    let labels = json!({"oz-worker-id": stage.worker_id, "oz-sidecar-image": "another:test"});
+    stage.engine.json("POST", "/volumes/create", &json!({"Name": another, "Labels": labels}));
+
+    let worker = stage.start(stage.worker().args(["--keep-sidecar-volumes", "2", "-v", &sync.mount()]));
+    let mut spec = stage.spec(&format!("echo up >> /sync/log; {WAIT}; cat /agent/version"));
+    spec.sidecar_image = name.clone();
+    let before = volumes(&stage);
+    let long = stage.plane.submit(&spec);
+    sync.wait_lines(&stage, 1);
+    let mut made = vec![newest(&stage, &before)];
+    for number in 2..=5 {
+        wait_next_second(&stage);
+        assert_eq!(version(&mut stage, number), name);
+        spec.env_vars.insert("OZ_TEST_SCRIPT".into(), "cat /agent/version".into());
+        let before = volumes(&stage);
+        assert_eq!(stage.run(&spec).output, Some(number.to_string()));
+        made.push(newest(&stage, &before));
+    }
+    // The first is in use, the second and third are old, and the fourth and fifth are kept.
+    let mut left = vec![made[0].clone(), made[3].clone(), made[4].clone(), another.clone()];
+    left.sort();
+    assert_eq!(volumes(&stage), left, "{made:?} {:#?}", worker.stderr().all());
+    assert!(stage.engine.volume_names().contains(&foreign));
+    let removed = |name: &String| format!("volume={name} image=");
+    for gone in [&empty, &made[1], &made[2]] {
+        worker.wait_log(DEADLINE, |line| {
+            line.contains("sidecar volume removed") && line.contains(&removed(gone))
+        });
+    }
+    sync.release(1);
+    assert_eq!(stage.plane.wait_ended(&long).output.as_deref(), Some("1"));
+    stage.engine.remove_volume(&foreign);
+    stage.wait_no_containers();
+    stage.stop(worker);
+}
+
+#[test]
+fn the_volume_of_a_version_that_is_used_again_is_filled_again() {
+    let mut stage = Stage::new();
+    let worker = stage.start(stage.worker().args(["--keep-sidecar-volumes", "1"]));
+    let mut spec = stage.spec("cat /agent/version");
+    let mut other = Images::new(&stage.engine, "oz-versions");
+    spec.sidecar_image = version(&mut stage, 1);
+    let id = |stage: &Stage| {
+        let path = format!("/images/{}/json", encode(&spec.sidecar_image));
+        stage.engine.json("GET", &path, &Value::Null)["Id"].as_str().unwrap().to_owned()
+    };
+    let first = id(&stage);
+    assert_eq!(stage.run(&spec).output.as_deref(), Some("1"));
+    // Without another name the first version would be removed when the second takes its name.
+    let (repository, tag) = (other.make("first", RootFs::default(), &[]), "kept");
+    let repository = repository.rsplit_once(':').unwrap().0.to_owned();
+    stage.engine.json("POST", &format!("/images/{first}/tag?repo={repository}&tag={tag}"), &Value::Null);
+    version(&mut stage, 2);
+    assert_eq!(stage.run(&spec).output.as_deref(), Some("2"));
+    assert_eq!(volumes(&stage).len(), 1);
+    let (repository, tag) = spec.sidecar_image.rsplit_once(':').unwrap();
+    stage.engine.json("POST", &format!("/images/{first}/tag?repo={repository}&tag={tag}"), &Value::Null);
+    assert_eq!(stage.run(&spec).output.as_deref(), Some("1"));
+    assert_eq!(volumes(&stage).len(), 1);
+    stage.engine.remove_image(&first);
+    stage.stop(worker);
+}
+
+/// A worker that was interrupted leaves files without the marker file.
+#[test]
+fn a_volume_without_its_marker_is_filled_again_before_it_is_used() {
+    let stage = Stage::new();
+    let image = format!("/images/{}/json", encode(&stage.sidecar_image));
+    let id = stage.engine.json("GET", &image, &Value::Null)["Id"].as_str().unwrap().to_owned();
+    let volume = format!("oz-sidecar-{}", id.trim_start_matches("sha256:").get(..32).unwrap());
+    let labels = json!({"oz-worker-id": stage.worker_id});
+    stage.engine.json("POST", "/volumes/create", &json!({"Name": volume, "Labels": labels}));
+    let helper = json!({"Image": stage.task_image, "HostConfig": {"Mounts":
+        [{"Type": "volume", "Source": volume, "Target": "/v", "VolumeOptions": {"NoCopy": true}}]}});
+    let helper = stage.engine.json("POST", "/containers/create", &helper)["Id"].as_str().unwrap().to_owned();
+    let incomplete = RootFs::default().file("entrypoint.sh", 0o755, "echo half of it").finish();
+    let path = format!("/containers/{helper}/archive?path=/v");
+    assert_eq!(stage.engine.request("PUT", &path, &[], &incomplete).status, 200);
+    stage.engine.remove_container(&helper);
+    // The interrupted worker also left its helper container, whose name must be unique.
+    let left = json!({"Image": stage.task_image, "Labels": labels});
+    stage.engine.json("POST", &format!("/containers/create?name=oz-fill-{volume}"), &left);
+    let worker = stage.start_worker();
+    assert_eq!(stage.run(&stage.spec("echo whole")).output.as_deref(), Some("whole\n"));
+    stage.stop(worker);
+}
+
+#[test]
+fn a_volume_that_was_removed_while_the_worker_runs_is_filled_again() {
+    let stage = Stage::new();
+    let worker = stage.start_worker();
+    for _ in 0..2 {
+        assert_eq!(stage.run(&stage.spec("echo fine")).output.as_deref(), Some("fine\n"));
+        stage.wait_no_containers();
+        for volume in stage.engine.volumes_of(&stage.worker_id) {
+            stage.engine.remove_volume(&volume);
+        }
+    }
+    assert!(worker.stderr().all().iter().any(|line| line.contains("sidecar volume vanished")));
+    stage.stop(worker);
+}
