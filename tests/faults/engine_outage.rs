@@ -199,7 +199,8 @@ struct LossyEngine {
 
 impl LossyEngine {
     fn new() -> Self {
-        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let stage = Stage::new();
+        let sync = SyncDir::new();
         let proxy = EngineProxy::start(stage.engine.host());
         let worker = stage.worker().env("DOCKER_HOST", &proxy.host()).args(["-v", &sync.mount()]);
         let worker = Some(stage.start(worker));

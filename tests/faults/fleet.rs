@@ -38,7 +38,8 @@ pub(super) struct Tally {
 impl Fleet {
     /// Starts one worker with `slots` slots for each list of limits (see [`FaultProxy::seeded`]).
     pub(super) fn new(limits: Vec<Vec<u64>>, slots: usize, rng: &mut Rng) -> Self {
-        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let stage = Stage::new();
+        let sync = SyncDir::new();
         let mut fleet = Self { stage, sync, members: Vec::new() };
         limits.into_iter().for_each(|limits| fleet.add_worker(limits, slots, rng));
         fleet

@@ -1,15 +1,15 @@
-//! The proxy itself, between two plain sockets: each fault is what it is called, at the byte that was named.
+//! Each fault of the fault proxy, at the right byte, between two plain sockets.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
-use crate::support::fault_proxy::{Cut, FaultProxy, Jitter, Direction};
+use crate::support::fault_proxy::{Cut, Direction, FaultProxy, Jitter};
 use crate::support::rng::{Rng, Seed};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Both ends of the first connection over a proxy.
+/// Returns a proxy, and the client's and the target's end of its first connection.
 fn connect_through(limits: Vec<u64>, max_delay_ms: u64, rng: Rng) -> (FaultProxy, TcpStream, TcpStream) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", listener.local_addr().unwrap());
@@ -26,6 +26,7 @@ fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
     bytes
 }
 
+/// Whether there is nothing to read.
 fn silent(stream: &mut TcpStream) -> bool {
     stream.set_nonblocking(true).unwrap();
     let result = stream.read(&mut [0; 8]);
@@ -34,7 +35,7 @@ fn silent(stream: &mut TcpStream) -> bool {
 }
 
 #[test]
-fn every_byte_arrives_in_order_in_many_pieces() {
+fn all_bytes_arrive_in_order_in_different_pieces() {
     let seed = Seed::new();
     let (_cutter, mut near, mut far) = connect_through(Vec::new(), 1, seed.rng());
     let sent: Vec<u8> =
@@ -52,16 +53,16 @@ fn every_byte_arrives_in_order_in_many_pieces() {
         came.extend_from_slice(&buffer[..count]);
     }
     thread.join().unwrap();
-    assert!(came == sent, "not what was sent");
+    assert!(came == sent, "the received bytes differ");
     assert!(sizes.iter().any(|size| size % 1000 != 0), "no part was split: {sizes:?}");
     far.write_all(b"back").unwrap();
     assert_eq!(read(&mut near, 4), b"back");
     drop(far);
-    assert_eq!(near.read(&mut [0; 8]).unwrap(), 0, "the end arrives as well");
+    assert_eq!(near.read(&mut [0; 8]).unwrap(), 0, "the end is forwarded");
 }
 
 #[test]
-fn it_stops_at_the_byte_and_then_does_what_it_is_told() {
+fn a_connection_stops_at_its_limit_and_can_be_cut_or_resumed() {
     let seed = Seed::new();
     for how in [Cut::Rst, Cut::Fin] {
         let (proxy, mut near, mut far) = connect_through(vec![7], 0, seed.rng());
@@ -86,7 +87,7 @@ fn it_stops_at_the_byte_and_then_does_what_it_is_told() {
 }
 
 #[test]
-fn half_open_is_silence_in_one_direction_and_no_end() {
+fn a_half_open_connection_discards_data_in_one_direction_and_stays_open() {
     let seed = Seed::new();
     let (proxy, mut near, mut far) = connect_through(Vec::new(), 0, seed.rng());
     near.write_all(b"a").unwrap();
@@ -100,8 +101,8 @@ fn half_open_is_silence_in_one_direction_and_no_end() {
     }
     proxy.cut_one_end(1, Direction::Downstream, Cut::Rst);
     assert_eq!(near.read(&mut [0; 8]).unwrap_err().kind(), ErrorKind::ConnectionReset);
-    far.write_all(b"to nobody").unwrap();
-    assert!(silent(&mut far), "it hears neither what was swallowed nor the end");
+    far.write_all(b"discarded").unwrap();
+    assert!(silent(&mut far), "the target receives neither the swallowed data nor the end");
     proxy.cut_one_end(1, Direction::Upstream, Cut::Fin);
     assert_eq!(far.read(&mut [0; 8]).unwrap(), 0);
 }

@@ -1,4 +1,4 @@
-//! The harness itself: images, registry and processes, on the real engine and without the worker.
+//! Tests of tests/support itself, without the worker: images, registry, processes, proxies and the control plane.
 
 pub(crate) mod control_plane;
 mod fault_proxy;
@@ -15,7 +15,7 @@ use crate::support::registry::Registry;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// Runs a container to its end; its exit code and what it wrote to stdout (with a TTY, so that it is not framed).
+/// Runs a container to its end, with a TTY so that its output is not framed. Returns the exit code and stdout.
 fn run(engine: &Engine, image: &str, command: &[&str]) -> (i64, String) {
     let spec =
         json!({"Image": image, "Cmd": command, "Tty": true, "Env": ["OZ_TEST_SCRIPT=echo $#; exit 3"]});
@@ -39,12 +39,12 @@ fn a_task_image_runs_shell_scripts() {
 }
 
 #[test]
-fn the_agent_shows_its_arguments_and_does_what_it_is_told() {
+fn the_agent_prints_its_arguments_and_executes_its_script() {
     let engine = Engine::get();
     let mut images = Images::new(&engine, "oz-harness");
     for layout in [Layout::Root, Layout::Nested] {
         let image = images.sidecar(layout);
-        // Its files are only looked at: it has no program that could be run.
+        // The container is only inspected: the image has no program to run.
         let id = engine.json("POST", "/containers/create", &json!({"Image": image, "Cmd": ["x"]}));
         let id = id["Id"].as_str().unwrap();
         let path = if layout == Layout::Root { "/entrypoint.sh" } else { "/agent/entrypoint.sh" };
@@ -54,14 +54,14 @@ fn the_agent_shows_its_arguments_and_does_what_it_is_told() {
         );
         engine.remove_container(id);
     }
-    let whole = RootFs::busybox().file("entrypoint.sh", 0o755, crate::support::images::AGENT);
-    let image = images.make("both", whole, &["ENV PATH=/bin"]);
+    let root = RootFs::busybox().file("entrypoint.sh", 0o755, crate::support::images::AGENT);
+    let image = images.make("both", root, &["ENV PATH=/bin"]);
     let (code, output) = run(&engine, &image, &["/bin/sh", "/entrypoint.sh", "a b", "c"]);
     assert_eq!((code, output.as_str()), (3, "arg: a b\r\narg: c\r\n2\r\n"));
 }
 
 #[test]
-fn a_registry_takes_an_image_and_gives_it_back_to_those_with_the_password() {
+fn an_image_can_be_pushed_to_a_registry_and_pulled_with_the_password() {
     let engine = Engine::get();
     let mut images = Images::new(&engine, "oz-harness");
     let image = images.sidecar(Layout::Root);
@@ -72,13 +72,13 @@ fn a_registry_takes_an_image_and_gives_it_back_to_those_with_the_password() {
         assert_eq!(engine.request("GET", &format!("/images/{name}/json"), &[], &[]).status, 404);
         engine.progress(&path, &[("X-Registry-Auth", &header)], &[]).unwrap();
         engine.remove_image(&name);
-        assert_eq!(engine.progress(&path, &[], &[]).is_err(), registry.asks());
+        assert_eq!(engine.progress(&path, &[], &[]).is_err(), registry.requires_password());
         engine.remove_image(&name);
     }
 }
 
 #[test]
-fn a_process_is_read_signalled_and_waited_for() {
+fn a_process_can_be_read_signalled_and_waited_for() {
     let script = "trap 'echo bye; exit 4' TERM; echo out; echo err >&2; while :; do sleep 0.01; done";
     let mut process = Process::spawn(Command::new("sh").args(["-c", script]), None);
     assert_eq!(process.wait_log(DEADLINE, |line| line == "err"), "err");

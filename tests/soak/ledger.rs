@@ -103,7 +103,7 @@ impl Ledger {
                 self.count.completed += 1;
                 self.count.output_bytes += output.len();
             }
-            (End::Failure(reason), "task_failed", Some(told)) if told == reason => self.count.failed += 1,
+            (End::Failure(reason), "task_failed", Some(actual)) if actual == reason => self.count.failed += 1,
             (_, "task_failed", Some("task_cancelled")) if expected.cancelled => self.count.cancelled += 1,
             (end, kind, reason) => {
                 let message = &first.data["message"];

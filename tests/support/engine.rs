@@ -1,6 +1,6 @@
-//! The real engine of the tests, and a raw look into it that owes nothing to the worker's own client.
+//! A client for the real engine of the tests, independent of the worker's own client.
 //!
-//! Requests are HTTP/1.0, so an answer ends with its connection and is never chunked.
+//! It speaks HTTP/1.0, so an answer ends with its connection and is never chunked.
 
 use std::fmt::Write as _;
 use std::io::{Read, Write};
@@ -10,10 +10,10 @@ use std::time::Duration;
 
 use serde_json::{Value, json};
 
-/// No single request takes longer.
+/// The time-out of a request.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The engine; cheap to make and to clone.
+/// An engine; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Engine {
     host: String,
@@ -31,7 +31,7 @@ pub struct Answer {
     pub body: Vec<u8>,
 }
 
-/// Where the engine of the tests is: `OZ_TEST_DOCKER_HOST`, which `make test` sets.
+/// Returns the address of the engine of the tests, from `OZ_TEST_DOCKER_HOST`, which `make test` sets.
 pub fn host() -> String {
     let host = std::env::var("OZ_TEST_DOCKER_HOST").unwrap_or_default();
     assert!(!host.is_empty(), "no engine: run the tests with `make test`, or set OZ_TEST_DOCKER_HOST");
@@ -42,12 +42,12 @@ trait Stream: Read + Write {}
 impl<T: Read + Write> Stream for T {}
 
 impl Engine {
-    /// The engine of the tests; panics when it does not answer.
+    /// Returns the engine of the tests. Panics if it does not answer.
     pub fn get() -> Self {
         Self::at(&host())
     }
 
-    /// The engine at a `unix://` or `tcp://` address; panics when it does not answer.
+    /// Returns the engine at a `unix://` or `tcp://` address. Panics if it does not answer.
     pub fn at(host: &str) -> Self {
         let mut engine = Self { host: host.to_owned(), version: String::new() };
         let answer = engine.request("GET", "/_ping", &[], &[]);
@@ -57,7 +57,7 @@ impl Engine {
         engine
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn host(&self) -> &str {
         &self.host
     }
@@ -76,7 +76,7 @@ impl Engine {
         Box::new(stream)
     }
 
-    /// One exchange. `path` is without the API version.
+    /// Sends a request. `path` is without the API version.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = self.connect();
         let mut head = format!("{method} {}{path} HTTP/1.0\r\nHost: engine\r\n", self.version);
@@ -94,7 +94,7 @@ impl Engine {
         Answer { status, head, body: bytes[end + 4..].to_vec() }
     }
 
-    /// An exchange with JSON both ways; panics when the engine refuses.
+    /// Sends and receives JSON. Panics if the status is not a success.
     pub fn json(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = if body.is_null() { String::new() } else { body.to_string() };
         let answer = self.request(method, path, &[("Content-Type", "application/json")], body.as_bytes());
@@ -103,52 +103,52 @@ impl Engine {
         if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
     }
 
-    /// All containers, also those that do not run, that match a filter such as `label`, `oz-worker-id=w`.
+    /// Returns all containers, running or not, that match a filter such as `label`, `oz-worker-id=w`.
     pub fn containers(&self, filter: &str, value: &str) -> Vec<Value> {
         let filters = encode(&json!({filter: [value]}).to_string());
         let list = self.json("GET", &format!("/containers/json?all=1&filters={filters}"), &Value::Null);
         list.as_array().cloned().unwrap_or_default()
     }
 
-    /// All containers that a worker has made.
+    /// Returns all containers of a worker.
     pub fn containers_of(&self, worker: &str) -> Vec<Value> {
         self.containers("label", &format!("oz-worker-id={worker}"))
     }
 
-    /// The names of all containers.
+    /// Returns the names of all containers.
     pub fn container_names(&self) -> Vec<String> {
         let list = self.json("GET", "/containers/json?all=1", &Value::Null);
         let name = |container: &Value| container["Names"][0].as_str().unwrap_or_default().to_owned();
         list.as_array().map(|list| list.iter().map(name).collect()).unwrap_or_default()
     }
 
-    /// The names of all volumes.
+    /// Returns the names of all volumes.
     pub fn volume_names(&self) -> Vec<String> {
         names(&self.json("GET", "/volumes", &Value::Null))
     }
 
-    /// The names of the volumes that a worker has made.
+    /// Returns the names of the volumes of a worker.
     pub fn volumes_of(&self, worker: &str) -> Vec<String> {
         let filters = encode(&json!({"label": [format!("oz-worker-id={worker}")]}).to_string());
         names(&self.json("GET", &format!("/volumes?filters={filters}"), &Value::Null))
     }
 
-    /// Removes a container, running or not; one that is gone already is fine.
+    /// Removes a container, running or not; it need not exist.
     pub fn remove_container(&self, id: &str) {
         self.remove(&format!("/containers/{id}?force=1&v=1"));
     }
 
-    /// Removes a volume; one that is gone already is fine.
+    /// Removes a volume; it need not exist.
     pub fn remove_volume(&self, name: &str) {
         self.remove(&format!("/volumes/{name}"));
     }
 
-    /// Removes an image under this name; one that is gone already is fine.
+    /// Removes an image by its name; it need not exist.
     pub fn remove_image(&self, name: &str) {
         self.remove(&format!("/images/{name}?force=1"));
     }
 
-    /// Removes everything that a worker has left.
+    /// Removes all containers and volumes of a worker.
     pub fn remove_all_of(&self, worker: &str) {
         for container in self.containers_of(worker) {
             self.remove_container(container["Id"].as_str().unwrap_or_default());
@@ -158,11 +158,11 @@ impl Engine {
 
     fn remove(&self, path: &str) {
         let Answer { status, body, .. } = self.request("DELETE", path, &[], &[]);
-        let fine = status < 300 || status == 404;
-        assert!(fine || std::thread::panicking(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        let removed = status < 300 || status == 404;
+        assert!(removed || std::thread::panicking(), "{path}: {status} {}", String::from_utf8_lossy(&body));
     }
 
-    /// Runs a progress stream to its end; `Err` with the engine's words when it tells of a failure.
+    /// Sends a request that is answered with a progress stream. Returns the stream's text as an error if it reports one.
     pub fn progress(&self, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Result<(), String> {
         let answer = self.request("POST", path, headers, body);
         let text = String::from_utf8_lossy(&answer.body).into_owned();

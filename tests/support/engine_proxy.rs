@@ -1,7 +1,7 @@
-//! A door to the real engine that can hold requests or answers back: what a slow or hanging engine looks like, at a chosen call.
+//! A proxy in front of the real engine that holds, delays or cuts chosen requests and answers, as a slow or failing engine
+//! would.
 //!
-//! Requests go through as they come unless they are delayed; an answer is passed on byte by byte as the engine gives it until a [`Hold`] stops
-//! it. It must not know what the calls mean, beyond the text of their request lines.
+//! A rule applies to requests whose request line contains its text. Each connection carries one request.
 
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -15,28 +15,28 @@ use tempfile::TempDir;
 /// How long [`Hold::wait`] waits.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Stands for a request of which nothing goes through.
+/// A value of [`Rule::after`]: nothing of the request is forwarded.
 const SWALLOWED: usize = usize::MAX;
 
-/// Stands for a request that goes through only when its rule is over.
+/// A value of [`Rule::after`]: the request is forwarded once its rule is over.
 const DELAYED: usize = usize::MAX - 1;
 
-/// A running proxy; dropping it lets everything go.
+/// A running proxy; dropping it releases everything that is held.
 pub struct EngineProxy {
     folder: TempDir,
     shared: Arc<Shared>,
 }
 
-/// What becomes of a request.
+/// How a request is forwarded.
 #[derive(PartialEq, Eq)]
 enum Forward {
     Through,
-    /// It was held back, and its sender may have left; the engine does not see that.
+    /// It was delayed. If its sender has disconnected, the engine does not see that.
     Late,
     Nowhere,
 }
 
-/// Requests or answers that are held back until this is dropped or released.
+/// A rule, which applies until this is dropped or released.
 pub struct Hold {
     shared: Arc<Shared>,
     rule: usize,
@@ -51,7 +51,7 @@ struct Shared {
 #[derive(Default)]
 struct State {
     rules: Vec<Rule>,
-    /// The request line of each connection so far.
+    /// The request lines of all connections.
     requests: Vec<String>,
     stopping: bool,
 }
@@ -64,14 +64,14 @@ impl State {
 
 struct Rule {
     text: String,
-    /// So many bytes of each answer go through.
+    /// How many bytes of each answer are forwarded.
     after: usize,
-    /// How many more connections it may hold.
+    /// How many more requests it applies to.
     left: usize,
-    /// How many it has held.
+    /// How many requests it has applied to.
     held: usize,
     over: bool,
-    /// It cuts the connection instead of holding it.
+    /// It closes the connection instead of holding it.
     cuts: bool,
 }
 
@@ -86,7 +86,7 @@ impl Shared {
         result
     }
 
-    /// Waits as long as the answer to this request, of which so many bytes have gone through, is held; `false` when it is cut.
+    /// Waits while the answer to this request, of which `passed` bytes were forwarded, is held. Returns `false` if it is cut.
     fn pass(&self, request: &str, passed: usize) -> bool {
         let mut state = self.lock();
         let fits = |rule: &Rule| !rule.over && rule.left > 0 && request.contains(&rule.text);
@@ -107,8 +107,8 @@ impl Shared {
 }
 
 impl Shared {
-    /// Whether a request may go on to the engine, once it may.
-    fn lets_in(&self, request: &str) -> Forward {
+    /// Waits while this request is delayed, and returns how to forward it.
+    fn admit(&self, request: &str) -> Forward {
         let mut state = self.lock();
         let fits = |rule: &Rule| !rule.over && rule.left > 0 && rule.after >= DELAYED;
         let mut rules = state.rules.iter_mut().enumerate();
@@ -128,7 +128,7 @@ impl Shared {
 }
 
 impl EngineProxy {
-    /// A proxy to the engine at this `unix://` address.
+    /// Starts a proxy to the engine at this `unix://` address.
     pub fn start(engine: &str) -> Self {
         let engine = engine.strip_prefix("unix://").expect("the engine of the tests has a Unix socket");
         let (engine, folder) = (PathBuf::from(engine), tempfile::tempdir().expect("a folder"));
@@ -147,7 +147,7 @@ impl EngineProxy {
         Self { folder, shared }
     }
 
-    /// Its address, for `DOCKER_HOST`.
+    /// Returns its address for `DOCKER_HOST`.
     pub fn host(&self) -> String {
         format!("unix://{}", self.socket().display())
     }
@@ -156,29 +156,29 @@ impl EngineProxy {
         self.folder.path().join("s")
     }
 
-    /// From now on holds what the engine answers to requests whose line has `text` in it, to the first `count` of them:
-    /// also the rest of an answer that has begun.
+    /// Holds the answers to the next `count` requests for `text`. The rest of an answer that has begun is held too.
     pub fn hold(&self, text: &str, count: usize) -> Hold {
         self.hold_after(0, text, count)
     }
 
-    /// As [`EngineProxy::hold`], but lets about so many bytes of each answer through.
+    /// As [`EngineProxy::hold`], but forwards about `after` bytes of each answer.
     pub fn hold_after(&self, after: usize, text: &str, count: usize) -> Hold {
         self.rule(Rule { text: text.to_owned(), after, left: count, held: 0, over: false, cuts: false })
     }
 
-    /// Cuts the connections of the first `count` such requests when the engine has begun to answer and about so many bytes
-    /// of that have gone through: with 0 the engine has done what was asked, and nobody hears of it.
+    /// Closes the connections of the next `count` requests for `text` once about `after` bytes of the answer were forwarded.
+    /// With 0 the engine has executed the request, and the answer is lost.
     pub fn cut_after(&self, after: usize, text: &str, count: usize) -> Hold {
         self.rule(Rule { text: text.to_owned(), after, left: count, held: 0, over: false, cuts: true })
     }
 
-    /// Cuts the connections of the first `count` such requests before the engine sees them.
+    /// Closes the connections of the next `count` requests for `text` before the engine sees them.
     pub fn swallow(&self, text: &str, count: usize) -> Hold {
         self.cut_after(SWALLOWED, text, count)
     }
 
-    /// Holds the first `count` such requests back; then they go to the engine though their sender has left.
+    /// Delays the next `count` requests for `text` until released. They reach the engine even if their sender has
+    /// disconnected.
     pub fn delay(&self, text: &str, count: usize) -> Hold {
         self.hold_after(DELAYED, text, count)
     }
@@ -191,24 +191,24 @@ impl EngineProxy {
         Hold { shared: Arc::clone(&self.shared), rule }
     }
 
-    /// How many requests with this text in their line have come.
+    /// Returns how many requests for `text` were made.
     pub fn count(&self, text: &str) -> usize {
         self.shared.lock().count(text)
     }
 
-    /// Waits until so many such requests have come.
+    /// Waits until `count` requests for `text` were made.
     pub fn wait_count(&self, text: &str, count: usize) {
-        wait(&self.shared, &format!("{count} requests for {text}"), |state| state.count(text) >= count);
+        wait(&self.shared, &format!("{count} requests for {text:?}"), |state| state.count(text) >= count);
     }
 }
 
 impl Hold {
-    /// Waits until it holds, or has held, so many.
+    /// Waits until the rule has applied to `count` requests.
     pub fn wait(&self, count: usize) {
-        wait(&self.shared, &format!("{count} held answers"), |state| state.rules[self.rule].held >= count);
+        wait(&self.shared, &format!("{count} held requests"), |state| state.rules[self.rule].held >= count);
     }
 
-    /// Lets the answers go on.
+    /// Ends the rule and forwards what it holds.
     pub fn release(self) {}
 }
 
@@ -221,7 +221,7 @@ impl Drop for Hold {
 impl Drop for EngineProxy {
     fn drop(&mut self) {
         self.shared.update(|state| state.stopping = true);
-        // Wakes the accept.
+        // Wakes the acceptor.
         let _ = UnixStream::connect(self.socket());
     }
 }
@@ -230,7 +230,7 @@ fn wait(shared: &Shared, what: &str, holds: impl Fn(&State) -> bool) {
     let (end, mut state) = (Instant::now() + DEADLINE, shared.lock());
     while !holds(&state) {
         let left = end.saturating_duration_since(Instant::now());
-        assert!(!left.is_zero(), "waited in vain for {what}; requests:\n{}", state.requests.join("\n"));
+        assert!(!left.is_zero(), "timed out waiting for {what}; requests:\n{}", state.requests.join("\n"));
         state = shared.changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
@@ -239,8 +239,8 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let Ok(mut upstream) = UnixStream::connect(engine) else { return };
     let Some((head, request)) = first_line(&mut client) else { return };
     shared.update(|state| state.requests.push(request.clone()));
-    let way = shared.lets_in(&request);
-    if way == Forward::Nowhere {
+    let forward = shared.admit(&request);
+    if forward == Forward::Nowhere {
         return;
     }
     if upstream.write_all(&head).is_err() {
@@ -249,8 +249,8 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let (Ok(mut from), Ok(mut to)) = (client.try_clone(), upstream.try_clone()) else { return };
     std::thread::spawn(move || {
         let _ = std::io::copy(&mut from, &mut to);
-        // A worker never ends one direction alone: it has left, and the engine is to see that.
-        if way != Forward::Late {
+        // The worker never shuts down one direction alone: it has disconnected, and the engine must see that.
+        if forward != Forward::Late {
             let _ = to.shutdown(Shutdown::Both);
         }
     });
@@ -267,7 +267,7 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let _ = client.shutdown(Shutdown::Both);
 }
 
-/// Everything up to the end of the request line, and that line as text.
+/// Reads up to the end of the request line. Returns the bytes, and the line as text.
 fn first_line(client: &mut UnixStream) -> Option<(Vec<u8>, String)> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n") {

@@ -1,6 +1,6 @@
-//! An engine that does what a script says: one script a connection, in the order in which they come.
+//! A fake engine that follows scripts: the first script for the first connection, and so on.
 //!
-//! It reads the head of each request by itself, records it, and then does the steps. Everything ends when it is dropped.
+//! It reads and records the head of the request, and then executes the steps. Dropping it ends everything.
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -17,33 +17,33 @@ use crossbeam_channel::{Receiver, Sender, unbounded};
 use oz_agent_worker::docker::{Docker, Endpoint, Timeouts};
 use oz_agent_worker::sys::cancel::CancelToken;
 
-/// How long a test waits for what must happen.
+/// How long a test waits for an expected event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 
-/// One thing that the engine does on a connection.
+/// One step of the engine on a connection.
 pub(crate) enum Step {
-    /// Sends these bytes. That the client is gone is no failure.
+    /// Sends these bytes; ignores errors, because the client may have disconnected.
     Write(Vec<u8>),
-    /// Reads the request's body, by its length or up to the last chunk, or to the end of the connection.
+    /// Reads the request's body, up to its length, its last chunk or the end of the connection.
     ReadBody,
-    /// Says that the script has come here.
+    /// Tells the test that the script has reached this step.
     Tell(Sender<()>),
-    /// Waits until the test says so.
+    /// Waits for the test.
     Await(Receiver<()>),
-    /// Is silent for a while.
+    /// Sleeps.
     Pause(Duration),
-    /// Is silent, with the connection open, until the fake is dropped.
+    /// Keeps the connection open and silent until the fake is dropped.
     Stall,
-    /// Ends its own direction only.
+    /// Shuts down the engine's direction only.
     HalfClose,
 }
 
 pub(crate) type Script = Vec<Step>;
 
-/// What came on one connection.
+/// The request of one connection.
 #[derive(Debug, Clone)]
 pub(crate) struct Recorded {
-    /// From the request line to the empty line.
+    /// The request line and the headers, including the empty line.
     pub(crate) head: String,
     /// The body with its framing.
     pub(crate) body: Vec<u8>,
@@ -58,7 +58,7 @@ impl Recorded {
 pub(crate) struct FakeDocker {
     endpoint: Endpoint,
     dir: PathBuf,
-    /// With the number of its connection: they need not end in their order.
+    /// Each with the number of its connection, because they may end in another order.
     requests: Receiver<(usize, Recorded)>,
     early: RefCell<BTreeMap<usize, Recorded>>,
     asked: Cell<usize>,
@@ -67,7 +67,7 @@ pub(crate) struct FakeDocker {
 }
 
 impl FakeDocker {
-    /// Listens on a Unix socket of its own.
+    /// Listens on a Unix socket.
     pub(crate) fn start(scripts: Vec<Script>) -> Self {
         let dir = temp_dir();
         let path = dir.join("s");
@@ -84,14 +84,14 @@ impl FakeDocker {
         Self::serve(Endpoint::Tcp { host: "localhost".to_owned(), port }, temp_dir(), scripts, accept)
     }
 
-    /// Answers the client's first questions, and then follows the scripts.
+    /// Answers the requests of a connecting client, and then follows the scripts.
     pub(crate) fn connected(scripts: Vec<Script>, timeouts: Timeouts) -> (Self, Docker) {
         let fake = Self::start(hello("1.41").into_iter().chain(scripts).collect());
         let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None).unwrap();
         for _ in 0..3 {
             fake.request();
         }
-        // Only now: a deadline made for a test must not hit the questions before it.
+        // Only now, because the requests of the connect must not run into a test's short time-outs.
         (fake, docker.with_timeouts(timeouts))
     }
 
@@ -99,7 +99,7 @@ impl FakeDocker {
         self.endpoint.clone()
     }
 
-    /// What came on the next connection; waits until its script is through.
+    /// Returns the request of the next connection, once its script has finished.
     pub(crate) fn request(&self) -> Recorded {
         let number = self.asked.replace(self.asked.get() + 1);
         loop {
@@ -111,7 +111,7 @@ impl FakeDocker {
         }
     }
 
-    /// Whether nothing came that was not asked for with [`FakeDocker::request`].
+    /// Whether there are no requests except those returned by [`FakeDocker::request`].
     pub(crate) fn is_quiet(&self) -> bool {
         self.requests.is_empty() && self.early.borrow().is_empty()
     }
@@ -150,7 +150,7 @@ impl FakeDocker {
 impl Drop for FakeDocker {
     fn drop(&mut self) {
         self.stop = None;
-        // Wakes an accept that nobody came for.
+        // Wakes the acceptor.
         match &self.endpoint {
             Endpoint::Unix(path) => drop(UnixStream::connect(path)),
             Endpoint::Tcp { port, .. } | Endpoint::Tls { port, .. } => {
@@ -164,7 +164,7 @@ impl Drop for FakeDocker {
     }
 }
 
-/// The answers to the ping, `/version` and `/info` of a connect.
+/// Returns the answers to the ping, `/version` and `/info` of a connecting client.
 pub(crate) fn hello(api_version: &str) -> Vec<Script> {
     let ping = format!("HTTP/1.1 200 OK\r\nApi-Version: {api_version}\r\nContent-Length: 2\r\n\r\n");
     let version = json(200, r#"{"Version":"20.10.24","Os":"linux","Arch":"amd64"}"#);
@@ -172,7 +172,7 @@ pub(crate) fn hello(api_version: &str) -> Vec<Script> {
     vec![vec![Step::Write(ping.into_bytes())], vec![version], vec![info]]
 }
 
-/// A whole answer.
+/// Returns a complete answer.
 pub(crate) fn json(status: u16, body: &str) -> Step {
     write(&format!("HTTP/1.1 {status} x\r\nContent-Length: {}\r\n\r\n{body}", body.len()))
 }
@@ -181,7 +181,7 @@ pub(crate) fn write(text: &str) -> Step {
     Step::Write(text.as_bytes().to_vec())
 }
 
-/// A folder of its own, with a path short enough for a socket.
+/// Creates a folder whose path is short enough for a socket.
 pub(crate) fn temp_dir() -> PathBuf {
     static COUNT: AtomicU32 = AtomicU32::new(0);
     let name = format!("oz-test-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
@@ -218,7 +218,7 @@ fn converse<S: Read + Write + AsFd>(
     Ok(recorded)
 }
 
-/// Byte by byte, so that nothing of the body is taken.
+/// Reads byte by byte, so that the body is not touched.
 fn read_head(stream: &mut impl Read) -> io::Result<String> {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {

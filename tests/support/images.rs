@@ -1,6 +1,6 @@
-//! Images made on the spot, without a registry: a tar with a root file system, imported into the engine.
+//! Images made without a registry: a tar with a root file system is imported into the engine.
 //!
-//! A task image has busybox and no more; a sidecar image has files and no program at all, as nothing may be run in one.
+//! A task image has only busybox. A sidecar image has files but no program, because nothing may be executed in it.
 
 use std::path::PathBuf;
 use std::process::Command;
@@ -8,35 +8,35 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::engine::{Engine, encode};
 
-/// The agent of the tests: shows its arguments one a line (not when `OZ_TEST_QUIET` is set), then does what
-/// `OZ_TEST_SCRIPT` says, with the arguments as `"$@"`.
+/// The agent of the tests: prints its arguments, one per line, unless `OZ_TEST_QUIET` is set; then executes
+/// `OZ_TEST_SCRIPT` with the arguments as `"$@"`.
 pub const AGENT: &str = r#"#!/bin/sh
 [ -n "$OZ_TEST_QUIET" ] || printf 'arg: %s\n' "$@"
 [ -z "$OZ_TEST_SCRIPT" ] || eval "$OZ_TEST_SCRIPT"
 "#;
 
-/// Where a sidecar image carries its script.
+/// Where a sidecar image has its script.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Layout {
     /// `/entrypoint.sh` in the image.
     Root,
-    /// `/agent/entrypoint.sh` in the image, so that it lands at `/agent/agent/entrypoint.sh`.
+    /// `/agent/entrypoint.sh` in the image, which becomes `/agent/agent/entrypoint.sh` in the task.
     Nested,
-    /// No script at all.
+    /// No script.
     None,
 }
 
-/// A root file system that is being put together.
+/// A root file system as a tar in memory.
 pub struct RootFs(tar::Builder<Vec<u8>>);
 
-/// Images of one test, removed when it is dropped.
+/// The images of one test; dropping it removes them.
 pub struct Images {
     engine: Engine,
     prefix: String,
     names: Vec<String>,
 }
 
-/// Something in `target/tools`, put there by `tests/support/setup.sh`.
+/// Returns the path of a program in `target/tools`, where `tests/support/setup.sh` puts it.
 pub fn tool(name: &str) -> PathBuf {
     let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("target/tools").join(name);
     assert!(path.exists(), "{} is missing: run `make setup`", path.display());
@@ -79,12 +79,12 @@ impl RootFs {
         self
     }
 
-    /// The tar.
+    /// Returns the tar.
     pub fn finish(self) -> Vec<u8> {
         self.0.into_inner().expect("a tar in memory")
     }
 
-    /// busybox under all its names, users, and a `/tmp`.
+    /// Creates one with busybox under all its names, users, and a `/tmp`.
     pub fn busybox() -> Self {
         let path = tool("busybox");
         let list = Command::new(&path).arg("--list").output().expect("busybox runs").stdout;
@@ -100,7 +100,7 @@ impl RootFs {
             .folder("root", 0o700)
     }
 
-    /// An agent's script in one of the layouts, with a few files beside it.
+    /// Creates one with an agent's script in one of the layouts, and a few other files.
     pub fn sidecar(layout: Layout, script: &str) -> Self {
         let root = Self::default()
             .folder("lib", 0o755)
@@ -117,7 +117,7 @@ impl RootFs {
 }
 
 impl Images {
-    /// None yet. Names begin with `prefix` and are new for each call.
+    /// Creates an empty set. The names of its images begin with `prefix` and are unique to it.
     pub fn new(engine: &Engine, prefix: &str) -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let count = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -125,8 +125,8 @@ impl Images {
         Self { engine: engine.clone(), prefix, names: Vec::new() }
     }
 
-    /// Makes `{prefix}-{name}:test` of a root file system and, if any, Dockerfile instructions (`ENV`, `CMD`,
-    /// `ENTRYPOINT` and the like); the result is the image's name.
+    /// Makes an image from a root file system and Dockerfile instructions such as `ENV`, and returns its name,
+    /// `{prefix}-{name}:test`.
     pub fn make(&mut self, name: &str, root: RootFs, changes: &[&str]) -> String {
         let repository = format!("{}-{name}", self.prefix);
         let mut path = format!("/images/create?fromSrc=-&repo={repository}:test");
@@ -141,12 +141,12 @@ impl Images {
         image
     }
 
-    /// A task image.
+    /// Makes a task image.
     pub fn task(&mut self) -> String {
         self.make("task", RootFs::busybox(), &["ENV PATH=/bin", "ENV IMAGE=task", "CMD [\"/bin/sh\"]"])
     }
 
-    /// A sidecar image with the agent of the tests.
+    /// Makes a sidecar image with the agent of the tests.
     pub fn sidecar(&mut self, layout: Layout) -> String {
         let name = format!("sidecar-{}", format!("{layout:?}").to_lowercase());
         self.make(&name, RootFs::sidecar(layout, AGENT), &[])

@@ -1,23 +1,23 @@
-//! A small certificate authority, made with the `openssl` command as Docker's own guide does it.
+//! A small certificate authority, made with the `openssl` command as in Docker's guide.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use tempfile::TempDir;
 
-/// An authority and a folder for what it signs; the folder goes with it.
+/// An authority, and a folder for what it signs; dropping it removes the folder.
 pub struct Pki {
     folder: TempDir,
 }
 
-/// The form of a private key.
+/// The format of a private key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
     /// `BEGIN PRIVATE KEY`, elliptic curve.
     Pkcs8,
     /// `BEGIN RSA PRIVATE KEY`.
     Pkcs1,
-    /// `BEGIN EC PRIVATE KEY`, behind the parameters that `openssl ecparam` writes before it.
+    /// `BEGIN EC PRIVATE KEY`, after the parameters that `openssl ecparam` writes.
     Sec1,
     /// `BEGIN ENCRYPTED PRIVATE KEY`.
     Encrypted,
@@ -26,7 +26,7 @@ pub enum Key {
 }
 
 impl Key {
-    /// The words in the first line of the key itself.
+    /// Returns the label of the key's PEM block.
     fn begin(self) -> &'static str {
         match self {
             Self::Pkcs8 => "BEGIN PRIVATE KEY",
@@ -38,12 +38,12 @@ impl Key {
 }
 
 impl Pki {
-    /// A new authority.
+    /// Creates an authority.
     pub fn new() -> Self {
         Self::named("OZ test authority")
     }
 
-    /// A new authority of this name. Of two with the same name OpenSSL would see one only.
+    /// Creates an authority with this name. Of two with the same name OpenSSL finds only one.
     pub fn named(name: &str) -> Self {
         let pki = Self { folder: tempfile::tempdir().expect("a folder") };
         let name = &format!("/CN={name}");
@@ -52,24 +52,26 @@ impl Pki {
         pki
     }
 
-    /// Its folder.
+    /// Returns its folder.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 
-    /// The authority's own certificate.
+    /// Returns the path of the authority's certificate.
     pub fn ca(&self) -> PathBuf {
         self.path().join("ca.pem")
     }
 
-    /// A certificate for a server, as `NAME.pem` and `NAME.key`. `hosts` is as `DNS:localhost,IP:127.0.0.1`.
+    /// Makes a server certificate and returns the paths of `NAME.pem` and `NAME.key`. `hosts` is like
+    /// `DNS:localhost,IP:127.0.0.1`.
     pub fn server(&self, name: &str, hosts: &str, days: i32) -> (PathBuf, PathBuf) {
         self.key(&format!("{name}.key"), Key::Pkcs8);
         self.sign(name, &format!("subjectAltName={hosts}\nextendedKeyUsage=serverAuth\n"), days);
         (self.path().join(format!("{name}.pem")), self.path().join(format!("{name}.key")))
     }
 
-    /// A folder as `DOCKER_CERT_PATH` names it: this authority, and a client's certificate with a key of that kind.
+    /// Makes a folder for `DOCKER_CERT_PATH`, with the authority's certificate, a client certificate, and its key in this
+    /// format.
     pub fn client(&self, name: &str, kind: Key, days: i32) -> PathBuf {
         let folder = self.path().join(name);
         std::fs::create_dir(&folder).expect("a folder");

@@ -1,4 +1,4 @@
-//! A private Podman that answers Docker's API: `podman system service` with all its files in a temporary folder.
+//! A private Podman that serves Docker's API: `podman system service` with all its files in a temporary folder.
 
 use std::path::Path;
 use std::process::Command;
@@ -11,8 +11,7 @@ use super::process::Process;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// The limits are below those that a session may have: Podman's own
-/// defaults cannot be set where the hard limit is lower.
+/// The ulimits are low, because Podman's defaults cannot be set where the session's hard limit is lower.
 const SETTINGS: &str = "\
 [containers]
 netns = \"none\"
@@ -22,24 +21,24 @@ cgroup_manager = \"cgroupfs\"
 events_logger = \"file\"
 ";
 
-/// Added where runc is installed: crun refuses a machine with cgroups of both versions.
+/// Added if runc is installed, because crun refuses a machine with cgroups of both versions.
 const RUNC: &str = "runtime = \"runc\"\n";
 
-/// A running Podman; it ends, and its files go, when this is dropped.
+/// A running Podman; dropping it ends it and removes its files.
 pub struct Podman {
     process: Process,
     folder: TempDir,
 }
 
 impl Podman {
-    /// Starts one and waits until it answers. The package is needed, and root.
+    /// Starts Podman and waits until it answers. Needs the package, and root.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("oz-podman").tempdir_in("/tmp").expect("a folder");
         let runc = ["/usr/sbin/runc", "/usr/bin/runc"].iter().any(|path| Path::new(path).exists());
         let settings = format!("{SETTINGS}{}", if runc { RUNC } else { "" });
         std::fs::write(folder.path().join("containers.conf"), settings).expect("a file");
         let socket = folder.path().join("s");
-        // In a network of its own: the bridge and the firewall rules that its containers get end with it.
+        // In a network namespace of its own, so that its bridge and firewall rules end with it.
         let mut command = Command::new("unshare");
         set(command.args(["--net", "podman"]), folder.path());
         command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
@@ -54,7 +53,7 @@ impl Podman {
         podman
     }
 
-    /// It as the engine of a test.
+    /// Returns a client for it.
     pub fn engine(&self) -> Engine {
         Engine::at(&format!("unix://{}/s", self.folder.path().display()))
     }
@@ -66,17 +65,17 @@ fn podman(folder: &Path) -> Command {
     command
 }
 
-/// Keeps everything of it in `folder`, also the archives of loaded images, which it forgets to remove.
+/// Makes Podman keep all its files in `folder`, including the archives of loaded images, which it does not remove.
 fn set(command: &mut Command, folder: &Path) {
     command.arg("--root").arg(folder.join("root")).arg("--runroot").arg(folder.join("run"));
     command.arg("--tmpdir").arg(folder.join("tmp")).env("CONTAINERS_CONF", folder.join("containers.conf"));
-    // Where its monitors leave their notes, such as one on an end for want of memory.
+    // Its monitors write files here, such as the one that reports an OOM kill.
     command.env("TMPDIR", folder).current_dir(folder);
 }
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // Its containers are processes of their own, and its storage is mounted.
+        // Its containers outlive it, and its storage is mounted.
         for arguments in [&["rm", "--all", "--force", "--time", "0"][..], &["umount", "--all", "--force"]] {
             let _ = podman(self.folder.path()).args(arguments).output();
         }

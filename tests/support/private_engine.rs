@@ -1,7 +1,7 @@
-//! A `dockerd` of a test's own, for what only a real one can show: its TLS, and how it ends and comes back.
+//! A private `dockerd`, for tests of its TLS and of its restarts. Needs root.
 //!
-//! All its files are in a temporary folder. It has a bridge of its own and makes no firewall rule, as `engine.sh` does it, so
-//! that it touches no other engine. Only root can have one.
+//! All its files are in a temporary folder. It has its own bridge and makes no firewall rules, as in `engine.sh`, so that it
+//! does not affect another engine.
 
 use std::ffi::OsString;
 use std::path::Path;
@@ -14,16 +14,17 @@ use tempfile::TempDir;
 use super::images::tool;
 use super::process::{Process, Signal};
 
-/// A real one takes 10 to 15 seconds, on a busy machine more.
+/// The time-out of a start or an end; a start takes 10 to 15 s, or more on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(120);
 
-/// The engine; dropping it ends it and removes what it had.
+/// The engine; dropping it ends it and removes its files.
 pub struct PrivateEngine {
     process: Option<Process>,
-    /// Where it listens, and what its program needs for that.
+    /// Its address.
     host: String,
-    listen: Vec<OsString>,
-    /// After the process: what it uses until its end.
+    /// Arguments for TLS.
+    tls: Vec<OsString>,
+    /// Dropped after the process, which uses it.
     bridge: Bridge,
     folder: TempDir,
 }
@@ -56,8 +57,8 @@ fn ip(args: &[&str]) {
 }
 
 impl PrivateEngine {
-    /// Why there can be none here.
-    pub fn obstacle() -> Option<&'static str> {
+    /// Returns why none can run here, if so.
+    pub fn unavailable() -> Option<&'static str> {
         if !rustix::process::geteuid().is_root() {
             return Some("only root can start a dockerd");
         }
@@ -66,41 +67,41 @@ impl PrivateEngine {
         (!found).then_some("there is no dockerd")
     }
 
-    /// Starts one that shows this certificate and takes only clients of that authority. It is up when this returns.
+    /// Starts one on a TCP port, with this certificate, for clients with a certificate of `authority`. Returns once it answers.
     pub fn with_tls(authority: &Path, certificate: &Path, key: &Path) -> Self {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let files = [("--tlscacert", authority), ("--tlscert", certificate), ("--tlskey", key)];
         let files = files.into_iter().flat_map(|(flag, path)| [flag.into(), path.into()]);
-        Self::listening(format!("tcp://127.0.0.1:{port}"), ["--tlsverify".into()].into_iter().chain(files))
+        Self::start(format!("tcp://127.0.0.1:{port}"), ["--tlsverify".into()].into_iter().chain(files))
     }
 
-    /// Starts one with a Unix socket. It is up when this returns.
+    /// Starts one on a Unix socket. Returns once it answers.
     pub fn on_unix_socket() -> Self {
-        Self::listening(String::new(), [])
+        Self::start(String::new(), [])
     }
 
-    /// An empty address stands for a socket in the engine's own folder.
-    fn listening(host: String, listen: impl IntoIterator<Item = OsString>) -> Self {
-        if let Some(obstacle) = Self::obstacle() {
-            panic!("this test needs a private dockerd: {obstacle}");
+    /// Starts one; an empty `host` stands for a socket in the engine's folder.
+    fn start(host: String, tls: impl IntoIterator<Item = OsString>) -> Self {
+        if let Some(reason) = Self::unavailable() {
+            panic!("this test needs a private dockerd: {reason}");
         }
         let folder = tempfile::Builder::new().prefix("oz-eng.").tempdir_in("/tmp").expect("a folder");
-        // By itself it loads three layers at a time.
+        // The default is three layers at a time.
         std::fs::write(folder.path().join("daemon.json"), r#"{"max-concurrent-downloads": 16}"#)
             .expect("a file");
         let own = || format!("unix://{}", folder.path().join("s").display());
         let host = if host.is_empty() { own() } else { host };
-        let listen = listen.into_iter().collect();
-        let mut engine = Self { process: None, host, listen, bridge: Bridge::new(), folder };
+        let tls = tls.into_iter().collect();
+        let mut engine = Self { process: None, host, tls, bridge: Bridge::new(), folder };
         engine.launch();
         engine
     }
 
-    /// Starts it again with all that it had. It is up when this returns.
+    /// Starts the process, with the data of an earlier one. Returns once it answers.
     pub fn launch(&mut self) {
         let folder = self.folder.path();
         let group = format!("/{}", folder.file_name().unwrap().to_string_lossy());
-        // It ends with the test, even when that is killed.
+        // It ends with the test, even if the test is killed.
         let mut command = Command::new("setpriv");
         command.args([
             "--pdeathsig",
@@ -123,20 +124,20 @@ impl PrivateEngine {
             "--ip-masq=false",
             "--raw-logs",
         ]);
-        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]).args(&self.listen);
+        command.args(["--exec-opt", "native.cgroupdriver=cgroupfs"]).args(&self.tls);
         command.arg("-H").arg(&self.host);
         let process = Process::spawn(&mut command, None);
         process.wait_log(DEADLINE, |line| line.contains("API listen on"));
         self.process = Some(process);
     }
 
-    /// Ends it with this signal, and waits for that.
+    /// Ends the process with this signal and waits until it has exited.
     pub fn stop(&mut self, signal: Signal) {
         let Some(mut process) = self.process.take() else { return };
         let helper = std::fs::read_to_string(self.folder.path().join("exec/containerd/containerd.pid"));
         process.signal(signal);
         process.wait_exit(DEADLINE);
-        // One that finds its dying helper believes that it can go on with it.
+        // A dockerd that starts while its old containerd is still exiting would try to use it.
         let stat = format!("/proc/{}/stat", helper.unwrap_or_default().trim());
         let lives = || std::fs::read_to_string(&stat).is_ok_and(|stat| !stat.contains(") Z "));
         let until = Instant::now() + DEADLINE;
@@ -146,7 +147,7 @@ impl PrivateEngine {
         let _ = std::fs::remove_file(self.folder.path().join("exec/containerd/containerd.pid"));
     }
 
-    /// One that was killed has left its data folder mounted on itself, which keeps the folder from going.
+    /// Unmounts what a killed dockerd left mounted, which would keep its folder from being removed.
     fn unmount(&self) {
         let folder = format!("{}/", self.folder.path().display());
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -156,29 +157,29 @@ impl PrivateEngine {
         }
     }
 
-    /// Whether it has not been ended.
+    /// Whether the process is running.
     pub fn is_running(&self) -> bool {
         self.process.is_some()
     }
 
-    /// Its address.
+    /// Returns its address.
     pub fn host(&self) -> &str {
         &self.host
     }
 
-    /// Its port on 127.0.0.1, when it has one.
+    /// Returns its port on 127.0.0.1. Panics if it has a Unix socket.
     pub fn port(&self) -> u16 {
         self.host.rsplit(':').next().and_then(|port| port.parse().ok()).expect("a port")
     }
 
-    /// What it has logged.
+    /// Returns its log so far.
     pub fn log(&self) -> Vec<String> {
         self.process.as_ref().map(|process| process.stderr().all()).unwrap_or_default()
     }
 }
 
 impl Drop for PrivateEngine {
-    /// One that was killed has left its containers running: only it knows how to end them.
+    /// Starts a stopped engine once more, because only it can end the containers that a killed one left running.
     fn drop(&mut self) {
         let end = || {
             if self.process.is_none() {
@@ -186,7 +187,7 @@ impl Drop for PrivateEngine {
             }
             self.stop(Signal::TERM);
         };
-        // What went wrong with the test says more.
+        // A panic here must not replace the test's own.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(end));
         self.unmount();
     }

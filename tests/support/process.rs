@@ -1,6 +1,6 @@
-//! A child process with its output by lines, a deadline for its end, and no way to outlive the test.
+//! A child process: its output in lines, waits with a deadline, and an end with the test.
 //!
-//! Linux: a pidfd is what can be waited for with a deadline and signalled without hitting a reused id.
+//! It uses a pidfd, which can be polled with a deadline, and signalled without the risk of a reused pid.
 
 use std::io::{BufRead, BufReader, Read};
 use std::os::fd::OwnedFd;
@@ -24,9 +24,10 @@ pub struct Process {
     readers: Vec<JoinHandle<()>>,
 }
 
-/// What came from one of its streams so far.
+/// The output on one stream so far.
 #[derive(Default)]
 pub struct Lines {
+    /// The lines, and whether the stream has ended.
     state: Mutex<(Vec<String>, bool)>,
     changed: Condvar,
 }
@@ -48,12 +49,12 @@ impl Lines {
         self.changed.notify_all();
     }
 
-    /// All lines so far.
+    /// Returns all lines so far.
     pub fn all(&self) -> Vec<String> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner).0.clone()
     }
 
-    /// Waits for a line; `None` when the stream ends or the deadline passes without it.
+    /// Waits for a line and returns it; `None` if the stream ends or the deadline passes first.
     pub fn find(&self, deadline: Duration, mut wanted: impl FnMut(&str) -> bool) -> Option<String> {
         let end = Instant::now() + deadline;
         let (mut seen, mut state) = (0, self.state.lock().unwrap_or_else(PoisonError::into_inner));
@@ -74,10 +75,10 @@ impl Lines {
 }
 
 impl Process {
-    /// Starts it without input. With `echo` each line of its stderr is shown as well, with that before it.
+    /// Starts a process without stdin. With `echo`, copies each line of its stderr to stderr, after that prefix.
     pub fn spawn(command: &mut Command, echo: Option<&'static str>) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A Ctrl-C at the terminal is for the program that started it, which then ends it in its own way.
+        // A process group of its own, so that Ctrl-C at the terminal reaches only the test, which then ends the process.
         let mut child =
             command.process_group(0).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd");
@@ -91,38 +92,40 @@ impl Process {
         Self { child, pidfd, stdout, stderr, readers }
     }
 
-    /// Its process id.
+    /// Returns its pid.
     pub fn id(&self) -> u32 {
         self.child.id()
     }
 
-    /// Lines of its stdout.
+    /// Returns its stdout.
     pub fn stdout(&self) -> &Lines {
         &self.stdout
     }
 
-    /// Lines of its stderr.
+    /// Returns its stderr.
     pub fn stderr(&self) -> &Lines {
         &self.stderr
     }
 
-    /// Waits for a line on its stderr; panics with all lines when it does not come.
+    /// Waits for a line on stderr and returns it. Panics with all lines if it does not come.
     pub fn wait_log(&self, deadline: Duration, wanted: impl FnMut(&str) -> bool) -> String {
         let line = self.stderr.find(deadline, wanted);
-        line.unwrap_or_else(|| panic!("the line did not come; stderr was\n{}", self.stderr.all().join("\n")))
+        line.unwrap_or_else(|| {
+            panic!("the expected line is missing; stderr:\n{}", self.stderr.all().join("\n"))
+        })
     }
 
-    /// Sends a signal; one to a process that has ended does nothing.
+    /// Sends a signal; does nothing if the process has exited.
     pub fn signal(&self, signal: Signal) {
         let _ = pidfd_send_signal(&self.pidfd, signal);
     }
 
-    /// Whether it has not ended yet.
+    /// Whether it has not exited.
     pub fn is_running(&self) -> bool {
-        !self.ends_within(Duration::ZERO)
+        !self.exits_within(Duration::ZERO)
     }
 
-    fn ends_within(&self, deadline: Duration) -> bool {
+    fn exits_within(&self, deadline: Duration) -> bool {
         let end = Instant::now() + deadline;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -134,10 +137,10 @@ impl Process {
         }
     }
 
-    /// Waits for its end, and for all of its output; panics with its stderr when the deadline passes.
+    /// Waits until it has exited and all its output was read. Panics with its stderr after `deadline`.
     pub fn wait_exit(&mut self, deadline: Duration) -> ExitStatus {
-        if !self.ends_within(deadline) {
-            panic!("still running after {deadline:?}; stderr was\n{}", self.stderr.all().join("\n"));
+        if !self.exits_within(deadline) {
+            panic!("still running after {deadline:?}; stderr:\n{}", self.stderr.all().join("\n"));
         }
         for reader in self.readers.drain(..) {
             reader.join().expect("a reader");
@@ -150,6 +153,6 @@ impl Drop for Process {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // The readers end with the streams; a grandchild that holds them open is not waited for.
+        // The readers end with the streams; they are not joined, because a grandchild may hold the streams open.
     }
 }

@@ -1,4 +1,4 @@
-//! A real registry on 127.0.0.1, which an engine on this machine may use without TLS.
+//! A real registry on 127.0.0.1, which an engine on this machine uses without TLS.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,14 +14,14 @@ use super::engine::Engine;
 use super::images::{RootFs, tool};
 use super::process::Process;
 
-/// The user of a registry that asks for one.
+/// The user of a registry with a password.
 pub const USER: &str = "tester";
 /// Its password.
 pub const PASSWORD: &str = "registry-password";
 /// bcrypt of [`PASSWORD`], made with crypt(3).
 const HASH: &str = "$2b$05$abcdefghijklmnopqrstuux7DVfxfgfXTmp/9Tsk6HzX2QQGjxePG";
 
-/// A running registry; dropping it ends it and removes its storage.
+/// A running registry; dropping it ends it and removes its data.
 pub struct Registry {
     process: Process,
     port: u16,
@@ -30,12 +30,12 @@ pub struct Registry {
 }
 
 impl Registry {
-    /// One that anybody may read and write.
+    /// Starts a registry without a password.
     pub fn open() -> Self {
         Self::start(false)
     }
 
-    /// One that asks for [`USER`] and [`PASSWORD`].
+    /// Starts a registry that requires [`USER`] and [`PASSWORD`].
     pub fn with_password() -> Self {
         Self::start(true)
     }
@@ -51,17 +51,17 @@ impl Registry {
             if process.stderr().find(Duration::from_secs(30), ready).is_some() {
                 return Self { process, port, auth, folder };
             }
-            // Somebody else may have taken the port in between.
+            // Another process may have taken the port in between.
         }
-        panic!("the registry does not start")
+        panic!("the registry did not start")
     }
 
-    /// `127.0.0.1:port`, the first part of its images' names.
+    /// Returns `127.0.0.1:port`, the first part of its images' names.
     pub fn host(&self) -> String {
         format!("127.0.0.1:{}", self.port)
     }
 
-    /// Pushes a local image as `host/repository:tag`; the result is that name. The engine does not keep the name.
+    /// Pushes a local image and returns its name, `host/repository:tag`. The engine does not keep that name.
     pub fn push(&self, engine: &Engine, image: &str, repository: &str, tag: &str) -> String {
         let full = format!("{}/{repository}", self.host());
         engine.json("POST", &format!("/images/{image}/tag?repo={full}&tag={tag}"), &Value::Null);
@@ -74,8 +74,8 @@ impl Registry {
         name
     }
 
-    /// Puts an image of one layer in, past the engine, which so does not have its layer yet. `architecture` is what it
-    /// says it is for, `env` its environment. The results are the digests of its manifest and of its layer.
+    /// Uploads an image with one layer directly, so that the engine does not have the layer. Returns the digests of its
+    /// manifest and of its layer.
     pub fn put(&self, name: &str, root: RootFs, architecture: &str, env: &[&str]) -> (String, String) {
         let (repository, tag) = name.rsplit_once(':').expect("a tag");
         let tar = root.finish();
@@ -85,13 +85,13 @@ impl Registry {
             "rootfs": {"type": "layers", "diff_ids": [layer]},
         })
         .to_string();
-        let of_docker = |kind: &str| format!("application/vnd.docker.{kind}");
-        let kind = of_docker("distribution.manifest.v2+json");
+        let media_type = |name: &str| format!("application/vnd.docker.{name}");
+        let kind = media_type("distribution.manifest.v2+json");
         let manifest = json!({
             "schemaVersion": 2, "mediaType": kind,
-            "config": {"mediaType": of_docker("container.image.v1+json"), "size": config.len(),
+            "config": {"mediaType": media_type("container.image.v1+json"), "size": config.len(),
                 "digest": self.put_blob(repository, config.as_bytes())},
-            "layers": [{"mediaType": of_docker("image.rootfs.diff.tar.gzip"), "size": tar.len(), "digest": layer}],
+            "layers": [{"mediaType": media_type("image.rootfs.diff.tar.gzip"), "size": tar.len(), "digest": layer}],
         })
         .to_string();
         let path = format!("/v2/{repository}/manifests/{tag}");
@@ -101,14 +101,14 @@ impl Registry {
 
     fn put_blob(&self, repository: &str, bytes: &[u8]) -> String {
         let head = self.request("POST", &format!("/v2/{repository}/blobs/uploads/"), "text/plain", &[]);
-        let place = head.lines().find_map(|line| line.strip_prefix("Location: ")).expect("a place");
-        let (_, place) = place.split_once(&self.host()).expect("a place in this registry");
+        let location = head.lines().find_map(|line| line.strip_prefix("Location: ")).expect("a location");
+        let (_, path) = location.split_once(&self.host()).expect("a location in this registry");
         let digest = digest(bytes);
-        self.request("PUT", &format!("{place}&digest={digest}"), "application/octet-stream", bytes);
+        self.request("PUT", &format!("{path}&digest={digest}"), "application/octet-stream", bytes);
         digest
     }
 
-    /// One request that must succeed; the result is the head of the answer.
+    /// Sends a request that must succeed and returns the answer's head.
     fn request(&self, method: &str, path: &str, kind: &str, body: &[u8]) -> String {
         let mut stream = TcpStream::connect(self.host()).expect("the registry");
         let user = data_encoding::BASE64.encode(format!("{USER}:{PASSWORD}").as_bytes());
@@ -122,7 +122,7 @@ impl Registry {
         answer.replace('\r', "")
     }
 
-    /// Leaves half of a blob, as a disk that is full or broken does.
+    /// Truncates a blob to half, as a full or broken disk might.
     pub fn break_blob(&self, digest: &str) {
         let hex = digest.strip_prefix("sha256:").expect("a digest");
         let blobs = self.folder.path().join("storage/docker/registry/v2/blobs/sha256");
@@ -132,10 +132,10 @@ impl Registry {
             .write(true)
             .open(&path)
             .and_then(|file| file.set_len(half as u64))
-            .expect("cut");
+            .expect("a truncated blob");
     }
 
-    /// Waits until a request for this path has been answered; then how often it was, so far.
+    /// Waits until a request for this path was answered, and returns how many were so far.
     pub fn answered(&self, method: &str, path: &str) -> usize {
         let (method, path) = (format!("http.request.method={method} "), format!("{path}\""));
         let is_one = |line: &str| {
@@ -145,7 +145,7 @@ impl Registry {
         self.log().iter().filter(|line| is_one(line)).count()
     }
 
-    /// The `X-Registry-Auth` header for this registry.
+    /// Returns the `X-Registry-Auth` header for this registry.
     pub fn auth_header(&self) -> String {
         let auth = if self.auth {
             json!({"username": USER, "password": PASSWORD, "serveraddress": self.host()})
@@ -155,18 +155,18 @@ impl Registry {
         data_encoding::BASE64URL.encode(auth.to_string().as_bytes())
     }
 
-    /// The `auths` object of a `config.json` that has this registry's user.
+    /// Returns a `config.json` with the user and password of this registry.
     pub fn docker_config(&self) -> Value {
         let auth = data_encoding::BASE64.encode(format!("{USER}:{PASSWORD}").as_bytes());
         json!({"auths": {self.host(): {"auth": auth}}})
     }
 
-    /// Whether it asks for a password.
-    pub fn asks(&self) -> bool {
+    /// Whether it requires a password.
+    pub fn requires_password(&self) -> bool {
         self.auth
     }
 
-    /// Its log so far.
+    /// Returns its log so far.
     pub fn log(&self) -> Vec<String> {
         self.process.stderr().all()
     }

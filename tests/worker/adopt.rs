@@ -31,7 +31,8 @@ fn result(report: &Value) -> (Option<i64>, Option<&str>, Option<&str>) {
 /// One task is still running, one ended while no worker ran, and one had already been reported.
 #[test]
 fn tasks_of_a_killed_worker_are_waited_for_and_reported() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = stage.start(builder(&stage, &sync));
     let script = |code| format!("echo $TASK_ID >> /sync/log; {WAIT}; echo whole; exit {code}");
     let ended = stage.plane.submit(stage.spec(&script(4)));
@@ -64,7 +65,8 @@ fn tasks_of_a_killed_worker_are_waited_for_and_reported() {
 
 #[test]
 fn a_task_whose_cancel_was_interrupted_is_reported_as_cancelled() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = stage.start(builder(&stage, &sync));
     let script = format!("trap '' TERM; echo so far; echo >> /sync/log; {WAIT}; exit 8");
     let id = stage.plane.submit(stage.spec(&script));
@@ -85,7 +87,8 @@ fn a_task_whose_cancel_was_interrupted_is_reported_as_cancelled() {
 
 #[test]
 fn an_adopted_task_can_be_cancelled() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = stage.start(builder(&stage, &sync));
     let id = stage.plane.submit(stage.spec("trap 'exit 9' TERM; echo >> /sync/log; sleep 1000 & wait"));
     sync.wait_lines(&stage, 1);
@@ -104,7 +107,8 @@ fn an_adopted_task_can_be_cancelled() {
 /// reports are missing.
 #[test]
 fn undelivered_reports_are_sent_by_the_next_process() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let mut worker = stage.start(builder(&stage, &sync));
     let record = "echo $TASK_ID >> /sync/log";
     let ended = stage.plane.submit(stage.spec(&format!("{record}; {WAIT}; echo done; exit 3")));
@@ -168,7 +172,8 @@ fn a_container_created_after_the_next_start_is_removed() {
 /// A kept container and its volume do not get in the way of the same task or of the next process.
 #[test]
 fn a_kept_container_is_reported_once_and_its_task_can_run_again() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let builder = || builder(&stage, &sync).args(["--no-cleanup"]);
     let worker = stage.start(builder());
     let mut spec = stage.spec("cat /data/mine 2>/dev/null; echo run >> /data/mine; cat /data/mine; exit 3");

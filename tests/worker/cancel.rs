@@ -44,7 +44,8 @@ fn wait_log(worker: &Worker, event: &str, task_id: &str) {
 
 #[test]
 fn a_task_in_the_backlog() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = stage.start(stage.worker().args(["--max-concurrent-tasks", "1", "-v", &sync.mount()]));
     let first = stage.plane.submit(stage.spec(WAIT));
     stage.plane.wait_state(&first, State::InProgress);
@@ -97,7 +98,8 @@ fn while_a_pull_waits_for_the_registry() {
 #[test]
 fn while_other_tasks_wait_for_the_same_pull() {
     let stage = Stage::new();
-    let (registry, proxy) = (Registry::open(), EngineProxy::start(stage.engine.host()));
+    let registry = Registry::open();
+    let proxy = EngineProxy::start(stage.engine.host());
     let image = registry.push(&stage.engine, &stage.task_image, "team/task", "v1");
     let sidecar = registry.push(&stage.engine, &stage.sidecar_image, "team/agent", "v1");
     let worker = stage.start(stage.worker_pulling("always").env("DOCKER_HOST", &proxy.host()));
@@ -180,7 +182,8 @@ fn while_the_engine_creates_or_starts_the_container() {
 
 #[test]
 fn before_the_claim_is_confirmed() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = stage.start(stage.worker().args(["--max-concurrent-tasks", "2", "-v", &sync.mount()]));
     stage.plane.hold_pongs(true);
     // The second gives the first one time to start by mistake.
@@ -199,7 +202,8 @@ fn before_the_claim_is_confirmed() {
 /// SIGTERM first; a task that ignores it is killed after 10 s. The report has its output so far.
 #[test]
 fn while_the_task_runs() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = stage.start(stage.worker().args(["-v", &sync.mount()]));
     let ready = "echo so far; echo >> /sync/log; sleep 1000 & wait; wait; wait";
     let scripts = ["trap 'echo bye; exit 5' TERM", "trap 'echo no' TERM", "trap '' TERM"];
@@ -240,7 +244,8 @@ fn while_the_output_is_read() {
 /// The task has ended, so it is reported as completed, however late the report arrives.
 #[test]
 fn while_the_report_is_not_confirmed() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let args = ["--max-concurrent-tasks", "1", "--log-level", "debug", "-v", &sync.mount()];
     let worker = stage.start(stage.worker().args(args));
     let id = stage.plane.submit(stage.spec(&format!("echo >> /sync/log; {WAIT}; exit 3")));
@@ -280,7 +285,8 @@ fn while_the_container_is_removed() {
 #[test]
 fn many_tasks_at_once_do_not_block_others() {
     const MANY: usize = 25;
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let proxy = EngineProxy::start(stage.engine.host());
     let builder = stage.worker().env("DOCKER_HOST", &proxy.host());
     let slots = MANY.to_string();

@@ -51,7 +51,7 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
     let no_engine = || FakeDocker::start_tcp((0..6).map(|_| vec![write("SSH-2.0-x\r\n")]).collect());
     let silent = || FakeDocker::start_tcp((0..6).map(|_| Vec::<Step>::new()).collect());
-    let (free, ssh, gone) = (format!("tcp://127.0.0.1:{}", free_port()), no_engine(), silent());
+    let (free, ssh, closes) = (format!("tcp://127.0.0.1:{}", free_port()), no_engine(), silent());
     let (windows, mainframe) = (engine_of("windows", "amd64"), engine_of("linux", "s390x"));
     let at = |fake: &FakeDocker| fake.endpoint().to_string();
     let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
@@ -67,7 +67,7 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
         (free, "Connection refused", "nothing listens on that port"),
         (at(&old), "speaks API 1.30", "1.41 (engine 20.10)"),
         (at(&ssh), "not HTTP", listens),
-        (at(&gone), "broke", listens),
+        (at(&closes), "broke", listens),
         (at(&windows), "runs windows/amd64 containers", "tasks need linux/amd64 or linux/arm64"),
         (at(&mainframe), "runs linux/s390x containers", "tasks need linux/amd64 or linux/arm64"),
         ("ssh://host".to_owned(), "ssh://", "ssh -N -L"),

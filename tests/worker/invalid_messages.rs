@@ -282,11 +282,11 @@ fn a_message_over_the_limit_ends_the_connection_but_not_the_worker() {
         let ended = stage.plane.view(|model| model.connections[connection - 1].ended);
         assert_eq!(ended, Some(Ended::Closed(Some(1009))));
     }
-    let told =
+    let warned =
         warnings(&worker, "connection lost why=\"a message of 16777217 bytes, the limit is 16777216\"");
-    assert_eq!(told.len(), 2, "{told:#?}");
+    assert_eq!(warned.len(), 2, "{warned:#?}");
     // The short connection in between did not reset the back-off.
-    assert!(told[0].contains("attempt=1") && told[1].contains("attempt=2"), "{told:#?}");
+    assert!(warned[0].contains("attempt=1") && warned[1].contains("attempt=2"), "{warned:#?}");
     assert_eq!(stage.plane.view(|model| model.attempts), 3);
     assert_eq!(stage.run(&stage.spec("echo goes on")).output.as_deref(), Some("goes on\n"));
     stage.stop(worker);

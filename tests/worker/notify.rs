@@ -26,15 +26,15 @@ impl Manager {
 
     /// Receives until the line `last` and returns all lines.
     fn until(&self, last: &str) -> Vec<String> {
-        let (end, mut told, mut buffer) = (Instant::now() + DEADLINE, Vec::new(), [0; 4096]);
-        while !told.iter().any(|line| line == last) {
+        let (end, mut lines, mut buffer) = (Instant::now() + DEADLINE, Vec::new(), [0; 4096]);
+        while !lines.iter().any(|line| line == last) {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{last} was not received, only {told:?}");
+            assert!(!left.is_zero(), "{last} was not received, only {lines:?}");
             self.socket.set_read_timeout(Some(left)).unwrap();
             let Ok(length) = self.socket.recv(&mut buffer) else { continue };
-            told.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
+            lines.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));
         }
-        told
+        lines
     }
 
     /// Returns the lines of the next datagram, if one has arrived.
@@ -48,22 +48,23 @@ impl Manager {
 
 #[test]
 fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() {
-    let (stage, manager) = (Stage::new(), Manager::new());
+    let stage = Stage::new();
+    let manager = Manager::new();
     let worker = stage.worker().env("NOTIFY_SOCKET", &manager.address());
     let mut worker = stage.start(worker.args(["--drain-timeout", "2h"]));
-    let told = manager.until("STATUS=connected, tasks: 0");
-    assert_eq!(told.iter().filter(|line| *line == "READY=1").count(), 1, "{told:?}");
+    let lines = manager.until("STATUS=connected, tasks: 0");
+    assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
     let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; sleep 1000 & wait"));
-    let told = manager.until("STATUS=connected, tasks: 1");
-    assert!(!told.contains(&"READY=1".to_owned()), "{told:?}");
+    let lines = manager.until("STATUS=connected, tasks: 1");
+    assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
     stage.plane.wait_state(&id, State::InProgress);
     worker.signal(Signal::TERM);
-    let told = manager.until("STATUS=draining, tasks: 1");
+    let lines = manager.until("STATUS=draining, tasks: 1");
     // 2 h for the drain, 80 s for the rest of the stop, and 10 s of margin.
     let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=7290000000"];
     assert!(
-        told.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1"].map(str::to_owned)),
-        "{told:?}"
+        lines.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1"].map(str::to_owned)),
+        "{lines:?}"
     );
     worker.signal(Signal::TERM);
     manager.until("STATUS=stopping, tasks: 0");
@@ -72,7 +73,8 @@ fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() 
 
 #[test]
 fn a_worker_is_ready_while_the_control_plane_is_unavailable_but_not_when_it_is_refused() {
-    let (stage, manager) = (Stage::new(), Manager::new());
+    let stage = Stage::new();
+    let manager = Manager::new();
     stage.plane.refuse_with(Some(503));
     let waiting = stage.worker().env("NOTIFY_SOCKET", &manager.address()).start();
     assert!(manager.until("STATUS=waiting for the control plane, tasks: 0").contains(&"READY=1".to_owned()));

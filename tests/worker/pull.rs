@@ -87,7 +87,8 @@ fn with_policy(stage: &Stage, policy: &str) -> Worker {
 
 #[test]
 fn task_image_and_sidecars_come_from_a_registry_by_tag_and_by_digest() {
-    let (stage, images) = (Stage::new(), RegistryImages::new());
+    let stage = Stage::new();
+    let images = RegistryImages::new();
     let (first, _) = images.task("team/deep/task:v1", "one\n", NATIVE);
     let (agent, _) = images.agent("agent:v1");
     images.task("team/deep/task:v2", "two\n", NATIVE);
@@ -159,7 +160,8 @@ fn tasks_that_need_the_same_images_at_once_share_one_pull_of_each() {
 
 #[test]
 fn a_pull_without_the_required_password_fails_and_names_the_image() {
-    let (stage, images) = (Stage::new(), RegistryImages::of(Registry::with_password()));
+    let stage = Stage::new();
+    let images = RegistryImages::of(Registry::with_password());
     images.task("secret/task:v1", "x", NATIVE);
     for policy in ["auto", "always", "missing"] {
         let worker = with_policy(&stage, policy);
@@ -189,7 +191,8 @@ fn a_pull_without_the_required_password_fails_and_names_the_image() {
 
 #[test]
 fn each_policy_decides_when_to_pull_and_whether_a_local_image_is_enough() {
-    let (stage, mut images) = (Stage::new(), RegistryImages::new());
+    let stage = Stage::new();
+    let mut images = RegistryImages::new();
     images.task("task:v1", "old\n", NATIVE);
     images.agent("agent:v1");
     let spec = images.spec(&stage, "task:v1", "agent:v1");
@@ -243,7 +246,8 @@ fn each_policy_decides_when_to_pull_and_whether_a_local_image_is_enough() {
 
 #[test]
 fn an_image_for_another_platform_is_refused_with_every_policy() {
-    let (stage, images) = (Stage::new(), RegistryImages::new());
+    let stage = Stage::new();
+    let images = RegistryImages::new();
     images.task("foreign:v1", "x", FOREIGN);
     let foreign = images.name("foreign:v1");
     let refused = format!("is for linux/{FOREIGN}, and this engine runs linux/{NATIVE}");
@@ -267,7 +271,8 @@ fn an_image_for_another_platform_is_refused_with_every_policy() {
 
 #[test]
 fn a_truncated_layer_is_a_failed_pull() {
-    let (stage, images) = (Stage::new(), RegistryImages::new());
+    let stage = Stage::new();
+    let images = RegistryImages::new();
     let (_, layer) = images.task("half:v1", &"half ".repeat(100_000), NATIVE);
     images.registry().break_blob(&layer);
     let worker = with_policy(&stage, "auto");

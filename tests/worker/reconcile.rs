@@ -27,7 +27,8 @@ fn running(stage: &Stage, sync: &SyncDir, count: usize) -> String {
 #[test]
 fn a_missed_cancel_is_found_by_look_ups() {
     for (interval, reconnects) in [("1s", false), ("1d", true)] {
-        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let stage = Stage::new();
+        let sync = SyncDir::new();
         let worker = started(&stage, &sync, &["--reconcile-interval", interval, "--lost-runs", "finish"]);
         let id = running(&stage, &sync, 1);
         stage.plane.cancel_silently(&id);
@@ -45,7 +46,8 @@ fn a_missed_cancel_is_found_by_look_ups() {
 /// The control plane fails the runs of a connection that ends. By default the worker then stops their tasks.
 #[test]
 fn a_run_that_the_control_plane_failed_is_stopped() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, &[]);
     let id = running(&stage, &sync, 1);
     stage.plane.drop_connections(Disconnect::Fin);
@@ -68,7 +70,8 @@ fn a_run_continues_if_look_ups_fail_or_do_not_apply() {
         (&["--reconcile-interval", "0"], None),
     ];
     for (args, failure) in cases {
-        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let stage = Stage::new();
+        let sync = SyncDir::new();
         let worker = started(&stage, &sync, args);
         let id = running(&stage, &sync, 1);
         stage.plane.fail_rest_with(failure);
@@ -92,7 +95,8 @@ fn a_run_continues_if_look_ups_fail_or_do_not_apply() {
 
 #[test]
 fn a_task_over_its_time_limit_is_stopped() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, &["--task-timeout", "2s"]);
     let id = stage.plane.submit(stage.spec("echo begun; trap 'exit 7' TERM; sleep 1000 & wait"));
     let report = stage.plane.wait_message(&id, "task_failed").data;
@@ -105,7 +109,8 @@ fn a_task_over_its_time_limit_is_stopped() {
 /// The time includes what passed under an earlier process.
 #[test]
 fn an_adopted_task_over_its_time_limit_is_stopped() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, &["--task-timeout", "1h"]);
     let id = running(&stage, &sync, 1);
     drop(worker);

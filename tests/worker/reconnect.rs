@@ -38,7 +38,8 @@ fn assignment(run: &Run) -> String {
 /// The control plane never received the claims and sends the runs again: the prepared containers are dropped.
 #[test]
 fn a_claim_that_was_not_confirmed_is_dropped_and_made_again() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, 2);
     stage.plane.hold_pongs(true);
     let submit = || stage.plane.submit(stage.spec("echo $TASK_ID >> /sync/log"));
@@ -55,8 +56,8 @@ fn a_claim_that_was_not_confirmed_is_dropped_and_made_again() {
         assert_eq!((run.state, run.deliveries, run.terminal_reports), (State::Succeeded, 2, 1));
         assert_eq!(connections_of(&run, "task_claimed"), [2]);
     }
-    let told = sync.lines();
-    assert!(told.len() == 2 && told.contains(&first) && told.contains(&second), "{told:?}");
+    let started = sync.lines();
+    assert!(started.len() == 2 && started.contains(&first) && started.contains(&second), "{started:?}");
     stage.wait_clean();
     stage.stop(worker);
 }
@@ -64,7 +65,8 @@ fn a_claim_that_was_not_confirmed_is_dropped_and_made_again() {
 /// The run comes again while its former execution is still ending and holds the only slot.
 #[test]
 fn a_dropped_claim_whose_pull_failed_meanwhile_is_made_again_on_one_slot() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, 1);
     stage.plane.hold_pongs(true);
     let mut spec = stage.spec("");
@@ -85,7 +87,8 @@ fn a_dropped_claim_whose_pull_failed_meanwhile_is_made_again_on_one_slot() {
 #[test]
 fn a_running_task_continues_and_reports_on_the_next_connection() {
     for how in [Disconnect::Fin, Disconnect::Close1001] {
-        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let stage = Stage::new();
+        let sync = SyncDir::new();
         let worker = started(&stage, &sync, 2);
         let script = format!("echo >> /sync/log; {WAIT}; echo done; exit 3");
         let id = stage.plane.submit(stage.spec(&script));
@@ -107,7 +110,8 @@ fn a_running_task_continues_and_reports_on_the_next_connection() {
 #[test]
 fn twenty_unconfirmed_reports_arrive_on_the_next_connection() {
     const MANY: usize = 20;
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, MANY);
     let script = format!("echo >> /sync/log; {WAIT}; echo $TASK_ID");
     let ids: Vec<String> = (0..MANY).map(|_| stage.plane.submit(stage.spec(&script))).collect();
@@ -130,7 +134,8 @@ fn twenty_unconfirmed_reports_arrive_on_the_next_connection() {
 /// Tasks in the backlog are not claimed, so the control plane sends them again.
 #[test]
 fn the_backlog_is_dropped_and_sent_again() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, 1);
     let script = format!("echo $TASK_ID >> /sync/log; {WAIT}");
     let first = stage.plane.submit(stage.spec(&script));
@@ -152,16 +157,17 @@ fn the_backlog_is_dropped_and_sent_again() {
         assert_eq!((run.state, run.deliveries, run.claims), (State::Succeeded, 2, 1));
     }
     stage.wait_clean();
-    let told = sync.lines();
-    assert_eq!((told.len(), &told[0]), (3, &first), "{told:?}");
-    assert!(!told.contains(&cancelled));
+    let started = sync.lines();
+    assert_eq!((started.len(), &started[0]), (3, &first), "{started:?}");
+    assert!(!started.contains(&cancelled));
     stage.stop(worker);
 }
 
 /// It is answered with the task's claim or report.
 #[test]
 fn a_repeated_assignment_is_answered_and_starts_nothing() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, 2);
     let script = format!("echo >> /sync/log; {WAIT}; exit 3");
     let id = stage.plane.submit(stage.spec(&script));
@@ -185,7 +191,8 @@ fn a_repeated_assignment_is_answered_and_starts_nothing() {
 /// As happens when a claim takes longer than the control plane's time-out.
 #[test]
 fn a_repeated_assignment_in_the_backlog_is_queued_once() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let worker = started(&stage, &sync, 1);
     let script = format!("echo $TASK_ID >> /sync/log; {WAIT}");
     let ids = [0, 1].map(|_| stage.plane.submit(stage.spec(&script)));

@@ -102,10 +102,10 @@ impl Lab {
         // How an auth header with the password begins.
         let header = data_encoding::BASE64URL.encode(format!("{{\"password\":\"{PASSWORD}").as_bytes());
         let secrets = [PASSWORD, "MARKER", &auth, header.get(..32).unwrap(), self.stage.plane.key()];
-        let mut said = worker.stderr().all();
-        assert!(said.iter().any(|line| line.contains("DEBUG")), "the test looks at a debug log");
-        said.extend(self.stage.plane.runs().into_iter().filter_map(|run| run.message));
-        let leaks = said.iter().filter(|line| secrets.iter().any(|secret| line.contains(secret)));
+        let mut logged = worker.stderr().all();
+        assert!(logged.iter().any(|line| line.contains("DEBUG")), "not a debug log");
+        logged.extend(self.stage.plane.runs().into_iter().filter_map(|run| run.message));
+        let leaks = logged.iter().filter(|line| secrets.iter().any(|secret| line.contains(secret)));
         assert_eq!(leaks.collect::<Vec<_>>(), Vec::<&String>::new());
         self.stage.stop(worker);
     }

@@ -57,8 +57,8 @@ fn the_worker_under_test_is_the_one_that_oz_test_worker_names() {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["--exact", "worker::settings::help_and_version_go_to_stdout", "--nocapture"]);
     let output = command.env("OZ_TEST_WORKER", "/nonexistent/worker").output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(!output.status.success() && told.contains("OZ_TEST_WORKER names no file"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success() && stderr.contains("OZ_TEST_WORKER names no file"), "{stderr}");
 }
 
 /// OpenSSL itself ignores them silently.

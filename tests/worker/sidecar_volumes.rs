@@ -39,7 +39,8 @@ fn wait_next_second(stage: &Stage) {
 /// Only volumes that are old, unused and this worker's are removed.
 #[test]
 fn old_versions_are_removed_but_not_those_in_use_or_of_other_workers() {
-    let (mut stage, sync) = (Stage::new(), SyncDir::new());
+    let mut stage = Stage::new();
+    let sync = SyncDir::new();
     let name = version(&mut stage, 1);
     let foreign = format!("oz-sidecar-foreign-{}", stage.worker_id);
     let labels = json!({"oz-worker-id": format!("{}-other", stage.worker_id), "oz-sidecar-image": name});
@@ -74,9 +75,9 @@ fn old_versions_are_removed_but_not_those_in_use_or_of_other_workers() {
     assert_eq!(volumes(&stage), left, "{made:?} {:#?}", worker.stderr().all());
     assert!(stage.engine.volume_names().contains(&foreign));
     let removed = |name: &String| format!("volume={name} image=");
-    for gone in [&empty, &made[1], &made[2]] {
+    for name in [&empty, &made[1], &made[2]] {
         worker.wait_log(DEADLINE, |line| {
-            line.contains("sidecar volume removed") && line.contains(&removed(gone))
+            line.contains("sidecar volume removed") && line.contains(&removed(name))
         });
     }
     sync.release(1);

@@ -31,7 +31,8 @@ fn sent_close_frame(stage: &Stage) {
 
 /// Two tasks run; on SIGTERM one exits with 7 and one with 0. A third waits for a slot.
 fn stop_with(signal: Signal) {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let mut worker = stage.start(stage.worker().args(["--max-concurrent-tasks", "2", "-v", &sync.mount()]));
     let script = |code| {
         format!("trap 'echo bye; exit {code}' TERM; echo so far; echo >> /sync/log; sleep 1000 & wait")
@@ -79,7 +80,8 @@ fn sighup_stops_running_tasks_and_rejects_the_others() {
 /// One is running, one is pulling, and one waits for the confirmation of its claim.
 #[test]
 fn tasks_in_every_phase_are_reported_as_stopped() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let registry = TcpListener::bind("127.0.0.1:0").unwrap();
     let mut worker = stage.start(stage.worker().args(["-v", &sync.mount()]));
     let script = "trap 'exit 7' TERM; echo so far; echo >> /sync/log; sleep 1000 & wait";
@@ -110,7 +112,8 @@ fn tasks_in_every_phase_are_reported_as_stopped() {
 /// The container exits before the signal, but the engine reports that late.
 #[test]
 fn a_task_that_ended_just_before_the_signal_is_completed() {
-    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let stage = Stage::new();
+    let sync = SyncDir::new();
     let proxy = EngineProxy::start(stage.engine.host());
     let builder = stage.worker().env("DOCKER_HOST", &proxy.host());
     let mut worker = stage.start(builder.args(["-v", &sync.mount()]));
@@ -136,7 +139,8 @@ fn a_task_that_ended_just_before_the_signal_is_completed() {
 #[test]
 fn a_second_signal_ends_the_worker_at_once() {
     for engine_hangs in [false, true] {
-        let (stage, sync) = (Stage::new(), SyncDir::new());
+        let stage = Stage::new();
+        let sync = SyncDir::new();
         let proxy = EngineProxy::start(stage.engine.host());
         let builder = stage.worker().env("DOCKER_HOST", &proxy.host());
         let mut worker = stage.start(builder.args(["-v", &sync.mount()]));
@@ -206,7 +210,8 @@ fn a_worker_whose_engine_does_not_answer_can_be_stopped() {
 /// stderr is closed from the start, or a pipe without a reader.
 #[test]
 fn a_worker_runs_and_stops_without_a_usable_stderr() {
-    let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
     let pipe = folder.path().join("pipe");
     assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
     let broken = format!("exec 3<>{0} 2>{0} 3<&-; exec \"$@\"", pipe.display());

@@ -1,31 +1,31 @@
-//! The recorder of what a worker must not send.
+//! The checks of messages against the protocol, and the recorded violations.
 
 use serde_json::{Value, json};
 use tungstenite::Message;
 
 use super::fake_worker::FakeWorker;
-use crate::support::control_plane::check::{faults, parse};
+use crate::support::control_plane::check::{parse, violations};
 use crate::support::control_plane::{ControlPlane, DEADLINE, Options, RunSpec};
 
-fn faults_of(kind: &str, data: &Value) -> Vec<String> {
-    faults(&parse(&json!({"type": kind, "data": data}).to_string()).unwrap(), "w")
+fn check(kind: &str, data: &Value) -> Vec<String> {
+    violations(&parse(&json!({"type": kind, "data": data}).to_string()).unwrap(), "w")
 }
 
 #[test]
-fn whole_messages_have_no_faults() {
+fn valid_messages_have_no_violations() {
     let pull = json!({"artifact_type": "PULL_REQUEST", "created_at": "2026-01-02T03:04:05.678Z",
         "data": {"branch": "unknown", "url": "https://github.com/a/b/pull/1"}});
     let completed = json!({"task_id": "t", "worker_id": "w", "output": "", "exit_code": 255,
         "artifacts": [pull], "session_link": "https://x", "failure_reason": "container_oom"});
     let failed = json!({"task_id": "t", "message": "m", "failure_reason": "image_pull"});
-    assert_eq!(faults_of("task_claimed", &json!({"task_id": "t", "worker_id": "w"})), Vec::<String>::new());
-    assert_eq!(faults_of("task_completed", &completed), Vec::<String>::new());
-    assert_eq!(faults_of("task_failed", &failed), Vec::<String>::new());
-    assert_eq!(faults_of("task_rejected", &json!({"task_id": "t", "reason": "r"})), Vec::<String>::new());
+    assert_eq!(check("task_claimed", &json!({"task_id": "t", "worker_id": "w"})), Vec::<String>::new());
+    assert_eq!(check("task_completed", &completed), Vec::<String>::new());
+    assert_eq!(check("task_failed", &failed), Vec::<String>::new());
+    assert_eq!(check("task_rejected", &json!({"task_id": "t", "reason": "r"})), Vec::<String>::new());
 }
 
 #[test]
-fn each_fault_is_found() {
+fn each_violation_is_found() {
     let good = json!({"task_id": "t", "worker_id": "w", "output": "x", "exit_code": 0});
     let mistakes = [
         ("task_id", Some(json!(" "))),
@@ -50,17 +50,14 @@ fn each_fault_is_found() {
             Some(value) => drop(fields.insert(field.to_owned(), value.clone())),
             None => drop(fields.remove(field)),
         }
-        assert_eq!(faults_of("task_completed", &data).len(), 1, "{field} {value:?}");
+        assert_eq!(check("task_completed", &data).len(), 1, "{field} {value:?}");
     }
-    assert_eq!(
-        faults_of("task_failed", &json!({"task_id": "t", "message": "", "failure_reason": "x"})).len(),
-        2
-    );
-    assert_eq!(faults_of("task_done", &good).len(), 1);
+    assert_eq!(check("task_failed", &json!({"task_id": "t", "message": "", "failure_reason": "x"})).len(), 2);
+    assert_eq!(check("task_done", &good).len(), 1);
 }
 
 #[test]
-fn frames_that_are_no_messages_are_kept_as_violations() {
+fn frames_that_are_not_messages_are_violations() {
     let plane = ControlPlane::start(Options::default());
     let mut worker = FakeWorker::connect(&plane, "w");
     worker.socket.send(Message::text("{")).unwrap();

@@ -1,4 +1,4 @@
-//! From PENDING to the end, and every message that must change nothing.
+//! The states of a run, and messages that must have no effect.
 
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use super::fake_worker::{FakeWorker, rest};
 use crate::support::control_plane::{ControlPlane, Options, Pacing, RunSpec, State};
 
 #[test]
-fn a_run_goes_through_its_states_and_keeps_its_result() {
+fn a_run_passes_through_its_states_and_keeps_its_result() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec { prompt: "hello".into(), ..RunSpec::default() });
     assert_eq!(plane.run(&id).state, State::Pending);
@@ -25,11 +25,11 @@ fn a_run_goes_through_its_states_and_keeps_its_result() {
 }
 
 #[test]
-fn messages_for_ended_and_foreign_runs_change_nothing() {
+fn messages_for_ended_runs_and_runs_of_other_workers_have_no_effect() {
     let plane = ControlPlane::start(Options::default());
     let mut worker = FakeWorker::connect(&plane, "w");
     let mut other = FakeWorker::connect(&plane, "other");
-    // In turn: the first run goes to the first connection.
+    // Runs are sent alternately; the first goes to the first connection.
     let id = plane.submit(RunSpec::default());
     assert_eq!(worker.assigned(), id);
     other.send("task_failed", &json!({"task_id": id, "message": "no", "failure_reason": "internal"}));
@@ -44,7 +44,7 @@ fn messages_for_ended_and_foreign_runs_change_nothing() {
 }
 
 #[test]
-fn a_claim_that_does_not_come_in_time_puts_the_run_back() {
+fn a_run_that_is_not_claimed_in_time_is_sent_again() {
     let claim_timeout = Duration::from_millis(50);
     let plane = ControlPlane::start(Options { claim_timeout, ..Options::default() });
     let id = plane.submit(RunSpec::default());
@@ -56,7 +56,7 @@ fn a_claim_that_does_not_come_in_time_puts_the_run_back() {
 }
 
 #[test]
-fn the_poll_gives_each_connection_one_run_at_a_time() {
+fn polling_sends_one_run_per_connection_and_interval() {
     let pacing = Pacing::Poll(Duration::from_millis(300));
     let plane = ControlPlane::start(Options { pacing, ..Options::default() });
     let mut worker = FakeWorker::connect(&plane, "w");
@@ -67,7 +67,7 @@ fn the_poll_gives_each_connection_one_run_at_a_time() {
 }
 
 #[test]
-fn a_cancel_marks_the_run_and_tells_the_newest_connection() {
+fn a_cancel_changes_the_run_and_is_sent_to_the_newest_connection() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec::default());
     let mut old = FakeWorker::connect(&plane, "w");

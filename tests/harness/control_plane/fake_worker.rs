@@ -1,4 +1,4 @@
-//! A worker in a few lines: just enough to hold the control plane to the protocol.
+//! A minimal worker, to test the control plane.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -33,7 +33,7 @@ impl FakeWorker {
         Self { socket, worker: worker.to_owned() }
     }
 
-    /// The next text frame.
+    /// Returns the next text frame as JSON.
     pub fn next(&mut self) -> Value {
         loop {
             if let Message::Text(text) = self.socket.read().unwrap() {
@@ -42,7 +42,7 @@ impl FakeWorker {
         }
     }
 
-    /// The id of the next assignment.
+    /// Returns the id of the next assignment.
     pub fn assigned(&mut self) -> String {
         let message = self.next();
         assert_eq!(message["type"], "task_assignment");
@@ -64,14 +64,14 @@ impl FakeWorker {
         self.send("task_completed", &data);
     }
 
-    /// Proves that everything sent so far has been received.
+    /// Waits until the control plane has received everything that was sent.
     pub fn sync(&mut self) {
         self.socket.send(Message::Ping("sync".into())).unwrap();
         while !matches!(self.socket.read().unwrap(), Message::Pong(_)) {}
     }
 }
 
-/// One REST request; the status and the body.
+/// Sends a REST request and returns the status and the body.
 pub fn rest(plane: &ControlPlane, method: &str, path: &str, key: Option<&str>, body: &str) -> (u16, Value) {
     let mut stream = stream(plane);
     let bearer = key.map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));

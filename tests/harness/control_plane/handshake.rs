@@ -1,4 +1,4 @@
-//! Who is let in, and the REST part.
+//! The handshake and the REST part.
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -27,7 +27,7 @@ fn answer(mut stream: TcpStream) -> String {
 }
 
 #[test]
-fn the_key_decides_with_a_bare_status_line() {
+fn a_handshake_is_refused_with_a_bare_status_line() {
     let plane = ControlPlane::start(Options::default());
     let target = "/api/v1/selfhosted/worker/ws?worker_id=w";
     assert_eq!(answer(handshake(&plane, target, None)), "HTTP/1.1 401 Refused\r\n\r\n");
@@ -55,7 +55,7 @@ fn a_worker_id_may_be_percent_encoded() {
 }
 
 #[test]
-fn rest_submits_shows_lists_and_cancels() {
+fn rest_submits_returns_lists_and_cancels_runs() {
     let plane = ControlPlane::start(Options::default());
     let (key, runs) = (Some(plane.key()), "/api/v1/agent/runs");
     assert_eq!(rest(&plane, "GET", "/health", None, "").1["ok"], true);

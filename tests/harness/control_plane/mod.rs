@@ -1,7 +1,7 @@
-//! The stand-in for the control plane: what it gets wrong, every test with a whole worker gets wrong.
+//! Tests of the stand-in for the control plane, on which the tests of the worker depend.
 
 mod check;
 mod claims;
-mod ends;
+mod disconnects;
 pub(crate) mod fake_worker;
 mod handshake;

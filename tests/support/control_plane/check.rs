@@ -1,6 +1,4 @@
-//! Whether a message from the worker is what the protocol says: names, types and bounds of every field.
-//!
-//! Pure. It must not know runs: whether a message makes sense at this moment is the model's business.
+//! Checks a message from the worker against the protocol: the names, types and bounds of its fields. Pure.
 
 use serde_json::{Map, Value};
 
@@ -19,16 +17,16 @@ const REASONS: [&str; 12] = [
     "internal",
 ];
 
-/// A message with its `type` and `data`, as far as it has them.
+/// A message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Message {
-    /// Its `type`, or empty.
+    /// Its `type`.
     pub kind: String,
-    /// Its `data`, or null.
+    /// Its `data`, an object.
     pub data: Value,
 }
 
-/// Splits a text frame; `Err` says why it is no message at all.
+/// Parses a text frame. The error says why it is not a message.
 pub fn parse(text: &str) -> Result<Message, String> {
     let value: Value = serde_json::from_str(text).map_err(|error| format!("not JSON: {error}"))?;
     let Some(kind) = value["type"].as_str() else { return Err("no type".to_owned()) };
@@ -38,10 +36,10 @@ pub fn parse(text: &str) -> Result<Message, String> {
     Ok(Message { kind: kind.to_owned(), data: value["data"].clone() })
 }
 
-/// Everything that is wrong with a message that came from the worker `worker_id`.
-pub fn faults(message: &Message, worker_id: &str) -> Vec<String> {
+/// Returns the violations of the protocol in a message from the worker `worker_id`.
+pub fn violations(message: &Message, worker_id: &str) -> Vec<String> {
     let Some(data) = message.data.as_object() else { return vec!["data is not an object".to_owned()] };
-    let mut fields = Fields { data, seen: Vec::new(), faults: Vec::new() };
+    let mut fields = Fields { data, seen: Vec::new(), violations: Vec::new() };
     fields.required_text("task_id");
     match message.kind.as_str() {
         "task_claimed" => fields.worker(worker_id),
@@ -51,14 +49,14 @@ pub fn faults(message: &Message, worker_id: &str) -> Vec<String> {
         _ => return vec![format!("unknown type {:?}", message.kind)],
     }
     fields.no_others();
-    let name = |fault| format!("{}: {fault}", message.kind);
-    fields.faults.into_iter().map(name).collect()
+    let name = |violation| format!("{}: {violation}", message.kind);
+    fields.violations.into_iter().map(name).collect()
 }
 
 struct Fields<'a> {
     data: &'a Map<String, Value>,
     seen: Vec<&'static str>,
-    faults: Vec<String>,
+    violations: Vec<String>,
 }
 
 impl Fields<'_> {
@@ -67,22 +65,22 @@ impl Fields<'_> {
         self.data.get(name).cloned()
     }
 
-    fn expect(&mut self, holds: bool, fault: impl Into<String>) {
+    fn expect(&mut self, holds: bool, violation: impl Into<String>) {
         if !holds {
-            self.faults.push(fault.into());
+            self.violations.push(violation.into());
         }
     }
 
     fn required_text(&mut self, name: &'static str) {
         let found = self.take(name);
         let good = found.as_ref().and_then(Value::as_str).is_some_and(|text| !text.trim().is_empty());
-        self.expect(good, format!("{name} is missing, blank or no string"));
+        self.expect(good, format!("{name} is missing, blank or not a string"));
     }
 
     fn optional_text(&mut self, name: &'static str) {
         if let Some(found) = self.take(name) {
             let good = found.as_str().is_some_and(|text| !text.is_empty());
-            self.expect(good, format!("{name} is there, but empty or no string"));
+            self.expect(good, format!("{name} is present but empty or not a string"));
         }
     }
 
@@ -105,9 +103,9 @@ impl Fields<'_> {
     fn completed(&mut self, worker_id: &str) {
         self.worker(worker_id);
         let output = self.take("output");
-        self.expect(output.is_some_and(|output| output.is_string()), "output is missing or no string");
+        self.expect(output.is_some_and(|output| output.is_string()), "output is missing or not a string");
         self.exit_code(true);
-        self.found();
+        self.output_fields();
         if let Some(reason) = self.take("failure_reason") {
             self.expect(reason == "container_oom", format!("failure_reason {reason} on a completed task"));
         }
@@ -117,22 +115,22 @@ impl Fields<'_> {
         self.required_text("message");
         self.optional_text("output");
         self.exit_code(false);
-        self.found();
+        self.output_fields();
         let reason = self.take("failure_reason");
         let known = reason.as_ref().and_then(Value::as_str).is_some_and(|reason| REASONS.contains(&reason));
         self.expect(known, format!("failure_reason {reason:?} is missing or unknown"));
     }
 
-    /// What was found in the output.
-    fn found(&mut self) {
+    /// Checks the fields that come from the task's output.
+    fn output_fields(&mut self) {
         let nul = self.data.get("output").and_then(Value::as_str).is_some_and(|text| text.contains('\0'));
         self.expect(!nul, "output has a NUL");
         self.optional_text("session_link");
         if let Some(artifacts) = self.take("artifacts") {
             let list = artifacts.as_array().cloned().unwrap_or_default();
-            self.expect(!list.is_empty(), "artifacts is there, but empty or no array");
+            self.expect(!list.is_empty(), "artifacts is present but empty or not an array");
             for artifact in list {
-                self.expect(is_pull_request(&artifact), format!("not an artifact: {artifact}"));
+                self.expect(is_pull_request(&artifact), format!("not a valid artifact: {artifact}"));
             }
         }
     }
@@ -140,7 +138,7 @@ impl Fields<'_> {
     fn no_others(&mut self) {
         for name in self.data.keys() {
             if !self.seen.contains(&name.as_str()) {
-                self.faults.push(format!("field {name} is not in the protocol"));
+                self.violations.push(format!("field {name} is not in the protocol"));
             }
         }
     }
@@ -160,7 +158,7 @@ fn is_pull_request(artifact: &Value) -> bool {
         && url.starts_with("https://github.com/")
 }
 
-/// RFC 3339 in UTC: the digits and marks of `2026-01-02T03:04:05`, perhaps a fraction, and `Z` or a zero offset.
+/// Whether the text is an RFC 3339 time in UTC, such as `2026-01-02T03:04:05.678Z`. Does not check the ranges.
 fn is_utc_time(text: &str) -> bool {
     let Some((head, tail)) = text.split_at_checked(19) else { return false };
     let mark = |(byte, form): (u8, u8)| if form == b'0' { byte.is_ascii_digit() } else { byte == form };

@@ -1,10 +1,11 @@
-//! A control plane that speaks the worker's protocol with its REST part, for tests and the demo. Not part of the worker.
+//! A stand-in for the control plane, for the tests, the demo and the soak. It serves the WebSocket and the REST part on one
+//! port of 127.0.0.1.
 //!
-//! It behaves as the known one does, its oddities included, on one TCP listener of this machine, with threads and no
-//! async. Whatever a worker sends that the protocol does not allow is kept in [`ControlPlane::violations`]: a test
-//! should end with `plane.assert_no_violations()`.
+//! It behaves as the real one, including its oddities. Messages that the protocol does not allow are recorded in
+//! [`ControlPlane::violations`]: a test should end with `plane.assert_no_violations()`.
 //!
-//! [`model`] holds the rules, without a socket; [`server`], [`socket`] and [`rest`] are its doors.
+//! [`model`] has the state and the rules, without I/O. [`server`] accepts connections and passes them to [`socket`] or
+//! [`rest`].
 
 use std::borrow::Borrow;
 use std::net::{SocketAddr, TcpListener};
@@ -29,24 +30,24 @@ pub use run::{Received, Run, RunSpec, State};
 
 use outbox::Command;
 
-/// Disconnect long [`ControlPlane::wait_state`] and its like wait before they give up.
+/// How long [`ControlPlane::wait_state`] and the like wait before they panic.
 pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// When pending runs are sent to workers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pacing {
-    /// At once, in turn to all connections.
+    /// At once, alternately to all connections.
     Prompt,
-    /// One to each connection in every such time; the known one takes 1.5 s.
+    /// One to each connection per interval; the real one uses 1.5 s.
     Poll(Duration),
 }
 
-/// Disconnect a control plane is set up.
+/// The settings of a control plane.
 #[derive(Debug, Clone)]
 pub struct Options {
     /// The admin key.
     pub key: String,
-    /// A run that is not claimed for this long is pending again.
+    /// A run that is not claimed within this time becomes pending again.
     pub claim_timeout: Duration,
     /// When pending runs are sent.
     pub pacing: Pacing,
@@ -61,11 +62,11 @@ impl Default for Options {
     }
 }
 
-/// What all threads share.
+/// The state that all threads share.
 pub struct Shared {
     model: Mutex<Model>,
     changed: Condvar,
-    /// Readable as soon as the control plane stops.
+    /// Becomes readable when the control plane stops.
     stop: UnixStream,
     threads: Mutex<Vec<JoinHandle<()>>>,
 }
@@ -80,7 +81,7 @@ pub struct ControlPlane {
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, Model> {
-        // A test that panics inside `wait_for` must not hide its own message behind a poisoned lock.
+        // After a panic inside `wait_for` the test's own message matters, not the poisoned lock.
         self.model.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,12 +93,12 @@ impl Shared {
 }
 
 impl ControlPlane {
-    /// Starts one on 127.0.0.1; panics when the port is taken.
+    /// Starts one on 127.0.0.1. Panics if the port is in use.
     pub fn start(options: Options) -> Self {
         Self::try_start(options).expect("a port on 127.0.0.1")
     }
 
-    /// Starts one; an error when the port is taken.
+    /// Starts one on 127.0.0.1. Returns an error if the port is in use.
     pub fn try_start(options: Options) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", options.port))?;
         let (address, key) = (listener.local_addr()?, options.key.clone());
@@ -115,38 +116,38 @@ impl ControlPlane {
         Ok(Self { shared, address, key, stopper: Some(stopper) })
     }
 
-    /// For the worker's `--web-socket-url`.
+    /// Returns the value for the worker's `--web-socket-url`.
     pub fn ws_url(&self) -> String {
         format!("ws://{}{}", self.address, server::WS_PATH)
     }
 
-    /// For the worker's `--server-root-url`.
+    /// Returns the value for the worker's `--server-root-url`.
     pub fn root_url(&self) -> String {
         format!("http://{}", self.address)
     }
 
-    /// Where it listens.
+    /// Returns the address it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The admin key.
+    /// Returns the admin key.
     pub fn key(&self) -> &str {
         &self.key
     }
 
-    /// Adds a run; the result is its id.
+    /// Adds a run and returns its id.
     pub fn submit(&self, spec: impl Borrow<RunSpec>) -> String {
         self.shared.update(|model| model.submit(spec.borrow(), Instant::now()))
     }
 
-    /// Adds a run whose assignment is `data` as it is, however wrong. When its `task_id` is no non-blank string it is
-    /// sent to the newest connection at once and `None` comes back.
+    /// Adds a run whose assignment is `data`, valid or not, and returns its id. If `task_id` is not a non-blank string, sends
+    /// the assignment to the newest connection and returns `None`.
     pub fn submit_raw(&self, data: impl Borrow<Value>) -> Option<String> {
         self.shared.update(|model| model.submit_raw(data.borrow(), Instant::now()))
     }
 
-    /// Sends a text frame to the newest connection, as it is.
+    /// Sends a text frame to the newest connection.
     pub fn send_text(&self, text: impl Into<String>) {
         let text = text.into();
         self.shared.update(|model| model.push_newest(Command::Text(text)));
@@ -158,58 +159,57 @@ impl ControlPlane {
         self.shared.update(|model| model.push_newest(Command::Binary(bytes)));
     }
 
-    /// Sends the assignment of a run that has not ended to the newest connection once more, as the known one does with what
-    /// was not claimed in time; `false` when there is nothing or nobody to send it to.
+    /// Sends the assignment of a claimed or running run to the newest connection again, as the real one does after a claim
+    /// time-out. Returns `false` if there is no such run or no connection.
     pub fn resend(&self, id: &str) -> bool {
         self.shared.update(|model| model.resend(id))
     }
 
-    /// Forgets the runs that have ended and of which `done` says so, and every message so far: for those who run for long.
-    /// Gives the runs.
+    /// Removes and returns the ended runs for which `done` holds, and removes all recorded messages, so that memory does not
+    /// grow.
     pub fn forget(&self, done: impl FnMut(&Run) -> bool) -> Vec<Run> {
         self.shared.update(|model| model.forget(done))
     }
 
-    /// Cancels a run: CANCELLED first, then `task_cancel` to the newest connection of its worker.
+    /// Cancels a run: sets CANCELLED, then sends `task_cancel` to the newest connection of its worker.
     pub fn cancel(&self, id: &str) {
         assert!(self.shared.update(|model| model.cancel(id)), "no run {id}");
     }
 
-    /// The same, but the message is lost on its way.
+    /// Cancels a run without a message to the worker.
     pub fn cancel_silently(&self, id: &str) {
         self.shared.update(|model| model.cancel_silently(id));
     }
 
-    /// A run as it is now.
+    /// Returns a run.
     pub fn run(&self, id: &str) -> Run {
         self.shared.lock().run(id).cloned().unwrap_or_else(|| panic!("no run {id}"))
     }
 
-    /// All runs as they are now, in order of submission.
+    /// Returns all runs in order of submission.
     pub fn runs(&self) -> Vec<Run> {
         self.shared.lock().runs.clone()
     }
 
-    /// Every message received, in order.
+    /// Returns all received messages in order.
     pub fn messages(&self) -> Vec<Received> {
         self.shared.lock().messages.clone()
     }
 
-    /// Looks at everything at once.
-    pub fn view<T>(&self, look: impl FnOnce(&Model) -> T) -> T {
-        look(&self.shared.lock())
+    /// Returns the result of a function of the whole state.
+    pub fn view<T>(&self, read: impl FnOnce(&Model) -> T) -> T {
+        read(&self.shared.lock())
     }
 
-    /// Waits until `holds`; it is asked after every change. Panics with everything that is known when the deadline
-    /// passes.
+    /// Waits until `holds`, which is checked after every change. Panics with the whole state after `deadline`.
     pub fn wait_for(&self, deadline: Duration, mut holds: impl FnMut(&Model) -> bool) {
         if !self.holds_within(deadline, &mut holds) {
             let dump = self.shared.lock().dump();
-            panic!("the control plane has waited {deadline:?} in vain\n{dump}");
+            panic!("timed out after {deadline:?}; the control plane's state is\n{dump}");
         }
     }
 
-    /// Waits until `holds`; `false` when the deadline passes first.
+    /// Waits until `holds`. Returns `false` after `deadline`.
     pub fn holds_within(&self, deadline: Duration, mut holds: impl FnMut(&Model) -> bool) -> bool {
         let (end, mut model) = (Instant::now() + deadline, self.shared.lock());
         loop {
@@ -224,7 +224,7 @@ impl ControlPlane {
         }
     }
 
-    /// Waits until the run has this state.
+    /// Waits until a run has this state. Panics if it ends in another one.
     pub fn wait_state(&self, id: &str, state: State) -> Run {
         self.wait_for(DEADLINE, |model| {
             let run = model.run(id).unwrap_or_else(|| panic!("no run {id}"));
@@ -239,20 +239,20 @@ impl ControlPlane {
         self.run(id)
     }
 
-    /// Waits until the run has ended in any way.
+    /// Waits until a run has ended in any state.
     pub fn wait_ended(&self, id: &str) -> Run {
         self.wait_for(DEADLINE, |model| model.run(id).is_some_and(|run| run.state.ended()));
         self.run(id)
     }
 
-    /// Waits until a message of this type has come for the run, even one that changes nothing.
+    /// Waits until a message of this type has arrived for a run, even if it has no effect.
     pub fn wait_message(&self, id: &str, kind: &str) -> Received {
         let find = |run: &Run| run.history.iter().find(|received| received.kind == kind).cloned();
         self.wait_for(DEADLINE, |model| model.run(id).is_some_and(|run| find(run).is_some()));
         find(&self.run(id)).expect("it was there")
     }
 
-    /// Waits until `count` connections have been made in all, and the last of them is open.
+    /// Waits until `count` connections were made in total and the last one is open.
     pub fn wait_connected(&self, count: usize) {
         self.wait_for(DEADLINE, |model| {
             let open = model.connections.last().is_some_and(|connection| connection.ended.is_none());
@@ -260,7 +260,7 @@ impl ControlPlane {
         });
     }
 
-    /// Disconnect many connections have been made so far, including those that have ended.
+    /// Returns how many connections were made, including those that have ended.
     pub fn connections(&self) -> usize {
         self.shared.lock().connections.len()
     }
@@ -270,23 +270,23 @@ impl ControlPlane {
         self.shared.update(|model| model.drop_connections(how));
     }
 
-    /// Ends the newest connection of one worker; `false` when it has none that is open.
+    /// Ends the newest connection of a worker. Returns `false` if it has no open one.
     pub fn drop_worker(&self, worker: &str, how: Disconnect) -> bool {
         self.shared.update(|model| model.drop_worker(worker, how))
     }
 
-    /// Answers every handshake with this status, or as usual again.
+    /// Answers every handshake with this status; `None` restores the default.
     pub fn refuse_with(&self, status: Option<u16>) {
         self.shared.update(|model| model.refuse = status);
     }
 
-    /// Answers every REST request with 404, or with 503 for any other status, or as usual again.
+    /// Answers every REST request with 404, or with 503 for any other status; `None` restores the default.
     pub fn fail_rest_with(&self, status: Option<u16>) {
         self.shared.update(|model| model.rest_failure = status);
     }
 
-    /// Stops reading from the connections that are open now (half-open: no pong, nothing received), or goes on.
-    /// When this returns it is so. Later connections are not held. What a worker sent meanwhile is read when it goes on.
+    /// Stops reading from the open connections, so that they send no pongs, or resumes. Takes effect before it returns, and
+    /// does not affect later connections. What a worker sent in between is read afterwards.
     pub fn hold_pongs(&self, hold: bool) {
         self.shared.update(|model| model.push_all(&Command::Hold(hold)));
         let reached = |one: &model::Connection| one.ended.is_some() || one.held == hold;
@@ -294,17 +294,17 @@ impl ControlPlane {
         self.wait_for(DEADLINE, |model| model.connections.iter().take(last).all(reached));
     }
 
-    /// Ends every new connection right after its handshake, or lets them be again.
+    /// Closes every new connection right after its handshake, or stops doing so.
     pub fn accept_and_close(&self, close: bool) {
         self.shared.update(|model| model.accept_and_close = close);
     }
 
-    /// Everything that a worker has sent and the protocol does not allow.
+    /// Returns what workers have sent that the protocol does not allow.
     pub fn violations(&self) -> Vec<String> {
         self.shared.lock().violations.clone()
     }
 
-    /// Panics when there are [`ControlPlane::violations`].
+    /// Panics if there are [`ControlPlane::violations`].
     pub fn assert_no_violations(&self) {
         let model = self.shared.lock();
         assert!(model.violations.is_empty(), "the worker broke the protocol\n{}", model.dump());
@@ -318,13 +318,13 @@ impl Drop for ControlPlane {
         loop {
             let thread = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(thread) = thread else { return };
-            let whole = thread.join().is_ok();
-            assert!(whole || std::thread::panicking(), "a thread of the control plane panicked");
+            let joined = thread.join().is_ok();
+            assert!(joined || std::thread::panicking(), "a thread of the control plane panicked");
         }
     }
 }
 
-/// What happens with time alone: claims that expire, and the poll.
+/// Runs the timers: claim time-outs and polling.
 fn tick(shared: &Shared) {
     let mut next_poll = Instant::now();
     let mut model = shared.lock();

@@ -1,6 +1,6 @@
-//! All that the control plane knows, and every rule by which it changes, as far as the behaviour of the known one shows.
+//! The state of the control plane and its rules, as observed from the real one.
 //!
-//! No socket, thread or clock: the time comes in, and what is to be sent goes into the outbox of a connection.
+//! No I/O and no clock: the time is an argument, and messages go into the outbox of a connection.
 
 use std::fmt::Write;
 use std::sync::Arc;
@@ -13,43 +13,43 @@ use super::outbox::{Command, Disconnect, Outbox};
 use super::run::{Received, Run, RunSpec, State, new_id};
 use super::{Options, Pacing};
 
-/// Disconnect a connection ended.
+/// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Ended {
     /// The worker sent a close frame, with this code if it had one.
     Closed(Option<u16>),
-    /// It ended without one, or this side ended it.
+    /// It ended without a close frame, or the control plane ended it.
     Lost,
 }
 
-/// One WebSocket connection, kept after its end.
+/// A WebSocket connection, open or ended.
 pub struct Connection {
     /// Its number; the first is 1.
     pub number: usize,
     /// The worker's id, from the query.
     pub worker: String,
-    /// Disconnect it ended, or `None` while it is open.
+    /// How it ended; `None` while it is open.
     pub ended: Option<Ended>,
-    /// Disconnect many pings came.
+    /// How many pings arrived.
     pub pings: usize,
-    /// Whether nothing is read from it now.
+    /// Whether reading is stopped.
     pub held: bool,
     outbox: Arc<Outbox>,
 }
 
-/// The state of the control plane, as tests see it in `wait_for`.
+/// The state of the control plane.
 pub struct Model {
     /// All runs in order of submission.
     pub runs: Vec<Run>,
-    /// All connections in order.
+    /// All connections in order, including ended ones.
     pub connections: Vec<Connection>,
-    /// Handshakes that came, answered in any way or not at all.
+    /// The number of handshakes, whether they succeeded or not.
     pub attempts: usize,
-    /// Every message received, in order.
+    /// All messages received, in order.
     pub messages: Vec<Received>,
-    /// Request lines of the REST part, such as `GET /health`.
+    /// Methods and paths of REST requests, such as `GET /health`.
     pub requests: Vec<String>,
-    /// Everything invalid that a worker has sent.
+    /// What workers have sent that the protocol does not allow.
     pub violations: Vec<String>,
     pub(super) refuse: Option<u16>,
     pub(super) rest_failure: Option<u16>,
@@ -60,7 +60,7 @@ pub struct Model {
 }
 
 impl Model {
-    /// An empty one.
+    /// Creates an empty state.
     pub(super) fn new(options: Options) -> Self {
         Self {
             runs: Vec::new(),
@@ -78,17 +78,17 @@ impl Model {
         }
     }
 
-    /// The settings.
+    /// Returns the settings.
     pub(super) fn options(&self) -> &Options {
         &self.options
     }
 
-    /// The run with this id.
+    /// Returns the run with this id.
     pub fn run(&self, id: &str) -> Option<&Run> {
         self.runs.iter().find(|run| run.id == id)
     }
 
-    /// Disconnect many connections are open.
+    /// Returns how many connections are open.
     pub fn connected(&self) -> usize {
         self.connections.iter().filter(|connection| connection.ended.is_none()).count()
     }
@@ -97,7 +97,7 @@ impl Model {
         self.runs.iter_mut().find(|run| run.id == id)
     }
 
-    /// Adds a run.
+    /// Adds a run and returns its id.
     pub(super) fn submit(&mut self, spec: &RunSpec, now: Instant) -> String {
         let id = spec.id.clone().unwrap_or_else(new_id);
         self.runs.push(Run::new(id.clone(), spec.assignment(&id)));
@@ -105,8 +105,8 @@ impl Model {
         id
     }
 
-    /// Adds a run whose assignment is `data` as it is. Without a usable id nothing can be kept of it, and it goes to
-    /// the newest connection at once.
+    /// Adds a run whose assignment is `data`. Without a usable id there is no run, and the assignment is sent to the newest
+    /// connection at once.
     pub(super) fn submit_raw(&mut self, data: &Value, now: Instant) -> Option<String> {
         let id = data["task_id"].as_str().filter(|id| !id.trim().is_empty());
         let Some(id) = id else {
@@ -118,7 +118,7 @@ impl Model {
         Some(id.to_owned())
     }
 
-    /// Sends a run that the worker has or is about to get once more; `false` when it is no such run, or nobody is there.
+    /// Sends the assignment of a claimed or running run again. Returns `false` if there is no such run or no connection.
     pub(super) fn resend(&self, id: &str) -> bool {
         let sent = |run: &&Run| matches!(run.state, State::Claimed | State::InProgress);
         let (run, newest) = (self.run(id).filter(sent), self.open().next_back());
@@ -127,15 +127,15 @@ impl Model {
         true
     }
 
-    /// Forgets the runs that have ended and are done with, and everything that was said; gives those runs.
+    /// Removes and returns the ended runs for which `done` holds, and removes all recorded messages and requests.
     pub(super) fn forget(&mut self, mut done: impl FnMut(&Run) -> bool) -> Vec<Run> {
         self.messages.clear();
         self.requests.clear();
         self.runs.extract_if(.., |run| run.state.ended() && done(run)).collect()
     }
 
-    /// Cancels a run: the state first, then the message to the newest connection of its worker, if there is one.
-    /// `false` when there is no such run.
+    /// Cancels a run: sets the state, then sends the message to the newest connection of its worker, if there is one. Returns
+    /// `false` if there is no such run.
     pub(super) fn cancel(&mut self, id: &str) -> bool {
         let Some(run) = self.run_mut(id) else { return false };
         if run.state.ended() {
@@ -152,14 +152,14 @@ impl Model {
         true
     }
 
-    /// Cancels a run whose worker is not told.
+    /// Cancels a run without a message to the worker.
     pub(super) fn cancel_silently(&mut self, id: &str) {
         if let Some(run) = self.run_mut(id).filter(|run| !run.state.ended()) {
             run.enter(State::Cancelled);
         }
     }
 
-    /// A worker has connected; the result is the connection's number.
+    /// Adds a connection and returns its number.
     pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
         let number = self.connections.len() + 1;
         let worker = worker.to_owned();
@@ -168,8 +168,8 @@ impl Model {
         number
     }
 
-    /// A connection has ended. Runs belong to the worker's id and not to the connection, so this also hits what a
-    /// newer connection of the same worker has claimed.
+    /// Ends a connection. Runs belong to the worker's id, not to the connection, so this also affects runs that a newer
+    /// connection of the same worker has claimed.
     pub(super) fn disconnect(&mut self, number: usize, ended: Ended, now: Instant) {
         let connection = &mut self.connections[number - 1];
         connection.ended = Some(ended);
@@ -187,15 +187,15 @@ impl Model {
         self.deliver_promptly(now);
     }
 
-    /// A text frame has come.
+    /// Handles a text frame.
     pub(super) fn receive(&mut self, number: usize, text: &str, now: Instant) {
         let worker = self.connections[number - 1].worker.clone();
         let message = match check::parse(text) {
             Ok(message) => message,
-            Err(fault) => return self.violation(number, &format!("{fault}: {}", short(text))),
+            Err(error) => return self.violation(number, &format!("{error}: {}", short(text))),
         };
-        for fault in check::faults(&message, &worker) {
-            self.violation(number, &fault);
+        for violation in check::violations(&message, &worker) {
+            self.violation(number, &violation);
         }
         let Message { kind, data } = message;
         let received = Received { connection: number, kind, data, at: now };
@@ -207,7 +207,7 @@ impl Model {
         let id = received.data["task_id"].as_str().unwrap_or_default().to_owned();
         let number = received.connection;
         let Some(run) = self.run_mut(&id) else {
-            // An assignment without a run of its own (`send_text`) may well be answered.
+            // The answer to an assignment that was sent without a run (`send_text`).
             return;
         };
         let (kind, data) = (received.kind.clone(), received.data.clone());
@@ -223,12 +223,12 @@ impl Model {
         }
     }
 
-    /// Notes something that a worker must not do.
+    /// Records a violation.
     pub(super) fn violation(&mut self, number: usize, what: &str) {
         self.violations.push(format!("connection {number}: {what}"));
     }
 
-    /// Gives back what was not claimed in time.
+    /// Makes runs pending again that were not claimed in time.
     pub(super) fn expire(&mut self, now: Instant) {
         let limit = self.options.claim_timeout;
         for run in self.runs.iter_mut().filter(|run| run.state == State::Claimed) {
@@ -239,13 +239,13 @@ impl Model {
         self.deliver_promptly(now);
     }
 
-    /// When the next claim expires.
+    /// Returns when the next claim expires.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let claimed = self.runs.iter().filter(|run| run.state == State::Claimed);
         claimed.filter_map(|run| Some(run.sent? + self.options.claim_timeout)).min()
     }
 
-    /// One turn of the poll: a pending run for each open connection.
+    /// Sends a pending run to each open connection.
     pub(super) fn deliver_round(&mut self, now: Instant) {
         let numbers: Vec<usize> = self.open().map(|connection| connection.number).collect();
         for number in numbers {
@@ -281,18 +281,18 @@ impl Model {
         self.connections.iter().filter(|connection| connection.ended.is_none())
     }
 
-    /// Gives a command to every open connection.
+    /// Queues a command for every open connection.
     pub(super) fn push_all(&self, command: &Command) {
         self.open().for_each(|connection| connection.outbox.push(command.clone()));
     }
 
-    /// Gives a command to the newest open connection.
+    /// Queues a command for the newest open connection.
     pub(super) fn push_newest(&self, command: Command) {
         let newest = self.open().next_back();
         newest.expect("no worker is connected").outbox.push(command);
     }
 
-    /// Ends the newest open connection of a worker; `false` when it has none.
+    /// Ends the newest open connection of a worker. Returns `false` if it has none.
     pub(super) fn drop_worker(&self, worker: &str, how: Disconnect) -> bool {
         let newest = self.open().rfind(|connection| connection.worker == worker);
         newest.map(|connection| connection.outbox.push(Command::End(how))).is_some()
@@ -303,7 +303,7 @@ impl Model {
         self.push_all(&Command::End(how));
     }
 
-    /// Everything, for a test that has waited in vain.
+    /// Describes the whole state, for a test that timed out.
     pub(super) fn dump(&self) -> String {
         let mut text = format!("attempts={} connections:\n", self.attempts);
         for Connection { number, worker, ended, pings, .. } in &self.connections {
@@ -336,7 +336,7 @@ fn change(run: &mut Run, kind: &str, data: &Value) {
             run.take_result(data);
             run.enter(State::Failed);
         }
-        // `task_rejected` is unknown to the existing control plane: the run goes back with its claim time-out.
+        // The real control plane does not know `task_rejected`: the run becomes pending after the claim time-out.
         _ => {}
     }
 }

@@ -1,7 +1,6 @@
-//! What the control plane wants done on one connection: a queue, and a wake-up for the thread that polls.
+//! The queue of commands for one connection, and a wake-up for its thread.
 //!
-//! Pushing never blocks, so it may be done under the lock of the model and the order of things is the order of its
-//! changes. It must not know what the frames mean.
+//! Pushing never blocks, so it happens under the lock of the model, and commands have the order of its changes.
 
 use std::collections::VecDeque;
 use std::io::{Read, Write};
@@ -9,25 +8,25 @@ use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, PoisonError};
 
-/// Disconnect a connection is ended by this side.
+/// How the control plane ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Disconnect {
     /// The TCP connection is closed without a close frame.
     Fin,
     /// The TCP connection is reset.
     Rst,
-    /// A close frame with code 1001, then up to 30 s for the other side to close: the shutdown of the known one.
+    /// A close frame with code 1001, then up to 30 s for the worker to close, as the real one does when it shuts down.
     Close1001,
 }
 
-/// One thing to do.
+/// A command to the thread of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Command {
     /// Send a text frame.
     Text(String),
     /// Send a binary frame.
     Binary(Vec<u8>),
-    /// Stop reading, or read again.
+    /// Stop reading, or resume.
     Hold(bool),
     /// End the connection.
     End(Disconnect),
@@ -52,21 +51,21 @@ impl Outbox {
     /// Adds a command and wakes the thread of the connection.
     pub fn push(&self, command: Command) {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).push_back(command);
-        // A full pipe wakes as well as one more byte would.
+        // If the pipe is full, the thread wakes up anyway.
         let _ = (&self.wake).write(&[0]);
     }
 
-    /// The next command.
+    /// Returns the next command.
     pub fn pop(&self) -> Option<Command> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner).pop_front()
     }
 
-    /// Readable when there may be a command.
+    /// Returns a descriptor that is readable when there may be a command.
     pub fn wakes(&self) -> BorrowedFd<'_> {
         self.woken.as_fd()
     }
 
-    /// Forgets the wake-ups so far; to be called before the queue is emptied.
+    /// Discards the wake-ups so far. Call it before emptying the queue.
     pub fn acknowledge(&self) {
         while matches!((&self.woken).read(&mut [0; 64]), Ok(1..)) {}
     }

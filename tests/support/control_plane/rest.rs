@@ -1,6 +1,5 @@
-//! The REST part: health, a run's state, and (for people) submitting, listing and cancelling.
-//!
-//! One request a connection. It must not know sockets of workers.
+//! The REST part: health, a run's state, and for people: submitting, listing and cancelling runs. One request per
+//! connection.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -63,7 +62,7 @@ fn respond(model: &mut Model, request: &Request, body: &[u8]) -> Answer {
         Key::Admin => {}
     }
     let Some(rest) = request.path.strip_prefix(RUNS) else { return not_found() };
-    // Split first: a slash inside of an id is encoded. And a plus is no space in a path.
+    // Split before decoding, because an id may have an encoded slash. In a path a plus is not a space.
     let decoded = |step: &str| percent_decode(&step.replace('+', "%2B"));
     let Some(parts) = rest.split('/').skip(1).map(decoded).collect::<Option<Vec<_>>>() else {
         return ("400 Bad Request", json!({"error": "the path is not percent-encoded"}));

@@ -1,6 +1,4 @@
-//! Runs: what is asked for, the assignment made of it, and what has become of it.
-//!
-//! Plain data. It must not know connections, threads or time limits.
+//! Runs: their specification, the assignment, the received messages and the result.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -10,13 +8,13 @@ use std::time::Instant;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-/// The state of a run, named as in the REST part of the protocol.
+/// The state of a run; serialised as in the REST part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum State {
-    /// Waits for a worker.
+    /// Not sent to a worker.
     Pending,
-    /// Sent to a worker, which has not claimed it yet.
+    /// Sent to a worker that has not claimed it.
     Claimed,
     /// Claimed by its worker.
     InProgress,
@@ -29,7 +27,7 @@ pub enum State {
 }
 
 impl State {
-    /// Whether nothing changes it any more.
+    /// Whether it is final.
     pub fn ended(self) -> bool {
         matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
     }
@@ -48,13 +46,13 @@ impl fmt::Display for State {
     }
 }
 
-/// A run to submit. What is `None` or empty is left out of the assignment.
+/// A run to submit. Fields that are `None` or empty are omitted from the assignment.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSpec {
-    /// The run's id; a new one is made when absent.
+    /// The run's id; random if absent.
     pub id: Option<String>,
-    /// What the agent is to do.
+    /// The agent's prompt.
     pub prompt: String,
     /// Image of the task container.
     pub docker_image: Option<String>,
@@ -68,12 +66,12 @@ pub struct RunSpec {
     pub instance_shape: Option<Value>,
     /// Appended to the agent's arguments.
     pub additional_oz_args: Vec<String>,
-    /// As in the protocol; without a `model_id` it gets the placeholder `pending`, as the known control plane does.
+    /// As in the protocol. A missing `model_id` becomes `pending`, as the real control plane does it.
     pub agent_config_snapshot: Option<Value>,
 }
 
 impl RunSpec {
-    /// The `data` of the `task_assignment` for the run `id`.
+    /// Returns the `data` of the `task_assignment` for the run `id`.
     pub fn assignment(&self, id: &str) -> Value {
         let mut config = self.agent_config_snapshot.clone().unwrap_or_else(|| json!({}));
         if let Some(fields) = config.as_object_mut() {
@@ -114,53 +112,53 @@ impl RunSpec {
     }
 }
 
-/// One message that a worker has sent.
+/// A message from a worker.
 #[derive(Debug, Clone)]
 pub struct Received {
-    /// The number of the connection it came on; the first is 1.
+    /// The number of its connection; the first is 1.
     pub connection: usize,
-    /// Its `type`, empty when it had none.
+    /// Its `type`.
     pub kind: String,
-    /// Its `data`, null when it had none.
+    /// Its `data`.
     pub data: Value,
     /// When it was read from the socket.
     pub at: Instant,
 }
 
-/// A run and everything that has happened to it.
+/// A run with its history.
 #[derive(Debug, Clone)]
 pub struct Run {
     /// Its id, which is also the task's.
     pub id: String,
     /// Its state.
     pub state: State,
-    /// All states it has had, in order, the present one last.
+    /// All its states in order; the last is the current one.
     pub states: Vec<State>,
     /// The id of the worker it was last sent to.
     pub worker: Option<String>,
-    /// What is sent to the worker.
+    /// The `data` of its assignment.
     pub assignment: Value,
     /// When it was last sent.
     pub sent: Option<Instant>,
     /// How often it was sent.
     pub deliveries: usize,
-    /// How many `task_claimed` came for it.
+    /// How many `task_claimed` messages arrived.
     pub claims: usize,
-    /// How many `task_completed` and `task_failed` came for it.
+    /// How many `task_completed` and `task_failed` messages arrived.
     pub terminal_reports: usize,
-    /// Every message received for it, also those that changed nothing.
+    /// All messages received for it, including those without effect.
     pub history: Vec<Received>,
     /// The task's output.
     pub output: Option<String>,
     /// The task's exit code.
     pub exit_code: Option<i64>,
-    /// Why it failed, as the worker names it.
+    /// The failure reason, one of the protocol's.
     pub failure_reason: Option<String>,
-    /// Pull requests and the like.
+    /// Its artifacts, such as pull requests.
     pub artifacts: Vec<Value>,
     /// The URL of the agent's session.
     pub session_link: Option<String>,
-    /// Why it failed, in words.
+    /// The error message.
     pub message: Option<String>,
 }
 
@@ -187,7 +185,7 @@ impl Run {
         }
     }
 
-    /// Moves it to another state.
+    /// Changes its state.
     pub fn enter(&mut self, state: State) {
         if self.state != state {
             self.state = state;
@@ -195,7 +193,7 @@ impl Run {
         }
     }
 
-    /// Takes over the result that a terminal message carries.
+    /// Copies the result from a terminal message.
     pub fn take_result(&mut self, data: &Value) {
         let text = |field: &str| data[field].as_str().map(str::to_owned);
         self.output = text("output");
@@ -206,12 +204,12 @@ impl Run {
         self.artifacts = data["artifacts"].as_array().cloned().unwrap_or_default();
     }
 
-    /// The pull requests among the artifacts.
+    /// Returns the URLs of its pull requests.
     pub fn pull_requests(&self) -> Vec<&str> {
         self.artifacts.iter().filter_map(|artifact| artifact["data"]["url"].as_str()).collect()
     }
 
-    /// What the REST part tells about it.
+    /// Returns its representation in the REST part.
     pub fn to_json(&self) -> Value {
         json!({
             "run_id": self.id,
@@ -227,7 +225,7 @@ impl Run {
     }
 }
 
-/// A random id in the form of a UUID: two planes in one test process, or on one engine, never share one.
+/// Returns a random UUID.
 pub fn new_id() -> String {
     let word = || RandomState::new().build_hasher().finish();
     let (a, b) = (word(), word());

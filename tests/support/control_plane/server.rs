@@ -1,6 +1,5 @@
-//! The listener: accepts, reads a request's head, and hands the connection to the WebSocket or the REST part.
-//!
-//! Owns who is let in. It must not know runs.
+//! The listener: reads a request's head, checks the key of a handshake, and passes the connection to the WebSocket or the
+//! REST part.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -12,28 +11,28 @@ use tungstenite::handshake::derive_accept_key;
 
 use super::{Shared, rest, socket};
 
-/// Where workers connect.
+/// The path of the WebSocket.
 pub const WS_PATH: &str = "/api/v1/selfhosted/worker/ws";
 const MAX_HEAD: usize = 64 << 10;
 
-/// A request's head, and what came after it in the same read.
+/// A request's head, and the bytes read after it.
 pub struct Request {
     /// `GET` and the like.
     pub method: String,
-    /// The path without its query.
+    /// The path without the query.
     pub path: String,
-    /// What follows the `?`, or empty.
+    /// The query without the `?`, or empty.
     pub query: String,
-    /// Names in lower case.
+    /// The names are in lower case.
     pub headers: Vec<(String, String)>,
-    /// The beginning of the body, or of the WebSocket frames.
+    /// The beginning of the body or of the WebSocket frames.
     pub early: Vec<u8>,
 }
 
-/// What a bearer key is worth.
+/// The result of checking the bearer key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Key {
-    /// There is none.
+    /// No key.
     Missing,
     /// Not the admin key.
     Wrong,
@@ -42,12 +41,12 @@ pub enum Key {
 }
 
 impl Request {
-    /// The value of a header.
+    /// Returns the value of a header.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
-    /// What the request's key is worth.
+    /// Checks the request's key.
     pub fn key(&self, expected: &str) -> Key {
         match self.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
             None => Key::Missing,
@@ -62,16 +61,16 @@ impl Request {
     }
 }
 
-/// Accepts until the control plane stops; each connection has a thread of its own.
+/// Accepts until the control plane stops, with a thread for each connection.
 pub fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
     while shared.readable(listener) {
         let Ok((stream, _)) = listener.accept() else { continue };
         let clone = Arc::clone(shared);
         let thread = std::thread::spawn(move || connection(&clone, stream));
         let mut threads = shared.threads.lock().unwrap_or_else(PoisonError::into_inner);
-        // A thread that has ended keeps its stack until it is joined.
+        // A finished thread keeps its stack until it is joined.
         for ended in threads.extract_if(.., |thread| thread.is_finished()) {
-            ended.join().expect("a thread that has not panicked");
+            ended.join().expect("a connection's thread does not panic");
         }
         threads.push(thread);
     }
@@ -103,7 +102,7 @@ fn read_head(shared: &Shared, stream: &mut TcpStream) -> Option<Request> {
     None
 }
 
-/// `None` for what is no HTTP, `Some(None)` for what is not whole yet.
+/// Returns `None` if it is not HTTP, and `Some(None)` if it is incomplete.
 fn parse_head(bytes: &[u8]) -> Option<Option<Request>> {
     let mut headers = [httparse::EMPTY_HEADER; 64];
     let mut head = httparse::Request::new(&mut headers);
@@ -132,7 +131,7 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
     let status = match (refuse, key) {
         (Some(status), _) => Some(status),
         _ if request.path != WS_PATH => {
-            // Never answered, as by the known one: it stays open until the other side has enough.
+            // Never answered, as by the real one: the connection stays open until the client closes it.
             while shared.readable(&stream) && matches!(stream.read(&mut [0; 64]), Ok(1..)) {}
             return;
         }
@@ -142,7 +141,7 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
     };
     let (worker, nonce) = (request.worker_id(), request.header("sec-websocket-key"));
     match (status, worker, nonce) {
-        // A bare status line: no header at all.
+        // A status line without headers.
         (Some(status), ..) => drop(stream.write_all(format!("HTTP/1.1 {status} Refused\r\n\r\n").as_bytes())),
         (None, Some(worker), Some(nonce)) => {
             let accept = derive_accept_key(nonce.as_bytes());
@@ -158,7 +157,7 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
 }
 
 impl Shared {
-    /// Waits until `fd` can be read; `false` when the control plane stops.
+    /// Waits until `fd` is readable. Returns `false` if the control plane stops.
     pub(super) fn readable(&self, fd: &impl AsFd) -> bool {
         let mut fds = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(fd, PollFlags::IN)];
         while poll(&mut fds, None).is_err() {}
@@ -177,7 +176,7 @@ pub(super) fn percent_decode(text: &str) -> Option<String> {
                 bytes.push(u8::from_str_radix(digits, 16).ok()?);
                 rest = &rest[2..];
             }
-            // In a query a plus is a space for the known one's library.
+            // The real one decodes a plus in a query as a space.
             b'+' => bytes.push(b' '),
             other => bytes.push(other),
         }

@@ -1,6 +1,4 @@
-//! One worker's connection: a thread that polls the socket and the outbox, and tells the model what comes.
-//!
-//! The only place that speaks WebSocket. It must not know what a message means.
+//! One worker's WebSocket connection: a thread that polls the socket and the outbox, and passes messages to the model.
 
 use std::io::{ErrorKind, Write};
 use std::net::{Shutdown, TcpStream};
@@ -17,9 +15,9 @@ use super::Shared;
 use super::model::Ended;
 use super::outbox::{Command, Disconnect, Outbox};
 
-/// The known control plane ends with a message above this.
+/// A larger message crashes the real control plane.
 const MAX_MESSAGE: usize = 100 << 20;
-/// Disconnect long it waits after its own close frame.
+/// How long to wait for the worker after a close frame.
 const CLOSE_WAIT: Duration = Duration::from_secs(30);
 
 struct Session<'a> {
@@ -30,22 +28,21 @@ struct Session<'a> {
     hold: bool,
     unsent: bool,
     closing: Option<Instant>,
-    /// What the worker's close frame said.
+    /// The code of the worker's close frame, once it has arrived.
     closed: Option<Option<u16>>,
 }
 
-/// Answers the handshake with `answer` and serves the connection until it ends. `early` is what came with the
-/// request's head.
+/// Sends `answer` to the handshake and serves the connection until it ends. `early` was read with the request's head.
 pub fn serve(shared: &Shared, mut stream: TcpStream, answer: &str, early: Vec<u8>, worker: &str) {
     let outbox = Arc::new(Outbox::new());
-    // Before the answer: a worker that knows it is connected is known here to be connected.
+    // Before the answer, so that a worker that is connected is always counted here.
     let number = shared.update(|model| {
         if model.accept_and_close {
             outbox.push(Command::End(Disconnect::Fin));
         }
         model.connect(worker, Arc::clone(&outbox), Instant::now())
     });
-    // When this fails so does the first read.
+    // If this fails, so does the first read.
     let _ = stream.write_all(answer.as_bytes());
     stream.set_nonblocking(true).expect("non-blocking");
     let config =
@@ -70,7 +67,7 @@ impl Session<'_> {
         }
     }
 
-    /// Carries out the outbox; `false` ends the connection.
+    /// Executes the commands in the outbox. Returns `false` to end the connection.
     fn write(&mut self) -> bool {
         while let Some(command) = self.outbox.pop() {
             let goes_on = match command {
@@ -100,7 +97,7 @@ impl Session<'_> {
         match result {
             Ok(()) => self.unsent = false,
             Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => self.unsent = true,
-            // Reading finds out how it ended.
+            // The next read returns how the connection ended.
             Err(_) => self.unsent = false,
         }
         true
@@ -110,7 +107,7 @@ impl Session<'_> {
         let stream = self.socket.get_ref();
         match how {
             Disconnect::Fin => drop(stream.shutdown(Shutdown::Both)),
-            // A socket that is closed without lingering is reset.
+            // Closing a socket with SO_LINGER 0 resets it.
             Disconnect::Rst => {
                 let _ = rustix::net::sockopt::set_socket_linger(stream, Some(Duration::ZERO));
             }
@@ -124,19 +121,19 @@ impl Session<'_> {
         false
     }
 
-    /// Reads all there is; `false` ends the connection.
+    /// Reads all messages that have arrived. Returns `false` to end the connection.
     fn read(&mut self) -> bool {
         while !self.hold {
             match self.socket.read() {
                 Ok(message) => self.take(message),
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed) => return false,
-                // The worker's process may be killed at any moment.
+                // A worker that is killed does not close properly.
                 Err(Error::Protocol(tungstenite::error::ProtocolError::ResetWithoutClosingHandshake)) => {
                     return false;
                 }
                 Err(error) => {
-                    let what = format!("ends the known control plane: {error}");
+                    let what = format!("a frame that crashes the real control plane: {error}");
                     self.shared.update(|model| model.violation(self.number, &what));
                     return false;
                 }
@@ -158,7 +155,7 @@ impl Session<'_> {
         }
     }
 
-    /// Waits for something to do; `true` when the control plane stops.
+    /// Waits for data or commands. Returns `true` if the control plane stops.
     fn wait(&self) -> bool {
         let mut interest = PollFlags::empty();
         interest.set(PollFlags::IN, !self.hold);
@@ -166,7 +163,7 @@ impl Session<'_> {
         let (stream, wakes) = (self.socket.get_ref(), self.outbox.wakes());
         let mut fds = vec![PollFd::new(&self.shared.stop, PollFlags::IN), PollFd::new(&wakes, PollFlags::IN)];
         if !interest.is_empty() {
-            // Left out otherwise: a hang-up is reported without being asked for, which must not spin a held one.
+            // Otherwise omitted: poll reports a hang-up even without interest, and a held connection would spin.
             fds.push(PollFd::from_borrowed_fd(stream.as_fd(), interest));
         }
         let tick = rustix::event::Timespec { tv_sec: 1, tv_nsec: 0 };

@@ -1,4 +1,4 @@
-//! What the end of a connection does, and the ways in which this side can end or stall one.
+//! The effect of a connection's end, and how the stand-in ends or stalls connections.
 
 use tungstenite::{Error, Message};
 
@@ -7,7 +7,7 @@ use crate::support::control_plane::model::Ended;
 use crate::support::control_plane::{ControlPlane, DEADLINE, Disconnect, Options, RunSpec, State};
 
 #[test]
-fn the_end_of_a_connection_requeues_the_claimed_and_fails_the_running() {
+fn the_end_of_a_connection_requeues_claimed_runs_and_fails_running_ones() {
     let plane = ControlPlane::start(Options::default());
     let (running, claimed) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
     let mut worker = FakeWorker::connect(&plane, "w");
@@ -21,7 +21,7 @@ fn the_end_of_a_connection_requeues_the_claimed_and_fails_the_running() {
 }
 
 #[test]
-fn an_older_connection_that_closes_fails_what_the_newer_one_runs() {
+fn the_end_of_an_older_connection_fails_the_runs_of_a_newer_one() {
     let plane = ControlPlane::start(Options::default());
     let old = FakeWorker::connect(&plane, "w");
     plane.hold_pongs(true);
@@ -32,13 +32,13 @@ fn an_older_connection_that_closes_fails_what_the_newer_one_runs() {
     new.claim(&id);
     new.sync();
     drop(old);
-    assert_eq!(plane.run(&id).state, State::InProgress, "a held connection does not see its end");
+    assert_eq!(plane.run(&id).state, State::InProgress, "the end of a held connection is not noticed");
     plane.hold_pongs(false);
     assert_eq!(plane.wait_ended(&id).state, State::Failed);
 }
 
 #[test]
-fn each_way_of_ending_looks_as_it_should() {
+fn each_kind_of_disconnect_is_seen_as_such_by_the_worker() {
     let plane = ControlPlane::start(Options::default());
     let mut ends = Vec::new();
     for how in [Disconnect::Fin, Disconnect::Rst, Disconnect::Close1001] {
@@ -55,7 +55,7 @@ fn each_way_of_ending_looks_as_it_should() {
 }
 
 #[test]
-fn a_close_frame_of_the_worker_is_told_from_a_lost_connection() {
+fn a_close_frame_is_distinguished_from_a_lost_connection() {
     let plane = ControlPlane::start(Options::default());
     let mut worker = FakeWorker::connect(&plane, "w");
     worker.socket.close(None).unwrap();
@@ -73,7 +73,7 @@ fn a_held_connection_sends_but_does_not_read() {
     let mut worker = FakeWorker::connect(&plane, "w");
     plane.hold_pongs(true);
     worker.socket.send(Message::text("no message")).unwrap();
-    // When the second one is here, the turn that sent the first is over, and with it its reading.
+    // When the second one arrives, the iteration that sent the first has ended, and it would have read the message.
     plane.send_text("1");
     assert_eq!(worker.next(), 1);
     plane.send_text("2");
