@@ -203,10 +203,11 @@ fn a_big_report_over_a_slow_line_is_life() {
     // At 64 KiB in 25 ms this takes twice as long as silence is allowed, and all the time the peer says nothing.
     let report = "r".repeat(8 << 20);
     running.send(epoch, Some(1), &report);
-    assert!(next_text(&mut peer) == report);
+    let Message::Text(text) = peer.read().unwrap() else { panic!("no text") };
     assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     peer.flush().unwrap();
     assert_eq!(running.confirmed(), 1);
+    assert!(text.contains(&report));
 }
 
 #[test]
