@@ -18,8 +18,8 @@ impl Roff {
         // The date keeps its plain dashes: checkers of pages parse it.
         let (title, manual) = (literal(&name.to_uppercase()), literal(manual));
         let foot = literal(&format!("{name} {version}"));
-        // No hyphenation: a name that is broken cannot be copied.
-        let head = format!(".TH {title} 1 {date} \"{foot}\" \"{manual}\"\n.nh\n");
+        // No hyphenation, here and after each macro that restores it: a hyphenated name cannot be copied.
+        let head = format!(".TH {title} 1 {date} \"{foot}\" \"{manual}\"\n.nr HY 0\n.hy 0\n");
         Self { text: head, fresh: false }
     }
 
@@ -182,7 +182,8 @@ mod tests {
         roff.paragraph(".docker is a folder");
         roff.example(&[".x", "'y"]);
         let text = roff.finish();
-        let head = ".TH A\\-B 1 2020-01-02 \"a\\-b 1.0\" \"M\"\n.nh\n.SH NAME\n\\&.docker is a folder\n";
+        let head =
+            ".TH A\\-B 1 2020-01-02 \"a\\-b 1.0\" \"M\"\n.nr HY 0\n.hy 0\n.SH NAME\n\\&.docker is a folder\n";
         let example = ".PP\n.RS 4\n.EX\n\\&.x\n\\(aqy\n.EE\n.RE\n";
         assert_eq!(text, format!("{head}{example}"));
     }

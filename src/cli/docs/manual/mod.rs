@@ -75,7 +75,7 @@ mod tests {
         let expected = ".SH TITLE\ntwo lines\n.SS Heading\n.IP \\(bu 2\none item\n.IP \\(bu 2\ntwo\n\
                         .TP\n\\fBx\\fR, \\fBy\\fR\nz\n.PP\n.RS 4\n.EX\na  b\n    c\n.EE\n.RE\n";
         let text = roff.finish();
-        assert_eq!(text.split_once(".nh\n").unwrap().1, expected);
+        assert_eq!(text.split_once(".hy 0\n").unwrap().1, expected);
     }
 
     /// Anything else would come out as it is written.
