@@ -90,8 +90,9 @@ fn a_worker_is_ready_while_the_control_plane_is_unavailable_but_not_when_it_is_r
 fn an_unreachable_service_manager_is_logged_and_otherwise_ignored() {
     let stage = Stage::new();
     let worker = stage.start(stage.worker().env("NOTIFY_SOCKET", "/nonexistent/notify"));
-    worker
-        .wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("service manager not told error="));
+    worker.wait_log(DEADLINE, |line| {
+        line.contains("WARN") && line.contains("service manager not notified error=")
+    });
     let id = stage.plane.submit(stage.spec("true"));
     assert_eq!(stage.plane.wait_ended(&id).state, State::Succeeded);
 }
