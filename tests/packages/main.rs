@@ -1,4 +1,5 @@
-//! Tests of the static binary, the image and the packages. `make test-packages` builds and tests them; a plain `cargo test` does not.
+//! Tests of the static binary, the image and the packages. `make test-packages` builds and tests them; a plain `cargo test` does
+//! not.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 #![allow(clippy::print_stderr, unreachable_pub, reason = "tests have no log and no public interface")]
