@@ -48,8 +48,9 @@ choose_toolchain() {
         llvm=$(rustc -vV | sed -n 's/^LLVM version: //p')
         return
     fi
-    [ -x /usr/bin/rustc ] && [ -x /usr/bin/cargo ] ||
+    if ! [ -x /usr/bin/rustc ] || ! [ -x /usr/bin/cargo ]; then
         die "no Rust for musl: run \`rustup target add $target\`, or install rustc-web, cargo-web and rust-web-src"
+    fi
     packaging/static/sysroot.sh "$tools/musl"
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/musl/bin/musl-gcc
     libc=$tools/musl/lib/libc.a llvm=$(cat "$tools/musl/llvm")
