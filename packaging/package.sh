@@ -97,6 +97,7 @@ deb() {
 }
 
 rpm() {
+    command -v rpmbuild >/dev/null || die "rpmbuild is missing: install the package rpm"
     make_tree /usr
     mkdir -p "$tree/usr/share/licenses/$name"
     mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
