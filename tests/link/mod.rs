@@ -188,12 +188,15 @@ pub(crate) fn report(text: &str) -> Outgoing {
 
 /// The output of the next [`report`] that the link sends, past its pings.
 pub(crate) fn next_text<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
+    let report: Value = serde_json::from_str(&next_frame(peer)).unwrap();
+    report["data"]["output"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The next text frame that the link sends, past its pings.
+pub(crate) fn next_frame<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
     loop {
         match peer.read().unwrap() {
-            Message::Text(text) => {
-                let report: Value = serde_json::from_str(&text).unwrap();
-                return report["data"]["output"].as_str().unwrap_or_default().to_owned();
-            }
+            Message::Text(text) => return text.to_string(),
             Message::Ping(_) => {}
             other => panic!("no text but {other:?}"),
         }

@@ -199,7 +199,7 @@ fn the_environment_names_no_proxy_and_no_line_of_the_log_has_the_key() {
     let url = PathBuf::from(http(&url));
     let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
     let variables = names.map(|name| (name, url.clone()));
-    in_a_process_of_its_own("control_plane::lies::in_a_process_with_a_proxy_and_a_log", &variables);
+    in_a_process_of_its_own("rest::lies::in_a_process_with_a_proxy_and_a_log", &variables);
     proxy.set_nonblocking(true).unwrap();
     assert!(proxy.accept().is_err(), "somebody came to the proxy");
 }

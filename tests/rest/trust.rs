@@ -68,7 +68,7 @@ fn an_authority_in_ssl_cert_file_is_trusted_by_the_link_and_by_rest() {
     pki.server("numbered", "IP:127.0.0.1", 2);
     pki.server("expired", "DNS:localhost", -1);
     let variables = [("SSL_CERT_FILE", pki.ca()), (FOLDER, pki.path().to_owned())];
-    in_a_process_of_its_own("control_plane::trust::in_a_process_with_ssl_cert_file", &variables);
+    in_a_process_of_its_own("rest::trust::in_a_process_with_ssl_cert_file", &variables);
 }
 
 #[test]
