@@ -171,13 +171,13 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
 fn permanent_errors_are_in_the_journal_and_cause_no_restart() {
     let host = Host::new();
     let cases = [
-        (String::new(), "must be set to the control plane's key for workers", "2"),
+        (String::new(), "missing API key: set OZ_API_KEY or OZ_API_KEY_FILE", "2"),
         (
             "OZ_API_KEY=wrong\nOZ_WORKER_ID=w\n".to_owned(),
             "check the key (OZ_API_KEY or OZ_API_KEY_FILE)",
             "3",
         ),
-        ("OZ_API_KEY=k\n".to_owned(), "must be set to a name that no other worker has", "2"),
+        ("OZ_API_KEY=k\n".to_owned(), "missing worker ID: set --worker-id or OZ_WORKER_ID", "2"),
     ];
     for (settings, reason, code) in cases {
         let urls: Vec<_> =
