@@ -261,7 +261,7 @@ fn any_task_id_works_end_to_end_and_forges_nothing() {
         assert_eq!((run.claims, run.terminal_reports), (1, 1));
     }
     for line in worker.stderr().all().iter().filter(|line| line.contains("container created")) {
-        let name = line.rsplit_once("container=").unwrap().1.to_owned();
+        let name = line.split_once("container=").unwrap().1.split(' ').next().unwrap().to_owned();
         let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         assert!(name.starts_with("oz-task-") && name.chars().all(plain) && name.len() <= 64, "{name}");
         names.insert(name);
