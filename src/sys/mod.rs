@@ -1,4 +1,4 @@
-//! What the operating system gives: cancellable waits, threads and files.
+//! Operating system services: cancellation, threads, files and the environment.
 
 pub mod cancel;
 pub mod environment;

@@ -1,7 +1,7 @@
 //! Containers and volumes that earlier processes of this worker have left: adopts tasks whose report is owed, removes the rest.
 //!
-//! [`find`] runs once before the worker takes tasks. [`late_sweep`] runs once later, beside tasks, for what the engine has created
-//! only after [`find`]. Neither touches anything that has another worker's label.
+//! [`find`] runs once before the worker takes tasks. [`late_sweep`] runs once later, beside tasks, for what the engine has
+//! created only after [`find`]. Neither touches anything that has another worker's label.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -58,9 +58,9 @@ struct Scan<'a> {
     used: BTreeSet<String>,
 }
 
-/// Returns the task containers whose report an earlier process of this worker has not delivered, and removes what else it has left:
-/// containers that were never started, helpers, and volumes that are incomplete or belong to a task that is gone. Call it before
-/// the worker takes tasks. A removal that fails is logged.
+/// Returns the task containers whose report an earlier process of this worker has not delivered, and removes what else it has
+/// left: containers that were never started, helpers, and volumes that are incomplete or belong to a task that is gone. Call it
+/// before the worker takes tasks. A removal that fails is logged.
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
@@ -76,10 +76,10 @@ pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Ve
     if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(adopted) }
 }
 
-/// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They were
-/// never started, and their process label is not `process_id`. Nothing else is touched, so this process may create containers
-/// at the same time. Of the volumes only a task's own are removed: a shared one may be about to be populated by this process.
-/// A removal that fails is logged.
+/// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
+/// were never started, and their process label is not `process_id`. Nothing else is touched, so this process may create
+/// containers at the same time. Of the volumes only a task's own are removed: this process may be about to populate a shared
+/// one. A removal that fails is logged.
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
@@ -163,7 +163,7 @@ impl<'a> Scan<'a> {
         AdoptedTask { task_id, container: container.id.clone(), volumes, ran, ended_for }
     }
 
-    /// Removes the container. If it was started in the meantime, by a late request of a process that was killed, returns the task.
+    /// Removes the container. If a late request of a killed process has started it in the meantime, returns the task.
     fn remove_unstarted(&mut self, container: &Container) -> Option<AdoptedTask> {
         let error = match self.docker.container_remove_idle(self.cancel, &container.id) {
             Ok(()) => {

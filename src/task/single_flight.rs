@@ -33,7 +33,8 @@ impl<T> Default for SingleFlight<T> {
 }
 
 impl<T: Clone> SingleFlight<T> {
-    /// Returns the result of `work`, or that of another caller that is already doing it. `work` returns `None` if it was cancelled.
+    /// Returns the result of `work`, or that of another caller that is already doing it. `work` returns `None` if it was
+    /// cancelled.
     ///
     /// # Errors
     /// [`Cancelled`] if the caller's token is cancelled first.

@@ -24,7 +24,7 @@ impl TaskEngine<'_> {
         Self { cancel, ..self.clone() }
     }
 
-    /// Runs `request` under the task's token, and runs it again while the engine is unavailable. `request` must be safe to repeat.
+    /// Runs `request` under the task's token, and repeats it while the engine is unavailable. It must be safe to repeat.
     ///
     /// # Errors
     /// The engine's last error; [`Error::Unreachable`] if the engine stayed away; [`Error::Cancelled`].

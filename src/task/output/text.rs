@@ -1,20 +1,17 @@
-//! Bytes to text, and text to a length that can be sent.
-//!
-//! Owns decoding, the cap in bytes, the cap in encoded bytes and the line that says what was left out. It must not know
-//! what the text means.
+//! Decodes bytes to text, and shortens text to a number of bytes or of JSON-encoded bytes.
 
 use std::collections::VecDeque;
 
-/// Decodes UTF-8 that comes in pieces: together they give what `String::from_utf8_lossy` gives for the whole, except
-/// that a NUL becomes U+FFFD too, since the control plane's store ends at a NUL.
+/// Decodes UTF-8 in pieces, to what `String::from_utf8_lossy` returns for the whole. A NUL becomes U+FFFD too, because the
+/// control plane's store would cut the text there.
 #[derive(Debug, Default)]
 pub struct Utf8Lossy {
-    /// The beginning of a character, at most three bytes.
+    /// The bytes of an incomplete character, at most three.
     pending: Vec<u8>,
 }
 
 impl Utf8Lossy {
-    /// Appends to `text` what `bytes` complete.
+    /// Decodes `bytes` and appends to `text`. An incomplete character at the end waits for the next call.
     pub fn push(&mut self, bytes: &[u8], text: &mut String) {
         let joined;
         let mut rest = bytes;
@@ -31,12 +28,12 @@ impl Utf8Lossy {
                 return;
             };
             text.push(char::REPLACEMENT_CHARACTER);
-            rest = after.get(length..).unwrap_or_default();
+            (_, rest) = after.split_at(length);
         }
         push_valid(rest, text);
     }
 
-    /// Appends what stands for a character that was never completed.
+    /// Ends the text: appends U+FFFD for an incomplete character.
     pub fn finish(&mut self, text: &mut String) {
         if !self.pending.is_empty() {
             self.pending.clear();
@@ -54,26 +51,26 @@ fn push_valid(bytes: &[u8], text: &mut String) {
     }
 }
 
-/// Keeps the beginning and the end of a text: the first quarter and the last three quarters of a cap.
+/// Keeps the beginning and the end of a text: a quarter of the cap from its beginning, the rest from its end.
 ///
-/// A text that fits is kept whole. Needs no more memory than the cap, whatever is pushed, and constant time a byte.
+/// A text that fits is kept whole. Memory is bounded by the cap, and each byte takes constant time.
 #[derive(Debug)]
 pub struct Capped {
     cap: usize,
     head: String,
     head_is_full: bool,
-    /// The last bytes; may begin within a character.
+    /// The last bytes; may begin in the middle of a character.
     tail: VecDeque<u8>,
     left_out: u64,
 }
 
 impl Capped {
-    /// `cap` is in bytes, without the line about what was left out.
+    /// `cap` is in bytes and does not count the line about what was left out.
     pub fn new(cap: usize) -> Self {
         Self { cap, head: String::new(), head_is_full: false, tail: VecDeque::new(), left_out: 0 }
     }
 
-    /// Takes the next part.
+    /// Takes the next part of the text.
     pub fn push(&mut self, text: &str) {
         let mut rest = text;
         if !self.head_is_full {
@@ -87,23 +84,22 @@ impl Capped {
     }
 
     fn push_tail(&mut self, bytes: &[u8]) {
-        // What the head could not use for a whole character is the tail's: so a text as long as the cap fits.
+        // Bytes that the head could not use for a whole character belong to the tail, so a text as long as the cap fits.
         let room = self.cap.saturating_sub(self.head.len());
-        let bytes_out = bytes.len().saturating_sub(room);
-        let bytes = bytes.get(bytes_out..).unwrap_or_default();
-        let tail_out = (self.tail.len() + bytes.len()).saturating_sub(room);
-        self.tail.drain(..tail_out);
-        self.left_out = self.left_out.saturating_add((bytes_out + tail_out) as u64);
+        let (skipped, bytes) = bytes.split_at(bytes.len().saturating_sub(room));
+        let dropped = (self.tail.len() + bytes.len()).saturating_sub(room);
+        self.tail.drain(..dropped);
+        self.left_out = self.left_out.saturating_add((skipped.len() + dropped) as u64);
         let needed = self.tail.len() + bytes.len();
         if needed > self.tail.capacity() {
-            // Doubles as a queue does by itself, but not beyond the cap.
+            // Doubles like any queue, but not beyond the cap.
             let capacity = (self.tail.len() * 2).clamp(needed, room.max(needed));
             self.tail.reserve_exact(capacity - self.tail.len());
         }
         self.tail.extend(bytes);
     }
 
-    /// What was kept, with a line between when something was left out.
+    /// Returns what was kept, with a line in the middle if something was left out.
     pub fn finish(mut self) -> String {
         let tail: &[u8] = self.tail.make_contiguous();
         let mut output = self.head;
@@ -112,8 +108,9 @@ impl Capped {
             return output;
         }
         let broken = tail.iter().take_while(|byte| is_continuation(**byte)).count();
-        output.push_str(&left_out_line(self.left_out.saturating_add(broken as u64)));
-        output.push_str(&String::from_utf8_lossy(tail.get(broken..).unwrap_or_default()));
+        let (broken, tail) = tail.split_at(broken);
+        output.push_str(&left_out_line(self.left_out.saturating_add(broken.len() as u64)));
+        output.push_str(&String::from_utf8_lossy(tail));
         output
     }
 }
@@ -122,12 +119,12 @@ fn left_out_line(bytes: u64) -> String {
     format!("\n[... {bytes} bytes left out ...]\n")
 }
 
-/// Whether a byte is not the first of a character.
+/// Whether a byte continues a character.
 fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
-/// Splits off as many whole characters as `room` bytes take.
+/// Splits off as many whole characters as fit into `room` bytes.
 fn split_before(text: &str, room: usize) -> (&str, &str) {
     // No character has more than four bytes.
     (0..4)
@@ -135,12 +132,12 @@ fn split_before(text: &str, room: usize) -> (&str, &str) {
         .unwrap_or(("", text))
 }
 
-/// The bytes that a text takes in a JSON string, without the quotes around it.
+/// Returns the length of a text as a JSON string in bytes, without the quotes around it.
 pub fn escaped_len(text: &str) -> usize {
     text.bytes().map(escaped_byte_len).sum()
 }
 
-/// As serde_json writes it: what is not ASCII, and DEL, as it is.
+/// Returns the length of a byte as `serde_json` writes it. Bytes that are not ASCII, and DEL, are not escaped.
 fn escaped_byte_len(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
@@ -149,28 +146,28 @@ fn escaped_byte_len(byte: u8) -> usize {
     }
 }
 
-/// Cuts the middle out of a text, as [`Capped`] does, until it takes at most `max_encoded` bytes in a JSON string.
+/// Cuts the middle out of a text, as [`Capped`] does, so that it takes at most `max_encoded` bytes in a JSON string.
 ///
-/// The line between counts what is cut here. Where not even that line has room, nothing is left.
+/// The line in the middle counts the bytes that are cut here. Returns an empty text if not even that line fits.
 pub fn fit(output: String, max_encoded: usize) -> String {
     if escaped_len(&output) <= max_encoded {
         return output;
     }
-    // No count can be longer than that of the whole.
+    // Reserves room for the longest possible count, which is that of the whole text.
     let Some(budget) = max_encoded.checked_sub(escaped_len(&left_out_line(output.len() as u64))) else {
         return String::new();
     };
     let (head_end, head_cost) = affordable(output.chars(), budget / 4);
     let (tail_length, _) = affordable(output.chars().rev(), budget - head_cost);
-    let (head, rest) = output.split_at_checked(head_end).unwrap_or(("", &output));
-    let cut = rest.len().saturating_sub(tail_length);
-    let tail = rest.get(cut..).unwrap_or_default();
-    format!("{head}{}{tail}", left_out_line(cut as u64))
+    let (head, rest) = output.split_at(head_end);
+    let (cut, tail) = rest.split_at(rest.len().saturating_sub(tail_length));
+    format!("{head}{}{tail}", left_out_line(cut.len() as u64))
 }
 
-/// How many bytes of text, in whole characters, the budget of encoded bytes pays for, and what they cost.
+/// Returns how many bytes of whole characters fit into a budget of encoded bytes, and how much of it they use.
 fn affordable(chars: impl Iterator<Item = char>, budget: usize) -> (usize, usize) {
-    let (mut length, mut cost) = (0, 0);
+    let mut length = 0;
+    let mut cost = 0;
     for c in chars {
         let price = u8::try_from(c).ok().filter(u8::is_ascii).map_or(c.len_utf8(), escaped_byte_len);
         if cost + price > budget {
@@ -188,7 +185,8 @@ mod tests {
     use super::*;
 
     fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> String {
-        let (mut decoder, mut text) = (Utf8Lossy::default(), String::new());
+        let mut decoder = Utf8Lossy::default();
+        let mut text = String::new();
         chunks.for_each(|chunk| {
             decoder.push(chunk, &mut text);
             assert!(decoder.pending.len() <= 3);
@@ -202,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_in_any_split_decode_as_the_whole() {
+    fn bytes_decode_alike_in_every_split() {
         let interesting = [
             0x00, b'a', b'\n', 0x80, 0xbf, 0xc0, 0xc3, 0xe0, 0xa0, 0xed, 0x9f, 0xef, 0xf0, 0x90, 0xf4, 0x8f,
             0xf5, 0xff,
@@ -223,14 +221,14 @@ mod tests {
     }
 
     #[test]
-    fn every_character_survives_every_split() {
+    fn valid_text_is_unchanged_in_every_split() {
         let text = "aü€😀\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}";
         for size in 1..=text.len() {
             assert_eq!(decode(text.as_bytes().chunks(size)), text);
         }
     }
 
-    /// The same on the whole text.
+    /// A simple implementation for the whole text.
     fn cap_whole(text: &str, cap: usize) -> String {
         if text.len() <= cap {
             return text.into();
@@ -258,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_keeps_both_ends_in_every_split() {
+    fn a_capped_text_keeps_both_ends_in_every_split() {
         for text in ["", "a", "abcdefghijklmnop", "üüüüüüüü", "a€b€c€d€", "😀😀😀😀", "aü€😀😀€üa"]
         {
             for cap in 0..text.len() + 3 {
@@ -274,7 +272,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_holds_for_much_and_for_large_parts() {
+    fn the_cap_holds_for_many_and_for_large_parts() {
         let mut numbers = Numbers(7);
         for _ in 0..200 {
             let cap = numbers.below(300);
@@ -286,7 +284,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_of_the_tail_stays_within_the_cap() {
+    fn the_capacity_of_the_tail_is_bounded_by_the_cap() {
         let mut capped = Capped::new(100_000);
         for _ in 0..10_000 {
             capped.push("0123456789012345678901234567890123456789");
@@ -295,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn the_escaped_length_is_that_of_the_encoder() {
+    fn the_escaped_length_equals_that_of_serde_json() {
         let text: String =
             (0..0x250).filter_map(char::from_u32).chain("\"\\€😀\u{2028}\u{fffd}".chars()).collect();
         for c in text.chars() {
@@ -306,14 +304,14 @@ mod tests {
     }
 
     #[test]
-    fn what_fits_is_not_touched() {
+    fn a_text_that_fits_is_unchanged() {
         let text = "a\n\u{1}€";
         assert_eq!(fit(text.into(), 12), text);
         assert_ne!(fit(text.into(), 11), text);
     }
 
     #[test]
-    fn what_does_not_fit_loses_its_middle() {
+    fn a_text_that_does_not_fit_loses_its_middle() {
         let mut numbers = Numbers(11);
         for _ in 0..2000 {
             let text: String = (0..numbers.below(200))
@@ -329,7 +327,7 @@ mod tests {
             let (count, tail) = rest.split_once(" bytes left out ...]\n").unwrap();
             assert!(text.starts_with(head) && text.ends_with(tail));
             assert_eq!(head.len() + tail.len() + count.parse::<usize>().unwrap(), text.len());
-            // Nothing is wasted: at most one character at each end, and a digit of the count.
+            // At most one character at each end and a digit of the count are unused.
             assert!(escaped_len(&fitted) + 6 + 6 + 2 > limit, "{text:?} {limit}");
             assert!(escaped_len(head) <= limit / 4);
         }

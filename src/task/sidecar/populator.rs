@@ -1,7 +1,7 @@
 //! Populates a volume from an image without running anything.
 //!
-//! A container of the image is created and exported, and the stream is unpacked through a second one that mounts the volume. That
-//! works with images that have neither a shell nor tar.
+//! A container of the image is created and exported, and the stream is unpacked through a second one that mounts the volume.
+//! That works with images that have neither a shell nor tar.
 
 use std::time::{Duration, Instant};
 
@@ -90,8 +90,8 @@ impl<'a> VolumePopulator<'a> {
     }
 }
 
-/// Waits one pause for the container that has the name. Removes it instead if it is too old, or if it has this worker's label: within
-/// one process no two threads populate the same volume, so it is a leftover. `seen` holds its id and since when it is waited for.
+/// Waits one pause for the container that has the name. Removes it instead if it is too old or has this worker's label: within one
+/// process no two threads populate the same volume, so it is a leftover. `seen` holds its id and since when it is waited for.
 fn wait_for_other(
     spec: HelperSpec<'_>,
     name: &str,
