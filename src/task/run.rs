@@ -26,7 +26,7 @@ use crate::docker::{Docker, RegistryEnv};
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
-use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
+use crate::protocol::{EncodedReport, FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// How often a task is prepared when its sidecar volume is removed between population and start.
@@ -57,7 +57,7 @@ pub struct Tasks {
     pub(super) options: Options,
     images: Images,
     sidecars: Sidecars,
-    events: Sender<JobEvent>,
+    events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops; clean-ups then do not wait for an engine that is unavailable.
     stopping: CancelToken,
 }
@@ -79,14 +79,19 @@ struct Done<'a> {
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
-        self.tasks.emit(JobEvent::Done { job: self.job });
+        self.tasks.emit(self.job, JobEvent::Done);
     }
 }
 
 impl Tasks {
     /// Runs tasks on `docker` and reports to `events`. Once `stopping` is cancelled, clean-ups do not wait for an engine
     /// that is unavailable.
-    pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>, stopping: CancelToken) -> Self {
+    pub fn new(
+        docker: Docker,
+        options: Options,
+        events: Sender<(JobId, JobEvent)>,
+        stopping: CancelToken,
+    ) -> Self {
         let images = Images::new(options.pull, options.registries.clone());
         let sidecars = Sidecars::new(&options.settings, options.keep_sidecar_volumes);
         Self { docker, options, images, sidecars, events, stopping }
@@ -106,15 +111,16 @@ impl Tasks {
         });
         let took = start.elapsed().as_millis();
         info!("task ended task={} {} took_ms={took}", value(task_id), log_fields(&report));
-        self.emit(JobEvent::Finished { job: job.id, report: Arc::new(report) });
+        let report = EncodedReport::new(report, &self.options.settings.worker_id);
+        self.emit(job.id, JobEvent::Finished { report: Arc::new(report) });
         let settlement = job.signals.wait_settled();
         // A new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
         self.with_engine(job, |engine| self.clean_up(engine, &cleanup, settlement));
     }
 
-    fn emit(&self, event: JobEvent) {
+    fn emit(&self, job: JobId, event: JobEvent) {
         // Fails only when the process is about to end and the main thread has stopped listening.
-        let _ = self.events.send(event);
+        let _ = self.events.send((job, event));
     }
 
     /// Runs `act` with an engine handle for the job.
@@ -122,7 +128,7 @@ impl Tasks {
         let task_id = job.work.task_id();
         let address = self.docker.address();
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
-        let report = |away| self.emit(JobEvent::Engine { job: job.id, away });
+        let report = |away| self.emit(job.id, JobEvent::Engine { away });
         let probe = Probe { address: &address, ping: &ping, report: &report };
         let retry = Retry::new(task_id, self.options.engine_timeout, &self.stopping, probe);
         act(&TaskEngine { docker: &self.docker, task_id, cancel: job.cancel.clone(), retry: &retry })
@@ -159,7 +165,7 @@ impl Tasks {
         let container = ContainerRef { name, id: Some(id.clone()) };
         *cleanup = Cleanup { container: Some(container.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
-            self.emit(JobEvent::Started { job: job.id, ran });
+            self.emit(job.id, JobEvent::Started { ran });
         }
         let container = TaskContainer { engine, container };
         let (result, collected) = match ended_for {
@@ -233,7 +239,7 @@ impl Tasks {
     ) -> (RunResult, Collected) {
         match container.start(&mut cleanup.started) {
             Ok(wait) => {
-                self.emit(JobEvent::Started { job: job.id, ran: Duration::ZERO });
+                self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
                 self.finish(job, container, container.wait_exit(wait))
             }
             // If only the answer was lost it may run, but its output is not worth a wait.
