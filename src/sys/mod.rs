@@ -2,5 +2,5 @@
 
 pub mod cancel;
 pub mod environment;
-pub mod files;
-pub mod pool;
+pub(crate) mod files;
+pub(crate) mod pool;

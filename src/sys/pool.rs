@@ -8,7 +8,7 @@ use std::thread::{Builder, JoinHandle, scope};
 use crossbeam_channel::{Receiver, Sender, bounded};
 
 /// A fixed number of threads that run jobs. Dropping it waits for the jobs that were given, and ends the threads.
-pub struct Pool<J: Send + 'static> {
+pub(crate) struct Pool<J: Send + 'static> {
     jobs: Option<Sender<J>>,
     threads: Vec<JoinHandle<()>>,
 }
@@ -18,7 +18,7 @@ impl<J: Send + 'static> Pool<J> {
     ///
     /// # Errors
     /// If the system has no more threads.
-    pub fn start(size: usize, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+    pub(crate) fn start(size: usize, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
         Self::named((0..size).map(|number| format!("oz-task-{number}")), work)
     }
 
@@ -26,7 +26,7 @@ impl<J: Send + 'static> Pool<J> {
     ///
     /// # Errors
     /// If the system has no more threads.
-    pub fn single(name: &str, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+    pub(crate) fn single(name: &str, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
         Self::named(std::iter::once(name.to_owned()), work)
     }
 
@@ -46,12 +46,12 @@ impl<J: Send + 'static> Pool<J> {
     }
 
     /// Queues a job for the next free thread. Returns `false` if the queue, which has one place for each thread, is full.
-    pub fn give(&self, job: J) -> bool {
+    pub(crate) fn give(&self, job: J) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 
     /// Detaches the threads, so that the drop does not wait for them: for a process that is about to end.
-    pub fn abandon(&mut self) {
+    pub(crate) fn abandon(&mut self) {
         self.threads.clear();
     }
 }
@@ -77,13 +77,13 @@ fn serve<J>(jobs: &Receiver<J>, work: &(impl Fn(J) + ?Sized)) {
 ///
 /// # Errors
 /// If the system has no more threads.
-pub fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
+pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
 /// Runs `work` for all items in parallel and returns the results in their order. The calling thread takes the first item, and
 /// each other item has its own thread. A result is `None` if its work panicked or its thread could not be started.
-pub fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
+pub(crate) fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
     let name = std::thread::current().name().unwrap_or("oz-task").to_owned();
     let mut items = items.into_iter();
     let Some(first) = items.next() else { return Vec::new() };

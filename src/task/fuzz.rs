@@ -4,7 +4,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use super::output::collect::first_file;
-use super::output::{Collected, Collector, MAX_ARTIFACTS, Stream, Utf8Lossy};
+use super::output::scan::MAX_ARTIFACTS;
+use super::output::text::Utf8Lossy;
+use super::output::{Collected, Collector, Stream};
 use crate::fuzz::Input;
 use crate::protocol::{escaped_len, fit};
 

@@ -12,8 +12,8 @@ pub(crate) mod fuzz;
 mod image;
 mod names;
 mod outcome;
-pub mod output;
-pub mod plan;
+mod output;
+pub(crate) mod plan;
 mod prepare;
 mod run;
 mod sidecar;
@@ -24,49 +24,49 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::job::{JobId, Settlement, Work};
 use crate::sys::cancel::CancelToken;
 
-pub use run::{Options, Tasks};
+pub(crate) use run::{Options, Tasks};
 
 /// One task for a thread of the pool.
-pub struct Job {
+pub(crate) struct Job {
     /// Names it in events.
-    pub id: JobId,
+    pub(crate) id: JobId,
     /// The assignment, or the container to adopt.
-    pub work: Work,
+    pub(crate) work: Work,
     /// Ends the task early.
-    pub cancel: CancelToken,
+    pub(crate) cancel: CancelToken,
     /// The decisions to wait for.
-    pub signals: JobSignals,
+    pub(crate) signals: JobSignals,
 }
 
 /// The job's side: waits for the coordinator's two decisions.
-pub struct JobSignals {
+pub(crate) struct JobSignals {
     released: Receiver<()>,
     settled: Receiver<Settlement>,
 }
 
 /// The coordinator's side. If it is dropped, a container that was not released is never started, and a report that was not
 /// settled counts as undelivered.
-pub struct JobControl {
+pub(crate) struct JobControl {
     release: Sender<()>,
     settle: Sender<Settlement>,
 }
 
 impl JobControl {
     /// Returns both sides.
-    pub fn new() -> (Self, JobSignals) {
+    pub(crate) fn new() -> (Self, JobSignals) {
         let (release, released) = bounded(1);
         let (settle, settled) = bounded(1);
         (Self { release, settle }, JobSignals { released, settled })
     }
 
     /// Lets the job start its container: the claim is confirmed.
-    pub fn release(&self) {
+    pub(crate) fn release(&self) {
         // If the channel is full, the job was released before.
         let _ = self.release.try_send(());
     }
 
     /// Tells the job what became of its report. Only the first settlement counts.
-    pub fn settle(&self, settlement: Settlement) {
+    pub(crate) fn settle(&self, settlement: Settlement) {
         let _ = self.settle.try_send(settlement);
     }
 }

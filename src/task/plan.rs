@@ -13,86 +13,86 @@ use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
-pub const AGENT_DIR: &str = "/agent";
+pub(crate) const AGENT_DIR: &str = "/agent";
 
 /// The working directory of a task container.
-pub const WORKSPACE: &str = "/workspace";
+pub(crate) const WORKSPACE: &str = "/workspace";
 
 /// Label: the worker that created a container or volume.
-pub const WORKER_LABEL: &str = "oz-worker-id";
+pub(crate) const WORKER_LABEL: &str = "oz-worker-id";
 /// Label: the run that a container or volume belongs to.
-pub const TASK_LABEL: &str = "oz-task-id";
+pub(crate) const TASK_LABEL: &str = "oz-task-id";
 /// Label: the execution of that run, as the control plane names it.
-pub const EXECUTION_LABEL: &str = "oz-execution-id";
+pub(crate) const EXECUTION_LABEL: &str = "oz-execution-id";
 /// Label: the process of that worker. A volume that tasks share does not have it.
-pub const PROCESS_LABEL: &str = "oz-process-id";
+pub(crate) const PROCESS_LABEL: &str = "oz-process-id";
 /// Label: the image whose files a volume holds.
-pub const IMAGE_LABEL: &str = "oz-sidecar-image";
+pub(crate) const IMAGE_LABEL: &str = "oz-sidecar-image";
 
 /// The most additional sidecars of one assignment. Each needs a thread while it is prepared.
 const MAX_SIDECARS: usize = 32;
 
 /// The operator's settings for all tasks.
 #[derive(Debug, Clone)]
-pub struct TaskSettings {
+pub(crate) struct TaskSettings {
     /// Part of labels and names.
-    pub worker_id: String,
+    pub(crate) worker_id: String,
     /// Part of labels; different each time the worker starts.
-    pub process_id: String,
+    pub(crate) process_id: String,
     /// Passed to the agent.
-    pub server_root_url: String,
+    pub(crate) server_root_url: String,
     /// Mounted into every task container.
-    pub volumes: Vec<VolumeBind>,
+    pub(crate) volumes: Vec<VolumeBind>,
     /// Set in every task container.
-    pub env: Vec<(String, Secret)>,
+    pub(crate) env: Vec<(String, Secret)>,
 }
 
 /// What to run for one assignment.
 #[derive(Debug, Clone)]
-pub struct Plan {
+pub(crate) struct Plan {
     /// The container's name, the same for every execution of this task by this worker.
-    pub name: String,
+    pub(crate) name: String,
     /// Image of the task container.
-    pub image: Reference,
+    pub(crate) image: Reference,
     /// The images to mount; the agent's, at [`AGENT_DIR`], is the first.
-    pub sidecars: Vec<SidecarMount>,
+    pub(crate) sidecars: Vec<SidecarMount>,
     /// The agent's arguments, after its entrypoint.
-    pub args: Vec<Secret>,
+    pub(crate) args: Vec<Secret>,
     /// Each is `KEY=VALUE`.
-    pub env: Vec<Secret>,
+    pub(crate) env: Vec<Secret>,
     /// Labels of the container and of the task's own volumes.
-    pub labels: BTreeMap<String, String>,
+    pub(crate) labels: BTreeMap<String, String>,
     /// The operator's volumes in the form of the engine's `Binds`.
-    pub binds: Vec<String>,
+    pub(crate) binds: Vec<String>,
     /// The container's limits.
-    pub limits: Limits,
+    pub(crate) limits: Limits,
     /// Number in the names of the task's own volumes; above 0 if an earlier execution is kept with its volumes.
-    pub generation: u32,
+    pub(crate) generation: u32,
 }
 
 /// One image to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SidecarMount {
+pub(crate) struct SidecarMount {
     /// The image.
-    pub image: Reference,
+    pub(crate) image: Reference,
     /// An absolute path in the task container.
-    pub mount_path: String,
+    pub(crate) mount_path: String,
     /// Whether the task may write to it; it then gets its own volume.
-    pub read_write: bool,
+    pub(crate) read_write: bool,
 }
 
 /// Limits of a task container; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Billionths of a processor.
-    pub nano_cpus: Option<i64>,
+    pub(crate) nano_cpus: Option<i64>,
     /// Bytes.
-    pub memory: Option<i64>,
+    pub(crate) memory: Option<i64>,
 }
 
 impl Plan {
     /// Returns the name of the task's own volume for the sidecar with this index.
-    pub fn own_volume(&self, index: usize) -> String {
+    pub(crate) fn own_volume(&self, index: usize) -> String {
         match self.generation {
             0 => format!("{}-{index}", self.name),
             generation => format!("{}-{index}.{generation}", self.name),
@@ -100,13 +100,13 @@ impl Plan {
     }
 
     /// Returns the names of all of the task's own volumes: one for each sidecar that it may write to.
-    pub fn own_volumes(&self) -> Vec<String> {
+    pub(crate) fn own_volumes(&self) -> Vec<String> {
         let own = self.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
         own.map(|(index, _)| self.own_volume(index)).collect()
     }
 
     /// Returns the labels of a sidecar's volume. Only the task's own volumes have the labels of the task.
-    pub fn volume_labels(&self, sidecar: &SidecarMount) -> BTreeMap<String, String> {
+    pub(crate) fn volume_labels(&self, sidecar: &SidecarMount) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
         if !sidecar.read_write {
             labels.retain(|name, _| name == WORKER_LABEL);
@@ -120,7 +120,7 @@ impl Plan {
 ///
 /// # Errors
 /// The field of the assignment that is invalid, and why; holds no secrets.
-pub fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
+pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
     let task_id = &assignment.task_id;
     Ok(Plan {
         name: container_name(&settings.worker_id, task_id),

@@ -34,25 +34,25 @@ const VOLUME_ATTEMPTS: usize = 3;
 
 /// Settings that apply to every task.
 #[derive(Debug, Clone)]
-pub struct Options {
+pub(crate) struct Options {
     /// What the operator gives to every container.
-    pub settings: TaskSettings,
+    pub(crate) settings: TaskSettings,
     /// When images are pulled.
-    pub pull: PullPolicy,
+    pub(crate) pull: PullPolicy,
     /// Where the credentials for pulls come from.
-    pub registries: RegistryEnv,
+    pub(crate) registries: RegistryEnv,
     /// Bytes of output that a report keeps.
-    pub max_output: usize,
+    pub(crate) max_output: usize,
     /// Whether containers are removed at the end.
-    pub cleanup: bool,
+    pub(crate) cleanup: bool,
     /// How many versions of one sidecar image are kept, the newest included; at least 1.
-    pub keep_sidecar_volumes: usize,
+    pub(crate) keep_sidecar_volumes: usize,
     /// How long an outage of the engine is waited out.
-    pub engine_timeout: Duration,
+    pub(crate) engine_timeout: Duration,
 }
 
 /// Runs tasks on one engine; shared by the threads of the pool.
-pub struct Tasks {
+pub(crate) struct Tasks {
     docker: Docker,
     pub(super) options: Options,
     images: Images,
@@ -86,7 +86,7 @@ impl Drop for Done<'_> {
 impl Tasks {
     /// Runs tasks on `docker` and reports to `events`. Once `stopping` is cancelled, clean-ups do not wait for an engine
     /// that is unavailable.
-    pub fn new(
+    pub(crate) fn new(
         docker: Docker,
         options: Options,
         events: Sender<(JobId, JobEvent)>,
@@ -98,7 +98,7 @@ impl Tasks {
     }
 
     /// Runs one job, waits until its report is settled, and cleans up. Blocks until then.
-    pub fn execute(&self, job: &Job) {
+    pub(crate) fn execute(&self, job: &Job) {
         let _done = Done { tasks: self, job: job.id };
         let start = Instant::now();
         let task_id = job.work.task_id();

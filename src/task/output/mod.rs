@@ -3,18 +3,18 @@
 //! [`Collector`] is pure, and its memory does not grow with the output.
 
 pub(in crate::task) mod collect;
-mod scan;
-mod text;
+pub(in crate::task) mod scan;
+pub(in crate::task) mod text;
 
-pub use scan::{Found, MAX_ARTIFACTS, Scanner};
-pub use text::{Capped, Utf8Lossy};
+use self::scan::{Found, Scanner};
+use self::text::{Capped, Utf8Lossy};
 
 /// The most bytes that are decoded at once, so that a large push is not copied as a whole.
 const PIECE: usize = 16 * 1024;
 
 /// The stream that bytes belong to. An output file is pushed as [`Stream::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.
@@ -23,13 +23,13 @@ pub enum Stream {
 
 /// What a report says of a task's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Collected {
+pub(crate) struct Collected {
     /// Text without NUL characters, of at most the cap and one line about what was left out.
-    pub output: String,
-    /// The URLs of the pull requests it mentions: distinct, in order of appearance, at most [`MAX_ARTIFACTS`].
-    pub artifacts: Vec<String>,
+    pub(crate) output: String,
+    /// The URLs of the pull requests it mentions: distinct, in order of appearance, at most [`scan::MAX_ARTIFACTS`].
+    pub(crate) artifacts: Vec<String>,
     /// The first URL on a line that mentions a session.
-    pub session_link: Option<String>,
+    pub(crate) session_link: Option<String>,
 }
 
 /// Collects the output of both streams.
@@ -37,7 +37,7 @@ pub struct Collected {
 /// Each stream is decoded and scanned on its own, because a chunk of one can come in the middle of a character or a URL of the
 /// other.
 #[derive(Debug)]
-pub struct Collector {
+pub(crate) struct Collector {
     stdout: Reader,
     stderr: Reader,
     capped: Capped,
@@ -52,7 +52,7 @@ struct Reader {
 
 impl Collector {
     /// Returns a collector that keeps `cap` bytes of text.
-    pub fn new(cap: usize) -> Self {
+    pub(crate) fn new(cap: usize) -> Self {
         Self {
             stdout: Reader::default(),
             stderr: Reader::default(),
@@ -62,7 +62,7 @@ impl Collector {
     }
 
     /// Takes the next bytes of a stream, which may be cut anywhere.
-    pub fn push(&mut self, stream: Stream, bytes: &[u8]) {
+    pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         let reader = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -77,7 +77,7 @@ impl Collector {
     }
 
     /// Ends both streams and returns what was collected.
-    pub fn finish(mut self) -> Collected {
+    pub(crate) fn finish(mut self) -> Collected {
         for mut reader in [self.stdout, self.stderr] {
             let mut text = String::new();
             reader.decoder.finish(&mut text);

@@ -3,7 +3,7 @@
 //! Works byte by byte, so that no split hides a URL, and keeps at most one candidate of each kind: a line may be endless.
 
 /// The most pull requests that are kept for one task.
-pub const MAX_ARTIFACTS: usize = 100;
+pub(crate) const MAX_ARTIFACTS: usize = 100;
 
 /// The longest session link, in bytes. A longer URL is ignored.
 const LONGEST_LINK: usize = 2048;
@@ -16,23 +16,23 @@ const PULL: &[u8] = b"pull";
 
 /// The URLs found so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Distinct `https://github.com/OWNER/REPO/pull/N` in order of appearance, at most [`MAX_ARTIFACTS`].
-    pub artifacts: Vec<String>,
+    pub(crate) artifacts: Vec<String>,
     /// The first http(s) URL on a line that mentions a session.
-    pub session_link: Option<String>,
+    pub(crate) session_link: Option<String>,
 }
 
 /// Scans one stream.
 #[derive(Debug, Default)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     pull_request: PullRequests,
     session: Session,
 }
 
 impl Scanner {
     /// Takes the next part of the text, which may be cut anywhere.
-    pub fn push(&mut self, text: &str, found: &mut Found) {
+    pub(crate) fn push(&mut self, text: &str, found: &mut Found) {
         for byte in text.bytes() {
             self.pull_request.push(byte, &mut found.artifacts);
             if found.session_link.is_none() {
@@ -42,7 +42,7 @@ impl Scanner {
     }
 
     /// Ends the stream.
-    pub fn finish(&mut self, found: &mut Found) {
+    pub(crate) fn finish(&mut self, found: &mut Found) {
         // Completes a URL that ends with the text.
         self.push("\n", found);
     }

@@ -7,14 +7,14 @@ use crate::protocol::left_out_line;
 /// Decodes UTF-8 in pieces, to what `String::from_utf8_lossy` returns for the whole. A NUL becomes U+FFFD too, because the
 /// control plane's store would cut the text there.
 #[derive(Debug, Default)]
-pub struct Utf8Lossy {
+pub(crate) struct Utf8Lossy {
     /// The bytes of an incomplete character, at most three.
     pending: Vec<u8>,
 }
 
 impl Utf8Lossy {
     /// Decodes `bytes` and appends to `text`. An incomplete character at the end waits for the next call.
-    pub fn push(&mut self, bytes: &[u8], text: &mut String) {
+    pub(crate) fn push(&mut self, bytes: &[u8], text: &mut String) {
         let joined;
         let mut rest = bytes;
         if !self.pending.is_empty() {
@@ -36,7 +36,7 @@ impl Utf8Lossy {
     }
 
     /// Ends the text: appends U+FFFD for an incomplete character.
-    pub fn finish(&mut self, text: &mut String) {
+    pub(crate) fn finish(&mut self, text: &mut String) {
         if !self.pending.is_empty() {
             self.pending.clear();
             text.push(char::REPLACEMENT_CHARACTER);
@@ -57,7 +57,7 @@ fn push_valid(bytes: &[u8], text: &mut String) {
 ///
 /// A text that fits is kept whole. Memory is bounded by the cap, and each byte takes constant time.
 #[derive(Debug)]
-pub struct Capped {
+pub(crate) struct Capped {
     cap: usize,
     head: String,
     head_is_full: bool,
@@ -68,12 +68,12 @@ pub struct Capped {
 
 impl Capped {
     /// `cap` is in bytes and does not count the line about what was left out.
-    pub fn new(cap: usize) -> Self {
+    pub(crate) fn new(cap: usize) -> Self {
         Self { cap, head: String::new(), head_is_full: false, tail: VecDeque::new(), left_out: 0 }
     }
 
     /// Takes the next part of the text.
-    pub fn push(&mut self, text: &str) {
+    pub(crate) fn push(&mut self, text: &str) {
         let mut rest = text;
         if !self.head_is_full {
             let room = (self.cap / 4).saturating_sub(self.head.len());
@@ -102,7 +102,7 @@ impl Capped {
     }
 
     /// Returns what was kept, with a line in the middle if something was left out.
-    pub fn finish(mut self) -> String {
+    pub(crate) fn finish(mut self) -> String {
         let tail: &[u8] = self.tail.make_contiguous();
         let mut output = self.head;
         if self.left_out == 0 {
