@@ -118,8 +118,8 @@ impl CancelToken {
         Watch { token: Arc::downgrade(&self.0), id: Some(id) }
     }
 
-    /// Returns a token that is cancelled when this one is, for the same reason, and that can be cancelled on its own. The link lasts
-    /// as long as the watch.
+    /// Returns a token that is cancelled when this one is, for the same reason, and that can be cancelled on its own. The link
+    /// lasts as long as the watch.
     pub fn child(&self) -> (Self, Watch) {
         let child = Self::new();
         let parent = Arc::downgrade(&self.0);

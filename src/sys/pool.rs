@@ -1,4 +1,4 @@
-//! Threads: a bounded pool for jobs, a detached thread, and parallel work within one job. A panic ends only the job that panicked.
+//! Threads: a bounded pool for jobs, detached threads, and parallel work within one job. A panic ends only its own job.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -38,7 +38,8 @@ impl<J: Send + 'static> Pool<J> {
         let (sender, receiver) = bounded(names.len());
         let work = Arc::new(work);
         let start = |name: String| {
-            let (receiver, work) = (receiver.clone(), Arc::clone(&work));
+            let receiver = receiver.clone();
+            let work = Arc::clone(&work);
             Builder::new().name(name).spawn(move || serve(&receiver, work.as_ref()))
         };
         let threads = names.map(start).collect::<io::Result<Vec<_>>>()?;

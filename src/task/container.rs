@@ -41,12 +41,12 @@ pub(super) struct ContainerExit {
     pub(super) out_of_memory: bool,
 }
 
-/// What [`TaskContainer::stop`] found.
+/// The outcome of [`TaskContainer::stop`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stopped {
     /// The container had exited by itself.
     Already(ContainerExit),
-    /// The stop ended it; with the exit code, if the engine told it.
+    /// The stop ended it. Holds the exit code if the engine reported one.
     Now(Option<u8>),
 }
 
@@ -247,7 +247,7 @@ impl<'a> TaskContainer<'a> {
         Stopped::Now(self.end())
     }
 
-    /// As [`TaskContainer::stop`], without the rename. Returns the exit code, or `None` if the engine did not tell it.
+    /// As [`TaskContainer::stop`], without the rename. Returns the exit code, or `None` if the engine did not report one.
     pub(super) fn end(&self) -> Option<u8> {
         if let Ok(state) = self.cleanup_state()
             && state.status == "exited"

@@ -37,7 +37,7 @@ pub(super) enum HelperKind<'a> {
     Source,
 }
 
-/// A container's name and, once the engine has told it, its id. `Display` gives the keys of a log line:
+/// A container's name and, once it is known, its id. `Display` gives the keys of a log line:
 /// `container=NAME id=SHORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerRef {

@@ -205,8 +205,8 @@ fn mount_path(path: &str) -> Result<String, String> {
     Err(format!("{path:?} must be an absolute path other than /, without `.`, `..` or empty parts"))
 }
 
-/// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration of
-/// the MCP servers is one.
+/// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration
+/// of the MCP servers is one.
 fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secret>, String> {
     let mut args: Vec<Secret> = Vec::new();
     let mut add = |parts: &[&str]| args.extend(parts.iter().map(|part| Secret::new(*part)));
@@ -266,8 +266,8 @@ fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<S
     Ok(names.iter().filter_map(pair).collect())
 }
 
-/// Returns the engine's limits. Processors are clamped to those that exist, because the engine refuses more. Memory is in GiB, and
-/// at least one byte, because zero would be no limit.
+/// Returns the engine's limits. Processors are clamped to those that exist, because the engine refuses more. Memory is in GiB,
+/// and at least one byte, because zero would be no limit.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to what both types hold exactly")]
 fn limits(shape: InstanceShape, cpus: u32) -> Limits {
     let available = f64::from(cpus.max(1)) * 1e9;

@@ -320,8 +320,8 @@ fn log_fields(report: &Report) -> String {
             )
         }
         RunResult::Failed { reason, message, .. } => {
-            let message = crate::logging::message(message);
-            format!("result=failed reason={} message={message} output_bytes={output}", reason.name())
+            let error = crate::logging::message(message);
+            format!("result=failed reason={} error={error} output_bytes={output}", reason.name())
         }
     }
 }

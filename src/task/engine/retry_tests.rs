@@ -198,7 +198,8 @@ fn only_a_stopping_worker_ends_the_wait_of_a_cleanup() {
 #[test]
 fn several_waiting_threads_report_once() {
     const MANY: usize = 4;
-    let (gone, back) = (std::sync::Barrier::new(MANY), std::sync::atomic::AtomicUsize::new(0));
+    let gone = std::sync::Barrier::new(MANY);
+    let back = std::sync::atomic::AtomicUsize::new(0);
     let reported = Mutex::new(Vec::new());
     let report = |away| reported.lock().unwrap().push(away);
     // The engine is back only once all threads wait.
@@ -210,9 +211,9 @@ fn several_waiting_threads_report_once() {
     let retry = Retry::new("t", LIMIT, &token, Probe { address: "x", ping: &ping, report: &report });
     std::thread::scope(|scope| {
         let call = || {
-            let mut asked = false;
+            let mut failed = false;
             retry.call(&token, never, || {
-                if std::mem::replace(&mut asked, true) {
+                if std::mem::replace(&mut failed, true) {
                     return Ok(());
                 }
                 gone.wait();

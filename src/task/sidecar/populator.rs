@@ -90,8 +90,8 @@ impl<'a> VolumePopulator<'a> {
     }
 }
 
-/// Waits one pause for the container that has the name. Removes it instead if it is too old or has this worker's label: within one
-/// process no two threads populate the same volume, so it is a leftover. `seen` holds its id and since when it is waited for.
+/// Waits one pause for the container that has the name. Removes it instead if it is too old or has this worker's label: within
+/// one process no two threads populate the same volume, so it is a leftover. `seen` is its id and when it was first seen.
 fn wait_for_other(
     spec: HelperSpec<'_>,
     name: &str,
