@@ -7,7 +7,8 @@ use std::io;
 use log::{info, warn};
 
 use crate::docker::{
-    ApiVersion, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files, Found, Source,
+    ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, EndpointSource, Error, FILE_LIMIT,
+    Files,
 };
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
@@ -78,7 +79,7 @@ pub enum EngineError {
 /// With what was tried and what to do.
 pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker, EngineError> {
     let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
-    let mut found = Found::discover(environment, files)?;
+    let mut found = Discovery::discover(environment, files)?;
     warn_all(&mut found);
     let endpoint = found.endpoint()?;
     warn_all(&mut found);
@@ -93,7 +94,7 @@ pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker
     Ok(docker)
 }
 
-fn announce(docker: &Docker, source: &Source, platform: &str) {
+fn announce(docker: &Docker, source: &EndpointSource, platform: &str) {
     let (address, source, engine) = (docker.address(), source.to_string(), docker.engine());
     info!(
         "engine found address={} source={} version={} api={} platform={platform}",
@@ -104,13 +105,13 @@ fn announce(docker: &Docker, source: &Source, platform: &str) {
     );
 }
 
-fn warn_all(found: &mut Found) {
+fn warn_all(found: &mut Discovery) {
     for warning in found.warnings.drain(..) {
         warn!("{warning}");
     }
 }
 
-fn no_engine(error: &Error, endpoint: &Endpoint, found: &Found) -> EngineError {
+fn no_engine(error: &Error, endpoint: &Endpoint, found: &Discovery) -> EngineError {
     match (error, found.api_version) {
         (Error::Cancelled, _) => return EngineError::Cancelled,
         (Error::TooOld { needed, .. }, Some(version)) => {

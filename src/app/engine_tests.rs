@@ -4,14 +4,14 @@ use std::path::Path;
 
 use super::*;
 
-fn found(host: &str, pin: Option<&str>) -> (Endpoint, Found) {
+fn found(host: &str, pin: Option<&str>) -> (Endpoint, Discovery) {
     let env = EndpointEnv {
         docker_host: Some(host.to_owned()),
         docker_api_version: pin.map(str::to_owned),
         ..EndpointEnv::default()
     };
     let read = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let mut found = Found::discover(&env, Files { exists: &|_| false, read: &read }).unwrap();
+    let mut found = Discovery::discover(&env, Files { exists: &|_| false, read: &read }).unwrap();
     (found.endpoint().unwrap(), found)
 }
 

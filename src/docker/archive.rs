@@ -9,7 +9,7 @@ use data_encoding::BASE64;
 
 use super::body::Body;
 use super::containers::{accept, container};
-use super::{Docker, Error, Method, PathStat, Request, Target};
+use super::{Docker, Error, Method, PathStat, Request, RequestTarget};
 use crate::sys::cancel::CancelToken;
 
 const STAT: &str = "X-Docker-Container-Path-Stat";
@@ -59,7 +59,7 @@ impl Docker {
     }
 }
 
-fn archive(id: &str, path: &str) -> Result<Target, Error> {
+fn archive(id: &str, path: &str) -> Result<RequestTarget, Error> {
     Ok(container(id)?.then("archive").query("path", path))
 }
 

@@ -25,7 +25,7 @@ const PHASE: &str = "reading the body";
 /// A response's body. An end before the promised one is an error, never `Ok(0)`; so is a silence that is too long.
 /// Dropping it closes the connection.
 pub struct Body {
-    source: Source,
+    source: BodySource,
     decoder: Decoder,
     /// Taken from the socket but not decoded: what is at `start` and after.
     start: usize,
@@ -35,7 +35,7 @@ pub struct Body {
 }
 
 /// Where a body's bytes come from.
-pub(super) struct Source {
+pub(super) struct BodySource {
     pub(super) conn: Conn,
     pub(super) call: Call,
     /// What came together with the head.
@@ -43,7 +43,7 @@ pub(super) struct Source {
 }
 
 impl Body {
-    pub(super) fn new(source: Source, framing: Framing, idle: Duration) -> Self {
+    pub(super) fn new(source: BodySource, framing: Framing, idle: Duration) -> Self {
         Self { source, decoder: Decoder::new(framing), start: 0, idle: Some(idle), broken: None }
     }
 
@@ -131,7 +131,7 @@ impl Body {
 
     /// Takes more from the socket; all that was there has been decoded. `false` when nothing came in time.
     fn fill(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
-        let Source { conn, call, read_ahead } = &mut self.source;
+        let BodySource { conn, call, read_ahead } = &mut self.source;
         read_ahead.resize(READ, 0);
         let read = conn.read(read_ahead, wait);
         read_ahead.truncate(*read.as_ref().unwrap_or(&0));

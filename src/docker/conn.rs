@@ -178,7 +178,7 @@ impl Layer {
         match self {
             Self::Plain(wire) => wire.write(bytes),
             Self::Tls(tls) => match tls.stream.write(bytes) {
-                Err(error) => Err(tls.judge(error)),
+                Err(error) => Err(tls.classify(error)),
                 result => result,
             },
         }
@@ -191,20 +191,20 @@ impl Tls {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.stream.read(buf) {
             Ok(0) if self.stream.get_ref().ended => Err(TlsError::Truncated.into()),
-            Err(error) => Err(self.judge(error)),
+            Err(error) => Err(self.classify(error)),
             result => result,
         }
     }
 
     /// An error of the socket stays as it is; one of TLS is put into words.
-    fn judge(&self, error: io::Error) -> io::Error {
+    fn classify(&self, error: io::Error) -> io::Error {
         if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other {
             return error;
         }
         if self.stream.get_ref().ended {
             return TlsError::Truncated.into();
         }
-        self.client.words(&self.host, &error.to_string()).into()
+        self.client.explain(&self.host, &error.to_string()).into()
     }
 }
 

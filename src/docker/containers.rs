@@ -12,8 +12,8 @@ use super::error::one_line;
 use super::stream::LogDemux;
 use super::timeouts::deadline;
 use super::{
-    Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Request, Response,
-    Target,
+    Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Request, RequestTarget,
+    Response,
 };
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
@@ -32,7 +32,7 @@ impl Docker {
         name: &str,
         create: &CreateContainer,
     ) -> Result<Created, Error> {
-        let target = Target::of("containers/create").query("name", name);
+        let target = RequestTarget::of("containers/create").query("name", name);
         let request = Request::post(target).json(create)?.head_within(self.timeouts().create);
         let response = self.call(cancel, request).map_err(|error| mask(error, &create.env))?;
         response.json()
@@ -130,7 +130,7 @@ impl Docker {
         cancel: &CancelToken,
         labels: &[(&str, &str)],
     ) -> Result<Vec<ContainerSummary>, Error> {
-        let target = Target::of("containers/json").query("all", "1").labelled(labels);
+        let target = RequestTarget::of("containers/json").query("all", "1").labelled(labels);
         self.call(cancel, Request::get(target))?.json()
     }
 }
@@ -169,8 +169,8 @@ impl Wait {
     }
 }
 
-pub(super) fn container(id: &str) -> Result<Target, Error> {
-    Target::of("containers").segment(id)
+pub(super) fn container(id: &str) -> Result<RequestTarget, Error> {
+    RequestTarget::of("containers").segment(id)
 }
 
 /// Success, or one of the other statuses that are as good.

@@ -81,7 +81,7 @@ pub enum Error {
     },
     /// What was to be uploaded could not be read, so the upload was cut off.
     #[error("the source of an upload failed")]
-    Source {
+    Upload {
         /// The reader's own error.
         source: io::Error,
     },
@@ -192,7 +192,7 @@ impl Error {
 
     /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].
     pub fn from_read(error: io::Error) -> Self {
-        error.downcast::<Self>().unwrap_or_else(|source| Self::Source { source })
+        error.downcast::<Self>().unwrap_or_else(|source| Self::Upload { source })
     }
 
     pub(super) fn protocol(what: impl Into<String>) -> Self {
@@ -298,6 +298,6 @@ mod tests {
         let timeout = Error::Timeout { what: "x".into(), after: Duration::from_secs(1) };
         assert_eq!(timeout.into_read().kind(), io::ErrorKind::TimedOut);
         let foreign = Error::from_read(io::Error::other("disk"));
-        assert!(matches!(foreign, Error::Source { .. }), "{foreign:?}");
+        assert!(matches!(foreign, Error::Upload { .. }), "{foreign:?}");
     }
 }

@@ -5,7 +5,7 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::body::{Body, Source};
+use super::body::{Body, BodySource};
 use super::conn::Conn;
 use super::error::one_line;
 use super::http::head::{Head, HeadReader};
@@ -23,14 +23,14 @@ const MAX_ERROR_BODY: usize = 64 * 1024;
 
 /// What an exchange needs to know of the engine.
 #[derive(Clone, Copy)]
-pub(super) struct Dial<'a> {
+pub(super) struct Dialer<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) timeouts: &'a Timeouts,
     /// None before it is agreed on.
     pub(super) version: Option<ApiVersion>,
 }
 
-impl Dial<'_> {
+impl Dialer<'_> {
     /// Sends the request and reads the answer's head.
     pub(super) fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
         let call = Call { name: request.name(), cancel: cancel.clone() };
@@ -41,11 +41,11 @@ impl Dial<'_> {
         let conn = self.connect(cancel)?;
         let is_head = request.method == Method::Head;
         let limit = request.head_within.unwrap_or(self.timeouts.head);
-        let mut talk =
-            Talk { conn, call, reader: HeadReader::default(), answer: None, idle: self.timeouts.idle };
-        talk.send(&head, request.payload)?;
-        let answer = talk.answer(limit)?;
-        talk.into_response(answer, is_head)
+        let mut exchange =
+            Exchange { conn, call, reader: HeadReader::default(), answer: None, idle: self.timeouts.idle };
+        exchange.send(&head, request.payload)?;
+        let answer = exchange.answer(limit)?;
+        exchange.into_response(answer, is_head)
     }
 
     fn connect(&self, cancel: &CancelToken) -> Result<Conn, Error> {
@@ -106,7 +106,7 @@ impl Call {
 }
 
 /// An exchange under way.
-struct Talk {
+struct Exchange {
     conn: Conn,
     call: Call,
     reader: HeadReader,
@@ -115,7 +115,7 @@ struct Talk {
     idle: Duration,
 }
 
-impl Talk {
+impl Exchange {
     fn send(&mut self, head: &[u8], payload: Payload<'_>) -> Result<(), Error> {
         match payload {
             Payload::None => self.write(head).map(drop),
@@ -226,7 +226,7 @@ impl Talk {
 
     fn into_response(self, head: Head, to_head: bool) -> Result<Response, Error> {
         let framing = head.framing(to_head).map_err(|problem| self.call.broken(&problem))?;
-        let source = Source { conn: self.conn, call: self.call, read_ahead: self.reader.into_rest() };
+        let source = BodySource { conn: self.conn, call: self.call, read_ahead: self.reader.into_rest() };
         Ok(Response { status: head.status, head, body: Body::new(source, framing, self.idle) })
     }
 }
@@ -234,9 +234,9 @@ impl Talk {
 /// The answer to a request that was sent already.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn answer_over(conn: Conn, call: Call, limit: Duration, to_head: bool) -> Result<Response, Error> {
-    let mut talk = Talk { conn, call, reader: HeadReader::default(), answer: None, idle: limit };
-    let head = talk.read_head(limit)?;
-    talk.into_response(head, to_head)
+    let mut exchange = Exchange { conn, call, reader: HeadReader::default(), answer: None, idle: limit };
+    let head = exchange.read_head(limit)?;
+    exchange.into_response(head, to_head)
 }
 
 /// An answer whose body is still to be read.

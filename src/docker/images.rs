@@ -5,7 +5,7 @@
 use std::time::{Duration, Instant};
 
 use super::stream::PullStream;
-use super::{Docker, Error, Image, PullProgress, Reference, Request, Response, Target};
+use super::{Docker, Error, Image, PullProgress, Reference, Request, RequestTarget, Response};
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 
@@ -17,7 +17,7 @@ const MIN_TICK: Duration = Duration::from_millis(10);
 impl Docker {
     /// Looks an image up by name or id.
     pub fn image_inspect(&self, cancel: &CancelToken, image: &str) -> Result<Image, Error> {
-        let target = Target::of("images").image(image)?.then("json");
+        let target = RequestTarget::of("images").image(image)?.then("json");
         self.call(cancel, Request::get(target))?.json()
     }
 
@@ -33,7 +33,7 @@ impl Docker {
         tick: Duration,
         progress: &mut dyn FnMut(&PullProgress),
     ) -> Result<(), Error> {
-        let mut target = Target::of("images/create")
+        let mut target = RequestTarget::of("images/create")
             .query("fromImage", &image.repository())
             .query("tag", image.pull_tag());
         if let Some(platform) = platform {

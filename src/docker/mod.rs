@@ -38,11 +38,13 @@ pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;
 pub use self::containers::Wait;
-pub use self::discovery::{Endpoint, EndpointEnv, EndpointError, FILE_LIMIT, Files, Found, Source};
+pub use self::discovery::{
+    Discovery, Endpoint, EndpointEnv, EndpointError, EndpointSource, FILE_LIMIT, Files,
+};
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
-pub use self::request::{Method, Request, Target};
+pub use self::request::{Method, Request, RequestTarget};
 pub use self::timeouts::Timeouts;
 pub use self::tls::{TlsClient, TlsError};
 use crate::sys::cancel::CancelToken;
@@ -95,19 +97,20 @@ impl Docker {
         pin: Option<ApiVersion>,
         timeouts: Timeouts,
     ) -> Result<Self, Error> {
-        let dial = exchange::Dial { endpoint: &endpoint, timeouts: &timeouts, version: None };
+        let dialer = exchange::Dialer { endpoint: &endpoint, timeouts: &timeouts, version: None };
         let api_version = match pin {
             Some(version) => version,
-            None => newest(&dial, cancel)?.min(ApiVersion::MAX),
+            None => newest(&dialer, cancel)?.min(ApiVersion::MAX),
         };
         if api_version < ApiVersion::MIN {
             let (version, needed) = (api_version.to_string(), ApiVersion::MIN.to_string());
             return Err(Error::TooOld { version, needed });
         }
-        let dial = exchange::Dial { version: Some(api_version), ..dial };
+        let dialer = exchange::Dialer { version: Some(api_version), ..dialer };
         let version: Version =
-            dial.exchange(cancel, Request::get(Target::of("version")))?.success()?.json()?;
-        let info: Info = dial.exchange(cancel, Request::get(Target::of("info")))?.success()?.json()?;
+            dialer.exchange(cancel, Request::get(RequestTarget::of("version")))?.success()?.json()?;
+        let info: Info =
+            dialer.exchange(cancel, Request::get(RequestTarget::of("info")))?.success()?.json()?;
         let engine = Engine {
             version: version.version,
             api_version,
@@ -146,9 +149,9 @@ impl Docker {
     /// Whether the engine is there: it answers within 10 s.
     pub fn ping(&self, cancel: &CancelToken) -> Result<(), Error> {
         let Inner { endpoint, timeouts, .. } = &*self.0;
-        let dial = exchange::Dial { endpoint, timeouts, version: None };
-        let request = Request::get(Target::of("_ping")).head_within(timeouts.head.min(PING_WITHIN));
-        dial.exchange(cancel, request)?.success().map(drop)
+        let dialer = exchange::Dialer { endpoint, timeouts, version: None };
+        let request = Request::get(RequestTarget::of("_ping")).head_within(timeouts.head.min(PING_WITHIN));
+        dialer.exchange(cancel, request)?.success().map(drop)
     }
 
     /// Sends any request (below `/vX.Y/`) and gives the answer, whatever its status; its body is still to be read. For
@@ -156,8 +159,8 @@ impl Docker {
     pub fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
         let inner = &self.0;
         let version = Some(inner.engine.api_version);
-        let dial = exchange::Dial { endpoint: &inner.endpoint, timeouts: &inner.timeouts, version };
-        dial.exchange(cancel, request)
+        let dialer = exchange::Dialer { endpoint: &inner.endpoint, timeouts: &inner.timeouts, version };
+        dialer.exchange(cancel, request)
     }
 
     /// As [`Docker::exchange`], where everything but a 2xx is an error.
@@ -171,9 +174,9 @@ impl Docker {
 }
 
 /// The engine's newest API version, as every answer to a ping carries it. Some proxies let only `GET` through.
-fn newest(dial: &exchange::Dial<'_>, cancel: &CancelToken) -> Result<ApiVersion, Error> {
+fn newest(dialer: &exchange::Dialer<'_>, cancel: &CancelToken) -> Result<ApiVersion, Error> {
     for method in [Method::Head, Method::Get] {
-        let response = dial.exchange(cancel, Request::new(method, Target::of("_ping")))?;
+        let response = dialer.exchange(cancel, Request::new(method, RequestTarget::of("_ping")))?;
         let version = response.header("Api-Version").and_then(ApiVersion::parse);
         match version {
             Some(version) if response.status == 200 => return Ok(version),

@@ -45,12 +45,12 @@ impl Method {
 
 /// A path below the API version and its query, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct RequestTarget {
     path: String,
     query: String,
 }
 
-impl Target {
+impl RequestTarget {
     /// Starts with fixed text, such as `containers` or `images/create`.
     pub fn of(path: &'static str) -> Self {
         Self { path: format!("/{path}"), query: String::new() }
@@ -151,7 +151,7 @@ pub(super) enum Payload<'a> {
 /// One request.
 pub struct Request<'a> {
     pub(super) method: Method,
-    pub(super) target: Target,
+    pub(super) target: RequestTarget,
     pub(super) headers: Vec<(&'static str, Secret)>,
     pub(super) payload: Payload<'a>,
     pub(super) head_within: Option<Duration>,
@@ -159,22 +159,22 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// A request without a body.
-    pub fn new(method: Method, target: Target) -> Self {
+    pub fn new(method: Method, target: RequestTarget) -> Self {
         Self { method, target, headers: Vec::new(), payload: Payload::None, head_within: None }
     }
 
     /// A `GET`.
-    pub fn get(target: Target) -> Self {
+    pub fn get(target: RequestTarget) -> Self {
         Self::new(Method::Get, target)
     }
 
     /// A `POST`.
-    pub fn post(target: Target) -> Self {
+    pub fn post(target: RequestTarget) -> Self {
         Self::new(Method::Post, target)
     }
 
     /// A `DELETE`.
-    pub fn delete(target: Target) -> Self {
+    pub fn delete(target: RequestTarget) -> Self {
         Self::new(Method::Delete, target)
     }
 
@@ -219,32 +219,32 @@ mod tests {
 
     #[test]
     fn a_name_cannot_leave_its_segment() {
-        let target = Target::of("containers").segment("a/../b?c#d%e f").unwrap().then("json");
+        let target = RequestTarget::of("containers").segment("a/../b?c#d%e f").unwrap().then("json");
         assert_eq!(target.on_the_wire(), "/containers/a%2F..%2Fb%3Fc%23d%25e%20f/json");
         for bad in ["", ".", ".."] {
-            assert!(Target::of("containers").segment(bad).is_err(), "{bad}");
+            assert!(RequestTarget::of("containers").segment(bad).is_err(), "{bad}");
         }
-        assert!(Target::of("containers").segment(&"x".repeat(MAX_VALUE + 1)).is_err());
+        assert!(RequestTarget::of("containers").segment(&"x".repeat(MAX_VALUE + 1)).is_err());
     }
 
     #[test]
     fn an_image_keeps_its_slashes_but_not_more() {
-        let target = Target::of("images").image("h:5000/a/b:t@sha256:0?x").unwrap().then("json");
+        let target = RequestTarget::of("images").image("h:5000/a/b:t@sha256:0?x").unwrap().then("json");
         assert_eq!(target.on_the_wire(), "/images/h:5000/a/b:t@sha256:0%3Fx/json");
         for bad in ["", "a//b", "../a", "a/./b", "/a"] {
-            assert!(Target::of("images").image(bad).is_err(), "{bad}");
+            assert!(RequestTarget::of("images").image(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn queries_are_encoded() {
-        let target = Target::of("x").query("a", "1&b=2+ü\r\n").query("c", "");
+        let target = RequestTarget::of("x").query("a", "1&b=2+ü\r\n").query("c", "");
         assert_eq!(target.on_the_wire(), "/x?a=1%26b%3D2%2B%C3%BC%0D%0A&c=");
-        let filtered = Target::of("x").labelled(&[("k", "v\""), ("only", "")]);
+        let filtered = RequestTarget::of("x").labelled(&[("k", "v\""), ("only", "")]);
         assert_eq!(
             filtered.on_the_wire(),
             "/x?filters=%7B%22label%22%3A%5B%22k%3Dv%5C%22%22%2C%22only%22%5D%7D"
         );
-        assert_eq!(Target::of("x").labelled(&[]).on_the_wire(), "/x");
+        assert_eq!(RequestTarget::of("x").labelled(&[]).on_the_wire(), "/x");
     }
 }

@@ -157,15 +157,15 @@ impl TlsClient {
 
     /// Begins a handshake with `host`.
     pub(super) fn begin<S: Read + Write>(&self, host: &str, stream: S) -> io::Result<Step<S>> {
-        self.judge(host, self.0.connector.connect(host, stream))
+        self.classify(host, self.0.connector.connect(host, stream))
     }
 
     /// Goes on with a handshake once the socket is ready.
     pub(super) fn resume<S: Read + Write>(&self, host: &str, pending: Pending<S>) -> io::Result<Step<S>> {
-        self.judge(host, pending.handshake())
+        self.classify(host, pending.handshake())
     }
 
-    fn judge<S: Read + Write>(
+    fn classify<S: Read + Write>(
         &self,
         host: &str,
         result: Result<TlsStream<S>, HandshakeError<S>>,
@@ -173,18 +173,18 @@ impl TlsClient {
         match result {
             Ok(stream) => Ok(Step::Done(stream)),
             Err(HandshakeError::WouldBlock(pending)) => Ok(Step::Wait(pending)),
-            Err(HandshakeError::Failure(error)) => Err(self.words(host, &error.to_string()).into()),
+            Err(HandshakeError::Failure(error)) => Err(self.explain(host, &error.to_string()).into()),
         }
     }
 
     /// What OpenSSL's text means.
-    pub(super) fn words(&self, host: &str, text: &str) -> TlsError {
-        self.0.names.words(host, text)
+    pub(super) fn explain(&self, host: &str, text: &str) -> TlsError {
+        self.0.names.explain(host, text)
     }
 }
 
 impl Names {
-    fn words(&self, host: &str, text: &str) -> TlsError {
+    fn explain(&self, host: &str, text: &str) -> TlsError {
         let reason = reason(text);
         if text.contains(DISTRUST) {
             return self.distrust(host, reason);
@@ -266,7 +266,7 @@ mod tests {
             "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem/statem_clnt.c:1889: \
              ({reason})"
         );
-        names().words("build.example", &text).to_string()
+        names().explain("build.example", &text).to_string()
     }
 
     #[test]
@@ -288,9 +288,9 @@ mod tests {
             assert!(text.contains(words) && text.ends_with(&format!("({reason})")), "{reason}: {text}");
         }
         let old = Names { ca_expired: Some("2001".into()), ..names() };
-        let text = old.words("h", "certificate verify failed: (certificate has expired)").to_string();
+        let text = old.explain("h", "certificate verify failed: (certificate has expired)").to_string();
         assert!(text.contains("/c/ca.pem") && text.contains("2001"), "{text}");
-        let nobody = Names::default().words("h", "certificate verify failed: (self-signed certificate)");
+        let nobody = Names::default().explain("h", "certificate verify failed: (self-signed certificate)");
         assert!(nobody.to_string().contains("this machine trusts"), "{nobody}");
     }
 
@@ -298,10 +298,10 @@ mod tests {
     fn a_refusal_names_our_certificate() {
         let text = "error:0A00045C:SSL routines:ssl3_read_bytes:tlsv13 alert certificate required:ssl/record/rec_layer_s3.c:1605:SSL \
                     alert number 116";
-        let error = names().words("h", text);
+        let error = names().explain("h", text);
         let expected = "it refused the client certificate /c/cert.pem (tlsv13 alert certificate required)";
         assert_eq!(error.to_string(), expected);
-        assert!(Names::default().words("h", text).to_string().contains("no certificate to show"));
+        assert!(Names::default().explain("h", text).to_string().contains("no certificate to show"));
     }
 
     #[test]
@@ -309,9 +309,9 @@ mod tests {
         let text =
             "error:0A00010B:SSL routines:ssl3_get_record:wrong version number:ssl/record/ssl3_record.c:354:";
         assert!(
-            matches!(names().words("h", text), TlsError::NotTls { reason } if reason == "wrong version number")
+            matches!(names().explain("h", text), TlsError::NotTls { reason } if reason == "wrong version number")
         );
-        let other = names().words("h", "something\nelse");
+        let other = names().explain("h", "something\nelse");
         assert_eq!(other, TlsError::Other { reason: "something else".into() });
     }
 }

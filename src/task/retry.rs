@@ -169,7 +169,7 @@ impl<'a> Retry<'a> {
     /// The engine itself is asked, since its last words before it goes can be anything.
     fn trouble(&self, cancel: &CancelToken, error: &Error) -> Fault {
         let last_words = matches!(error, Error::Engine { status: 500.., .. })
-            || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Source { .. });
+            || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Upload { .. });
         if error.is_degraded() {
             Fault::Degraded
         } else if error.is_gone() || error.is_interrupted() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use crossbeam_channel::bounded;
 use oz_agent_worker::docker::{
     ApiVersion, CreateContainer, Docker, Error, LogStream, MAX_MESSAGE, PullProgress, Reference, Request,
-    Target, Timeouts,
+    RequestTarget, Timeouts,
 };
 use oz_agent_worker::secret::Secret;
 use oz_agent_worker::sys::cancel::CancelToken;
@@ -234,7 +234,7 @@ fn nothing_is_sent_that_could_be_another_request() {
     for bad in ["", ".", ".."] {
         assert!(matches!(docker.container_remove(&cancel, bad), Err(Error::Invalid { .. })), "{bad}");
     }
-    let request = Request::get(Target::of("info")).header("X-Registry-Auth", Secret::new("a\r\nX: y"));
+    let request = Request::get(RequestTarget::of("info")).header("X-Registry-Auth", Secret::new("a\r\nX: y"));
     let error = docker.exchange(&cancel, request).unwrap_err();
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
     assert!(fake.is_quiet());

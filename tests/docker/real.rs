@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use oz_agent_worker::docker::{
     ApiVersion, CreateContainer, Docker, Endpoint, Error, HostConfig, LogStream, Method, Mount, Reference,
-    Request, Target, VolumeOptions,
+    Request, RequestTarget, VolumeOptions,
 };
 use oz_agent_worker::secret::Secret;
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
@@ -39,7 +39,8 @@ impl Lab {
     fn import(&self) {
         let (repo, tag) = self.image.split_once(':').unwrap();
         let tar = busybox();
-        let target = Target::of("images/create").query("fromSrc", "-").query("repo", repo).query("tag", tag);
+        let target =
+            RequestTarget::of("images/create").query("fromSrc", "-").query("repo", repo).query("tag", tag);
         let mut source = tar.as_slice();
         let request =
             Request::post(target.query("changes", "ENV PATH=/bin")).stream("application/x-tar", &mut source);
@@ -96,7 +97,7 @@ impl Drop for Lab {
         for volume in docker.volume_list(&cancel, &label).unwrap_or_default() {
             let _ = docker.volume_remove(&cancel, &volume.name);
         }
-        if let Ok(image) = Target::of("images").image(&self.image) {
+        if let Ok(image) = RequestTarget::of("images").image(&self.image) {
             let _ = docker.exchange(&cancel, Request::new(Method::Delete, image));
         }
     }
@@ -336,7 +337,7 @@ fn an_upload_that_fails_is_not_taken_for_whole() {
     let id = lab.create("cut", &lab.shell("exit 0"));
     let error = lab.docker.archive_put(&lab.cancel, &id, "/", &mut Failing(false)).unwrap_err();
     assert!(
-        matches!(&error, Error::Source { source } if source.to_string() == "the disk is gone"),
+        matches!(&error, Error::Upload { source } if source.to_string() == "the disk is gone"),
         "{error:?}"
     );
 }

@@ -61,7 +61,7 @@ fn a_source_that_fails_cuts_the_upload() {
     let mut source = Then(Some(b"half".to_vec()), || Err(io::Error::other("the disk is gone")));
     let (result, fake) = put(vec![Step::ReadBody], Timeouts::default(), &mut source);
     assert!(
-        matches!(&result, Err(Error::Source { source }) if source.to_string() == "the disk is gone"),
+        matches!(&result, Err(Error::Upload { source }) if source.to_string() == "the disk is gone"),
         "{result:?}"
     );
     assert_eq!(fake.request().body, b"4\r\nhalf\r\n");

@@ -23,7 +23,7 @@ const HUB_PATHS: [&str; 3] = ["", "v1", "v2"];
 
 /// What `config.json` says about registries. It may hold passwords, so there is no `Debug`.
 #[derive(Deserialize)]
-pub(super) struct Config {
+pub(super) struct DockerConfig {
     #[serde(default)]
     auths: Option<BTreeMap<String, Option<Entry>>>,
     #[serde(default, rename = "credHelpers")]
@@ -48,7 +48,7 @@ struct Entry {
 
 /// Why a `config.json` is of no use. Nothing of the file is quoted, since that may be a secret.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ConfigError {
+pub(super) enum DockerConfigError {
     #[error("it is not JSON (line {line}, column {column})")]
     NotJson { line: usize, column: usize },
     #[error("it is JSON of another shape than expected (line {line}, column {column})")]
@@ -59,19 +59,21 @@ pub(super) enum ConfigError {
     TooLong { key: String },
 }
 
-impl Config {
+impl DockerConfig {
     /// Reads the first value in the file, as Docker does; an empty file says nothing.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, DockerConfigError> {
         // serde would take a list for the fields in their order.
         if bytes.trim_ascii_start().starts_with(b"[") {
-            return Err(ConfigError::Shape { line: 1, column: 1 });
+            return Err(DockerConfigError::Shape { line: 1, column: 1 });
         }
         let mut values = serde_json::Deserializer::from_slice(bytes).into_iter();
         values.next().unwrap_or(Ok(Self { auths: None, helpers: None, store: None })).map_err(|error| {
             let (line, column) = (error.line(), error.column());
             match error.classify() {
-                Category::Data => ConfigError::Shape { line, column },
-                Category::Syntax | Category::Eof | Category::Io => ConfigError::NotJson { line, column },
+                Category::Data => DockerConfigError::Shape { line, column },
+                Category::Syntax | Category::Eof | Category::Io => {
+                    DockerConfigError::NotJson { line, column }
+                }
             }
         })
     }
@@ -86,13 +88,13 @@ impl Config {
 
     /// The registry's entry in the file itself; `None` when there is none, or an empty one, as `docker login` leaves it
     /// when a helper has the password.
-    pub(super) fn entry(&self, host: &str) -> Result<Option<Credential>, ConfigError> {
+    pub(super) fn entry(&self, host: &str) -> Result<Option<Credential>, DockerConfigError> {
         let filled = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.is_empty());
         let found = self.auths.as_ref().and_then(|auths| find(auths, host, filled));
         let Some((key, Some(entry))) = found else { return Ok(None) };
-        let credential = entry.credential().ok_or_else(|| ConfigError::Auth { key: short(key) })?;
+        let credential = entry.credential().ok_or_else(|| DockerConfigError::Auth { key: short(key) })?;
         if credential.is_too_long() {
-            return Err(ConfigError::TooLong { key: short(key) });
+            return Err(DockerConfigError::TooLong { key: short(key) });
         }
         Ok(Some(credential))
     }
@@ -172,8 +174,8 @@ mod tests {
 
     use super::*;
 
-    fn config(value: &Value) -> Config {
-        Config::parse(value.to_string().as_bytes()).unwrap_or_else(|error| panic!("{value}: {error}"))
+    fn config(value: &Value) -> DockerConfig {
+        DockerConfig::parse(value.to_string().as_bytes()).unwrap_or_else(|error| panic!("{value}: {error}"))
     }
 
     fn auth(text: &str) -> Value {
@@ -269,12 +271,12 @@ mod tests {
         for bad in ["MARKER!", "MARKERxxx", &BASE64.encode(b"MARKER"), &BASE64.encode(b":MARKER"), "/w=="] {
             let file = json!({"auths": {"h": {"auth": bad}, "other": auth("u:p")}});
             let error = config(&file).entry("h").unwrap_err();
-            assert_eq!(error, ConfigError::Auth { key: "h".into() });
+            assert_eq!(error, DockerConfigError::Auth { key: "h".into() });
             assert!(!error.to_string().contains("MARKER"));
             assert_eq!(entry(&file, "other"), Some(user("u", "p")), "it spoils no other");
         }
         let file = json!({"auths": {"h": auth(&format!("u:{}", "p".repeat(70_000)))}});
-        assert_eq!(config(&file).entry("h").err(), Some(ConfigError::TooLong { key: "h".into() }));
+        assert_eq!(config(&file).entry("h").err(), Some(DockerConfigError::TooLong { key: "h".into() }));
     }
 
     #[test]
@@ -298,8 +300,8 @@ mod tests {
     #[test]
     fn what_is_not_a_config_is_told_apart_without_quoting_it() {
         for text in ["MARKER", "{\"MARKER", "{,}", "\u{feff}{}", "\0"] {
-            let error = Config::parse(text.as_bytes()).err().unwrap();
-            assert!(matches!(error, ConfigError::NotJson { .. }), "{text}: {error}");
+            let error = DockerConfig::parse(text.as_bytes()).err().unwrap();
+            assert!(matches!(error, DockerConfigError::NotJson { .. }), "{text}: {error}");
             assert!(!error.to_string().contains("MARKER"), "{error}");
         }
         let shapes = [
@@ -314,16 +316,17 @@ mod tests {
             json!({"credsStore": {"MARKER": 1}}),
         ];
         for value in shapes {
-            let error = Config::parse(value.to_string().as_bytes()).err().unwrap();
-            assert!(matches!(error, ConfigError::Shape { line: 1, .. }), "{value}: {error}");
+            let error = DockerConfig::parse(value.to_string().as_bytes()).err().unwrap();
+            assert!(matches!(error, DockerConfigError::Shape { line: 1, .. }), "{value}: {error}");
             assert!(!error.to_string().contains("MARKER"), "{error}");
         }
-        assert!(Config::parse(&[0xff, 0xfe]).is_err());
+        assert!(DockerConfig::parse(&[0xff, 0xfe]).is_err());
         let deep = format!("{{\"x\":{}", "[".repeat(100_000));
-        assert!(Config::parse(deep.as_bytes()).is_err());
+        assert!(DockerConfig::parse(deep.as_bytes()).is_err());
         for nothing in ["", " \n", "{}", "{\"auths\":null,\"credHelpers\":null,\"credsStore\":null}", "{} x"]
         {
-            let file = Config::parse(nothing.as_bytes()).unwrap_or_else(|error| panic!("{nothing}: {error}"));
+            let file =
+                DockerConfig::parse(nothing.as_bytes()).unwrap_or_else(|error| panic!("{nothing}: {error}"));
             assert!(file.helper("h").is_none() && file.entry("h").unwrap().is_none());
         }
     }
@@ -335,7 +338,7 @@ mod tests {
             "credHelpers": {"g": "x"}, "credsStore": "y", "HttpHeaders": {"a": "ü"}})
             .to_string();
         let try_all = |bytes: &[u8]| {
-            if let Ok(file) = Config::parse(bytes) {
+            if let Ok(file) = DockerConfig::parse(bytes) {
                 for host in ["h", "g", "docker.io", ""] {
                     let _ = (file.helper(host), file.entry(host));
                 }
@@ -343,7 +346,7 @@ mod tests {
         };
         for end in 0..=whole.len() {
             try_all(&whole.as_bytes()[..end]);
-            assert_eq!(Config::parse(&whole.as_bytes()[..end]).is_ok(), end == 0 || end == whole.len());
+            assert_eq!(DockerConfig::parse(&whole.as_bytes()[..end]).is_ok(), end == 0 || end == whole.len());
         }
         for index in 0..whole.len() {
             for flip in [0x01, 0x20, 0x80, 0xff] {

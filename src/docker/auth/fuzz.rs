@@ -5,7 +5,7 @@
 use data_encoding::BASE64URL;
 use serde_json::Value;
 
-use super::config::{Config, server};
+use super::config::{DockerConfig, server};
 use super::credential::Credential;
 use super::{Login, from_file};
 use crate::fuzz::{Input, MARKER, assert_hidden, assert_one_line, marked};
@@ -33,7 +33,7 @@ pub fn config_json(bytes: &[u8]) {
 
 /// What is found for each registry when helpers give nothing.
 fn logins(data: &[u8]) -> Vec<Login> {
-    let config = match Config::parse(data) {
+    let config = match DockerConfig::parse(data) {
         Ok(config) => config,
         Err(error) => {
             assert_one_line(&error.to_string(), 128);

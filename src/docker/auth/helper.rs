@@ -53,13 +53,13 @@ pub(super) enum HelperError {
 }
 
 /// A helper and what it runs with.
-pub(super) struct Helper<'a> {
+pub(super) struct CredentialHelper<'a> {
     name: &'a str,
     variables: &'a [(OsString, OsString)],
     deadline: Duration,
 }
 
-impl<'a> Helper<'a> {
+impl<'a> CredentialHelper<'a> {
     /// The helper `docker-credential-{name}` on the `PATH` among `variables`, which are all that it gets.
     pub(super) fn new(name: &'a str, variables: &'a [(OsString, OsString)]) -> Self {
         Self { name, variables, deadline: DEADLINE }
@@ -83,18 +83,18 @@ impl<'a> Helper<'a> {
         let (wake, waker) = io::pipe().map_err(HelperError::Run)?;
         let watch = cancel.watch(move || drop(waker));
         let mut running = Running::start(&program, self.variables, server).map_err(HelperError::Run)?;
-        let output = running.read(&wake, end).map_err(|stop| self.stopped(stop))?;
-        let status = running.wait(cancel, end).map_err(|stop| self.stopped(stop))?;
+        let output = running.read(&wake, end).map_err(|abort| self.aborted(abort))?;
+        let status = running.wait(cancel, end).map_err(|abort| self.aborted(abort))?;
         drop(watch);
         Ok((status, output))
     }
 
-    fn stopped(&self, stop: Stop) -> HelperError {
-        match stop {
-            Stop::Cancelled => HelperError::Cancelled,
-            Stop::Late => HelperError::Hung(self.deadline),
-            Stop::TooMuch => HelperError::TooMuch(MAX_OUTPUT),
-            Stop::Io(error) => HelperError::Run(error),
+    fn aborted(&self, abort: Abort) -> HelperError {
+        match abort {
+            Abort::Cancelled => HelperError::Cancelled,
+            Abort::Late => HelperError::Hung(self.deadline),
+            Abort::TooMuch => HelperError::TooMuch(MAX_OUTPUT),
+            Abort::Io(error) => HelperError::Run(error),
         }
     }
 
@@ -115,7 +115,7 @@ impl<'a> Helper<'a> {
 }
 
 /// Why a child was not waited for any longer.
-enum Stop {
+enum Abort {
     Cancelled,
     Late,
     TooMuch,
@@ -146,7 +146,7 @@ impl Running {
     }
 
     /// All that it prints, up to the close.
-    fn read(&mut self, wake: &PipeReader, end: Instant) -> Result<Vec<u8>, Stop> {
+    fn read(&mut self, wake: &PipeReader, end: Instant) -> Result<Vec<u8>, Abort> {
         let (mut output, mut chunk) = (Vec::new(), [0; 4096]);
         loop {
             self.readable(wake, end)?;
@@ -154,45 +154,45 @@ impl Running {
                 Ok(0) => return Ok(output),
                 Ok(n) => output.extend_from_slice(chunk.get(..n).unwrap_or_default()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Stop::Io(error)),
+                Err(error) => return Err(Abort::Io(error)),
             }
             if output.len() > MAX_OUTPUT {
-                return Err(Stop::TooMuch);
+                return Err(Abort::TooMuch);
             }
         }
     }
 
     /// Waits until there is something to read, so that a read never blocks.
-    fn readable(&self, wake: &PipeReader, end: Instant) -> Result<(), Stop> {
+    fn readable(&self, wake: &PipeReader, end: Instant) -> Result<(), Abort> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Stop::Late);
+                return Err(Abort::Late);
             }
-            let left = Timespec::try_from(left).map_err(|error| Stop::Io(io::Error::other(error)))?;
+            let left = Timespec::try_from(left).map_err(|error| Abort::Io(io::Error::other(error)))?;
             let mut fds = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
             match poll(&mut fds, Some(&left)) {
-                Ok(_) if !fds[1].revents().is_empty() => return Err(Stop::Cancelled),
+                Ok(_) if !fds[1].revents().is_empty() => return Err(Abort::Cancelled),
                 Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(Stop::Io(error.into())),
+                Err(error) => return Err(Abort::Io(error.into())),
             }
         }
     }
 
     /// Waits for the end of a child that has closed its stdout, which is nearly always the same moment.
-    fn wait(&mut self, cancel: &CancelToken, end: Instant) -> Result<ExitStatus, Stop> {
+    fn wait(&mut self, cancel: &CancelToken, end: Instant) -> Result<ExitStatus, Abort> {
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(status) = self.child.try_wait().map_err(Stop::Io)? {
+            if let Some(status) = self.child.try_wait().map_err(Abort::Io)? {
                 self.ended = true;
                 return Ok(status);
             }
             if Instant::now() >= end {
-                return Err(Stop::Late);
+                return Err(Abort::Late);
             }
             if !cancel.sleep(pause) {
-                return Err(Stop::Cancelled);
+                return Err(Abort::Cancelled);
             }
             pause = (pause * 2).min(REAP_PAUSE);
         }

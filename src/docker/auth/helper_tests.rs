@@ -43,7 +43,7 @@ impl Lab {
     }
 
     fn within(&self, deadline: Duration, cancel: &CancelToken) -> Result<Option<Credential>, HelperError> {
-        let helper = Helper { deadline, ..Helper::new("test", &self.variables) };
+        let helper = CredentialHelper { deadline, ..CredentialHelper::new("test", &self.variables) };
         helper.get("registry.example:5000", cancel)
     }
 
@@ -195,7 +195,7 @@ fn it_is_looked_for_on_the_path_only() {
     fs::create_dir(lab.folder.path().join("docker-credential-folder")).unwrap();
     fs::write(lab.folder.path().join("docker-credential-data"), "x").unwrap();
     let cancel = CancelToken::new();
-    let get = |name: &str| Helper::new(name, &lab.variables).get("h", &cancel);
+    let get = |name: &str| CredentialHelper::new(name, &lab.variables).get("h", &cancel);
     for name in ["absent", "folder", "data"] {
         assert!(matches!(get(name), Err(HelperError::Missing)), "{name}");
     }
@@ -204,7 +204,7 @@ fn it_is_looked_for_on_the_path_only() {
         assert!(matches!(get(name), Err(HelperError::Name)), "{name:?}");
     }
     assert!(get("test").unwrap().is_some());
-    assert!(matches!(Helper::new("test", &[]).get("h", &cancel), Err(HelperError::Missing)));
+    assert!(matches!(CredentialHelper::new("test", &[]).get("h", &cancel), Err(HelperError::Missing)));
     lab.install("docker-credential-bad", "");
     let path = lab.folder.path().join("docker-credential-bad");
     fs::write(&path, "#!/nonexistent/interpreter\n").unwrap();

@@ -14,9 +14,9 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::config::{Config, server};
+use self::config::{DockerConfig, server};
 use self::credential::Credential;
-use self::helper::{Helper, HelperError};
+use self::helper::{CredentialHelper, HelperError};
 use super::Error;
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
@@ -84,12 +84,12 @@ impl RegistryEnv {
         &self,
         cancel: &CancelToken,
         host: &str,
-        config: &Config,
+        config: &DockerConfig,
         file: String,
     ) -> Result<Login, Error> {
         let Some(name) = config.helper(host) else { return Ok(from_file(host, config, file)) };
         let helper = format!("docker-credential-{name}");
-        match Helper::new(name, &self.variables).get(server(host), cancel) {
+        match CredentialHelper::new(name, &self.variables).get(server(host), cancel) {
             Ok(Some(credential)) => Ok(Login::found(&credential, host, helper)),
             Ok(None) => Ok(Login::none(helper)),
             Err(HelperError::Cancelled) => Err(Error::Cancelled),
@@ -126,7 +126,7 @@ impl Login {
     }
 }
 
-fn from_file(host: &str, config: &Config, file: String) -> Login {
+fn from_file(host: &str, config: &DockerConfig, file: String) -> Login {
     match config.entry(host) {
         Ok(Some(credential)) => Login::found(&credential, host, file),
         Ok(None) => Login::none(file),
@@ -135,9 +135,9 @@ fn from_file(host: &str, config: &Config, file: String) -> Login {
 }
 
 /// The file, or `None` when there is none.
-fn read(path: &Path) -> Result<Option<Config>, String> {
+fn read(path: &Path) -> Result<Option<DockerConfig>, String> {
     match files::read(path, MAX_FILE) {
-        Ok(bytes) => Config::parse(&bytes).map(Some).map_err(|error| error.to_string()),
+        Ok(bytes) => DockerConfig::parse(&bytes).map(Some).map_err(|error| error.to_string()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(format!("it cannot be read: {error}")),
     }

@@ -46,7 +46,7 @@ pub struct EndpointEnv {
 
 /// What named the engine.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Source {
+pub enum EndpointSource {
     /// The variable.
     DockerHost,
     /// A default socket that is there.
@@ -57,7 +57,7 @@ pub enum Source {
     Default,
 }
 
-impl fmt::Display for Source {
+impl fmt::Display for EndpointSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::DockerHost => f.write_str("DOCKER_HOST"),
@@ -70,25 +70,25 @@ impl fmt::Display for Source {
 
 /// An engine's address, and why it is that one.
 #[derive(Debug)]
-pub struct Found {
+pub struct Discovery {
     address: Address,
     tls: Option<TlsFiles>,
     /// What named it.
-    pub source: Source,
+    pub source: EndpointSource,
     /// What `DOCKER_API_VERSION` pins.
     pub api_version: Option<ApiVersion>,
     /// What an operator may not expect, each a line for the log.
     pub warnings: Vec<String>,
 }
 
-impl Found {
+impl Discovery {
     /// Finds the engine: `DOCKER_HOST`; the first default socket that exists; `DOCKER_CONTEXT`; the current context of
     /// `config.json`; the system-wide socket, so that the error of the connect names it.
     ///
     /// # Errors
     /// When what comes first in that order cannot be used: nothing further down is taken in its place.
     pub fn discover(env: &EndpointEnv, files: Files<'_>) -> Result<Self, EndpointError> {
-        let search = Search { env, files, warnings: Vec::new() };
+        let search = Finder { env, files, warnings: Vec::new() };
         search.run()
     }
 
@@ -109,30 +109,30 @@ impl Found {
     }
 }
 
-struct Search<'a> {
+struct Finder<'a> {
     env: &'a EndpointEnv,
     files: Files<'a>,
     warnings: Vec<String>,
 }
 
-impl Search<'_> {
-    fn run(mut self) -> Result<Found, EndpointError> {
+impl Finder<'_> {
+    fn run(mut self) -> Result<Discovery, EndpointError> {
         let api_version = pin(self.env)?;
         let (address, tls, source) = self.find()?;
-        Ok(Found { address, tls, source, api_version, warnings: self.warnings })
+        Ok(Discovery { address, tls, source, api_version, warnings: self.warnings })
     }
 
-    fn find(&mut self) -> Result<(Address, Option<TlsFiles>, Source), EndpointError> {
+    fn find(&mut self) -> Result<(Address, Option<TlsFiles>, EndpointSource), EndpointError> {
         let wanted = set(self.env.docker_context.as_ref()).filter(|name| *name != NO_CONTEXT);
         if let Some(host) = set(self.env.docker_host.as_ref()) {
             let address = Address::parse("DOCKER_HOST", host)?;
             let tls = if address.is_tcp() { self.tls_of_environment(&address)? } else { None };
             self.unused(wanted, "DOCKER_HOST", host);
-            return Ok((address, tls, Source::DockerHost));
+            return Ok((address, tls, EndpointSource::DockerHost));
         }
         if let Some(path) = default_sockets(self.env).into_iter().find(|path| (self.files.exists)(path)) {
             self.unused(wanted, "socket", &path.display().to_string());
-            return Ok((Address::Unix(path), None, Source::Socket));
+            return Ok((Address::Unix(path), None, EndpointSource::Socket));
         }
         match set(self.env.docker_context.as_ref()) {
             Some(NO_CONTEXT) => {}
@@ -143,7 +143,7 @@ impl Search<'_> {
                 }
             }
         }
-        Ok((Address::Unix(PathBuf::from(SYSTEM_SOCKET)), None, Source::Default))
+        Ok((Address::Unix(PathBuf::from(SYSTEM_SOCKET)), None, EndpointSource::Default))
     }
 
     fn unused(&mut self, context: Option<&str>, kind: &str, winner: &str) {
@@ -187,7 +187,7 @@ impl Search<'_> {
         &self,
         name: &str,
         origin: &str,
-    ) -> Result<(Address, Option<TlsFiles>, Source), EndpointError> {
+    ) -> Result<(Address, Option<TlsFiles>, EndpointSource), EndpointError> {
         let unknown = |looked_for: String| {
             let (name, origin) = (name.to_owned(), origin.to_owned());
             EndpointError::NoContext { name, origin, looked_for }
@@ -210,7 +210,7 @@ impl Search<'_> {
         } else {
             None
         };
-        Ok((address, tls, Source::Context(name.to_owned())))
+        Ok((address, tls, EndpointSource::Context(name.to_owned())))
     }
 
     /// Docker's rules: a path encrypts, `DOCKER_TLS` too, and `DOCKER_TLS_VERIFY` encrypts and verifies. What is only

@@ -27,7 +27,7 @@ impl Machine {
         self
     }
 
-    fn discover(&self, env: &EndpointEnv) -> Result<Found, EndpointError> {
+    fn discover(&self, env: &EndpointEnv) -> Result<Discovery, EndpointError> {
         let exists = |path: &Path| self.files.contains_key(path);
         let read = |path: &Path| {
             self.asked.borrow_mut().push(path.to_owned());
@@ -37,7 +37,7 @@ impl Machine {
                 None => Err(io::ErrorKind::NotFound.into()),
             }
         };
-        Found::discover(env, Files { exists: &exists, read: &read })
+        Discovery::discover(env, Files { exists: &exists, read: &read })
     }
 
     /// The address and what named it.
@@ -141,7 +141,7 @@ fn settings_that_cannot_be_used_are_as_none_with_a_warning() {
     check(&Machine { files, ..Machine::default() }, "permission denied");
     for json in ["{}", r#"{"currentContext":""}"#, r#"{"currentContext":"default"}"#] {
         let found = Machine::with([(CONFIG, json)]).discover(&user()).unwrap();
-        assert_eq!((found.source, found.warnings.len()), (Source::Default, 0), "{json}");
+        assert_eq!((found.source, found.warnings.len()), (EndpointSource::Default, 0), "{json}");
     }
 }
 

@@ -13,7 +13,7 @@ use crate::docker::certificates::{TlsFiles, check};
 use crate::docker::discovery::context::{current_context, meta};
 use crate::docker::discovery::endpoint::Address;
 use crate::docker::exchange::message;
-use crate::docker::{Endpoint, Error, Files, MAX_MESSAGE, MAX_NAME, Reference, Target};
+use crate::docker::{Endpoint, Error, Files, MAX_MESSAGE, MAX_NAME, Reference, RequestTarget};
 use crate::fuzz::{Input, MARKER, assert_hidden, assert_one_line, marked};
 
 /// The name of an image.
@@ -34,7 +34,7 @@ fn valid(text: &str, name: &Reference) {
         let read = Reference::parse(&again).map(|read| read.canonical());
         assert_eq!(read.as_deref(), Ok(name.canonical().as_str()), "{text} became {again}");
     }
-    let target = Target::of("images").image(&name.canonical()).map(|target| target.on_the_wire());
+    let target = RequestTarget::of("images").image(&name.canonical()).map(|target| target.on_the_wire());
     let plain = target.is_ok_and(|target| !target.contains(['?', '#', ' ']) && !target.contains("/../"));
     assert!(plain, "{name} cannot be asked for");
 }

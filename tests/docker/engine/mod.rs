@@ -11,7 +11,9 @@ mod whole;
 use std::io;
 use std::path::Path;
 
-use oz_agent_worker::docker::{Docker, Endpoint, EndpointEnv, EndpointError, Error, Files, Found, Timeouts};
+use oz_agent_worker::docker::{
+    Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, Files, Timeouts,
+};
 use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::door::{Door, Lock};
@@ -31,7 +33,7 @@ fn variables(port: u16, certificates: &Path) -> EndpointEnv {
 fn endpoint(env: &EndpointEnv) -> Result<Endpoint, EndpointError> {
     let exists = |path: &Path| path.extension().is_none_or(|name| name != "sock") && path.exists();
     let read = |path: &Path| -> io::Result<Vec<u8>> { std::fs::read(path) };
-    Found::discover(env, Files { exists: &exists, read: &read })?.endpoint()
+    Discovery::discover(env, Files { exists: &exists, read: &read })?.endpoint()
 }
 
 fn connect(env: &EndpointEnv) -> Result<Docker, Error> {

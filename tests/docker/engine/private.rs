@@ -2,7 +2,7 @@
 
 use std::io::Read;
 
-use oz_agent_worker::docker::{ApiVersion, Docker, EndpointEnv, Error, Request, Target, TlsError};
+use oz_agent_worker::docker::{ApiVersion, Docker, EndpointEnv, Error, Request, RequestTarget, TlsError};
 use oz_agent_worker::sys::cancel::CancelToken;
 
 use super::{connect, endpoint, variables};
@@ -59,7 +59,7 @@ fn speak(docker: &Docker) {
     header.set_mode(0o644);
     tar.append_data(&mut header, "big", std::io::repeat(b'x').take(BIG)).unwrap();
     let tar = tar.into_inner().unwrap();
-    let target = || Target::of("images/create").query("fromSrc", "-").query("repo", "oz-tls");
+    let target = || RequestTarget::of("images/create").query("fromSrc", "-").query("repo", "oz-tls");
     let mut source = tar.as_slice();
     let answer = docker.exchange(&cancel, Request::post(target()).stream("application/x-tar", &mut source));
     let mut text = String::new();
