@@ -52,19 +52,9 @@ impl Reference {
         &self.domain
     }
 
-    /// The repository within the registry: `library/ubuntu`.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
     /// Its tag. `latest` when neither a tag nor a digest was given.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
-    }
-
-    /// Its digest, with the algorithm.
-    pub fn digest(&self) -> Option<&str> {
-        self.digest.as_deref()
     }
 
     /// The registry and the repository: `docker.io/library/ubuntu`. The same for all ways to write one name.
@@ -264,7 +254,7 @@ mod tests {
     #[test]
     fn a_digest_needs_no_tag_and_wins_over_one() {
         let plain = Reference::parse(&format!("ghcr.io/a/b@{DIGEST}")).unwrap();
-        assert_eq!((plain.tag(), plain.digest(), plain.pull_tag()), (None, Some(DIGEST), DIGEST));
+        assert_eq!((plain.tag(), plain.digest.as_deref(), plain.pull_tag()), (None, Some(DIGEST), DIGEST));
         let both = Reference::parse(&format!("a:t@{DIGEST}")).unwrap();
         assert_eq!((both.tag(), both.pull_tag()), (Some("t"), DIGEST));
         assert_eq!(both.canonical(), format!("docker.io/library/a:t@{DIGEST}"));

@@ -150,11 +150,6 @@ impl TlsClient {
         Ok((Self(Arc::new(Inner { connector, names: checked.names })), checked.warnings))
     }
 
-    /// One without any files.
-    pub(super) fn verifying() -> Result<Self, CertificateError> {
-        Self::new(&TlsFiles::verifying()).map(|(client, _)| client)
-    }
-
     /// Begins a handshake with `host`.
     pub(super) fn begin<S: Read + Write>(&self, host: &str, stream: S) -> io::Result<Step<S>> {
         self.classify(host, self.0.connector.connect(host, stream))

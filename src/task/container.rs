@@ -13,8 +13,7 @@ use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPAC
 use super::prepare::Prepared;
 use super::retry::{Retry, never};
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
-    Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, State, VolumeOptions, Wait,
 };
 use crate::logging::error_chain;
 use crate::logging::value;
@@ -289,7 +288,6 @@ impl TaskContainer<'_> {
 
 fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
     let mount = |(sidecar, filled): (&SidecarMount, &super::sidecar::PopulatedVolume)| Mount {
-        kind: MountKind::Volume,
         source: filled.volume.clone(),
         target: sidecar.mount_path.clone(),
         read_only: !sidecar.read_write,

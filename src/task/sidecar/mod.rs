@@ -18,7 +18,7 @@ use log::{debug, info, warn};
 
 use self::helper::{Helper, HelperSpec};
 use self::versions::{PREFIX, Reservation, Reservations, superseded};
-use crate::docker::{Docker, Error, Mount, MountKind, VolumeOptions};
+use crate::docker::{Docker, Error, Mount, VolumeOptions};
 use crate::logging::error_chain;
 use crate::logging::value;
 use crate::protocol::FailureReason;
@@ -159,7 +159,6 @@ impl Sidecars {
     fn filler<'a>(&'a self, cancel: &CancelToken, filling: &Population<'a>) -> Result<Helper<'a>, Error> {
         let name = names::filler(filling.volume);
         let mount = Mount {
-            kind: MountKind::Volume,
             source: filling.volume.to_owned(),
             target: AGENT_DIR.to_owned(),
             read_only: false,

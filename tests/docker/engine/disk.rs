@@ -1,14 +1,15 @@
 //! The free space of a real engine's disk.
 
 use oz_agent_worker::app::disk::DiskWatch;
-use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::docker::Docker;
 use oz_agent_worker::sys::cancel::CancelToken;
 
+use crate::docker::endpoint_at;
 use crate::support::cutter::Cutter;
 use crate::support::engine::Engine;
 
 fn connect(host: &str) -> Docker {
-    Docker::connect(&CancelToken::new(), Endpoint::parse(host).unwrap(), None).unwrap()
+    Docker::connect(&CancelToken::new(), endpoint_at(host), None).unwrap()
 }
 
 #[test]
@@ -23,5 +24,5 @@ fn the_disk_of_an_engine_on_this_machine_is_watched() {
     assert!(reason.contains("iB free, less than --min-free-disk"), "{reason}");
     assert_eq!(DiskWatch::new(&docker, 0), None);
     let forward = Cutter::to(engine.host());
-    assert_eq!(DiskWatch::new(&connect(&forward.host()), 1), None, "who knows where that is");
+    assert_eq!(DiskWatch::new(&connect(&forward.host()), 1), None, "it may be on another machine");
 }

@@ -1,4 +1,4 @@
-//! A real `dockerd --tlsverify`: its own TLS, which is Go's and not OpenSSL's.
+//! A real `dockerd --tlsverify`, whose TLS is Go's instead of OpenSSL's.
 
 use std::io::Read;
 
@@ -10,7 +10,7 @@ use crate::support::pki::{Key, Pki};
 use crate::support::private_engine::PrivateEngine;
 
 #[test]
-fn a_real_engine_with_mutual_tls() {
+fn mutual_tls_works_with_a_real_engine() {
     let (pki, foreign) = (Pki::new(), Pki::new());
     let (certificate, key) = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
     let engine = PrivateEngine::start(&pki.ca(), &certificate, &key);
@@ -46,7 +46,7 @@ fn a_real_engine_with_mutual_tls() {
     assert!(matches!(&pinned, Err(Error::Engine { status: 400, .. })), "{pinned:?}");
 }
 
-/// A few calls whose bodies end in different ways.
+/// Makes calls whose bodies end in different ways.
 fn speak(docker: &Docker) {
     const BIG: u64 = 3 << 20;
     let cancel = CancelToken::new();
