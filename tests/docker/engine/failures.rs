@@ -69,7 +69,7 @@ fn an_unusable_api_version_is_explained() {
     let fake = |scripts| FakeDocker::start(scripts);
     let old = fake(hello("1.40"));
     let host = old.endpoint().to_string();
-    assert_says(&complaint(&[("DOCKER_HOST", &host)]), &[&host, "speaks API 1.40", "1.41 (engine 20.10)"]);
+    assert_says(&complaint(&[("DOCKER_HOST", &host)]), &[&host, "supports API 1.40", "1.41 (engine 20.10)"]);
     let line = complaint(&[("DOCKER_HOST", &host), ("DOCKER_API_VERSION", "1.40")]);
     assert_says(&line, &["DOCKER_API_VERSION is 1.40", "1.41 or newer"]);
     let line = complaint(&[("DOCKER_HOST", &host), ("DOCKER_API_VERSION", "new")]);
@@ -260,16 +260,16 @@ fn tls_on_one_side_only_is_explained() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").unwrap();
     });
     let line = complaint(&secured(&host, &ours, "1"));
-    assert_says(&line, &["does not speak TLS there", "unset DOCKER_TLS_VERIFY"]);
+    assert_says(&line, &["does not speak TLS on that port", "unset DOCKER_TLS_VERIFY"]);
     server.join().unwrap();
     let go = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
     let real = FakeDocker::start_tcp(vec![vec![write(go)], vec![write(go)]]);
     let host = real.endpoint().to_string();
     assert_says(
         &complaint(&[("DOCKER_HOST", &host)]),
-        &["it wants TLS", "DOCKER_TLS_VERIFY=1", "DOCKER_CERT_PATH"],
+        &["the engine requires TLS", "DOCKER_TLS_VERIFY=1", "DOCKER_CERT_PATH"],
     );
     let door = guarded(&pki, &fake.endpoint().to_string());
     let line = complaint(&[("DOCKER_HOST", &tcp(door.port()))]);
-    assert_says(&line, &["with TLS set DOCKER_TLS_VERIFY"]);
+    assert_says(&line, &["for one with TLS set DOCKER_TLS_VERIFY"]);
 }
