@@ -52,7 +52,8 @@ fn client(certificate: &str, key: &str) -> Result<Checked, CertificateError> {
 
 #[test]
 fn every_key_format_is_accepted_with_its_certificate() {
-    let (curve, rsa) = (ec(), Rsa::generate(2048).unwrap());
+    let curve = ec();
+    let rsa = Rsa::generate(2048).unwrap();
     let (sec1, pkcs1) = (curve.private_key_to_pem().unwrap(), rsa.private_key_to_pem().unwrap());
     let ec = pair(PKey::from_ec_key(curve).unwrap(), FUTURE);
     let rsa = pair(PKey::from_rsa(rsa).unwrap(), FUTURE);

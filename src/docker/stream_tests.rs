@@ -97,7 +97,8 @@ fn log() -> Vec<u8> {
 }
 
 fn demuxed(parts: &[&[u8]]) -> (Vec<(LogStream, u8)>, Result<(), Error>) {
-    let (mut demux, mut seen) = (LogDemux::default(), Vec::new());
+    let mut demux = LogDemux::default();
+    let mut seen = Vec::new();
     let mut sink = |stream, bytes: &[u8]| seen.extend(bytes.iter().map(|byte| (stream, *byte)));
     for part in parts {
         if let Err(error) = demux.push(part, &mut sink) {

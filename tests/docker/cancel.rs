@@ -204,7 +204,8 @@ fn while_a_port_does_not_answer() {
     );
 
     let timeouts = Timeouts { connect: Duration::MAX, ..Timeouts::default() };
-    let (token, endpoint) = (CancelToken::new(), endpoint());
+    let token = CancelToken::new();
+    let endpoint = endpoint();
     let caller = token.clone();
     let result = in_time(
         move || Docker::connect_with(&caller, endpoint, None, timeouts),

@@ -87,7 +87,8 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let (docker, cancel) = (&self.docker, CancelToken::new());
+        let docker = &self.docker;
+        let cancel = CancelToken::new();
         let label = [(LABEL, self.run.as_str())];
         for container in docker.container_list(&cancel, &label).unwrap_or_default() {
             let _ = docker.container_remove(&cancel, &container.id);
@@ -137,7 +138,8 @@ fn files(body: impl Read) -> BTreeMap<String, Vec<u8>> {
     let mut files = BTreeMap::new();
     for entry in tar::Archive::new(body).entries().unwrap() {
         let mut entry = entry.unwrap();
-        let (path, mut data) = (entry.path().unwrap().display().to_string(), Vec::new());
+        let path = entry.path().unwrap().display().to_string();
+        let mut data = Vec::new();
         entry.read_to_end(&mut data).unwrap();
         files.insert(path, data);
     }
@@ -158,7 +160,8 @@ fn the_engine_reports_its_properties() {
 #[test]
 fn a_container_is_created_run_and_removed() {
     let lab = Lab::new();
-    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let docker = &lab.docker;
+    let cancel = &lab.cancel;
     let image = docker.image_inspect(cancel, &lab.image).unwrap();
     assert_eq!((image.os.as_str(), image.architecture.as_str()), ("linux", docker.engine().arch.as_str()));
 
@@ -182,7 +185,8 @@ fn a_container_is_created_run_and_removed() {
     let state = docker.container_inspect(cancel, &id).unwrap().state;
     assert_eq!((state.status.as_str(), state.exit_code, state.running), ("exited", 7, false));
 
-    let (mut out, mut err) = (Vec::new(), Vec::new());
+    let mut out = Vec::new();
+    let mut err = Vec::new();
     let mut sink = |stream, bytes: &[u8]| match stream {
         LogStream::Stdout => out.extend_from_slice(bytes),
         _ => err.extend_from_slice(bytes),
@@ -202,7 +206,8 @@ fn a_container_is_created_run_and_removed() {
 #[test]
 fn a_volume_is_filled_from_an_image_without_starting_a_container() {
     let lab = Lab::new();
-    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let docker = &lab.docker;
+    let cancel = &lab.cancel;
     let volume = lab.name("volume");
     docker.volume_create(cancel, &volume, &lab.labels()).unwrap();
     let sidecar = lab.create("sidecar", &lab.shell("exit 0"));
@@ -239,7 +244,8 @@ fn a_volume_is_filled_from_an_image_without_starting_a_container() {
 #[test]
 fn a_wait_returns_when_the_container_is_stopped() {
     let lab = Lab::new();
-    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let docker = &lab.docker;
+    let cancel = &lab.cancel;
     let id = lab.create("stop", &lab.shell("trap 'exit 3' TERM; while true; do sleep 0.1; done"));
     let wait = docker.container_wait(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();
@@ -252,8 +258,10 @@ fn a_wait_returns_when_the_container_is_stopped() {
 #[test]
 fn a_running_container_can_be_renamed_but_not_removed_without_force() {
     let lab = Lab::new();
-    let (docker, cancel) = (&lab.docker, &lab.cancel);
-    let (id, other) = (lab.create("first", &lab.shell("sleep 600")), lab.create("other", &lab.shell("")));
+    let docker = &lab.docker;
+    let cancel = &lab.cancel;
+    let id = lab.create("first", &lab.shell("sleep 600"));
+    let other = lab.create("other", &lab.shell(""));
     docker.container_start(cancel, &id).unwrap();
     docker.container_rename(cancel, &id, &lab.name("second")).unwrap();
     let found = docker.container_inspect(cancel, &lab.name("second")).unwrap();
@@ -284,7 +292,8 @@ fn a_cancel_ends_a_wait_for_a_running_container() {
 #[test]
 fn missing_objects_and_taken_names_have_their_own_errors() {
     let lab = Lab::new();
-    let (docker, cancel) = (&lab.docker, &lab.cancel);
+    let docker = &lab.docker;
+    let cancel = &lab.cancel;
     assert!(docker.image_inspect(cancel, "no-such-image:x").unwrap_err().is_not_found());
     let missing = CreateContainer { image: "no-such-image:x".to_owned(), ..lab.shell("") };
     assert!(docker.container_create(cancel, &lab.name("a"), &missing).unwrap_err().is_not_found());

@@ -16,7 +16,8 @@ fn put(script: Script, timeouts: Timeouts, source: &mut dyn Read) -> (Result<(),
 }
 
 fn unchunked(recorded: &Recorded) -> Vec<u8> {
-    let (mut rest, mut data) = (recorded.body.as_slice(), Vec::new());
+    let mut rest = recorded.body.as_slice();
+    let mut data = Vec::new();
     loop {
         let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();

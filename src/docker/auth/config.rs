@@ -191,7 +191,8 @@ mod tests {
     }
 
     fn user(name: &str, password: &str) -> Credential {
-        let (username, password) = (name.to_owned(), Secret::new(password));
+        let username = name.to_owned();
+        let password = Secret::new(password);
         Credential { username, password, ..Credential::default() }
     }
 

@@ -150,7 +150,8 @@ mod tests {
     fn paths_match_those_of_the_docker_command_line() {
         // As created by `docker context create local`.
         let id = "25bf8e1a2393f1108d37029b3df5593236c755742ec93465bbafa9b290bddcf6";
-        let (dir, name) = (Path::new("/c"), "local");
+        let dir = Path::new("/c");
+        let name = "local";
         assert_eq!(meta_path(dir, name), PathBuf::from(format!("/c/contexts/meta/{id}/meta.json")));
         assert_eq!(tls_dir(dir, name), PathBuf::from(format!("/c/contexts/tls/{id}/docker")));
         assert!(meta_path(dir, "../../etc").starts_with("/c/contexts/meta"));

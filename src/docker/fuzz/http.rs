@@ -118,7 +118,9 @@ pub fn http_head(bytes: &[u8]) {
 }
 
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<(Head, Vec<u8>)>, HttpError> {
-    let (mut reader, mut found, mut after) = (HeadReader::default(), None, Vec::new());
+    let mut reader = HeadReader::default();
+    let mut found = None;
+    let mut after = Vec::new();
     let mut empty = true;
     for piece in pieces {
         if found.is_some() {

@@ -6,7 +6,9 @@ const TEXT: &[u8] = b"hello, big\r\nworld";
 
 /// Decodes `parts` in turn with an output of `size` bytes. Returns the payload and the unused bytes.
 fn decode(framing: Framing, parts: &[&[u8]], size: usize) -> Result<(Vec<u8>, Vec<u8>, Decoder), HttpError> {
-    let (mut decoder, mut payload, mut rest) = (Decoder::new(framing), Vec::new(), Vec::new());
+    let mut decoder = Decoder::new(framing);
+    let mut payload = Vec::new();
+    let mut rest = Vec::new();
     for part in parts {
         rest.extend_from_slice(part);
         loop {

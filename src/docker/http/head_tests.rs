@@ -55,7 +55,8 @@ fn malformed_heads_are_refused() {
 #[test]
 fn heads_are_bounded() {
     let sized = |size: usize| {
-        let (start, end) = ("HTTP/1.1 200 OK\r\nA: ", "\r\n\r\n");
+        let start = "HTTP/1.1 200 OK\r\nA: ";
+        let end = "\r\n\r\n";
         format!("{start}{}{end}", "x".repeat(size - start.len() - end.len()))
     };
     assert!(read(sized(MAX_HEAD).as_bytes()).unwrap().is_some());

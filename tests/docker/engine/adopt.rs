@@ -34,7 +34,8 @@ impl Scene {
         let image = images.task();
         let tag = new_id();
         // One name is a prefix of the other, to catch a comparison by prefix.
-        let (ours, theirs) = (format!("w-{tag}"), format!("w-{tag}-2"));
+        let ours = format!("w-{tag}");
+        let theirs = format!("w-{tag}-2");
         Self { engine, image, _images: images, tag, ours, theirs }
     }
 
@@ -157,7 +158,8 @@ fn set<const N: usize>(names: [&String; N]) -> BTreeSet<String> {
 #[test]
 fn started_tasks_are_adopted_and_unstarted_ones_removed() {
     let scene = Scene::new();
-    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let ours = &scene.ours;
+    let theirs = &scene.theirs;
     let task = |name: &str| scene.name(&format!("oz-task-{name}"));
     let own = scene.volume("own", ours, Some("b"));
     let shared = scene.volume("shared", ours, None);
@@ -207,7 +209,8 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
 #[test]
 fn half_filled_volumes_are_removed_with_their_helpers_except_those_of_another_worker() {
     let scene = Scene::new();
-    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let ours = &scene.ours;
+    let theirs = &scene.theirs;
     let half = scene.volume("oz-sidecar-half", ours, None);
     let full = scene.volume("oz-sidecar-full", ours, None);
     let idle = scene.volume("oz-sidecar-idle", ours, None);
@@ -236,10 +239,12 @@ fn half_filled_volumes_are_removed_with_their_helpers_except_those_of_another_wo
 fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
     let scene = Scene::new();
     assert_eq!(scene.find(), []);
-    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let ours = &scene.ours;
+    let theirs = &scene.theirs;
     let task = |name: &str| scene.name(&format!("oz-task-{name}"));
     let of = |task, process| labels(ours, task, process);
-    let (before, now) = (Some("before"), Some("now"));
+    let before = Some("before");
+    let now = Some("now");
     // Late: a task with its own volume, a refilled volume and one that another container holds; and helpers.
     let own = scene.labelled_volume("own", &of(Some("a"), before));
     let refilled = scene.labelled_volume("refilled", &of(Some("a"), now));
@@ -271,7 +276,8 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
         scene.labelled(&scene.name("by-hand"), &of(None, before), "", &[]),
     ];
 
-    let (docker, cancel) = (scene.docker(), CancelToken::new());
+    let docker = scene.docker();
+    let cancel = CancelToken::new();
     adopt::late_sweep(&docker, &cancel, ours, "now").unwrap();
 
     assert_eq!(scene.containers(), BTreeSet::from(stay));

@@ -121,7 +121,8 @@ fn secured<'a>(host: &'a str, certificates: &'a str, verify: &'a str) -> [(&'a s
 #[test]
 fn unusable_certificates_are_explained() {
     let pki = Pki::new();
-    let (good, other) = (pki.client("good", Key::Pkcs8, 2), pki.client("other", Key::Sec1, 2));
+    let good = pki.client("good", Key::Pkcs8, 2);
+    let other = pki.client("other", Key::Sec1, 2);
     // A name, what spoils the good files, and parts of the message.
     let variants: [(&str, &dyn Fn(&Path), &[&str]); 6] = [
         (
@@ -184,7 +185,9 @@ fn endless() -> FakeDocker {
 
 #[test]
 fn an_engine_with_a_wrong_certificate_is_refused() {
-    let (pki, foreign, fake) = (Pki::new(), Pki::new(), endless());
+    let pki = Pki::new();
+    let foreign = Pki::new();
+    let fake = endless();
     let ours = pki.client("ours", Key::Pkcs8, 2).display().to_string();
     let engine = fake.endpoint().to_string();
     let doors: BTreeMap<&str, Door> = [
@@ -221,7 +224,9 @@ fn an_engine_with_a_wrong_certificate_is_refused() {
 
 #[test]
 fn a_refused_client_certificate_is_explained() {
-    let (pki, foreign, fake) = (Pki::new(), Pki::new(), endless());
+    let pki = Pki::new();
+    let foreign = Pki::new();
+    let fake = endless();
     let engine = fake.endpoint().to_string();
     let stranger = foreign.client("stranger", Key::Pkcs8, 2);
     copy(&pki.ca(), &stranger.join("ca.pem"));
@@ -249,7 +254,8 @@ fn a_refused_client_certificate_is_explained() {
 
 #[test]
 fn tls_on_one_side_only_is_explained() {
-    let (pki, fake) = (Pki::new(), endless());
+    let pki = Pki::new();
+    let fake = endless();
     let ours = pki.client("ours", Key::Pkcs8, 2).display().to_string();
     // Go's server answers like this to bytes that are not HTTP.
     let plain = TcpListener::bind(("127.0.0.1", 0)).unwrap();

@@ -11,7 +11,8 @@ use crate::support::private_engine::PrivateEngine;
 
 #[test]
 fn mutual_tls_works_with_a_real_engine() {
-    let (pki, foreign) = (Pki::new(), Pki::new());
+    let pki = Pki::new();
+    let foreign = Pki::new();
     let (certificate, key) = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
     let engine = PrivateEngine::start(&pki.ca(), &certificate, &key);
     for kind in [Key::Pkcs8, Key::Pkcs1, Key::Sec1] {

@@ -122,7 +122,8 @@ fn a_cancel_ends_a_read_a_write_and_a_handshake() {
         |docker, token| docker.archive_put(token, "c", "/", &mut io::repeat(b'x')),
     ];
     for call in calls {
-        let (token, docker) = (CancelToken::new(), lab.docker.clone());
+        let token = CancelToken::new();
+        let docker = lab.docker.clone();
         let caller = token.clone();
         let thread = std::thread::spawn(move || call(&docker, &caller));
         told.recv_timeout(PATIENCE).unwrap();
@@ -134,7 +135,8 @@ fn a_cancel_ends_a_read_a_write_and_a_handshake() {
     let silent = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let pki = Pki::new();
     let env = variables(silent.local_addr().unwrap().port(), &pki.client("client", Key::Pkcs8, 2));
-    let (endpoint, token) = (endpoint(&env).unwrap(), CancelToken::new());
+    let endpoint = endpoint(&env).unwrap();
+    let token = CancelToken::new();
     let caller = token.clone();
     let thread = std::thread::spawn(move || Docker::connect(&caller, endpoint, None));
     let (_stream, _) = silent.accept().unwrap();

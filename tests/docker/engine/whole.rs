@@ -25,7 +25,8 @@ fn run_a_task(stage: &Stage, worker: Builder) -> String {
 
 #[test]
 fn a_task_runs_over_mutual_tls_with_every_key_format() {
-    let (stage, pki) = (Stage::new(), Pki::new());
+    let stage = Stage::new();
+    let pki = Pki::new();
     let door = guarded(&pki, stage.engine.host());
     let host = format!("tcp://localhost:{}", door.port());
     for kind in [Key::Pkcs8, Key::Pkcs1, Key::Sec1] {
@@ -66,7 +67,8 @@ fn create_context(config: &Path, name: &str, host: &str, certificates: Option<&P
 
 #[test]
 fn a_task_runs_on_the_engine_of_a_context() {
-    let (stage, pki) = (Stage::new(), Pki::new());
+    let stage = Stage::new();
+    let pki = Pki::new();
     let door = guarded(&pki, stage.engine.host());
     let config = tempfile::tempdir().unwrap();
     let host = format!("tcp://localhost:{}", door.port());
