@@ -353,7 +353,6 @@ mod tests {
             target: "/agent".into(),
             read_only: true,
             volume_options: Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() }),
-            ..Mount::default()
         };
         let create = CreateContainer {
             image: "i".into(),

@@ -310,7 +310,6 @@ fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
             memory,
             // Swap beyond the limit would make it none.
             memory_swap: memory,
-            ..HostConfig::default()
         },
     }
 }

@@ -123,46 +123,33 @@ fn unusable_certificates_are_explained() {
     let pki = Pki::new();
     let good = pki.client("good", Key::Pkcs8, 2);
     let other = pki.client("other", Key::Sec1, 2);
-    // A name, what spoils the good files, and parts of the message.
-    let variants: [(&str, &dyn Fn(&Path), &[&str]); 6] = [
-        (
-            "foreign",
-            &|dir| copy(&other.join("key.pem"), &dir.join("key.pem")),
-            &["key.pem does not belong to", "cert.pem"],
-        ),
-        (
-            "garbage",
-            &|dir| std::fs::write(dir.join("key.pem"), "hunter2").unwrap(),
-            &["key.pem", "no readable private key"],
-        ),
-        ("binary", &|dir| std::fs::write(dir.join("ca.pem"), [0xff, 0]).unwrap(), &["ca.pem", "not PEM"]),
-        (
-            "empty",
-            &|dir| std::fs::write(dir.join("cert.pem"), "").unwrap(),
-            &["cert.pem", "no readable certificate"],
-        ),
-        (
-            "huge",
-            &|dir| std::fs::write(dir.join("ca.pem"), vec![b'x'; 2 << 20]).unwrap(),
-            &["ca.pem", "longer than"],
-        ),
-        (
-            "missing",
-            &|dir| std::fs::remove_file(dir.join("ca.pem")).unwrap(),
-            &["ca.pem is missing", "DOCKER_TLS_VERIFY"],
-        ),
+    let spoil = |name: &str, dir: &Path| match name {
+        "foreign" => copy(&other.join("key.pem"), &dir.join("key.pem")),
+        "garbage" => std::fs::write(dir.join("key.pem"), "hunter2").unwrap(),
+        "binary" => std::fs::write(dir.join("ca.pem"), [0xff, 0]).unwrap(),
+        "empty" => std::fs::write(dir.join("cert.pem"), "").unwrap(),
+        "huge" => std::fs::write(dir.join("ca.pem"), vec![b'x'; 2 << 20]).unwrap(),
+        _ => std::fs::remove_file(dir.join("ca.pem")).unwrap(),
+    };
+    let variants = [
+        ("foreign", ["key.pem does not belong to", "cert.pem"]),
+        ("garbage", ["key.pem", "no readable private key"]),
+        ("binary", ["ca.pem", "not PEM"]),
+        ("empty", ["cert.pem", "no readable certificate"]),
+        ("huge", ["ca.pem", "longer than"]),
+        ("missing", ["ca.pem is missing", "DOCKER_TLS_VERIFY"]),
     ];
-    for (name, spoil, parts) in variants {
+    for (name, parts) in variants {
         let dir = pki.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         for file in ["ca.pem", "cert.pem", "key.pem"] {
             copy(&good.join(file), &dir.join(file));
         }
-        spoil(&dir);
+        spoil(name, &dir);
         let dir = dir.display().to_string();
         // Nothing listens there: the files are checked before connecting.
         let line = complaint(&secured("tcp://127.0.0.1:1", &dir, "1"));
-        assert_says(&line, parts);
+        assert_says(&line, &parts);
         assert!(line.contains(&dir) && !line.contains("hunter2"), "{line}");
     }
     for kind in [Key::Encrypted, Key::EncryptedOld] {
