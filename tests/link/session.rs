@@ -1,17 +1,17 @@
-//! A connection that stands: messages both ways, confirmations, epochs.
+//! Messages in both directions, confirmations and epochs.
 
 use oz_agent_worker::control_plane::ws::{Epoch, LinkEvent, Outbound, OutboxFull};
 use tungstenite::Message;
 
-use super::{accept_ws, calm, listen, next_text, start};
+use super::{accept_ws, fast_retry, listen, next_text, start};
 
 #[test]
 fn texts_go_both_ways_in_order() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
-    // More than a turn, and more than the channel of events holds.
+    // More than one turn handles, and more than the channel of events holds.
     for n in 0..300 {
         peer.send(Message::text(format!("in {n}"))).unwrap();
         running.send(epoch, None, &format!("out {n}"));
@@ -25,9 +25,9 @@ fn texts_go_both_ways_in_order() {
 }
 
 #[test]
-fn a_binary_message_is_told_by_its_size() {
+fn a_binary_message_is_reported_by_its_size() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     running.up();
     peer.send(Message::binary(vec![0; 300])).unwrap();
@@ -37,7 +37,7 @@ fn a_binary_message_is_told_by_its_size() {
 #[test]
 fn a_ping_of_the_peer_is_answered() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     running.up();
     peer.send(Message::Ping("anyone".into())).unwrap();
@@ -45,9 +45,9 @@ fn a_ping_of_the_peer_is_answered() {
 }
 
 #[test]
-fn a_message_with_a_number_is_followed_by_a_ping_with_it() {
+fn a_ping_with_its_number_follows_a_numbered_message() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
     running.send(epoch, None, "plain");
@@ -56,16 +56,16 @@ fn a_message_with_a_number_is_followed_by_a_ping_with_it() {
     assert_eq!(peer.read().unwrap(), Message::text("numbered"));
     let Message::Ping(payload) = peer.read().unwrap() else { panic!("no ping") };
     assert!(payload.len() <= 125 && payload.ends_with(&77_u64.to_be_bytes()), "{payload:?}");
-    // The pong waits in the peer's tungstenite for its next flush.
+    // The peer's tungstenite sends the pong with its next flush.
     assert!(running.events.is_empty());
     peer.flush().unwrap();
     assert_eq!(running.confirmed(), 77);
 }
 
 #[test]
-fn confirmations_rise_and_end_with_the_last() {
+fn confirmations_rise_to_the_last_message() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
     for seq in 1..=100 {
@@ -85,7 +85,7 @@ fn confirmations_rise_and_end_with_the_last() {
 #[test]
 fn a_message_for_an_earlier_connection_is_never_sent() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let peer = accept_ws(&listener);
     let first = running.up();
     drop(peer);
@@ -104,12 +104,12 @@ fn a_message_for_an_earlier_connection_is_never_sent() {
 }
 
 #[test]
-fn a_full_outbox_says_so_at_once() {
+fn a_full_outbox_is_reported_at_once() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
-    // Nobody reads the events, so that the thread soon waits for room and takes no messages any more.
+    // Nobody reads the events, so the thread soon blocks and takes no further messages.
     (0..10).for_each(|_| peer.send(Message::text("x")).unwrap());
     let message = || Outbound { epoch, seq: None, text: String::new() };
     let sent = (0..100_000).take_while(|_| running.link.send(message()).is_ok()).count();
@@ -120,7 +120,7 @@ fn a_full_outbox_says_so_at_once() {
 #[test]
 fn a_big_message_arrives_whole() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
     let big = "ü€x".repeat(2 << 20);
@@ -133,7 +133,7 @@ fn a_big_message_arrives_whole() {
     loop {
         match running.next() {
             LinkEvent::Text { text, .. } => {
-                assert!(text == back, "16 MiB is still taken");
+                assert!(text == back, "16 MiB is within the limit");
                 return;
             }
             LinkEvent::Confirmed { .. } => {}

@@ -120,7 +120,7 @@ impl<'a> Session<'a> {
     /// Everything that can be done without waiting, within bounds; then says until when to wait.
     fn turn(&mut self) -> Result<Instant, Stop> {
         // Before anything is read: a pong that is there by now may be for what came after the lost message.
-        if self.inbox.overflowed() {
+        if self.inbox.take_overflowed() {
             return Err(Stop::End(End::Lost("too many messages wait to be sent".to_owned())));
         }
         let was_blocked = self.blocked;
@@ -131,11 +131,11 @@ impl<'a> Session<'a> {
         self.heart.observe(now, received, accepted, was_blocked || self.blocked);
         // After the close frame there are no pings either.
         let mute = self.blocked || self.close_sent;
-        if self.heart.dead(now, mute) {
+        if self.heart.is_dead(now, mute) {
             return Err(Stop::End(End::Lost("the peer has fallen silent".to_owned())));
         }
         self.check_answers(now, mute)?;
-        let next = self.heart.next(mute);
+        let next = self.heart.next_check(mute);
         let close_by = self.close_by(now, accepted)?;
         Ok(if more { now } else { close_by.map_or(next, |at| at.min(next)) })
     }
@@ -143,7 +143,7 @@ impl<'a> Session<'a> {
     /// A peer that talks but does not answer pings would keep a claim or a report waiting for ever. The heartbeat's own
     /// wake-ups are often enough to notice.
     fn check_answers(&mut self, now: Instant, mute: bool) -> Result<(), Stop> {
-        if !self.confirms.waiting() {
+        if !self.confirms.awaits_pong() {
             self.unanswered = None;
         } else if mute || self.unanswered.is_none() {
             self.unanswered = Some(now);
@@ -176,7 +176,7 @@ impl<'a> Session<'a> {
     fn wait(&self, until: Instant) -> io::Result<()> {
         let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: true };
         if wait(self.inbox, Some(want), until)?.waker {
-            self.inbox.clear();
+            self.inbox.clear_wake();
         }
         Ok(())
     }
@@ -227,12 +227,12 @@ impl<'a> Session<'a> {
         }
         // Before the look at the queue: what was pushed before the close was asked for is then seen.
         let closing = self.inbox.closing();
-        if self.confirms.full() || self.heart.ping_due(Instant::now()) {
+        if self.confirms.batch_is_full() || self.heart.ping_due(Instant::now()) {
             self.queue_ping()?;
         } else if let Some(message) = self.inbox.next(self.epoch) {
             self.socket.queue_text(message.text)?;
             message.seq.into_iter().for_each(|seq| self.confirms.sent(seq));
-        } else if self.confirms.pending() {
+        } else if self.confirms.needs_ping() {
             self.queue_ping()?;
         } else if closing {
             self.socket.queue_close(CloseReason::Leaving)?;
@@ -245,7 +245,7 @@ impl<'a> Session<'a> {
 
     fn queue_ping(&mut self) -> Result<(), Fault> {
         self.heart.pinged(Instant::now());
-        self.socket.queue_ping(self.confirms.ping())
+        self.socket.queue_ping(self.confirms.next_ping())
     }
 
     /// Sends what is queued, within `close_wait`. With `linger` it also takes what the peer still sends, until it closes:
@@ -259,7 +259,7 @@ impl<'a> Session<'a> {
             }
             let want = Want { socket: self.socket.as_fd(), write: !flushed, read: linger };
             match wait(self.inbox, Some(want), until) {
-                Ok(woken) if woken.waker => self.inbox.clear(),
+                Ok(woken) if woken.waker => self.inbox.clear_wake(),
                 Ok(_) => {}
                 Err(_) => return,
             }

@@ -1,4 +1,4 @@
-//! The worker's look-ups at a control plane that does what it should, and the thread that makes them.
+//! Look-ups at the test control plane, and the thread that makes them.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ fn next(answers: &Receiver<Answers>) -> Vec<(String, RunState)> {
 }
 
 #[test]
-fn every_state_that_a_run_goes_through_is_seen() {
+fn every_state_of_a_run_is_returned() {
     let plane = ControlPlane::start(Options::default());
     let rest = rest(&plane, plane.key());
     let (done, failed, cancelled) = (
@@ -49,7 +49,7 @@ fn every_state_that_a_run_goes_through_is_seen() {
 }
 
 #[test]
-fn an_id_may_hold_anything() {
+fn an_id_may_contain_any_characters() {
     let plane = ControlPlane::start(Options::default());
     let rest = rest(&plane, plane.key());
     plane.submit(RunSpec::default());
@@ -64,7 +64,7 @@ fn an_id_may_hold_anything() {
 }
 
 #[test]
-fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
+fn a_missing_run_and_a_hidden_run_are_unknown() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec::default());
     assert_eq!(rest(&plane, plane.key()).run_state("none"), Err(LookupError::Unknown));
@@ -75,33 +75,33 @@ fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
 }
 
 #[test]
-fn a_batch_gives_one_answer_with_what_is_known() {
+fn a_batch_has_one_answer_with_the_known_states() {
     let plane = ControlPlane::start(Options::default());
     let (sender, answers) = bounded(1);
-    let lookups = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
+    let poller = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
     let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
     plane.cancel(&second);
-    assert!(lookups.ask(vec![first.clone(), "none".to_owned(), "..".to_owned(), second.clone()]));
+    assert!(poller.ask(vec![first.clone(), "none".to_owned(), "..".to_owned(), second.clone()]));
     assert_eq!(next(&answers), [(first.clone(), RunState::Pending), (second.clone(), RunState::Cancelled)]);
     plane.fail_rest_with(Some(503));
     let before = plane.view(|world| world.requests.len());
-    assert!(lookups.ask(vec![first.clone(), second.clone()]));
+    assert!(poller.ask(vec![first.clone(), second.clone()]));
     assert_eq!(next(&answers), []);
-    assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second would fail as well");
+    assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second look-up is skipped");
     plane.fail_rest_with(None);
-    assert!(lookups.ask(vec![first.clone()]));
-    assert_eq!(next(&answers), [(first, RunState::Pending)], "it goes on with the next batch");
+    assert!(poller.ask(vec![first.clone()]));
+    assert_eq!(next(&answers), [(first, RunState::Pending)], "the next batch is looked up");
 }
 
 #[test]
-fn a_batch_goes_over_one_connection_where_that_is_kept() {
+fn a_batch_shares_one_kept_connection() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(1);
-    let lookups = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
+    let poller = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
     let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
     for batch in 0..2 {
-        assert!(lookups.ask(vec!["a".to_owned(), "b".to_owned()]));
+        assert!(poller.ask(vec!["a".to_owned(), "b".to_owned()]));
         let mut stream = accept(&listener);
         for id in ["a", "b"] {
             let head = request(&mut stream);
@@ -115,21 +115,21 @@ fn a_batch_goes_over_one_connection_where_that_is_kept() {
             std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
         }
         assert_eq!(next(&answers).len(), 2);
-        assert!(crate::link::hangs_up(&mut stream), "batch {batch} has left its connection open");
+        assert!(crate::link::hangs_up(&mut stream), "batch {batch} left its connection open");
     }
 }
 
 #[test]
-fn dropping_it_waits_no_longer_than_one_deadline() {
+fn a_drop_waits_for_one_look_up_at_most() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
     let (sender, answers) = bounded(1);
     let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
-    let lookups = RunPoller::start(rest, sender).unwrap();
-    assert!(lookups.ask((0..1000).map(|id| id.to_string()).collect()));
+    let poller = RunPoller::start(rest, sender).unwrap();
+    assert!(poller.ask((0..1000).map(|id| id.to_string()).collect()));
     let mut silent = accept(&listener);
     request(&mut silent);
-    drop(lookups);
+    drop(poller);
     if let Ok(Answers(found)) = answers.recv() {
         assert_eq!(found, []);
     }
