@@ -6,9 +6,10 @@ use std::process::Command;
 
 use native_tls::{Identity, TlsAcceptor};
 use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Timing};
+use oz_agent_worker::protocol::Incoming;
 
 use super::{
-    accept, close_code, fast_retry, in_own_process, listen, millis, next_text, start, start_limited,
+    accept, close_code, fast_retry, in_own_process, listen, message, millis, next_text, start, start_limited,
 };
 
 /// Names the folder of the certificate for the child process.
@@ -119,11 +120,11 @@ fn in_a_process_with_ssl_cert_file() {
     running.send(epoch, Some(2), "small");
     assert!(next_text(&mut peer) == big);
     assert_eq!(next_text(&mut peer), "small");
-    peer.send(tungstenite::Message::text(big.clone())).unwrap();
-    // The confirmation may come before or after the text.
+    peer.send(tungstenite::Message::text(message(&big))).unwrap();
+    // The confirmation may come before or after the message.
     let text = loop {
         match running.next() {
-            LinkEvent::Text { text, .. } => break text,
+            LinkEvent::Message(Ok(Incoming::Unknown { kind })) => break kind,
             LinkEvent::Confirmed { .. } => {}
             other => panic!("{other:?}"),
         }

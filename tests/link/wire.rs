@@ -3,14 +3,14 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use oz_agent_worker::control_plane::ws::Timing;
+use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
 use super::{
-    accept, accept_raw, accept_ws, close_code, fast_retry, listen, millis, next_text, request, start,
-    upgrade_response,
+    accept, accept_raw, accept_ws, close_code, fast_retry, listen, message, millis, next_text, request,
+    start, upgrade_response,
 };
 
 /// Returns a server's text frame. The text has at most 125 bytes.
@@ -38,7 +38,7 @@ fn frames_in_the_same_packet_as_the_upgrade_are_read() {
     let mut stream = accept(&listener);
     let mut answer = upgrade_response(&request(&mut stream)).into_bytes();
     // More than one turn reads.
-    (0..200).for_each(|n| answer.extend(text_frame(&format!("glued {n}"))));
+    (0..200).for_each(|n| answer.extend(text_frame(&message(&format!("glued {n}")))));
     stream.write_all(&answer).unwrap();
     running.up();
     for n in 0..200 {
@@ -52,12 +52,13 @@ fn a_frame_may_be_split_anywhere() {
     let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);
     running.up();
-    for byte in [text_frame("häppchen"), text_frame("")].concat() {
+    for byte in [text_frame(&message("häppchen")), text_frame(""), text_frame(&message(""))].concat() {
         stream.write_all(&[byte]).unwrap();
     }
     // A text in two fragments, with a ping between them.
-    stream.write_all(b"\x01\x02ab\x89\x00\x80\x02cd").unwrap();
+    stream.write_all(b"\x01\x0b{\"type\":\"ab\x89\x00\x80\x04cd\"}").unwrap();
     assert_eq!(running.text(), "häppchen");
+    assert!(matches!(running.next(), LinkEvent::Message(Err(_))), "an empty text is no message");
     assert_eq!(running.text(), "");
     assert_eq!(running.text(), "abcd");
 }
@@ -162,10 +163,10 @@ fn a_slow_message_keeps_the_connection_alive() {
     let running = start(&url, timing);
     let mut stream = accept_raw(&listener);
     running.up();
-    stream.write_all(&[0x81, 60]).unwrap();
-    for _ in 0..60 {
+    let slow = message(&"x".repeat(60));
+    for byte in text_frame(&slow) {
         std::thread::sleep(millis(50));
-        stream.write_all(b"x").unwrap();
+        stream.write_all(&[byte]).unwrap();
     }
     assert_eq!(running.text(), "x".repeat(60));
 }
@@ -227,7 +228,7 @@ fn reading_goes_on_while_writing_is_blocked() {
     let epoch = running.up();
     running.send(epoch, Some(1), &"r".repeat(32 << 20));
     for n in 0..100 {
-        stream.write_all(&text_frame(&format!("{n}"))).unwrap();
+        stream.write_all(&text_frame(&message(&n.to_string()))).unwrap();
         assert_eq!(running.text(), format!("{n}"));
     }
 }

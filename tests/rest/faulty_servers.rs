@@ -6,10 +6,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use oz_agent_worker::control_plane::rest::{
-    AnswerError, Answers, ControlPlane, LookupError, RunPoller, RunState,
-};
+use oz_agent_worker::control_plane::rest::{AnswerError, ControlPlane, LookupError, RunPoller};
+use oz_agent_worker::job::JobId;
 use oz_agent_worker::logging::error_chain;
+use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 
 use crate::link::{TIMEOUT, accept, hangs_up, in_own_process, listen, millis, request};
@@ -232,7 +232,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
     let (sender, answers) = crossbeam_channel::bounded(1);
     let poller = RunPoller::start(plane(&http(&url)), sender).unwrap();
     let taken = || {
-        let Answers(found) = answers.recv_timeout(TIMEOUT).unwrap();
+        let found = answers.recv_timeout(TIMEOUT).unwrap();
         let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
         let text = lines.join("\n");
         assert!(!text.contains(KEY) && text.contains("DEBUG ureq"), "{text}");
@@ -248,7 +248,9 @@ fn in_a_process_with_a_proxy_and_a_log() {
         let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     };
-    let batch = |ids: &[&str]| assert!(poller.ask(ids.iter().map(|&id| id.to_owned()).collect()));
+    let batch = |ids: &[&str]| {
+        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()))
+    };
 
     batch(&["a", "b", "c d", "e", "f"]);
     answer("200 OK", r#"{"state":"FAILED"}"#);

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::control_plane::rest::{Answers, ControlPlane as Rest, LookupError, RunPoller, RunState};
+use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunPoller, RunStates};
+use oz_agent_worker::job::JobId;
+use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 use serde_json::json;
 
@@ -15,8 +17,13 @@ fn rest(plane: &ControlPlane, key: &str) -> Rest {
     Rest::new(&plane.root_url(), &Secret::new(key)).unwrap()
 }
 
-fn next(answers: &Receiver<Answers>) -> Vec<(String, RunState)> {
-    answers.recv_timeout(DEADLINE).expect("no answer").0
+fn next(answers: &Receiver<RunStates>) -> RunStates {
+    answers.recv_timeout(DEADLINE).expect("no answer")
+}
+
+/// Jobs with numbers from 0.
+fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
+    (0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()
 }
 
 #[test]
@@ -81,16 +88,16 @@ fn a_batch_has_one_answer_with_the_known_states() {
     let poller = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
     let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
     plane.cancel(&second);
-    assert!(poller.ask(vec![first.clone(), "none".to_owned(), "..".to_owned(), second.clone()]));
-    assert_eq!(next(&answers), [(first.clone(), RunState::Pending), (second.clone(), RunState::Cancelled)]);
+    assert!(poller.poll(batch(&[&first, "none", "..", &second])));
+    assert_eq!(next(&answers), [(JobId(0), RunState::Pending), (JobId(3), RunState::Cancelled)]);
     plane.fail_rest_with(Some(503));
     let before = plane.view(|world| world.requests.len());
-    assert!(poller.ask(vec![first.clone(), second.clone()]));
+    assert!(poller.poll(batch(&[&first, &second])));
     assert_eq!(next(&answers), []);
     assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second look-up is skipped");
     plane.fail_rest_with(None);
-    assert!(poller.ask(vec![first.clone()]));
-    assert_eq!(next(&answers), [(first, RunState::Pending)], "the next batch is looked up");
+    assert!(poller.poll(batch(&[&first])));
+    assert_eq!(next(&answers), [(JobId(0), RunState::Pending)], "the next batch is looked up");
 }
 
 #[test]
@@ -100,8 +107,8 @@ fn a_batch_shares_one_kept_connection() {
     let (sender, answers) = bounded(1);
     let poller = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
     let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
-    for batch in 0..2 {
-        assert!(poller.ask(vec!["a".to_owned(), "b".to_owned()]));
+    for round in 0..2 {
+        assert!(poller.poll(batch(&["a", "b"])));
         let mut stream = accept(&listener);
         for id in ["a", "b"] {
             let head = request(&mut stream);
@@ -115,7 +122,7 @@ fn a_batch_shares_one_kept_connection() {
             std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
         }
         assert_eq!(next(&answers).len(), 2);
-        assert!(crate::link::hangs_up(&mut stream), "batch {batch} left its connection open");
+        assert!(crate::link::hangs_up(&mut stream), "batch {round} left its connection open");
     }
 }
 
@@ -126,11 +133,11 @@ fn a_drop_waits_for_one_look_up_at_most() {
     let (sender, answers) = bounded(1);
     let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
     let poller = RunPoller::start(rest, sender).unwrap();
-    assert!(poller.ask((0..1000).map(|id| id.to_string()).collect()));
+    assert!(poller.poll((0..1000).map(|id| (JobId(id), id.to_string())).collect()));
     let mut silent = accept(&listener);
     request(&mut silent);
     drop(poller);
-    if let Ok(Answers(found)) = answers.recv() {
+    if let Ok(found) = answers.recv() {
         assert_eq!(found, []);
     }
 }

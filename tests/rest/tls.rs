@@ -3,8 +3,9 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunState};
+use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError};
 use oz_agent_worker::control_plane::ws::{LinkConfig, LinkError, LinkEvent};
+use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 
 use crate::link::{

@@ -19,11 +19,12 @@ use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use self::tls::{CertificateError, TlsConnector};
+use crate::protocol::RunState;
 use crate::secret::Secret;
 
-pub use self::answer::{AnswerError, RunState, state_of};
+pub use self::answer::{AnswerError, state_of};
 pub use self::error::{ControlPlaneError, LookupError};
-pub use self::poller::{Answers, RunPoller};
+pub use self::poller::{RunPoller, RunStates};
 
 /// The limit for a look-up, from DNS to the last byte of the body.
 pub const DEADLINE: Duration = Duration::from_secs(10);

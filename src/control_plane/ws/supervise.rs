@@ -66,8 +66,7 @@ impl Supervisor<'_> {
                     self.epoch.0 += 1;
                     info!("connected url={} epoch={}", value(&url), self.epoch.0);
                     self.send(LinkEvent::Up { epoch: self.epoch })?;
-                    let timing = &self.link.timing;
-                    match Session::new(socket, &self.inbox, self.events, self.epoch, timing).run() {
+                    match Session::new(socket, &self.inbox, self.events, self.link, self.epoch).run() {
                         End::Abandoned => return Err(ReceiverDropped),
                         End::Closed => return Ok(LinkEvent::Closed),
                         End::Lost(_) if self.inbox.closing() => return Ok(LinkEvent::Closed),
