@@ -133,7 +133,7 @@ impl Running {
 
     pub(crate) fn down(&self) -> String {
         match self.next() {
-            LinkEvent::Down { why } => why,
+            LinkEvent::Down { reason } => reason,
             other => panic!("not Down but {other:?}"),
         }
     }
@@ -167,7 +167,11 @@ impl Running {
     }
 
     pub(crate) fn send(&self, epoch: Epoch, seq: Option<u64>, text: &str) {
-        self.link.send(Outbound { epoch, seq, message: report(text) }).unwrap();
+        self.send_message(epoch, seq, report(text));
+    }
+
+    pub(crate) fn send_message(&self, epoch: Epoch, seq: Option<u64>, message: Outgoing) {
+        self.link.send(Outbound { epoch, seq, message }).unwrap();
     }
 
     pub(crate) fn ended(&mut self) -> bool {
@@ -186,14 +190,22 @@ pub(crate) fn report(text: &str) -> Outgoing {
     Outgoing::Report(Arc::new(EncodedReport::new(report, "w")))
 }
 
+/// Returns the output in an encoded [`report`].
+pub(crate) fn output(report: &str) -> String {
+    let report: Value = serde_json::from_str(report).unwrap();
+    report["data"]["output"].as_str().unwrap_or_default().to_owned()
+}
+
 /// Returns the output of the next [`report`] from the link, skipping pings.
+pub(crate) fn next_output<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
+    output(&next_text(peer))
+}
+
+/// Returns the next text from the link, skipping pings.
 pub(crate) fn next_text<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
     loop {
         match peer.read().unwrap() {
-            Message::Text(text) => {
-                let report: Value = serde_json::from_str(&text).unwrap();
-                return report["data"]["output"].as_str().unwrap_or_default().to_owned();
-            }
+            Message::Text(text) => return text.as_str().to_owned(),
             Message::Ping(_) => {}
             other => panic!("no text but {other:?}"),
         }

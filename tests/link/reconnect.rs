@@ -2,7 +2,7 @@
 
 use oz_agent_worker::control_plane::ws::{Epoch, LinkError, LinkEvent, Timing};
 
-use super::{accept_ws, fast_retry, listen, millis, next_text, start, start_limited};
+use super::{accept_ws, fast_retry, listen, millis, next_output, start, start_limited};
 
 #[test]
 fn a_connection_that_ends_at_once_counts_as_a_failure() {
@@ -70,7 +70,7 @@ fn stop_waiting_during_a_connection_shortens_the_next_wait() {
     let epoch = running.up();
     running.link.stop_waiting();
     running.send(epoch, None, "still here");
-    assert_eq!(next_text(&mut peer), "still here");
+    assert_eq!(next_output(&mut peer), "still here");
     drop(peer);
     running.down();
     let _peer = accept_ws(&listener);

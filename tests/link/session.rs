@@ -4,7 +4,7 @@ use oz_agent_worker::control_plane::ws::{Epoch, LinkEvent, Outbound, OutboxFull}
 use oz_agent_worker::protocol::Incoming;
 use tungstenite::Message;
 
-use super::{accept_ws, fast_retry, listen, message, next_text, report, start};
+use super::{accept_ws, fast_retry, listen, message, next_output, report, start};
 
 #[test]
 fn texts_go_both_ways_in_order() {
@@ -21,7 +21,7 @@ fn texts_go_both_ways_in_order() {
         assert_eq!(running.text(), format!("in {n}"));
     }
     for n in 0..300 {
-        assert_eq!(next_text(&mut peer), format!("out {n}"));
+        assert_eq!(next_output(&mut peer), format!("out {n}"));
     }
 }
 
@@ -98,7 +98,7 @@ fn a_message_for_an_earlier_connection_is_never_sent() {
     running.send(first, Some(2), "stale later");
     running.send(Epoch(second.0 + 1), Some(3), "from nowhere");
     running.send(second, Some(4), "fresh");
-    assert_eq!(next_text(&mut peer), "fresh");
+    assert_eq!(next_output(&mut peer), "fresh");
     peer.read().unwrap();
     peer.flush().unwrap();
     assert_eq!(running.confirmed(), 4);
@@ -127,8 +127,8 @@ fn a_big_message_arrives_whole() {
     let big = "ü€x".repeat(2 << 20);
     running.send(epoch, Some(1), &big);
     running.send(epoch, Some(2), "after it");
-    assert!(next_text(&mut peer) == big);
-    assert_eq!(next_text(&mut peer), "after it");
+    assert!(next_output(&mut peer) == big);
+    assert_eq!(next_output(&mut peer), "after it");
     // With what is around it, exactly the limit.
     let back = "y".repeat((16 << 20) - message("").len());
     peer.send(Message::text(message(&back))).unwrap();

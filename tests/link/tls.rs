@@ -9,7 +9,8 @@ use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Timing};
 use oz_agent_worker::protocol::Incoming;
 
 use super::{
-    accept, close_code, fast_retry, in_own_process, listen, message, millis, next_text, start, start_limited,
+    accept, close_code, fast_retry, in_own_process, listen, message, millis, next_output, start,
+    start_limited,
 };
 
 /// Names the folder of the certificate for the child process.
@@ -118,8 +119,8 @@ fn in_a_process_with_ssl_cert_file() {
     let big = "b".repeat(8 << 20);
     running.send(epoch, Some(1), &big);
     running.send(epoch, Some(2), "small");
-    assert!(next_text(&mut peer) == big);
-    assert_eq!(next_text(&mut peer), "small");
+    assert!(next_output(&mut peer) == big);
+    assert_eq!(next_output(&mut peer), "small");
     peer.send(tungstenite::Message::text(message(&big))).unwrap();
     // The confirmation may come before or after the message.
     let text = loop {

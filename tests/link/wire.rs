@@ -9,8 +9,8 @@ use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
 use super::{
-    accept, accept_raw, accept_ws, close_code, fast_retry, listen, message, millis, next_text, request,
-    start, upgrade_response,
+    accept, accept_raw, accept_ws, close_code, fast_retry, listen, message, millis, next_output, next_text,
+    output, report, request, start, upgrade_response,
 };
 
 /// Returns a server's text frame. The text has at most 125 bytes.
@@ -116,7 +116,7 @@ fn a_silent_peer_is_dropped() {
     let running = start(&url, timing);
     let mut silent = accept_raw(&listener);
     running.up();
-    assert!(running.down().contains("silent"));
+    assert!(running.down().contains("stopped responding"));
     assert!(super::hangs_up(&mut silent));
     let _again = accept(&listener);
 }
@@ -153,7 +153,7 @@ fn pongs_keep_a_connection_alive() {
         assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     }
     running.send(epoch, None, "still here");
-    assert_eq!(next_text(&mut peer), "still here");
+    assert_eq!(next_output(&mut peer), "still here");
 }
 
 #[test]
@@ -197,27 +197,30 @@ fn a_report_over_a_slow_line_keeps_the_connection_alive() {
     let (listener, url) = listen();
     set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
     let timing = Timing { ping_every: millis(100), dead_after: millis(1500), ..fast_retry() };
+    // Encoding and decoding it can take longer than silence is allowed, so neither happens during the connection.
+    let text = "r".repeat(8 << 20);
+    let message = report(&text);
     let running = start(&url, timing);
     let mut peer = tungstenite::accept(Slow(accept(&listener))).unwrap();
     let epoch = running.up();
     // At 64 KiB in 25 ms this takes twice as long as silence is allowed, and the peer sends nothing meanwhile.
-    let report = "r".repeat(8 << 20);
-    running.send(epoch, Some(1), &report);
-    assert!(next_text(&mut peer) == report);
+    running.send_message(epoch, Some(1), message);
+    let received = next_text(&mut peer);
     assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     peer.flush().unwrap();
     assert_eq!(running.confirmed(), 1);
+    assert!(output(&received) == text);
 }
 
 #[test]
 fn a_peer_that_does_not_read_is_dropped() {
     let (listener, url) = listen();
     let timing = Timing { ping_every: millis(100), dead_after: millis(500), ..fast_retry() };
+    let message = report(&"r".repeat(32 << 20));
     let running = start(&url, timing);
     let _stalled = accept_raw(&listener);
-    let epoch = running.up();
-    running.send(epoch, Some(1), &"r".repeat(32 << 20));
-    assert!(running.down().contains("silent"));
+    running.send_message(running.up(), Some(1), message);
+    assert!(running.down().contains("stopped responding"));
 }
 
 #[test]

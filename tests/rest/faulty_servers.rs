@@ -112,7 +112,7 @@ fn a_body_that_is_not_a_run_is_an_error() {
     assert_eq!(source(body(r#"{"state":7}"#)), AnswerError::NoState);
     assert_eq!(source(body(r#"{"run_id":"s","state":"CANCELLED"}"#)), AnswerError::OtherRun);
     let text = error_chain(&body(r#"{"state":"DONE\nnow"}"#).unwrap_err());
-    assert!(text.ends_with(": its state is \"DONE\\nnow\", which is none"), "{text}");
+    assert!(text.ends_with(": unknown state \"DONE\\nnow\""), "{text}");
     let zipped = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x08xx";
     assert!(matches!(source(answered(zipped)), AnswerError::Json { .. }));
 }
@@ -249,7 +249,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     };
     let batch = |ids: &[&str]| {
-        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()))
+        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()));
     };
 
     batch(&["a", "b", "c d", "e", "f"]);
@@ -264,10 +264,10 @@ fn in_a_process_with_a_proxy_and_a_log() {
         format!("DEBUG {target} run looked up task=a state=FAILED"),
         format!("DEBUG {target} run not found task=b error=\"the control plane does not know this run\""),
         format!(
-            "WARN {target} run look-up failed task=\"c d\" not_asked=0 error=\"invalid response from {at}: its state is \\\"what\\\\n?\\\", which is none\""
+            "WARN {target} run look-up failed task=\"c d\" skipped=0 error=\"invalid response from {at}: unknown state \\\"what\\\\n?\\\"\""
         ),
         format!(
-            "DEBUG {target} run look-up failed task=e not_asked=1 error=\"{at} answered 403: check the API key in OZ_API_KEY or OZ_API_KEY_FILE\""
+            "DEBUG {target} run look-up failed task=e skipped=1 error=\"{at} answered 403: check the API key in OZ_API_KEY or OZ_API_KEY_FILE\""
         ),
     ];
     assert_eq!((found, own), (1, expected.to_vec()));
@@ -277,7 +277,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
     let (found, own) = taken();
     assert!(found == 0 && own.len() == 1, "{own:?}");
     assert!(
-        own[0].starts_with(&format!("WARN {target} run look-up failed task=a not_asked=2 error=")),
+        own[0].starts_with(&format!("WARN {target} run look-up failed task=a skipped=2 error=")),
         "{own:?}"
     );
     drop(listener);

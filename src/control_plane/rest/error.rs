@@ -25,7 +25,7 @@ pub enum LookupError {
     Unknown,
     /// The id is too long for a URL or would change its path, so no request was made.
     #[error("the run's id cannot be part of a URL")]
-    Unaskable,
+    InvalidId,
     /// 401 or 403.
     #[error("{at} answered {status}: check the API key in OZ_API_KEY or OZ_API_KEY_FILE")]
     Refused {
@@ -92,7 +92,7 @@ impl LookupError {
     /// Whether the look-up of any other run would now fail too.
     pub fn is_systemic(&self) -> bool {
         match self {
-            Self::Unknown | Self::Unaskable | Self::Answer { .. } => false,
+            Self::Unknown | Self::InvalidId | Self::Answer { .. } => false,
             Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
             Self::Refused { .. }
             | Self::Redirected { .. }
@@ -113,7 +113,7 @@ mod tests {
         let status = |status| LookupError::Status { at: at(), status }.is_systemic();
         assert!([500, 502, 503, 599, 408, 425, 429].into_iter().all(status));
         assert!(![400, 405, 410, 414, 422, 204].into_iter().any(status));
-        assert!(!LookupError::Unknown.is_systemic() && !LookupError::Unaskable.is_systemic());
+        assert!(!LookupError::Unknown.is_systemic() && !LookupError::InvalidId.is_systemic());
         assert!(!LookupError::Answer { at: at(), source: AnswerError::NoState }.is_systemic());
         assert!(LookupError::Refused { at: at(), status: 401 }.is_systemic());
         assert!(LookupError::TimedOut { at: at(), within: Duration::ZERO }.is_systemic());

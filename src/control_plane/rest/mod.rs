@@ -18,16 +18,17 @@ use ureq::Agent;
 use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
+use self::answer::state_of;
 use self::tls::{CertificateError, TlsConnector};
 use crate::protocol::RunState;
 use crate::secret::Secret;
 
-pub use self::answer::{AnswerError, state_of};
+pub use self::answer::AnswerError;
 pub use self::error::{ControlPlaneError, LookupError};
 pub use self::poller::{RunPoller, RunStates};
 
 /// The limit for a look-up, from DNS to the last byte of the body.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+const DEADLINE: Duration = Duration::from_secs(10);
 
 /// The largest body, in bytes. A run has a few hundred and its prompt.
 const MAX_BODY: u64 = 1 << 20;
@@ -116,8 +117,8 @@ struct Session {
 
 impl Session {
     fn run_state(&self, task_id: &str) -> Result<RunState, LookupError> {
-        let path = answer::path(task_id).ok_or(LookupError::Unaskable)?;
-        let uri: Uri = format!("{}{path}", self.plane.root).parse().map_err(|_| LookupError::Unaskable)?;
+        let path = answer::path(task_id).ok_or(LookupError::InvalidId)?;
+        let uri: Uri = format!("{}{path}", self.plane.root).parse().map_err(|_| LookupError::InvalidId)?;
         let start = Instant::now();
         let explain = |error| self.explain(error, start.elapsed());
         let call = self.agent.get(uri).header(AUTHORIZATION, self.plane.bearer.clone()).call();
@@ -220,7 +221,7 @@ mod tests {
         // Nobody listens on port 1, so a request would fail with another error.
         let plane = plane("http://127.0.0.1:1").unwrap();
         for id in ["", ".", "..", &"x".repeat(70_000)] {
-            assert_eq!(plane.run_state(id), Err(LookupError::Unaskable));
+            assert_eq!(plane.run_state(id), Err(LookupError::InvalidId));
         }
     }
 

@@ -13,7 +13,7 @@ use super::confirm::Confirms;
 use super::dial::upgrade;
 use super::error::DialError;
 use super::outbox::{self, Outbox};
-use super::socket::{Fault, Incoming, Socket};
+use super::socket::{Fault, Received, Socket};
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use crate::fuzz::{Input, assert_one_line};
 
@@ -93,10 +93,10 @@ pub fn link_frames(bytes: &[u8]) {
 }
 
 /// Returns all messages, and the fault after the last.
-fn read_frames(pieces: &[&[u8]]) -> Option<(Vec<Incoming>, Fault)> {
+fn read_frames(pieces: &[&[u8]]) -> Option<(Vec<Received>, Fault)> {
     let Connection { channel, _peer, .. } = connection(pieces)?;
     let sent: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let mut socket = Socket::upgraded(channel);
+    let mut socket = Socket::without_handshake(channel);
     let mut confirms = Confirms::default();
     let mut messages = Vec::new();
     for seq in 1..4 {
@@ -110,16 +110,16 @@ fn read_frames(pieces: &[&[u8]]) -> Option<(Vec<Incoming>, Fault)> {
             Err(fault) => return Some((messages, check_fault(socket, fault))),
         };
         match &message {
-            Incoming::Text(text) => assert!(text.len() <= sent),
-            Incoming::Binary(length) => assert!(*length <= sent),
-            Incoming::Pong(payload) => {
+            Received::Text(text) => assert!(text.len() <= sent),
+            Received::Binary(length) => assert!(*length <= sent),
+            Received::Pong(payload) => {
                 if let Some(seq) = confirms.pong(payload) {
                     assert!(seq > confirmed && seq < 4, "{seq} after {confirmed}");
                     confirmed = seq;
                 }
             }
-            Incoming::Closed(text) => assert_one_line(text, MAX_TEXT),
-            Incoming::Nothing | Incoming::Handled => {}
+            Received::Closed(text) => assert_one_line(text, MAX_TEXT),
+            Received::Nothing | Received::Handled => {}
         }
         messages.push(message);
         assert!(messages.len() <= sent + 1, "more messages than bytes");

@@ -12,7 +12,7 @@ use log::{info, warn};
 use super::dial::dial;
 use super::error::DialError;
 use super::outbox::Inbox;
-use super::session::{End, Session};
+use super::session::{Session, SessionEnd};
 use super::timers::{Backoff, Next};
 use super::wait::wait;
 use super::{Epoch, LinkConfig, LinkError, LinkEvent};
@@ -67,12 +67,12 @@ impl Supervisor<'_> {
                     info!("connected url={} epoch={}", value(&url), self.epoch.0);
                     self.send(LinkEvent::Up { epoch: self.epoch })?;
                     match Session::new(socket, &self.inbox, self.events, self.link, self.epoch).run() {
-                        End::Abandoned => return Err(ReceiverDropped),
-                        End::Closed => return Ok(LinkEvent::Closed),
-                        End::Lost(_) if self.inbox.closing() => return Ok(LinkEvent::Closed),
-                        End::Lost(reason) => {
+                        SessionEnd::ReceiverDropped => return Err(ReceiverDropped),
+                        SessionEnd::Closed => return Ok(LinkEvent::Closed),
+                        SessionEnd::Lost(_) if self.inbox.closing() => return Ok(LinkEvent::Closed),
+                        SessionEnd::Lost(reason) => {
                             self.shorten_waits_if_told();
-                            self.send(LinkEvent::Down { why: reason.clone() })?;
+                            self.send(LinkEvent::Down { reason: reason.clone() })?;
                             let now = Instant::now();
                             ("connection lost", reason, self.backoff.ended(now - connected_at, now, random()))
                         }
