@@ -50,7 +50,7 @@ impl Supervisor<'_> {
         let url = redacted(&self.link.url);
         loop {
             info!("connecting url={}", value(&url));
-            let (event, reason, next) = match dial(self.link, &self.inbox) {
+            let (line, reason, next) = match dial(self.link, &self.inbox) {
                 Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Ok(LinkEvent::Closed),
                 Err(DialError::Transient(reason)) => {
@@ -59,7 +59,7 @@ impl Supervisor<'_> {
                     if self.epoch == Epoch(0) && matches!(next, Next::Retry { attempt: 1, .. }) {
                         self.send(LinkEvent::Failed)?;
                     }
-                    ("connecting failed", reason, next)
+                    (format!("connecting failed reason={}", message(&reason)), reason, next)
                 }
                 Ok(socket) => {
                     let connected_at = Instant::now();
@@ -74,7 +74,8 @@ impl Supervisor<'_> {
                             self.shorten_waits_if_told();
                             self.send(LinkEvent::Down { reason: reason.clone() })?;
                             let now = Instant::now();
-                            ("connection lost", reason, self.backoff.ended(now - connected_at, now, random()))
+                            let next = self.backoff.ended(now - connected_at, now, random());
+                            (format!("connection lost reason={}", message(&reason)), reason, next)
                         }
                     }
                 }
@@ -84,7 +85,7 @@ impl Supervisor<'_> {
                     return Ok(LinkEvent::Fatal(LinkError::GaveUp { failures, reason }));
                 }
                 Next::Retry { delay, attempt } => {
-                    warn!("{event} reason={} retry_in={delay:.1?} attempt={attempt}", message(&reason));
+                    warn!("{line} retry_in={delay:.1?} attempt={attempt}");
                     self.pause(delay);
                 }
             }
