@@ -151,14 +151,14 @@ mod tests {
     /// Returns the ids that were looked up, and the jobs whose state was found.
     fn poll(ids: &[&str]) -> (Vec<String>, Vec<JobId>) {
         let (_open, closed) = bounded(0);
-        let mut asked = Vec::new();
+        let mut looked_up = Vec::new();
         let mut found = Vec::new();
         let mut look_up = |id: &str| {
-            asked.push(id.to_owned());
+            looked_up.push(id.to_owned());
             scripted(id)
         };
         poll_all(&batch(ids), &closed, &mut look_up, &mut found);
-        (asked, found.into_iter().map(|(job, _)| job).collect())
+        (looked_up, found.into_iter().map(|(job, _)| job).collect())
     }
 
     #[test]

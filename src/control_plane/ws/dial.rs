@@ -246,9 +246,9 @@ mod tests {
 
     #[test]
     fn every_address_is_tried_until_one_accepts() {
-        let gone = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let refusing = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (dead, dead_too, live) = (gone(), gone(), listener.local_addr().unwrap());
+        let (dead, dead_too, live) = (refusing(), refusing(), listener.local_addr().unwrap());
         let time = Duration::from_secs(20);
         assert_eq!(connected(&[dead, dead_too, live], time).unwrap(), live);
         let Err(DialError::Transient(reason)) = connected(&[dead, dead_too], time) else {

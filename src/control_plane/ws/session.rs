@@ -141,7 +141,7 @@ impl<'a> Session<'a> {
             LoopEnd::ReceiverDropped => SessionEnd::ReceiverDropped,
             LoopEnd::Fault(Fault::Lost(reason)) => SessionEnd::Lost(reason),
             LoopEnd::PeerClosed(reason) => {
-                // The control plane waits until we close the connection, so only our reply goes out first.
+                // The control plane leaves it to the worker to close the TCP connection, so only the reply is sent first.
                 self.finish(false);
                 SessionEnd::Lost(reason)
             }

@@ -122,8 +122,8 @@ impl Head {
 
     fn record(&self, bytes: &[u8]) {
         let mut head = self.0.borrow_mut();
-        let room = HEAD_BYTES - head.len();
-        head.extend(bytes.iter().take(room));
+        let free = HEAD_BYTES - head.len();
+        head.extend(bytes.iter().take(free));
     }
 }
 
