@@ -16,8 +16,7 @@ use log::{error, info, warn};
 
 use crate::app::engine::EngineError;
 use crate::app::service_manager::Notifier;
-use crate::cli::arguments::{self, Cli};
-use crate::cli::{Config, KEY_FILE_LIMIT, docs};
+use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
 use crate::control_plane::tls::TrustEnv;
 use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
@@ -31,19 +30,19 @@ const SIGNALS: usize = 8;
 
 /// Runs the command: prints what was asked for, or serves until the worker ends. Returns its exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
-    match arguments::parse(arguments) {
-        Ok(cli) => match docs::asked_for(&cli) {
+    match Arguments::parse(arguments) {
+        Ok(arguments) => match docs::requested(&arguments) {
             Ok(Some(page)) => print(&page),
-            Ok(None) => configured(&cli, environment),
+            Ok(None) => configured(&arguments, environment),
             Err(error) => wrong(&error, Exit::Usage),
         },
         Err(error) => wrong(&error, Exit::Usage),
     }
 }
 
-fn configured(cli: &Cli, environment: &Environment) -> Exit {
+fn configured(arguments: &Arguments, environment: &Environment) -> Exit {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = match Config::new(cli, environment, cores, &read_file) {
+    let config = match Config::new(arguments, environment, cores, &read_file) {
         Ok(config) => config,
         Err(error) => return wrong(&error, Exit::Usage),
     };

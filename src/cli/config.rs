@@ -1,0 +1,194 @@
+//! The configuration: the values of all settings, and how one depends on another.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Uri;
+use log::LevelFilter;
+
+use super::inputs::Inputs;
+use super::read::Given;
+use super::settings::Echo;
+use super::table::{
+    API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
+    LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
+    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_WINDOW, SERVER_ROOT_URL, TASK_TIMEOUT, VOLUMES,
+    WEB_SOCKET_URL, WORKER_ID,
+};
+use super::{Arguments, ConfigError, url};
+use crate::policy::{LostRuns, PullPolicy, VolumeBind};
+use crate::secret::Secret;
+use crate::sys::environment::Environment;
+
+/// The values of all settings, checked. `Debug` shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Config {
+    /// Visible ASCII and spaces, not blank: it fits into a header.
+    pub api_key: Secret,
+    /// Not blank, no control characters, at most [`super::WORKER_ID_LIMIT`] bytes.
+    pub worker_id: String,
+    /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
+    pub web_socket_url: Uri,
+    /// `http` or `https`, without user info, query, fragment and final slash.
+    pub server_root_url: String,
+    /// The least severe level that is logged.
+    pub log_level: LevelFilter,
+    /// Whether task containers are removed after their report is delivered.
+    pub cleanup: bool,
+    /// Mounts of every task container, each on its own path.
+    pub volumes: Vec<VolumeBind>,
+    /// Variables of every task container, in the order typed, each name once.
+    pub env: Vec<(String, Secret)>,
+    /// Size of the pool, 1 to [`MAX_TASKS`].
+    pub max_concurrent_tasks: usize,
+    /// When images are pulled.
+    pub pull: PullPolicy,
+    /// How much of a task's output is reported, in bytes: [`super::MIN_OUTPUT`] to [`super::MAX_OUTPUT`].
+    pub max_output: usize,
+    /// How long a task may run; zero: no limit.
+    pub task_timeout: Duration,
+    /// How long running tasks may continue after the first signal; may be zero.
+    pub drain_timeout: Duration,
+    /// How long to wait for an unreachable engine; may be zero.
+    pub engine_timeout: Duration,
+    /// How often the control plane is asked for the state of each running task; zero: never.
+    pub reconcile_interval: Duration,
+    /// What to do with tasks whose run the control plane has failed.
+    pub lost_runs: LostRuns,
+    /// Versions of one sidecar image to keep, at least 1.
+    pub keep_sidecar_volumes: usize,
+    /// Free space that the engine's disk needs for a new task, in bytes; 0: no check.
+    pub min_free_disk: u64,
+    /// Consecutive failed connections after which the worker gives up; 0: never.
+    pub reconnect_max_attempts: u32,
+    /// Only failures within this time count; zero: all.
+    pub reconnect_window: Duration,
+}
+
+impl Config {
+    /// Reads all settings. `cores` is the number of processors, for the default size of the pool; `read_file` reads
+    /// the key file.
+    ///
+    /// # Errors
+    /// When a setting is missing or invalid.
+    pub fn new(
+        arguments: &Arguments,
+        environment: &Environment,
+        cores: usize,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let inputs = Inputs { arguments, environment };
+        let (web_socket_url, server_root_url) = urls(&inputs)?;
+        let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
+        Ok(Self {
+            api_key: api_key(&inputs, read_file)?,
+            worker_id: inputs.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
+            web_socket_url,
+            server_root_url,
+            log_level: inputs.read(&LOG_LEVEL)?,
+            cleanup: !arguments.has(&NO_CLEANUP),
+            volumes: volumes(&inputs)?,
+            env: variables(&inputs)?,
+            max_concurrent_tasks: inputs.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
+            pull: inputs.read(&PULL)?,
+            max_output: inputs.read(&MAX_OUTPUT_SIZE)?,
+            task_timeout: inputs.read(&TASK_TIMEOUT)?,
+            drain_timeout: inputs.read(&DRAIN_TIMEOUT)?,
+            engine_timeout: inputs.read(&ENGINE_TIMEOUT)?,
+            reconcile_interval: inputs.read(&RECONCILE_INTERVAL)?,
+            lost_runs: inputs.read(&LOST_RUNS)?,
+            keep_sidecar_volumes: inputs.read(&KEEP_SIDECAR_VOLUMES)?,
+            min_free_disk: inputs.read(&MIN_FREE_DISK)?,
+            reconnect_max_attempts: inputs.read(&RECONNECT_MAX_ATTEMPTS)?,
+            reconnect_window: inputs.read(&RECONNECT_WINDOW)?,
+        })
+    }
+
+    /// The URL to connect to: the WebSocket URL with the worker's ID in its query.
+    pub fn link_url(&self) -> String {
+        url::with_query(&self.web_socket_url, "worker_id", &self.worker_id)
+    }
+
+    /// A warning if the API key is sent to another host without encryption.
+    pub fn plain_text_warning(&self) -> Option<String> {
+        let uri = &self.web_socket_url;
+        (url::is_plain(uri) && !url::is_loopback(uri)).then(|| {
+            let host = uri.host().unwrap_or_default();
+            format!(
+                "the API key and the tasks go to {host} without encryption; use wss:// in --web-socket-url"
+            )
+        })
+    }
+}
+
+/// The API key: typed, else from its variable, else from the first line of the key file. A typed key file takes
+/// precedence over the variable of the key.
+fn api_key(
+    inputs: &Inputs<'_>,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Secret, ConfigError> {
+    let file_is_typed = inputs.arguments.has(&API_KEY_FILE);
+    if file_is_typed && inputs.arguments.has(&API_KEY.setting) {
+        return Err(ConfigError::TwoApiKeys);
+    }
+    if !file_is_typed && let Some(key) = inputs.read_if_given(&API_KEY)? {
+        return Ok(key);
+    }
+    let file = inputs.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
+    let text = read_file(Path::new(file.value))
+        .map_err(|error| ConfigError::key_file(&file.name, file.value, error))?;
+    if text.len() > KEY_FILE_LIMIT {
+        return Err(file.invalid("must be a file of at most 64 KiB with the API key on its first line"));
+    }
+    let name = format!("first line of {}", file.name);
+    let value = text.lines().next().unwrap_or_default();
+    (API_KEY.read)(&Given { name, value, echo: Echo::Nothing, environment: file.environment })
+}
+
+/// The WebSocket URL and the root URL. If only one of them is given, the other is derived from it.
+fn urls(inputs: &Inputs<'_>) -> Result<(Uri, String), ConfigError> {
+    let web_socket = inputs.given(&WEB_SOCKET_URL.setting)?;
+    let root = inputs.given(&SERVER_ROOT_URL.setting)?;
+    let (web_socket, root) = match (web_socket, root) {
+        (Some(web_socket), Some(root)) => {
+            ((WEB_SOCKET_URL.read)(&web_socket)?, (SERVER_ROOT_URL.read)(&root)?)
+        }
+        (None, Some(given)) => {
+            let root = (SERVER_ROOT_URL.read)(&given)?;
+            let web_socket = url::derive(&root, url::WEB_SOCKET, url::WORKER_PATH);
+            (web_socket.map_err(|right| given.invalid(right))?, root)
+        }
+        (given, None) => {
+            let given = given.unwrap_or_else(|| inputs.default(&WEB_SOCKET_URL.setting));
+            let web_socket = (WEB_SOCKET_URL.read)(&given)?;
+            let root = url::derive(&web_socket, url::HTTP, "/").map_err(|right| given.invalid(right))?;
+            (web_socket, root)
+        }
+    };
+    Ok((web_socket, root.to_string().trim_end_matches('/').into()))
+}
+
+/// The mounts of tasks; a second one on the same path is an error.
+fn volumes(inputs: &Inputs<'_>) -> Result<Vec<VolumeBind>, ConfigError> {
+    let mut binds: Vec<VolumeBind> = Vec::new();
+    for given in inputs.typed(&VOLUMES.setting) {
+        let bind = (VOLUMES.read)(&given)?;
+        if binds.iter().any(|other| other.container == bind.container) {
+            return Err(given.invalid(format!("must be the only mount at {}", bind.container)));
+        }
+        binds.push(bind);
+    }
+    Ok(binds)
+}
+
+/// The variables of tasks; a later value of the same name replaces an earlier one.
+fn variables(inputs: &Inputs<'_>) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let mut variables: Vec<(String, Secret)> = Vec::new();
+    for given in inputs.typed(&ENV.setting) {
+        let (name, value) = (ENV.read)(&given)?;
+        variables.retain(|(other, _)| *other != name);
+        variables.push((name, value));
+    }
+    Ok(variables)
+}
