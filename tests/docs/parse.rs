@@ -50,9 +50,8 @@ pub(super) fn help(text: &str) -> Entries {
     entries
 }
 
-/// The rows of the README's table of settings, and every flag and variable of the worker that its text names. A cell
-/// without a default is empty, or says `off` or `required`.
-pub(super) fn readme() -> (Entries, BTreeSet<String>) {
+/// The rows of the README's table of settings. A cell without a default is empty, or says `off` or `required`.
+pub(super) fn readme() -> Entries {
     let mut entries = Entries::new();
     for row in table("Settings") {
         let default = row[2].replace('`', "");
@@ -64,26 +63,26 @@ pub(super) fn readme() -> (Entries, BTreeSet<String>) {
         };
         insert(&mut entries, found);
     }
+    entries
+}
+
+/// Every flag and variable of the worker in the README's text.
+pub(super) fn readme_names() -> BTreeSet<String> {
     let text = read("README.md");
-    let variables = text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    // Variables of the tests and of the systemd unit.
-    let variables = variables.filter(|word| word.starts_with("OZ_") && !word.starts_with("OZ_TEST_"));
-    let variables = variables.filter(|word| *word != "OZ_WORKER_ARGS");
-    // Flags at the start of a code span, and after the worker's name on a line to type.
-    let flag = |word: &str| word.split('=').next().unwrap_or_default().to_owned();
-    let in_spans = spans(&text)
-        .into_iter()
-        .filter(|span| span.starts_with('-'))
-        .filter_map(|span| span.split(' ').next());
-    let commands =
-        text.lines().filter(|line| line.starts_with("    ") || line.starts_with("oz-agent-worker "));
-    let commands =
-        commands.filter_map(|line| line.split_once("oz-agent-worker ")).map(|(_, arguments)| arguments);
-    let typed = commands.flat_map(|arguments| arguments.split(' ').take_while(|word| *word != "|"));
-    let flags = in_spans.chain(typed.filter(|word| word.starts_with('-'))).map(flag);
-    let names: BTreeSet<_> = flags.chain(variables.map(str::to_owned)).collect();
+    let mut names = BTreeSet::new();
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        // The others belong to the tests and to the systemd unit.
+        if word.starts_with("OZ_") && !word.starts_with("OZ_TEST_") && word != "OZ_WORKER_ARGS" {
+            names.insert(word.to_owned());
+        }
+    }
+    // Code spans with a flag, alone or with a value. Longer ones are commands of other programs.
+    for span in spans(&text).into_iter().filter(|span| span.starts_with('-') && span.split(' ').count() <= 2)
+    {
+        names.insert(span.split([' ', '=']).next().unwrap().to_owned());
+    }
     assert!(names.len() > 10, "{names:?}");
-    (entries, names)
+    names
 }
 
 /// Text of roff without fonts and escapes.
