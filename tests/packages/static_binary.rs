@@ -133,7 +133,7 @@ fn a_whole_task_over_tls_with_an_authority_in_ssl_cert_file() {
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
     stage.plane.assert_no_violations();
-    assert!(!worker.stderr().all().join("\n").contains("trusted certificates"), "nothing to warn of");
+    assert!(!worker.stderr().all().join("\n").contains("certificates not usable"), "nothing to warn of");
 }
 
 #[test]
@@ -181,7 +181,7 @@ fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
 
     // A file that is not there takes nobody's place.
     let worker = start(&jail, "SSL_CERT_FILE", "/gone.pem");
-    let warning = "trusted certificates not usable variable=SSL_CERT_FILE path=/gone.pem";
+    let warning = "certificates not usable variable=SSL_CERT_FILE path=/gone.pem";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
     stage.connects(worker);
 
@@ -196,7 +196,7 @@ fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
     jail.copy(&secured.pki.ca(), &format!("/mine/{}", secured.hashed()));
     stage.connects(start(&jail, "SSL_CERT_DIR", "/mine"));
     let worker = start(&jail, "SSL_CERT_DIR", "/gone:/mine");
-    let warning = "trusted certificates not usable variable=SSL_CERT_DIR path=/gone";
+    let warning = "certificates not usable variable=SSL_CERT_DIR path=/gone";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
     stage.connects(worker);
 }
