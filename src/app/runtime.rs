@@ -90,7 +90,7 @@ struct Inputs<'a> {
 ///
 /// # Errors
 /// Only before anything was started.
-pub fn run(
+pub(crate) fn run(
     config: &Config,
     docker: Docker,
     registries: RegistryEnv,

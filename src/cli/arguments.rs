@@ -13,11 +13,11 @@ const LONGEST_NAME: usize = 32;
 
 /// The values of each flag that was typed, in the order typed, by its long name. A switch has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Arguments(BTreeMap<&'static str, Vec<Secret>>);
+pub(crate) struct Arguments(BTreeMap<&'static str, Vec<Secret>>);
 
 /// Why a command line was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ArgumentsError {
+pub(crate) enum ArgumentsError {
     /// No setting has this flag.
     #[error("unknown flag {0}; see --help")]
     UnknownFlag(String),
@@ -46,7 +46,7 @@ impl Arguments {
     ///
     /// # Errors
     /// The first argument that is not understood.
-    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ArgumentsError> {
+    pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ArgumentsError> {
         let mut typed = Self::default();
         let mut rest = (1..).zip(arguments);
         while let Some((position, argument)) = rest.next() {

@@ -23,47 +23,47 @@ use crate::sys::environment::Environment;
 
 /// The values of all settings, checked. `Debug` shows no secret.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Config {
+pub(crate) struct Config {
     /// Visible ASCII and spaces, not blank: it fits into a header.
-    pub api_key: Secret,
+    pub(crate) api_key: Secret,
     /// Not blank, no control characters, at most [`super::WORKER_ID_LIMIT`] bytes.
-    pub worker_id: String,
+    pub(crate) worker_id: String,
     /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
-    pub web_socket_url: Uri,
+    pub(crate) web_socket_url: Uri,
     /// `http` or `https`, without user info, query, fragment and final slash.
-    pub server_root_url: String,
+    pub(crate) server_root_url: String,
     /// The least severe level that is logged.
-    pub log_level: LevelFilter,
+    pub(crate) log_level: LevelFilter,
     /// Whether task containers are removed after their report is delivered.
-    pub cleanup: bool,
+    pub(crate) cleanup: bool,
     /// Mounts of every task container, each on its own path.
-    pub volumes: Vec<VolumeBind>,
+    pub(crate) volumes: Vec<VolumeBind>,
     /// Variables of every task container, in the order typed, each name once.
-    pub env: Vec<(String, Secret)>,
+    pub(crate) env: Vec<(String, Secret)>,
     /// Size of the pool, 1 to [`MAX_TASKS`].
-    pub max_concurrent_tasks: usize,
+    pub(crate) max_concurrent_tasks: usize,
     /// When images are pulled.
-    pub pull: PullPolicy,
+    pub(crate) pull: PullPolicy,
     /// How much of a task's output is reported, in bytes: [`super::MIN_OUTPUT`] to [`super::MAX_OUTPUT`].
-    pub max_output: usize,
+    pub(crate) max_output: usize,
     /// How long a task may run; zero: no limit.
-    pub task_timeout: Duration,
+    pub(crate) task_timeout: Duration,
     /// How long running tasks may continue after the first signal; may be zero.
-    pub drain_timeout: Duration,
+    pub(crate) drain_timeout: Duration,
     /// How long to wait for an unreachable engine; may be zero.
-    pub engine_timeout: Duration,
+    pub(crate) engine_timeout: Duration,
     /// How often the control plane is asked for the state of each running task; zero: never.
-    pub reconcile_interval: Duration,
+    pub(crate) reconcile_interval: Duration,
     /// What to do with tasks whose run the control plane has failed.
-    pub lost_runs: LostRuns,
+    pub(crate) lost_runs: LostRuns,
     /// Versions of one sidecar image to keep, at least 1.
-    pub keep_sidecar_volumes: usize,
+    pub(crate) keep_sidecar_volumes: usize,
     /// Free space that the engine's disk needs for a new task, in bytes; 0: no check.
-    pub min_free_disk: u64,
+    pub(crate) min_free_disk: u64,
     /// Consecutive failed connections after which the worker gives up; 0: never.
-    pub reconnect_max_attempts: u32,
+    pub(crate) reconnect_max_attempts: u32,
     /// Only failures within this time count; zero: all.
-    pub reconnect_window: Duration,
+    pub(crate) reconnect_window: Duration,
 }
 
 impl Config {
@@ -72,7 +72,7 @@ impl Config {
     ///
     /// # Errors
     /// When a setting is missing or invalid.
-    pub fn new(
+    pub(crate) fn new(
         arguments: &Arguments,
         environment: &Environment,
         cores: usize,
@@ -106,12 +106,12 @@ impl Config {
     }
 
     /// The URL to connect to: the WebSocket URL with the worker's ID in its query.
-    pub fn link_url(&self) -> String {
+    pub(crate) fn link_url(&self) -> String {
         url::with_query(&self.web_socket_url, "worker_id", &self.worker_id)
     }
 
     /// A warning if the API key is sent to another host without encryption.
-    pub fn plain_text_warning(&self) -> Option<String> {
+    pub(crate) fn plain_text_warning(&self) -> Option<String> {
         let uri = &self.web_socket_url;
         (url::is_plain(uri) && !url::is_loopback(uri)).then(|| {
             let host = uri.host().unwrap_or_default();

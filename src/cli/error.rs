@@ -5,7 +5,7 @@ const SHOWN: usize = 100;
 
 /// Why the settings cannot be used. Names the flag or variable that was set.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// No API key.
     #[error("missing API key: set OZ_API_KEY or OZ_API_KEY_FILE")]
     MissingApiKey,

@@ -4,7 +4,7 @@ mod arguments;
 mod config;
 #[cfg(test)]
 mod config_tests;
-pub mod docs;
+pub(crate) mod docs;
 mod error;
 mod external;
 mod inputs;
@@ -16,9 +16,13 @@ mod url;
 mod volumes;
 mod words;
 
-pub use arguments::{Arguments, ArgumentsError};
-pub use config::Config;
-pub use error::ConfigError;
+pub(crate) use arguments::Arguments;
+pub(crate) use config::Config;
+use error::ConfigError;
 pub use external::{EXTERNAL, External};
-pub use settings::{Occurs, Setting, ValueHint};
-pub use table::{KEY_FILE_LIMIT, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, SETTINGS, WORKER_ID_LIMIT};
+pub use settings::Setting;
+use settings::{Occurs, ValueHint};
+pub(crate) use table::KEY_FILE_LIMIT;
+pub use table::SETTINGS;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use table::{MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT};

@@ -13,15 +13,15 @@ use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
 
 /// The size limit of the key file, in bytes.
-pub const KEY_FILE_LIMIT: usize = 64 * 1024;
+pub(crate) const KEY_FILE_LIMIT: usize = 64 * 1024;
 /// The length limit of a worker ID, in bytes.
-pub const WORKER_ID_LIMIT: usize = 256;
+pub(crate) const WORKER_ID_LIMIT: usize = 256;
 /// The largest pool.
-pub const MAX_TASKS: usize = 1024;
+pub(crate) const MAX_TASKS: usize = 1024;
 /// The smallest limit of a task's output, in bytes.
-pub const MIN_OUTPUT: usize = 1024;
+pub(crate) const MIN_OUTPUT: usize = 1024;
 /// The largest limit of a task's output, in bytes.
-pub const MAX_OUTPUT: usize = 64 * 1024 * 1024;
+pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// The most versions of one sidecar image that can be kept.
 const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.

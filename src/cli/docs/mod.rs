@@ -41,7 +41,7 @@ pub(super) enum Page {
 ///
 /// # Errors
 /// When `--print` names no page.
-pub fn requested(arguments: &Arguments) -> Result<Option<String>, ConfigError> {
+pub(crate) fn requested(arguments: &Arguments) -> Result<Option<String>, ConfigError> {
     if arguments.has(&table::HELP) {
         return Ok(Some(help::help()));
     }
