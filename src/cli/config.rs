@@ -26,7 +26,7 @@ use crate::sys::environment::Environment;
 pub(crate) struct Config {
     /// Visible ASCII and spaces, not blank: it fits into a header.
     pub(crate) api_key: Secret,
-    /// Not blank, no control characters, at most [`super::WORKER_ID_LIMIT`] bytes.
+    /// Not blank, no control characters, at most [`super::table::WORKER_ID_LIMIT`] bytes.
     pub(crate) worker_id: String,
     /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
     pub(crate) web_socket_url: Uri,
@@ -44,7 +44,7 @@ pub(crate) struct Config {
     pub(crate) max_concurrent_tasks: usize,
     /// When images are pulled.
     pub(crate) pull: PullPolicy,
-    /// How much of a task's output is reported, in bytes: [`super::MIN_OUTPUT`] to [`super::MAX_OUTPUT`].
+    /// How much of a task's output is reported, in bytes: [`super::table::MIN_OUTPUT`] to [`super::table::MAX_OUTPUT`].
     pub(crate) max_output: usize,
     /// How long a task may run; zero: no limit.
     pub(crate) task_timeout: Duration,

@@ -59,8 +59,7 @@ pub(super) const WORKER_ID: Entry<String> = Entry {
         variable: Some("OZ_WORKER_ID"),
         value_name: Some("ID"),
         required: true,
-        help: "The name of this worker, at most 256 bytes. Required. No two workers may have the same \
-               name.",
+        help: "The name of this worker, at most 256 bytes. Required, and different for every worker.",
         ..Setting::EMPTY
     },
     read: read::worker_id,
@@ -164,8 +163,9 @@ pub(super) const PULL: Entry<PullPolicy> = Entry {
         value_name: Some("POLICY"),
         values: ValueHint::Words(&names(&PULL_POLICIES)),
         default: Some("auto"),
-        help: "When to pull images. auto: always, but use a local image if the pull fails; always: always, \
-               without that fallback; missing: only if there is no local image; never: never.",
+        help: "When to pull images. auto: for every task, but use a local image if the pull fails; always: \
+               for every task, and fail if the pull fails; missing: only if there is no local image; never: \
+               do not pull.",
         ..Setting::EMPTY
     },
     read: |given| given.word(&PULL_POLICIES),
