@@ -16,10 +16,10 @@ use crate::sys::pool::spawn_detached;
 /// The variable with the service manager's socket; unset without one.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// The most messages that wait. A working service manager leaves fewer unread.
+/// The most messages that wait. A working service manager never leaves so many.
 const MESSAGES: usize = 256;
 
-/// From the longest time of a stop to the end of the process, with time to spare.
+/// Added to the longest time of a stop, for closing the link and exiting.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
 /// Tells the service manager about changes of the worker's status; does nothing without one.
