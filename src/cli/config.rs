@@ -7,7 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use log::LevelFilter;
 
-use super::inputs::Inputs;
+use super::invocation::Invocation;
 use super::read::Given;
 use super::settings::Echo;
 use super::table::{
@@ -78,30 +78,30 @@ impl Config {
         cores: usize,
         read_file: &dyn Fn(&Path) -> io::Result<String>,
     ) -> Result<Self, ConfigError> {
-        let inputs = Inputs { arguments, environment };
-        let (web_socket_url, server_root_url) = urls(&inputs)?;
+        let invocation = Invocation { arguments, environment };
+        let (web_socket_url, server_root_url) = urls(&invocation)?;
         let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
         Ok(Self {
-            api_key: api_key(&inputs, read_file)?,
-            worker_id: inputs.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
+            api_key: api_key(&invocation, read_file)?,
+            worker_id: invocation.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
             web_socket_url,
             server_root_url,
-            log_level: inputs.read(&LOG_LEVEL)?,
+            log_level: invocation.read(&LOG_LEVEL)?,
             cleanup: !arguments.has(&NO_CLEANUP),
-            volumes: volumes(&inputs)?,
-            env: variables(&inputs)?,
-            max_concurrent_tasks: inputs.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
-            pull: inputs.read(&PULL)?,
-            max_output: inputs.read(&MAX_OUTPUT_SIZE)?,
-            task_timeout: inputs.read(&TASK_TIMEOUT)?,
-            drain_timeout: inputs.read(&DRAIN_TIMEOUT)?,
-            engine_timeout: inputs.read(&ENGINE_TIMEOUT)?,
-            reconcile_interval: inputs.read(&RECONCILE_INTERVAL)?,
-            lost_runs: inputs.read(&LOST_RUNS)?,
-            keep_sidecar_volumes: inputs.read(&KEEP_SIDECAR_VOLUMES)?,
-            min_free_disk: inputs.read(&MIN_FREE_DISK)?,
-            reconnect_max_attempts: inputs.read(&RECONNECT_MAX_ATTEMPTS)?,
-            reconnect_window: inputs.read(&RECONNECT_WINDOW)?,
+            volumes: volumes(&invocation)?,
+            env: variables(&invocation)?,
+            max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
+            pull: invocation.read(&PULL)?,
+            max_output: invocation.read(&MAX_OUTPUT_SIZE)?,
+            task_timeout: invocation.read(&TASK_TIMEOUT)?,
+            drain_timeout: invocation.read(&DRAIN_TIMEOUT)?,
+            engine_timeout: invocation.read(&ENGINE_TIMEOUT)?,
+            reconcile_interval: invocation.read(&RECONCILE_INTERVAL)?,
+            lost_runs: invocation.read(&LOST_RUNS)?,
+            keep_sidecar_volumes: invocation.read(&KEEP_SIDECAR_VOLUMES)?,
+            min_free_disk: invocation.read(&MIN_FREE_DISK)?,
+            reconnect_max_attempts: invocation.read(&RECONNECT_MAX_ATTEMPTS)?,
+            reconnect_window: invocation.read(&RECONNECT_WINDOW)?,
         })
     }
 
@@ -125,17 +125,17 @@ impl Config {
 /// The API key: typed, else from its variable, else from the first line of the key file. A typed key file takes
 /// precedence over the variable of the key.
 fn api_key(
-    inputs: &Inputs<'_>,
+    invocation: &Invocation<'_>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Secret, ConfigError> {
-    let file_is_typed = inputs.arguments.has(&API_KEY_FILE);
-    if file_is_typed && inputs.arguments.has(&API_KEY.setting) {
+    let file_is_typed = invocation.arguments.has(&API_KEY_FILE);
+    if file_is_typed && invocation.arguments.has(&API_KEY.setting) {
         return Err(ConfigError::TwoApiKeys);
     }
-    if !file_is_typed && let Some(key) = inputs.read_if_given(&API_KEY)? {
+    if !file_is_typed && let Some(key) = invocation.read_if_given(&API_KEY)? {
         return Ok(key);
     }
-    let file = inputs.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
+    let file = invocation.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
     let text = read_file(Path::new(file.value))
         .map_err(|error| ConfigError::key_file(&file.name, file.value, error))?;
     if text.len() > KEY_FILE_LIMIT {
@@ -147,9 +147,9 @@ fn api_key(
 }
 
 /// The WebSocket URL and the root URL. If only one of them is given, the other is derived from it.
-fn urls(inputs: &Inputs<'_>) -> Result<(Uri, String), ConfigError> {
-    let web_socket = inputs.given(&WEB_SOCKET_URL.setting)?;
-    let root = inputs.given(&SERVER_ROOT_URL.setting)?;
+fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
+    let web_socket = invocation.given(&WEB_SOCKET_URL.setting)?;
+    let root = invocation.given(&SERVER_ROOT_URL.setting)?;
     let (web_socket, root) = match (web_socket, root) {
         (Some(web_socket), Some(root)) => {
             ((WEB_SOCKET_URL.read)(&web_socket)?, (SERVER_ROOT_URL.read)(&root)?)
@@ -160,7 +160,7 @@ fn urls(inputs: &Inputs<'_>) -> Result<(Uri, String), ConfigError> {
             (web_socket.map_err(|right| given.invalid(right))?, root)
         }
         (given, None) => {
-            let given = given.unwrap_or_else(|| inputs.default(&WEB_SOCKET_URL.setting));
+            let given = given.unwrap_or_else(|| invocation.default(&WEB_SOCKET_URL.setting));
             let web_socket = (WEB_SOCKET_URL.read)(&given)?;
             let root = url::derive(&web_socket, url::HTTP, "/").map_err(|right| given.invalid(right))?;
             (web_socket, root)
@@ -170,9 +170,9 @@ fn urls(inputs: &Inputs<'_>) -> Result<(Uri, String), ConfigError> {
 }
 
 /// The mounts of tasks; a second one on the same path is an error.
-fn volumes(inputs: &Inputs<'_>) -> Result<Vec<VolumeBind>, ConfigError> {
+fn volumes(invocation: &Invocation<'_>) -> Result<Vec<VolumeBind>, ConfigError> {
     let mut binds: Vec<VolumeBind> = Vec::new();
-    for given in inputs.typed(&VOLUMES.setting) {
+    for given in invocation.typed(&VOLUMES.setting) {
         let bind = (VOLUMES.read)(&given)?;
         if binds.iter().any(|other| other.container == bind.container) {
             return Err(given.invalid(format!("must be the only mount at {}", bind.container)));
@@ -183,9 +183,9 @@ fn volumes(inputs: &Inputs<'_>) -> Result<Vec<VolumeBind>, ConfigError> {
 }
 
 /// The variables of tasks; a later value of the same name replaces an earlier one.
-fn variables(inputs: &Inputs<'_>) -> Result<Vec<(String, Secret)>, ConfigError> {
+fn variables(invocation: &Invocation<'_>) -> Result<Vec<(String, Secret)>, ConfigError> {
     let mut variables: Vec<(String, Secret)> = Vec::new();
-    for given in inputs.typed(&ENV.setting) {
+    for given in invocation.typed(&ENV.setting) {
         let (name, value) = (ENV.read)(&given)?;
         variables.retain(|(other, _)| *other != name);
         variables.push((name, value));

@@ -7,7 +7,7 @@ mod config_tests;
 pub(crate) mod docs;
 mod error;
 mod external;
-mod inputs;
+mod invocation;
 mod read;
 mod settings;
 mod table;

@@ -29,7 +29,7 @@ pub struct Setting {
 }
 
 impl Setting {
-    /// The setting with no name and no text, to be filled in by the entries of the table.
+    /// The setting with no name and no text, for the table to fill in.
     pub(super) const EMPTY: Self = Self {
         flag: None,
         short: None,
@@ -84,8 +84,8 @@ pub enum Echo {
     Nothing,
 }
 
-/// An entry of the table: a setting, and how its value is read and checked.
-pub(super) struct Entry<T> {
+/// A setting, and how its value is read and checked.
+pub(super) struct Reader<T> {
     pub(super) setting: Setting,
     pub(super) read: fn(&Given<'_>) -> Result<T, ConfigError>,
 }

@@ -1,4 +1,4 @@
-//! The table of settings. An entry holds everything about a setting: its names, its texts and its reader.
+//! The table of settings: the names, texts and reader of each in one place.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use log::LevelFilter;
 
 use super::docs::Page;
 use super::read;
-use super::settings::{Echo, Entry, Occurs, Setting, ValueHint};
+use super::settings::{Echo, Occurs, Reader, Setting, ValueHint};
 use super::words::{LEVELS, LOST_RUNS_WORDS, PAGES, PULL_POLICIES, names};
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
@@ -27,7 +27,7 @@ const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.
 const DAY: u64 = 24 * 60 * 60;
 
-pub(super) const API_KEY: Entry<Secret> = Entry {
+pub(super) const API_KEY: Reader<Secret> = Reader {
     setting: Setting {
         flag: Some("--api-key"),
         variable: Some("OZ_API_KEY"),
@@ -53,7 +53,7 @@ pub(super) const API_KEY_FILE: Setting = Setting {
     ..Setting::EMPTY
 };
 
-pub(super) const WORKER_ID: Entry<String> = Entry {
+pub(super) const WORKER_ID: Reader<String> = Reader {
     setting: Setting {
         flag: Some("--worker-id"),
         variable: Some("OZ_WORKER_ID"),
@@ -65,7 +65,7 @@ pub(super) const WORKER_ID: Entry<String> = Entry {
     read: read::worker_id,
 };
 
-pub(super) const WEB_SOCKET_URL: Entry<Uri> = Entry {
+pub(super) const WEB_SOCKET_URL: Reader<Uri> = Reader {
     setting: Setting {
         flag: Some("--web-socket-url"),
         variable: Some("OZ_WS_URL"),
@@ -81,7 +81,7 @@ pub(super) const WEB_SOCKET_URL: Entry<Uri> = Entry {
     read: read::web_socket_url,
 };
 
-pub(super) const SERVER_ROOT_URL: Entry<Uri> = Entry {
+pub(super) const SERVER_ROOT_URL: Reader<Uri> = Reader {
     setting: Setting {
         flag: Some("--server-root-url"),
         variable: Some("OZ_SERVER_ROOT_URL"),
@@ -97,7 +97,7 @@ pub(super) const SERVER_ROOT_URL: Entry<Uri> = Entry {
     read: read::server_root_url,
 };
 
-pub(super) const LOG_LEVEL: Entry<LevelFilter> = Entry {
+pub(super) const LOG_LEVEL: Reader<LevelFilter> = Reader {
     setting: Setting {
         flag: Some("--log-level"),
         variable: Some("OZ_LOG_LEVEL"),
@@ -116,7 +116,7 @@ pub(super) const NO_CLEANUP: Setting = Setting {
     ..Setting::EMPTY
 };
 
-pub(super) const VOLUMES: Entry<VolumeBind> = Entry {
+pub(super) const VOLUMES: Reader<VolumeBind> = Reader {
     setting: Setting {
         flag: Some("--volumes"),
         short: Some("-v"),
@@ -130,7 +130,7 @@ pub(super) const VOLUMES: Entry<VolumeBind> = Entry {
     read: read::volume,
 };
 
-pub(super) const ENV: Entry<(String, Secret)> = Entry {
+pub(super) const ENV: Reader<(String, Secret)> = Reader {
     setting: Setting {
         flag: Some("--env"),
         short: Some("-e"),
@@ -144,7 +144,7 @@ pub(super) const ENV: Entry<(String, Secret)> = Entry {
     read: read::variable,
 };
 
-pub(super) const MAX_CONCURRENT_TASKS: Entry<usize> = Entry {
+pub(super) const MAX_CONCURRENT_TASKS: Reader<usize> = Reader {
     setting: Setting {
         flag: Some("--max-concurrent-tasks"),
         variable: Some("OZ_MAX_CONCURRENT_TASKS"),
@@ -156,7 +156,7 @@ pub(super) const MAX_CONCURRENT_TASKS: Entry<usize> = Entry {
     read: |given| given.number(1..=MAX_TASKS),
 };
 
-pub(super) const PULL: Entry<PullPolicy> = Entry {
+pub(super) const PULL: Reader<PullPolicy> = Reader {
     setting: Setting {
         flag: Some("--pull"),
         variable: Some("OZ_PULL"),
@@ -171,7 +171,7 @@ pub(super) const PULL: Entry<PullPolicy> = Entry {
     read: |given| given.word(&PULL_POLICIES),
 };
 
-pub(super) const MAX_OUTPUT_SIZE: Entry<usize> = Entry {
+pub(super) const MAX_OUTPUT_SIZE: Reader<usize> = Reader {
     setting: Setting {
         flag: Some("--max-output"),
         value_name: Some("BYTES"),
@@ -183,7 +183,7 @@ pub(super) const MAX_OUTPUT_SIZE: Entry<usize> = Entry {
     read: |given| given.size_within(MIN_OUTPUT..=MAX_OUTPUT),
 };
 
-pub(super) const TASK_TIMEOUT: Entry<Duration> = Entry {
+pub(super) const TASK_TIMEOUT: Reader<Duration> = Reader {
     setting: Setting {
         flag: Some("--task-timeout"),
         variable: Some("OZ_TASK_TIMEOUT"),
@@ -197,7 +197,7 @@ pub(super) const TASK_TIMEOUT: Entry<Duration> = Entry {
     read: |given| given.duration(365 * DAY),
 };
 
-pub(super) const DRAIN_TIMEOUT: Entry<Duration> = Entry {
+pub(super) const DRAIN_TIMEOUT: Reader<Duration> = Reader {
     setting: Setting {
         flag: Some("--drain-timeout"),
         variable: Some("OZ_DRAIN_TIMEOUT"),
@@ -210,7 +210,7 @@ pub(super) const DRAIN_TIMEOUT: Entry<Duration> = Entry {
     read: |given| given.duration(7 * DAY),
 };
 
-pub(super) const ENGINE_TIMEOUT: Entry<Duration> = Entry {
+pub(super) const ENGINE_TIMEOUT: Reader<Duration> = Reader {
     setting: Setting {
         flag: Some("--engine-timeout"),
         variable: Some("OZ_ENGINE_TIMEOUT"),
@@ -223,7 +223,7 @@ pub(super) const ENGINE_TIMEOUT: Entry<Duration> = Entry {
     read: |given| given.duration(DAY),
 };
 
-pub(super) const RECONCILE_INTERVAL: Entry<Duration> = Entry {
+pub(super) const RECONCILE_INTERVAL: Reader<Duration> = Reader {
     setting: Setting {
         flag: Some("--reconcile-interval"),
         variable: Some("OZ_RECONCILE_INTERVAL"),
@@ -236,7 +236,7 @@ pub(super) const RECONCILE_INTERVAL: Entry<Duration> = Entry {
     read: |given| given.duration(DAY),
 };
 
-pub(super) const LOST_RUNS: Entry<LostRuns> = Entry {
+pub(super) const LOST_RUNS: Reader<LostRuns> = Reader {
     setting: Setting {
         flag: Some("--lost-runs"),
         variable: Some("OZ_LOST_RUNS"),
@@ -251,7 +251,7 @@ pub(super) const LOST_RUNS: Entry<LostRuns> = Entry {
     read: |given| given.word(&LOST_RUNS_WORDS),
 };
 
-pub(super) const KEEP_SIDECAR_VOLUMES: Entry<usize> = Entry {
+pub(super) const KEEP_SIDECAR_VOLUMES: Reader<usize> = Reader {
     setting: Setting {
         flag: Some("--keep-sidecar-volumes"),
         variable: Some("OZ_KEEP_SIDECAR_VOLUMES"),
@@ -264,7 +264,7 @@ pub(super) const KEEP_SIDECAR_VOLUMES: Entry<usize> = Entry {
     read: |given| given.number(1..=MAX_KEPT_VOLUMES),
 };
 
-pub(super) const MIN_FREE_DISK: Entry<u64> = Entry {
+pub(super) const MIN_FREE_DISK: Reader<u64> = Reader {
     setting: Setting {
         flag: Some("--min-free-disk"),
         variable: Some("OZ_MIN_FREE_DISK"),
@@ -278,7 +278,7 @@ pub(super) const MIN_FREE_DISK: Entry<u64> = Entry {
     read: |given| given.size(),
 };
 
-pub(super) const RECONNECT_MAX_ATTEMPTS: Entry<u32> = Entry {
+pub(super) const RECONNECT_MAX_ATTEMPTS: Reader<u32> = Reader {
     setting: Setting {
         variable: Some("OZ_RECONNECT_MAX_ATTEMPTS"),
         value_name: Some("COUNT"),
@@ -289,7 +289,7 @@ pub(super) const RECONNECT_MAX_ATTEMPTS: Entry<u32> = Entry {
     read: |given| given.number(0..=u32::MAX),
 };
 
-pub(super) const RECONNECT_WINDOW: Entry<Duration> = Entry {
+pub(super) const RECONNECT_WINDOW: Reader<Duration> = Reader {
     setting: Setting {
         variable: Some("OZ_RECONNECT_WINDOW_SECONDS"),
         value_name: Some("SECONDS"),
@@ -301,7 +301,7 @@ pub(super) const RECONNECT_WINDOW: Entry<Duration> = Entry {
     read: |given| given.number(0..=u32::MAX).map(|seconds| Duration::from_secs(seconds.into())),
 };
 
-pub(super) const PRINT: Entry<Page> = Entry {
+pub(super) const PRINT: Reader<Page> = Reader {
     setting: Setting {
         flag: Some("--print"),
         value_name: Some("WHAT"),

@@ -14,7 +14,7 @@ mod tests;
 mod wrap;
 mod zsh;
 
-use super::inputs::Inputs;
+use super::invocation::Invocation;
 use super::{Arguments, ConfigError, Setting, table};
 use crate::sys::environment::Environment;
 
@@ -48,8 +48,8 @@ pub(crate) fn requested(arguments: &Arguments) -> Result<Option<String>, ConfigE
     if arguments.has(&table::VERSION) {
         return Ok(Some(format!("{NAME} {VERSION}\n")));
     }
-    let inputs = Inputs { arguments, environment: &Environment::default() };
-    Ok(inputs.read_if_given(&table::PRINT)?.map(|page| match page {
+    let invocation = Invocation { arguments, environment: &Environment::default() };
+    Ok(invocation.read_if_given(&table::PRINT)?.map(|page| match page {
         Page::Man => man::page(),
         Page::Bash => bash::completion(),
         Page::Zsh => zsh::completion(),

@@ -1,30 +1,30 @@
 //! Where the value of a setting comes from: its flag, else its variable, else its default.
 
 use super::read::Given;
-use super::settings::{Entry, Setting};
+use super::settings::{Reader, Setting};
 use super::{Arguments, ConfigError};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
 /// The command line and the environment.
-pub(super) struct Inputs<'a> {
+pub(super) struct Invocation<'a> {
     pub(super) arguments: &'a Arguments,
     pub(super) environment: &'a Environment,
 }
 
-impl<'a> Inputs<'a> {
+impl<'a> Invocation<'a> {
     /// The value of a setting, or of its default.
-    pub(super) fn read<T>(&self, entry: &Entry<T>) -> Result<T, ConfigError> {
-        match self.read_if_given(entry)? {
+    pub(super) fn read<T>(&self, reader: &Reader<T>) -> Result<T, ConfigError> {
+        match self.read_if_given(reader)? {
             Some(value) => Ok(value),
-            None => (entry.read)(&self.default(&entry.setting)),
+            None => (reader.read)(&self.default(&reader.setting)),
         }
     }
 
     /// The value of a setting, if its flag or variable is set.
-    pub(super) fn read_if_given<T>(&self, entry: &Entry<T>) -> Result<Option<T>, ConfigError> {
-        let given = self.given(&entry.setting)?;
-        given.map(|given| (entry.read)(&given)).transpose()
+    pub(super) fn read_if_given<T>(&self, reader: &Reader<T>) -> Result<Option<T>, ConfigError> {
+        let given = self.given(&reader.setting)?;
+        given.map(|given| (reader.read)(&given)).transpose()
     }
 
     /// The text of a setting: of its flag, else of its variable, if that is set and not empty.
