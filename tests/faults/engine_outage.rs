@@ -235,7 +235,7 @@ fn a_create_is_retried_after_a_lost_request_or_answer() {
         lossy.run("echo made", "made\n");
         cut.wait(2);
     }
-    assert!(count(lossy.worker.as_ref().unwrap(), "left-over container removed") >= 2);
+    assert!(count(lossy.worker.as_ref().unwrap(), "leftover container removed") >= 2);
     lossy.stop();
 }
 

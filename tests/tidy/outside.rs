@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use oz_agent_worker::cli::SETTINGS;
 use oz_agent_worker::exit::Exit;
 
 use super::{read, root};
@@ -25,26 +24,6 @@ pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
 /// The code spans of a cell.
 pub(crate) fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
-}
-
-#[test]
-fn the_readme_has_every_setting_with_its_flag_variable_and_default() {
-    let mut rows = table("Settings");
-    assert_eq!(rows.len(), SETTINGS.len(), "as many rows as settings");
-    for setting in SETTINGS {
-        let flags: Vec<_> = [setting.short, setting.flag].into_iter().flatten().collect();
-        let variables: Vec<_> = setting.variable.into_iter().collect();
-        let is_its_row = |row: &Vec<String>| spans(&row[0]) == flags && spans(&row[1]) == variables;
-        let place = rows.iter().position(is_its_row);
-        let place = place.unwrap_or_else(|| panic!("no row has {flags:?} and {variables:?}: {rows:#?}"));
-        let row = rows.remove(place);
-        assert_eq!(row.len(), 4, "{row:?}");
-        let default = setting.default.unwrap_or_default();
-        let shown = row[2].replace('`', "");
-        let fits = if default.is_empty() { !row[2].contains('`') } else { shown == default };
-        assert!(fits, "{flags:?} {variables:?}: the default is {default:?}, the README says {:?}", row[2]);
-        assert!(row[3].len() > 5, "{row:?} says nothing");
-    }
 }
 
 #[test]

@@ -165,7 +165,9 @@ fn a_container_created_after_the_next_start_is_removed() {
     stage.wait("the container exists", || stage.engine.containers_of(&stage.worker_id).len() == 1);
     sweep.release();
     stage.wait_clean();
-    worker.wait_log(DEADLINE, |line| line.contains("made too late") && line.contains("oz-fill-"));
+    worker.wait_log(DEADLINE, |line| {
+        line.contains("created after its process ended") && line.contains("oz-fill-")
+    });
     stage.stop(worker);
 }
 
@@ -224,7 +226,7 @@ fn a_container_with_the_same_name_is_replaced_only_if_it_is_the_workers_own() {
     let id = stage.plane.submit(&spec);
     assert_eq!(stage.plane.wait_ended(&id).state, State::Succeeded);
     let created = worker.wait_log(DEADLINE, |line| line.contains("container created"));
-    let name = created.rsplit("container=").next().unwrap().to_owned();
+    let name = created.split_once("container=").unwrap().1.split(' ').next().unwrap().to_owned();
     stage.wait_no_containers();
     let left =
         json!({"Image": stage.task_image, "Labels": {"oz-worker-id": stage.worker_id, "oz-task-id": id}});

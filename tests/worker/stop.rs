@@ -188,7 +188,7 @@ fn a_worker_that_is_not_connected_exits_with_0() {
     wait_exit_ok(&mut connecting);
     drop((request, peer));
     let mut waiting = to(&url);
-    waiting.wait_log(DEADLINE, |line| line.contains("connection lost") && line.contains("attempt=2"));
+    waiting.wait_log(DEADLINE, |line| line.contains("connecting failed") && line.contains("attempt=2"));
     waiting.signal(Signal::TERM);
     wait_exit_ok(&mut waiting);
 }

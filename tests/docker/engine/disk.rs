@@ -1,14 +1,15 @@
 //! The free space of a real engine's disk.
 
 use oz_agent_worker::app::disk::DiskWatch;
-use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::docker::Docker;
 use oz_agent_worker::sys::cancel::CancelToken;
 
+use crate::docker::endpoint_at;
 use crate::support::engine::Engine;
 use crate::support::fault_proxy::FaultProxy;
 
 fn connect(host: &str) -> Docker {
-    Docker::connect(&CancelToken::new(), Endpoint::parse(host).unwrap(), None).unwrap()
+    Docker::connect(&CancelToken::new(), endpoint_at(host), None).unwrap()
 }
 
 #[test]
@@ -21,6 +22,6 @@ fn the_disk_of_an_engine_on_this_machine_is_watched() {
     let reason = DiskWatch::new(&docker, u64::MAX).unwrap().low().unwrap();
     assert!(reason.contains("iB free, less than --min-free-disk"), "{reason}");
     assert_eq!(DiskWatch::new(&docker, 0), None);
-    let proxy = FaultProxy::to(engine.host());
-    assert_eq!(DiskWatch::new(&connect(&proxy.host()), 1), None, "its disk may be on another machine");
+    let forward = FaultProxy::to(engine.host());
+    assert_eq!(DiskWatch::new(&connect(&forward.host()), 1), None, "its disk may be on another machine");
 }
