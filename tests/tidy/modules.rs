@@ -1,0 +1,187 @@
+//! Which module may use which: dependencies point one way.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::outside::{spans, table_with};
+use super::{read, sources};
+
+/// Each module of `src` and the modules that it may use. README.md shows the same table.
+///
+/// A module's fuzz entry points (`*/fuzz.rs`, `*/fuzz/`) are part of `fuzz`.
+const MAY_USE: [(&str, &[&str]); 15] = [
+    (
+        "app",
+        &[
+            "cli",
+            "control_plane",
+            "coordinator",
+            "docker",
+            "exit",
+            "job",
+            "logging",
+            "protocol",
+            "sys",
+            "task",
+        ],
+    ),
+    ("cli", &["exit", "net", "policy", "secret", "sys"]),
+    ("control_plane", &["logging", "net", "protocol", "secret", "sys"]),
+    ("coordinator", &["exit", "job", "logging", "policy", "protocol", "sys"]),
+    ("docker", &["logging", "net", "secret", "sys"]),
+    ("exit", &[]),
+    ("fuzz", &["cli", "control_plane", "docker", "logging", "policy", "protocol", "secret", "sys", "task"]),
+    ("job", &["protocol", "sys"]),
+    ("logging", &[]),
+    ("net", &["sys"]),
+    ("policy", &[]),
+    ("protocol", &["secret"]),
+    ("secret", &[]),
+    ("sys", &["logging"]),
+    ("task", &["docker", "job", "logging", "policy", "protocol", "secret", "sys"]),
+];
+
+type Edges = BTreeSet<(String, String)>;
+
+fn allowed() -> Edges {
+    let edge = |from: &str, to: &&str| (from.to_owned(), (*to).to_owned());
+    MAY_USE.iter().flat_map(|(from, list)| list.iter().map(|to| edge(from, to))).collect()
+}
+
+/// Each use of one module by another, with the files that have it.
+fn used() -> BTreeMap<(String, String), Vec<String>> {
+    let mut edges: BTreeMap<_, Vec<String>> = BTreeMap::new();
+    for source in sources() {
+        let path = source.path.trim_start_matches("src/").trim_end_matches(".rs").trim_end_matches("/mod");
+        if matches!(path, "lib" | "main") {
+            continue;
+        }
+        let is_fuzz = path.split('/').any(|part| part == "fuzz");
+        let from = if is_fuzz { "fuzz" } else { path.split('/').next().unwrap() };
+        let lines: Vec<_> = source.code.iter().map(|(_, line)| line.as_str()).collect();
+        for to in from_root(&lines.join("\n"), path.split('/').count()) {
+            if to != from {
+                edges.entry((from.to_owned(), to)).or_default().push(source.path.clone());
+            }
+        }
+    }
+    edges
+}
+
+/// The first name of every path that starts at the crate's root, in a module that is `depth` levels below it.
+fn from_root(code: &str, depth: usize) -> BTreeSet<String> {
+    let mut names = BTreeSet::new();
+    for root in ["crate::".to_owned(), "super::".repeat(depth)] {
+        for (start, _) in code.match_indices(&root) {
+            let rest = &code[start + root.len()..];
+            match rest.strip_prefix('{') {
+                Some(group) => names.extend(first_names(group)),
+                None => names.extend(name(rest)),
+            }
+        }
+    }
+    names
+}
+
+/// The first name of every path in a group, up to its closing brace.
+fn first_names(group: &str) -> Vec<String> {
+    let mut names = Vec::from_iter(name(group));
+    let mut depth = 1;
+    for (at, c) in group.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' => depth -= 1,
+            ',' if depth == 1 => names.extend(name(&group[at + 1..])),
+            _ => {}
+        }
+        if depth == 0 {
+            break;
+        }
+    }
+    names
+}
+
+/// The identifier that a text starts with, if it is a module's or a function's and no type's.
+fn name(text: &str) -> Option<String> {
+    let text = text.trim_start();
+    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
+    let name = &text[..end];
+    let is_module = name.starts_with(|c: char| c.is_ascii_lowercase());
+    (is_module && !matches!(name, "self" | "super")).then(|| name.to_owned())
+}
+
+/// The modules that a file declares, without those for tests.
+fn declared(path: &str) -> BTreeSet<String> {
+    let text = read(path);
+    let item = |line: &str| {
+        let line = line.strip_prefix("pub ").unwrap_or(line);
+        Some(line.strip_prefix("mod ")?.strip_suffix(';')?.to_owned())
+    };
+    text.lines().filter_map(item).collect()
+}
+
+#[test]
+fn modules_use_only_what_the_table_allows() {
+    let allowed = allowed();
+    let found: Vec<_> = used().into_iter().filter(|(edge, _)| !allowed.contains(edge)).collect();
+    assert!(found.is_empty(), "not in the table: {found:#?}");
+}
+
+#[test]
+fn the_table_has_no_edge_that_no_file_uses() {
+    let used: Edges = used().into_keys().collect();
+    let unused: Vec<_> = allowed().difference(&used).cloned().collect();
+    assert!(unused.is_empty(), "no file uses: {unused:#?}");
+}
+
+#[test]
+fn the_table_has_no_cycle() {
+    let mut left = BTreeMap::from(MAY_USE);
+    loop {
+        let keys: BTreeSet<_> = left.keys().copied().collect();
+        left.retain(|_, list| list.iter().any(|to| keys.contains(to)));
+        if left.len() == keys.len() {
+            break;
+        }
+    }
+    assert!(left.is_empty(), "a cycle is among {left:#?}");
+}
+
+#[test]
+fn the_table_and_the_dead_code_check_have_every_module() {
+    let modules = declared("src/lib.rs");
+    assert_eq!(BTreeSet::from_iter(MAY_USE.map(|(module, _)| module.to_owned())), modules);
+    let mut product = modules;
+    assert!(product.remove("fuzz"));
+    assert_eq!(declared("tests/tidy/unused.rs"), product);
+}
+
+/// All but `fuzz`, which is not in the product.
+#[test]
+fn the_readme_has_the_table_of_modules() {
+    let rows = table_with(&["module", "may use", "what it is for"]);
+    let shown: Vec<_> = rows.iter().map(|row| (spans(&row[0]), spans(&row[1]))).collect();
+    let product = MAY_USE.iter().filter(|(module, _)| *module != "fuzz");
+    let expected: BTreeMap<_, _> = product.map(|(module, list)| (vec![*module], list.to_vec())).collect();
+    assert_eq!(shown.len(), expected.len(), "a row is missing or there twice: {shown:#?}");
+    let sorted = |list: &[&str]| {
+        let mut list: Vec<_> = list.iter().map(|module| (*module).to_owned()).collect();
+        list.sort();
+        list
+    };
+    for (module, list) in shown {
+        let allowed = expected.get(&module).unwrap_or_else(|| panic!("there is no module {module:?}"));
+        assert_eq!(sorted(&list), sorted(allowed), "{module:?}");
+    }
+}
+
+#[test]
+fn uses_are_found_in_all_their_forms() {
+    let found = |code: &str, depth| from_root(code, depth).into_iter().collect::<Vec<_>>();
+    assert_eq!(found("use crate::net::{a, b};\nlet x = crate::sys::pool();", 1), ["net", "sys"]);
+    assert_eq!(
+        found("use crate::{\n    docker::{x, y::z},\n    job,\n    Type, task::{self},\n};", 2),
+        ["docker", "job", "task"]
+    );
+    assert_eq!(found("use super::protocol::Report;\nuse super::{net, Other};", 1), ["net", "protocol"]);
+    assert_eq!(found("use super::error::Error;\nuse super::super::exit::Exit;", 2), ["exit"]);
+}
