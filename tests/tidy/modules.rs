@@ -47,7 +47,7 @@ fn allowed() -> Edges {
     MAY_USE.iter().flat_map(|(from, list)| list.iter().map(|to| edge(from, to))).collect()
 }
 
-/// Each use of one module by another, with the files that have it.
+/// Returns each edge between two modules with the files that have it.
 fn used() -> BTreeMap<(String, String), Vec<String>> {
     let mut edges: BTreeMap<_, Vec<String>> = BTreeMap::new();
     for source in sources() {
@@ -67,12 +67,11 @@ fn used() -> BTreeMap<(String, String), Vec<String>> {
     edges
 }
 
-/// The first name of every path that starts at the crate's root, in a module that is `depth` levels below it.
+/// Returns the first name of every path that starts at the crate's root, in a module `depth` levels below it.
 fn from_root(code: &str, depth: usize) -> BTreeSet<String> {
     let mut names = BTreeSet::new();
     for root in ["crate::".to_owned(), "super::".repeat(depth)] {
-        for (start, _) in code.match_indices(&root) {
-            let rest = &code[start + root.len()..];
+        for rest in code.split(&root).skip(1) {
             match rest.strip_prefix('{') {
                 Some(group) => names.extend(first_names(group)),
                 None => names.extend(name(rest)),
@@ -82,34 +81,31 @@ fn from_root(code: &str, depth: usize) -> BTreeSet<String> {
     names
 }
 
-/// The first name of every path in a group, up to its closing brace.
+/// Returns the first name of every path in a group, up to its closing brace.
 fn first_names(group: &str) -> Vec<String> {
-    let mut names = Vec::from_iter(name(group));
-    let mut depth = 1;
-    for (at, c) in group.char_indices() {
+    let (mut flat, mut depth) = (String::new(), 1);
+    for c in group.chars() {
         match c {
             '{' => depth += 1,
             '}' => depth -= 1,
-            ',' if depth == 1 => names.extend(name(&group[at + 1..])),
+            c if depth == 1 => flat.push(c),
             _ => {}
         }
         if depth == 0 {
             break;
         }
     }
-    names
+    flat.split(',').filter_map(name).collect()
 }
 
-/// The identifier that a text starts with, if it is a module's or a function's and no type's.
+/// Returns the identifier at the start of a text, unless it is a type's.
 fn name(text: &str) -> Option<String> {
-    let text = text.trim_start();
-    let end = text.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(text.len());
-    let name = &text[..end];
+    let name = text.trim_start().split(|c: char| !c.is_ascii_alphanumeric() && c != '_').next()?;
     let is_module = name.starts_with(|c: char| c.is_ascii_lowercase());
     (is_module && !matches!(name, "self" | "super")).then(|| name.to_owned())
 }
 
-/// The modules that a file declares, without those for tests.
+/// Returns the modules that a file declares.
 fn declared(path: &str) -> BTreeSet<String> {
     let text = read(path);
     let item = |line: &str| {
