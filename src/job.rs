@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::{Assignment, Report};
+use crate::protocol::{Assignment, EncodedReport};
 use crate::sys::cancel::CancelReason;
 
-/// Names one execution of a task in this process; never used again.
+/// The number of a job in this process; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);
 
@@ -15,7 +15,7 @@ pub struct JobId(pub u64);
 pub enum Work {
     /// A new container for an assignment.
     Run(Arc<Assignment>),
-    /// A container that is there already.
+    /// A container that an earlier process started.
     Adopt(Arc<AdoptedTask>),
 }
 
@@ -29,7 +29,7 @@ impl Work {
     }
 }
 
-/// A task container that was started by an earlier process of this worker, and whose report is still owed.
+/// A task container that an earlier process of this worker started and did not report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdoptedTask {
     /// The run's id.
@@ -40,48 +40,39 @@ pub struct AdoptedTask {
     pub volumes: Vec<String>,
     /// How long ago the container was started, if it still runs.
     pub ran: Option<Duration>,
-    /// Why the earlier process was ending it, if it was.
+    /// Why the earlier process was stopping it, if it was.
     pub ended_for: Option<CancelReason>,
 }
 
-/// What has become of a job's report.
+/// What became of a job's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// The control plane has it: the container may go.
+    /// The control plane has it: the container can be removed.
     Delivered,
-    /// Nobody wants it: the run belongs to the control plane again, and the container was never started.
+    /// It is not wanted: the run belongs to the control plane again, and the container was never started.
     Unwanted,
-    /// This process cannot deliver it: the container stays, so that the next process can.
+    /// This process cannot deliver it: the container stays, and the next process reports it.
     Undelivered,
 }
 
-/// What a job tells.
+/// What happened to a job.
 #[derive(Debug, Clone)]
 pub enum JobEvent {
-    /// The task's container is running.
+    /// Its container runs.
     Started {
-        /// The job.
-        job: JobId,
-        /// Since when.
+        /// How long ago it was started.
         ran: Duration,
     },
-    /// The engine does not answer the job, which goes on asking; or it answers again.
+    /// The engine stopped answering the job, which retries; or it answers again.
     Engine {
-        /// The job.
-        job: JobId,
-        /// Whether it is away.
+        /// Whether it stopped answering.
         away: bool,
     },
-    /// The task has ended; the job waits to be settled.
+    /// Its task ended. The job waits for its [`Settlement`] before it cleans up.
     Finished {
-        /// The job.
-        job: JobId,
         /// For the control plane.
-        report: Arc<Report>,
+        report: Arc<EncodedReport>,
     },
-    /// Everything is cleaned up, and the thread is free.
-    Done {
-        /// The job.
-        job: JobId,
-    },
+    /// Its slot is free: everything is cleaned up.
+    Done,
 }

@@ -1,35 +1,49 @@
 //! A worker for an Oz control plane: takes agent tasks over a WebSocket and runs each in a Docker container.
 //!
-//! A frame comes in on one socket thread, one pure function decides, a bounded pool of threads does the slow Docker
-//! work, and a result goes out on the same socket and is only forgotten once the other side has it.
-//!
 //! ```text
-//! socket -> link (frame) -> protocol (message) -> coordinator (decision) -> pool (job) -> task -> docker
-//!                                                       ^                                          |
-//! socket <- link (frame) <- outbox <--------------------+---------------- report <----------------+
+//! socket -> control_plane::ws (frame, message) -> coordinator (decision) -> pool (job) -> task -> docker
+//!                  ^                                    |     ^                              |
+//!                  +------------- outbox <--------------+     +----------- report <----------+
 //! ```
 //!
-//! Seven kinds of threads, and who may block in what:
+//! # Words
+//!
+//! - *run*: the control plane's record of what a user asked for.
+//! - *task*: what this worker executes for a run.
+//! - *execution*: one launch of a task.
+//! - *job*: a task that holds one of the worker's slots.
+//! - *claim*: the message that takes a run; *report*: the message that ends it.
+//! - *settlement*: what became of a report, and with it of the container.
+//! - *link*: the WebSocket connection, through all reconnects; *epoch*: the number of one connection.
+//! - *sidecar*: an image whose files are mounted into the task's container.
+//! - *engine*: the Docker Engine, or another one that answers its API.
+//!
+//! # Threads
 //!
 //! | thread | may block in | never |
 //! |---|---|---|
-//! | `oz-link` | `poll`, and dialling with deadlines | decides anything |
-//! | main | one `select!` | does I/O |
+//! | `main` | one `select!` | does I/O, decodes or encodes |
+//! | `oz-link` | `poll`, and connecting with deadlines; it decodes and encodes messages | decides |
+//! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
 //! | `oz-log` | writing a line | is waited for |
-//! | `oz-notify` | telling the service manager, when there is one | is waited for |
-//! | `oz-poller` | REST calls to the control plane, with deadlines | decides anything, touches the WebSocket |
-//! | `oz-sweep` | calls to the engine, once, for what an earlier process has left late | is waited for, touches what this process has made |
-//! | `oz-task-N` | calls to the engine, waiting for a decision | touches the WebSocket or shared state of others |
+//! | `oz-poller` | REST calls, with deadlines; none with `--reconcile-interval 0` | decides, touches the WebSocket |
+//! | `oz-notify` | telling the service manager; none without one | is waited for |
+//! | `ctrl-c` | waiting for a signal | does anything but pass it on |
+//! | `oz-sweep` | calls to the engine, once | touches what this process created |
+//! | `oz-disk` | one look at the engine's disk, for an assignment | is waited for |
 //!
-//! Invariants, some of which `tests/house` checks:
-//! - The rooms that decide or decode (`protocol`, `coordinator`, `task::plan`, `task::output`, `docker::http`) are
-//!   pure: no I/O, no clock, no thread.
-//! - `tungstenite` is known to `link::dial` and `link::socket` only, `ureq` to `control_plane` only; threads start only
-//!   in `pool`, `link` and `logging::queue`; the environment is read only in `main`.
-//! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its
-//!   report is confirmed.
+//! The last two end when their work is done.
+//!
+//! # Rules
+//!
+//! `tests/tidy` checks those that a program can check.
+//!
+//! - The modules that decide or decode are pure: no I/O, no clock, no thread. They are `protocol`, `coordinator`, `task::plan`,
+//!   `task::output` and `docker::http`.
+//! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its report is
+//!   confirmed.
 //! - Everything is bounded: output, bodies, headers, frames, queues, retries, waits.
-//! - Whatever can be a secret is a [`secret::Secret`] until it is on the wire.
+//! - What can be a secret is a [`secret::Secret`] until it is on the wire.
 
 pub mod app;
 pub mod cli;

@@ -1,7 +1,4 @@
-//! The main thread: waits in one `select!`, hands every event to the coordinator and performs what it decides.
-//!
-//! Owns the channels, the threads' handles and the order in which they end. It decides nothing and does no I/O: it
-//! must never block but in its `select!`.
+//! The main thread: one `select!`, and the effects of each event. It decides nothing and does no I/O.
 
 use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
@@ -10,48 +7,47 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use crossbeam_channel::{Receiver, at, bounded, never, select};
-use log::{Level, debug, error, log, warn};
+use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
+use log::{debug, error, log, warn};
 
-use crate::app::disk::DiskWatch;
-use crate::app::service_manager::Notifier;
+use super::disk::DiskWatch;
+use super::service_manager::Notifier;
 use crate::cli::Config;
-use crate::control_plane::rest::{Answers, ControlPlane, ControlPlaneError, RunPoller, RunState};
+use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller, RunStates};
 use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing,
 };
-use crate::coordinator::{Coordinator, Effect, Event, Rules, RunEnd};
+use crate::coordinator::{Coordinator, Effect, Event, Rules};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
-use crate::logging::error_chain;
-use crate::logging::{message, value};
-use crate::protocol::{Incoming, Outgoing, decode, encode};
+use crate::logging::{error_chain, message, value};
+use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
 use crate::task::{Job, JobControl, Options, Tasks, adopt};
 
-/// Events of the link that wait for the main thread, at most; the link waits beyond that.
+/// The most events of the link that wait for the main thread; the link's thread waits beyond that.
 const LINK_EVENTS: usize = 256;
 
 /// How long the link's thread may take to end.
 const LINK_END: Duration = Duration::from_secs(2);
 
-/// How long after the start the second look is: what an engine has been asked to make before takes it seconds, seldom longer
-/// however busy it is. What it makes later still stays until the next start.
+/// When the late sweep is due. A busy engine takes seconds, seldom longer, for what it was asked to create; the next start
+/// finds what it creates later.
 const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the worker could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// The configured URL is not one, which the configuration has ruled out.
+    /// The configuration checks the URL, so this is a defect.
     #[error("the WebSocket URL cannot be used")]
     Url(#[from] http::uri::InvalidUri),
-    /// The root URL, likewise, or no certificates to trust.
-    #[error("the control plane's root cannot be used")]
+    /// The root URL cannot be used, or there are no trusted certificates.
+    #[error("the control plane's root URL cannot be used")]
     ControlPlane(#[from] ControlPlaneError),
-    /// No threads or no pipe.
+    /// No thread or no pipe.
     #[error("the system has no more threads or files")]
     System(#[from] io::Error),
 }
@@ -60,23 +56,19 @@ struct Runtime {
     coordinator: Coordinator,
     worker_id: String,
     process_id: String,
-    /// For the second look at what an earlier process has left.
     docker: Docker,
     link: Link,
     pool: Pool<Job>,
-    /// Tells the service manager, if there is one.
     notifier: Notifier,
-    /// Looks how much space tasks have, where that can be seen.
+    /// `None` if there is no disk to check.
     disk: Option<DiskWatch>,
-    /// Tells the clean-ups of all jobs, and ends the second look, when the worker is stopping.
+    disk_results: Sender<Option<String>>,
+    /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
-    /// Asks for the runs' states, unless that is turned off.
+    /// `None` if polling is turned off.
     poller: Option<RunPoller>,
-    /// What it was asked last.
-    asked: Vec<(JobId, String)>,
-    /// The handles of every job that the coordinator counts.
     jobs: HashMap<JobId, Handle>,
-    /// The connection that the coordinator believes to be up.
+    /// The connection that the coordinator takes for up.
     epoch: Option<Epoch>,
 }
 
@@ -85,20 +77,19 @@ struct Handle {
     control: JobControl,
 }
 
-/// The thread for look-ups, and where its answers come; no thread and no answers when nothing is to be looked up.
-fn poller(config: &Config) -> Result<(Option<RunPoller>, Receiver<Answers>), StartError> {
-    if config.reconcile_interval.is_zero() {
-        return Ok((None, never()));
-    }
-    let control_plane = ControlPlane::new(&config.server_root_url, &config.api_key)?;
-    let (answers, from_poller) = bounded(1);
-    Ok((Some(RunPoller::start(control_plane, answers)?), from_poller))
+/// Where the main thread's events come from.
+struct Inputs<'a> {
+    link: Receiver<LinkEvent>,
+    jobs: Receiver<(JobId, JobEvent)>,
+    run_states: Receiver<RunStates>,
+    disk: Receiver<Option<String>>,
+    signals: &'a Receiver<()>,
 }
 
-/// Runs the worker until it is told to stop by `signals` or cannot go on.
+/// Runs the worker until `signals` or an error end it. Returns its exit code.
 ///
 /// # Errors
-/// Only before anything has been started.
+/// Only before anything was started.
 pub fn run(
     config: &Config,
     docker: Docker,
@@ -107,19 +98,20 @@ pub fn run(
     signals: &Receiver<()>,
     notifier: Notifier,
 ) -> Result<Exit, StartError> {
-    // What an earlier process has left is worked on at once, even when that had more slots.
+    // Adopted tasks may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
-    // What a job usually tells fits, so that no thread of the pool waits for the main thread.
-    let (job_events, from_jobs) = bounded(4 * threads);
-    let (link_events, from_link) = bounded(LINK_EVENTS);
-    let (poller, from_poller) = poller(config)?;
+    // Room for what jobs usually send, so that they do not wait for the main thread.
+    let (job_events, jobs) = bounded(4 * threads);
+    let (link_events, link) = bounded(LINK_EVENTS);
+    let (disk_results, disk_checks) = bounded(1);
+    let (poller, run_states) = start_poller(config)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
     let process_id = new_process_id();
     let options = options(config, registries, process_id.clone());
     let tasks = Tasks::new(docker.clone(), options, job_events, stopping.clone());
     let mut runtime = Runtime {
-        coordinator: Coordinator::new(rules(config)),
+        coordinator: Coordinator::new(rules(config, disk.is_some())),
         worker_id: config.worker_id.clone(),
         process_id,
         docker,
@@ -127,30 +119,43 @@ pub fn run(
         link: Link::start(link_config(config)?, link_events)?,
         notifier,
         disk,
+        disk_results,
         stopping,
         poller,
-        asked: Vec::new(),
         jobs: HashMap::new(),
         epoch: None,
     };
-    let adopted = runtime.decide(Event::Adopted(adopted));
-    let exit = adopted.unwrap_or_else(|| runtime.serve(&from_link, &from_jobs, &from_poller, signals));
+    let inputs = Inputs { link, jobs, run_states, disk: disk_checks, signals };
+    let exit = match runtime.handle(Event::Adopted(adopted)) {
+        Some(exit) => exit,
+        None => runtime.serve(inputs),
+    };
     runtime.end(exit);
     Ok(exit)
 }
 
-fn rules(config: &Config) -> Rules {
+fn start_poller(config: &Config) -> Result<(Option<RunPoller>, Receiver<RunStates>), StartError> {
+    if config.reconcile_interval.is_zero() {
+        return Ok((None, never()));
+    }
+    let control_plane = ControlPlane::new(&config.server_root_url, &config.api_key)?;
+    let (answers, run_states) = bounded(1);
+    Ok((Some(RunPoller::start(control_plane, answers)?), run_states))
+}
+
+fn rules(config: &Config, check_disk: bool) -> Rules {
     Rules {
         slots: config.max_concurrent_tasks,
         task_timeout: config.task_timeout,
         drain_timeout: config.drain_timeout,
         reconcile_interval: config.reconcile_interval,
         lost_runs: config.lost_runs,
+        check_disk,
         late_sweep_after: LATE_SWEEP_AFTER,
     }
 }
 
-/// Tells what this process makes on the engine from what an earlier one has made.
+/// Marks what this process creates on the engine.
 fn new_process_id() -> String {
     format!("{:016x}", RandomState::new().build_hasher().finish())
 }
@@ -177,6 +182,7 @@ fn link_config(config: &Config) -> Result<LinkConfig, StartError> {
     Ok(LinkConfig {
         url: config.link_url().parse()?,
         api_key: config.api_key.clone(),
+        worker_id: config.worker_id.clone(),
         max_attempts: config.reconnect_max_attempts,
         window: config.reconnect_window,
         timing: Timing::default(),
@@ -184,36 +190,33 @@ fn link_config(config: &Config) -> Result<LinkConfig, StartError> {
 }
 
 impl Runtime {
-    fn serve(
-        &mut self,
-        from_link: &Receiver<LinkEvent>,
-        from_jobs: &Receiver<JobEvent>,
-        from_poller: &Receiver<Answers>,
-        signals: &Receiver<()>,
-    ) -> Exit {
-        let mut from_link = from_link.clone();
+    fn serve(&mut self, mut inputs: Inputs<'_>) -> Exit {
         loop {
             let tick = self.coordinator.deadline().map_or_else(never, at);
             let event = select! {
-                recv(from_link) -> event => event.map_or_else(|_| Some(link_is_gone()), |event| self.link_event(event)),
-                recv(from_jobs) -> event => event.ok().map(|event| self.job_event(event)),
-                recv(from_poller) -> answers => answers.ok().map(|answers| self.answered(&answers)),
-                recv(signals) -> signal => signal.ok().map(|()| Event::Signal),
+                recv(inputs.link) -> event => match event {
+                    Ok(event) => self.link_event(event),
+                    Err(_) => Some(link_gone()),
+                },
+                recv(inputs.jobs) -> event => event.ok().map(|(job, event)| self.job_event(job, event)),
+                recv(inputs.run_states) -> states => states.ok().map(Event::RunStates),
+                recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
+                recv(inputs.signals) -> signal => signal.ok().map(|()| Event::Signal),
                 recv(tick) -> _ => Some(Event::Tick),
             };
             let Some(event) = event else { continue };
             if matches!(event, Event::LinkGone { .. }) {
-                // The channel of a thread that has ended is ready for ever.
-                from_link = never();
+                // The channel of a thread that ended is always ready.
+                inputs.link = never();
             }
-            if let Some(exit) = self.decide(event) {
+            if let Some(exit) = self.handle(event) {
                 return exit;
             }
         }
     }
 
-    /// Has an event decided, and does what was decided; an exit is given back.
-    fn decide(&mut self, event: Event) -> Option<Exit> {
+    /// Has an event decided and performs the effects. Returns the exit code if one ends the process.
+    fn handle(&mut self, event: Event) -> Option<Exit> {
         let effects = self.coordinator.handle(event, Instant::now());
         self.notifier.tell(&self.coordinator.status());
         effects.into_iter().find_map(|effect| self.perform(effect))
@@ -230,91 +233,38 @@ impl Runtime {
                 self.epoch = None;
                 Some(Event::LinkDown)
             }
-            LinkEvent::Text { text, .. } => Some(self.text(&text)),
+            LinkEvent::Message(Ok(message)) => Some(Event::Message(message)),
+            LinkEvent::Message(Err(invalid)) => Some(Event::Invalid(invalid)),
             LinkEvent::Binary { bytes } => {
                 warn!("message invalid error=\"a binary frame\" bytes={bytes}");
                 None
             }
             LinkEvent::Confirmed { seq } => Some(Event::Confirmed { seq }),
-            LinkEvent::Fatal(why) => {
-                error!("link ended error={}", message(&why.to_string()));
-                Some(Event::LinkGone { exit: exit_of(&why) })
+            LinkEvent::Fatal(error) => {
+                error!("link ended error={}", message(&error.to_string()));
+                Some(Event::LinkGone { exit: exit_of(&error) })
             }
-            LinkEvent::Closed => Some(link_is_gone()),
+            LinkEvent::Closed => Some(link_gone()),
         }
     }
 
-    /// A look at the disk is one call to the kernel that waits for nothing, and belongs to the moment of the assignment.
-    fn text(&mut self, text: &str) -> Event {
-        match decode(text) {
-            Ok(Incoming::Assignment(assignment)) => {
-                let disk_full = self.disk.as_ref().and_then(DiskWatch::low);
-                Event::Assigned { assignment, disk_full }
-            }
-            decoded => decoded.map_or_else(Event::Invalid, Event::Incoming),
+    fn job_event(&mut self, job: JobId, event: JobEvent) -> Event {
+        if matches!(event, JobEvent::Done) {
+            self.jobs.remove(&job);
         }
+        Event::Job(job, event)
     }
 
-    fn job_event(&mut self, event: JobEvent) -> Event {
-        match event {
-            JobEvent::Started { job, ran } => Event::Started { job, ran },
-            JobEvent::Engine { job, away } => Event::Engine { job, away },
-            JobEvent::Finished { job, report } => Event::Finished { job, report },
-            JobEvent::Done { job } => {
-                self.jobs.remove(&job);
-                Event::Done { job }
-            }
-        }
-    }
-
-    /// A run may have come back as another job meanwhile, so the answer is for the job that was asked about.
-    fn answered(&mut self, Answers(states): &Answers) -> Event {
-        let asked = std::mem::take(&mut self.asked);
-        let end = |task_id: &String| {
-            let (_, state) = states.iter().find(|(id, _)| id == task_id)?;
-            match state {
-                RunState::Cancelled => Some(RunEnd::Cancelled),
-                RunState::Failed => Some(RunEnd::Failed),
-                RunState::Succeeded => Some(RunEnd::Succeeded),
-                RunState::Queued | RunState::Pending | RunState::Claimed | RunState::InProgress => None,
-            }
-        };
-        let over = asked.iter().filter_map(|(job, task_id)| Some((*job, end(task_id)?))).collect();
-        Event::Asked { over }
-    }
-
-    fn ask(&mut self, jobs: Vec<(JobId, String)>) {
-        let ids = jobs.iter().map(|(_, task_id)| task_id.clone()).collect();
-        self.asked = jobs;
-        if !self.poller.as_ref().is_some_and(|poller| poller.ask(ids)) {
-            // The coordinator asks for one batch at a time, so this is a defect, and costs the look-ups only.
-            error!("look-ups busy");
-        }
-    }
-
-    /// On a thread of its own that ends with it, so that nothing waits for the engine: it can be busy.
-    fn late_sweep(&self) {
-        let (docker, stopping) = (self.docker.clone(), self.stopping.clone());
-        let (worker_id, process_id) = (self.worker_id.clone(), self.process_id.clone());
-        let look = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &process_id) {
-            Ok(()) => debug!("looked again"),
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => warn!("second look failed error={}", value(&error_chain(&error))),
-        };
-        if let Err(error) = spawn_detached("oz-sweep", look) {
-            warn!("second look failed error={}", value(&error.to_string()));
-        }
-    }
-
-    /// Does what was decided; an exit is given back.
+    /// Performs one effect. Returns the exit code if it ends the process.
     fn perform(&mut self, effect: Effect) -> Option<Exit> {
         match effect {
-            Effect::Send { seq, message } => self.send(seq, &message),
+            Effect::Send { seq, message } => self.send(seq, message),
             Effect::Start { job, work } => self.start(job, work),
             Effect::Release { job } => self.with(job, |handle| handle.control.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.control.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
-            Effect::Ask(jobs) => self.ask(jobs),
+            Effect::CheckDisk => self.check_disk(),
+            Effect::PollRuns(runs) => self.poll_runs(runs),
             Effect::LateSweep => self.late_sweep(),
             Effect::StopWaiting => {
                 self.link.stop_waiting();
@@ -333,14 +283,11 @@ impl Runtime {
         }
     }
 
-    /// A message that finds the outbox full ends its connection: on the next one the coordinator sends again what was
-    /// not confirmed.
-    fn send(&self, seq: Option<u64>, message: &Outgoing) {
+    /// A full outbox ends the connection. On the next one the coordinator sends again what was not confirmed.
+    fn send(&self, seq: Option<u64>, message: Outgoing) {
         let Some(epoch) = self.epoch else { return };
-        let text = encode(message, &self.worker_id);
-        let (task, kind, bytes) = (value(message.task_id()), message.kind(), text.len());
-        log!(Level::Debug, "message queued task={task} type={kind} bytes={bytes}");
-        if self.link.send(Outbound { epoch, seq, text }).is_err() {
+        let (task, kind) = (value(message.task_id()).to_string(), message.kind());
+        if self.link.send(Outbound { epoch, seq, message }).is_err() {
             warn!("outbox full, reconnecting task={task} type={kind}");
         }
     }
@@ -350,21 +297,53 @@ impl Runtime {
         let cancel = CancelToken::new();
         self.jobs.insert(id, Handle { cancel: cancel.clone(), control });
         if !self.pool.give(Job { id, work, cancel, signals }) {
-            // The coordinator counts slots, so this is a defect; the end of the process is better than a run that
-            // nobody works on.
-            error!("pool full");
+            // The coordinator counts slots, so this is a defect. Ending the process is better than a run that nothing works on.
+            error!("task pool full, ending");
             self.link.close();
         }
     }
 
-    /// After an orderly end all jobs are done and joining takes no time. When tasks are left none of them is waited
-    /// for, and the control plane is told goodbye if that goes quickly; who is in a stop_waiting does not wait for that either.
+    /// On a thread of its own: a network file system that hangs must not hold up the main thread.
+    fn check_disk(&self) {
+        let (disk, results) = (self.disk.clone(), self.disk_results.clone());
+        let check = move || {
+            // The main thread takes one result before it starts another check, so there is room.
+            let _ = results.try_send(disk.as_ref().and_then(DiskWatch::low));
+        };
+        if let Err(error) = spawn_detached("oz-disk", check) {
+            warn!("disk check failed error={}", value(&error.to_string()));
+            let _ = self.disk_results.try_send(None);
+        }
+    }
+
+    fn poll_runs(&self, runs: Vec<(JobId, String)>) {
+        if !self.poller.as_ref().is_some_and(|poller| poller.poll(runs)) {
+            // The coordinator polls one batch at a time, so this is a defect. It costs the polls only.
+            error!("run poll failed error=\"the poller is busy\"");
+        }
+    }
+
+    /// On a thread of its own: the engine may be busy.
+    fn late_sweep(&self) {
+        let (docker, stopping) = (self.docker.clone(), self.stopping.clone());
+        let (worker_id, process_id) = (self.worker_id.clone(), self.process_id.clone());
+        let sweep = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &process_id) {
+            Ok(()) => debug!("late sweep done"),
+            Err(error) if error.is_cancelled() => {}
+            Err(error) => warn!("late sweep failed error={}", value(&error_chain(&error))),
+        };
+        if let Err(error) = spawn_detached("oz-sweep", sweep) {
+            warn!("late sweep failed error={}", value(&error.to_string()));
+        }
+    }
+
+    /// After an orderly stop no job is left and the threads join at once. With tasks left, their threads are abandoned
+    /// and the link gets [`LINK_END`] to send its close frame; an interrupted stop does not wait for that either.
     fn end(mut self, exit: Exit) {
         if exit == Exit::Interrupted || !self.jobs.is_empty() {
             self.pool.abandon();
         }
         self.jobs.clear();
-        // A look-up that is under way has no say any more.
         self.poller.iter_mut().for_each(RunPoller::abandon);
         if exit != Exit::Interrupted {
             self.link.close();
@@ -373,8 +352,8 @@ impl Runtime {
     }
 }
 
-/// The link has ended, as it was asked to; if it was not, that is a failure.
-fn link_is_gone() -> Event {
+/// The link ended as requested. If it was not requested, that is a failure.
+fn link_gone() -> Event {
     Event::LinkGone { exit: Exit::Failure }
 }
 

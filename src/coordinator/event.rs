@@ -1,6 +1,4 @@
-//! What the coordinator is told and what it decides: plain data.
-//!
-//! Owns the words between it and those who perform. It must not know what is decided when.
+//! The coordinator's input and output: events, effects and the status.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,138 +6,56 @@ use std::time::Duration;
 use log::Level;
 
 use crate::exit::Exit;
-use crate::job::{AdoptedTask, JobId, Settlement, Work};
-use crate::protocol::{Assignment, Incoming, Invalid, Outgoing, Report};
+use crate::job::{AdoptedTask, JobEvent, JobId, Settlement, Work};
+use crate::protocol::{Incoming, Invalid, Outgoing, RunState};
 use crate::sys::cancel::CancelReason;
-
-/// How a run ended at the control plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RunEnd {
-    /// Somebody cancelled it.
-    Cancelled,
-    /// The control plane has given it up, as it does when the worker's connection ends.
-    Failed,
-    /// It has a result already.
-    Succeeded,
-}
-
-impl RunEnd {
-    /// As the control plane calls it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Cancelled => "CANCELLED",
-            Self::Failed => "FAILED",
-            Self::Succeeded => "SUCCEEDED",
-        }
-    }
-}
-
-/// How the worker stands, for those who watch it.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// The connection to the control plane.
-    pub link: LinkState,
-    /// Tasks that hold a slot.
-    pub tasks: usize,
-    /// The stop that has begun.
-    pub stop: Option<Stopping>,
-}
-
-/// The connection to the control plane.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LinkState {
-    /// The first attempt is under way.
-    Connecting,
-    /// It stands.
-    Up,
-    /// There is none, and attempts go on.
-    Away,
-}
-
-/// A stop that has begun.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stopping {
-    /// Whether running tasks go on.
-    pub draining: bool,
-    /// How long the whole stop may take, from its beginning.
-    pub budget: Duration,
-}
 
 /// What happened.
 #[derive(Debug, Clone)]
 pub enum Event {
-    /// What an earlier process has left; comes before anything else, if at all.
+    /// The tasks of an earlier process. Comes at most once, before any other event.
     Adopted(Vec<Arc<AdoptedTask>>),
-    /// The first attempt to connect has failed; the link is making another.
+    /// The first attempt to connect failed; the link tries again.
     LinkFailed,
     /// A connection is up.
     LinkUp,
-    /// It has ended; the link is making another.
+    /// The connection ended; the link reconnects.
     LinkDown,
-    /// The link has ended for good, because `CloseLink` was done or because it cannot go on.
+    /// The link ended, because of [`Effect::CloseLink`] or because it cannot go on.
     LinkGone {
-        /// What the process is to end with when it ended by itself.
+        /// The exit code if the link ended by itself.
         exit: Exit,
     },
-    /// An assignment has come, and this is known of the engine's disk.
-    Assigned {
-        /// It.
-        assignment: Arc<Assignment>,
-        /// Why there is no space for it, for people; `None` when there is, as far as is known.
-        disk_full: Option<String>,
-    },
-    /// The answer to [`Effect::Ask`]: which of these runs are over at the control plane.
-    Asked {
-        /// Those that are, and how they ended.
-        over: Vec<(JobId, RunEnd)>,
-    },
-    /// A message has come.
-    Incoming(Incoming),
-    /// A frame has come that is not a message.
+    /// A message came.
+    Message(Incoming),
+    /// A text frame came that is not a message.
     Invalid(Invalid),
-    /// The control plane has every message up to this number.
+    /// The control plane received every message up to this number.
     Confirmed {
-        /// A number given out in [`Effect::Send`].
+        /// A number from [`Effect::Send`].
         seq: u64,
     },
-    /// The container of a job is running.
-    Started {
-        /// The job.
-        job: JobId,
-        /// Since when.
-        ran: Duration,
+    /// The answer to [`Effect::CheckDisk`].
+    DiskChecked {
+        /// Why there is too little space for a new task, for people; `None` if there is enough or nobody knows.
+        low: Option<String>,
     },
-    /// The engine does not answer a job, which goes on asking; or it answers again.
-    Engine {
-        /// The job.
-        job: JobId,
-        /// Whether it is away.
-        away: bool,
-    },
-    /// A job knows how its task ended; it waits for [`Effect::Settle`] to clean up.
-    Finished {
-        /// The job.
-        job: JobId,
-        /// Its report.
-        report: Arc<Report>,
-    },
-    /// A job has cleaned up: its slot is free.
-    Done {
-        /// The job.
-        job: JobId,
-    },
+    /// The answer to [`Effect::PollRuns`]: the runs whose state is known.
+    RunStates(Vec<(JobId, RunState)>),
+    /// Something happened to a job.
+    Job(JobId, JobEvent),
     /// The operator asked the process to stop.
     Signal,
-    /// The time that [`Coordinator::deadline`](super::Coordinator::deadline) named has come.
+    /// The time of [`Coordinator::deadline`](super::Coordinator::deadline) came.
     Tick,
 }
 
-/// What is to be done about it, in this order.
+/// What to do, in the order given.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Effect {
     /// Send a message on the connection that is up.
     Send {
-        /// When set: tell by [`Event::Confirmed`] once the control plane has it.
+        /// If set, [`Event::Confirmed`] follows once the control plane received the message.
         seq: Option<u64>,
         /// The message.
         message: Outgoing,
@@ -151,35 +67,68 @@ pub enum Effect {
         /// What it works on.
         work: Work,
     },
-    /// The claim is confirmed: the job may start its container.
+    /// Let a job start its container: its claim is confirmed.
     Release {
         /// The job.
         job: JobId,
     },
-    /// The job's report is no longer this process's concern.
+    /// Tell a job what became of its report.
     Settle {
         /// The job.
         job: JobId,
-        /// What has become of the report, and with it of the container.
+        /// It decides what becomes of the container.
         settlement: Settlement,
     },
-    /// End the job's work; it still finishes.
+    /// End a job's task; [`JobEvent::Finished`] still follows.
     Cancel {
         /// The job.
         job: JobId,
         /// Why.
         reason: CancelReason,
     },
-    /// Ask the control plane for the state of these runs; the answer is one [`Event::Asked`]. No other is asked for before.
-    Ask(Vec<(JobId, String)>),
-    /// LateSweep a second time for what an earlier process has left on the engine; nothing is told of it.
+    /// Check the free space of the engine's disk; [`Event::DiskChecked`] follows. At most one check runs at a time.
+    CheckDisk,
+    /// Ask the control plane for the states of these runs; [`Event::RunStates`] follows. At most one poll runs at a time.
+    PollRuns(Vec<(JobId, String)>),
+    /// Remove what the engine created late for an earlier process; no event follows.
     LateSweep,
-    /// From now on reconnect without long pauses, and wait for no engine that is away: the worker is stopping.
+    /// The worker is stopping: reconnect without long pauses, and do not wait for an engine that is away.
     StopWaiting,
-    /// Close the link in good order.
+    /// Close the link in good order; [`Event::LinkGone`] follows.
     CloseLink,
     /// End the process.
     Exit(Exit),
-    /// Tell the operator.
+    /// Write a log line.
     Log(Level, String),
+}
+
+/// The worker's state, for service managers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// The connection to the control plane.
+    pub link: LinkState,
+    /// The number of tasks that hold a slot.
+    pub tasks: usize,
+    /// The stop, once it began.
+    pub stop: Option<Stopping>,
+}
+
+/// The state of the connection to the control plane.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LinkState {
+    /// The first attempt is under way.
+    Connecting,
+    /// Connected.
+    Up,
+    /// Not connected; the link tries again.
+    Away,
+}
+
+/// A stop that began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Stopping {
+    /// Whether running tasks may still end by themselves.
+    pub draining: bool,
+    /// The longest time that the whole stop takes, from its beginning.
+    pub budget: Duration,
 }

@@ -1,116 +1,122 @@
-//! One task that holds a slot: whether its claim is confirmed, and how far its report is.
+//! The state of one task that holds a slot: its claim and its report.
 //!
-//! Owns the steps from one state to the next. It must not know the other tasks or decide what is sent when.
+//! ```text
+//!            claim lost             finished
+//! Working ---------------> Dropped ----------+
+//!    |                                       v
+//!    | finished                           Settled ---> (done: the slot is free)
+//!    v            confirmed, lost, given up  ^
+//! Reporting ---------------------------------+
+//! ```
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::protocol::{Outgoing, Report};
+use crate::protocol::{EncodedReport, Outgoing};
 use crate::sys::cancel::CancelReason;
 
-pub(super) struct Job {
+pub(super) struct JobState {
     pub(super) task_id: String,
-    /// Number of the claim, until it is confirmed.
+    /// The number of the claim until it is confirmed.
     claim: Option<u64>,
-    pub(super) phase: Phase,
-    /// When it will have run for as long as it may.
-    pub(super) ends: Option<Instant>,
-    /// Why it was told to end, if it was.
+    phase: Phase,
+    /// When the task's time is up.
+    pub(super) ends_at: Option<Instant>,
+    /// Why the task was told to end, if it was.
     pub(super) ending: Option<CancelReason>,
 }
 
-/// What to say to an assignment of a task that is here.
-pub(super) enum Answer {
-    /// Its present state.
-    Say(Outgoing),
-    /// That was said on this connection, and is on its way.
-    Said,
-    /// Its former execution is void: it may start anew once that is cleaned up.
-    Void,
-}
-
-pub(super) enum Phase {
-    /// The pool works on it.
+enum Phase {
+    /// The task runs or is prepared.
     Working,
-    /// As `Working`, but nobody wants the result: the run belongs to the control plane again.
+    /// As `Working`, but the run belongs to the control plane again: the result is not wanted.
     Dropped,
-    /// The report is made and not confirmed; `seq` is its number when it was sent on the present connection.
-    Reporting { report: Arc<Report>, seq: Option<u64> },
+    /// The task ended and its report is not confirmed. `seq` is the report's number on this connection, once it was sent.
+    Reporting { report: Arc<EncodedReport>, seq: Option<u64> },
     /// The job cleans up. The report is kept for an assignment that comes meanwhile.
-    Settled { report: Option<Arc<Report>> },
+    Settled { report: Option<Arc<EncodedReport>> },
 }
 
-/// What the end of a connection costs a job.
+/// How to answer an assignment of a task that is here.
+pub(super) enum Answer {
+    /// Send the task's state.
+    Send(Outgoing),
+    /// Nothing: the state was sent on this connection already.
+    AlreadySent,
+    /// The former execution is void: the task starts again once that is cleaned up.
+    StartAgain,
+}
+
+/// What the end of a connection makes useless.
 pub(super) enum Lost {
     Nothing,
-    /// Its work is of no use any more.
     Work,
-    /// Its report is of no use any more.
     Report,
 }
 
-impl Job {
-    /// A job whose claim goes out under that number; `None` for one that an earlier process has claimed.
+impl JobState {
+    /// A job whose claim has the number `claim`; `None` if an earlier process claimed it.
     pub(super) fn new(task_id: &str, claim: Option<u64>) -> Self {
-        Self { task_id: task_id.to_owned(), claim, phase: Phase::Working, ends: None, ending: None }
+        Self { task_id: task_id.to_owned(), claim, phase: Phase::Working, ends_at: None, ending: None }
     }
 
     pub(super) fn answer(&self) -> Answer {
         match &self.phase {
-            Phase::Working => Answer::Say(Outgoing::Claimed { task_id: self.task_id.clone() }),
-            Phase::Reporting { seq: Some(_), .. } => Answer::Said,
+            Phase::Working => Answer::Send(Outgoing::Claimed { task_id: self.task_id.clone() }),
+            Phase::Reporting { seq: Some(_), .. } => Answer::AlreadySent,
             Phase::Reporting { report, seq: None } | Phase::Settled { report: Some(report) } => {
-                Answer::Say(Outgoing::Report(Arc::clone(report)))
+                Answer::Send(Outgoing::Report(Arc::clone(report)))
             }
-            Phase::Dropped | Phase::Settled { report: None } => Answer::Void,
+            Phase::Dropped | Phase::Settled { report: None } => Answer::StartAgain,
         }
     }
 
-    /// Whether the pool works on it, and the result is wanted.
+    /// Whether the task has not ended and its result is wanted.
     pub(super) fn is_working(&self) -> bool {
         matches!(self.phase, Phase::Working)
     }
 
-    /// Whether it is working, and nobody has told it to end.
+    /// Whether it is working and was not told to end.
     pub(super) fn goes_on(&self) -> bool {
         self.is_working() && self.ending.is_none()
     }
 
-    /// Whether the control plane is known to count it as running here.
+    /// Whether the claim is confirmed.
     pub(super) fn is_claimed(&self) -> bool {
         self.claim.is_none()
     }
 
-    /// Whether there is a report that waits for a connection.
-    pub(super) fn unsent(&self) -> bool {
+    /// Whether a report waits for a connection.
+    pub(super) fn has_unsent_report(&self) -> bool {
         matches!(self.phase, Phase::Reporting { seq: None, .. })
     }
 
-    /// Takes the report; `false` when nobody wants it.
-    pub(super) fn finished(&mut self, report: Arc<Report>) -> bool {
-        let wanted = matches!(self.phase, Phase::Working);
+    /// Takes the report. Returns whether it is wanted.
+    pub(super) fn finished(&mut self, report: Arc<EncodedReport>) -> bool {
+        let wanted = self.is_working();
         self.phase =
             if wanted { Phase::Reporting { report, seq: None } } else { Phase::Settled { report: None } };
         wanted
     }
 
+    /// Returns the report to send under this number, if there is one.
     pub(super) fn send_report(&mut self, number: u64) -> Option<Outgoing> {
         let Phase::Reporting { report, seq } = &mut self.phase else { return None };
         *seq = Some(number);
         Some(Outgoing::Report(Arc::clone(report)))
     }
 
-    /// `true` on the step from unconfirmed to confirmed, while there is work that waits for it.
-    pub(super) fn claim_confirmed(&mut self, number: u64) -> bool {
-        let now = self.claim.is_some_and(|claim| claim <= number);
-        if now {
+    /// Returns whether this confirms the claim of a job that still works.
+    pub(super) fn confirm_claim(&mut self, number: u64) -> bool {
+        let confirmed = self.claim.is_some_and(|claim| claim <= number);
+        if confirmed {
             self.claim = None;
         }
-        now && matches!(self.phase, Phase::Working)
+        confirmed && self.is_working()
     }
 
-    /// `true` on the step from reporting to settled.
-    pub(super) fn report_confirmed(&mut self, number: u64) -> bool {
+    /// Returns whether this confirms the report.
+    pub(super) fn confirm_report(&mut self, number: u64) -> bool {
         match &self.phase {
             Phase::Reporting { report, seq: Some(seq) } if *seq <= number => {
                 self.phase = Phase::Settled { report: Some(Arc::clone(report)) };
@@ -121,17 +127,17 @@ impl Job {
     }
 
     pub(super) fn connection_lost(&mut self) -> Lost {
-        let claimed = self.claim.is_none();
-        match (&mut self.phase, claimed) {
-            (Phase::Working, false) => {
+        let claimed = self.is_claimed();
+        match &mut self.phase {
+            Phase::Working if !claimed => {
                 self.phase = Phase::Dropped;
                 Lost::Work
             }
-            (Phase::Reporting { .. }, false) => {
+            Phase::Reporting { .. } if !claimed => {
                 self.phase = Phase::Settled { report: None };
                 Lost::Report
             }
-            (Phase::Reporting { seq, .. }, true) => {
+            Phase::Reporting { seq, .. } => {
                 *seq = None;
                 Lost::Nothing
             }
@@ -139,8 +145,8 @@ impl Job {
         }
     }
 
-    /// Gives up on the report; `true` when there was one that had not been confirmed.
-    pub(super) fn give_up(&mut self) -> bool {
+    /// Gives up an unconfirmed report. Returns whether there was one.
+    pub(super) fn give_up_report(&mut self) -> bool {
         let lost = matches!(self.phase, Phase::Reporting { .. });
         if lost {
             self.phase = Phase::Settled { report: None };

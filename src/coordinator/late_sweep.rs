@@ -1,20 +1,17 @@
-//! The second look for what an earlier process has left: once in a process, some time after its start.
-//!
-//! Owns when it is due. It must not know what is looked for or how.
+//! The late sweep: once in a process, some time after its start.
 
 use std::time::Instant;
 
 use super::Coordinator;
 use super::event::Effect;
 
-/// How far it is with the second look.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LateSweep {
-    /// Nothing has happened yet from which its time could be counted.
+    /// Before the first event, from which its time counts.
     Unplanned,
-    /// It is made then.
+    /// Due at this time.
     Due(Instant),
-    /// It was made, or is not made any more.
+    /// Begun, or not needed.
     Over,
 }
 
@@ -28,7 +25,7 @@ impl LateSweep {
 }
 
 impl Coordinator {
-    /// Who is stopping leaves it to the next process, which looks anyway.
+    /// A worker that stops leaves the sweep to the next process.
     pub(super) fn late_sweep(&mut self, now: Instant) {
         let delay = self.rules.late_sweep_after;
         self.late_sweep = match self.late_sweep {

@@ -1,15 +1,13 @@
-//! Every decision of the worker: what is admitted, claimed, cancelled, reported again, given back, and when to end.
+//! Every decision of the worker: what it admits, claims, cancels, reports and gives back, and when it ends.
 //!
-//! Owns the backlog, the state of each task that holds a slot, and the order of stopping. It must not know a socket,
-//! a thread, the engine or the clock: events and the time come in, effects go out, and the same events always give
-//! the same effects.
+//! Pure: events and the time come in, effects go out, and the same events always give the same effects.
 //!
-//! The rules it keeps:
-//! - A run is claimed when a slot is free for it, and only then; whatever is not claimed belongs to the control plane.
-//! - A claim that was not confirmed when its connection ended may never have arrived: the run may be given to another
-//!   worker, so it is dropped here, unstarted and unreported.
-//! - A report is kept, and its slot with it, until the control plane is known to have it.
-//! - Nothing is ever started twice: an assignment for a task that is here is answered with its present state.
+//! The rules:
+//! - A run is claimed only when a slot is free for it. What is not claimed belongs to the control plane.
+//! - A claim that was not confirmed when its connection ended may not have arrived, and the run may go to another worker: the
+//!   task is dropped, unstarted and unreported.
+//! - A report holds its slot until the control plane is known to have it.
+//! - Nothing is started twice: an assignment of a task that is here is answered with the task's state.
 
 mod assign;
 mod event;
@@ -24,33 +22,35 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
+use crate::job::{AdoptedTask, JobEvent, JobId, Settlement, Work};
 use crate::logging::value;
 use crate::policy::LostRuns;
-use crate::protocol::{FailureReason, Incoming, Outgoing, Report};
+use crate::protocol::{EncodedReport, FailureReason, Incoming, Outgoing};
 use crate::sys::cancel::CancelReason;
 
-use crate::job::{AdoptedTask, JobId, Settlement, Work};
 use assign::PendingAssignment;
 pub use assign::{BACKLOG, CLAIM_HOLD};
-pub use event::{Effect, Event, LinkState, RunEnd, Status, Stopping};
-use job::Job;
+pub use event::{Effect, Event, LinkState, Status, Stopping};
+use job::{JobState, Lost};
 use late_sweep::LateSweep;
 use stop::Stop;
 
-/// What the operator has decided.
+/// The operator's choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rules {
-    /// How many tasks run at the same time.
+    /// The most tasks that run at the same time.
     pub slots: usize,
-    /// How long a task may run; zero: for ever.
+    /// How long a task may run; zero: without a limit.
     pub task_timeout: Duration,
     /// How long running tasks may go on after the first signal.
     pub drain_timeout: Duration,
-    /// How often the control plane is asked for the state of the runs; zero: never.
+    /// How often the control plane is asked for the states of the runs; zero: never.
     pub reconcile_interval: Duration,
-    /// What becomes of a task whose run has failed there.
+    /// What becomes of a task whose run failed at the control plane.
     pub lost_runs: LostRuns,
-    /// How long after the start it is looked for a second time what an earlier process has left; zero: never.
+    /// Whether the engine's disk is checked before a task is claimed.
+    pub check_disk: bool,
+    /// When the late sweep is due, from the first event; zero: never.
     pub late_sweep_after: Duration,
 }
 
@@ -58,155 +58,146 @@ pub struct Rules {
 pub struct Coordinator {
     rules: Rules,
     link: LinkState,
-    link_gone: bool,
+    link_is_gone: bool,
     next_job: u64,
-    next_seq: u64,
+    last_seq: u64,
     backlog: VecDeque<PendingAssignment>,
-    jobs: BTreeMap<JobId, Job>,
+    jobs: BTreeMap<JobId, JobState>,
     /// The jobs that the engine does not answer.
-    away: BTreeSet<JobId>,
-    /// When the runs are asked for next; `None` when there are none.
-    ask_at: Option<Instant>,
-    asking: bool,
+    engine_away: BTreeSet<JobId>,
+    checking_disk: bool,
+    polling: bool,
+    /// When the next poll of the runs is due; `None` while there are none.
+    poll_at: Option<Instant>,
     late_sweep: LateSweep,
     stop: Option<Stop>,
     effects: Vec<Effect>,
 }
 
 impl Coordinator {
-    /// A coordinator that has no tasks yet.
+    /// Returns a coordinator without tasks.
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
             link: LinkState::Connecting,
-            link_gone: false,
+            link_is_gone: false,
             next_job: 0,
-            next_seq: 0,
+            last_seq: 0,
             backlog: VecDeque::new(),
             jobs: BTreeMap::new(),
-            away: BTreeSet::new(),
-            ask_at: None,
-            asking: false,
+            engine_away: BTreeSet::new(),
+            checking_disk: false,
+            polling: false,
+            poll_at: None,
             late_sweep: LateSweep::Unplanned,
             stop: None,
             effects: Vec::new(),
         }
     }
 
-    /// Decides what an event calls for. `now` never goes back.
+    /// Returns what an event calls for. `now` never goes back.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Adopted(adopted) => adopted.into_iter().for_each(|adopted| self.adopt(adopted)),
+            Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task)),
             Event::LinkFailed => self.link = LinkState::Away,
-            Event::LinkUp => self.link_is_up(now),
-            Event::LinkDown => self.link_is_down(),
-            Event::LinkGone { exit } => self.link_is_gone(exit, now),
-            Event::Assigned { assignment, disk_full } => self.assigned(assignment, disk_full, now),
-            Event::Asked { over } => self.asked(over, now),
-            Event::Incoming(message) => self.incoming(message, now),
-            Event::Invalid(invalid) => self.invalid(invalid),
+            Event::LinkUp => self.link_up(now),
+            Event::LinkDown => self.link_down(),
+            Event::LinkGone { exit } => self.link_gone(exit, now),
+            Event::Message(Incoming::Assignment(assignment)) => self.assigned(assignment, now),
+            Event::Message(Incoming::Cancel { task_id }) => self.cancelled(&task_id),
+            Event::Message(Incoming::Unknown { kind }) => {
+                self.effects.push(warn(format!("message ignored type={}", value(&kind))));
+            }
+            Event::Invalid(invalid) => self.invalid(&invalid),
             Event::Confirmed { seq } => self.confirmed(seq),
-            Event::Started { job, ran } => self.started(job, ran, now),
-            Event::Engine { job, away } => self.engine(job, away),
-            Event::Finished { job, report } => self.finished(job, report),
-            Event::Done { job } => self.done(job),
+            Event::DiskChecked { low } => self.disk_checked(low.as_deref()),
+            Event::RunStates(states) => self.run_states(states, now),
+            Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),
+            Event::Job(id, JobEvent::Engine { away }) => self.engine(id, away),
+            Event::Job(id, JobEvent::Finished { report }) => self.finished(id, report),
+            Event::Job(id, JobEvent::Done) => self.done(id),
             Event::Signal => self.signal(now),
             Event::Tick => {}
         }
         self.expire(now);
         self.admit();
         self.time_out(now);
-        self.ask(now);
+        self.poll_runs(now);
         self.late_sweep(now);
         self.go_on_stopping(now);
         std::mem::take(&mut self.effects)
     }
 
-    /// When [`Event::Tick`] is due, if nothing happens before.
+    /// Returns when [`Event::Tick`] is due if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
         let held = self.backlog.front().map(PendingAssignment::until);
         let stop = self.stop.as_ref().map(Stop::deadline);
-        let ask = self.ask_at.filter(|_| self.link_is_there() && !self.asking);
-        [held, stop, ask, self.next_time_out(), self.late_sweep.deadline()].into_iter().flatten().min()
+        let poll = self.poll_at.filter(|_| self.link_is_up() && !self.polling);
+        [held, stop, poll, self.next_timeout(), self.late_sweep.deadline()].into_iter().flatten().min()
     }
 
-    /// How the worker stands, for those who watch it.
+    /// Returns the worker's state, for service managers.
     pub fn status(&self) -> Status {
         Status { link: self.link, tasks: self.jobs.len(), stop: self.stop.as_ref().map(Stop::status) }
     }
 
-    fn link_is_there(&self) -> bool {
+    fn link_is_up(&self) -> bool {
         self.link == LinkState::Up
     }
 
-    fn link_is_up(&mut self, now: Instant) {
+    fn link_up(&mut self, now: Instant) {
         self.link = LinkState::Up;
-        // What was missed while away is asked for at once.
-        self.ask_at = Some(now);
-        let waiting: Vec<JobId> =
-            self.jobs.iter().filter(|(_, job)| job.unsent()).map(|(id, _)| *id).collect();
-        for id in waiting {
+        // Cancels that came meanwhile were not sent: the states of the runs show them.
+        self.poll_at = Some(now);
+        let unsent: Vec<JobId> =
+            self.jobs.iter().filter(|(_, job)| job.has_unsent_report()).map(|(id, _)| *id).collect();
+        for id in unsent {
             self.send_report(id);
         }
     }
 
-    /// What waited goes back to the control plane by itself when the connection ends, and so does a run whose claim never
-    /// arrived.
-    fn link_is_down(&mut self) {
+    /// The control plane takes back what waits, and each run whose claim did not arrive, when the connection ends.
+    fn link_down(&mut self) {
         self.link = LinkState::Away;
-        for waiting in std::mem::take(&mut self.backlog) {
-            let task = value(&waiting.assignment.task_id);
+        for pending in std::mem::take(&mut self.backlog) {
+            let task = value(&pending.assignment.task_id);
             self.effects.push(info(format!("assignment dropped task={task} reason=\"connection lost\"")));
         }
         for (id, job) in &mut self.jobs {
-            match job.connection_lost() {
-                job::Lost::Nothing => {}
-                job::Lost::Work => {
-                    self.effects.push(warn(format!("claim lost task={}", value(&job.task_id))));
-                    self.effects.push(Effect::Cancel { job: *id, reason: CancelReason::ClaimLost });
-                }
-                job::Lost::Report => {
-                    self.effects.push(warn(format!("claim lost task={}", value(&job.task_id))));
-                    self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Unwanted });
-                }
-            }
-        }
-    }
-
-    fn incoming(&mut self, message: Incoming, now: Instant) {
-        match message {
-            Incoming::Assignment(assignment) => self.assigned(assignment, None, now),
-            Incoming::Cancel { task_id } => self.cancelled(&task_id),
-            Incoming::Unknown { kind } => {
-                self.effects.push(warn(format!("message ignored type={}", value(&kind))));
-            }
+            let effect = match job.connection_lost() {
+                Lost::Nothing => continue,
+                Lost::Work => Effect::Cancel { job: *id, reason: CancelReason::ClaimLost },
+                Lost::Report => Effect::Settle { job: *id, settlement: Settlement::Unwanted },
+            };
+            self.effects.push(warn(format!("claim lost task={}", value(&job.task_id))));
+            self.effects.push(effect);
         }
     }
 
     fn confirmed(&mut self, seq: u64) {
         for (id, job) in &mut self.jobs {
-            if job.claim_confirmed(seq) {
+            if job.confirm_claim(seq) {
                 self.effects.push(Effect::Release { job: *id });
             }
-            if job.report_confirmed(seq) {
+            if job.confirm_report(seq) {
                 self.effects.push(info(format!("report confirmed task={}", value(&job.task_id))));
                 self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Delivered });
             }
         }
     }
 
-    fn finished(&mut self, id: JobId, report: Arc<Report>) {
+    fn finished(&mut self, id: JobId, report: Arc<EncodedReport>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if !job.finished(report) {
             self.effects.push(Effect::Settle { job: id, settlement: Settlement::Unwanted });
-        } else if self.link_is_there() {
+        } else if self.link_is_up() {
             self.send_report(id);
         }
     }
 
-    /// A job that is done without having reported has failed in a way it could not tell.
+    /// A job that ends without a report failed in a way that it could not report.
     fn done(&mut self, id: JobId) {
-        self.away.remove(&id);
+        self.engine_away.remove(&id);
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.is_working() {
             self.effects.push(error(format!("task ended without a report task={}", value(&job.task_id))));
@@ -214,20 +205,19 @@ impl Coordinator {
         }
     }
 
-    /// It holds a slot like any other, even when that makes more than there are: its container runs already.
-    fn adopt(&mut self, adopted: Arc<AdoptedTask>) {
-        let job = Job::new(&adopted.task_id, None);
-        self.add_job(job, Work::Adopt(adopted));
+    /// Its container runs already, so it gets a slot even if all are taken.
+    fn adopt(&mut self, task: Arc<AdoptedTask>) {
+        self.add_job(JobState::new(&task.task_id, None), Work::Adopt(task));
     }
 
-    fn add_job(&mut self, job: Job, work: Work) {
+    fn add_job(&mut self, job: JobState, work: Work) {
         let id = JobId(self.next_job);
         self.next_job += 1;
         self.jobs.insert(id, job);
         self.effects.push(Effect::Start { job: id, work });
     }
 
-    /// Tells a job to end; it still finishes.
+    /// Ends a job's task; the job still reports and cleans up.
     fn end_job(&mut self, id: JobId, reason: CancelReason) {
         if let Some(job) = self.jobs.get_mut(&id) {
             job.ending.get_or_insert(reason);
@@ -243,19 +233,18 @@ impl Coordinator {
     }
 
     fn send(&mut self, seq: Option<u64>, message: Outgoing) {
-        if self.link_is_there() {
+        if self.link_is_up() {
             self.effects.push(Effect::Send { seq, message });
         }
     }
 
     fn next_seq(&mut self) -> u64 {
-        self.next_seq += 1;
-        self.next_seq
+        self.last_seq += 1;
+        self.last_seq
     }
 
-    fn job_of(&self, task_id: &str) -> Option<(JobId, &Job)> {
-        let mut jobs = self.jobs.iter();
-        jobs.find(|(_, job)| job.task_id == task_id).map(|(id, job)| (*id, job))
+    fn job_of(&self, task_id: &str) -> Option<&JobState> {
+        self.jobs.values().find(|job| job.task_id == task_id)
     }
 }
 

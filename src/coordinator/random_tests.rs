@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::tests::*;
-use super::{BACKLOG, Effect, Event, JobId, LostRuns, Rules, RunEnd};
+use super::{BACKLOG, Effect, Event, JobEvent, JobId, LostRuns, Rules};
+use crate::protocol::RunState;
 
 /// Whatever the order of events, no run is started twice while it is here, no more than the
 /// slots are in use, every number is new, and all slots come free.
@@ -18,6 +19,7 @@ fn random_histories_keep_the_rules() {
             drain_timeout: Duration::from_secs(100),
             reconcile_interval: Duration::from_secs(60),
             lost_runs: LostRuns::Stop,
+            check_disk: seed % 2 == 0,
             late_sweep_after: Duration::from_secs(30),
         });
         let mut here: BTreeMap<JobId, String> = BTreeMap::new();
@@ -26,10 +28,10 @@ fn random_histories_keep_the_rules() {
         for _ in 0..200 {
             script.now += Duration::from_secs(random.below(20));
             let event = random.event(&here, &working, last_seq);
-            if let Event::Finished { job, .. } = &event {
+            if let Event::Job(job, JobEvent::Finished { .. }) = &event {
                 working.remove(job);
             }
-            if let Event::Done { job } = &event {
+            if let Event::Job(job, JobEvent::Done) = &event {
                 here.remove(job);
             }
             for effect in script.on(event) {
@@ -65,22 +67,23 @@ impl Random {
         let id = self.below(8).to_string();
         let nth = self.below(3) as usize;
         let job = JobId(self.below(12));
-        match self.below(12) {
+        match self.below(13) {
             0 => Event::LinkDown,
             1 | 2 => Event::LinkUp,
             3 => cancel(&id),
             4 => confirmed(self.below(seq + 1)),
             5 => match working.iter().nth(nth) {
-                Some(job) => Event::Finished { job: *job, report: done(&here[job]) },
+                Some(job) => Event::Job(*job, JobEvent::Finished { report: done(&here[job]) }),
                 None => Event::Tick,
             },
             6 => match here.keys().filter(|job| !working.contains(*job)).nth(nth) {
                 Some(job) => freed(job.0),
                 None => Event::Tick,
             },
-            7 => Event::Started { job, ran: Duration::from_secs(self.below(300)) },
-            8 => Event::Engine { job, away: self.below(3) == 0 },
-            9 => Event::Asked { over: vec![(job, RunEnd::Failed)] },
+            7 => runs(job.0, self.below(300)),
+            8 => Event::Job(job, JobEvent::Engine { away: self.below(3) == 0 }),
+            9 => run_is(job.0, RunState::Failed),
+            10 => Event::DiskChecked { low: (self.below(4) == 0).then(|| "full".to_owned()) },
             _ => assignment(&id),
         }
     }

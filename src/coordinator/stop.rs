@@ -1,66 +1,90 @@
-//! The order of stopping: no new tasks; running ones may go on for the drain time; then they are ended and reported; then
-//! the link closes, and the process ends.
+//! Stopping: no new tasks; running ones may end by themselves until the drain is over; then they are stopped and reported;
+//! then the link closes and the process ends.
 //!
-//! Owns the steps and their deadlines. It must not know how a container is stopped or a report sent.
+//! ```text
+//! Draining ---> Ending ---> GaveUp
+//!                  |           |
+//!                  +-----+-----+
+//!                        v
+//!                     Closing ---> (exit)
+//! ```
+//!
+//! - `Draining` ends when its time is up, when all tasks ended, with the next signal, or with the link.
+//! - `Ending` becomes `GaveUp` when reports are not confirmed in time or the link is gone.
+//! - `Closing` follows when no job is left. A further signal ends the process from any step but `Draining`.
 
 use std::time::{Duration, Instant};
 
 use super::event::{Effect, Stopping};
+use super::job::JobState;
 use super::{Coordinator, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Settlement};
 use crate::logging::value;
 use crate::sys::cancel::CancelReason;
 
-/// From the end of the drain until reports that nobody confirms are given up: the containers' grace time of 10 s and
-/// what collecting, sending and a reconnect may need.
+/// From the end of the drain until unconfirmed reports are given up: the containers' grace time of 10 s, and time to
+/// collect, send and reconnect.
 const REPORTS: Duration = Duration::from_secs(40);
 
-/// From the end of the drain until the process ends whatever is left: without a drain, within the 90 s that service
-/// managers give by default.
-const WHOLE: Duration = Duration::from_secs(80);
+/// From the end of the drain until the process ends with whatever is left. Without a drain, this is within the 90 s that
+/// service managers give by default.
+const TOTAL: Duration = Duration::from_secs(80);
 
-/// How often it is told how far the stop is.
+/// The time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(10);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Step {
+    /// Running tasks go on.
+    Draining,
+    /// Tasks were told to end; their reports are waited for.
+    Ending,
+    /// Reports are not waited for any more.
+    GaveUp,
+    /// Every job is done; the link closes.
+    Closing,
+}
 
 pub(super) struct Stop {
     exit: Exit,
-    /// How long it may take in all.
+    step: Step,
+    /// The longest time that the whole stop takes.
     budget: Duration,
-    /// Running tasks go on.
-    draining: bool,
-    /// When the drain ends, or has ended.
-    drained: Instant,
-    /// Reports are no longer waited for.
-    hopeless: bool,
-    closing: bool,
-    progress: Instant,
+    /// When the drain ends or ended.
+    drained_at: Instant,
+    /// When the next progress line is due.
+    progress_at: Instant,
 }
 
 impl Stop {
     pub(super) fn deadline(&self) -> Instant {
-        let step = match self {
-            Self { draining: true, .. } => self.drained,
-            Self { hopeless: false, .. } => self.drained + REPORTS,
-            _ => self.until(),
-        };
-        if self.closing { step } else { step.min(self.progress) }
+        match self.step {
+            Step::Draining => self.drained_at.min(self.progress_at),
+            Step::Ending => (self.drained_at + REPORTS).min(self.progress_at),
+            Step::GaveUp => self.ends_at().min(self.progress_at),
+            Step::Closing => self.ends_at(),
+        }
     }
 
     pub(super) fn status(&self) -> Stopping {
-        Stopping { draining: self.draining, budget: self.budget }
+        Stopping { draining: self.is_draining(), budget: self.budget }
     }
 
-    fn until(&self) -> Instant {
-        self.drained + WHOLE
+    fn is_draining(&self) -> bool {
+        self.step == Step::Draining
+    }
+
+    fn ends_at(&self) -> Instant {
+        self.drained_at + TOTAL
     }
 }
 
 impl Coordinator {
-    /// The first asks for an orderly stop; one in the drain ends that; a further one ends the process at once.
+    /// The first signal begins the stop, one during the drain ends the drain, and a further one ends the process.
     pub(super) fn signal(&mut self, now: Instant) {
-        match self.stop.as_ref().map(|stop| stop.draining) {
-            None => self.begin(Exit::Success, self.rules.drain_timeout, now),
+        match self.stop.as_ref().map(Stop::is_draining) {
+            None => self.begin_stop(Exit::Success, self.rules.drain_timeout, now),
             Some(true) => self.end_tasks(now),
             Some(false) => {
                 self.effects.push(warn(format!("ending at once tasks={}", self.jobs.len())));
@@ -69,43 +93,50 @@ impl Coordinator {
         }
     }
 
-    /// A link that ended by itself ends the worker, which cannot report any more.
-    pub(super) fn link_is_gone(&mut self, exit: Exit, now: Instant) {
-        if std::mem::replace(&mut self.link_gone, true) {
+    /// A link that ends by itself ends the worker: nothing can be reported any more.
+    pub(super) fn link_gone(&mut self, exit: Exit, now: Instant) {
+        if std::mem::replace(&mut self.link_is_gone, true) {
             return;
         }
-        self.link_is_down();
-        match self.stop.as_ref().map(|stop| stop.draining) {
-            None => self.begin(exit, Duration::ZERO, now),
+        self.link_down();
+        match self.stop.as_ref().map(Stop::is_draining) {
+            None => self.begin_stop(exit, Duration::ZERO, now),
             Some(true) => self.end_tasks(now),
             Some(false) => {}
         }
-        if let Some(stop) = self.stop.as_mut().filter(|stop| !stop.closing) {
+        if let Some(stop) = self.stop.as_mut().filter(|stop| stop.step != Step::Closing) {
             stop.exit = exit;
         }
     }
 
-    /// Whether tasks have been told to end.
-    pub(super) fn stop_has_begun(&self) -> bool {
-        self.stop.as_ref().is_some_and(|stop| !stop.draining)
+    /// Whether tasks were told to end.
+    pub(super) fn is_ending(&self) -> bool {
+        self.stop.as_ref().is_some_and(|stop| !stop.is_draining())
     }
 
-    fn begin(&mut self, exit: Exit, drain: Duration, now: Instant) {
-        let (tasks, backlog, drain_s) = (self.jobs.len(), self.backlog.len(), drain.as_secs());
-        let budget = drain + WHOLE;
-        let budget_s = budget.as_secs();
-        let line = format!("stopping tasks={tasks} backlog={backlog} drain_s={drain_s} budget_s={budget_s}");
-        self.effects.push(info(line));
-        let (drained, progress) = (now + drain, now + PROGRESS);
-        let (hopeless, closing) = (false, false);
-        self.stop = Some(Stop { exit, budget, draining: true, drained, hopeless, closing, progress });
+    fn begin_stop(&mut self, exit: Exit, drain: Duration, now: Instant) {
+        let budget = drain + TOTAL;
+        self.effects.push(info(format!(
+            "stopping tasks={} backlog={} drain_s={} budget_s={}",
+            self.jobs.len(),
+            self.backlog.len(),
+            drain.as_secs(),
+            budget.as_secs()
+        )));
+        self.stop = Some(Stop {
+            exit,
+            step: Step::Draining,
+            budget,
+            drained_at: now + drain,
+            progress_at: now + PROGRESS,
+        });
         self.give_back("the worker is stopping");
     }
 
-    /// The drain is over, in whatever way.
     fn end_tasks(&mut self, now: Instant) {
         let Some(stop) = self.stop.as_mut() else { return };
-        (stop.draining, stop.drained) = (false, now);
+        stop.step = Step::Ending;
+        stop.drained_at = now;
         let working = self.jobs.iter().filter(|(_, job)| job.is_working());
         let working: Vec<JobId> = working.map(|(id, _)| *id).collect();
         if !working.is_empty() {
@@ -115,51 +146,47 @@ impl Coordinator {
         self.effects.push(Effect::StopWaiting);
     }
 
-    /// The next step of a stop that has begun, after every event.
+    /// Takes the next step of a stop, after every event.
     pub(super) fn go_on_stopping(&mut self, now: Instant) {
         let Some(stop) = &self.stop else { return };
-        let all_ended = || !self.jobs.values().any(super::Job::is_working);
-        if stop.draining && (now >= stop.drained || all_ended()) {
+        let tasks_ended = || !self.jobs.values().any(JobState::is_working);
+        if stop.is_draining() && (now >= stop.drained_at || tasks_ended()) {
             self.end_tasks(now);
         }
         let Some(stop) = &mut self.stop else { return };
-        if !stop.draining {
-            if now >= stop.until() {
-                self.effects.push(error(format!("stop took too long tasks={}", self.jobs.len())));
-                self.effects.push(Effect::Exit(Exit::Failure));
-                return;
-            }
-            stop.hopeless |= self.link_gone || now >= stop.drained + REPORTS;
+        if !stop.is_draining() && now >= stop.ends_at() {
+            self.effects.push(error(format!("stop took too long tasks={}", self.jobs.len())));
+            self.effects.push(Effect::Exit(Exit::Failure));
+            return;
         }
-        if stop.hopeless {
+        if stop.step == Step::Ending && (self.link_is_gone || now >= stop.drained_at + REPORTS) {
+            stop.step = Step::GaveUp;
+        }
+        if stop.step == Step::GaveUp {
             self.give_up_reports();
         }
         if self.jobs.is_empty() {
-            self.end();
+            self.close();
         } else {
-            self.tell_progress(now);
+            self.log_progress(now);
         }
     }
 
-    fn tell_progress(&mut self, now: Instant) {
-        let Some(stop) = &mut self.stop else { return };
-        if now < stop.progress {
-            return;
-        }
-        stop.progress = now + PROGRESS;
-        let working = self.jobs.values().filter(|job| job.is_working()).count();
+    fn log_progress(&mut self, now: Instant) {
+        let Some(stop) = self.stop.as_mut().filter(|stop| now >= stop.progress_at) else { return };
+        stop.progress_at = now + PROGRESS;
         let (step, until) =
-            if stop.draining { ("draining", stop.drained) } else { ("stopping", stop.until()) };
+            if stop.is_draining() { ("draining", stop.drained_at) } else { ("stopping", stop.ends_at()) };
+        let working = self.jobs.values().filter(|job| job.is_working()).count();
         let left_s = until.saturating_duration_since(now).as_secs();
         let tasks = self.jobs.len();
-        let line = format!("{step} tasks={tasks} working={working} left_s={left_s}");
-        self.effects.push(info(line));
+        self.effects.push(info(format!("{step} tasks={tasks} working={working} left_s={left_s}")));
     }
 
-    /// What this process cannot deliver stays for the next one.
+    /// Leaves what this process cannot deliver to the next one.
     fn give_up_reports(&mut self) {
         for (id, job) in &mut self.jobs {
-            if job.give_up() {
+            if job.give_up_report() {
                 self.effects.push(error(format!("report not delivered task={}", value(&job.task_id))));
                 self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Undelivered });
                 if let Some(stop) = self.stop.as_mut().filter(|stop| stop.exit == Exit::Success) {
@@ -169,12 +196,12 @@ impl Coordinator {
         }
     }
 
-    fn end(&mut self) {
+    fn close(&mut self) {
         let Some(stop) = &mut self.stop else { return };
-        if self.link_gone {
+        if self.link_is_gone {
             self.effects.push(Effect::Exit(stop.exit));
-        } else if !stop.closing {
-            stop.closing = true;
+        } else if stop.step != Step::Closing {
+            stop.step = Step::Closing;
             self.effects.push(Effect::CloseLink);
         }
     }

@@ -1,7 +1,7 @@
 //! The decisions as scripts: events in, effects out, with a clock that the script turns.
 
 use super::*;
-use crate::protocol::{Assignment, Invalid, RunResult};
+use crate::protocol::{Assignment, Invalid, Report, RunResult, RunState};
 
 /// A coordinator, its clock, and everything it asked for.
 pub(super) struct Script {
@@ -49,7 +49,7 @@ impl Script {
     }
 
     pub(super) fn finish(&mut self, job: u64, id: &str) -> Vec<Effect> {
-        self.on(Event::Finished { job: JobId(job), report: done(id) })
+        self.on(Event::Job(JobId(job), JobEvent::Finished { report: done(id) }))
     }
 }
 
@@ -59,23 +59,22 @@ pub(super) const RULES: Rules = Rules {
     drain_timeout: Duration::ZERO,
     reconcile_interval: Duration::ZERO,
     lost_runs: LostRuns::Stop,
+    check_disk: false,
     late_sweep_after: Duration::ZERO,
 };
 
 pub(super) fn assignment(id: &str) -> Event {
-    Event::Incoming(Incoming::Assignment(Arc::new(Assignment {
-        task_id: id.into(),
-        ..Assignment::default()
-    })))
+    Event::Message(Incoming::Assignment(Arc::new(Assignment { task_id: id.into(), ..Assignment::default() })))
 }
 
 pub(super) fn cancel(id: &str) -> Event {
-    Event::Incoming(Incoming::Cancel { task_id: id.into() })
+    Event::Message(Incoming::Cancel { task_id: id.into() })
 }
 
-pub(super) fn done(id: &str) -> Arc<Report> {
+pub(super) fn done(id: &str) -> Arc<EncodedReport> {
     let result = RunResult::Completed { exit_code: 0, out_of_memory: false };
-    Arc::new(Report { result, ..Report::failed(id, FailureReason::Internal, "") })
+    let report = Report { result, ..Report::failed(id, FailureReason::Internal, "") };
+    Arc::new(EncodedReport::new(report, "w"))
 }
 
 pub(super) fn claimed(seq: Option<u64>, id: &str) -> Effect {
@@ -96,7 +95,8 @@ pub(super) fn rejected(id: &str, reason: &str) -> Effect {
 }
 
 pub(super) fn failed(id: &str, reason: FailureReason, message: &str) -> Effect {
-    Effect::Send { seq: None, message: Outgoing::Report(Arc::new(Report::failed(id, reason, message))) }
+    let (task_id, message) = (id.to_owned(), message.to_owned());
+    Effect::Send { seq: None, message: Outgoing::Failed { task_id, reason, message } }
 }
 
 pub(super) fn release(job: u64) -> Effect {
@@ -130,15 +130,15 @@ pub(super) fn adopted(job: u64, id: &str) -> Effect {
 }
 
 pub(super) fn runs(job: u64, ran: u64) -> Event {
-    Event::Started { job: JobId(job), ran: Duration::from_secs(ran) }
+    Event::Job(JobId(job), JobEvent::Started { ran: Duration::from_secs(ran) })
 }
 
-pub(super) fn ask(jobs: &[(u64, &str)]) -> Effect {
-    Effect::Ask(jobs.iter().map(|(job, id)| (JobId(*job), (*id).to_owned())).collect())
+pub(super) fn polled(jobs: &[(u64, &str)]) -> Effect {
+    Effect::PollRuns(jobs.iter().map(|(job, id)| (JobId(*job), (*id).to_owned())).collect())
 }
 
-pub(super) fn over(job: u64, end: RunEnd) -> Event {
-    Event::Asked { over: vec![(JobId(job), end)] }
+pub(super) fn run_is(job: u64, state: RunState) -> Event {
+    Event::RunStates(vec![(JobId(job), state)])
 }
 
 pub(super) fn cancelled(job: u64, reason: CancelReason) -> Effect {
@@ -150,7 +150,7 @@ pub(super) fn confirmed(seq: u64) -> Event {
 }
 
 pub(super) fn freed(job: u64) -> Event {
-    Event::Done { job: JobId(job) }
+    Event::Job(JobId(job), JobEvent::Done)
 }
 
 #[test]
@@ -303,7 +303,7 @@ fn a_wrong_assignment_is_answered_unless_it_names_a_task_that_is_here() {
     script.assign("b");
     assert_eq!(script.on(invalid(Some("a"))), []);
     assert_eq!(script.on(invalid(Some("b"))), []);
-    assert_eq!(script.on(Event::Incoming(Incoming::Unknown { kind: "news".into() })), []);
+    assert_eq!(script.on(Event::Message(Incoming::Unknown { kind: "news".into() })), []);
 }
 
 #[test]

@@ -1,11 +1,10 @@
 //! Time limits, lost runs, and an engine or a disk that cannot take more, as scripts.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::super::tests::*;
-use super::super::{CancelReason, Effect, Event, JobId, LostRuns, Rules, RunEnd};
-use crate::protocol::Assignment;
+use super::super::{CancelReason, Effect, Event, JobEvent, JobId, LostRuns, Rules};
+use crate::protocol::{FailureReason, RunState};
 
 #[test]
 fn a_task_has_its_time_from_the_start_of_its_container() {
@@ -36,39 +35,43 @@ fn the_control_plane_is_asked_after_a_reconnect_and_from_time_to_time() {
     assert_eq!(script.on(confirmed(1)), [release(0)]);
     script.assign("unconfirmed");
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
-    assert_eq!(script.after(60), [ask(&[(0, "a")])]);
+    assert_eq!(script.after(60), [polled(&[(0, "a")])]);
     assert_eq!(script.after(600), [], "one question at a time");
     script.on(Event::LinkDown);
     assert_eq!(script.coordinator.deadline(), None, "nobody can answer");
     script.on(Event::LinkUp);
-    assert_eq!(script.on(Event::Asked { over: vec![] }), [ask(&[(0, "a")])]);
-    assert_eq!(script.on(over(0, RunEnd::Cancelled)), [cancelled(0, CancelReason::Requested)]);
+    assert_eq!(script.on(Event::RunStates(vec![])), [polled(&[(0, "a")])]);
+    assert_eq!(script.on(run_is(0, RunState::Cancelled)), [cancelled(0, CancelReason::Requested)]);
     assert_eq!(script.after(600), [], "what is ending is not asked for");
 }
 
 #[test]
 fn a_run_that_is_over_there_is_ended_here() {
     let cases = [
-        (LostRuns::Stop, RunEnd::Failed, Some(CancelReason::RunOver)),
-        (LostRuns::Stop, RunEnd::Succeeded, Some(CancelReason::RunOver)),
-        (LostRuns::Stop, RunEnd::Cancelled, Some(CancelReason::Requested)),
-        (LostRuns::Finish, RunEnd::Failed, None),
-        (LostRuns::Finish, RunEnd::Cancelled, Some(CancelReason::Requested)),
+        (LostRuns::Stop, RunState::Failed, Some(CancelReason::RunOver)),
+        (LostRuns::Stop, RunState::Succeeded, Some(CancelReason::RunOver)),
+        (LostRuns::Stop, RunState::Cancelled, Some(CancelReason::Requested)),
+        (LostRuns::Finish, RunState::Failed, None),
+        (LostRuns::Finish, RunState::Cancelled, Some(CancelReason::Requested)),
+        (LostRuns::Stop, RunState::InProgress, None),
+        (LostRuns::Stop, RunState::Claimed, None),
+        (LostRuns::Stop, RunState::Pending, None),
+        (LostRuns::Stop, RunState::Queued, None),
     ];
-    for (lost_runs, end, expected) in cases {
+    for (lost_runs, state, expected) in cases {
         let mut script = Script::with(Rules { lost_runs, ..RULES });
         script.on(Event::LinkUp);
         script.assign("a");
         script.on(confirmed(1));
         let effects: Vec<Effect> = expected.into_iter().map(|reason| cancelled(0, reason)).collect();
-        assert_eq!(script.on(over(0, end)), effects, "{lost_runs:?} {end:?}");
-        assert_eq!(script.on(over(7, end)), [], "the answer for a job that has gone");
+        assert_eq!(script.on(run_is(0, state)), effects, "{lost_runs:?} {state:?}");
+        assert_eq!(script.on(run_is(7, state)), [], "the answer for a job that has gone");
     }
 }
 
 #[test]
-fn nothing_new_is_taken_while_the_engine_is_away_or_its_disk_full() {
-    let engine = |away| Event::Engine { job: JobId(0), away };
+fn nothing_is_taken_while_the_engine_does_not_answer() {
+    let engine = |away| Event::Job(JobId(0), JobEvent::Engine { away });
     let mut script = Script::connected(1);
     script.assign("a");
     script.assign("waiting");
@@ -81,13 +84,62 @@ fn nothing_new_is_taken_while_the_engine_is_away_or_its_disk_full() {
     script.finish(0, "a");
     script.on(confirmed(2));
     script.on(freed(0));
-    assert_eq!(script.assign("c").len(), 2, "nobody waits for the engine any more");
-    let assignment = Arc::new(Assignment { task_id: "d".into(), ..Assignment::default() });
-    let assigned = |full: Option<&str>| Event::Assigned {
-        assignment: Arc::clone(&assignment),
-        disk_full: full.map(str::to_owned),
-    };
-    assert_eq!(script.on(assigned(Some("the disk is full"))), [rejected("d", "the disk is full")]);
-    assert_eq!(script.on(assigned(None)), []);
-    assert_eq!(script.assign("c"), [claimed(None, "c")], "one that is here needs no more space");
+    assert_eq!(script.assign("c").len(), 2, "no job waits for the engine any more");
+}
+
+fn disk(low: Option<&str>) -> Event {
+    Event::DiskChecked { low: low.map(str::to_owned) }
+}
+
+fn checking_disk(slots: usize) -> Script {
+    let mut script = Script::with(Rules { slots, check_disk: true, ..RULES });
+    script.on(Event::LinkUp);
+    script
+}
+
+#[test]
+fn a_task_is_claimed_once_the_disk_has_space_for_it() {
+    let mut script = checking_disk(2);
+    assert_eq!(script.assign("a"), [Effect::CheckDisk]);
+    assert_eq!(script.assign("a"), [], "it is known, and not claimed yet");
+    assert_eq!(script.assign("b"), [], "one check at a time");
+    let both = [claimed(Some(1), "a"), started(0, "a"), claimed(Some(2), "b"), started(1, "b")];
+    assert_eq!(script.on(disk(None)), both);
+    assert_eq!(script.assign("a"), [claimed(None, "a")], "a task that is here needs no more space");
+    assert_eq!(script.assign("c"), [Effect::CheckDisk], "each new task is checked");
+}
+
+#[test]
+fn a_task_without_space_is_given_back_and_those_that_were_checked_stay() {
+    let mut script = checking_disk(1);
+    script.assign("a");
+    script.on(disk(None));
+    script.assign("checked");
+    script.on(disk(None));
+    assert_eq!(script.assign("b"), [Effect::CheckDisk]);
+    assert_eq!(script.assign("c"), []);
+    let full = "the disk is full";
+    assert_eq!(script.on(disk(Some(full))), [rejected("b", full), rejected("c", full)]);
+    script.finish(0, "a");
+    script.on(confirmed(2));
+    assert_eq!(script.on(freed(0)), [claimed(Some(3), "checked"), started(1, "checked")]);
+}
+
+#[test]
+fn a_check_that_hangs_holds_up_nothing_else() {
+    let mut script = checking_disk(2);
+    script.assign("a");
+    script.on(disk(None));
+    script.on(confirmed(1));
+    assert_eq!(script.assign("b"), [Effect::CheckDisk]);
+    assert_eq!(script.finish(0, "a"), [reported(Some(2), "a")]);
+    let answer = failed("b", FailureReason::TaskCancelled, "cancelled before it was started");
+    assert_eq!(script.on(cancel("b")), [answer]);
+    assert_eq!(script.assign("c"), [], "the check still runs");
+    assert_eq!(script.after(60), [rejected("c", "no slot was free in time")]);
+    assert_eq!(script.assign("d"), []);
+    assert_eq!(script.on(Event::LinkDown), []);
+    assert_eq!(script.on(disk(None)), [], "its assignments belong to the control plane again");
+    assert_eq!(script.on(Event::LinkUp), [reported(Some(3), "a")]);
+    assert_eq!(script.assign("e"), [Effect::CheckDisk]);
 }

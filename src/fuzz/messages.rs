@@ -9,7 +9,7 @@ use serde_json::Value;
 use super::{Input, MARKER, assert_hidden, assert_one_line, marked};
 use crate::policy::VolumeBind;
 use crate::protocol::{
-    Assignment, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, Report, decode, encode,
+    Assignment, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, decode, encode,
 };
 use crate::secret::Secret;
 use crate::task::plan::{Plan, TaskSettings, plan};
@@ -101,8 +101,8 @@ fn answer(task_id: &str, planned: &Result<(), String>) {
         Ok(()) => Outgoing::Claimed { task_id: task_id.to_owned() },
         Err(problem) => {
             assert!(!problem.contains(char::is_control), "not one line: {problem:?}");
-            let report = Report::failed(task_id, FailureReason::InvalidAssignment, problem.clone());
-            Outgoing::Report(report.into())
+            let (task_id, message) = (task_id.to_owned(), problem.clone());
+            Outgoing::Failed { task_id, reason: FailureReason::InvalidAssignment, message }
         }
     };
     let frame = encode(&message, "worker 1");

@@ -1,95 +1,140 @@
-//! Message -> text frame.
-//!
-//! Owns the field names we send and the hard limit on a message's size. It must not know whether or when one is sent.
+//! Messages to text frames.
+
+use std::fmt;
+use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::fit::fit;
 use super::{FailureReason, Outgoing, PullRequest, Report, RunResult};
-use crate::task::output::fit;
 
-/// No message that we send is longer, in bytes: a control plane of this protocol ends with an error, for all its workers, on one
+/// The longest message that is sent, in bytes. The known control plane ends its process, for all its workers, on a message
 /// over 100 MiB.
 pub const MAX_MESSAGE_BYTES: usize = 80 << 20;
+const _: () = assert!(MAX_MESSAGE_BYTES < 100 << 20);
 
-/// What a report may need besides its output: ids, message, links, with every character escaped.
+/// What a report may need besides its output, in bytes: ids, message and links, with every character escaped.
 const ENVELOPE_BYTES: usize = 1 << 20;
 
-/// Longest `message` of a failure and `reason` of a rejection, in bytes: for people, so that what engines and registries say
-/// cannot fill a frame.
+/// The longest `message` of a failure and `reason` of a rejection, in bytes: texts of engines and registries must not fill
+/// a frame.
 const MAX_TEXT_BYTES: usize = 4096;
 
-/// Writes a message as the text of one frame. Output that would make the frame too long loses more of its middle.
-pub fn encode(message: &Outgoing, worker_id: &str) -> String {
-    let (kind, mut data) = match message {
-        Outgoing::Claimed { .. } => ("task_claimed", Map::new()),
-        Outgoing::Rejected { reason, .. } => ("task_rejected", object(json!({ "reason": bounded(reason) }))),
-        Outgoing::Report(report) => report_data(report),
+/// A report as the text of its frame: encoded once, sent as often as needed. `Debug` does not show the text.
+#[derive(Clone, PartialEq, Eq)]
+pub struct EncodedReport {
+    task_id: String,
+    kind: &'static str,
+    text: Arc<str>,
+}
+
+impl EncodedReport {
+    /// Encodes a report. Output that would make the frame longer than [`MAX_MESSAGE_BYTES`] loses more of its middle.
+    pub fn new(report: Report, worker_id: &str) -> Self {
+        Self::with_limit(report, worker_id, MAX_MESSAGE_BYTES)
+    }
+
+    /// As [`EncodedReport::new`], for a frame of at most `max_bytes`, which must exceed [`ENVELOPE_BYTES`].
+    fn with_limit(report: Report, worker_id: &str, max_bytes: usize) -> Self {
+        let task_id = report.task_id.clone();
+        let kind = report.kind();
+        let text = frame(kind, &task_id, worker_id, report_data(report, max_bytes - ENVELOPE_BYTES)).into();
+        Self { task_id, kind, text }
+    }
+}
+
+impl fmt::Debug for EncodedReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "EncodedReport({}, {:?}, {} bytes)", self.kind, self.task_id, self.text.len())
+    }
+}
+
+/// Returns a message as the text of one frame.
+pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<str> {
+    let (task_id, data) = match message {
+        Outgoing::Report(report) => return Arc::clone(&report.text),
+        Outgoing::Failed { task_id, reason, message } => {
+            return EncodedReport::new(Report::failed(task_id, *reason, message), worker_id).text;
+        }
+        Outgoing::Claimed { task_id } => (task_id, Map::new()),
+        Outgoing::Rejected { task_id, reason } => (task_id, object(json!({ "reason": bounded(reason) }))),
     };
-    data.insert("task_id".into(), message.task_id().into());
+    frame(message.kind(), task_id, worker_id, data).into()
+}
+
+fn frame(kind: &str, task_id: &str, worker_id: &str, mut data: Map<String, Value>) -> String {
+    data.insert("task_id".into(), task_id.into());
     if matches!(kind, "task_claimed" | "task_completed") {
         data.insert("worker_id".into(), worker_id.into());
     }
-    // Not by `json!`, which would copy the output once more.
+    // `json!` would copy the output once more.
     let frame = Map::from_iter([("type".into(), kind.into()), ("data".into(), Value::Object(data))]);
     Value::Object(frame).to_string()
 }
 
 impl Outgoing {
-    /// The task that the message is about.
+    /// The run's id.
     pub fn task_id(&self) -> &str {
         match self {
-            Self::Claimed { task_id } | Self::Rejected { task_id, .. } => task_id,
+            Self::Claimed { task_id } | Self::Failed { task_id, .. } | Self::Rejected { task_id, .. } => {
+                task_id
+            }
             Self::Report(report) => &report.task_id,
         }
     }
 
-    /// Its type on the wire.
+    /// The type on the wire.
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Claimed { .. } => "task_claimed",
+            Self::Failed { .. } => "task_failed",
             Self::Rejected { .. } => "task_rejected",
-            Self::Report(report) => match report.result {
-                RunResult::Completed { .. } => "task_completed",
-                RunResult::Failed { .. } => "task_failed",
-            },
+            Self::Report(report) => report.kind,
         }
     }
 }
 
-fn report_data(report: &Report) -> (&'static str, Map<String, Value>) {
+impl Report {
+    fn kind(&self) -> &'static str {
+        match self.result {
+            RunResult::Completed { .. } => "task_completed",
+            RunResult::Failed { .. } => "task_failed",
+        }
+    }
+}
+
+fn report_data(report: Report, max_output: usize) -> Map<String, Value> {
     let mut data = Map::new();
-    let output = fit(report.output.clone(), MAX_MESSAGE_BYTES - ENVELOPE_BYTES);
-    let kind = match &report.result {
+    let output = fit(report.output, max_output);
+    match report.result {
         RunResult::Completed { exit_code, out_of_memory } => {
-            data.insert("exit_code".into(), (*exit_code).into());
+            data.insert("exit_code".into(), exit_code.into());
             data.insert("output".into(), output.into());
-            if *out_of_memory {
+            if out_of_memory {
                 data.insert("failure_reason".into(), FailureReason::ContainerOom.name().into());
             }
-            "task_completed"
         }
         RunResult::Failed { reason, message, exit_code } => {
-            data.insert("message".into(), bounded(message).into());
+            data.insert("message".into(), bounded(&message).into());
             data.insert("failure_reason".into(), reason.name().into());
             if let Some(exit_code) = exit_code {
-                data.insert("exit_code".into(), (*exit_code).into());
+                data.insert("exit_code".into(), exit_code.into());
             }
             if !output.is_empty() {
                 data.insert("output".into(), output.into());
             }
-            "task_failed"
         }
-    };
+    }
     if !report.artifacts.is_empty() {
         data.insert("artifacts".into(), report.artifacts.iter().map(artifact).collect());
     }
-    if let Some(link) = &report.session_link {
-        data.insert("session_link".into(), link.as_str().into());
+    if let Some(link) = report.session_link {
+        data.insert("session_link".into(), link.into());
     }
-    (kind, data)
+    data
 }
 
-/// The branch is not known to the worker, and the field is required.
+/// `branch` is required, and the worker does not know it.
 fn artifact(pull: &PullRequest) -> Value {
     json!({
         "artifact_type": "PULL_REQUEST",
@@ -98,12 +143,12 @@ fn artifact(pull: &PullRequest) -> Value {
     })
 }
 
-/// NUL is replaced because the control plane's store loses it with all that follows.
+/// The control plane's store loses a NUL and all that follows it, so NUL is replaced.
 fn bounded(text: &str) -> String {
-    // Before the cut, as it makes the text longer.
-    let text = text.replace('\0', "\u{fffd}");
-    let end = text.floor_char_boundary(MAX_TEXT_BYTES);
-    text.get(..end).unwrap_or_default().to_owned()
+    // Before the cut: the replacement is longer.
+    let mut text = text.replace('\0', "\u{fffd}");
+    text.truncate(text.floor_char_boundary(MAX_TEXT_BYTES));
+    text
 }
 
 fn object(value: Value) -> Map<String, Value> {

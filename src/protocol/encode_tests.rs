@@ -8,6 +8,10 @@ fn encoded(message: &Outgoing) -> Value {
     serde_json::from_str(&encode(message, "w 1")).unwrap()
 }
 
+fn sent(report: Report) -> Value {
+    encoded(&Outgoing::Report(Arc::new(EncodedReport::new(report, "w 1"))))
+}
+
 fn report(result: RunResult) -> Report {
     Report { task_id: "r".into(), result, output: String::new(), artifacts: Vec::new(), session_link: None }
 }
@@ -31,7 +35,7 @@ fn a_completed_run_has_its_output_even_when_empty() {
     let done = report(RunResult::Completed { exit_code: 0, out_of_memory: false });
     let expected = json!({"type": "task_completed",
         "data": {"task_id": "r", "worker_id": "w 1", "exit_code": 0, "output": ""}});
-    assert_eq!(encoded(&Outgoing::Report(Arc::new(done))), expected);
+    assert_eq!(sent(done), expected);
 }
 
 #[test]
@@ -44,7 +48,7 @@ fn a_run_killed_for_memory_says_so() {
         "output": "o", "failure_reason": "container_oom", "session_link": "https://s",
         "artifacts": [{"artifact_type": "PULL_REQUEST", "created_at": "2026-01-02T03:04:05Z",
             "data": {"branch": "unknown", "url": "https://p"}}]}});
-    assert_eq!(encoded(&Outgoing::Report(Arc::new(done))), expected);
+    assert_eq!(sent(done), expected);
 }
 
 #[test]
@@ -52,26 +56,40 @@ fn a_failure_leaves_out_what_is_empty_and_bounds_its_message() {
     let failed = Report::failed("r", FailureReason::ImagePull, "no such image");
     let expected = json!({"type": "task_failed",
         "data": {"task_id": "r", "message": "no such image", "failure_reason": "image_pull"}});
-    assert_eq!(encoded(&Outgoing::Report(Arc::new(failed))), expected);
+    assert_eq!(sent(failed), expected);
     let mut long = Report::failed("r", FailureReason::Internal, "é".repeat(5000) + "\0");
     long.output = "said".into();
-    let data = encoded(&Outgoing::Report(Arc::new(long)));
+    let data = sent(long);
     assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4096);
     assert_eq!(data["data"]["output"], "said");
     let longer = Report::failed("r", FailureReason::Internal, "\0".repeat(5000));
-    let data = encoded(&Outgoing::Report(Arc::new(longer)));
-    assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4095, "what stands for a NUL counts");
+    let data = sent(longer);
+    assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4095, "the replacement of a NUL counts");
 }
 
 #[test]
-fn no_output_makes_a_message_longer_than_the_limit() {
-    let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: false });
-    // Every one of these bytes takes six in JSON.
-    done.output = "\u{1}".repeat(64 << 20);
-    let text = encode(&Outgoing::Report(Arc::new(done)), "w");
-    assert!(text.len() <= MAX_MESSAGE_BYTES, "{}", text.len());
-    assert!(text.len() > MAX_MESSAGE_BYTES - 2 * ENVELOPE_BYTES, "{}", text.len());
-    assert!(text.contains("bytes left out"));
+fn a_task_that_never_had_a_slot_fails_as_one_that_had() {
+    let (task_id, reason, message) = ("r".to_owned(), FailureReason::TaskCancelled, "cancelled".to_owned());
+    let report = Report::failed(&task_id, reason, message.as_str());
+    assert_eq!(encoded(&Outgoing::Failed { task_id, reason, message }), sent(report));
+}
+
+#[test]
+fn output_never_makes_a_frame_longer_than_its_limit() {
+    const LIMIT: usize = ENVELOPE_BYTES + 4096;
+    // One, two and six bytes of JSON for each byte of output, and characters of several bytes.
+    for unit in ["x", "\"", "\u{1}", "€"] {
+        for length in [0, 1, 600, 683, 1000, 2000, 4000, 4096, 5000, 20_000] {
+            let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: false });
+            done.output = unit.repeat(length);
+            let text = EncodedReport::with_limit(done, "w", LIMIT).text;
+            let escaped = serde_json::to_string(&unit.repeat(length)).unwrap();
+            let whole = escaped.len() - 2 <= LIMIT - ENVELOPE_BYTES;
+            assert!(text.len() <= LIMIT, "{unit:?} {length}: {}", text.len());
+            assert_eq!(text.contains(&escaped), whole, "{unit:?} {length}");
+            assert_eq!(text.contains("bytes left out"), !whole, "{unit:?} {length}");
+        }
+    }
 }
 
 #[test]
@@ -82,8 +100,8 @@ fn every_type_has_its_name() {
     let messages = [
         Outgoing::Claimed { task_id: "r".into() },
         Outgoing::Rejected { task_id: "r".into(), reason: String::new() },
-        Outgoing::Report(Arc::new(report(completed))),
-        Outgoing::Report(Arc::new(report(failed))),
+        Outgoing::Report(Arc::new(EncodedReport::new(report(completed), "w"))),
+        Outgoing::Report(Arc::new(EncodedReport::new(report(failed), "w"))),
     ];
     for message in messages {
         assert_eq!(encoded(&message)["type"], message.kind());

@@ -7,6 +7,8 @@
 mod decode;
 mod encode;
 mod fields;
+mod fit;
+mod run_state;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,8 +16,12 @@ use std::sync::Arc;
 use crate::secret::Secret;
 
 pub use decode::{Invalid, decode};
-pub use encode::{MAX_MESSAGE_BYTES, encode};
+pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
 pub(crate) use fields::shown_name;
+pub(crate) use fit::left_out_line;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) use fit::{escaped_len, fit};
+pub use run_state::RunState;
 
 /// Image of the task container when the assignment names none.
 pub const DEFAULT_TASK_IMAGE: &str = "ubuntu:22.04";
@@ -101,16 +107,25 @@ pub struct InstanceShape {
     pub memory_gb: Option<f64>,
 }
 
-/// What this worker says.
+/// A message to the control plane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outgoing {
-    /// A slot is free and the task takes it.
+    /// The task takes a free slot.
     Claimed {
         /// The run's id.
         task_id: String,
     },
-    /// How the task ended.
-    Report(Arc<Report>),
+    /// The task ended; it had a slot.
+    Report(Arc<EncodedReport>),
+    /// The task ended before it had a slot.
+    Failed {
+        /// The run's id.
+        task_id: String,
+        /// The kind, for programs.
+        reason: FailureReason,
+        /// The cause, for people.
+        message: String,
+    },
     /// The task was never started and is given back.
     Rejected {
         /// The run's id.

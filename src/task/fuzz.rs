@@ -6,8 +6,9 @@ use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use super::output::collect::first_file;
-use super::output::{Collected, Collector, MAX_ARTIFACTS, Stream, Utf8Lossy, escaped_len, fit};
+use super::output::{Collected, Collector, MAX_ARTIFACTS, Stream, Utf8Lossy};
 use crate::fuzz::Input;
+use crate::protocol::{escaped_len, fit};
 
 /// The line about what was left out.
 const LINE: usize = 60;

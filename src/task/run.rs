@@ -26,7 +26,7 @@ use crate::docker::{Docker, RegistryEnv};
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
-use crate::protocol::{FailureReason, PullRequest, Report, RunResult};
+use crate::protocol::{EncodedReport, FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// How often a volume that vanishes between its filling and the start of the container is made again.
@@ -57,7 +57,7 @@ pub struct Tasks {
     pub(super) options: Options,
     images: Images,
     sidecars: Sidecars,
-    events: Sender<JobEvent>,
+    events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops: nothing is waited for any more that need not be.
     stopping: CancelToken,
 }
@@ -73,27 +73,36 @@ pub(super) struct Cleanup {
 }
 
 /// Tells that a job is done even when its thread panics.
-struct Done<'a>(&'a Sender<JobEvent>, JobId);
+struct Done<'a>(&'a Tasks, JobId);
 
 impl Drop for Done<'_> {
     fn drop(&mut self) {
-        // Nobody listens any more when the process ends at once.
-        let _ = self.0.send(JobEvent::Done { job: self.1 });
+        self.0.emit(self.1, JobEvent::Done);
     }
 }
 
 impl Tasks {
     /// Tasks on this engine that tell what happens through `events`. Once `stopping` is cancelled, clean-ups do not wait for an
     /// engine that is away.
-    pub fn new(docker: Docker, options: Options, events: Sender<JobEvent>, stopping: CancelToken) -> Self {
+    pub fn new(
+        docker: Docker,
+        options: Options,
+        events: Sender<(JobId, JobEvent)>,
+        stopping: CancelToken,
+    ) -> Self {
         let images = Images::new(docker.clone(), options.pull, options.registries.clone());
         let sidecars = Sidecars::new(docker.clone(), &options.settings, options.keep_sidecar_volumes);
         Self { docker, options, images, sidecars, events, stopping }
     }
 
+    fn emit(&self, job: JobId, event: JobEvent) {
+        // It fails only when the process ends at once.
+        let _ = self.events.send((job, event));
+    }
+
     /// Runs one job to its last trace; blocks as long as that takes.
     pub fn execute(&self, job: &Job) {
-        let _done = Done(&self.events, job.id);
+        let _done = Done(self, job.id);
         let (start, task_id) = (Instant::now(), job.work.task_id());
         let mut left = Cleanup::default();
         // A defect costs this one task; what it has made so far is removed like everything else.
@@ -109,7 +118,8 @@ impl Tasks {
             summary(&report),
             start.elapsed().as_millis()
         );
-        let _ = self.events.send(JobEvent::Finished { job: job.id, report: Arc::new(report) });
+        let report = EncodedReport::new(report, &self.options.settings.worker_id);
+        self.emit(job.id, JobEvent::Finished { report: Arc::new(report) });
         let settlement = job.signals.wait_settled();
         // The wait for the engine begins anew: what has made the task fail must not keep its container.
         self.with_retry(job, |retry| self.clean_up(&left, job, settlement, retry));
@@ -118,8 +128,7 @@ impl Tasks {
     /// Does something for a job with retry for the engine.
     fn with_retry<T>(&self, job: &Job, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
-        // Nobody listens any more when the process ends at once.
-        let tell = |away| drop(self.events.send(JobEvent::Engine { job: job.id, away }));
+        let tell = |away| self.emit(job.id, JobEvent::Engine { away });
         let address = self.docker.address();
         let engine = Watched { address: &address, ping: &ping, tell: &tell };
         act(&Retry::new(job.work.task_id(), self.options.engine_timeout, &self.stopping, engine))
@@ -148,7 +157,7 @@ impl Tasks {
         let AdoptedTask { task_id, container: id, volumes, ran, ended_for } = adopted;
         *left = Cleanup { container: Some(id.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
-            let _ = self.events.send(JobEvent::Started { job: job.id, ran });
+            self.emit(job.id, JobEvent::Started { ran });
         }
         let name = container_name(&self.options.settings.worker_id, task_id);
         let container = self.container(task_id, &name, id, retry);
@@ -225,7 +234,7 @@ impl Tasks {
         let container = self.container(job.work.task_id(), name, id, retry);
         match container.start(&job.cancel, &mut left.started) {
             Ok(wait) => {
-                let _ = self.events.send(JobEvent::Started { job: job.id, ran: Duration::ZERO });
+                self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
                 self.ended(job, &container, container.observe(&job.cancel, wait))
             }
             // It may be running when only the answer was lost; what it says then is not asked for.

@@ -12,12 +12,15 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use oz_agent_worker::control_plane::ws::{Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Timing};
+use oz_agent_worker::protocol::{EncodedReport, FailureReason, Incoming, Outgoing, Report};
 use oz_agent_worker::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use serde_json::{Value, json};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::{Message, WebSocket};
 
@@ -99,7 +102,7 @@ pub(crate) struct Running {
 
 pub(crate) fn config(url: &str, timing: Timing) -> LinkConfig {
     let (url, api_key) = (url.parse().unwrap(), Secret::new("k3y"));
-    LinkConfig { url, api_key, max_attempts: 0, window: Duration::ZERO, timing }
+    LinkConfig { url, api_key, worker_id: "w".into(), max_attempts: 0, window: Duration::ZERO, timing }
 }
 
 pub(crate) fn start_with(config: LinkConfig) -> Running {
@@ -137,8 +140,8 @@ impl Running {
 
     pub(crate) fn text(&self) -> String {
         match self.next() {
-            LinkEvent::Text { text, .. } => text,
-            other => panic!("no text but {other:?}"),
+            LinkEvent::Message(Ok(Incoming::Unknown { kind })) => kind,
+            other => panic!("no message but {other:?}"),
         }
     }
 
@@ -164,7 +167,7 @@ impl Running {
     }
 
     pub(crate) fn send(&self, epoch: Epoch, seq: Option<u64>, text: &str) {
-        self.link.send(Outbound { epoch, seq, text: text.to_owned() }).unwrap();
+        self.link.send(Outbound { epoch, seq, message: report(text) }).unwrap();
     }
 
     pub(crate) fn ended(&mut self) -> bool {
@@ -172,8 +175,25 @@ impl Running {
     }
 }
 
-/// The next text that the link has sent, past its pings.
+/// A message of the control plane that carries `text`, and that the worker does not know.
+pub(crate) fn message(text: &str) -> String {
+    json!({ "type": text }).to_string()
+}
+
+/// A report of the worker with `text` as its output.
+pub(crate) fn report(text: &str) -> Outgoing {
+    let report = Report { output: text.to_owned(), ..Report::failed("t", FailureReason::Internal, "") };
+    Outgoing::Report(Arc::new(EncodedReport::new(report, "w")))
+}
+
+/// The output of the next [`report`] that the link sends, past its pings.
 pub(crate) fn next_text<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
+    let report: Value = serde_json::from_str(&next_frame(peer)).unwrap();
+    report["data"]["output"].as_str().unwrap_or_default().to_owned()
+}
+
+/// The next text frame that the link sends, past its pings.
+pub(crate) fn next_frame<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
     loop {
         match peer.read().unwrap() {
             Message::Text(text) => return text.to_string(),

@@ -5,10 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use native_tls::{Identity, TlsAcceptor};
-use oz_agent_worker::control_plane::ws::{LinkError, Timing};
+use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Timing};
+use oz_agent_worker::protocol::Incoming;
 
 use super::{
-    accept, calm, close_code, in_a_process_of_its_own, listen, millis, next_text, start, start_limited,
+    accept, calm, close_code, in_a_process_of_its_own, listen, message, millis, next_text, start,
+    start_limited,
 };
 
 /// Says to the child where the certificate is.
@@ -119,12 +121,12 @@ fn in_a_process_with_ssl_cert_file() {
     running.send(epoch, Some(2), "small");
     assert!(next_text(&mut peer) == big);
     assert_eq!(next_text(&mut peer), "small");
-    peer.send(tungstenite::Message::text(big.clone())).unwrap();
+    peer.send(tungstenite::Message::text(message(&big))).unwrap();
     // The ping may have come between the two messages or after them.
     let text = loop {
         match running.next() {
-            oz_agent_worker::control_plane::ws::LinkEvent::Text { text, .. } => break text,
-            oz_agent_worker::control_plane::ws::LinkEvent::Confirmed { .. } => {}
+            LinkEvent::Message(Ok(Incoming::Unknown { kind })) => break kind,
+            LinkEvent::Confirmed { .. } => {}
             other => panic!("{other:?}"),
         }
     };

@@ -3,13 +3,14 @@
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use oz_agent_worker::control_plane::ws::Timing;
+use oz_agent_worker::control_plane::ws::{LinkEvent, Outbound, Timing};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
 use super::{
-    accept, accept_raw, accept_ws, calm, close_code, listen, millis, next_text, request, start, switching,
+    accept, accept_raw, accept_ws, calm, close_code, listen, message, millis, next_frame, next_text, report,
+    request, start, switching,
 };
 
 /// A text frame of at most 125 bytes, as a server sends it.
@@ -37,7 +38,7 @@ fn frames_that_come_with_the_upgrade_are_not_left_lying() {
     let mut stream = accept(&listener);
     let mut answer = switching(&request(&mut stream)).into_bytes();
     // More than one turn reads.
-    (0..200).for_each(|n| answer.extend(text_frame(&format!("glued {n}"))));
+    (0..200).for_each(|n| answer.extend(text_frame(&message(&format!("glued {n}")))));
     stream.write_all(&answer).unwrap();
     running.up();
     for n in 0..200 {
@@ -51,12 +52,13 @@ fn a_frame_may_be_split_anywhere() {
     let running = start(&url, calm());
     let mut stream = accept_raw(&listener);
     running.up();
-    for byte in [text_frame("häppchen"), text_frame("")].concat() {
+    for byte in [text_frame(&message("häppchen")), text_frame(""), text_frame(&message(""))].concat() {
         stream.write_all(&[byte]).unwrap();
     }
     // A text in two fragments, with a ping between them.
-    stream.write_all(b"\x01\x02ab\x89\x00\x80\x02cd").unwrap();
+    stream.write_all(b"\x01\x0b{\"type\":\"ab\x89\x00\x80\x04cd\"}").unwrap();
     assert_eq!(running.text(), "häppchen");
+    assert!(matches!(running.next(), LinkEvent::Message(Err(_))), "an empty text is no message");
     assert_eq!(running.text(), "");
     assert_eq!(running.text(), "abcd");
 }
@@ -161,10 +163,10 @@ fn a_big_message_that_comes_slowly_is_life() {
     let running = start(&url, timing);
     let mut stream = accept_raw(&listener);
     running.up();
-    stream.write_all(&[0x81, 60]).unwrap();
-    for _ in 0..60 {
+    let slow = message(&"x".repeat(60));
+    for byte in text_frame(&slow) {
         std::thread::sleep(millis(50));
-        stream.write_all(b"x").unwrap();
+        stream.write_all(&[byte]).unwrap();
     }
     assert_eq!(running.text(), "x".repeat(60));
 }
@@ -195,16 +197,19 @@ fn a_big_report_over_a_slow_line_is_life() {
     let (listener, url) = listen();
     set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
     let timing = Timing { ping_every: millis(100), dead_after: millis(1500), ..calm() };
+    let output = "r".repeat(8 << 20);
+    // Encoded before and parsed after the connection: either takes long enough to be taken for silence.
+    let message = report(&output);
     let running = start(&url, timing);
     let mut peer = tungstenite::accept(Slow(accept(&listener))).unwrap();
     let epoch = running.up();
     // At 64 KiB in 25 ms this takes twice as long as silence is allowed, and all the time the peer says nothing.
-    let report = "r".repeat(8 << 20);
-    running.send(epoch, Some(1), &report);
-    assert!(next_text(&mut peer) == report);
+    running.link.send(Outbound { epoch, seq: Some(1), message }).unwrap();
+    let frame = next_frame(&mut peer);
     assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     peer.flush().unwrap();
     assert_eq!(running.confirmed(), 1);
+    assert!(frame.contains(&output));
 }
 
 #[test]
@@ -226,7 +231,7 @@ fn reading_goes_on_while_writing_is_blocked() {
     let epoch = running.up();
     running.send(epoch, Some(1), &"r".repeat(32 << 20));
     for n in 0..100 {
-        stream.write_all(&text_frame(&format!("{n}"))).unwrap();
+        stream.write_all(&text_frame(&message(&n.to_string()))).unwrap();
         assert_eq!(running.text(), format!("{n}"));
     }
 }

@@ -7,10 +7,10 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use log::{LevelFilter, Log, Metadata, Record};
-use oz_agent_worker::control_plane::rest::{
-    AnswerError, Answers, ControlPlane, LookupError, RunPoller, RunState,
-};
+use oz_agent_worker::control_plane::rest::{AnswerError, ControlPlane, LookupError, RunPoller};
+use oz_agent_worker::job::JobId;
 use oz_agent_worker::logging::error_chain;
+use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 
 use crate::link::{PATIENCE, accept, hangs_up, in_a_process_of_its_own, listen, millis, request};
@@ -199,7 +199,7 @@ fn the_environment_names_no_proxy_and_no_line_of_the_log_has_the_key() {
     let url = PathBuf::from(http(&url));
     let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
     let variables = names.map(|name| (name, url.clone()));
-    in_a_process_of_its_own("control_plane::lies::in_a_process_with_a_proxy_and_a_log", &variables);
+    in_a_process_of_its_own("rest::lies::in_a_process_with_a_proxy_and_a_log", &variables);
     proxy.set_nonblocking(true).unwrap();
     assert!(proxy.accept().is_err(), "somebody came to the proxy");
 }
@@ -229,9 +229,9 @@ fn in_a_process_with_a_proxy_and_a_log() {
     log::set_max_level(LevelFilter::Trace);
     let (listener, url) = listen();
     let (sender, answers) = crossbeam_channel::bounded(1);
-    let lookups = RunPoller::start(plane(&http(&url)), sender).unwrap();
+    let poller = RunPoller::start(plane(&http(&url)), sender).unwrap();
     let taken = || {
-        let Answers(found) = answers.recv_timeout(PATIENCE).unwrap();
+        let found = answers.recv_timeout(PATIENCE).unwrap();
         let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
         let told = lines.join("\n");
         assert!(!told.contains(KEY) && told.contains("DEBUG ureq"), "{told}");
@@ -247,7 +247,9 @@ fn in_a_process_with_a_proxy_and_a_log() {
         let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     };
-    let batch = |ids: &[&str]| assert!(lookups.ask(ids.iter().map(|&id| id.to_owned()).collect()));
+    let batch = |ids: &[&str]| {
+        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()))
+    };
 
     batch(&["a", "b", "c d", "e", "f"]);
     answer("200 OK", r#"{"state":"FAILED"}"#);
@@ -256,7 +258,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
     answer("403 Forbidden", "");
     let (found, own) = taken();
     let at = http(&url);
-    let room = "oz_agent_worker::control_plane::rest::lookups";
+    let room = "oz_agent_worker::control_plane::rest::poller";
     let expected = [
         format!("DEBUG {room} run looked up task=a state=FAILED"),
         format!("DEBUG {room} run not found task=b error=\"the control plane does not know this run\""),

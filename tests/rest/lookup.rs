@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::control_plane::rest::{Answers, ControlPlane as Rest, LookupError, RunPoller, RunState};
+use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunPoller, RunStates};
+use oz_agent_worker::job::JobId;
+use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 use serde_json::json;
 
@@ -15,8 +17,13 @@ fn rest(plane: &ControlPlane, key: &str) -> Rest {
     Rest::new(&plane.root_url(), &Secret::new(key)).unwrap()
 }
 
-fn next(answers: &Receiver<Answers>) -> Vec<(String, RunState)> {
-    answers.recv_timeout(DEADLINE).expect("no answer").0
+fn next(answers: &Receiver<RunStates>) -> RunStates {
+    answers.recv_timeout(DEADLINE).expect("no answer")
+}
+
+/// Jobs with numbers from 0.
+fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
+    (0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()
 }
 
 #[test]
@@ -78,19 +85,19 @@ fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
 fn a_batch_gives_one_answer_with_what_is_known() {
     let plane = ControlPlane::start(Options::default());
     let (sender, answers) = bounded(1);
-    let lookups = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
+    let poller = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
     let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
     plane.cancel(&second);
-    assert!(lookups.ask(vec![first.clone(), "none".to_owned(), "..".to_owned(), second.clone()]));
-    assert_eq!(next(&answers), [(first.clone(), RunState::Pending), (second.clone(), RunState::Cancelled)]);
+    assert!(poller.poll(batch(&[&first, "none", "..", &second])));
+    assert_eq!(next(&answers), [(JobId(0), RunState::Pending), (JobId(3), RunState::Cancelled)]);
     plane.fail_rest_with(Some(503));
     let before = plane.view(|world| world.requests.len());
-    assert!(lookups.ask(vec![first.clone(), second.clone()]));
+    assert!(poller.poll(batch(&[&first, &second])));
     assert_eq!(next(&answers), []);
     assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second would fail as well");
     plane.fail_rest_with(None);
-    assert!(lookups.ask(vec![first.clone()]));
-    assert_eq!(next(&answers), [(first, RunState::Pending)], "it goes on with the next batch");
+    assert!(poller.poll(batch(&[&first])));
+    assert_eq!(next(&answers), [(JobId(0), RunState::Pending)], "it goes on with the next batch");
 }
 
 #[test]
@@ -98,10 +105,10 @@ fn a_batch_goes_over_one_connection_where_that_is_kept() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(1);
-    let lookups = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
+    let poller = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
     let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
-    for batch in 0..2 {
-        assert!(lookups.ask(vec!["a".to_owned(), "b".to_owned()]));
+    for round in 0..2 {
+        assert!(poller.poll(batch(&["a", "b"])));
         let mut stream = accept(&listener);
         for id in ["a", "b"] {
             let head = request(&mut stream);
@@ -115,7 +122,7 @@ fn a_batch_goes_over_one_connection_where_that_is_kept() {
             std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
         }
         assert_eq!(next(&answers).len(), 2);
-        assert!(crate::link::hangs_up(&mut stream), "batch {batch} has left its connection open");
+        assert!(crate::link::hangs_up(&mut stream), "batch {round} has left its connection open");
     }
 }
 
@@ -125,12 +132,12 @@ fn dropping_it_waits_no_longer_than_one_deadline() {
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
     let (sender, answers) = bounded(1);
     let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
-    let lookups = RunPoller::start(rest, sender).unwrap();
-    assert!(lookups.ask((0..1000).map(|id| id.to_string()).collect()));
+    let poller = RunPoller::start(rest, sender).unwrap();
+    assert!(poller.poll((0..1000).map(|id| (JobId(id), id.to_string())).collect()));
     let mut silent = accept(&listener);
     request(&mut silent);
-    drop(lookups);
-    if let Ok(Answers(found)) = answers.recv() {
+    drop(poller);
+    if let Ok(found) = answers.recv() {
         assert_eq!(found, []);
     }
 }

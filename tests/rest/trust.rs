@@ -3,8 +3,9 @@
 use std::net::TcpListener;
 use std::path::PathBuf;
 
-use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunState};
+use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError};
 use oz_agent_worker::control_plane::ws::LinkError;
+use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 
 use crate::link::{
@@ -67,7 +68,7 @@ fn an_authority_in_ssl_cert_file_is_trusted_by_the_link_and_by_rest() {
     pki.server("numbered", "IP:127.0.0.1", 2);
     pki.server("expired", "DNS:localhost", -1);
     let variables = [("SSL_CERT_FILE", pki.ca()), (FOLDER, pki.path().to_owned())];
-    in_a_process_of_its_own("control_plane::trust::in_a_process_with_ssl_cert_file", &variables);
+    in_a_process_of_its_own("rest::trust::in_a_process_with_ssl_cert_file", &variables);
 }
 
 #[test]

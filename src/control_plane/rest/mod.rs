@@ -22,11 +22,12 @@ use ureq::unversioned::transport::{Connector, TcpConnector};
 use ureq::{Agent, Body};
 
 use self::tls::{Distrusted, Tls};
+use crate::protocol::RunState;
 use crate::secret::Secret;
 
-pub use self::answer::{AnswerError, RunState, state_of};
+pub use self::answer::{AnswerError, state_of};
 pub use self::error::{ControlPlaneError, LookupError};
-pub use self::poller::{Answers, RunPoller};
+pub use self::poller::{RunPoller, RunStates};
 
 /// How long a look-up may take, from the name to the last byte.
 pub const DEADLINE: Duration = Duration::from_secs(10);

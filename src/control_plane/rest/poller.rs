@@ -1,7 +1,4 @@
-//! The thread `oz-poller`: takes a batch of ids, asks for one after the other, and gives one answer a batch.
-//!
-//! Owns when the rest of a batch is not asked for any more, and the log lines. It must not know HTTP, nor what follows from
-//! a state.
+//! The thread `oz-poller`: takes a batch of runs, asks for one state after the other, and gives one answer per batch.
 
 use std::io;
 use std::mem::replace;
@@ -10,65 +7,64 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
 use log::{Level, debug, log};
 
-use super::{ControlPlane, LookupError, RunState};
-use crate::logging::error_chain;
-use crate::logging::{message, value};
+use super::{ControlPlane, LookupError};
+use crate::job::JobId;
+use crate::logging::{error_chain, message, value};
+use crate::protocol::RunState;
 use crate::sys::cancel::Never;
 use crate::sys::pool::Pool;
 
-/// What is known of a batch: each id that a state was told for, with it. One comes for each batch that was taken, even
-/// when nothing is known.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Answers(pub Vec<(String, RunState)>);
+/// The runs of a batch whose state is known. One answer comes for each batch that was taken, even if none is known.
+pub type RunStates = Vec<(JobId, RunState)>;
 
-/// The handle of the thread. Dropping it waits for the look-up that is under way, so for a deadline at most, and lets the
-/// rest be.
+/// The handle of the thread. Dropping it waits for the look-up under way, for its deadline at most, and skips the rest.
 pub struct RunPoller {
-    pool: Pool<Vec<String>>,
-    /// Dropped to say that nobody wants to know any more.
+    pool: Pool<Vec<(JobId, String)>>,
+    /// Dropped to stop the thread after the look-up under way.
     open: Option<Sender<Never>>,
 }
 
 impl RunPoller {
-    /// Starts the thread, which tells `answers`.
+    /// Starts the thread, which sends its answers to `answers`.
     ///
     /// # Errors
     /// The system has no more threads.
-    pub fn start(control_plane: ControlPlane, answers: Sender<Answers>) -> io::Result<Self> {
-        let session = move || {
+    pub fn start(control_plane: ControlPlane, answers: Sender<RunStates>) -> io::Result<Self> {
+        let begin = move || {
             let session = control_plane.session();
             move |id: &str| session.run_state(id)
         };
-        Self::start_with(session, answers)
+        Self::start_with(begin, answers)
     }
 
-    /// `begin` is called for each batch and gives what looks up one id.
+    /// `begin` is called for each batch and returns what looks up one id.
     fn start_with<L>(
         begin: impl Fn() -> L + Send + Sync + 'static,
-        answers: Sender<Answers>,
+        answers: Sender<RunStates>,
     ) -> io::Result<Self>
     where
         L: FnMut(&str) -> Result<RunState, LookupError>,
     {
         let (open, closed) = bounded(0);
-        let work = move |ids: Vec<String>| {
+        let work = move |runs: Vec<(JobId, String)>| {
             let mut found = Vec::new();
-            // The panic hook has logged it, and what was found until then holds.
-            let _ = catch_unwind(AssertUnwindSafe(|| ask_all(&ids, &closed, &mut begin(), &mut found)));
+            // The panic hook logs a panic, and what was found until then holds.
+            let _ = catch_unwind(AssertUnwindSafe(|| poll_all(&runs, &closed, &mut begin(), &mut found)));
             select! {
-                send(answers, Answers(found)) -> _ => {}
+                send(answers, found) -> _ => {}
                 recv(closed) -> _ => {}
             }
         };
         Ok(Self { pool: Pool::single("oz-poller", work)?, open: Some(open) })
     }
 
-    /// Hands over a batch; never blocks. `false` when another one waits already, besides the one that is worked on.
-    pub fn ask(&self, task_ids: Vec<String>) -> bool {
-        self.pool.give(task_ids)
+    /// Hands over a batch of jobs with the ids of their runs; never blocks. Returns `false` if a batch waits already, besides
+    /// the one that is worked on.
+    pub fn poll(&self, runs: Vec<(JobId, String)>) -> bool {
+        self.pool.give(runs)
     }
 
-    /// Lets the thread be, for a process that ends at once.
+    /// Detaches the thread, for a process that ends at once.
     pub fn abandon(&mut self) {
         self.open = None;
         self.pool.abandon();
@@ -82,15 +78,15 @@ impl Drop for RunPoller {
     }
 }
 
-/// Asks until the end, or until a failure that the next id would meet as well. At most one line a batch is a warning.
-fn ask_all(
-    ids: &[String],
+/// Asks until the end, or until a failure that the next run would meet as well. At most one line per batch is a warning.
+fn poll_all(
+    runs: &[(JobId, String)],
     closed: &Receiver<Never>,
     look_up: &mut impl FnMut(&str) -> Result<RunState, LookupError>,
-    found: &mut Vec<(String, RunState)>,
+    found: &mut RunStates,
 ) {
     let mut warned = false;
-    for (left, id) in (0..ids.len()).rev().zip(ids) {
+    for (left, (job, id)) in (0..runs.len()).rev().zip(runs) {
         if matches!(closed.try_recv(), Err(TryRecvError::Disconnected)) {
             return;
         }
@@ -98,18 +94,18 @@ fn ask_all(
         match look_up(id) {
             Ok(state) => {
                 debug!("run looked up task={task} state={state}");
-                found.push((id.clone(), state));
+                found.push((*job, state));
             }
             Err(error @ (LookupError::Unknown | LookupError::Unaskable)) => {
                 debug!("run not found task={task} error={}", message(&error.to_string()));
             }
             Err(error) => {
                 let level = if replace(&mut warned, true) { Level::Debug } else { Level::Warn };
-                let given_up = error.is_systemic();
-                let not_asked = if given_up { left } else { 0 };
+                let systemic = error.is_systemic();
+                let not_asked = if systemic { left } else { 0 };
                 let error = error_chain(&error);
                 log!(level, "run look-up failed task={task} not_asked={not_asked} error={}", message(&error));
-                if given_up {
+                if systemic {
                     return;
                 }
             }
@@ -147,44 +143,45 @@ mod tests {
         }
     }
 
-    fn asked(batch: &[&str]) -> (Vec<String>, Vec<String>) {
+    /// Jobs with numbers from 0.
+    fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
+        (0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()
+    }
+
+    /// The ids that were asked for, and the jobs whose state was found.
+    fn asked(ids: &[&str]) -> (Vec<String>, Vec<JobId>) {
         let (_open, closed) = bounded(0);
-        let (mut asked, mut found) = (Vec::new(), Vec::new());
+        let mut asked = Vec::new();
+        let mut found = Vec::new();
         let mut look_up = |id: &str| {
             asked.push(id.to_owned());
             scripted(id)
         };
-        ask_all(&ids(batch), &closed, &mut look_up, &mut found);
-        (asked, found.into_iter().map(|(id, _)| id).collect())
+        poll_all(&batch(ids), &closed, &mut look_up, &mut found);
+        (asked, found.into_iter().map(|(job, _)| job).collect())
     }
 
     #[test]
     fn what_is_about_one_run_does_not_stop_the_others() {
-        let batch = ["u1", "c1", "w1", "w2", "c2"];
-        assert_eq!(asked(&batch), (ids(&batch), ids(&["c1", "c2"])));
+        let all = ["u1", "c1", "w1", "w2", "c2"];
+        assert_eq!(asked(&all), (ids(&all), vec![JobId(1), JobId(4)]));
     }
 
     #[test]
     fn what_the_next_would_meet_as_well_ends_the_batch() {
-        assert_eq!(asked(&["c1", "x1", "c2", "c3"]), (ids(&["c1", "x1"]), ids(&["c1"])));
+        assert_eq!(asked(&["c1", "x1", "c2", "c3"]), (ids(&["c1", "x1"]), vec![JobId(0)]));
     }
 
     #[test]
     fn each_batch_has_one_answer_even_after_a_panic() {
         let (sender, answers) = bounded(1);
-        let lookups = RunPoller::start_with(|| scripted, sender).unwrap();
-        let cases: [(&[&str], &[&str]); 5] = [
-            (&["c1"], &["c1"]),
-            (&["c1", "p", "c2"], &["c1"]),
-            (&["x"], &[]),
-            (&[], &[]),
-            (&["c9"], &["c9"]),
-        ];
-        for (batch, expected) in cases {
-            assert!(lookups.ask(ids(batch)));
-            let Answers(found) = answers.recv_timeout(DEADLINE).unwrap();
-            let expected: Vec<_> = expected.iter().map(|id| (id.to_string(), RunState::Cancelled)).collect();
-            assert_eq!(found, expected, "{batch:?}");
+        let poller = RunPoller::start_with(|| scripted, sender).unwrap();
+        let cases: [(&[&str], &[u64]); 5] =
+            [(&["c1"], &[0]), (&["c1", "p", "c2"], &[0]), (&["x"], &[]), (&[], &[]), (&["u", "c9"], &[1])];
+        for (ids, expected) in cases {
+            assert!(poller.poll(batch(ids)));
+            let expected: Vec<_> = expected.iter().map(|job| (JobId(*job), RunState::Cancelled)).collect();
+            assert_eq!(answers.recv_timeout(DEADLINE).unwrap(), expected, "{ids:?}");
         }
     }
 
@@ -202,17 +199,17 @@ mod tests {
                 scripted(id)
             }
         };
-        let lookups = RunPoller::start_with(begin, sender).unwrap();
-        assert!(lookups.ask(ids(&["c1"])));
+        let poller = RunPoller::start_with(begin, sender).unwrap();
+        assert!(poller.poll(batch(&["c1"])));
         assert_eq!(arrived.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-poller"));
-        assert!(lookups.ask(ids(&["c2"])));
-        assert!(!lookups.ask(ids(&["c3"])));
+        assert!(poller.poll(batch(&["c2"])));
+        assert!(!poller.poll(batch(&["c3"])));
         drop(gate);
         for _ in 0..2 {
             answers.recv_timeout(DEADLINE).unwrap();
         }
-        assert!(lookups.ask(ids(&["c4"])));
-        assert_eq!(answers.recv_timeout(DEADLINE).unwrap().0.len(), 1);
+        assert!(poller.poll(batch(&["c4"])));
+        assert_eq!(answers.recv_timeout(DEADLINE).unwrap().len(), 1);
     }
 
     #[test]
@@ -231,16 +228,16 @@ mod tests {
                 Ok(RunState::Pending)
             }
         };
-        let lookups = RunPoller::start_with(begin, sender).unwrap();
-        assert!(lookups.ask(ids(&["1", "2", "3"])));
+        let poller = RunPoller::start_with(begin, sender).unwrap();
+        assert!(poller.poll(batch(&["1", "2", "3"])));
         arrived.recv_timeout(DEADLINE).unwrap();
-        assert!(lookups.ask(ids(&["4"])));
+        assert!(poller.poll(batch(&["4"])));
         let (dropped, end) = bounded(1);
-        let lookups = Mutex::new(Some(lookups));
+        let poller = Mutex::new(Some(poller));
         std::thread::scope(|scope| {
             scope.spawn(|| {
-                let lookups = lookups.lock().unwrap().take().unwrap();
-                drop(lookups);
+                let poller = poller.lock().unwrap().take().unwrap();
+                drop(poller);
                 dropped.send(()).unwrap();
             });
             assert!(end.recv_timeout(Duration::from_millis(50)).is_err(), "it waits for the one under way");
@@ -263,11 +260,11 @@ mod tests {
                 Ok(RunState::Pending)
             }
         };
-        let mut lookups = RunPoller::start_with(begin, sender).unwrap();
-        assert!(lookups.ask(ids(&["1"])));
+        let mut poller = RunPoller::start_with(begin, sender).unwrap();
+        assert!(poller.poll(batch(&["1"])));
         arrived.recv_timeout(DEADLINE).unwrap();
-        lookups.abandon();
-        drop(lookups);
+        poller.abandon();
+        drop(poller);
         drop(gate);
     }
 }

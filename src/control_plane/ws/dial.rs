@@ -214,7 +214,7 @@ mod tests {
 
     fn link(url: &str, key: &str) -> LinkConfig {
         let (url, api_key, timing) = (url.parse().unwrap(), Secret::new(key), Timing::default());
-        LinkConfig { url, api_key, max_attempts: 0, window: Duration::ZERO, timing }
+        LinkConfig { url, api_key, worker_id: "w".into(), max_attempts: 0, window: Duration::ZERO, timing }
     }
 
     fn parts(url: &str) -> Option<(String, u16, bool)> {

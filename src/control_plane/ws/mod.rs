@@ -27,6 +27,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use http::Uri;
 
+use crate::protocol::{Incoming, Invalid, Outgoing};
 use crate::secret::Secret;
 use crate::sys::cancel::Never;
 
@@ -41,6 +42,8 @@ pub struct LinkConfig {
     pub url: Uri,
     /// Sent as the bearer.
     pub api_key: Secret,
+    /// Part of claims.
+    pub worker_id: String,
     /// After so many failures in a row the link gives up; 0 for never.
     pub max_attempts: u32,
     /// The failures count only when they all lie within so long a time; zero for any time.
@@ -54,20 +57,15 @@ pub struct LinkConfig {
 pub struct Epoch(pub u64);
 
 /// What the link tells. `Fatal` and `Closed` are the last. Its `Debug` shows no message: an assignment holds secrets.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub enum LinkEvent {
     /// A connection stands.
     Up {
         /// Its number, for [`Outbound::epoch`].
         epoch: Epoch,
     },
-    /// A text message came, at most 16 MiB.
-    Text {
-        /// The connection that it came on.
-        epoch: Epoch,
-        /// The message.
-        text: String,
-    },
+    /// A text frame came, at most 16 MiB: a message, or what is wrong with the frame.
+    Message(Result<Incoming, Invalid>),
     /// A binary message came; its content is dropped.
     Binary {
         /// Its size.
@@ -93,22 +91,25 @@ pub enum LinkEvent {
 }
 
 /// A message for the peer. Its `Debug` does not show the text.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, PartialEq)]
 pub struct Outbound {
     /// The connection that it is meant for: it is dropped, never sent, on any other.
     pub epoch: Epoch,
     /// With a number the link finds out whether it has arrived ([`LinkEvent::Confirmed`]). Numbers rise within a
     /// connection.
     pub seq: Option<u64>,
-    /// The text frame.
-    pub text: String,
+    /// The message. The link's thread encodes it when its turn comes.
+    pub message: Outgoing,
 }
 
 impl fmt::Debug for LinkEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up { epoch } => write!(f, "Up({})", epoch.0),
-            Self::Text { epoch, text } => write!(f, "Text({}, {} bytes)", epoch.0, text.len()),
+            Self::Message(Ok(Incoming::Assignment(assignment))) => {
+                write!(f, "Assignment({:?})", assignment.task_id)
+            }
+            Self::Message(message) => write!(f, "Message({message:?})"),
             Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
             Self::Confirmed { seq } => write!(f, "Confirmed({seq})"),
             Self::Failed => f.write_str("Failed"),
@@ -121,7 +122,7 @@ impl fmt::Debug for LinkEvent {
 
 impl fmt::Debug for Outbound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Outbound({}, {:?}, {} bytes)", self.epoch.0, self.seq, self.text.len())
+        write!(f, "Outbound({}, {:?}, {})", self.epoch.0, self.seq, self.message.kind())
     }
 }
 
@@ -206,7 +207,10 @@ fn spawn(
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
     use super::*;
+    use crate::protocol::{Assignment, EncodedReport, FailureReason, Report};
 
     #[test]
     fn a_panic_in_the_thread_is_an_event_and_the_end() {
@@ -219,13 +223,17 @@ mod tests {
 
     #[test]
     fn no_message_is_shown() {
-        let (epoch, text) = (Epoch(1), "hunter2".to_owned());
-        let shown = format!(
-            "{:?} {:?}",
-            LinkEvent::Text { epoch, text: text.clone() },
-            Outbound { epoch, seq: None, text }
-        );
-        assert_eq!(shown, "Text(1, 7 bytes) Outbound(1, None, 7 bytes)");
+        let assignment = Assignment {
+            task_id: "t".to_owned(),
+            additional_oz_args: vec!["hunter2".to_owned()],
+            ..Assignment::default()
+        };
+        let message = LinkEvent::Message(Ok(Incoming::Assignment(Arc::new(assignment))));
+        let report =
+            Report { output: "hunter2".to_owned(), ..Report::failed("t", FailureReason::Internal, "m") };
+        let report = Arc::new(EncodedReport::new(report, "w"));
+        let outbound = Outbound { epoch: Epoch(1), seq: None, message: Outgoing::Report(report) };
+        assert_eq!(format!("{message:?} {outbound:?}"), "Assignment(\"t\") Outbound(1, None, task_failed)");
     }
 
     #[test]

@@ -146,9 +146,11 @@ mod tests {
 
     use super::super::wait::wait;
     use super::*;
+    use crate::protocol::Outgoing;
 
     fn message(epoch: u64, seq: u64) -> Outbound {
-        Outbound { epoch: Epoch(epoch), seq: Some(seq), text: String::new() }
+        let message = Outgoing::Claimed { task_id: String::new() };
+        Outbound { epoch: Epoch(epoch), seq: Some(seq), message }
     }
 
     fn wakes(inbox: &Inbox) -> bool {

@@ -13,13 +13,17 @@ use log::{debug, warn};
 use super::confirm::Confirms;
 use super::outbox::Inbox;
 use super::socket::{CloseReason, Fault, Incoming, Socket};
-use super::timers::{Heartbeat, Timing};
+use super::timers::Heartbeat;
 use super::wait::{Want, wait};
-use super::{Epoch, LinkEvent};
-use crate::logging::message;
+use super::{Epoch, LinkConfig, LinkEvent};
+use crate::logging::{message, value};
+use crate::protocol::{decode, encode};
 
-/// How many messages are read, and how many sent, before the other direction has its turn.
+/// The most messages that are read, and the most that are sent, before the other direction has its turn.
 const TURN: usize = 64;
+
+/// The most bytes that are decoded before the other direction has its turn; a single message may be longer.
+const INPUT_BUDGET: usize = 1 << 20;
 
 /// Why the connection ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -48,6 +52,7 @@ pub(super) struct Session<'a> {
     socket: Socket,
     inbox: &'a Inbox,
     events: &'a Sender<LinkEvent>,
+    worker_id: &'a str,
     epoch: Epoch,
     close_wait: Duration,
     dead_after: Duration,
@@ -63,18 +68,44 @@ pub(super) struct Session<'a> {
     close_sent: bool,
 }
 
+/// What one turn may read: so many messages, and so many bytes of them to decode.
+struct Budget {
+    messages: usize,
+    bytes: usize,
+}
+
+impl Budget {
+    fn new() -> Self {
+        Self { messages: TURN, bytes: INPUT_BUDGET }
+    }
+
+    fn is_left(&self) -> bool {
+        self.messages > 0 && self.bytes > 0
+    }
+
+    fn next_message(&mut self) {
+        self.messages = self.messages.saturating_sub(1);
+    }
+
+    fn spend(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_sub(bytes);
+    }
+}
+
 impl<'a> Session<'a> {
     pub(super) fn new(
         socket: Socket,
         inbox: &'a Inbox,
         events: &'a Sender<LinkEvent>,
+        link: &'a LinkConfig,
         epoch: Epoch,
-        timing: &Timing,
     ) -> Self {
+        let timing = &link.timing;
         Self {
             socket,
             inbox,
             events,
+            worker_id: &link.worker_id,
             epoch,
             close_wait: timing.close_wait,
             dead_after: timing.dead_after,
@@ -183,7 +214,8 @@ impl<'a> Session<'a> {
 
     /// Reads until nothing is there; `true` says that there may be more.
     fn read_some(&mut self) -> Result<bool, Stop> {
-        for _ in 0..TURN {
+        let mut budget = Budget::new();
+        while budget.is_left() {
             let event = match self.socket.read()? {
                 Incoming::Nothing => return Ok(false),
                 Incoming::Closed(_) if self.close_sent => return Err(Stop::End(End::Closed)),
@@ -197,10 +229,14 @@ impl<'a> Session<'a> {
                 }
                 // Nothing is taken any more.
                 Incoming::Text(_) | Incoming::Binary(_) if self.close_sent => None,
-                Incoming::Text(text) => Some(LinkEvent::Text { epoch: self.epoch, text }),
+                Incoming::Text(text) => {
+                    budget.spend(text.len());
+                    Some(LinkEvent::Message(decode(&text)))
+                }
                 Incoming::Binary(bytes) => Some(LinkEvent::Binary { bytes }),
                 Incoming::Handled => None,
             };
+            budget.next_message();
             if let Some(event) = event {
                 self.events.send(event).map_err(|_| Stop::End(End::Abandoned))?;
             }
@@ -230,7 +266,10 @@ impl<'a> Session<'a> {
         if self.confirms.full() || self.heart.ping_due(Instant::now()) {
             self.queue_ping()?;
         } else if let Some(message) = self.inbox.next(self.epoch) {
-            self.socket.queue_text(message.text)?;
+            let text = encode(&message.message, self.worker_id);
+            let (task, kind) = (value(message.message.task_id()), message.message.kind());
+            debug!("message sent task={task} type={kind} bytes={}", text.len());
+            self.socket.queue_text(text)?;
             message.seq.into_iter().for_each(|seq| self.confirms.sent(seq));
         } else if self.confirms.pending() {
             self.queue_ping()?;
@@ -264,5 +303,31 @@ impl<'a> Session<'a> {
                 Err(_) => return,
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How many messages of `bytes` each are read in one turn.
+    fn read_in_a_turn(bytes: usize) -> usize {
+        let mut budget = Budget::new();
+        std::iter::from_fn(|| {
+            budget.is_left().then(|| {
+                budget.spend(bytes);
+                budget.next_message();
+            })
+        })
+        .count()
+    }
+
+    #[test]
+    fn a_turn_reads_no_more_than_its_budget() {
+        assert_eq!(read_in_a_turn(0), TURN);
+        assert_eq!(read_in_a_turn(100), TURN);
+        assert_eq!(read_in_a_turn(INPUT_BUDGET / 4), 4);
+        assert_eq!(read_in_a_turn(INPUT_BUDGET - 1), 2);
+        assert_eq!(read_in_a_turn(16 << 20), 1, "a long message is read whole");
     }
 }

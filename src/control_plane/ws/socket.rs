@@ -5,11 +5,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
+use std::sync::Arc;
 
 use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, WebSocketConfig};
-use tungstenite::{Error, Message, WebSocket};
+use tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 
 use super::wire::Channel;
 use crate::logging::value;
@@ -59,6 +60,14 @@ pub(super) enum CloseReason {
     TooBig,
 }
 
+struct SharedText(Arc<str>);
+
+impl AsRef<[u8]> for SharedText {
+    fn as_ref(&self) -> &[u8] {
+        self.0.as_bytes()
+    }
+}
+
 /// One connection after its handshake.
 pub(super) struct Socket {
     socket: WebSocket<Channel>,
@@ -100,8 +109,13 @@ impl Socket {
     }
 
     /// Queues a text. The one before it must be out, or tungstenite's buffer grows without a bound.
-    pub(super) fn queue_text(&mut self, text: String) -> Result<(), Fault> {
-        queued(self.socket.write(Message::Text(text.into())))
+    pub(super) fn queue_text(&mut self, text: Arc<str>) -> Result<(), Fault> {
+        // Not copied: a report is large, and this process keeps it until it is confirmed.
+        let bytes = Bytes::from_owner(SharedText(text));
+        match Utf8Bytes::try_from(bytes) {
+            Ok(text) => queued(self.socket.write(Message::Text(text))),
+            Err(error) => Err(Fault::Lost(format!("a message is not UTF-8: {error}"))),
+        }
     }
 
     /// Queues a ping; `payload` is at most 125 bytes.

@@ -65,8 +65,7 @@ impl Supervisor<'_> {
                     self.epoch.0 += 1;
                     info!("connected url={} epoch={}", value(&url), self.epoch.0);
                     self.events.send(LinkEvent::Up { epoch: self.epoch }).ok()?;
-                    let timing = &self.link.timing;
-                    match Session::new(socket, &self.inbox, self.events, self.epoch, timing).run() {
+                    match Session::new(socket, &self.inbox, self.events, self.link, self.epoch).run() {
                         End::Abandoned => return None,
                         End::Closed => return Some(LinkEvent::Closed),
                         End::Lost(_) if self.inbox.closing() => return Some(LinkEvent::Closed),

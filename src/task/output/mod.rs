@@ -8,7 +8,7 @@ mod scan;
 mod text;
 
 pub use scan::{Found, MAX_ARTIFACTS, Scanner};
-pub use text::{Capped, Utf8Lossy, escaped_len, fit};
+pub use text::{Capped, Utf8Lossy};
 
 /// The most bytes that are decoded at once, so that one large push needs no second copy of itself.
 const PIECE: usize = 16 * 1024;

@@ -1,9 +1,8 @@
-//! Bytes to text, and text to a length that can be sent.
-//!
-//! Owns decoding, the cap in bytes, the cap in encoded bytes and the line that says what was left out. It must not know
-//! what the text means.
+//! Bytes to text, and a cap on the text that is kept.
 
 use std::collections::VecDeque;
+
+use crate::protocol::left_out_line;
 
 /// Decodes UTF-8 that comes in pieces: together they give what `String::from_utf8_lossy` gives for the whole, except
 /// that a NUL becomes U+FFFD too, since the control plane's store ends at a NUL.
@@ -118,10 +117,6 @@ impl Capped {
     }
 }
 
-fn left_out_line(bytes: u64) -> String {
-    format!("\n[... {bytes} bytes left out ...]\n")
-}
-
 /// Whether a byte is not the first of a character.
 fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
@@ -133,53 +128,6 @@ fn split_before(text: &str, room: usize) -> (&str, &str) {
     (0..4)
         .find_map(|less| text.split_at_checked(room.min(text.len()).checked_sub(less)?))
         .unwrap_or(("", text))
-}
-
-/// The bytes that a text takes in a JSON string, without the quotes around it.
-pub fn escaped_len(text: &str) -> usize {
-    text.bytes().map(escaped_byte_len).sum()
-}
-
-/// As serde_json writes it: what is not ASCII, and DEL, as it is.
-fn escaped_byte_len(byte: u8) -> usize {
-    match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,
-        0x00..=0x1f => 6,
-        _ => 1,
-    }
-}
-
-/// Cuts the middle out of a text, as [`Capped`] does, until it takes at most `max_encoded` bytes in a JSON string.
-///
-/// The line between counts what is cut here. Where not even that line has room, nothing is left.
-pub fn fit(output: String, max_encoded: usize) -> String {
-    if escaped_len(&output) <= max_encoded {
-        return output;
-    }
-    // No count can be longer than that of the whole.
-    let Some(budget) = max_encoded.checked_sub(escaped_len(&left_out_line(output.len() as u64))) else {
-        return String::new();
-    };
-    let (head_end, head_cost) = affordable(output.chars(), budget / 4);
-    let (tail_length, _) = affordable(output.chars().rev(), budget - head_cost);
-    let (head, rest) = output.split_at_checked(head_end).unwrap_or(("", &output));
-    let cut = rest.len().saturating_sub(tail_length);
-    let tail = rest.get(cut..).unwrap_or_default();
-    format!("{head}{}{tail}", left_out_line(cut as u64))
-}
-
-/// How many bytes of text, in whole characters, the budget of encoded bytes pays for, and what they cost.
-fn affordable(chars: impl Iterator<Item = char>, budget: usize) -> (usize, usize) {
-    let (mut length, mut cost) = (0, 0);
-    for c in chars {
-        let price = u8::try_from(c).ok().filter(u8::is_ascii).map_or(c.len_utf8(), escaped_byte_len);
-        if cost + price > budget {
-            break;
-        }
-        length += c.len_utf8();
-        cost += price;
-    }
-    (length, cost)
 }
 
 #[cfg(test)]
@@ -292,46 +240,5 @@ mod tests {
             capped.push("0123456789012345678901234567890123456789");
         }
         assert!(capped.tail.capacity() <= 100_000, "{}", capped.tail.capacity());
-    }
-
-    #[test]
-    fn the_escaped_length_is_that_of_the_encoder() {
-        let text: String =
-            (0..0x250).filter_map(char::from_u32).chain("\"\\€😀\u{2028}\u{fffd}".chars()).collect();
-        for c in text.chars() {
-            let c = c.to_string();
-            assert_eq!(escaped_len(&c) + 2, serde_json::to_string(&c).unwrap().len(), "{c:?}");
-        }
-        assert_eq!(escaped_len(&text) + 2, serde_json::to_string(&text).unwrap().len());
-    }
-
-    #[test]
-    fn what_fits_is_not_touched() {
-        let text = "a\n\u{1}€";
-        assert_eq!(fit(text.into(), 12), text);
-        assert_ne!(fit(text.into(), 11), text);
-    }
-
-    #[test]
-    fn what_does_not_fit_loses_its_middle() {
-        let mut numbers = Numbers(11);
-        for _ in 0..2000 {
-            let text: String = (0..numbers.below(200))
-                .map(|_| ["x", "\u{1}", "\"", "€", "😀", "\n"][numbers.below(6)])
-                .collect();
-            let limit = numbers.below(400);
-            let fitted = fit(text.clone(), limit);
-            assert!(escaped_len(&fitted) <= limit, "{text:?} {limit}");
-            let Some((head, rest)) = fitted.split_once("\n[... ") else {
-                assert!(fitted == text || (fitted.is_empty() && limit < 33), "{text:?} {limit}");
-                continue;
-            };
-            let (count, tail) = rest.split_once(" bytes left out ...]\n").unwrap();
-            assert!(text.starts_with(head) && text.ends_with(tail));
-            assert_eq!(head.len() + tail.len() + count.parse::<usize>().unwrap(), text.len());
-            // Nothing is wasted: at most one character at each end, and a digit of the count.
-            assert!(escaped_len(&fitted) + 6 + 6 + 2 > limit, "{text:?} {limit}");
-            assert!(escaped_len(head) <= limit / 4);
-        }
     }
 }

@@ -1,0 +1,59 @@
+//! The states of a run, as the control plane names them.
+
+use std::fmt;
+
+/// Where a run stands, in the control plane's own words.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunState {
+    /// `QUEUED`.
+    Queued,
+    /// `PENDING`: nobody has it.
+    Pending,
+    /// `CLAIMED`: handed to a worker that has not said yet that it takes it.
+    Claimed,
+    /// `INPROGRESS`.
+    InProgress,
+    /// `SUCCEEDED`.
+    Succeeded,
+    /// `FAILED`.
+    Failed,
+    /// `CANCELLED`.
+    Cancelled,
+}
+
+impl RunState {
+    /// Every state, in the order in which a run goes through them.
+    pub const ALL: [Self; 7] = [
+        Self::Queued,
+        Self::Pending,
+        Self::Claimed,
+        Self::InProgress,
+        Self::Succeeded,
+        Self::Failed,
+        Self::Cancelled,
+    ];
+
+    /// The word on the wire.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Queued => "QUEUED",
+            Self::Pending => "PENDING",
+            Self::Claimed => "CLAIMED",
+            Self::InProgress => "INPROGRESS",
+            Self::Succeeded => "SUCCEEDED",
+            Self::Failed => "FAILED",
+            Self::Cancelled => "CANCELLED",
+        }
+    }
+
+    /// Whether the run is over.
+    pub fn ended(self) -> bool {
+        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
+    }
+}
+
+impl fmt::Display for RunState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
