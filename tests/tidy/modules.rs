@@ -25,7 +25,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
         ],
     ),
     ("cli", &["exit", "net", "policy", "secret", "sys"]),
-    ("control_plane", &["logging", "net", "protocol", "secret", "sys"]),
+    ("control_plane", &["job", "logging", "net", "protocol", "secret", "sys"]),
     ("coordinator", &["exit", "job", "logging", "policy", "protocol", "sys"]),
     ("docker", &["logging", "net", "secret", "sys"]),
     ("exit", &[]),
