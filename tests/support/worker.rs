@@ -27,7 +27,7 @@ pub fn binary() -> PathBuf {
 }
 
 impl Builder {
-    /// A worker with nothing in its environment but `PATH`, an empty `HOME`, backtraces, and where `make coverage` wants its counts.
+    /// A worker with nothing in its environment but `PATH`, an empty `HOME`, backtraces, and the path of `make coverage`.
     pub fn new(binary: &Path) -> Self {
         let mut command = Command::new(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
