@@ -1,22 +1,23 @@
 #!/bin/bash
 # install.sh install | uninstall, with WORKER (the binary), PREFIX, SYSCONFDIR and DESTDIR from the environment.
 #
-# Installs the worker, and what is made from it or goes with it: man page, completions, units, the user for the units, the
-# environment file. It needs no network, and under DESTDIR no root. It starts nothing and makes no user: a package does that
-# with its own scripts, anybody else with the two commands that are printed. An environment file that is there is never
-# touched, and one that was changed survives an uninstall.
+# Installs the worker with its man page, completions, systemd units, sysusers.d file and environment file. Needs no network, and
+# with DESTDIR no root. Creates no user and starts nothing: packages do that in their own scripts, and for everybody else the
+# commands are printed. `install` never changes an existing environment file, and `uninstall` keeps one that was edited.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
-prefix=${PREFIX:?} sysconfdir=${SYSCONFDIR:?} destdir=${DESTDIR:-}
+prefix=${PREFIX:?is not set, as \`make install\` does}
+sysconfdir=${SYSCONFDIR:?is not set, as \`make install\` does}
+destdir=${DESTDIR:-}
 name=oz-agent-worker
 
-# What is below a prefix, and how it is made; each line is a path and its mode.
 bindir=$prefix/bin
 docdir=$prefix/share/doc/$name
 units=$prefix/lib/systemd/system
 environment=$sysconfdir/$name/worker.env
+# Each line is a path and its mode. The environment file is handled apart.
 files=(
     "$bindir/$name 755"
     "$prefix/share/man/man1/$name.1 644"
@@ -32,10 +33,10 @@ files=(
     "$docdir/LICENSE 644"
 )
 
-# A unit takes neither blanks nor what sed or systemd has a meaning for.
+# The paths go into units by sed: no blanks, and no character that is special to sed or systemd.
 for folder in "$prefix" "$sysconfdir"; do
     [[ $folder =~ ^/[A-Za-z0-9._/+-]+$ ]] || {
-        echo "install: PREFIX and SYSCONFDIR must be absolute paths of letters, digits, and . _ / + -, not \"$folder\"" >&2
+        echo "install: PREFIX and SYSCONFDIR must be absolute paths of letters, digits and . _ / + -, not \"$folder\"" >&2
         exit 1
     }
 done
@@ -47,14 +48,14 @@ die() {
     exit 1
 }
 
-# A unit out of the template, which has the lines of both.
+# Prints the unit that has the lines marked #$1, without those marked #$2.
 unit() {
     local keep=$1 drop=$2
-    sed -e "/^#$drop /d" -e "s/^#$keep //" -e "1{/^# Made/d}" -e "s|@BINDIR@|$bindir|" \
+    sed -e "/^#$drop /d" -e "s/^#$keep //" -e "1{/^# Template/d}" -e "s|@BINDIR@|$bindir|" \
         -e "s|@SYSCONFDIR@|$sysconfdir|" "$here/systemd/$name.service.in"
 }
 
-# The content of the file at that path.
+# Prints the content of the file that is installed at path $1.
 content() {
     case $1 in
     "$bindir/"*) cat "$WORKER" ;;
@@ -68,11 +69,11 @@ content() {
     *.service) unit plain instance ;;
     */sysusers.d/*) cat "$here/systemd/sysusers.conf" ;;
     */LICENSE | *.md) cat "$root/${1##*/}" ;;
-    *) die "nobody knows what $1 is" ;;
+    *) die "there is no rule that makes $1" ;;
     esac
 }
 
-# By a rename: a program that runs cannot be written to, and nobody sees half a file.
+# Installs path $1 with mode $2. Renames a temporary file, because a running program cannot be overwritten.
 put() {
     local path=$destdir$1 mode=$2 made
     mkdir -p "$(dirname "$path")"
@@ -85,38 +86,38 @@ put() {
     mv -f "$made" "$path"
 }
 
-# What makes a service of it. systemd looks below these two prefixes only.
+# Prints how to run it as a service. systemd reads units below these two prefixes only.
 advise() {
     case $prefix in
     /usr | /usr/local)
-        say "as a service: \`systemd-sysusers && systemctl daemon-reload\` makes its user and tells systemd;" \
-            "fill in $environment, then \`systemctl enable --now $name\`"
+        say "to run it as a service: \`systemd-sysusers && systemctl daemon-reload\`, set the API key in $environment," \
+            "then \`systemctl enable --now $name\`"
         ;;
-    *) say "systemd does not look below $prefix: for a service link its units to /etc/systemd/system, and make its user with" \
-        "\`systemd-sysusers $prefix/lib/sysusers.d/$name.conf\`" ;;
+    *) say "systemd reads no units below $prefix; to run it as a service, link the units in $units into /etc/systemd/system" \
+        "and create the user with \`systemd-sysusers $prefix/lib/sysusers.d/$name.conf\`" ;;
     esac
 }
 
 install_all() {
     local file
     if ! [ -f "${WORKER:?}" ] || ! [ -x "$WORKER" ]; then
-        die "there is no $WORKER: run \`make build\` first, or say WORKER=path"
+        die "$WORKER is missing or not executable: run \`make build\` first, or set WORKER to the path of the binary"
     fi
-    # A worker of another machine's kind cannot say what its pages are.
-    "$WORKER" --version >/dev/null || die "$WORKER does not run here"
+    # The man page, the completions and the sample settings are printed by the binary.
+    "$WORKER" --version >/dev/null || die "$WORKER does not run on this machine, and only it can print its man page"
     umask 022
     for file in "${files[@]}"; do
         put "${file% *}" "${file##* }"
     done
-    # It can hold the key, and those beside it, too.
+    # Files in this folder can contain the API key.
     mkdir -p "$destdir$sysconfdir"
     [ -d "$destdir$sysconfdir/$name" ] || mkdir -m 750 "$destdir$sysconfdir/$name"
     [ -e "$destdir$environment" ] || put "$environment" 640
-    say "installed $("$WORKER" --version) below $destdir$prefix; its settings are in $destdir$environment"
+    say "installed $("$WORKER" --version) in $destdir$prefix; the settings are in $destdir$environment"
     [ -n "$destdir" ] || advise
 }
 
-# Its units are needed to stop it, and to take it out of what is started at boot.
+# Returns whether a unit is enabled or active; systemd needs its file to disable and stop it.
 is_in_use() {
     [ -z "$destdir" ] || return 1
     ! compgen -G "/etc/systemd/system/*.wants/$name*.service" >/dev/null || return 0
@@ -127,23 +128,23 @@ is_in_use() {
 
 uninstall_all() {
     local file path
-    ! is_in_use || die "the worker runs or is enabled: \`systemctl disable --now $name\` first, and the same for each $name@ID"
+    ! is_in_use || die "the service is enabled or running: run \`systemctl disable --now $name\` first, also for each $name@ID"
     if [ -e "$destdir$environment" ]; then
         if cmp -s "$destdir$environment" "$here/systemd/worker.env"; then
             rm -f "$destdir$environment"
         else
-            say "kept $destdir$environment, which has been changed"
+            say "kept $destdir$environment, which was edited"
         fi
     fi
     for file in "${files[@]}"; do
         path=$destdir${file% *}
         rm -f "$path"
-        # Only what is empty now, and ours by its name.
+        # Only folders named after the worker, once they are empty.
         [[ $path != */$name/* ]] || rmdir "$(dirname "$path")" 2>/dev/null || true
     done
     rmdir "$destdir$sysconfdir/$name" 2>/dev/null || true
-    say "removed from $destdir$prefix"
-    [ -n "$destdir" ] || say "if there was a service: \`userdel $name\` removes its user, whose home is /var/lib/$name"
+    say "removed $name from $destdir$prefix"
+    [ -n "$destdir" ] || say "if it ran as a service, remove its user with \`userdel $name\` and its home, /var/lib/$name"
 }
 
 case "${1:-}" in

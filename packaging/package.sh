@@ -1,14 +1,13 @@
 #!/bin/bash
-# package.sh deb | rpm | tar | dist, out of WORKER, the static binary: what it has made is in target/dist, or OUT.
+# package.sh deb | rpm | tar | dist
 #
-# `dist` makes all of them, in place of any others there, with the sources, what the binary is linked with (a list for programs, and the
-# licences), and checksums.
+# Packs WORKER, the static binary, into OUT (target/dist) and prints the path of each file. `dist` makes a whole release: deb, rpm,
+# archive, sources, SBOM, third-party licences and checksums. It removes the files of earlier releases.
 #
-# The tree of a package is what `make install` installs with PREFIX=/usr, and the licences of what is linked; the packages are
-# made by the distributions' own tools, dpkg-deb and rpmbuild. The same sources give the same bytes: every time stamp is
-# SOURCE_DATE_EPOCH, by default that of the last commit.
+# A package contains what `make install` installs with PREFIX=/usr, and the third-party licences. dpkg-deb and rpmbuild make the
+# packages. The same sources give the same bytes: every time stamp is SOURCE_DATE_EPOCH, by default the time of the last commit.
 #
-# deb/control.in wants a maintainer: MAINTAINER="Name <address>", which whoever publishes packages should set.
+# Publishers should set MAINTAINER="Name <address>". RELEASE (1) counts packages of the same version.
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
@@ -16,11 +15,10 @@ umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
 name=oz-agent-worker
-worker=$(realpath "${WORKER:?}")
+worker=$(realpath "${WORKER:?is not set to the static binary, as \`make dist\` does}")
 out=${OUT:-$root/target/dist}
 maintainer=${MAINTAINER:-The oz-agent-worker authors <oz-agent-worker@example.org>}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
-# For packages of the same version that differ in how they are packed.
 release=${RELEASE:-1}
 
 say() { echo "package: $*" >&2; }
@@ -30,39 +28,40 @@ die() {
     exit 1
 }
 
-# Outside of a repository, as in an unpacked archive, the last change of the changelog is as good.
+# Outside a git repository, as in an unpacked source archive, it is the time of the changelog's last change.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md")}
 export SOURCE_DATE_EPOCH
 
-[ -f "${worker%/*}/parts" ] || die "nobody has noted what $worker is linked with: run \`make static\`"
+[ -f "${worker%/*}/parts" ] || die "${worker%/*}/parts, which lists the libraries in the binary, is missing: run \`make static\`"
 [ "$("$worker" --version)" = "$name $version" ] || die "$worker is not version $version: run \`make static\`"
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
-# Others may look at what is packed, as rpmbuild's helpers do.
+# rpmbuild's helpers may run as another user.
 chmod 755 "$work"
 tree=$work/tree
 licences=$work/licences
 WORKER=$worker "$here/third-party.sh" licences >"$licences"
 
+# Installs into $tree with prefix $1 and sets $doc to the documentation folder.
 make_tree() {
     local prefix=$1
     doc=$tree$prefix/share/doc/$name
     rm -rf "$tree"
     WORKER=$worker PREFIX=$prefix SYSCONFDIR=/etc DESTDIR=$tree "$here/install.sh" install 2>"$work/log" || {
         cat "$work/log" >&2
-        die "installing into a folder has failed"
+        die "packaging/install.sh failed; see above"
     }
     cp "$licences" "$doc/THIRD-PARTY.txt"
     gzip -9n "$tree$prefix/share/man/man1/$name.1"
 }
 
-# Everything as old as the last change.
-settle() {
+# Sets the time of everything below $1 to SOURCE_DATE_EPOCH.
+set_times() {
     find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
 
-# Whatever is in a name, it is not for sed.
+# Prints the control file for an installed size of $1 KiB. Not by sed: a maintainer's name can contain any character.
 control() {
     local text
     text=$(<"$here/deb/control.in")
@@ -74,7 +73,7 @@ control() {
 deb() {
     local file
     make_tree /usr
-    # Debian's places and forms.
+    # Debian's paths and file formats.
     mv "$tree/usr/share/zsh/site-functions" "$tree/usr/share/zsh/vendor-completions"
     rm "$doc/LICENSE"
     { cat "$here/deb/copyright" && echo "License: Expat" && sed -e '1,4d' -e 's/^$/./' -e 's/^/ /' "$root/LICENSE"; } \
@@ -91,36 +90,37 @@ deb() {
     echo "/etc/$name/worker.env" >"$tree/DEBIAN/conffiles"
     (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
     control "$(du -k -s --apparent-size "$tree" | cut -f 1)" >"$tree/DEBIAN/control"
-    settle "$tree"
+    set_times "$tree"
     file=$out/${name}_$version-${release}_amd64.deb
     dpkg-deb --root-owner-group -Zxz --build "$tree" "$file" >/dev/null
     echo "$file"
 }
 
 rpm() {
+    command -v rpmbuild >/dev/null || die "rpmbuild is missing: install the package rpm"
     make_tree /usr
     mkdir -p "$tree/usr/share/licenses/$name"
     mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
-    settle "$tree"
+    set_times "$tree"
     rpmbuild -bb --target x86_64-linux --define "_topdir $work/rpm" --define "_rpmdir $out" \
         --define "_build_name_fmt %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
         --define "worker_tree $tree" --define "worker_version $version" --define "worker_release $release" \
         --define "worker_packager $maintainer" \
         --define "worker_date $(date -d "@$SOURCE_DATE_EPOCH" '+%a %b %d %Y')" "$here/rpm/$name.spec" >"$work/log" 2>&1 || {
         cat "$work/log" >&2
-        die "rpmbuild has failed"
+        die "rpmbuild failed; see above"
     }
     echo "$out/$name-$version-$release.x86_64.rpm"
 }
 
-# For hosts without a package manager, to be unpacked over /. Without the settings, which an upgrade must not touch.
+# An archive to unpack over / on hosts without dpkg or rpm. It has no settings, since an upgrade must not overwrite them.
 tar() {
     local file=$out/$name-$version-x86_64-linux.tar.gz
     make_tree /usr/local
     rm -rf "${tree:?}/etc" "$work/$name-$version"
     mv "$tree" "$work/$name-$version"
-    settle "$work/$name-$version"
-    # No folders: those of the host may be links, or have rights of their own, which an archive would put its own in place of.
+    set_times "$work/$name-$version"
+    # Files only: a folder in the archive would replace a link on the host, or change a folder's owner and mode.
     (cd "$work" && find "$name-$version" -type f -print0 | sort -z) |
         command tar -C "$work" --no-recursion --null -T - --owner=0 --group=0 --numeric-owner -c | gzip -9n >"$file"
     echo "$file"
@@ -129,15 +129,15 @@ tar() {
 sources() {
     local file=$out/$name-$version.tar.gz
     git -C "$root" rev-parse --quiet --verify HEAD >/dev/null ||
-        die "the sources are archived out of a git repository, and $root is none"
-    git -C "$root" diff --quiet HEAD -- || say "the sources are those of the last commit, which is not what was built"
+        die "cannot make the source archive: $root is not a git repository with a commit"
+    git -C "$root" diff --quiet HEAD -- || say "warning: the source archive has the last commit, without the uncommitted changes"
     git -C "$root" archive --format=tar --prefix="$name-$version/" HEAD | gzip -9n >"$file"
     echo "$file"
 }
 
 dist() {
     local part
-    # Nothing of another version, and nothing of anybody else's.
+    # Removes the files of other versions, and nothing else.
     rm -f "$out/$name"[-_]* "$out/SHA256SUMS"
     for part in deb rpm tar sources; do "$part"; done
     WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"

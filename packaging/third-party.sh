@@ -1,17 +1,18 @@
 #!/bin/bash
-# third-party.sh licences | sbom: what the static binary, WORKER, is linked with, on stdout.
+# third-party.sh licences | sbom
 #
-# `licences` lists it with the text of each licence, once for all that have the same; `sbom` says the same to programs, as
-# SPDX 2.3 in its tag-value form. Both come from cargo's own resolution of what is linked (no build tools, no procedural
-# macros) and from Cargo.lock; the texts are those that the crates bring along. What is no crate (musl, the unwinder, Rust's
-# own library) static/build.sh has noted beside the binary; its texts are in licences/. Same sources, same bytes.
+# Prints what the static binary WORKER is linked with. `licences` prints a list and each licence text once; `sbom` prints an SPDX
+# 2.3 document in tag-value format. The crates come from `cargo tree`, without build dependencies and procedural macros, their
+# checksums from Cargo.lock and their licence texts from their sources. The parts that are not crates (musl, the unwinder, Rust's
+# standard library) are listed in the file `parts` beside the binary, which static/build.sh writes; their licence texts are in
+# licences/. The same sources give the same bytes.
 set -euo pipefail
 export LC_ALL=C
 
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
 cargo=${CARGO:-cargo}
-worker=$(realpath "${WORKER:?}")
+worker=$(realpath "${WORKER:?is not set to the static binary, as \`make dist\` does}")
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
 cd "$root"
 name=oz-agent-worker
@@ -22,8 +23,10 @@ die() {
     exit 1
 }
 
-# Name, version, licence and folder of the licence's text of what is linked besides crates: OpenSSL, whose sources come as a
-# crate, and what static/build.sh has noted.
+[ -f "${worker%/*}/parts" ] || die "${worker%/*}/parts, which lists the libraries in the binary, is missing: run \`make static\`"
+
+# Prints name, version, licence and folder of each part that is not a crate: OpenSSL, whose sources are in a crate, and the
+# contents of `parts`.
 others() {
     local openssl part rest
     openssl=$(lock openssl-src version)
@@ -33,13 +36,14 @@ others() {
     done <"${worker%/*}/parts"
 }
 
-# A field of a package in Cargo.lock; of several versions the first.
+# Prints field $2 of package $1 in Cargo.lock, of the first version if there are several.
 lock() {
     awk -v name="\"$1\"" -v field="$2" '
         $1 == "name" { found = $3 == name }
         found && $1 == field { gsub(/"/, "", $3); print $3; exit }' Cargo.lock
 }
 
+# Prints the checksum of version $2 of package $1 in Cargo.lock.
 checksum() {
     awk -v name="\"$1\"" -v version="\"$2\"" '
         $1 == "name" { found = $3 == name }
@@ -47,21 +51,22 @@ checksum() {
         found && $1 == "checksum" { gsub(/"/, "", $3); print $3; exit }' Cargo.lock
 }
 
+# Prints the folder with the sources of version $2 of crate $1.
 folder() {
     local found
     found=$(find "$registry" -mindepth 2 -maxdepth 2 -type d -name "$1-$2" -print -quit)
-    [ -n "$found" ] || die "the sources of $1 $2 are not here: build first"
+    [ -n "$found" ] || die "the sources of $1 $2 are not in $registry: run \`make static\` first"
     echo "$found"
 }
 
-# Name, version and licence of each crate that is linked, ourselves left out.
+# Prints name, version and licence of each linked crate other than the worker itself.
 crates() {
     "$cargo" tree --locked --features vendored-openssl --edges normal,no-proc-macro --prefix none --no-dedupe \
         --target x86_64-unknown-linux-musl --format '{p} {l}' |
         sed -n -e "/^$name /d" -e 's/^\([^ ]*\) v\([^ ]*\) /\1 \2 /' -e 's#/# OR #g' -e p | sort -u
 }
 
-# Both, with the folder last, behind a tab.
+# Prints crates and other parts: name, version and licence, a tab, and the folder.
 parts() {
     local part
     crates | while read -r part version licence; do
@@ -73,32 +78,33 @@ parts() {
 licences() {
     local work part from text sum
     work=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder of now
+    # shellcheck disable=SC2064 # the local variable is gone when the trap runs
     trap "rm -rf '$work'" EXIT
     parts >"$work/parts"
     while IFS=$'\t' read -r part from; do
         find "$from" -maxdepth 1 -type f | grep -iE '/(licen[sc]e|copying|copyright|notice|unlicense)[^/]*$' |
-            sort >"$work/found" || die "$part has no text of its licence in $from"
+            sort >"$work/found" || die "found no licence text of $part in $from"
         while read -r text; do
             sum=$(tr -s "[:space:]" " " <"$text" | sha256sum | cut -c 1-16)
             cp "$text" "$work/$sum.text"
             echo "  ${part% "${part#* * }"}" >>"$work/$sum.who"
         done <"$work/found"
     done <"$work/parts"
-    echo "What $name $version is linked with"
+    echo "Third-party software in $name $version"
     echo
     cut -f 1 "$work/parts" | sed 's/^\([^ ]*\) \([^ ]*\) \(.*\)/  \1 \2: \3/'
     for text in "$work"/*.text; do
-        printf '\n%s\n\nOf these:\n' "-------------------------------------------------------------------------------"
+        printf '\n%s\n\nLicence of:\n' "-------------------------------------------------------------------------------"
         cat "${text%.text}.who"
         printf '\n'
         tr -d '\r\f' <"$text"
     done
 }
 
+# Prints one SPDX package: name, version, licence, package URL type and checksum; the last two can be empty.
 package() {
     local part=$1 version=$2 licence=$3 purl=$4 sum=$5 id
-    # Of letters, digits, dots and dashes, as SPDX wants it.
+    # SPDX allows only letters, digits, dots and dashes in an id.
     id=SPDXRef-${part//_/.}-${version//[^A-Za-z0-9.-]/-}
     cat <<TAGS
 

@@ -1,23 +1,24 @@
 #!/bin/bash
 # build.sh BINARY FOLDER NAME
 #
-# Makes FOLDER/oz-agent-worker-VERSION.tar, an image called NAME that `docker load` and `podman load` take, and prints its
-# path. In it are the static binary, the authorities that this machine trusts, and nothing else: no shell, no user, no
-# folder that is written to. No engine is needed for it. The same commit and authorities give the same bytes.
+# Writes FOLDER/oz-agent-worker-VERSION.tar, an image named NAME for `docker load` or `podman load`, and prints its path. The image
+# contains only the static binary and this machine's CA certificates: no shell, no user and no writable folder. Needs no engine.
+# The same commit and certificates give the same bytes.
 set -euo pipefail
 
-binary=${1:?the static binary} folder=${2:?where the image goes} name=${3:?the image as NAME:TAG}
+usage="usage: build.sh BINARY FOLDER NAME:TAG"
+binary=${1:?$usage} folder=${2:?$usage} name=${3:?$usage}
 source=$(cd "$(dirname "$0")/../.." && pwd)
 version=$(sed -n 's/^version = "\(.*\)"$/\1/p' "$source/Cargo.toml")
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$source" log -1 --format=%ct 2>/dev/null || echo 0)}
 created=$(date -u -d "@$SOURCE_DATE_EPOCH" +%Y-%m-%dT%H:%M:%SZ)
 authorities=/etc/ssl/certs/ca-certificates.crt
-[ -s "$authorities" ] || { echo "image: $authorities is missing" >&2 && exit 1; }
+[ -s "$authorities" ] || { echo "image: $authorities is missing or empty: install ca-certificates" >&2 && exit 1; }
 
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
-# Without anything of this machine or of now.
+# Packs folder $1 into $2, without names, owners, modes or times of this machine.
 pack() {
     (cd "$1" && tar --create --file "$2" --format gnu --sort name --owner 0 --group 0 --numeric-owner \
         --mode u=rwX,go=rX --mtime "@$SOURCE_DATE_EPOCH" -- *)
@@ -28,7 +29,7 @@ cp "$binary" "$work/root/usr/local/bin/oz-agent-worker"
 cp -L "$authorities" "$work/root$authorities"
 pack "$work/root" "$work/image/layer.tar"
 layer=$(sha256sum <"$work/image/layer.tar" | cut -d' ' -f1)
-# `PATH` is where a registry's credential helper would be mounted.
+# PATH is set so that a mounted credential helper is found.
 cat >"$work/image/config.json" <<EOF
 {"architecture": "amd64", "os": "linux", "created": "$created",
 "config": {"Entrypoint": ["/usr/local/bin/oz-agent-worker"], "Env": ["PATH=/usr/local/bin:/usr/bin:/bin"], "WorkingDir": "/",

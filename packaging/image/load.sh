@@ -1,13 +1,18 @@
 #!/bin/bash
 # load.sh FILE
 #
-# Loads an image from a file into the engine that DOCKER_HOST names, or else into the first that answers at a default
-# socket. Needs no docker command; an engine behind TLS or ssh does, and then `docker load` is what loads.
+# Loads an image file into the engine at DOCKER_HOST, or into the first engine that answers at a default socket. Does not need the
+# docker command, but does not speak TLS or ssh; for those engines use `docker load`.
 set -euo pipefail
 
-file=${1:?the file with the image}
+file=${1:?usage: load.sh FILE}
+command -v perl >/dev/null || {
+    echo "image: perl is missing, so $file was not loaded: install perl, or run \`docker load -i $file\`" >&2
+    exit 1
+}
 
-# Perl is on every Debian, and knows Unix sockets. With HTTP/1.0 an answer ends with its connection.
+# request HOST METHOD-AND-PATH BODY-FILE: prints the response; fails unless it is a 200 without an error. Written in Perl, which
+# every Debian has and which can connect to a Unix socket. An HTTP/1.0 response ends with its connection.
 request() {
     perl -e '
         use strict; use IO::Socket::UNIX; use IO::Socket::INET;
@@ -34,11 +39,11 @@ candidates=(unix:///var/run/docker.sock "unix://${XDG_RUNTIME_DIR:-/nonexistent}
 for host in "${candidates[@]}"; do
     request "$host" "GET /_ping" /dev/null >/dev/null 2>&1 || continue
     if ! answer=$(request "$host" "POST /images/load" "$file"); then
-        echo "image: the engine at $host did not take $file: ${answer##*$'\r\n\r\n'}" >&2
+        echo "image: the engine at $host refused $file: ${answer##*$'\r\n\r\n'}" >&2
         exit 1
     fi
     echo "loaded $file into the engine at $host"
     exit 0
 done
-echo "image: no engine answers at ${DOCKER_HOST:-the default sockets}, so nothing was loaded; \`docker load -i $file\` does it later" >&2
+echo "image: no engine answers at ${DOCKER_HOST:-the default sockets}; load the image later with \`docker load -i $file\`" >&2
 exit 1

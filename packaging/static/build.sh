@@ -1,22 +1,22 @@
 #!/bin/bash
 # build.sh
 #
-# Builds target/static/oz-agent-worker: one file for every Linux on x86-64, with OpenSSL and the C library inside. When
-# nothing has changed it builds nothing. CARGO_TARGET_DIR is honoured.
+# Builds target/static/oz-agent-worker: one file for every Linux on x86-64, including OpenSSL and the C library. Builds nothing
+# if nothing has changed. CARGO_TARGET_DIR is honoured.
 #
-# musl and not glibc: a static glibc resolves names only as far as it finds its own shared libraries on the host. musl's own
-# allocator stays: with 100 tasks of 4 MiB of output, eight at a time, the worker took 18.7 s of processor time, 68 MB at
-# its peak and 7.9 MB ten seconds later; with mimalloc it was 21.5 s, 195 MB and 148 MB.
+# musl, because a static glibc needs shared libraries of the same glibc on the host to resolve names. musl's allocator, because
+# with 100 tasks of 4 MiB of output, eight at a time, the worker took 18.7 s of CPU time, 68 MB at its peak and 7.9 MB ten
+# seconds later; with mimalloc it took 21.5 s, 195 MB and 148 MB.
 #
-# The compiler is rustup's when that has the musl target. Otherwise it is Debian's (rustc-web, cargo-web, rust-web-src),
-# which builds the standard library for musl itself, with the C toolchain of sysroot.sh; that needs an option that a stable
-# compiler hides. Linking is left to rustc's own rules for this target: with `linker=musl-gcc` the result would need musl's
-# loader at run time, and `ldd` would not tell.
+# The compiler is rustup's if it has the musl target, otherwise Debian's (rustc-web, cargo-web, rust-web-src). Debian has no
+# standard library for musl, so it is built here with the C toolchain of sysroot.sh and an unstable option of cargo. The linker
+# is rustc's default for this target: with `linker=musl-gcc` the binary would need musl's loader at run time, which `ldd` does
+# not show.
 #
 # The same commit gives the same bytes in every folder:
-#   - paths of sources are mapped to fixed ones;
-#   - OpenSSL writes its date of building and its folder into the binary: it gets a fixed date (nothing else in there has
-#     one), and `wrap_compiler` puts folders that no build depends on in the place of those below the checkout.
+#   - source paths are mapped to fixed ones;
+#   - OpenSSL writes its build date and its install folders into the binary: the date is fixed by SOURCE_DATE_EPOCH, and
+#     `wrap_compiler` replaces the folders, which would lie below the checkout.
 set -euo pipefail
 
 cd "$(dirname "$0")/../.."
@@ -27,7 +27,7 @@ tools=$built/static-tools
 target=x86_64-unknown-linux-musl
 largest=$((13 * 1024 * 1024 / 2))
 flags=()
-# These would change what is built.
+# These would change the binary.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET
 unset CFLAGS CPPFLAGS LDFLAGS CC AR RANLIB OPENSSL_DIR OPENSSL_NO_VENDOR OPENSSL_STATIC OPENSSL_CONFIG_DIR
 
@@ -36,17 +36,20 @@ die() {
     exit 1
 }
 
-# Leaves what builds for musl here in $rustc, $cargo, $compiler, $libc (its archive), $llvm (the release of its unwinder) and
-# the arrays $flags and $options.
-choose() {
-    [ "$(uname -sm)" = "Linux x86_64" ] || die "it is built on Linux on x86-64 only"
-    [[ $built != *[[:space:]]* ]] || die "OpenSSL cannot be built in a folder with blanks in its path: $built"
+# Sets $rustc, $cargo, $compiler (for C), $libc (musl's archive), $llvm (the release of the unwinder), and the arrays $flags and
+# $options.
+choose_toolchain() {
+    [ "$(uname -sm)" = "Linux x86_64" ] || die "the static binary can be built on x86-64 Linux only"
+    [[ $built != *[[:space:]]* ]] || die "OpenSSL cannot be built below a path with blanks: $built; set CARGO_TARGET_DIR to another folder"
     if [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
         rustc=rustc cargo=${CARGO:-cargo} options=()
-        compiler=$(command -v musl-gcc) || die "there is no musl-gcc"
+        compiler=$(command -v musl-gcc) || die "musl-gcc is missing: install musl-tools"
         libc=$(rustc --print sysroot)/lib/rustlib/$target/lib/self-contained/libc.a
         llvm=$(rustc -vV | sed -n 's/^LLVM version: //p')
         return
+    fi
+    if ! [ -x /usr/bin/rustc ] || ! [ -x /usr/bin/cargo ]; then
+        die "no Rust for musl: run \`rustup target add $target\`, or install rustc-web, cargo-web and rust-web-src"
     fi
     packaging/static/sysroot.sh "$tools/musl"
     rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/musl/bin/musl-gcc
@@ -56,8 +59,8 @@ choose() {
     export RUSTC_BOOTSTRAP=1 RUSTC=$rustc
 }
 
-# A musl-gcc for OpenSSL, found by its name alone: OpenSSL writes down how its compiler was called. It builds for size, like
-# the rest, and leaves out tables that only a panic in the middle of C code could use; ours never is.
+# Makes a musl-gcc that is found in PATH, because OpenSSL writes the command of its compiler into the binary. It optimizes for
+# size, like the Rust code, and omits unwind tables, because no panic unwinds through C code.
 wrap_compiler() {
     mkdir -p "$tools/bin"
     cat >"$tools/bin/musl-gcc" <<EOF
@@ -69,8 +72,8 @@ EOF
     export PATH=$tools/bin:$PATH CC_x86_64_unknown_linux_musl=musl-gcc
 }
 
-# Cargo does not see what its C compiler is, so it starts anew when that has changed.
-start_anew_with_another_compiler() {
+# Deletes the previous build if the C compiler has changed, which cargo does not notice.
+discard_build_of_another_compiler() {
     local stamp
     stamp=$({ cat "$tools/bin/musl-gcc" "$compiler" "$tools/musl/stamp" 2>/dev/null || true; gcc --version; } | sha256sum)
     [ "$(cat "$built/static-build/stamp" 2>/dev/null)" != "$stamp" ] || return 0
@@ -80,7 +83,7 @@ start_anew_with_another_compiler() {
 }
 
 build() {
-    # Some C code calls what only libgcc has.
+    # Some of the C code calls functions of libgcc.
     flags+=(-Ctarget-feature=+crt-static -Clink-arg=-lgcc "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
         "--remap-path-prefix=$built=/target" "--remap-path-prefix=$root=/source"
         "--remap-path-prefix=$("$rustc" --print sysroot)=/rust")
@@ -89,7 +92,7 @@ build() {
         "${options[@]}" --features vendored-openssl --bin oz-agent-worker --target-dir "$built/static-build"
 }
 
-# Refuses what is not one position-independent file that needs nothing, and what has grown too large.
+# Fails unless the binary is static, position-independent and at most $largest bytes.
 check() {
     local binary=$1 size head
     size=$(stat -c %s "$binary")
@@ -97,10 +100,11 @@ check() {
     [[ $head =~ Type:\ *DYN ]] || die "$binary is not position-independent"
     [[ $head != *INTERP* ]] || die "$binary needs a loader (INTERP), so it is not static"
     [[ $head != *\(NEEDED\)* ]] || die "$binary needs a library (NEEDED), so it is not static"
-    [ "$size" -le "$largest" ] || die "$binary has $size bytes, more than the $largest that are allowed"
+    [ "$size" -le "$largest" ] || die "$binary has $size bytes; the limit is $largest (\$largest in $0)"
 }
 
-# What is linked and no crate, for packaging/third-party.sh: name, version and licence. musl's version is in its archive.
+# Prints name, version and licence of each linked part that is not a crate, for packaging/third-party.sh. musl's version is read
+# from its archive.
 parts() {
     local musl
     musl=$(strings -a "$libc" | grep -xE '1\.[0-9]+\.[0-9]+' | head -n 1)
@@ -108,9 +112,9 @@ parts() {
         "rust-std $("$rustc" -vV | sed -n 's/^release: //p') MIT OR Apache-2.0"
 }
 
-choose
+choose_toolchain
 wrap_compiler
-start_anew_with_another_compiler
+discard_build_of_another_compiler
 build
 made=$built/static-build/$target/static/oz-agent-worker
 check "$made"

@@ -1,27 +1,27 @@
 #!/bin/bash
 # sysroot.sh FOLDER
 #
-# Makes a musl C toolchain in FOLDER for a machine whose rustup has no musl target: the C library, the start files of gcc,
-# an unwinder for panics, and FOLDER/bin/musl-gcc, which compiles C against them. Quick when it is there already.
+# Makes a musl C toolchain in FOLDER for machines without rustup's musl target: the C library, gcc's start files, an unwinder for
+# panics, and FOLDER/bin/musl-gcc, which compiles C against them. Does nothing if FOLDER is up to date.
 #
-# The parts, each pinned by version and checksum so that the same commit gives the same bytes:
-#   - musl from the next Debian, fetched with package lists of our own, so the system's sources stay as they are. Debian
-#     12's own is 1.2.3, which cannot take a DNS answer that needs TCP. When Debian has replaced the pinned one by a newer, as
-#     for its security, that is taken, with a warning: the binary is as good, but its bytes are others.
-#   - LLVM's libunwind, as source. No package of Debian has one for musl, but the ziglang wheel carries the sources. Zig
-#     itself is not used: it would replace musl's allocator and string functions by its own.
+# The parts are pinned by version and checksum, so that the same commit gives the same bytes:
+#   - musl from Debian 13, downloaded with separate package lists, so the system's apt sources do not change. Debian 12 has musl
+#     1.2.3, which cannot receive DNS answers over TCP. If Debian has replaced the pinned version, the newer one is used with a
+#     warning; the binary works, but its bytes differ.
+#   - LLVM's libunwind, compiled from source. Debian does not package it for musl, but the ziglang wheel contains the sources. Zig
+#     itself is not used, because it replaces musl's allocator and string functions.
 set -euo pipefail
 
 musl=1.2.5-3.1~deb13u1
 suite=trixie
 ziglang=0.17.1
-# The release of LLVM in it.
+# The LLVM release that this ziglang contains.
 llvm=22.1.8
 wheel_sum=ea6cc5d87b033cf0aedfbc8f9549a908cae6c50ac31f1698188fa48a74524b54
 musl_sums="a3f7d47e452129bb65aae201d6c115abf4d5d3efb136b38b7c6b4fa03ec065e9  musl-dev.deb
 2ffc3e5f7ecffdc2b64eeac23ffc199b21b4c93dca8e7310dd2c9ab9cd42ddd4  musl-tools.deb"
 
-mkdir -p "${1:?the folder to make}"
+mkdir -p "${1:?usage: sysroot.sh FOLDER}"
 folder=$(cd "$1" && pwd)
 stamp="$(sha256sum <"$0") $(gcc -dumpfullversion)"
 if [ "$(cat "$folder/stamp" 2>/dev/null)" = "$stamp" ]; then exit 0; fi
@@ -35,31 +35,31 @@ die() {
     exit 1
 }
 
-# The mirror is the one that this machine uses anyway.
+# Downloads from the Debian mirror that this machine uses.
 fetch_musl() {
     local mirror package
     # shellcheck disable=SC2016 # apt's own variable
     mirror=$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' 'Origin: Debian' 'Label: Debian' \
         'Component: main' | head -n1)
-    [ -n "$mirror" ] || die "apt knows no mirror of Debian; is there a line for its main archive in the sources?"
+    [ -n "$mirror" ] || die "apt has no Debian mirror: add Debian's main archive to /etc/apt/sources.list"
     mkdir -p lists/partial cache/archives/partial
     echo "deb [arch=amd64 signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" >sources.list
     local own=(-qq -o Dir::Etc::SourceList="$PWD/sources.list" -o Dir::Etc::SourceParts=/dev/null
         -o Dir::State::Lists="$PWD/lists" -o Dir::Cache="$PWD/cache" -o Acquire::Languages=none -o APT::Sandbox::User=root)
-    quiet apt-get "${own[@]}" update || die "cannot fetch the package lists of $suite"
+    quiet apt-get "${own[@]}" update || die "cannot download the package lists of $suite from $mirror"
     for package in musl-dev musl-tools; do
         if ! apt-get "${own[@]}" download "$package:amd64=$musl" >log 2>&1; then
-            echo "static: $suite has no $package $musl any more, which $0 pins; taking its present one" >&2
-            quiet apt-get "${own[@]}" download "$package:amd64" || die "cannot fetch $package of $suite"
+            echo "static: warning: $suite no longer has $package $musl, pinned in $0; using its current version" >&2
+            quiet apt-get "${own[@]}" download "$package:amd64" || die "cannot download $package from $suite"
             musl_sums=
         fi
         mv "$package"_*.deb "$package.deb"
     done
-    [ -z "$musl_sums" ] || sha256sum --quiet -c - <<<"$musl_sums" || die "musl $musl is not what it was"
+    [ -z "$musl_sums" ] || sha256sum --quiet -c - <<<"$musl_sums" || die "musl $musl does not have the checksums in $0"
     for package in musl-dev musl-tools; do dpkg-deb -x "$package.deb" musl; done
 }
 
-# The specs tell gcc to take its headers, start files and libraries from here.
+# musl's specs file points gcc to the headers, start files and libraries in $folder.
 install_musl() {
     local name
     mv musl/usr/include/x86_64-linux-musl "$folder/include"
@@ -74,7 +74,7 @@ install_musl() {
 fetch_libunwind() {
     echo "ziglang==$ziglang --hash=sha256:$wheel_sum" >wanted
     quiet python3 -m pip download --no-deps --only-binary :all: --require-hashes -r wanted ||
-        die "cannot fetch ziglang $ziglang with the checksum in $0"
+        die "cannot download ziglang $ziglang with the checksum in $0"
     python3 -m zipfile -e ziglang-*.whl wheel
 }
 
@@ -85,7 +85,7 @@ install_libunwind() {
         "$folder/bin/musl-gcc" "${flags[@]}" -c "$sources/src/$name" -o "${name%.*}.o"
     done
     "$folder/bin/musl-gcc" "${flags[@]}" -fno-exceptions -fno-rtti -c "$sources/src/libunwind.cpp" -o libunwind.o
-    # D: without dates and owners.
+    # D: no times and owners in the archive.
     ar rcsD "$folder/lib/libunwind.a" Unwind*.o libunwind.o
 }
 

@@ -1,11 +1,10 @@
-//! The free space of the disk that the engine keeps images, containers and volumes on, when that disk is this machine's.
-//!
-//! Owns whether there is a disk to look at, and what is said of one that is too full. It must not know what follows from it.
+//! The free space of the engine's disk, if that disk is on this machine.
 
 use std::path::PathBuf;
 
 use log::info;
 use rustix::fs::statvfs;
+use rustix::io::Errno;
 use rustix::system::uname;
 
 use crate::docker::{Docker, Engine};
@@ -15,7 +14,7 @@ const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A disk, and how much of it must be free.
+/// A folder on the engine's disk, and how much of the disk must be free.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DiskWatch {
     folder: PathBuf,
@@ -23,66 +22,76 @@ pub struct DiskWatch {
     min_free: u64,
 }
 
+/// Why the engine's disk cannot be watched.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum NotWatched {
+    #[error("the engine is reached over a network")]
+    Network,
+    #[error("the engine runs on {engine:?} and the worker on {worker:?}")]
+    OtherHost { engine: String, worker: String },
+    #[error("the engine does not name its data folder")]
+    NoFolder,
+    #[error("cannot read the free space of {folder:?}: {error}")]
+    Unreadable { folder: PathBuf, error: Errno },
+}
+
 impl DiskWatch {
-    /// For the data folder of this engine; `None` when there is nothing to look at: `min_free` (bytes) is 0, or the folder is
-    /// not on this machine as far as this process can tell, which is logged.
+    /// Returns a watch on the disk with the engine's data folder, and logs it. Returns `None` if `min_free` (bytes) is 0 or the
+    /// folder is not on this machine.
     pub fn new(docker: &Docker, min_free: u64) -> Option<Self> {
         if min_free == 0 {
             return None;
         }
-        let here = uname().nodename().to_string_lossy().into_owned();
-        let watch = folder(docker.engine(), docker.is_local(), &here).map(|folder| Self { folder, min_free });
-        match watch.and_then(|watch| watch.look().map(|free| (watch, free))) {
+        let host = uname().nodename().to_string_lossy().into_owned();
+        let watch = data_folder(docker.engine(), docker.is_local(), &host)
+            .map(|folder| Self { folder, min_free })
+            .and_then(|watch| watch.free().map(|free| (watch, free)));
+        match watch {
             Ok((watch, free)) => {
                 let folder = watch.folder.display().to_string();
                 info!("disk watched folder={} free={free} min_free={min_free}", value(&folder));
                 Some(watch)
             }
             Err(reason) => {
-                info!("disk not watched reason={}", value(&reason));
+                info!("disk not watched reason={}", value(&reason.to_string()));
                 None
             }
         }
     }
 
-    /// Bytes that a program without privileges may still write; `None` when they cannot be had. The engine itself is root and
-    /// may go on beyond, but tasks need not be, and what is kept for root is there for the machine and not for them.
-    pub fn free(&self) -> Option<u64> {
-        self.look().ok()
-    }
-
-    /// Why there is too little space for a new task, for people; `None` when there is enough, or nobody knows.
+    /// Returns why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
     pub fn low(&self) -> Option<String> {
-        let free = self.free().filter(|free| *free < self.min_free)?;
-        let (free, least) = (size(free), size(self.min_free));
+        let free = self.free().ok().filter(|free| *free < self.min_free)?;
+        let (free, least) = (readable(free), readable(self.min_free));
         Some(format!("the engine's disk has {free} free, less than --min-free-disk {least}"))
     }
 
-    fn look(&self) -> Result<u64, String> {
-        let found = statvfs(&self.folder);
-        let found =
-            found.map_err(|error| format!("{} cannot be looked at: {error}", self.folder.display()))?;
+    /// Returns the bytes that an unprivileged program may still write. The engine is root and may write more, but what is
+    /// reserved for root is not for tasks.
+    fn free(&self) -> Result<u64, NotWatched> {
+        let found = statvfs(&self.folder)
+            .map_err(|error| NotWatched::Unreadable { folder: self.folder.clone(), error })?;
         Ok(found.f_bavail.saturating_mul(found.f_frsize))
     }
 }
 
-/// The engine's data folder as a path on this machine, or why it is none. `here` is this machine's name: a forwarded socket, a
-/// virtual machine and a worker in a container of its own show by another one.
-fn folder(engine: &Engine, local: bool, here: &str) -> Result<PathBuf, String> {
+/// Returns the engine's data folder. `host` is this machine's name: behind a forwarded socket, in a virtual machine, and for
+/// a worker in a container the engine has another one.
+fn data_folder(engine: &Engine, is_local: bool, host: &str) -> Result<PathBuf, NotWatched> {
     let root = PathBuf::from(&engine.root);
-    if !local {
-        Err("the engine is reached over a network".to_owned())
-    } else if engine.host != here {
-        Err(format!("the engine is on {:?} and the worker on {here:?}", engine.host))
+    if !is_local {
+        Err(NotWatched::Network)
+    } else if engine.host != host {
+        Err(NotWatched::OtherHost { engine: engine.host.clone(), worker: host.to_owned() })
     } else if !root.is_absolute() {
-        Err("the engine does not name its data folder".to_owned())
+        Err(NotWatched::NoFolder)
     } else {
         Ok(root)
     }
 }
 
-/// Bytes for people, rounded down.
-fn size(bytes: u64) -> String {
+/// Returns a number of bytes in a readable unit, rounded down.
+fn readable(bytes: u64) -> String {
     match bytes {
         _ if bytes >= GIB && !bytes.is_multiple_of(GIB) => {
             format!("{}.{} GiB", bytes / GIB, bytes % GIB * 10 / GIB)
@@ -99,7 +108,7 @@ mod tests {
     use crate::docker::ApiVersion;
 
     #[test]
-    fn sizes_are_for_people() {
+    fn a_size_is_rounded_down_to_a_readable_unit() {
         let cases = [
             (0, "0 KiB"),
             (MIB - 1, "1023 KiB"),
@@ -110,12 +119,12 @@ mod tests {
             (u64::MAX, "17179869183.9 GiB"),
         ];
         for (bytes, text) in cases {
-            assert_eq!(size(bytes), text);
+            assert_eq!(readable(bytes), text);
         }
     }
 
     #[test]
-    fn only_a_folder_of_this_machine_is_looked_at() {
+    fn only_a_folder_on_this_machine_is_watched() {
         let engine = |host: &str, root: &str| Engine {
             version: String::new(),
             api_version: ApiVersion::MIN,
@@ -126,22 +135,22 @@ mod tests {
             host: host.into(),
             root: root.into(),
         };
-        assert_eq!(folder(&engine("h", "/d"), true, "h"), Ok("/d".into()));
-        let none =
+        assert_eq!(data_folder(&engine("h", "/d"), true, "h"), Ok("/d".into()));
+        let elsewhere =
             [(engine("h", "/d"), false), (engine("docker-desktop", "/d"), true), (engine("h", ""), true)];
-        for (engine, local) in none {
-            assert!(folder(&engine, local, "h").is_err(), "{engine:?}");
+        for (engine, local) in elsewhere {
+            assert!(data_folder(&engine, local, "h").is_err(), "{engine:?}");
         }
     }
 
     #[test]
-    fn a_disk_is_low_below_what_must_be_free() {
+    fn a_disk_is_low_below_its_minimum() {
         let watch = |folder: &str, min_free| DiskWatch { folder: folder.into(), min_free };
-        assert!(watch("/", 0).free().is_some_and(|free| free > 0));
+        assert!(watch("/", 0).free().is_ok_and(|free| free > 0));
         assert_eq!(watch("/", 1).low(), None);
         let text = watch("/", u64::MAX).low().unwrap();
         let (start, end) = ("the engine's disk has ", " free, less than --min-free-disk 17179869183.9 GiB");
         assert!(text.starts_with(start) && text.ends_with(end), "{text}");
-        assert_eq!(watch("/nonexistent", u64::MAX).low(), None, "what nobody knows is no reason to refuse");
+        assert_eq!(watch("/nonexistent", u64::MAX).low(), None, "an unknown size does not refuse a task");
     }
 }

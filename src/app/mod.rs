@@ -1,4 +1,4 @@
-//! The process: start, run, exit codes.
+//! The process: what the arguments ask for, the start, and the exit code.
 
 pub mod disk;
 pub mod engine;
@@ -26,93 +26,98 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::environment::Environment;
 use crate::{logging, task};
 
-/// Signals that wait for the main thread, at most; one that finds no place changes nothing any more.
+/// The most signals that wait for the main thread. More than three have no meaning.
 const SIGNALS: usize = 8;
 
-/// Runs the command: prints what was asked for, or serves until the worker ends. Returns its exit code.
+/// Prints what the arguments ask for, or serves until the worker ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
-    match arguments::parse(arguments) {
-        Ok(cli) => match docs::asked_for(&cli) {
-            Ok(Some(page)) => print(&page),
-            Ok(None) => configured(&cli, environment),
-            Err(error) => wrong(&error, Exit::Usage),
-        },
-        Err(error) => wrong(&error, Exit::Usage),
+    let cli = match arguments::parse(arguments) {
+        Ok(cli) => cli,
+        Err(error) => return report(&error, Exit::Usage),
+    };
+    match docs::asked_for(&cli) {
+        Ok(Some(page)) => print(&page),
+        Ok(None) => configure(&cli, environment),
+        Err(error) => report(&error, Exit::Usage),
     }
 }
 
-fn configured(cli: &Cli, environment: &Environment) -> Exit {
+fn configure(cli: &Cli, environment: &Environment) -> Exit {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = match Config::new(cli, environment, cores, &read_file) {
+    let config = match Config::new(cli, environment, cores, &read_key_file) {
         Ok(config) => config,
-        Err(error) => return wrong(&error, Exit::Usage),
+        Err(error) => return report(&error, Exit::Usage),
     };
     if let Err(error) = logging::init(config.log_level) {
-        return wrong(&error, Exit::Usage);
+        return report(&error, Exit::Usage);
     }
     let exit = start(&config, environment);
     log::logger().flush();
     exit
 }
 
-/// One byte more than is allowed is enough to find that a file is too long.
-fn read_file(path: &Path) -> io::Result<String> {
+/// Reads one byte more than is allowed: enough to see that a file is too long.
+fn read_key_file(path: &Path) -> io::Result<String> {
     let mut text = String::new();
     File::open(path)?.take(KEY_FILE_LIMIT as u64 + 1).read_to_string(&mut text)?;
     Ok(text)
 }
 
-/// Before there is a logger, what is wrong is told in plain words. A closed stderr is nobody's problem.
-fn wrong(error: &dyn std::error::Error, exit: Exit) -> Exit {
+/// Reports an error before there is a logger. A closed stderr is ignored.
+fn report(error: &dyn std::error::Error, exit: Exit) -> Exit {
     let _ = writeln!(io::stderr(), "oz-agent-worker: {}", error_chain(error));
     exit
 }
 
-/// A reader that has gone is no failure; a page that is not whole is one.
+/// A reader that closed the pipe is no failure; a page that cannot be written whole is one.
 fn print(page: &str) -> Exit {
     match io::stdout().write_all(page.as_bytes()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => wrong(&error, Exit::Failure),
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => report(&error, Exit::Failure),
         _ => Exit::Success,
     }
 }
 
-/// Runs the worker from its first look at the engine to its exit code. The logger must be there.
+/// Finds the engine and the tasks of an earlier process, and runs the worker. The logger must be set up.
 fn start(config: &Config, environment: &Environment) -> Exit {
     let starting = CancelToken::new();
     let signals = match listen(&starting) {
         Ok(signals) => signals,
-        Err(error) => return failed(&error, Exit::Failure),
+        Err(error) => return fail(&error, Exit::Failure),
     };
-    let (version, slots) = (env!("CARGO_PKG_VERSION"), config.max_concurrent_tasks);
-    info!("worker starting version={version} worker={} slots={slots}", value(&config.worker_id));
-    if let Some(warning) = config.plain_text_warning() {
-        warn!("connection in clear warning={}", message(&warning));
+    info!(
+        "worker starting version={} worker={} slots={}",
+        env!("CARGO_PKG_VERSION"),
+        value(&config.worker_id),
+        config.max_concurrent_tasks
+    );
+    if let Some(reason) = config.plain_text_warning() {
+        warn!("connection not encrypted reason={}", message(&reason));
     }
-    for warning in TrustEnv::from(environment).warnings() {
-        warn!("trusted certificates not usable {warning}");
+    for problem in TrustEnv::from(environment).warnings() {
+        warn!("certificates not usable {problem}");
     }
     let docker = match engine::connect(&EndpointEnv::from(environment), &starting) {
         Ok(docker) => docker,
         Err(EngineError::Cancelled) => return Exit::Success,
-        Err(error) => return failed(&error, Exit::Engine),
+        Err(error) => return fail(&error, Exit::Engine),
     };
     let adopted = match task::adopt::find(&docker, &starting, &config.worker_id) {
         Ok(adopted) => adopted.into_iter().map(Arc::new).collect(),
         Err(error) if error.is_cancelled() => return Exit::Success,
-        Err(error) => return failed(&error, Exit::Engine),
+        Err(error) => return fail(&error, Exit::Engine),
     };
     let notifier = match Notifier::start(environment.get(service_manager::VARIABLE).is_some()) {
         Ok(notifier) => notifier,
-        Err(error) => return failed(&error, Exit::Failure),
+        Err(error) => return fail(&error, Exit::Failure),
     };
     let registries = RegistryEnv::from(environment);
-    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier);
-    let exit = exit.unwrap_or_else(|error| failed(&error, Exit::Failure));
+    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier)
+        .unwrap_or_else(|error| fail(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
 }
 
-/// SIGTERM, SIGINT and SIGHUP become messages; the first also ends a start that is stuck.
+/// Turns SIGTERM, SIGINT and SIGHUP into messages. The first also ends a start that hangs.
 fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
     let (sender, signals) = bounded(SIGNALS);
     let starting = starting.clone();
@@ -124,13 +129,13 @@ fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
     Ok(signals)
 }
 
-fn failed(error: &dyn std::error::Error, exit: Exit) -> Exit {
+fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {
     error!("worker ended exit_code={} error={}", exit.code(), message(&error_chain(error)));
     exit
 }
 
-/// The variables that say which engine is used. What is not text is not taken for unset, which could mean another engine:
-/// it is kept as well as it can be shown, and is then refused or not found.
+/// The variables that name the engine. A value that is not UTF-8 is kept as text, not dropped: without it another engine
+/// would be used.
 impl From<&Environment> for EndpointEnv {
     fn from(environment: &Environment) -> Self {
         let get = |name| environment.get(name).map(|value| value.to_string_lossy().into_owned());
@@ -148,10 +153,9 @@ impl From<&Environment> for EndpointEnv {
     }
 }
 
-/// The variables that say where registry credentials are, and what helpers run with.
+/// The variables that name the registry credentials, and the environment of credential helpers.
 impl From<&Environment> for RegistryEnv {
     fn from(environment: &Environment) -> Self {
-        let (docker_config, home) = (environment.get("DOCKER_CONFIG"), environment.get("HOME"));
-        Self::new(docker_config, home, environment.variables())
+        Self::new(environment.get("DOCKER_CONFIG"), environment.get("HOME"), environment.variables())
     }
 }

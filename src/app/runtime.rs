@@ -28,14 +28,14 @@ use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
 use crate::task::{Job, JobControl, Options, Tasks, adopt};
 
-/// The most events of the link that wait for the main thread; the link's thread waits beyond that.
+/// The most events of the link that wait for the main thread; beyond that the link's thread blocks.
 const LINK_EVENTS: usize = 256;
 
 /// How long the link's thread may take to end.
 const LINK_END: Duration = Duration::from_secs(2);
 
-/// When the late sweep is due. A busy engine takes seconds, seldom longer, for what it was asked to create; the next start
-/// finds what it creates later.
+/// When the late sweep is due. A busy engine can create a container seconds after the caller was killed. The next start
+/// removes what it creates even later.
 const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the worker could not begin.
@@ -68,7 +68,7 @@ struct Runtime {
     /// `None` if polling is turned off.
     poller: Option<RunPoller>,
     jobs: HashMap<JobId, Handle>,
-    /// The connection that the coordinator takes for up.
+    /// The connection that is up, as last told to the coordinator.
     epoch: Option<Epoch>,
 }
 
@@ -89,7 +89,7 @@ struct Inputs<'a> {
 /// Runs the worker until `signals` or an error end it. Returns its exit code.
 ///
 /// # Errors
-/// Only before anything was started.
+/// A thread or a socket cannot be created, or a URL cannot be used. No task was started then.
 pub fn run(
     config: &Config,
     docker: Docker,
@@ -100,7 +100,7 @@ pub fn run(
 ) -> Result<Exit, StartError> {
     // Adopted tasks may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
-    // Room for what jobs usually send, so that they do not wait for the main thread.
+    // Large enough that jobs rarely block on the main thread.
     let (job_events, jobs) = bounded(4 * threads);
     let (link_events, link) = bounded(LINK_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
@@ -215,7 +215,7 @@ impl Runtime {
         }
     }
 
-    /// Has an event decided and performs the effects. Returns the exit code if one ends the process.
+    /// Passes an event to the coordinator and performs the effects. Returns the exit code if one ends the process.
     fn handle(&mut self, event: Event) -> Option<Exit> {
         let effects = self.coordinator.handle(event, Instant::now());
         self.notifier.tell(&self.coordinator.status());
@@ -318,7 +318,7 @@ impl Runtime {
 
     fn poll_runs(&self, runs: Vec<(JobId, String)>) {
         if !self.poller.as_ref().is_some_and(|poller| poller.poll(runs)) {
-            // The coordinator polls one batch at a time, so this is a defect. It costs the polls only.
+            // The coordinator polls one batch at a time, so this is a defect. Only the polling stops.
             error!("run poll failed error=\"the poller is busy\"");
         }
     }
@@ -352,7 +352,7 @@ impl Runtime {
     }
 }
 
-/// The link ended as requested. If it was not requested, that is a failure.
+/// The exit code counts only if the end was not requested.
 fn link_gone() -> Event {
     Event::LinkGone { exit: Exit::Failure }
 }

@@ -1,11 +1,6 @@
-//! What a service manager is told (sd_notify): that the worker is ready, how it stands, and that it is stopping and for how
-//! long that may take.
+//! What the service manager is told by sd_notify(3): that the worker is ready, its status, and how long its stop may take.
 //!
-//! Owns the words and the thread that says them. It must not know how a state comes about.
-//!
-//! A service manager that does not read must not stop the thread that claims tasks and sends reports, so that one only
-//! queues: what finds no place is dropped. systemd waits for a stop as long as it is told here, so its `TimeoutStopSec`
-//! need not follow the worker's drain time.
+//! systemd waits for a stop as long as it is told here, so its `TimeoutStopSec` need not follow the drain timeout.
 
 use std::io;
 use std::time::Duration;
@@ -18,76 +13,77 @@ use crate::coordinator::{LinkState, Status, Stopping};
 use crate::logging::message;
 use crate::sys::pool::spawn_detached;
 
-/// The variable that says where a service manager listens; without it there is none.
+/// The variable with the service manager's socket; unset without one.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// Messages that wait, at most: more than a service manager that is well leaves unread.
+/// The most messages that wait. A working service manager never leaves so many.
 const MESSAGES: usize = 256;
 
-/// From the end of a stop's own deadlines to that of the process, with time to spare.
+/// Added to the longest time of a stop, for closing the link and exiting.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// Tells the service manager what has changed; without one it does nothing.
+/// Tells the service manager about changes of the worker's status; does nothing without one.
 pub struct Notifier {
     messages: Option<Sender<Vec<Notice>>>,
-    told: Option<Status>,
+    last_sent: Option<Status>,
 }
 
-/// One assignment of the protocol.
+/// One assignment of sd_notify(3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Notice {
     Ready,
     Status(String),
     Stopping,
-    /// The present step ends within that time.
+    /// The present step ends within this time.
     Extend(Duration),
 }
 
 impl Notifier {
-    /// With `wanted`, starts the thread `oz-notify`, which lasts as long as the process. Whom it talks to is in [`VARIABLE`].
+    /// If `wanted`, starts the thread `oz-notify`, which lasts as long as the process and writes to [`VARIABLE`].
     ///
     /// # Errors
-    /// When the system has no more threads.
+    /// The system has no more threads.
     pub fn start(wanted: bool) -> io::Result<Self> {
-        let mut notifier = Self { messages: None, told: None };
+        let mut notifier = Self { messages: None, last_sent: None };
         if wanted {
             let (messages, queued) = bounded(MESSAGES);
-            spawn_detached("oz-notify", move || say(&queued))?;
+            spawn_detached("oz-notify", move || deliver(&queued))?;
             notifier.messages = Some(messages);
         }
         Ok(notifier)
     }
 
-    /// Says what is new; never blocks. What could not be queued is tried again with the next change.
+    /// Queues what changed; never blocks. A service manager that does not read must not hold up claims and reports, so a
+    /// change that finds the queue full is dropped, and sent with the next one.
     pub fn tell(&mut self, now: &Status) {
-        let Some(messages) = self.messages.as_ref().filter(|_| self.told.as_ref() != Some(now)) else {
+        let Some(messages) = self.messages.as_ref().filter(|_| self.last_sent.as_ref() != Some(now)) else {
             return;
         };
-        if messages.try_send(changes(self.told.as_ref(), now)).is_ok() {
-            self.told = Some(now.clone());
+        if messages.try_send(changes(self.last_sent.as_ref(), now)).is_ok() {
+            self.last_sent = Some(now.clone());
         }
     }
 }
 
-/// What is new since `before`.
+/// Returns what changed since `before`.
 ///
-/// Ready is a worker that has a connection, or has found that one can be had only later: then it goes on trying, and whoever
-/// waits for its start need not. One that is refused for good has never been ready.
+/// A worker is ready once it is connected, or once its first attempt failed and it tries again: services that start after it
+/// need not wait for the control plane. A worker that is refused for good is never ready.
 fn changes(before: Option<&Status>, now: &Status) -> Vec<Notice> {
     let mut changes = Vec::new();
-    let connecting = |status: &Status| status.link == LinkState::Connecting;
-    if !connecting(now) && before.is_none_or(connecting) {
+    let is_connecting = |status: &Status| status.link == LinkState::Connecting;
+    if !is_connecting(now) && before.is_none_or(is_connecting) {
         changes.push(Notice::Ready);
     }
     if let (Some(stop), None) = (&now.stop, before.and_then(|before| before.stop.as_ref())) {
         changes.push(Notice::Stopping);
         changes.push(Notice::Extend(stop.budget + LAST_STEPS));
     }
-    changes.push(Notice::Status(status(now)));
+    changes.push(Notice::Status(status_text(now)));
     changes
 }
 
-fn status(now: &Status) -> String {
+fn status_text(now: &Status) -> String {
     let state = match (&now.stop, now.link) {
         (Some(Stopping { draining: true, .. }), _) => "draining",
         (Some(_), _) => "stopping",
@@ -98,18 +94,18 @@ fn status(now: &Status) -> String {
     format!("{state}, tasks: {}", now.tasks)
 }
 
-fn say(queued: &Receiver<Vec<Notice>>) {
+fn deliver(queued: &Receiver<Vec<Notice>>) {
     for notices in queued {
-        let notices: Vec<_> = notices.iter().map(notice).collect();
-        let states: Vec<_> = notices.iter().map(|text| NotifyState::Custom(text)).collect();
+        let assignments: Vec<_> = notices.iter().map(assignment).collect();
+        let states: Vec<_> = assignments.iter().map(|text| NotifyState::Custom(text)).collect();
         if let Err(error) = sd_notify::notify(&states) {
-            warn!("service manager not told error={}", message(&error.to_string()));
+            warn!("service manager not notified error={}", message(&error.to_string()));
         }
     }
 }
 
-/// As sd_notify(3) has it. `NotifyState::ExtendTimeoutUsec` ends at 71 minutes, which is a short drain.
-fn notice(notice: &Notice) -> String {
+/// Written by hand because `NotifyState::ExtendTimeoutUsec` is limited to 71 minutes, and a drain may take longer.
+fn assignment(notice: &Notice) -> String {
     match notice {
         Notice::Ready => "READY=1".to_owned(),
         Notice::Status(text) => format!("STATUS={text}"),
@@ -132,11 +128,11 @@ mod tests {
     }
 
     fn texts(before: Option<&Status>, now: &Status) -> Vec<String> {
-        changes(before, now).iter().map(notice).collect()
+        changes(before, now).iter().map(assignment).collect()
     }
 
     #[test]
-    fn ready_is_told_once_with_the_first_connection_or_the_first_attempt_that_failed() {
+    fn ready_is_sent_once_after_the_first_connection_or_failed_attempt() {
         let connecting = status(LinkState::Connecting, 1);
         assert_eq!(texts(None, &connecting), ["STATUS=connecting, tasks: 1"]);
         let up = status(LinkState::Up, 1);
@@ -149,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn a_stop_is_told_once_with_its_time() {
+    fn a_stop_is_sent_once_with_its_longest_time() {
         let up = status(LinkState::Up, 2);
         let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=604810000000", "STATUS=draining, tasks: 2"];
         assert_eq!(texts(Some(&up), &stopping(true)), expected);
@@ -157,9 +153,9 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_is_stuck_costs_no_more_than_its_messages() {
+    fn a_full_queue_drops_the_change_and_sends_it_with_the_next() {
         let (messages, queued) = bounded(1);
-        let mut notifier = Notifier { messages: Some(messages), told: None };
+        let mut notifier = Notifier { messages: Some(messages), last_sent: None };
         notifier.tell(&status(LinkState::Connecting, 0));
         notifier.tell(&status(LinkState::Up, 0));
         notifier.tell(&status(LinkState::Up, 0));

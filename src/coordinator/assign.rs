@@ -10,11 +10,11 @@ use crate::logging::value;
 use crate::protocol::{Assignment, FailureReason, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
 
-/// The most assignments that wait for a slot; one more is given back at once.
+/// The most assignments that wait for a slot; further ones are given back at once.
 pub const BACKLOG: usize = 64;
 
 /// How long an assignment waits for a slot before it is given back. Shorter than the 120 s after which the control plane
-/// takes it back by itself, so that both never hold it.
+/// takes it back by itself, so that a run is never held by both.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
 
 pub(super) struct PendingAssignment {
@@ -41,7 +41,7 @@ impl Coordinator {
             Some(Answer::StartAgain) | None => match self.refusal() {
                 Some(reason) => self.reject(task_id, reason),
                 None if self.link_is_up() => self.hold(assignment, now),
-                // Its connection ended, so it belongs to the control plane again.
+                // The connection on which it came ended, so the control plane took it back.
                 None => {}
             },
         }
@@ -63,7 +63,7 @@ impl Coordinator {
         }
     }
 
-    /// A check that began before an assignment came counts for it too: it is at most moments older.
+    /// A check that is under way also covers the assignments that come meanwhile.
     pub(super) fn disk_checked(&mut self, low: Option<&str>) {
         self.checking_disk = false;
         let Some(reason) = low else {
@@ -102,11 +102,11 @@ impl Coordinator {
             self.effects.push(info(format!("task cancelled task={task} phase=active")));
             self.end_job(id, CancelReason::Requested);
         } else {
-            self.effects.push(info(format!("cancel ignored task={task} reason=\"no such task here\"")));
+            self.effects.push(info(format!("cancel ignored task={task} reason=\"no such task\"")));
         }
     }
 
-    /// An invalid assignment of a task that is here does not end that task.
+    /// An invalid assignment does not end a task that the worker already holds.
     pub(super) fn invalid(&mut self, invalid: &Invalid) {
         let error = value(&invalid.message).to_string();
         let Some(task_id) = &invalid.task_id else {

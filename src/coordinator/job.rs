@@ -37,17 +37,17 @@ enum Phase {
     Settled { report: Option<Arc<EncodedReport>> },
 }
 
-/// How to answer an assignment of a task that is here.
+/// How to answer an assignment of a task that the worker already holds.
 pub(super) enum Answer {
     /// Send the task's state.
     Send(Outgoing),
     /// Nothing: the state was sent on this connection already.
     AlreadySent,
-    /// The former execution is void: the task starts again once that is cleaned up.
+    /// The earlier execution was dropped: the task starts again once that is cleaned up.
     StartAgain,
 }
 
-/// What the end of a connection makes useless.
+/// What a job loses when its connection ends.
 pub(super) enum Lost {
     Nothing,
     Work,
@@ -77,7 +77,7 @@ impl JobState {
     }
 
     /// Whether it is working and was not told to end.
-    pub(super) fn goes_on(&self) -> bool {
+    pub(super) fn is_running(&self) -> bool {
         self.is_working() && self.ending.is_none()
     }
 

@@ -7,7 +7,7 @@ use super::event::Effect;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LateSweep {
-    /// Before the first event, from which its time counts.
+    /// No event came yet; the delay counts from the first.
     Unplanned,
     /// Due at this time.
     Due(Instant),

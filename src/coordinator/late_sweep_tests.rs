@@ -1,4 +1,4 @@
-//! The second look, as scripts.
+//! The late sweep, as scripts.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ fn script() -> Script {
 }
 
 #[test]
-fn it_is_made_once_so_long_after_the_start_whatever_happens_meanwhile() {
+fn the_sweep_runs_once_30_seconds_after_the_start() {
     let mut script = script();
     assert_eq!(script.coordinator.deadline(), None);
     assert_eq!(script.on(Event::Adopted(vec![])), []);
@@ -22,14 +22,14 @@ fn it_is_made_once_so_long_after_the_start_whatever_happens_meanwhile() {
     assert_eq!(script.after(9), []);
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
     assert_eq!(script.after(1), [Effect::LateSweep]);
-    assert_eq!(script.coordinator.deadline(), None, "an idle worker has nothing to wake up for");
+    assert_eq!(script.coordinator.deadline(), None, "an idle worker has no deadline");
     script.on(Event::LinkDown);
     script.on(Event::LinkUp);
     assert_eq!(script.after(3600), []);
 }
 
 #[test]
-fn a_stop_cancels_it() {
+fn a_stop_cancels_the_sweep() {
     let mut script = script();
     script.on(Event::Adopted(vec![adopted_task("a")]));
     script.on(Event::LinkUp);
@@ -40,7 +40,7 @@ fn a_stop_cancels_it() {
 }
 
 #[test]
-fn a_drain_cancels_it_too() {
+fn a_drain_cancels_the_sweep() {
     let hour = Duration::from_secs(3600);
     let late_sweep_after = Duration::from_secs(30);
     let mut script = Script::with(Rules { drain_timeout: hour, late_sweep_after, ..RULES });

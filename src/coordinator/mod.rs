@@ -3,11 +3,11 @@
 //! Pure: events and the time come in, effects go out, and the same events always give the same effects.
 //!
 //! The rules:
-//! - A run is claimed only when a slot is free for it. What is not claimed belongs to the control plane.
+//! - A run is claimed only when a slot is free for it. An unclaimed run stays with the control plane.
 //! - A claim that was not confirmed when its connection ended may not have arrived, and the run may go to another worker: the
 //!   task is dropped, unstarted and unreported.
 //! - A report holds its slot until the control plane is known to have it.
-//! - Nothing is started twice: an assignment of a task that is here is answered with the task's state.
+//! - Nothing is started twice: an assignment of a task that the worker already holds is answered with the task's state.
 
 mod assign;
 mod event;
@@ -63,7 +63,7 @@ pub struct Coordinator {
     last_seq: u64,
     backlog: VecDeque<PendingAssignment>,
     jobs: BTreeMap<JobId, JobState>,
-    /// The jobs that the engine does not answer.
+    /// The jobs whose last call to the engine got no answer.
     engine_away: BTreeSet<JobId>,
     checking_disk: bool,
     polling: bool,
@@ -95,7 +95,7 @@ impl Coordinator {
         }
     }
 
-    /// Returns what an event calls for. `now` never goes back.
+    /// Handles an event and returns its effects. `now` must not decrease.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
             Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task)),
@@ -147,7 +147,7 @@ impl Coordinator {
 
     fn link_up(&mut self, now: Instant) {
         self.link = LinkState::Up;
-        // Cancels that came meanwhile were not sent: the states of the runs show them.
+        // The control plane does not repeat a cancel from the time without a connection. Polling the runs finds it.
         self.poll_at = Some(now);
         let unsent: Vec<JobId> =
             self.jobs.iter().filter(|(_, job)| job.has_unsent_report()).map(|(id, _)| *id).collect();
@@ -156,7 +156,7 @@ impl Coordinator {
         }
     }
 
-    /// The control plane takes back what waits, and each run whose claim did not arrive, when the connection ends.
+    /// The control plane takes back the unclaimed runs when the connection ends, and those whose claim did not arrive.
     fn link_down(&mut self) {
         self.link = LinkState::Away;
         for pending in std::mem::take(&mut self.backlog) {
@@ -195,7 +195,7 @@ impl Coordinator {
         }
     }
 
-    /// A job that ends without a report failed in a way that it could not report.
+    /// A job that ends without a report panicked.
     fn done(&mut self, id: JobId) {
         self.engine_away.remove(&id);
         let Some(job) = self.jobs.remove(&id) else { return };
@@ -205,7 +205,7 @@ impl Coordinator {
         }
     }
 
-    /// Its container runs already, so it gets a slot even if all are taken.
+    /// The task's container runs already, so it gets a slot even if none is free.
     fn adopt(&mut self, task: Arc<AdoptedTask>) {
         self.add_job(JobState::new(&task.task_id, None), Work::Adopt(task));
     }

@@ -1,4 +1,4 @@
-//! Seeded random histories.
+//! Random histories of events, from seeds.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -7,8 +7,7 @@ use super::tests::*;
 use super::{BACKLOG, Effect, Event, JobEvent, JobId, LostRuns, Rules};
 use crate::protocol::RunState;
 
-/// Whatever the order of events, no run is started twice while it is here, no more than the
-/// slots are in use, every number is new, and all slots come free.
+/// In any order of events no run is started twice while it is here, no more jobs than slots run, and every number is new.
 #[test]
 fn random_histories_keep_the_rules() {
     for seed in 0..300 {
@@ -57,7 +56,7 @@ fn random_histories_keep_the_rules() {
 struct Random(u64);
 
 impl Random {
-    /// A multiplicative generator is all that picking an event needs.
+    /// A multiplicative generator is enough to pick events.
     fn below(&mut self, bound: u64) -> u64 {
         self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % bound
@@ -73,7 +72,7 @@ impl Random {
             3 => cancel(&id),
             4 => confirmed(self.below(seq + 1)),
             5 => match working.iter().nth(nth) {
-                Some(job) => Event::Job(*job, JobEvent::Finished { report: done(&here[job]) }),
+                Some(job) => Event::Job(*job, JobEvent::Finished { report: completed(&here[job]) }),
                 None => Event::Tick,
             },
             6 => match here.keys().filter(|job| !working.contains(*job)).nth(nth) {

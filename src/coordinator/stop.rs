@@ -11,7 +11,7 @@
 //!
 //! - `Draining` ends when its time is up, when all tasks ended, with the next signal, or with the link.
 //! - `Ending` becomes `GaveUp` when reports are not confirmed in time or the link is gone.
-//! - `Closing` follows when no job is left. A further signal ends the process from any step but `Draining`.
+//! - `Closing` follows when no job is left. In every step after `Draining`, a signal ends the process at once.
 
 use std::time::{Duration, Instant};
 

@@ -1,4 +1,4 @@
-//! Signals, drains and ends, as scripts.
+//! Stops, as scripts.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::super::{CancelReason, Effect, Event, LinkState, Rules, Status};
 use crate::exit::Exit;
 
 #[test]
-fn the_first_signal_stops_in_order() {
+fn the_first_signal_stops_the_tasks_then_the_link() {
     let mut script = Script::connected(2);
     script.assign("a");
     script.on(confirmed(1));
@@ -23,7 +23,7 @@ fn the_first_signal_stops_in_order() {
     assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
     assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
     assert_eq!(script.finish(1, "b"), [reported(Some(4), "b")]);
-    assert_eq!(script.on(confirmed(4)), [settle(0), settle(1)]);
+    assert_eq!(script.on(confirmed(4)), [delivered(0), delivered(1)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
     assert_eq!(script.assign("later"), [rejected("later", "the worker is stopping")]);
@@ -31,14 +31,14 @@ fn the_first_signal_stops_in_order() {
 }
 
 #[test]
-fn an_idle_worker_stops_at_once_and_a_second_signal_ends_it() {
+fn an_idle_worker_closes_its_link_at_once() {
     let mut script = Script::connected(2);
     assert_eq!(script.on(Event::Signal), [Effect::StopWaiting, Effect::CloseLink]);
     assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
 }
 
 #[test]
-fn a_stop_without_a_connection_waits_for_one_but_not_for_ever() {
+fn a_stop_without_a_connection_waits_40_seconds_for_one() {
     let mut script = Script::connected(1);
     script.assign("a");
     script.on(confirmed(1));
@@ -47,14 +47,14 @@ fn a_stop_without_a_connection_waits_for_one_but_not_for_ever() {
     assert_eq!(script.finish(0, "a"), []);
     assert_eq!(script.after(39), []);
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
-    assert_eq!(script.after(1), [left(0)]);
+    assert_eq!(script.after(1), [undelivered(0)]);
     assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
     let end = script.on(Event::LinkGone { exit: Exit::Failure });
     assert_eq!(end, [Effect::Exit(Exit::Failure)], "a lost report is not a success");
 }
 
 #[test]
-fn a_stop_ends_even_when_a_job_does_not() {
+fn a_stop_ends_after_80_seconds_with_a_job_left() {
     let mut script = Script::connected(1);
     script.assign("a");
     script.on(Event::Signal);
@@ -63,7 +63,7 @@ fn a_stop_ends_even_when_a_job_does_not() {
 }
 
 #[test]
-fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
+fn a_failed_link_ends_the_worker_with_its_exit_code() {
     let mut script = Script::connected(2);
     script.assign("a");
     script.on(confirmed(1));
@@ -71,9 +71,9 @@ fn a_link_that_cannot_go_on_ends_the_worker_with_its_code() {
     script.on(Event::LinkDown);
     let gone = script.on(Event::LinkGone { exit: Exit::Refused });
     assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
-    assert_eq!(script.finish(0, "a"), [left(0)]);
+    assert_eq!(script.finish(0, "a"), [undelivered(0)]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
-    assert_eq!(script.finish(1, "b"), [dropped(1)]);
+    assert_eq!(script.finish(1, "b"), [unwanted(1)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.on(freed(1)), [Effect::Exit(Exit::Refused)]);
 }
@@ -99,17 +99,17 @@ fn a_drain_lets_running_tasks_finish() {
     assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
     assert_eq!(script.on(Event::LinkDown), []);
     assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
-    assert_eq!(script.on(confirmed(4)), [settle(0)]);
+    assert_eq!(script.on(confirmed(4)), [delivered(0)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.finish(1, "b"), [reported(Some(5), "b"), Effect::StopWaiting]);
-    assert_eq!(script.on(confirmed(5)), [settle(1)]);
+    assert_eq!(script.on(confirmed(5)), [delivered(1)]);
     assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
 }
 
-/// There is nothing left to drain once all tasks have ended; a report that cannot be sent does not change that.
+/// A report that cannot be sent does not prolong the drain.
 #[test]
-fn a_drain_is_over_when_no_task_runs_any_more() {
+fn a_drain_ends_with_the_last_task() {
     let mut script = Script::with(Rules { drain_timeout: Duration::from_secs(600), ..RULES });
     script.on(Event::LinkUp);
     script.assign("a");
@@ -118,12 +118,12 @@ fn a_drain_is_over_when_no_task_runs_any_more() {
     script.on(Event::LinkDown);
     assert_eq!(script.finish(0, "a"), [Effect::StopWaiting]);
     assert_eq!(script.after(39), []);
-    assert_eq!(script.after(1), [left(0)]);
+    assert_eq!(script.after(1), [undelivered(0)]);
     assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
 }
 
 #[test]
-fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_process() {
+fn a_drain_ends_with_its_time_or_the_next_signal() {
     let rules = Rules { drain_timeout: Duration::from_secs(600), ..RULES };
     let ending = [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting];
     for by_signal in [false, true] {
@@ -148,7 +148,7 @@ fn a_drain_ends_with_its_time_or_the_next_signal_and_a_further_one_ends_the_proc
 }
 
 #[test]
-fn those_who_watch_see_the_link_the_tasks_and_the_stop() {
+fn the_status_has_the_link_the_tasks_and_the_stop() {
     let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(100), ..RULES });
     let seen = |script: &Script| {
         let Status { link, tasks, stop } = script.coordinator.status();

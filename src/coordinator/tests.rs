@@ -1,4 +1,4 @@
-//! The decisions as scripts: events in, effects out, with a clock that the script turns.
+//! Decisions as scripts: events in, effects out, and a clock that the script sets.
 
 use super::*;
 use crate::protocol::{Assignment, Invalid, Report, RunResult, RunState};
@@ -49,7 +49,7 @@ impl Script {
     }
 
     pub(super) fn finish(&mut self, job: u64, id: &str) -> Vec<Effect> {
-        self.on(Event::Job(JobId(job), JobEvent::Finished { report: done(id) }))
+        self.on(Event::Job(JobId(job), JobEvent::Finished { report: completed(id) }))
     }
 }
 
@@ -71,7 +71,7 @@ pub(super) fn cancel(id: &str) -> Event {
     Event::Message(Incoming::Cancel { task_id: id.into() })
 }
 
-pub(super) fn done(id: &str) -> Arc<EncodedReport> {
+pub(super) fn completed(id: &str) -> Arc<EncodedReport> {
     let result = RunResult::Completed { exit_code: 0, out_of_memory: false };
     let report = Report { result, ..Report::failed(id, FailureReason::Internal, "") };
     Arc::new(EncodedReport::new(report, "w"))
@@ -87,7 +87,7 @@ pub(super) fn started(job: u64, id: &str) -> Effect {
 }
 
 pub(super) fn reported(seq: Option<u64>, id: &str) -> Effect {
-    Effect::Send { seq, message: Outgoing::Report(done(id)) }
+    Effect::Send { seq, message: Outgoing::Report(completed(id)) }
 }
 
 pub(super) fn rejected(id: &str, reason: &str) -> Effect {
@@ -103,15 +103,15 @@ pub(super) fn release(job: u64) -> Effect {
     Effect::Release { job: JobId(job) }
 }
 
-pub(super) fn settle(job: u64) -> Effect {
+pub(super) fn delivered(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Delivered }
 }
 
-pub(super) fn dropped(job: u64) -> Effect {
+pub(super) fn unwanted(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Unwanted }
 }
 
-pub(super) fn left(job: u64) -> Effect {
+pub(super) fn undelivered(job: u64) -> Effect {
     Effect::Settle { job: JobId(job), settlement: Settlement::Undelivered }
 }
 
@@ -154,13 +154,13 @@ pub(super) fn freed(job: u64) -> Event {
 }
 
 #[test]
-fn one_task_from_assignment_to_a_free_slot() {
+fn a_task_from_its_assignment_to_a_free_slot() {
     let mut script = Script::connected(1);
     assert_eq!(script.assign("a"), [claimed(Some(1), "a"), started(0, "a")]);
     assert_eq!(script.on(confirmed(1)), [release(0)]);
     assert_eq!(script.finish(0, "a"), [reported(Some(2), "a")]);
     assert_eq!(script.on(confirmed(1)), []);
-    assert_eq!(script.on(confirmed(2)), [settle(0)]);
+    assert_eq!(script.on(confirmed(2)), [delivered(0)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.coordinator.deadline(), None);
     assert_eq!(script.assign("a"), [claimed(Some(3), "a"), started(1, "a")]);
@@ -173,9 +173,9 @@ fn a_task_is_claimed_only_when_a_slot_is_free_for_it() {
     assert_eq!(script.assign("b").len(), 2);
     assert_eq!(script.assign("c"), []);
     assert_eq!(script.assign("d"), []);
-    // A report that is not confirmed still holds the slot: the number of reports that wait is bounded by it.
+    // An unconfirmed report holds its slot, which bounds the reports that wait.
     assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
-    assert_eq!(script.on(confirmed(3)), [settle(0), release(1)]);
+    assert_eq!(script.on(confirmed(3)), [delivered(0), release(1)]);
     assert_eq!(script.on(freed(0)), [claimed(Some(4), "c"), started(2, "c")]);
 }
 
@@ -187,12 +187,12 @@ fn one_confirmation_covers_all_that_was_sent_before() {
     }
     assert_eq!(script.finish(1, "b"), [reported(Some(4), "b")]);
     assert_eq!(script.on(confirmed(2)), [release(0)]);
-    assert_eq!(script.on(confirmed(4)), [settle(1), release(2)]);
+    assert_eq!(script.on(confirmed(4)), [delivered(1), release(2)]);
     assert_eq!(script.on(confirmed(4)), []);
 }
 
 #[test]
-fn the_backlog_is_bounded_and_held_for_so_long() {
+fn the_backlog_is_bounded_in_number_and_time() {
     let mut script = Script::connected(1);
     script.assign("running");
     for waiting in 0..BACKLOG {
@@ -205,7 +205,7 @@ fn the_backlog_is_bounded_and_held_for_so_long() {
     assert_eq!(given_back.len(), BACKLOG);
     assert_eq!(given_back[0], rejected("0", "no slot was free in time"));
     assert_eq!(script.coordinator.deadline(), None);
-    // Given back is forgotten: the same task may come again.
+    // The same task may come again.
     script.finish(0, "running");
     script.on(confirmed(2));
     script.on(freed(0));
@@ -213,23 +213,23 @@ fn the_backlog_is_bounded_and_held_for_so_long() {
 }
 
 #[test]
-fn an_assignment_for_a_task_that_is_here_is_answered_and_not_started_again() {
+fn a_repeated_assignment_is_answered_and_not_started_again() {
     let mut script = Script::connected(1);
     script.assign("a");
     assert_eq!(script.assign("a"), [claimed(None, "a")]);
     script.assign("b");
     assert_eq!(script.assign("b"), []);
     script.finish(0, "a");
-    assert_eq!(script.assign("a"), [], "the report is on its way, and once is enough");
+    assert_eq!(script.assign("a"), [], "the report was sent already");
     script.on(confirmed(2));
     assert_eq!(script.assign("a"), [reported(None, "a")]);
     assert_eq!(script.on(freed(0)), [claimed(Some(3), "b"), started(1, "b")]);
-    assert_eq!(script.on(freed(1)).len(), 1, "the failure of a job that could not report");
+    assert_eq!(script.on(freed(1)).len(), 1, "the failure of a job without a report");
     assert_eq!(script.coordinator.jobs.len(), 0);
 }
 
 #[test]
-fn a_lost_connection_drops_the_backlog_and_what_may_not_have_been_claimed() {
+fn a_lost_connection_drops_the_backlog_and_unconfirmed_claims() {
     let mut script = Script::connected(2);
     script.assign("confirmed");
     script.on(confirmed(1));
@@ -237,14 +237,14 @@ fn a_lost_connection_drops_the_backlog_and_what_may_not_have_been_claimed() {
     script.assign("waiting");
     assert_eq!(script.on(Event::LinkDown), [cancelled(1, CancelReason::ClaimLost)]);
     assert_eq!(script.coordinator.deadline(), None);
-    // Nothing is sent while there is no connection; the dropped one is never reported.
+    // Nothing is sent without a connection, and the dropped task is never reported.
     assert_eq!(script.finish(0, "confirmed"), []);
-    assert_eq!(script.finish(1, "unconfirmed"), [dropped(1)]);
+    assert_eq!(script.finish(1, "unconfirmed"), [unwanted(1)]);
     assert_eq!(script.on(Event::LinkUp), [reported(Some(3), "confirmed")]);
-    // Its run comes back before the former execution is cleaned up: it waits for that.
+    // The run comes back before the former execution is cleaned up, and waits for that.
     assert_eq!(script.assign("unconfirmed"), []);
     assert_eq!(script.on(freed(1)), [claimed(Some(4), "unconfirmed"), started(2, "unconfirmed")]);
-    assert_eq!(script.on(confirmed(4)), [settle(0), release(2)]);
+    assert_eq!(script.on(confirmed(4)), [delivered(0), release(2)]);
 }
 
 #[test]
@@ -257,9 +257,9 @@ fn a_report_is_sent_again_until_it_is_confirmed() {
         assert_eq!(script.on(Event::LinkDown), []);
         assert_eq!(script.on(Event::LinkUp), [reported(Some(3 + round), "a")]);
     }
-    // What an earlier connection numbered cannot confirm what this one sent.
+    // A number of an earlier connection confirms nothing on this one.
     assert_eq!(script.on(confirmed(6)), []);
-    assert_eq!(script.on(confirmed(7)), [settle(0)]);
+    assert_eq!(script.on(confirmed(7)), [delivered(0)]);
 }
 
 #[test]
@@ -267,7 +267,7 @@ fn a_report_whose_claim_was_not_confirmed_is_not_sent_on_another_connection() {
     let mut script = Script::connected(1);
     script.assign("a");
     assert_eq!(script.finish(0, "a"), [reported(Some(2), "a")]);
-    assert_eq!(script.on(Event::LinkDown), [dropped(0)]);
+    assert_eq!(script.on(Event::LinkDown), [unwanted(0)]);
     assert_eq!(script.on(Event::LinkUp), []);
     assert_eq!(script.assign("a"), []);
     assert_eq!(script.on(freed(0)), [claimed(Some(3), "a"), started(1, "a")]);
@@ -291,7 +291,7 @@ fn a_cancel_in_every_phase() {
 }
 
 #[test]
-fn a_wrong_assignment_is_answered_unless_it_names_a_task_that_is_here() {
+fn an_invalid_assignment_fails_its_task_unless_that_is_here() {
     let invalid = |id: Option<&str>| {
         Event::Invalid(Invalid { task_id: id.map(str::to_owned), message: "data.task: is missing".into() })
     };
@@ -307,7 +307,7 @@ fn a_wrong_assignment_is_answered_unless_it_names_a_task_that_is_here() {
 }
 
 #[test]
-fn every_line_about_a_task_names_it_and_no_id_can_forge_a_line() {
+fn log_lines_name_the_task_and_an_id_cannot_forge_a_line() {
     let mut script = Script::connected(1);
     let log = script.log(assignment("a b\nERROR forged"));
     assert_eq!(log.lines().count(), 2, "{log}");
@@ -316,7 +316,7 @@ fn every_line_about_a_task_names_it_and_no_id_can_forge_a_line() {
 }
 
 #[test]
-fn a_job_that_ends_without_a_report_is_reported_as_a_defect() {
+fn a_job_without_a_report_fails_its_task() {
     let mut script = Script::connected(1);
     script.assign("a");
     let answer = failed("a", FailureReason::Internal, "the worker failed while it ran the task");
@@ -324,18 +324,18 @@ fn a_job_that_ends_without_a_report_is_reported_as_a_defect() {
 }
 
 #[test]
-fn what_an_earlier_process_left_is_worked_on_before_anything_new() {
+fn adopted_tasks_come_before_new_ones() {
     let mut script = Script::new(1);
     let found = Event::Adopted(vec![adopted_task("a"), adopted_task("b")]);
-    assert_eq!(script.on(found), [adopted(0, "a"), adopted(1, "b")], "even beyond the slots");
+    assert_eq!(script.on(found), [adopted(0, "a"), adopted(1, "b")], "also beyond the slots");
     assert_eq!(script.on(Event::LinkUp), []);
-    assert_eq!(script.assign("a"), [claimed(None, "a")], "it is here already");
+    assert_eq!(script.assign("a"), [claimed(None, "a")], "it is adopted");
     assert_eq!(script.assign("c"), []);
     assert_eq!(script.on(cancel("b")), [cancelled(1, CancelReason::Requested)]);
     assert_eq!(script.finish(0, "a"), [reported(Some(1), "a")]);
-    assert_eq!(script.on(confirmed(1)), [settle(0)]);
-    assert_eq!(script.on(freed(0)), [], "the other one still has the only slot");
-    assert_eq!(script.on(Event::LinkDown), [], "its claim was another process's");
+    assert_eq!(script.on(confirmed(1)), [delivered(0)]);
+    assert_eq!(script.on(freed(0)), [], "the other task has the only slot");
+    assert_eq!(script.on(Event::LinkDown), [], "an earlier process claimed it");
     assert_eq!(script.finish(1, "b"), []);
     assert_eq!(script.on(Event::LinkUp), [reported(Some(2), "b")]);
 }

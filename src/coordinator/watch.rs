@@ -1,4 +1,4 @@
-//! What is watched while tasks run: their time, their runs at the control plane, and the engine.
+//! Task timeouts, polling of runs, and engine outages.
 
 use std::time::{Duration, Instant};
 
@@ -20,11 +20,11 @@ impl Coordinator {
     }
 
     pub(super) fn next_timeout(&self) -> Option<Instant> {
-        self.jobs.values().filter(|job| job.goes_on()).filter_map(|job| job.ends_at).min()
+        self.jobs.values().filter(|job| job.is_running()).filter_map(|job| job.ends_at).min()
     }
 
     pub(super) fn time_out(&mut self, now: Instant) {
-        let is_late = |job: &JobState| job.goes_on() && job.ends_at.is_some_and(|ends_at| now >= ends_at);
+        let is_late = |job: &JobState| job.is_running() && job.ends_at.is_some_and(|ends_at| now >= ends_at);
         let late: Vec<(JobId, String)> = self
             .jobs
             .iter()
@@ -38,7 +38,7 @@ impl Coordinator {
         }
     }
 
-    /// New tasks would only wait for the engine too, so they are given back.
+    /// New tasks could not start either, so they are given back.
     pub(super) fn engine(&mut self, id: JobId, away: bool) {
         if !away {
             self.engine_away.remove(&id);
@@ -51,7 +51,7 @@ impl Coordinator {
     /// Polls all runs that go on here when that is due and the last poll was answered.
     pub(super) fn poll_runs(&mut self, now: Instant) {
         let interval = self.rules.reconcile_interval;
-        let jobs = self.jobs.iter().filter(|(_, job)| job.goes_on() && job.is_claimed());
+        let jobs = self.jobs.iter().filter(|(_, job)| job.is_running() && job.is_claimed());
         let mut jobs = jobs.map(|(id, job)| (*id, job.task_id.clone())).peekable();
         if interval.is_zero() || self.is_ending() || jobs.peek().is_none() {
             self.poll_at = None;
@@ -68,10 +68,10 @@ impl Coordinator {
     /// Ends the tasks whose runs are over at the control plane.
     pub(super) fn run_states(&mut self, states: Vec<(JobId, RunState)>, now: Instant) {
         self.polling = false;
-        // After an answer that took longer than the interval the next poll is due now, not earlier.
+        // If the answer took longer than the interval, the next poll is due now. Missed polls are not made up.
         self.poll_at = self.poll_at.map(|due| due.max(now));
         for (id, state) in states {
-            let Some(job) = self.jobs.get(&id).filter(|job| job.goes_on()) else { continue };
+            let Some(job) = self.jobs.get(&id).filter(|job| job.is_running()) else { continue };
             let reason = match (state, self.rules.lost_runs) {
                 (RunState::Cancelled, _) => CancelReason::Requested,
                 (RunState::Failed, LostRuns::Finish) => continue,

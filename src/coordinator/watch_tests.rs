@@ -1,4 +1,4 @@
-//! Time limits, lost runs, and an engine or a disk that cannot take more, as scripts.
+//! Time limits, polled runs, the engine and the disk, as scripts.
 
 use std::time::Duration;
 
@@ -7,7 +7,7 @@ use super::super::{CancelReason, Effect, Event, JobEvent, JobId, LostRuns, Rules
 use crate::protocol::{FailureReason, RunState};
 
 #[test]
-fn a_task_has_its_time_from_the_start_of_its_container() {
+fn a_time_limit_counts_from_the_container_s_start() {
     let mut script = Script::with(Rules { slots: 2, task_timeout: Duration::from_secs(100), ..RULES });
     script.on(Event::Adopted(vec![adopted_task("old")]));
     script.on(runs(0, 60));
@@ -19,7 +19,7 @@ fn a_task_has_its_time_from_the_start_of_its_container() {
     assert_eq!(script.after(1), [cancelled(0, CancelReason::TimedOut)]);
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
     script.finish(1, "new");
-    assert_eq!(script.coordinator.deadline(), None, "what has ended cannot be late");
+    assert_eq!(script.coordinator.deadline(), None, "a task that ended has no limit");
     let mut script = Script::connected(1);
     script.assign("a");
     script.on(runs(0, 0));
@@ -27,26 +27,26 @@ fn a_task_has_its_time_from_the_start_of_its_container() {
 }
 
 #[test]
-fn the_control_plane_is_asked_after_a_reconnect_and_from_time_to_time() {
+fn runs_are_polled_after_a_reconnect_and_at_each_interval() {
     let mut script = Script::with(Rules { slots: 3, reconcile_interval: Duration::from_secs(60), ..RULES });
     script.on(Event::LinkUp);
-    assert_eq!(script.coordinator.deadline(), None, "nothing to ask for");
+    assert_eq!(script.coordinator.deadline(), None, "no runs");
     script.assign("a");
     assert_eq!(script.on(confirmed(1)), [release(0)]);
     script.assign("unconfirmed");
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
     assert_eq!(script.after(60), [polled(&[(0, "a")])]);
-    assert_eq!(script.after(600), [], "one question at a time");
+    assert_eq!(script.after(600), [], "one poll at a time");
     script.on(Event::LinkDown);
-    assert_eq!(script.coordinator.deadline(), None, "nobody can answer");
+    assert_eq!(script.coordinator.deadline(), None, "not connected");
     script.on(Event::LinkUp);
     assert_eq!(script.on(Event::RunStates(vec![])), [polled(&[(0, "a")])]);
     assert_eq!(script.on(run_is(0, RunState::Cancelled)), [cancelled(0, CancelReason::Requested)]);
-    assert_eq!(script.after(600), [], "what is ending is not asked for");
+    assert_eq!(script.after(600), [], "a task that ends is not polled");
 }
 
 #[test]
-fn a_run_that_is_over_there_is_ended_here() {
+fn a_task_ends_when_its_run_is_over() {
     let cases = [
         (LostRuns::Stop, RunState::Failed, Some(CancelReason::RunOver)),
         (LostRuns::Stop, RunState::Succeeded, Some(CancelReason::RunOver)),
@@ -65,7 +65,7 @@ fn a_run_that_is_over_there_is_ended_here() {
         script.on(confirmed(1));
         let effects: Vec<Effect> = expected.into_iter().map(|reason| cancelled(0, reason)).collect();
         assert_eq!(script.on(run_is(0, state)), effects, "{lost_runs:?} {state:?}");
-        assert_eq!(script.on(run_is(7, state)), [], "the answer for a job that has gone");
+        assert_eq!(script.on(run_is(7, state)), [], "an answer for a job that is done");
     }
 }
 

@@ -1,14 +1,12 @@
-//! How an input is read, and what is asked of every text that people get to see.
-//!
-//! Owns the form of an input: a first line that steers, and the bytes that are looked at. It must not know a target.
+//! The format of a fuzzer's input, and checks that several targets share.
 
 use serde_json::Value;
 
-/// Stands where a secret would be.
+/// The text that a target puts in place of a secret.
 pub(crate) const MARKER: &str = "hunter2-MARKER";
 
-/// A fuzzer's input. The bytes before its first line feed say how the rest is cut: each is the length of a piece, and they
-/// start over at their end. So a seed is the bytes of a peer with one more line before them.
+/// A fuzzer's input: a first line of steering bytes, and the data. The steering bytes choose options of the target and the lengths
+/// of the pieces that [`Input::cut`] makes. So a seed is what a peer sends, with one line before it.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) steer: &'a [u8],
@@ -16,34 +14,34 @@ pub(crate) struct Input<'a> {
 }
 
 impl<'a> Input<'a> {
+    /// Splits an input at its first line feed. Without one, all of it is data.
     pub(crate) fn new(bytes: &'a [u8]) -> Self {
-        match bytes.iter().position(|byte| *byte == b'\n') {
-            Some(end) => {
-                let (steer, rest) = bytes.split_at(end);
-                Self { steer, data: rest.get(1..).unwrap_or_default() }
-            }
-            None => Self { steer: &[], data: bytes },
+        let mut parts = bytes.splitn(2, |byte| *byte == b'\n');
+        match (parts.next(), parts.next()) {
+            (Some(steer), Some(data)) => Self { steer, data },
+            _ => Self { steer: &[], data: bytes },
         }
     }
 
-    /// The steering byte at `index`, 0 where there is none.
+    /// Returns the steering byte at `index`, or 0 if there is none.
     pub(crate) fn knob(&self, index: usize) -> u8 {
         self.steer.get(index).copied().unwrap_or_default()
     }
 
-    /// The bytes as a text; what is none of UTF-8 is replaced.
+    /// Returns the data as text, with invalid UTF-8 replaced.
     pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(self.data).into_owned()
     }
 
-    /// The bytes over and over, up to about `size`: what is long is rarely found by chance.
+    /// Returns the data, repeated to about `size` bytes if the first steering byte is `*`, because a fuzzer rarely finds long inputs
+    /// by chance.
     pub(crate) fn inflated(&self, size: usize) -> Vec<u8> {
         let times = if self.knob(0) == b'*' { size / self.data.len().max(1) + 1 } else { 1 };
         self.data.repeat(times)
     }
 
-    /// These bytes cut as the steering says; at once without any. Pieces of much are larger, as the head of a response is
-    /// looked at anew with each.
+    /// Cuts `bytes` into pieces. Each steering byte gives the length of a piece, starting over after the last; without any there
+    /// is one piece. Lengths grow with `bytes.len()`, because the head of a response is parsed again with each piece.
     pub(crate) fn cut<'b>(&self, mut bytes: &'b [u8]) -> Vec<&'b [u8]> {
         let scale = 1 + bytes.len() / 512;
         let lengths = self.steer.iter().map(|byte| match usize::from(*byte) {
@@ -63,19 +61,19 @@ impl<'a> Input<'a> {
     }
 }
 
-/// A text for a log or a report: no longer than `max` bytes, and nothing in it can begin a line.
+/// Asserts that a text for a log or a report has at most `max` bytes and no control characters.
 pub(crate) fn assert_one_line(text: &str, max: usize) {
-    assert!(text.len() <= max, "{} bytes, at most {max} are right", text.len());
-    assert!(!text.contains(char::is_control), "not one line: {text:?}");
+    assert!(text.len() <= max, "{} bytes; the limit is {max}", text.len());
+    assert!(!text.contains(char::is_control), "control characters in {text:?}");
 }
 
-/// Neither its text nor its `Debug` may show the marker.
+/// Asserts that no text contains the marker.
 pub(crate) fn assert_hidden(texts: &[String]) {
-    assert!(texts.iter().all(|text| !text.contains(MARKER)), "a secret is shown");
+    assert!(texts.iter().all(|text| !text.contains(MARKER)), "a secret is visible");
 }
 
-/// JSON with the marker in place of each text whose path `hidden` takes. A path is the keys and positions from the root,
-/// each with a slash before it.
+/// Returns `value` with the marker in place of each string for whose path `hidden` returns true. A path is a JSON pointer without
+/// escapes, such as `/data/env_vars/NAME`; `path` is that of `value`.
 pub(crate) fn marked(value: &Value, path: &str, hidden: &dyn Fn(&str) -> bool) -> Value {
     match value {
         Value::String(_) if hidden(path) => MARKER.into(),

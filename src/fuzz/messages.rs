@@ -1,6 +1,4 @@
-//! Messages of the control plane: what is made of one, from the frame's text to the container's plan.
-//!
-//! Owns what holds for every message. It must not know how frames travel.
+//! The target `control_plane`: a message of the control plane, from its text to the container's plan and the reply.
 
 use std::collections::BTreeSet;
 
@@ -14,35 +12,35 @@ use crate::protocol::{
 use crate::secret::Secret;
 use crate::task::plan::{Plan, TaskSettings, plan};
 
-/// As much as an error may say of a message: its longest part is the name of a variable.
+/// The limit of an error about a message, in bytes. Its longest part is a variable's name.
 const LONGEST_ERROR: usize = 2048;
 
-/// A text frame: `decode`, then `plan` and the answer.
+/// Decodes a text frame, plans the task, and encodes the reply.
 pub fn control_plane(bytes: &[u8]) {
     let text = Input::new(bytes).text();
     match decode(&text) {
         Ok(Incoming::Assignment(assignment)) => {
             assert!(!assignment.task_id.trim().is_empty() && !assignment.sidecar_image.is_empty());
-            answer(&assignment.task_id, &planned(&assignment));
+            check_reply(&assignment.task_id, &check_plan(&assignment));
         }
         Ok(Incoming::Cancel { task_id }) => assert!(!task_id.trim().is_empty()),
         Ok(Incoming::Unknown { .. }) => {}
-        Err(invalid) => refused(&invalid),
+        Err(invalid) => check_refusal(&invalid),
     }
     if let Ok(message) = serde_json::from_str(&text) {
-        without_secrets(&message);
+        check_secrets(&message);
     }
 }
 
-fn refused(invalid: &Invalid) {
+fn check_refusal(invalid: &Invalid) {
     assert_one_line(&invalid.message, LONGEST_ERROR);
     if let Some(task_id) = &invalid.task_id {
-        answer(task_id, &Err(invalid.message.clone()));
+        check_reply(task_id, &Err(invalid.message.clone()));
     }
 }
 
-/// Whatever stands where a secret may be, neither an error nor a `Debug` shows it.
-fn without_secrets(message: &Value) {
+/// Asserts that neither an error nor `Debug` shows a value that may be a secret.
+fn check_secrets(message: &Value) {
     let is_value = |path: &str| !matches!(path, "/type" | "/data/task_id");
     if let Err(invalid) = decode(&marked(message, "", &is_value).to_string()) {
         assert_hidden(&[invalid.message]);
@@ -54,11 +52,11 @@ fn without_secrets(message: &Value) {
     }
     assert_hidden(&[format!("{decoded:?}")]);
     if let Ok(Incoming::Assignment(assignment)) = decoded {
-        assert_hidden(&[format!("{:?}", plan(&assignment, &operator(), 4))]);
+        assert_hidden(&[format!("{:?}", plan(&assignment, &settings(), 4))]);
     }
 }
 
-fn operator() -> TaskSettings {
+fn settings() -> TaskSettings {
     let volume = VolumeBind { host: "/srv".into(), container: "/srv".into(), mode: String::new() };
     TaskSettings {
         worker_id: "worker 1".into(),
@@ -69,15 +67,15 @@ fn operator() -> TaskSettings {
     }
 }
 
-fn planned(assignment: &Assignment) -> Result<(), String> {
-    let made = plan(assignment, &operator(), 4)?;
-    assert!(made.name.len() < 100 && made.name.chars().all(is_plain), "{}", made.name);
-    let places: BTreeSet<&str> = made.sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()).collect();
-    assert_eq!(places.len(), made.sidecars.len(), "two mounts on one path");
-    let outside =
+fn check_plan(assignment: &Assignment) -> Result<(), String> {
+    let plan = plan(assignment, &settings(), 4)?;
+    assert!(plan.name.len() < 100 && plan.name.chars().all(is_plain), "{}", plan.name);
+    let paths: BTreeSet<&str> = plan.sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()).collect();
+    assert_eq!(paths.len(), plan.sidecars.len(), "two mounts on one path");
+    let is_forbidden =
         |path: &&str| !path.starts_with('/') || path.split('/').any(|part| part == "..") || *path == "/srv";
-    assert!(!places.iter().any(outside), "{places:?}");
-    bounded(&made);
+    assert!(!paths.iter().any(is_forbidden), "{paths:?}");
+    check_limits(&plan);
     Ok(())
 }
 
@@ -85,30 +83,36 @@ fn is_plain(c: char) -> bool {
     c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-')
 }
 
-fn bounded(plan: &Plan) {
+fn check_limits(plan: &Plan) {
     let names = plan.env.iter().filter_map(|pair| pair.expose().split_once('=').map(|(name, _)| name));
     let names: Vec<&str> = names.collect();
-    assert_eq!(names.iter().collect::<BTreeSet<_>>().len(), plan.env.len(), "a name twice, or no name");
+    assert_eq!(
+        names.iter().collect::<BTreeSet<_>>().len(),
+        plan.env.len(),
+        "a variable occurs twice or has no name"
+    );
     let has_nul = |text: &Secret| text.expose().contains('\0');
-    assert!(!plan.args.iter().chain(&plan.env).any(has_nul), "a NUL for the engine");
+    assert!(!plan.args.iter().chain(&plan.env).any(has_nul), "a NUL character in the arguments or variables");
     assert!(plan.limits.nano_cpus.is_none_or(|cpus| (10_000_000..=4_000_000_000).contains(&cpus)));
     assert!(plan.limits.memory.is_none_or(|memory| memory > 0));
 }
 
-/// What goes back is one frame of the contract, whatever was wrong.
-fn answer(task_id: &str, planned: &Result<(), String>) {
-    let message = match planned {
+/// Asserts that the reply to the control plane is a valid frame within the size limits.
+fn check_reply(task_id: &str, plan: &Result<(), String>) {
+    let message = match plan {
         Ok(()) => Outgoing::Claimed { task_id: task_id.to_owned() },
         Err(problem) => {
-            assert!(!problem.contains(char::is_control), "not one line: {problem:?}");
-            let (task_id, message) = (task_id.to_owned(), problem.clone());
+            assert!(!problem.contains(char::is_control), "control characters in {problem:?}");
+            let task_id = task_id.to_owned();
+            let message = problem.clone();
             Outgoing::Failed { task_id, reason: FailureReason::InvalidAssignment, message }
         }
     };
     let frame = encode(&message, "worker 1");
     assert!(frame.len() <= MAX_MESSAGE_BYTES);
-    let read: Option<Value> = serde_json::from_str(&frame).ok();
-    let field = |pointer| read.as_ref().and_then(|read| read.pointer(pointer)).and_then(Value::as_str);
-    assert_eq!((field("/type"), field("/data/task_id")), (Some(message.kind()), Some(task_id)));
+    let reply: Option<Value> = serde_json::from_str(&frame).ok();
+    let field = |pointer| reply.as_ref().and_then(|reply| reply.pointer(pointer)).and_then(Value::as_str);
+    assert_eq!(field("/type"), Some(message.kind()));
+    assert_eq!(field("/data/task_id"), Some(task_id));
     assert!(field("/data/message").is_none_or(|text| text.len() <= 4096));
 }

@@ -1,11 +1,14 @@
-//! The door for fuzzing: one function for each kind of bytes that somebody else has written.
+//! Entry points for fuzzing: one function for each kind of input from outside.
 //!
-//! It is there only with the feature `fuzzing`, and for the test below, which runs each function over the seeds in
-//! `tests/fuzz/corpus`. Owns the list of targets and what is right for any input: not only that nothing panics, but that
-//! pieces give what the whole gives, that bounds hold, that what we write is read back, and that a secret is not shown. Each
-//! room has the functions for what only it can see. It must not be used by the product.
+//! Compiled only with the feature `fuzzing` and for its own test, which runs every function over the seeds in `tests/fuzz/corpus`.
+//! The worker never calls it. A function panics if the input causes a panic or breaks an invariant:
 //!
-//! A function panics when one of these does not hold. It does no I/O but over pairs of sockets that it makes itself.
+//! - input in pieces gives the same result as in one piece;
+//! - results are within their limits;
+//! - what the worker writes can be read back;
+//! - no error and no `Debug` output contains a secret.
+//!
+//! Functions that need private items of a module are in that module. The only I/O is over socket pairs that a function makes.
 
 mod input;
 mod messages;
@@ -24,10 +27,10 @@ pub use crate::task::fuzz::{output_archive, task_output};
 
 pub(crate) use self::input::{Input, MARKER, assert_hidden, assert_one_line, marked};
 
-/// What takes the bytes of one input.
+/// A function that checks one input.
 pub type Target = fn(&[u8]);
 
-/// All of them by name, those first where a defect would cost most.
+/// All targets by name, the most critical first. `tests/fuzz/run.sh` reads the names from here, one on each line.
 pub const TARGETS: [(&str, Target); 18] = [
     ("http_body", http_body),
     ("http_head", http_head),

@@ -3,8 +3,8 @@ use std::path::{Path, PathBuf};
 
 use super::TARGETS;
 
-/// Changed seeds of each target.
-const CHANGED: usize = 60;
+/// How many mutated seeds each target is run with.
+const MUTATIONS: usize = 60;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fuzz")
@@ -21,10 +21,11 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap().to_str().unwrap().to_owned()
 }
 
-/// A small deterministic generator (xorshift).
+/// A small deterministic random number generator (xorshift).
 struct Numbers(u64);
 
 impl Numbers {
+    /// Returns a number below `limit`, or 0 if that is 0.
     fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -32,16 +33,17 @@ impl Numbers {
         usize::try_from(self.0 % limit.max(1) as u64).unwrap()
     }
 
-    fn changed(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
+    /// Returns a seed with one to three random changes.
+    fn mutated(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
         let mut bytes = seeds[self.below(seeds.len())].clone();
         for _ in 0..=self.below(3) {
-            let (from, length) = (self.below(bytes.len() + 1), self.below(16));
-            let to = (from + length).min(bytes.len());
-            let odd = [0, b'\n', b'\r', b'"', b'{', b':', b'0', 0x7f, 0x80, 0xff];
+            let from = self.below(bytes.len() + 1);
+            let to = (from + self.below(16)).min(bytes.len());
+            let special = [0, b'\n', b'\r', b'"', b'{', b':', b'0', 0x7f, 0x80, 0xff];
             match self.below(6) {
                 0 => bytes.truncate(from),
                 1 => drop(bytes.drain(from..to)),
-                2 => bytes.insert(from, odd[self.below(odd.len())]),
+                2 => bytes.insert(from, special[self.below(special.len())]),
                 3 => bytes.extend_from_within(from..to),
                 4 if from < to => bytes[from] ^= 1 << self.below(8),
                 _ => {
@@ -56,31 +58,31 @@ impl Numbers {
 }
 
 #[test]
-fn every_target_holds_for_its_seeds_and_what_is_near_them() {
+fn every_target_accepts_its_seeds_and_mutations_of_them() {
     for (name, target) in TARGETS {
         let paths = entries(&root().join("corpus").join(name));
         let seeds: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
         assert!(!seeds.is_empty(), "{name} has no seeds");
         for (path, seed) in paths.iter().zip(&seeds) {
-            assert!(seed.len() <= 8 * 1024, "{} is no small seed", path.display());
-            guarded(name, &path.display().to_string(), seed, target);
+            assert!(seed.len() <= 8 * 1024, "{} is larger than 8 KiB", path.display());
+            run(name, &path.display().to_string(), seed, target);
         }
         let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
-        for _ in 0..CHANGED {
-            let bytes = numbers.changed(&seeds);
-            guarded(name, &bytes.escape_ascii().to_string(), &bytes, target);
+        for _ in 0..MUTATIONS {
+            let bytes = numbers.mutated(&seeds);
+            run(name, &bytes.escape_ascii().to_string(), &bytes, target);
         }
     }
 }
 
-/// Says which input it was, which the panic itself does not.
-fn guarded(name: &str, input: &str, bytes: &[u8], target: super::Target) {
+/// Runs a target and names the input if it panics.
+fn run(name: &str, input: &str, bytes: &[u8], target: super::Target) {
     let result = std::panic::catch_unwind(|| target(bytes));
-    assert!(result.is_ok(), "{name} does not hold for {input}");
+    assert!(result.is_ok(), "target {name} failed for {input}");
 }
 
 #[test]
-fn every_target_has_its_program_and_its_seeds_and_no_other_is_there() {
+fn every_target_has_a_program_and_seeds_and_nothing_else_does() {
     let mut names: Vec<_> = TARGETS.iter().map(|(name, _)| (*name).to_owned()).collect();
     names.sort();
     let stems = |folder| entries(&root().join(folder)).iter().map(|path| stem(path)).collect::<Vec<_>>();
@@ -89,7 +91,10 @@ fn every_target_has_its_program_and_its_seeds_and_no_other_is_there() {
     let manifest = fs::read_to_string(root().join("Cargo.toml")).unwrap();
     for name in names {
         let program = fs::read_to_string(root().join(format!("targets/{name}.rs"))).unwrap();
-        assert!(program.contains(&format!("oz_agent_worker::fuzz::{name}")), "{name}");
+        assert!(
+            program.contains(&format!("oz_agent_worker::fuzz::{name}")),
+            "targets/{name}.rs calls another function"
+        );
         let path = format!("name = \"{name}\"\npath = \"targets/{name}.rs\"");
         assert!(manifest.contains(&path), "{name} is not in the manifest");
     }

@@ -1,43 +1,40 @@
-//! Text frame -> message.
-//!
-//! Owns what is required, what is ignored and what is wrong in a message of the control plane. It must not know what
-//! the worker does with one: a decoded assignment is well formed, not yet found runnable.
+//! Text frames to messages. A decoded assignment is well formed; the task's plan checks whether it can run.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use serde_json::Value;
 
-use super::fields::{FieldError, Fields, wrong};
+use super::fields::{FieldError, Fields};
 use super::{AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, Incoming, InstanceShape};
 use crate::secret::Secret;
 
-/// A run created without a model carries this in place of one.
+/// The `model_id` of a run that was created without a model.
 const NO_MODEL: &str = "pending";
 
-/// A frame that is not a message of the contract.
+/// A text frame that is not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// The task it is about, when that much could be read: it can be told that its assignment is wrong.
+    /// The task, if its id could be read: its run can be failed.
     pub task_id: Option<String>,
-    /// The field and what would be right, never the value.
+    /// The field and what would be right; never the value, which may be a secret.
     pub message: String,
 }
 
 impl From<FieldError> for Invalid {
-    fn from(message: FieldError) -> Self {
+    fn from(FieldError(message): FieldError) -> Self {
         Self { task_id: None, message }
     }
 }
 
-/// Reads one text frame.
+/// Decodes one text frame.
 ///
 /// # Errors
-/// [`Invalid`] for anything that is not JSON, has no type, or lacks what its type requires.
+/// It is not JSON, has no type, or lacks what its type requires.
 pub fn decode(text: &str) -> Result<Incoming, Invalid> {
     let value: Value = serde_json::from_str(text).map_err(|error| malformed(&error))?;
     let frame = Fields::new("message", &value)?;
-    let kind = frame.string("type")?.ok_or("type: is missing".to_owned())?;
+    let kind = frame.string("type")?.ok_or_else(|| FieldError::missing("type"))?;
     match kind {
         "task_assignment" => assignment(&frame),
         "task_cancel" | "task_cancellation" => {
@@ -49,21 +46,20 @@ pub fn decode(text: &str) -> Result<Incoming, Invalid> {
     }
 }
 
-/// serde_json's own text quotes what it found only in type errors, which parsing into a `Value` cannot give; its
-/// position is kept and the rest is left out all the same.
+/// Keeps serde_json's position and leaves out its text, which may quote the message.
 fn malformed(error: &serde_json::Error) -> Invalid {
     let message = format!("message: is not JSON (line {}, column {})", error.line(), error.column());
     Invalid { task_id: None, message }
 }
 
 fn data<'a>(frame: &Fields<'a>) -> Result<Fields<'a>, FieldError> {
-    let value = frame.value("data").ok_or("data: is missing")?;
+    let value = frame.value("data").ok_or_else(|| FieldError::missing("data"))?;
     Fields::new("data", value)
 }
 
 fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
     let id = data.string("task_id")?.filter(|id| !id.trim().is_empty());
-    id.map(str::to_owned).ok_or_else(|| "data.task_id: must be a string that is not blank".to_owned())
+    id.map(str::to_owned).ok_or_else(|| FieldError::new("data.task_id", "must be a string that is not blank"))
 }
 
 fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
@@ -71,12 +67,12 @@ fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
     let task_id = task_id(&data)?;
     match read_assignment(&data, &task_id) {
         Ok(assignment) => Ok(Incoming::Assignment(Arc::new(assignment))),
-        Err(message) => Err(Invalid { task_id: Some(task_id), message }),
+        Err(FieldError(message)) => Err(Invalid { task_id: Some(task_id), message }),
     }
 }
 
 fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, FieldError> {
-    let task = data.object("task")?.ok_or("data.task: is missing")?;
+    let task = data.object("task")?.ok_or_else(|| FieldError::missing("data.task"))?;
     let agent_task_id = task.text("id")?.unwrap_or_else(|| task_id.to_owned());
     let sidecar_image = data.text("sidecar_image")?;
     Ok(Assignment {
@@ -88,7 +84,8 @@ fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, Field
             .transpose()?
             .unwrap_or_default(),
         docker_image: data.text("docker_image")?.unwrap_or_else(|| DEFAULT_TASK_IMAGE.to_owned()),
-        sidecar_image: sidecar_image.ok_or("data.sidecar_image: must name an image")?,
+        sidecar_image: sidecar_image
+            .ok_or_else(|| FieldError::new("data.sidecar_image", "must name an image"))?,
         env_vars: env_vars(data)?,
         additional_sidecars: sidecars(data)?,
         trace_id: data.text("trace_id")?,
@@ -109,7 +106,7 @@ fn agent(fields: &Fields<'_>) -> Result<AgentConfig, FieldError> {
     })
 }
 
-/// An object without entries names no server, so it is unset like a blank string.
+/// An empty object counts as unset, like a blank string.
 fn mcp_servers(fields: &Fields<'_>) -> Result<Option<Secret>, FieldError> {
     let Some(servers) = fields.object("mcp_servers")? else { return Ok(None) };
     let set = servers.entries().next().is_some();
@@ -120,7 +117,8 @@ fn mcp_servers(fields: &Fields<'_>) -> Result<Option<Secret>, FieldError> {
 fn env_vars(data: &Fields<'_>) -> Result<BTreeMap<String, Secret>, FieldError> {
     let Some(fields) = data.object("env_vars")? else { return Ok(BTreeMap::new()) };
     let read = |(name, value): (&String, &Value)| {
-        let text = value.as_str().ok_or_else(|| wrong(&fields.at(name), "a string", value))?;
+        let text =
+            value.as_str().ok_or_else(|| FieldError::wrong_type(&fields.at(name), "a string", value))?;
         Ok((name.clone(), Secret::new(text)))
     };
     fields.entries().map(read).collect()
@@ -131,8 +129,12 @@ fn sidecars(data: &Fields<'_>) -> Result<Vec<AdditionalSidecar>, FieldError> {
         let path = format!("data.additional_sidecars[{index}]");
         let fields = Fields::new(&path, value)?;
         Ok(AdditionalSidecar {
-            image: fields.text("image")?.ok_or_else(|| format!("{path}.image: must name an image"))?,
-            mount_path: fields.text("mount_path")?.ok_or_else(|| format!("{path}.mount_path: is missing"))?,
+            image: fields
+                .text("image")?
+                .ok_or_else(|| FieldError::new(&format!("{path}.image"), "must name an image"))?,
+            mount_path: fields
+                .text("mount_path")?
+                .ok_or_else(|| FieldError::missing(&format!("{path}.mount_path")))?,
             read_write: fields.boolean("read_write")?.unwrap_or(false),
         })
     };
@@ -148,7 +150,7 @@ fn shape(data: &Fields<'_>) -> Result<InstanceShape, FieldError> {
 fn strings(data: &Fields<'_>, name: &str) -> Result<Vec<String>, FieldError> {
     let read = |(index, value): (usize, &Value)| {
         let text = value.as_str().map(str::to_owned);
-        text.ok_or_else(|| wrong(&format!("{}[{index}]", data.at(name)), "a string", value))
+        text.ok_or_else(|| FieldError::wrong_type(&format!("{}[{index}]", data.at(name)), "a string", value))
     };
     data.array(name)?.iter().enumerate().map(read).collect()
 }

@@ -34,7 +34,7 @@ fn wrong_field(pointer: &str, value: Value) -> Invalid {
 }
 
 #[test]
-fn a_whole_assignment() {
+fn an_assignment_with_every_field() {
     let assignment = assigned(&full());
     assert_eq!((assignment.task_id.as_str(), assignment.agent_task_id.as_str()), ("run-1", "inner"));
     assert_eq!((assignment.docker_image.as_str(), assignment.sidecar_image.as_str()), ("img:1", "side:1"));
@@ -55,7 +55,7 @@ fn a_whole_assignment() {
 }
 
 #[test]
-fn what_is_optional_may_be_absent_or_null() {
+fn optional_fields_may_be_absent_or_null() {
     let small = json!({"type": "task_assignment", "data": {"task_id": "r", "task": {}, "sidecar_image": "s",
         "docker_image": "", "env_vars": null, "additional_sidecars": null, "instance_shape": null}});
     let assignment = assigned(&small);
@@ -69,7 +69,7 @@ fn what_is_optional_may_be_absent_or_null() {
 }
 
 #[test]
-fn a_wrong_field_is_named_with_its_task_and_without_its_value() {
+fn an_error_names_the_field_and_the_task_and_not_the_value() {
     let cases = [
         ("/data/task", json!("MARKER"), "data.task: must be an object, not a string"),
         ("/data/task", Value::Null, "data.task: is missing"),
@@ -112,7 +112,7 @@ fn a_wrong_field_is_named_with_its_task_and_without_its_value() {
 }
 
 #[test]
-fn a_name_in_an_error_is_one_line_and_short() {
+fn a_field_s_name_in_an_error_is_one_short_line() {
     let invalid = wrong_field("/data/env_vars", json!({"A\nB\u{0}\u{2028}\"": 1}));
     assert_eq!(invalid.message, r#"data.env_vars.A\nB\0\u{2028}\": must be a string, not a number"#);
     let long = "ü".repeat(5000);
@@ -122,7 +122,7 @@ fn a_name_in_an_error_is_one_line_and_short() {
 }
 
 #[test]
-fn without_a_task_id_there_is_nobody_to_tell() {
+fn a_message_without_a_task_id_has_an_error_without_one() {
     for id in [json!(""), json!(" \t"), json!(7), Value::Null] {
         let invalid = wrong_field("/data/task_id", id);
         assert_eq!(invalid.task_id, None);
@@ -138,7 +138,7 @@ fn without_a_task_id_there_is_nobody_to_tell() {
 }
 
 #[test]
-fn no_prefix_of_a_message_is_a_message() {
+fn every_prefix_of_a_message_is_an_error() {
     let text = full().to_string();
     for end in 0..text.len() {
         let invalid = decode(text.get(..end).unwrap()).unwrap_err();
@@ -147,7 +147,7 @@ fn no_prefix_of_a_message_is_a_message() {
 }
 
 #[test]
-fn both_names_of_a_cancel_mean_the_same_and_unknown_types_are_kept_by_name() {
+fn both_types_of_a_cancel_and_an_unknown_type() {
     for kind in ["task_cancel", "task_cancellation"] {
         let text = json!({"type": kind, "data": {"task_id": "r", "why": 1}}).to_string();
         assert_eq!(decode(&text), Ok(Incoming::Cancel { task_id: "r".into() }));

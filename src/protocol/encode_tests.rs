@@ -1,4 +1,4 @@
-//! What we send, field by field.
+//! Each message, field by field.
 
 use std::sync::Arc;
 
@@ -31,7 +31,7 @@ fn a_claim_and_a_rejection() {
 }
 
 #[test]
-fn a_completed_run_has_its_output_even_when_empty() {
+fn a_completed_run_has_an_output_even_if_it_is_empty() {
     let done = report(RunResult::Completed { exit_code: 0, out_of_memory: false });
     let expected = json!({"type": "task_completed",
         "data": {"task_id": "r", "worker_id": "w 1", "exit_code": 0, "output": ""}});
@@ -39,7 +39,7 @@ fn a_completed_run_has_its_output_even_when_empty() {
 }
 
 #[test]
-fn a_run_killed_for_memory_says_so() {
+fn a_run_killed_for_its_memory() {
     let mut done = report(RunResult::Completed { exit_code: 137, out_of_memory: true });
     done.output = "o".into();
     done.session_link = Some("https://s".into());
@@ -52,7 +52,7 @@ fn a_run_killed_for_memory_says_so() {
 }
 
 #[test]
-fn a_failure_leaves_out_what_is_empty_and_bounds_its_message() {
+fn a_failure_omits_empty_fields_and_bounds_its_message() {
     let failed = Report::failed("r", FailureReason::ImagePull, "no such image");
     let expected = json!({"type": "task_failed",
         "data": {"task_id": "r", "message": "no such image", "failure_reason": "image_pull"}});
@@ -93,7 +93,7 @@ fn output_never_makes_a_frame_longer_than_its_limit() {
 }
 
 #[test]
-fn every_type_has_its_name() {
+fn the_kind_is_the_type_on_the_wire() {
     let completed = RunResult::Completed { exit_code: 1, out_of_memory: false };
     let failed =
         RunResult::Failed { reason: FailureReason::Internal, message: String::new(), exit_code: Some(3) };

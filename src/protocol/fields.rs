@@ -1,37 +1,58 @@
-//! Reads fields out of a JSON object, with errors that name the field by its path and never show its value.
-//!
-//! Owns the rules that hold for every field: `null` counts as absent, a wrong type is an error that says which would be
-//! right. It must not know any message.
+//! Fields of a JSON object: `null` counts as absent, and errors name the field by its path and never show its value.
 
 use serde_json::{Map, Value};
 
-/// A JSON object and where it stands in the message.
+/// A JSON object and its path in the message.
 #[derive(Clone)]
 pub(super) struct Fields<'a> {
     path: String,
     map: &'a Map<String, Value>,
 }
 
-/// The most characters of a name that a message shows.
+/// A wrong field: its path and what would be right.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct FieldError(pub(super) String);
+
+impl FieldError {
+    pub(super) fn missing(path: &str) -> Self {
+        Self(format!("{path}: is missing"))
+    }
+
+    pub(super) fn new(path: &str, requirement: &str) -> Self {
+        Self(format!("{path}: {requirement}"))
+    }
+
+    /// For a value of the wrong type. Names the type that was found, not the value.
+    pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> Self {
+        let found = match found {
+            Value::Null => "null",
+            Value::Bool(_) => "a boolean",
+            Value::Number(_) => "a number",
+            Value::String(_) => "a string",
+            Value::Array(_) => "an array",
+            Value::Object(_) => "an object",
+        };
+        Self(format!("{path}: must be {expected}, not {found}"))
+    }
+}
+
+/// The most characters of a field's name that an error shows.
 const LONGEST_NAME: usize = 100;
 
-/// A name that the other side has chosen, as a message of one line may show it.
+/// Returns a name from a message as one line of bounded length.
 pub(crate) fn shown_name(name: &str) -> String {
     let start = name.chars().take(LONGEST_NAME).flat_map(char::escape_debug);
     let ellipsis = name.chars().nth(LONGEST_NAME).map(|_| '…');
     start.chain(ellipsis).collect()
 }
 
-/// `field: what would be right`, without the value.
-pub(super) type FieldError = String;
-
 impl<'a> Fields<'a> {
     pub(super) fn new(path: &str, value: &'a Value) -> Result<Self, FieldError> {
-        let map = value.as_object().ok_or_else(|| wrong(path, "an object", value))?;
+        let map = value.as_object().ok_or_else(|| FieldError::wrong_type(path, "an object", value))?;
         Ok(Self { path: path.to_owned(), map })
     }
 
-    /// The path of a field, for messages.
+    /// Returns the path of a field.
     pub(super) fn at(&self, name: &str) -> String {
         let name = shown_name(name);
         if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
@@ -48,14 +69,14 @@ impl<'a> Fields<'a> {
         read: impl Fn(&'a Value) -> Option<T>,
     ) -> Result<Option<T>, FieldError> {
         let Some(value) = self.get(name) else { return Ok(None) };
-        read(value).map(Some).ok_or_else(|| wrong(&self.at(name), expected, value))
+        read(value).map(Some).ok_or_else(|| FieldError::wrong_type(&self.at(name), expected, value))
     }
 
     pub(super) fn string(&self, name: &str) -> Result<Option<&'a str>, FieldError> {
         self.typed(name, "a string", Value::as_str)
     }
 
-    /// A string, trimmed; a blank one is `None`.
+    /// Returns a string, trimmed; `None` if it is blank.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, FieldError> {
         Ok(self.string(name)?.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned))
     }
@@ -80,21 +101,8 @@ impl<'a> Fields<'a> {
         self.get(name)
     }
 
-    /// Every entry, the values as they are.
+    /// Returns every entry, those that are `null` too.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
         self.map.iter()
     }
-}
-
-/// The message for a value of the wrong type: names the type found, never the value.
-pub(super) fn wrong(path: &str, expected: &str, found: &Value) -> FieldError {
-    let found = match found {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
-    };
-    format!("{path}: must be {expected}, not {found}")
 }

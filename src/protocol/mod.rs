@@ -1,8 +1,6 @@
-//! The wire contract with the control plane: what its messages mean and how ours are written.
+//! The messages of the control plane's WebSocket and the states of its runs.
 //!
-//! Owns the message types and their JSON. It must not know how a frame travels, which task is running or what time
-//! it is: no I/O, no clock, no log. Values that came over the wire never appear in its errors, since any of them may
-//! be a secret; errors name the field and what would be right.
+//! Pure. Errors name a field and what would be right, never its value: any value may be a secret.
 
 mod decode;
 mod encode;
@@ -26,31 +24,31 @@ pub use run_state::RunState;
 /// Image of the task container when the assignment names none.
 pub const DEFAULT_TASK_IMAGE: &str = "ubuntu:22.04";
 
-/// What the control plane says.
+/// A message from the control plane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Incoming {
-    /// A run for this worker.
+    /// Run this task.
     Assignment(Arc<Assignment>),
-    /// A run is to end.
+    /// End this run's task.
     Cancel {
         /// The run's id.
         task_id: String,
     },
-    /// A message of a type that this worker does not know, to be logged and ignored.
+    /// A message of an unknown type.
     Unknown {
         /// The type as sent.
         kind: String,
     },
 }
 
-/// One run, as the control plane hands it out.
+/// A task to run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Assignment {
-    /// The run's id: any string that is not blank.
+    /// The run's id; not blank.
     pub task_id: String,
-    /// `task.id`, which the agent is told; the same as `task_id` when the task has none of its own.
+    /// `task.id`, for the agent; `task_id` if it is absent.
     pub agent_task_id: String,
-    /// What the agent is to be started with.
+    /// The agent's configuration.
     pub agent: AgentConfig,
     /// Image of the task container.
     pub docker_image: String,
@@ -60,30 +58,30 @@ pub struct Assignment {
     pub env_vars: BTreeMap<String, Secret>,
     /// Further images to mount, in the order they were sent.
     pub additional_sidecars: Vec<AdditionalSidecar>,
-    /// For logs.
+    /// For the log.
     pub trace_id: Option<String>,
-    /// For logs and labels.
+    /// For the log and labels.
     pub execution_id: Option<String>,
-    /// Size of this task.
+    /// The limits of the container.
     pub shape: InstanceShape,
-    /// Appended to the agent's arguments as they are.
+    /// Appended to the agent's arguments.
     pub additional_oz_args: Vec<String>,
 }
 
-/// `task.agent_config_snapshot`: strings are trimmed, blank ones are unset.
+/// `task.agent_config_snapshot`. Strings are trimmed; blank ones are unset.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AgentConfig {
     /// `--environment`.
     pub environment_id: Option<String>,
-    /// `--model`; the placeholder `pending` of a run without a model is unset.
+    /// `--model`; the placeholder `pending` is unset.
     pub model_id: Option<String>,
     /// `--profile`.
     pub profile_id: Option<String>,
     /// `--skill`.
     pub skill_spec: Option<String>,
-    /// `--mcp`, compact JSON. It may hold credentials of the servers it names.
+    /// `--mcp`, compact JSON. It may hold credentials.
     pub mcp_servers: Option<Secret>,
-    /// `--computer-use` or `--no-computer-use`, only when present.
+    /// `--computer-use` or `--no-computer-use`; none if absent.
     pub computer_use: Option<bool>,
 }
 
@@ -98,7 +96,7 @@ pub struct AdditionalSidecar {
     pub read_write: bool,
 }
 
-/// Size of a task: an axis that was absent or not positive is `None`.
+/// Limits of a container: `None` if absent or not positive.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
 pub struct InstanceShape {
     /// Processors, fractions allowed.
@@ -135,38 +133,38 @@ pub enum Outgoing {
     },
 }
 
-/// The terminal report of one task.
+/// How one task ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
     /// The run's id.
     pub task_id: String,
-    /// Which of the two terminal messages it becomes.
+    /// The result.
     pub result: RunResult,
-    /// What the task printed, valid UTF-8 without NUL.
+    /// What the task printed, without NUL.
     pub output: String,
-    /// Pull requests that the output names, in order of appearance.
+    /// The pull requests in the output, in order of appearance.
     pub artifacts: Vec<PullRequest>,
-    /// First URL on a line of the output that mentions a session.
+    /// The first URL on a line of the output that mentions a session.
     pub session_link: Option<String>,
 }
 
-/// How a run ended.
+/// The result of a task.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RunResult {
-    /// The container ran and exited by itself.
+    /// The container exited by itself.
     Completed {
         /// 0 to 255.
         exit_code: u8,
-        /// The kernel killed it for its memory.
+        /// Whether the kernel killed it for its memory.
         out_of_memory: bool,
     },
-    /// It could not be run, or this worker ended it.
+    /// The container could not run, or this worker stopped it.
     Failed {
         /// The kind, for programs.
         reason: FailureReason,
-        /// The cause, for people: one line, no secret.
+        /// The cause, for people: one line without secrets.
         message: String,
-        /// 0 to 255, when the container had run.
+        /// 0 to 255, if the container ran.
         exit_code: Option<u8>,
     },
 }
@@ -183,25 +181,25 @@ pub struct PullRequest {
 /// `failure_reason` on the wire.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FailureReason {
-    /// The assignment itself is wrong.
+    /// The assignment is invalid.
     InvalidAssignment,
-    /// The image of the task container could not be had.
+    /// The task's image could not be pulled.
     ImagePull,
-    /// A sidecar could not be had, unpacked or mounted.
+    /// A sidecar could not be pulled, unpacked or mounted.
     SidecarPrep,
     /// The engine refused to create the container.
     ContainerCreate,
-    /// The engine refused to start it.
+    /// The engine refused to start the container.
     ContainerStart,
-    /// Its end could not be observed.
+    /// The end of the container could not be observed.
     ContainerWait,
-    /// The kernel killed it for its memory.
+    /// The kernel killed the container for its memory.
     ContainerOom,
-    /// It ran longer than it may.
+    /// The task ran too long.
     TaskTimeout,
-    /// The control plane cancelled the run.
+    /// The run was cancelled.
     TaskCancelled,
-    /// The worker was stopped.
+    /// The worker stopped.
     GracefulShutdown,
     /// The engine could not be reached.
     DockerUnreachable,
@@ -230,7 +228,7 @@ impl FailureReason {
 }
 
 impl Report {
-    /// A report of a task that produced nothing.
+    /// Returns the report of a failed task without output.
     pub fn failed(task_id: &str, reason: FailureReason, message: impl Into<String>) -> Self {
         Self {
             task_id: task_id.to_owned(),

@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use super::{page, page_file, quietly};
+use crate::tidy::{read, sources, spans};
 
 #[test]
 fn mandoc_has_nothing_to_say_against_it() {
@@ -35,6 +36,18 @@ fn groff_shows_it_without_a_warning_and_with_dashes_that_can_be_copied() {
         "EXIT STATUS",
         "SIGNALS",
         "FILES",
+        "CONTAINERS",
+        "CONTROL PLANE",
+        "ENGINE",
+        "CREDENTIALS",
+        "STOPPING",
+        "RECOVERY",
+        "DISK",
+        "SERVICE",
+        "CONTAINER IMAGE",
+        "SECURITY",
+        "LIMITS",
+        "LOG",
         "EXAMPLES",
         "SEE ALSO",
     ] {
@@ -49,6 +62,7 @@ fn groff_shows_it_without_a_warning_and_with_dashes_that_can_be_copied() {
             assert!(shown.lines().any(is_its_line), "{flag} is not at the beginning of a line in\n{shown}");
         }
     }
+    assert!(!shown.lines().any(|line| line.ends_with('\u{2010}')), "a word is hyphenated in\n{shown}");
     // Lines to copy come out as they were written, and names of files with the tilde of a keyboard.
     for typed in [
         "oz-agent-worker --api-key-file /etc/oz-agent-worker/key \\\n",
@@ -57,4 +71,19 @@ fn groff_shows_it_without_a_warning_and_with_dashes_that_can_be_copied() {
     ] {
         assert!(shown.contains(typed), "{typed} is not in\n{shown}");
     }
+}
+
+/// An operator who searches for a line, or has an alert on it, must find the line that the worker writes.
+#[test]
+fn every_log_line_of_the_manual_is_one_of_the_worker_s() {
+    let text: String =
+        sources().iter().flat_map(|source| &source.code).map(|(_, line)| line.as_str()).collect();
+    let manual = read("src/cli/docs/manual/log.md");
+    let rows = manual
+        .lines()
+        .filter(|line| ["| ERROR ", "| WARN ", "| INFO "].iter().any(|level| line.starts_with(level)));
+    let events: Vec<_> = rows.filter_map(|row| spans(row).first().copied()).collect();
+    assert!(events.len() > 15, "{events:?}");
+    let missing = events.iter().filter(|event| !text.contains(&format!("\"{event} ")));
+    assert_eq!(missing.collect::<Vec<_>>(), Vec::<&&str>::new());
 }

@@ -4,6 +4,7 @@
 mod environment;
 mod man;
 mod parse;
+mod readme;
 mod sets;
 mod shells;
 

@@ -1,9 +1,9 @@
 #!/bin/bash
-# Runs the fuzz targets, each for so many seconds: tests/fuzz/run.sh SECONDS [TARGET...], all of them without a name.
+# run.sh SECONDS [TARGET...]
 #
-# Installs cargo-fuzz into target/tools when there is none. What it builds, the inputs it has found worth keeping and those
-# that failed are in target/fuzz; the seeds are only read. The sanitizer for addresses is used where the compiler brings its
-# runtime along (Debian's does not); it and the counters of coverage are options that a stable compiler hides.
+# Runs each fuzz target, or each named one, for SECONDS. Installs cargo-fuzz into target/tools if it is missing. Builds, new corpus
+# inputs and failing inputs go to target/fuzz; the seeds in tests/fuzz/corpus are only read. AddressSanitizer is used if the
+# compiler has its runtime (Debian's has not). RUSTC_BOOTSTRAP lets a stable compiler use the sanitizer and coverage options.
 set -euo pipefail
 root=$(cd "$(dirname "$0")/../.." && pwd)
 cd "$root"
@@ -11,7 +11,7 @@ version=0.13.1
 cargo=${CARGO:-cargo}
 built=${CARGO_TARGET_DIR:-$root/target}/fuzz
 export PATH=$PATH:$root/target/tools/bin RUSTC_BOOTSTRAP=1
-seconds=${1:?how many seconds for each target}
+seconds=${1:?usage: run.sh SECONDS [TARGET...]}
 shift
 
 if ! command -v cargo-fuzz >/dev/null; then
@@ -26,17 +26,17 @@ fuzz() {
     "$cargo" fuzz "$command" --fuzz-dir tests/fuzz --target-dir "$built" --sanitizer "$sanitizer" "$@"
 }
 
-asked=("$@")
+named=("$@")
 [ $# -gt 0 ] || mapfile -t all < <(sed -n 's/^    ("\([a-z_]*\)", [a-z_]*),$/\1/p' src/fuzz/mod.rs)
 [ $# -gt 0 ] || set -- "${all[@]}"
 echo "fuzz: building with sanitizer=$sanitizer" >&2
-if [ ${#asked[@]} -eq 0 ]; then fuzz build; fi
-for target in "${asked[@]}"; do fuzz build "$target"; done
+if [ ${#named[@]} -eq 0 ]; then fuzz build; fi
+for target in "${named[@]}"; do fuzz build "$target"; done
 for target in "$@"; do
     mkdir -p "$built/corpus/$target" "$built/artifacts/$target"
     log=$built/$target.log
     status=0
-    # The first folder gets what is found.
+    # New inputs go to the first folder.
     fuzz run "$target" "$built/corpus/$target" "tests/fuzz/corpus/$target" -- -max_total_time="$seconds" \
         -artifact_prefix="$built/artifacts/$target/" -rss_limit_mb=2048 -timeout=10 -print_final_stats=1 \
         >"$log" 2>&1 || status=$?
@@ -45,7 +45,7 @@ for target in "$@"; do
     echo "fuzz: target=$target runs=${runs:-0} seconds=$seconds cov=${cov:-0} failed=$status"
     if [ "$status" -ne 0 ]; then
         tail -n 60 "$log" >&2
-        echo "fuzz: the input is in $built/artifacts/$target, the whole log in $log" >&2
+        echo "fuzz: $target failed; the input is in $built/artifacts/$target, the log in $log" >&2
         exit 1
     fi
 done

@@ -1,11 +1,12 @@
 #!/bin/bash
 # boot.sh ROOT SHARED READY
 #
-# Boots the systemd of the root file system ROOT in namespaces of its own (not the network's) and stays until that ends. The
-# folder SHARED is /shared in there. systemd says "READY=1" to the abstract socket READY when it has booted.
+# Boots systemd in the root file system ROOT, in its own namespaces (but this machine's network), and runs until it ends. The
+# folder SHARED is mounted at /shared. Prints the process id of `unshare`, the parent of systemd. When systemd has booted it sends
+# "READY=1" to the abstract socket READY.
 #
-# It gets a cgroup of its own and no way to change the machine: /proc/sys and /sys are read-only, and what would load modules,
-# set kernel variables or mount the kernel's own file systems is masked.
+# systemd gets its own cgroup and cannot change the machine: /proc/sys and /sys are read-only, and units that load modules, set
+# kernel variables or mount kernel file systems are masked.
 set -euo pipefail
 
 if [ -z "${OZ_BOOT_INSIDE:-}" ]; then
@@ -15,13 +16,13 @@ if [ -z "${OZ_BOOT_INSIDE:-}" ]; then
     mkdir "$cgroup"
     (
         echo "$BASHPID" >"$cgroup/cgroup.procs"
-        # Whoever kills this script kills what it has started; with unshare goes init, and with init everything.
+        # The death of this script kills unshare, unshare kills init, and with init everything in the namespace ends.
         exec setpriv --pdeathsig KILL unshare --mount --pid --uts --ipc --cgroup --fork --kill-child \
             env OZ_BOOT_INSIDE=yes bash "$0" "$@"
     ) &
     inside=$!
     echo "$inside"
-    # Of init first: unshare has ended when nothing in there is left.
+    # Kills init, not unshare: unshare ends once nothing is left in the namespaces.
     trap 'kill -KILL $(cat /proc/$inside/task/$inside/children)' TERM INT HUP
     while kill -0 $inside 2>/dev/null; do wait $inside || true; done
     find "$cgroup" -depth -type d -exec rmdir {} +
@@ -55,7 +56,7 @@ done
 cd "$root"
 pivot_root . mnt
 umount -l /mnt
-# In a container systemd leaves that to whoever makes it; without it nothing that it mounts for a unit is seen there.
+# systemd in a container does not set this itself; without it, units do not see what systemd mounts for them.
 mount --make-rshared /
 exec env -i container=oz NOTIFY_SOCKET="$ready" PATH=/usr/sbin:/usr/bin:/sbin:/bin /lib/systemd/systemd --system \
     --show-status=no --unit=basic.target </dev/null

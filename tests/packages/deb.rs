@@ -1,25 +1,25 @@
-//! The deb in a small Debian that does not run systemd: what it installs, keeps and leaves.
+//! The deb, in a small Debian without a running systemd: installation, upgrade, removal and purge.
 
 use std::process::Command;
 
-use crate::made::{OURS, VERSION, deb};
+use crate::artifacts::{INSTALLED, VERSION, deb};
 use crate::root::{Root, run};
 
 const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
 
 fn install(root: &Root, release: u8) -> String {
-    let package = root.bring(&deb(release));
+    let package = root.copy_in(&deb(release));
     root.sh(&format!("dpkg -i {package} 2>&1"))
 }
 
 #[test]
-fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
+fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() {
     let root = Root::debian();
-    let told = install(&root, 1);
+    let output = install(&root, 1);
     let advice = format!(
-        "not started, since {SETTINGS} has no key yet. Fill it in, then: systemctl enable --now oz-agent-worker"
+        "not started: {SETTINGS} has no API key. Set it, then run: systemctl enable --now oz-agent-worker"
     );
-    assert!(told.contains(&advice), "{told}");
+    assert!(output.contains(&advice), "{output}");
     let expected = "\
 640 root:oz-agent-worker /etc/oz-agent-worker/worker.env
 644 root:root /usr/lib/systemd/system/oz-agent-worker.service
@@ -49,31 +49,30 @@ fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
 ";
     let mut expected: Vec<_> = expected.lines().chain(notes.lines()).collect();
     expected.sort_unstable();
-    assert_eq!(root.sh(OURS).lines().collect::<Vec<_>>(), expected);
+    assert_eq!(root.sh(INSTALLED).lines().collect::<Vec<_>>(), expected);
     assert_eq!(root.sh("oz-agent-worker --version"), format!("oz-agent-worker {VERSION}\n"));
     let user = root.sh("id -Gn oz-agent-worker; getent passwd oz-agent-worker | cut -d: -f6,7");
     assert_eq!(user, "oz-agent-worker docker\n/var/lib/oz-agent-worker:/usr/sbin/nologin\n");
     root.sh("runuser -u oz-agent-worker -- cat /etc/oz-agent-worker/worker.env >/dev/null");
-    let refused = root.command("setpriv --reuid 65534 --clear-groups cat /etc/oz-agent-worker/worker.env");
-    assert!(!{ refused }.status().unwrap().success(), "others can read the settings");
-    assert_eq!(root.sh("find /etc/systemd/system -name '*oz-agent*'"), "", "it is not enabled");
+    let mut reader = root.command("setpriv --reuid 65534 --clear-groups cat /etc/oz-agent-worker/worker.env");
+    assert!(!reader.status().unwrap().success(), "other users can read the settings");
+    assert_eq!(root.sh("find /etc/systemd/system -name '*oz-agent*'"), "", "the unit is enabled");
     root.sh("dpkg --verify oz-agent-worker; dpkg --audit");
 }
 
-/// A worker whose settings were there before the package is one that is to run.
 #[test]
-fn a_worker_with_settings_is_enabled() {
+fn an_installation_onto_existing_settings_enables_the_worker() {
     let root = Root::debian();
     root.write(SETTINGS, "OZ_API_KEY_FILE=/etc/oz-agent-worker/api-key\nOZ_WORKER_ID=w\n");
-    // Nobody is there to be asked which settings are to be kept.
-    let told = install(&root, 1);
-    assert!(!told.contains("not started"), "{told}");
+    // dpkg has no terminal, so it must not ask which settings to keep.
+    let output = install(&root, 1);
+    assert!(!output.contains("not started"), "{output}");
     assert_eq!(root.sh("ls /etc/oz-agent-worker"), "worker.env\n");
     let enabled = "/etc/systemd/system/multi-user.target.wants/oz-agent-worker.service";
     assert!(root.path(enabled).is_symlink());
     assert!(root.read(SETTINGS).contains("OZ_WORKER_ID=w"));
     assert_eq!(root.sh(&format!("stat -c '%a %U:%G' {SETTINGS}")), "640 root:oz-agent-worker\n");
-    // What was enabled is so again when the package comes back.
+    // A reinstallation enables the unit again.
     root.sh("dpkg -r oz-agent-worker");
     assert!(!root.path(enabled).is_symlink());
     install(&root, 1);
@@ -96,7 +95,7 @@ fn an_upgrade_keeps_the_settings_and_the_user() {
     assert_eq!(
         root.sh(&format!("stat -c '%a %U:%G' {SETTINGS}")),
         "600 root:root\n",
-        "the operator's own rights"
+        "the operator's dpkg-statoverride is kept"
     );
     assert!(root.sh("dpkg -s oz-agent-worker").contains(&format!("Version: {VERSION}-2")));
 }
@@ -104,31 +103,35 @@ fn an_upgrade_keeps_the_settings_and_the_user() {
 #[test]
 fn a_removal_keeps_the_settings_and_a_purge_leaves_nothing() {
     let root = Root::debian();
-    // Of the package manager itself, and copies that the tools for users make.
+    // Without the package manager's files and the backups that useradd and groupadd make.
     let clean = |everything: Vec<String>| -> Vec<String> {
-        let kept =
+        let ignored =
             ["/var/lib/dpkg/", "/var/log/", "/etc/passwd-", "/etc/group-", "/etc/shadow-", "/etc/gshadow-"];
         let others =
-            |path: &String| !kept.iter().any(|start| path.starts_with(start)) && !path.contains(".deb");
+            |path: &String| !ignored.iter().any(|start| path.starts_with(start)) && !path.contains(".deb");
         everything.into_iter().filter(others).collect()
     };
-    let (before, users) = (clean(root.everything()), root.sh("cat /etc/passwd /etc/group"));
+    let before = clean(root.everything());
+    let users = root.sh("cat /etc/passwd /etc/group");
     install(&root, 1);
     root.write("/etc/oz-agent-worker/second.env", "OZ_LOG_LEVEL=debug\n");
     root.write("/etc/systemd/system/oz-agent-worker.service.d/override.conf", "[Service]\n");
     root.sh("systemctl enable oz-agent-worker@second.service");
     root.sh("dpkg -r oz-agent-worker");
     assert!(root.path(SETTINGS).exists() && !root.path("/usr/bin/oz-agent-worker").exists());
-    assert_eq!(root.sh("find /etc/systemd/system -name '*oz-agent*.service'"), "", "no link leads nowhere");
-    let told = root.sh("dpkg -P oz-agent-worker 2>&1");
-    assert!(!told.contains("warning"), "{told}");
+    assert_eq!(
+        root.sh("find /etc/systemd/system -name '*oz-agent*.service'"),
+        "",
+        "a removed unit is still enabled"
+    );
+    let output = root.sh("dpkg -P oz-agent-worker 2>&1");
+    assert!(!output.contains("warning"), "{output}");
     assert_eq!(clean(root.everything()), before);
     assert_eq!(root.sh("cat /etc/passwd /etc/group"), users);
 }
 
-/// What is there before the package belongs to somebody else.
 #[test]
-fn a_purge_leaves_the_group_of_an_engine_and_a_user_and_home_that_it_has_not_made() {
+fn a_purge_keeps_groups_user_and_home_that_existed_before_the_installation() {
     let root = Root::debian();
     root.sh(
         "groupadd --system docker; useradd --user-group --home-dir /var/lib/oz-agent-worker oz-agent-worker",
@@ -139,9 +142,9 @@ fn a_purge_leaves_the_group_of_an_engine_and_a_user_and_home_that_it_has_not_mad
     assert_eq!(root.read("/var/lib/oz-agent-worker/data"), "somebody's");
 }
 
-/// What root does by a list must not be in a list that the service can write.
+/// `postinst` enables the units in a list as root, so the service's user must not be able to write that list.
 #[test]
-fn the_service_cannot_say_what_root_enables() {
+fn the_service_cannot_make_root_enable_a_unit() {
     let root = Root::debian();
     install(&root, 1);
     let write =
@@ -153,11 +156,11 @@ fn the_service_cannot_say_what_root_enables() {
     );
     install(&root, 2);
     assert_eq!(root.sh("find /etc/systemd/system -type l -name 'evil*'"), "");
-    assert!(root.path("/var/lib/oz-agent-worker/was-enabled").exists(), "it could write where it lives");
+    assert!(root.path("/var/lib/oz-agent-worker/was-enabled").exists(), "the service can write its own home");
 }
 
 #[test]
-fn a_removal_that_is_given_up_leaves_the_units_enabled() {
+fn an_aborted_removal_leaves_the_units_enabled() {
     let root = Root::debian();
     install(&root, 1);
     root.sh("systemctl enable oz-agent-worker.service oz-agent-worker@a.service 2>&1");
@@ -167,16 +170,16 @@ fn a_removal_that_is_given_up_leaves_the_units_enabled() {
 }
 
 #[test]
-fn a_unit_that_hides_the_package_s_own_is_told_of() {
+fn an_installation_warns_of_a_unit_that_overrides_its_own() {
     let root = Root::debian();
     let other = "/usr/local/lib/systemd/system/oz-agent-worker.service";
     root.write(other, "[Service]\nExecStart=/bin/true\n");
-    let told = install(&root, 1);
-    assert!(told.contains(&format!("{other} hides the unit of this package")), "{told}");
+    let output = install(&root, 1);
+    assert!(output.contains(&format!("{other} overrides the unit of this package")), "{output}");
 }
 
 #[test]
-fn lintian_has_nothing_to_say() {
+fn lintian_finds_nothing() {
     let mut command = Command::new("lintian");
     command.args(["--fail-on", "error,warning,info", "--allow-root", "--no-cfg"]).arg(deb(1));
     assert_eq!(run(&mut command), "");

@@ -1,14 +1,14 @@
-//! `make dist`: what a release consists of.
+//! The files of a release, which `make dist` makes.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::made::{VERSION, dist, package};
+use crate::artifacts::{VERSION, dist, package};
 use crate::root::run;
 use crate::source;
 
 #[test]
-fn the_checksums_are_those_of_all_that_is_there() {
+fn the_checksums_cover_every_file_and_are_right() {
     let sums = dist("SHA256SUMS");
     let folder = sums.parent().unwrap();
     run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder));
@@ -27,7 +27,7 @@ fn the_checksums_are_those_of_all_that_is_there() {
     assert_eq!(listed.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
 }
 
-/// The crates that are linked: cargo's tree without what hangs on a procedural macro.
+/// Returns name and version of each linked crate: `cargo tree` without procedural macros and their dependencies.
 fn linked() -> BTreeSet<String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["tree", "--offline", "--locked", "--features", "vendored-openssl", "--edges", "normal"]);
@@ -40,7 +40,8 @@ fn linked() -> BTreeSet<String> {
         "--format",
         " {p}",
     ]);
-    let (mut found, mut skipped) = (BTreeSet::new(), usize::MAX);
+    let mut found = BTreeSet::new();
+    let mut skipped = usize::MAX;
     for line in run(command.current_dir(source(""))).lines() {
         let mut words = line.split(' ');
         let depth: usize = words.next().unwrap().parse().unwrap();
@@ -49,7 +50,8 @@ fn linked() -> BTreeSet<String> {
         }
         skipped = if line.ends_with("(proc-macro)") { depth } else { usize::MAX };
         if skipped == usize::MAX {
-            let (name, version) = (words.next().unwrap(), words.next().unwrap());
+            let name = words.next().unwrap();
+            let version = words.next().unwrap();
             found.insert(format!("{name} {}", version.trim_start_matches('v')));
         }
     }
@@ -57,7 +59,7 @@ fn linked() -> BTreeSet<String> {
     found
 }
 
-/// Values of a tag, with those of the package's version.
+/// Returns name and version of each package in an SPDX document.
 fn packages(spdx: &str) -> BTreeSet<String> {
     let tag = |part: &str, name: &str| {
         part.lines()
@@ -70,19 +72,20 @@ fn packages(spdx: &str) -> BTreeSet<String> {
 }
 
 #[test]
-fn the_list_for_programs_has_every_crate_and_what_is_none() {
+fn the_sbom_lists_every_linked_crate_and_library() {
     let spdx = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}.spdx"))).unwrap();
-    let (listed, linked) = (packages(&spdx), linked());
+    let listed = packages(&spdx);
+    let linked = linked();
     assert_eq!(linked.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new());
     let others: Vec<_> = listed.difference(&linked).map(|name| name.split(' ').next().unwrap()).collect();
     assert_eq!(others, ["llvm-libunwind", "musl", "openssl", "rust-std"]);
-    // Names that programs take, each once, and one sentence about each.
+    // Each id is valid and unique, and used by its package and by one relationship.
     let ids: Vec<_> = spdx.lines().filter_map(|line| line.strip_prefix("SPDXID: SPDXRef-")).collect();
     let fits = |id: &&str| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-');
     assert!(ids.iter().all(fits) && ids.len() == ids.iter().collect::<BTreeSet<_>>().len(), "{ids:?}");
     let about = |id: &str| spdx.lines().filter(|line| line.ends_with(&format!(" SPDXRef-{id}"))).count();
-    assert!(ids[1..].iter().all(|id| about(id) == 2), "itself, and what it is to others");
-    // Each crate but our own with the checksum that Cargo.lock has.
+    assert!(ids[1..].iter().all(|id| about(id) == 2), "an id without a relationship: {ids:?}");
+    // Each crate other than the worker has its checksum from Cargo.lock.
     let lock = std::fs::read_to_string(source("Cargo.lock")).unwrap();
     let sums: Vec<_> =
         spdx.lines().filter_map(|line| line.strip_prefix("PackageChecksum: SHA256: ")).collect();
@@ -91,27 +94,27 @@ fn the_list_for_programs_has_every_crate_and_what_is_none() {
 }
 
 #[test]
-fn each_part_has_the_text_of_its_licence() {
+fn each_linked_part_has_its_licence_text() {
     let text = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}-THIRD-PARTY.txt"))).unwrap();
     let (list, texts) = text.split_once("\n----").unwrap();
     let parts: Vec<_> = list.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     assert_eq!(parts.len(), linked().len() - 1 + 4);
     for part in parts {
         let (name, licence) = part.split_once(": ").unwrap();
-        assert!(licence.len() > 2 && texts.contains(&format!("\n  {name}\n")), "{part} has no text");
+        assert!(licence.len() > 2 && texts.contains(&format!("\n  {name}\n")), "no licence text for {part}");
     }
     for words in ["Permission is hereby granted", "Apache License", "LLVM Exceptions"] {
         assert!(texts.contains(words), "{words}");
     }
 }
 
-/// Unpacked over / it is what the packages install, and settings that are there are left alone.
+/// It is unpacked over /, so it must not overwrite settings.
 #[test]
 fn the_archive_has_the_worker_and_no_settings() {
     let archive = dist(&format!("oz-agent-worker-{VERSION}-x86_64-linux.tar.gz"));
     let list = run(Command::new("tar").arg("-tzf").arg(&archive));
     let top = format!("oz-agent-worker-{VERSION}/");
-    // Files only: with a folder in it, an archive would put that in place of what the host has there.
+    // Files only: a folder in the archive would change the host's folder.
     let fits = |line: &str| line.starts_with(&format!("{top}usr/local/")) && !line.ends_with('/');
     assert!(list.lines().all(fits), "{list}");
     let folder = tempfile::tempdir().unwrap();
@@ -123,7 +126,7 @@ fn the_archive_has_the_worker_and_no_settings() {
     let version = run(Command::new(folder.path().join("usr/local/bin/oz-agent-worker")).arg("--version"));
     assert_eq!(version, format!("oz-agent-worker {VERSION}\n"));
     assert!(folder.path().join("usr/local/share/doc/oz-agent-worker/worker.env").exists());
-    // Removed as the README says.
+    // The documented way to remove the files.
     let remove = format!(
         "tar -tzf {} | cut -d/ -f2- | (cd {} && xargs rm -f)",
         archive.display(),
@@ -134,7 +137,7 @@ fn the_archive_has_the_worker_and_no_settings() {
 }
 
 #[test]
-fn the_sources_are_all_that_is_tracked() {
+fn the_source_archive_has_every_tracked_file() {
     let list = run(Command::new("tar").arg("-tzf").arg(dist(&format!("oz-agent-worker-{VERSION}.tar.gz"))));
     let tracked =
         run(Command::new("git").args(["ls-tree", "-r", "--name-only", "HEAD"]).current_dir(source("")));
@@ -143,12 +146,11 @@ fn the_sources_are_all_that_is_tracked() {
         list.lines().filter(|line| !line.ends_with('/')).filter_map(|line| line.strip_prefix(&top)).collect();
     let tracked: BTreeSet<_> = tracked.lines().collect();
     let different: Vec<_> = files.symmetric_difference(&tracked).collect();
-    assert!(different.is_empty(), "in one of both only: {different:?}");
+    assert!(different.is_empty(), "only in the archive or only tracked: {different:?}");
 }
 
-/// The same sources give the same packages.
 #[test]
-fn packages_are_made_the_same_twice() {
+fn packages_are_reproducible() {
     let folder = tempfile::tempdir().unwrap();
     for kind in ["deb", "rpm", "tar"] {
         package(kind, 1, folder.path());
@@ -157,13 +159,12 @@ fn packages_are_made_the_same_twice() {
     for path in made {
         let first = dist(path.file_name().unwrap().to_str().unwrap());
         let same = std::fs::read(&path).unwrap() == std::fs::read(&first).unwrap();
-        assert!(same, "{}", path.display());
+        assert!(same, "{} differs from the first build", path.display());
     }
 }
 
-/// Everything else asks the manifest for it.
 #[test]
-fn the_version_is_in_one_place() {
+fn the_version_is_only_in_the_manifest() {
     let mut command = Command::new("git");
     command.args(["grep", "-lF", VERSION, "--", ":!*.lock", ":!CHANGELOG.md"]).current_dir(source(""));
     assert_eq!(run(&mut command), "Cargo.toml\n");

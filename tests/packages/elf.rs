@@ -1,4 +1,4 @@
-//! The head of a program file, read by hand: what the kernel would load it with and what it would load besides.
+//! A reader of ELF headers: whether a program is static and position-independent.
 
 use std::path::Path;
 
@@ -11,36 +11,45 @@ const SHARED: u64 = 3;
 const STACK: u32 = 0x6474_e551;
 const EXECUTABLE: u64 = 1;
 
-/// What is told of a 64-bit little-endian program.
+/// Properties of a 64-bit little-endian program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Elf {
-    /// Whether it may be loaded at any address, and is a program and no library.
+    /// Whether it is a position-independent executable (and not a library).
     pub position_independent: bool,
-    /// Whether the kernel starts a loader in its place.
+    /// Whether it names a dynamic loader.
     pub has_interpreter: bool,
-    /// How many shared libraries that loader must find.
+    /// The number of shared libraries that it needs.
     pub needed: usize,
-    /// Whether its stack may hold code.
+    /// Whether its stack is executable.
     pub executable_stack: bool,
 }
 
+/// Returns the little-endian number of `length` bytes at offset `at`.
 fn number(bytes: &[u8], at: u64, length: usize) -> u64 {
     let at = usize::try_from(at).unwrap();
     bytes[at..at + length].iter().rev().fold(0, |sum, byte| sum << 8 | u64::from(*byte))
 }
 
 impl Elf {
-    /// Reads a file.
+    /// Reads the headers of a file. Panics if it is not such a program.
     pub fn read(path: &Path) -> Self {
         let bytes = std::fs::read(path).unwrap();
-        assert_eq!(bytes[..6], *b"\x7fELF\x02\x01", "{} is no such program", path.display());
-        let (table, size, count) = (number(&bytes, 32, 8), number(&bytes, 54, 2), number(&bytes, 56, 2));
+        assert_eq!(
+            bytes[..6],
+            *b"\x7fELF\x02\x01",
+            "{} is not a 64-bit little-endian ELF file",
+            path.display()
+        );
+        let table = number(&bytes, 32, 8);
+        let size = number(&bytes, 54, 2);
+        let count = number(&bytes, 56, 2);
         let headers: Vec<u64> = (0..count).map(|index| table + index * size).collect();
         let kind = |at: u64| u32::try_from(number(&bytes, at, 4)).unwrap();
         let of_kind = |wanted| headers.iter().copied().filter(move |at| kind(*at) == wanted);
         let entries: Vec<(u64, u64)> = of_kind(DYNAMIC)
             .flat_map(|at| {
-                let (start, length) = (number(&bytes, at + 8, 8), number(&bytes, at + 32, 8));
+                let start = number(&bytes, at + 8, 8);
+                let length = number(&bytes, at + 32, 8);
                 (start..start + length).step_by(16)
             })
             .map(|at| (number(&bytes, at, 8), number(&bytes, at + 8, 8)))

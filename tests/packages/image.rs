@@ -1,4 +1,4 @@
-//! The image: what is in it, and whole tasks by a worker in a container, as the README has it.
+//! The image: its contents, and whole tasks run by a worker in a container, as documented.
 
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
@@ -12,27 +12,29 @@ use crate::{DEADLINE, source, static_binary};
 
 const LARGEST: u64 = 8 * 1024 * 1024;
 
-/// The image under a name of this test's own, on the engine until it is dropped.
+/// The image, loaded under a name of its own; removed when dropped.
 struct Loaded {
     name: String,
     engine: Engine,
     _folder: TempDir,
 }
 
+/// Runs a script of the repository against an engine and returns what it prints.
 fn script(name: &str, args: &[&str], engine: &Engine) -> String {
     let output = Command::new(source(name)).args(args).env("DOCKER_HOST", engine.host()).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(output.status.success(), "{name} {args:?}: {told}");
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{name} {args:?}: {stderr}");
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
 impl Loaded {
     fn new(stage: &Stage) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let (name, engine) = (format!("oz-packages-{}:test", stage.worker_id), stage.engine.clone());
-        let args =
-            [static_binary().to_str().unwrap(), folder.path().to_str().unwrap(), &name].map(str::to_owned);
-        let file = script("packaging/image/build.sh", &args.each_ref().map(String::as_str), &engine);
+        let name = format!("oz-packages-{}:test", stage.worker_id);
+        let engine = stage.engine.clone();
+        let binary = static_binary();
+        let args = [binary.to_str().unwrap(), folder.path().to_str().unwrap(), &name];
+        let file = script("packaging/image/build.sh", &args, &engine);
         script("packaging/image/load.sh", &[&file], &engine);
         Self { name, engine, _folder: folder }
     }
@@ -44,14 +46,14 @@ impl Drop for Loaded {
     }
 }
 
-/// A worker in a container, gone with it.
+/// A container that runs the worker; removed when dropped.
 struct Container<'a> {
     id: String,
     stage: &'a Stage,
 }
 
 impl<'a> Container<'a> {
-    /// As `docker run -v …/docker.sock:/var/run/docker.sock --network host`, with more of `HostConfig`.
+    /// As `docker run -v …/docker.sock:/var/run/docker.sock --network host`, with `more` added to `HostConfig`.
     fn start(stage: &'a Stage, image: &Loaded, user: &str, more: &Value) -> Self {
         let mut host = json!({"NetworkMode": "host",
             "Binds": [format!("{}:/var/run/docker.sock", socket(stage))]});
@@ -80,8 +82,8 @@ impl<'a> Container<'a> {
             .unwrap()
     }
 
-    /// Runs a task, then stops it as `docker stop` does.
-    fn works(&self) {
+    /// Runs a task, then stops the worker as `docker stop` does.
+    fn run_a_task_and_stop(&self) {
         let connected = self.stage.plane.holds_within(DEADLINE, |world| world.connected() == 1);
         assert!(connected, "{}", self.log());
         self.stage.run_a_task();
@@ -98,13 +100,18 @@ impl Drop for Container<'_> {
     }
 }
 
-/// What there is to mount.
+/// Returns the path of the engine's socket.
 fn socket(stage: &Stage) -> String {
-    stage.engine.host().strip_prefix("unix://").expect("an engine with a Unix socket").to_owned()
+    stage
+        .engine
+        .host()
+        .strip_prefix("unix://")
+        .expect("these tests need an engine on a Unix socket")
+        .to_owned()
 }
 
 #[test]
-fn it_is_small_and_says_how_it_is_run() {
+fn the_image_is_small_and_has_the_documented_configuration() {
     let stage = Stage::new();
     let image = Loaded::new(&stage);
     let found = stage.engine.json("GET", &format!("/images/{}/json", image.name), &Value::Null);
@@ -135,37 +142,41 @@ fn the_same_binary_gives_the_same_image() {
 }
 
 #[test]
-fn nothing_is_loaded_where_no_engine_is() {
+fn loading_fails_without_an_engine_or_an_image() {
     let load = |host: &str| {
         let mut command = Command::new(source("packaging/image/load.sh"));
         let output = command.arg("/dev/null").env("DOCKER_HOST", host).output().unwrap();
         (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
     };
-    let (code, told) = load("unix:///nonexistent/docker.sock");
+    let (code, stderr) = load("unix:///nonexistent/docker.sock");
     assert!(
-        code == Some(1) && told.contains("no engine answers at unix:///nonexistent/docker.sock"),
-        "{told}"
+        code == Some(1) && stderr.contains("no engine answers at unix:///nonexistent/docker.sock"),
+        "{stderr}"
     );
-    // What is no image is not taken.
-    let (code, told) = load(Engine::get().host());
-    assert!(code == Some(1) && told.contains("did not take /dev/null"), "{told}");
+    let (code, stderr) = load(Engine::get().host());
+    assert!(code == Some(1) && stderr.contains("refused /dev/null"), "{stderr}");
 }
 
 #[test]
 fn root_in_a_container_runs_a_task() {
     let stage = Stage::new();
     let image = Loaded::new(&stage);
-    Container::start(&stage, &image, "", &json!({})).works();
+    Container::start(&stage, &image, "", &json!({})).run_a_task_and_stop();
 }
 
-/// The README's other line: no root, no file that can be written, and the group that owns the socket.
+/// The documented alternative: not root, a read-only root file system, and the socket's group.
 #[test]
 fn nobody_in_a_read_only_container_runs_a_task() {
     let stage = Stage::new();
     let image = Loaded::new(&stage);
     let group = std::fs::metadata(socket(&stage)).unwrap().gid().to_string();
     let more = json!({"ReadonlyRootfs": true, "GroupAdd": [group]});
-    Container::start(&stage, &image, "65534", &more).works();
+    Container::start(&stage, &image, "65534", &more).run_a_task_and_stop();
     let outsider = Container::start(&stage, &image, "65534", &json!({"ReadonlyRootfs": true}));
-    assert_eq!(outsider.exit_code(), 4, "the group is what lets it in: {}", outsider.log());
+    assert_eq!(
+        outsider.exit_code(),
+        4,
+        "it reached the engine without the socket's group: {}",
+        outsider.log()
+    );
 }

@@ -1,4 +1,4 @@
-//! `make install` and `make uninstall`, by somebody who may do nothing but write to the folder.
+//! `make install` and `make uninstall`, by a user who may only write to DESTDIR.
 
 use std::path::Path;
 use std::process::Command;
@@ -8,10 +8,10 @@ use tempfile::TempDir;
 use crate::root::run;
 use crate::{source, static_binary};
 
-/// Neither root nor the owner of the sources.
+/// A user id that is neither root nor the owner of the sources.
 const NOBODY: &str = "65534";
 
-/// What an install needs of the sources, and a folder to install to, both where anybody can be.
+/// A copy of the sources that `make install` needs, and a folder to install to, both readable by everybody.
 struct Place(TempDir);
 
 impl Place {
@@ -35,7 +35,7 @@ impl Place {
         self.path().join("root")
     }
 
-    /// Without a network, an owner's rights or a tool of Rust's in reach.
+    /// Runs make as `NOBODY`, without Rust tools in PATH, and returns its output.
     fn make(&self, goals: &[&str]) -> String {
         let mut command = Command::new("setpriv");
         command.args(["--reuid", NOBODY, "--regid", NOBODY, "--clear-groups", "make", "-C"]).arg(self.path());
@@ -43,13 +43,10 @@ impl Place {
         run(command.env_clear().env("PATH", "/usr/bin:/bin"))
     }
 
-    /// What is there, as `mode path`.
-    fn found(&self) -> String {
-        run(Command::new("find").arg(self.root()).args(["-type", "f", "-printf", "%m %P\\n"]))
-    }
-
+    /// Returns the installed files as sorted lines of `mode path`.
     fn files(&self) -> Vec<String> {
-        let mut files: Vec<_> = self.found().lines().map(str::to_owned).collect();
+        let found = run(Command::new("find").arg(self.root()).args(["-type", "f", "-printf", "%m %P\\n"]));
+        let mut files: Vec<_> = found.lines().map(str::to_owned).collect();
         files.sort();
         files
     }
@@ -99,13 +96,13 @@ fn settings_survive_an_install_and_an_uninstall() {
     std::fs::write(&settings, "OZ_WORKER_ID=mine\n").unwrap();
     place.make(&["install"]);
     assert_eq!(place.read("etc/oz-agent-worker/worker.env"), "OZ_WORKER_ID=mine\n");
-    let told = place.make(&["uninstall"]);
-    assert!(told.contains("kept ") && told.contains("worker.env, which has been changed"), "{told}");
+    let output = place.make(&["uninstall"]);
+    assert!(output.contains("kept ") && output.contains("worker.env, which was edited"), "{output}");
     assert_eq!(place.files(), ["640 etc/oz-agent-worker/worker.env"]);
 }
 
 #[test]
-fn another_prefix_is_where_everything_is_and_what_the_units_name() {
+fn another_prefix_holds_every_file_and_is_named_in_the_units() {
     let place = Place::new();
     place.make(&["install", "PREFIX=/opt/oz", "SYSCONFDIR=/opt/etc"]);
     let files = place.files();
@@ -128,20 +125,20 @@ fn a_prefix_that_a_unit_cannot_name_is_refused() {
             .args(["install", "WORKER=./worker"])
             .arg(format!("PREFIX={prefix}"));
         let output = command.arg(format!("DESTDIR={}", place.root().display())).output().unwrap();
-        let told = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && told.contains("must be absolute paths of letters"), "{told}");
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success() && stderr.contains("must be absolute paths of letters"), "{stderr}");
         assert_eq!(place.files(), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_worker_that_is_not_there_is_told_of_before_anything_is_changed() {
+fn a_missing_worker_is_reported_before_anything_is_installed() {
     let place = Place::new();
     std::fs::remove_file(place.path().join("worker")).unwrap();
     let mut command = Command::new("make");
     command.arg("-C").arg(place.path()).args(["install", "WORKER=./worker"]);
     let output = command.arg(format!("DESTDIR={}", place.root().display())).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert!(!output.status.success() && told.contains("run `make build` first"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && stderr.contains("run `make build` first"), "{stderr}");
     assert_eq!(place.files(), Vec::<String>::new());
 }

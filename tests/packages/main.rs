@@ -1,14 +1,10 @@
-//! What operators install, tested as it is handed to them: the static binary and the image. `make test-packages` builds them
-//! and runs this; a plain `cargo test` does not.
+//! Tests of the static binary, the image and the packages. `make test-packages` builds and tests them; a plain `cargo test` does
+//! not.
 
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    reason = "a test that cannot go on has failed, and a panic with its place is how that is said"
-)]
-#![allow(clippy::print_stderr, unreachable_pub, reason = "it has no log and no public interface of its own")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
+#![allow(clippy::print_stderr, unreachable_pub, reason = "tests have no log and no public interface")]
 
+mod artifacts;
 mod deb;
 mod dist;
 mod dns;
@@ -16,7 +12,6 @@ mod elf;
 mod image;
 mod install;
 mod jail;
-mod made;
 mod root;
 mod rpm;
 mod stage;
@@ -27,15 +22,15 @@ mod systemd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-/// How long anything is waited for: far longer than it takes on a busy machine.
+/// The time limit of every wait; far more than needed on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(90);
 
-/// A file of the repository.
+/// Returns the path of a file in the repository.
 pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
-/// What `make static` builds.
+/// Returns the path of the static binary, which `make static` builds.
 pub fn static_binary() -> PathBuf {
     let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
     let target = target.map_or_else(|| source("target"), |folder| source("").join(folder));

@@ -1,6 +1,4 @@
 //! A small Debian in a folder, to install packages in: as a chroot, or booted with its own systemd.
-//!
-//! Owns the folder and the namespaces. It must not know packages of the worker.
 
 use std::os::linux::net::SocketAddrExt as _;
 use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -14,55 +12,55 @@ use crate::support::images::tool;
 use crate::support::process::{Process, Signal};
 use crate::{DEADLINE, source};
 
-/// No single command takes longer: making a package on a busy machine takes half a minute.
+/// The time limit of a command; making a package on a busy machine takes half a minute.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// A root file system, removed when it is dropped.
+/// A root file system; removed when dropped.
 pub struct Root(TempDir);
 
-/// The same, booted; dropping it ends everything in it.
+/// A booted root file system; dropping it kills every process in it.
 pub struct System {
     root: Root,
     process: Process,
     init: String,
 }
 
-/// Runs a command to its end; panics with what it said when it fails or goes on and on.
+/// Runs a command and returns its output. Panics with the output if it fails or runs longer than `LONGEST`.
 pub fn run(command: &mut Command) -> String {
     let mut process = Process::spawn(command, None);
     let status = process.wait_exit(LONGEST);
     let lines = process.stdout().all().into_iter().chain(process.stderr().all());
-    let told: String = lines.map(|line| line + "\n").collect();
-    assert!(status.success(), "{command:?}: {status}\n{told}");
-    told
+    let output: String = lines.map(|line| line + "\n").collect();
+    assert!(status.success(), "{command:?}: {status}\n{output}");
+    output
 }
 
 impl Root {
-    /// A Debian as `make setup` keeps it, with nothing but what is always there and systemd.
+    /// Unpacks the Debian that `tests/support/setup.sh package-tests` makes: the essential packages and systemd.
     pub fn debian() -> Self {
         let folder = tempfile::Builder::new().prefix("oz-root.").tempdir().unwrap();
         run(Command::new("tar").arg("-C").arg(folder.path()).arg("-xf").arg(tool("debian-root.tar")));
         Self(folder)
     }
 
-    /// Where something in it is from outside.
+    /// Returns the path on this machine of a path inside.
     pub fn path(&self, inside: &str) -> PathBuf {
         self.0.path().join(inside.trim_start_matches('/'))
     }
 
-    /// Its folder.
+    /// Returns the folder of the root.
     pub fn folder(&self) -> &Path {
         self.0.path()
     }
 
-    /// Puts a file into its `/root` and gives the path inside.
-    pub fn bring(&self, file: &Path) -> String {
+    /// Copies a file to `/root` and returns its path inside.
+    pub fn copy_in(&self, file: &Path) -> String {
         let name = file.file_name().unwrap().to_str().unwrap();
         std::fs::copy(file, self.path("/root").join(name)).unwrap();
         format!("/root/{name}")
     }
 
-    /// A shell script in it, with an environment of its own.
+    /// Returns a command that runs a shell script in the chroot, with a clean environment.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("chroot");
         command.arg(self.folder()).args(["/bin/sh", "-ec", script]).env_clear();
@@ -70,33 +68,33 @@ impl Root {
         command
     }
 
-    /// Runs it; panics when it fails.
+    /// Runs a shell script and returns its output; panics if it fails.
     pub fn sh(&self, script: &str) -> String {
         run(&mut self.command(script))
     }
 
-    /// A file's text.
+    /// Reads a text file.
     pub fn read(&self, inside: &str) -> String {
         std::fs::read_to_string(self.path(inside)).unwrap_or_else(|error| panic!("{inside}: {error}"))
     }
 
-    /// Writes a file.
+    /// Writes a file and makes its parent folders.
     pub fn write(&self, inside: &str, text: &str) {
         std::fs::create_dir_all(self.path(inside).parent().unwrap()).unwrap();
         std::fs::write(self.path(inside), text).unwrap();
     }
 
-    /// Everything in it, one path a line.
+    /// Returns every path in the root, sorted.
     pub fn everything(&self) -> Vec<String> {
         self.sh("find / -xdev | LC_ALL=C sort").lines().map(str::to_owned).collect()
     }
 
-    /// Boots it, and waits until it has. The folder `shared` is `/shared` inside.
+    /// Boots the root and waits until systemd is ready. The folder `shared` is mounted at `/shared`.
     pub fn boot(self, shared: &Path) -> System {
         let name = format!("oz-boot-{}", self.folder().file_name().unwrap().display());
         let ready = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         let script = source("tests/packages/boot.sh");
-        // Whatever ends this test ends what it has started.
+        // If this test dies, the booted system is stopped too.
         let mut command = Command::new("setpriv");
         command
             .args(["--pdeathsig", "TERM", "bash"])
@@ -106,14 +104,15 @@ impl Root {
             .arg(format!("@{name}"));
         let process = Process::spawn(&mut command, None);
         await_ready(&ready, &process);
-        let unshare = process.stdout().all().first().expect("boot.sh says what it started").clone();
+        let unshare = process.stdout().all().first().expect("boot.sh prints a process id first").clone();
         let children = std::fs::read_to_string(format!("/proc/{unshare}/task/{unshare}/children")).unwrap();
         System { root: self, process, init: children.trim().to_owned() }
     }
 }
 
 fn await_ready(socket: &UnixDatagram, process: &Process) {
-    let (end, mut buffer) = (Instant::now() + DEADLINE, [0; 4096]);
+    let end = Instant::now() + DEADLINE;
+    let mut buffer = [0; 4096];
     socket.set_read_timeout(Some(Duration::from_secs(1))).unwrap();
     loop {
         let length = socket.recv(&mut buffer).unwrap_or(0);
@@ -121,17 +120,17 @@ fn await_ready(socket: &UnixDatagram, process: &Process) {
             return;
         }
         let log = || process.stderr().all().join("\n");
-        assert!(process.runs() && Instant::now() < end, "it has not booted:\n{}", log());
+        assert!(process.runs() && Instant::now() < end, "systemd has not booted:\n{}", log());
     }
 }
 
 impl System {
-    /// Its root.
+    /// Returns its root file system.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// A shell script in it, as root.
+    /// Returns a command that runs a shell script in the booted system, as root.
     pub fn command(&self, script: &str) -> Command {
         let mut command = Command::new("nsenter");
         command.args(["-t", &self.init, "-m", "-p", "-u", "-i", "-C", "-r", "-w", "/bin/sh", "-ec", script]);
@@ -142,27 +141,27 @@ impl System {
         command
     }
 
-    /// Runs it; panics when it fails.
+    /// Runs a shell script and returns its output; panics if it fails.
     pub fn sh(&self, script: &str) -> String {
         run(&mut self.command(script))
     }
 
-    /// One property of a unit.
+    /// Returns a property of a unit.
     pub fn property(&self, unit: &str, name: &str) -> String {
         self.sh(&format!("systemctl show --value -p {name} {unit}")).trim().to_owned()
     }
 
-    /// The journal of a unit.
+    /// Returns the journal of a unit.
     pub fn journal(&self, unit: &str) -> String {
         self.sh(&format!("journalctl --no-pager -o cat -u {unit}"))
     }
 
-    /// Waits for a line in the journal of a unit, those that are there already included.
+    /// Waits until the journal of a unit has a line with `text`; earlier lines count.
     pub fn await_journal(&self, unit: &str, text: &str) {
         let mut command = self.command(&format!("exec journalctl --no-pager -o cat -n all -f -u {unit}"));
         let follower = Process::spawn(&mut command, None);
         let found = follower.stdout().find(DEADLINE, |line| line.contains(text));
-        assert!(found.is_some(), "{unit} never said {text:?}:\n{}", self.journal(unit));
+        assert!(found.is_some(), "the journal of {unit} has no {text:?}:\n{}", self.journal(unit));
     }
 }
 
@@ -171,7 +170,11 @@ impl Drop for System {
         self.process.signal(Signal::TERM);
         if !std::thread::panicking() {
             let status = self.process.wait_exit(DEADLINE);
-            assert!(status.success(), "its cgroup is left: {:?}", self.process.stderr().all());
+            assert!(
+                status.success(),
+                "boot.sh failed to remove the cgroup: {:?}",
+                self.process.stderr().all()
+            );
         }
     }
 }

@@ -1,8 +1,8 @@
-//! The rpm in a root file system of its own: what it installs, keeps and leaves.
+//! The rpm, in a separate root file system: installation, upgrade and removal.
 
 use std::process::Command;
 
-use crate::made::{OURS, VERSION, rpm};
+use crate::artifacts::{INSTALLED, VERSION, rpm};
 use crate::root::{Root, run};
 use crate::source;
 
@@ -12,18 +12,18 @@ fn rpm_in(root: &Root, arguments: &[&str]) -> String {
     run(Command::new("rpm").arg("--root").arg(root.folder()).args(arguments))
 }
 
-/// Its scripts run inside. What they need is there, but in dpkg's books and not in rpm's.
+/// Without dependency checks, since the programs that the scripts need are not in rpm's database but in dpkg's.
 fn install(root: &Root, how: &str, release: u8) -> String {
     rpm_in(root, &["--nodeps", how, rpm(release).to_str().unwrap()])
 }
 
 #[test]
-fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
+fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() {
     let root = Root::debian();
-    let told = install(&root, "-i", 1);
+    let output = install(&root, "-i", 1);
     assert!(
-        told.contains("not started") && told.contains("systemctl enable --now oz-agent-worker"),
-        "{told}"
+        output.contains("not started") && output.contains("systemctl enable --now oz-agent-worker"),
+        "{output}"
     );
     let expected = "\
 640 root:oz-agent-worker /etc/oz-agent-worker/worker.env
@@ -47,16 +47,16 @@ fn everything_is_in_its_place_and_nothing_is_started_without_settings() {
 ";
     let mut expected: Vec<_> = expected.lines().collect();
     expected.sort_unstable();
-    assert_eq!(root.sh(OURS).lines().collect::<Vec<_>>(), expected);
+    assert_eq!(root.sh(INSTALLED).lines().collect::<Vec<_>>(), expected);
     assert_eq!(root.sh("oz-agent-worker --version"), format!("oz-agent-worker {VERSION}\n"));
     let user = root.sh("id -Gn oz-agent-worker; getent passwd oz-agent-worker | cut -d: -f6,7");
     assert_eq!(user, "oz-agent-worker docker\n/var/lib/oz-agent-worker:/sbin/nologin\n");
-    assert_eq!(root.sh("find /etc/systemd/system -name '*oz-agent*'"), "", "it is not enabled");
+    assert_eq!(root.sh("find /etc/systemd/system -name '*oz-agent*'"), "", "the unit is enabled");
     assert_eq!(rpm_in(&root, &["-V", "--nodeps", "oz-agent-worker"]), "");
 }
 
 #[test]
-fn an_upgrade_keeps_the_settings_and_a_removal_saves_them() {
+fn an_upgrade_keeps_the_settings_and_a_removal_renames_them() {
     let root = Root::debian();
     install(&root, "-i", 1);
     let edited = root.read(SETTINGS) + "OZ_API_KEY=k\n";
@@ -67,24 +67,24 @@ fn an_upgrade_keeps_the_settings_and_a_removal_saves_them() {
     assert_eq!(root.read(SETTINGS), edited);
     assert!(root.path("/usr/bin/oz-agent-worker").exists());
     let links = "find /etc/systemd/system -name '*oz-agent*' | wc -l";
-    assert_eq!(root.sh(links), "2\n", "an upgrade disables nothing");
-    // A configuration file (c) that is not replaced (n), were the new package's another one.
+    assert_eq!(root.sh(links), "2\n", "the upgrade disabled a unit");
+    // A configuration file (c) that an upgrade does not replace (n).
     let flags = rpm_in(&root, &["-q", "--qf", "[%{FILEFLAGS:fflags} %{FILENAMES}\\n]", "oz-agent-worker"]);
     assert!(flags.lines().any(|line| line == format!("cn {SETTINGS}")), "{flags}");
     rpm_in(&root, &["-e", "oz-agent-worker"]);
     assert_eq!(root.read(&format!("{SETTINGS}.rpmsave")), edited);
-    assert_eq!(root.sh(links), "0\n", "no link leads nowhere");
-    let left = root.sh(&format!("{OURS} | cut -d' ' -f3 | sort"));
+    assert_eq!(root.sh(links), "0\n", "a removed unit is still enabled");
+    let left = root.sh(&format!("{INSTALLED} | cut -d' ' -f3 | sort"));
     assert_eq!(left, format!("/etc/oz-agent-worker\n{SETTINGS}.rpmsave\n/var/lib/oz-agent-worker\n"));
 }
 
 #[test]
-fn it_needs_nothing_but_a_shell_for_its_scripts() {
+fn it_depends_only_on_a_shell() {
     let needs = run(Command::new("rpm").args(["-qp", "--requires"]).arg(rpm(1)));
     let mut needs: Vec<_> = needs.lines().filter(|line| !line.starts_with("rpmlib(")).collect();
     needs.dedup();
     assert_eq!(needs, ["/bin/sh"]);
-    // Known to rpm 4.11, which is that of ten years ago; anything newer it would refuse.
+    // The features that rpm 4.11 (CentOS 7) knows; it refuses packages with newer ones.
     let features = run(Command::new("rpm").args(["-qp", "--requires"]).arg(rpm(1)));
     let mut features: Vec<_> = features.lines().filter_map(|line| line.strip_prefix("rpmlib(")).collect();
     features.sort_unstable();
@@ -94,8 +94,8 @@ fn it_needs_nothing_but_a_shell_for_its_scripts() {
 }
 
 #[test]
-fn rpmlint_has_nothing_to_say() {
+fn rpmlint_finds_nothing() {
     let mut command = Command::new("rpmlint");
-    let told = run(command.arg("-c").arg(source("packaging/rpm/rpmlint.toml")).arg(rpm(1)));
-    assert!(told.contains("1 packages") && told.contains(" 0 errors, 0 warnings"), "{told}");
+    let output = run(command.arg("-c").arg(source("packaging/rpm/rpmlint.toml")).arg(rpm(1)));
+    assert!(output.contains("1 packages") && output.contains(" 0 errors, 0 warnings"), "{output}");
 }

@@ -1,4 +1,4 @@
-//! The static binary on a machine that has nothing: no library, no shell, no file but those that a test puts there.
+//! The static binary in an otherwise empty root folder: no libraries, no shell, only the files that a test adds.
 
 use std::path::Path;
 use std::process::Command;
@@ -17,8 +17,9 @@ use crate::{DEADLINE, static_binary};
 
 const LARGEST: u64 = 13 * 1024 * 1024 / 2;
 const HOSTS: &str = "127.0.0.1 localhost other.example\n";
+/// OpenSSL's text for an unknown CA.
 const UNKNOWN: &str = "unable to get local issuer certificate";
-/// Where Debian, Fedora, RHEL, SUSE and Alpine have their authorities.
+/// The CA bundles of Debian, Fedora, RHEL, SUSE and Alpine.
 const BUNDLES: [&str; 5] = [
     "/etc/ssl/certs/ca-certificates.crt",
     "/etc/pki/tls/certs/ca-bundle.crt",
@@ -27,7 +28,7 @@ const BUNDLES: [&str; 5] = [
     "/etc/ssl/cert.pem",
 ];
 
-/// A control plane behind TLS, with a certificate for `localhost` of an authority that nobody knows yet.
+/// A control plane behind TLS, with a certificate for `localhost` from a test CA.
 struct Secured {
     stage: Stage,
     pki: Pki,
@@ -36,12 +37,13 @@ struct Secured {
 
 impl Secured {
     fn new() -> Self {
-        let (stage, pki) = (Stage::new(), Pki::new());
+        let stage = Stage::new();
+        let pki = Pki::new();
         let door = stage.secured(&pki.server("server", "DNS:localhost", 2));
         Self { stage, pki, door }
     }
 
-    /// A root folder with nothing but names for 127.0.0.1.
+    /// Returns a jail with a hosts file.
     fn jail(&self) -> Jail {
         let jail = Jail::new();
         jail.put("/etc/hosts", HOSTS);
@@ -52,7 +54,7 @@ impl Secured {
         self.stage.secured_args("localhost", &self.door)
     }
 
-    /// The name under which OpenSSL looks for the authority in a folder.
+    /// Returns the file name under which OpenSSL looks for the CA in a folder.
     fn hashed(&self) -> String {
         let mut command = Command::new("openssl");
         let output = command.args(["x509", "-hash", "-noout", "-in"]).arg(self.pki.ca()).output().unwrap();
@@ -63,39 +65,39 @@ impl Secured {
 }
 
 #[test]
-fn it_is_one_file_that_needs_nothing() {
+fn the_binary_is_static_and_within_its_size_limit() {
     let path = static_binary();
     let expected =
         Elf { position_independent: true, has_interpreter: false, needed: 0, executable_stack: false };
     assert_eq!(Elf::read(&path), expected);
     let size = std::fs::metadata(&path).unwrap().len();
-    assert!(size <= LARGEST, "{size} bytes");
+    assert!(size <= LARGEST, "{size} bytes; the limit is {LARGEST}");
     let output = Command::new("ldd").arg(&path).output().unwrap();
-    let told = [output.stdout, output.stderr].concat();
-    assert!(String::from_utf8_lossy(&told).contains("statically linked"), "{told:?}");
+    let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
+    assert!(text.contains("statically linked"), "{text}");
 }
 
-/// Else the test above would see nothing.
+/// The test above would pass if the reader found no headers.
 #[test]
-fn a_program_that_needs_libraries_is_told_apart() {
+fn the_elf_reader_recognizes_a_dynamic_program() {
     let elf = Elf::read(&std::env::current_exe().unwrap());
     assert!(elf.has_interpreter && elf.needed > 0, "{elf:?}");
 }
 
-/// What was built from, or with, is nobody's business, and would make each build another.
+/// Paths would leak the build machine's layout and make builds differ.
 #[test]
-fn no_path_of_the_build_is_in_it() {
+fn the_binary_contains_no_path_of_the_build() {
     let bytes = std::fs::read(static_binary()).unwrap();
     let has = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
-    assert!(has("oz_agent_worker"), "nothing would be found");
+    assert!(has("oz_agent_worker"), "the search finds nothing at all");
     let home = std::env::var("HOME").unwrap();
     for path in [env!("CARGO_MANIFEST_DIR"), &format!("{home}/.cargo"), "static-build"] {
-        assert!(!has(path), "{path}");
+        assert!(!has(path), "the binary contains {path}");
     }
 }
 
 #[test]
-fn it_runs_in_an_empty_root_folder() {
+fn the_binary_runs_in_an_empty_root_folder() {
     let jail = Jail::new();
     let mut worker = jail.program().args(["--version"]).start();
     let code = worker.wait_exit(DEADLINE).code();
@@ -104,7 +106,7 @@ fn it_runs_in_an_empty_root_folder() {
 }
 
 #[test]
-fn it_runs_in_an_empty_container() {
+fn the_binary_runs_in_an_empty_container() {
     let mut stage = Stage::new();
     let root = Root::default().file("oz-agent-worker", 0o755, std::fs::read(static_binary()).unwrap());
     let image = stage.images.make("empty", root, &[]);
@@ -113,11 +115,12 @@ fn it_runs_in_an_empty_container() {
     assert_eq!(run_container(&stage.engine, &spec), (0, expected));
 }
 
-/// WebSocket and REST: of a cancel that is not sent, only a look-up can tell.
+/// Uses both WebSocket and REST: the cancel is not sent, so only polling the run finds it.
 #[test]
-fn a_whole_task_over_tls_with_an_authority_in_ssl_cert_file() {
+fn a_whole_task_runs_over_tls_with_a_ca_in_ssl_cert_file() {
     let secured = Secured::new();
-    let (stage, jail) = (&secured.stage, secured.jail());
+    let stage = &secured.stage;
+    let jail = secured.jail();
     jail.copy(&secured.pki.ca(), "/ca.pem");
     let program = jail.program().env("SSL_CERT_FILE", "/ca.pem");
     let args = [secured.args(), ["--reconcile-interval", "1s"].map(str::to_owned).to_vec()].concat();
@@ -133,11 +136,11 @@ fn a_whole_task_over_tls_with_an_authority_in_ssl_cert_file() {
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
     stage.plane.assert_no_violations();
-    assert!(!worker.stderr().all().join("\n").contains("trusted certificates"), "nothing to warn of");
+    assert!(!worker.stderr().all().join("\n").contains("trusted certificates"), "a needless warning");
 }
 
 #[test]
-fn whom_nobody_vouches_for_is_refused() {
+fn a_certificate_from_an_unknown_ca_is_refused() {
     let secured = Secured::new();
     let jail = secured.jail();
     let worker = secured.stage.start(jail.program(), &secured.args());
@@ -155,7 +158,7 @@ fn a_certificate_for_another_host_is_refused() {
 }
 
 #[test]
-fn the_authorities_of_the_system_are_found_in_their_usual_places() {
+fn the_system_s_cas_are_found_in_every_usual_place() {
     let secured = Secured::new();
     let folders = ["/etc/ssl/certs", "/etc/pki/tls/certs"];
     let hashed = folders.map(|folder| format!("{folder}/{}", secured.hashed()));
@@ -167,11 +170,11 @@ fn the_authorities_of_the_system_are_found_in_their_usual_places() {
     }
 }
 
-/// What the README says of both variables.
 #[test]
-fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
+fn ssl_cert_file_replaces_the_bundle_and_ssl_cert_dir_adds_folders() {
     let secured = Secured::new();
-    let (stage, other) = (&secured.stage, Pki::named("another authority"));
+    let stage = &secured.stage;
+    let other = Pki::named("another authority");
     let start =
         |jail: &Jail, name: &str, path: &str| stage.start(jail.program().env(name, path), &secured.args());
     let jail = secured.jail();
@@ -179,7 +182,7 @@ fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
     jail.copy(&secured.pki.ca(), BUNDLES[0]);
     stage.refuses(start(&jail, "SSL_CERT_FILE", "/other.pem"), UNKNOWN);
 
-    // A file that is not there takes nobody's place.
+    // A missing file does not replace the bundle.
     let worker = start(&jail, "SSL_CERT_FILE", "/gone.pem");
     let warning = "trusted certificates not usable variable=SSL_CERT_FILE path=/gone.pem";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
@@ -190,7 +193,7 @@ fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
     jail.copy(&secured.pki.ca(), &format!("/etc/ssl/certs/{}", secured.hashed()));
     stage.connects(start(&jail, "SSL_CERT_FILE", "/other.pem"));
 
-    // A folder of one's own counts besides, in a list too.
+    // SSL_CERT_DIR adds to the bundle, also as a list of folders.
     let jail = secured.jail();
     jail.copy(&other.ca(), BUNDLES[0]);
     jail.copy(&secured.pki.ca(), &format!("/mine/{}", secured.hashed()));
@@ -201,10 +204,10 @@ fn ssl_cert_file_takes_the_place_of_the_bundle_and_not_of_the_folder() {
     stage.connects(worker);
 }
 
-/// The engine's TLS trusts the same.
 #[test]
-fn an_engine_behind_tls_is_trusted_by_the_systems_bundle() {
-    let (stage, pki) = (Stage::new(), Pki::new());
+fn an_engine_behind_tls_is_checked_against_the_system_s_bundle() {
+    let stage = Stage::new();
+    let pki = Pki::new();
     let engine =
         Door::open(stage.engine.host(), Some(Lock::new(&pki.server("engine", "DNS:localhost", 2), None)));
     let host = format!("https://localhost:{}", engine.port());
@@ -224,8 +227,9 @@ fn an_engine_behind_tls_is_trusted_by_the_systems_bundle() {
 }
 
 #[test]
-fn names_are_looked_up_in_the_hosts_file_and_at_a_name_server() {
-    let (stage, server) = (Stage::new(), NameServer::start());
+fn names_resolve_by_the_hosts_file_and_a_dns_server() {
+    let stage = Stage::new();
+    let server = NameServer::start();
     let jail = Jail::new();
     jail.put("/etc/hosts", "127.0.0.1 known.example\n");
     jail.put("/etc/resolv.conf", format!("nameserver {ADDRESS}\n"));
@@ -238,14 +242,14 @@ fn names_are_looked_up_in_the_hosts_file_and_at_a_name_server() {
     assert!(matches!(server.answers(), (_, 1..)), "{:?}", server.answers());
 }
 
-/// The tests of whole tasks are run with this very binary when they are told to.
+/// `make test-packages` also runs the tests of whole tasks, and they must use the static binary.
 #[test]
-fn the_tests_take_the_worker_that_they_are_told_to() {
+fn the_other_tests_use_the_static_binary() {
     let named = crate::support::worker::binary();
     assert_eq!(
         named,
         static_binary().canonicalize().unwrap(),
-        "OZ_TEST_WORKER, which `make test-packages` sets"
+        "OZ_TEST_WORKER is not the static binary: run these tests with `make test-packages`"
     );
     assert!(Path::new(&named).is_absolute());
 }

@@ -1,6 +1,6 @@
-//! What these tests take from the tests' support.
+//! The modules of `tests/support` that the package tests use.
 
-#![allow(dead_code, reason = "the other tests use the rest of it")]
+#![allow(dead_code, reason = "the other tests use the rest of these modules")]
 
 #[path = "../support/control_plane/mod.rs"]
 pub mod control_plane;

@@ -1,11 +1,11 @@
-//! The installed deb under a real systemd, with a real engine: the service from its start to its removal.
+//! The installed deb under a real systemd with a real engine: the service from its start to its removal.
 
 use std::os::unix::fs::chown;
 use std::path::Path;
 use std::process::Command;
 
 use crate::DEADLINE;
-use crate::made::deb;
+use crate::artifacts::deb;
 use crate::root::{Root, System, run};
 use crate::stage::Stage;
 use crate::support::control_plane::State;
@@ -16,7 +16,7 @@ use crate::support::proxy::Proxy;
 const UNIT: &str = "oz-agent-worker.service";
 const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
 
-/// A booted Debian with the package, whose /var/run/docker.sock leads to the engine.
+/// A booted Debian with the package and the engine's socket at /run/docker.sock.
 struct Host {
     stage: Stage,
     system: System,
@@ -24,20 +24,21 @@ struct Host {
 }
 
 impl Host {
-    /// Nothing is set yet.
+    /// Boots a host whose worker has no settings.
     fn new() -> Self {
-        Self::with(|_, _| ())
+        Self::prepared(|_, _| ())
     }
 
-    /// What `prepare` does comes before the package.
-    fn with(prepare: impl FnOnce(&Root, &Stage)) -> Self {
-        let (stage, root) = (Stage::new(), Root::debian());
+    /// Boots a host and installs the package after `prepare`.
+    fn prepared(prepare: impl FnOnce(&Root, &Stage)) -> Self {
+        let stage = Stage::new();
+        let root = Root::debian();
         root.sh("groupadd --system docker");
         prepare(&root, &stage);
         let engine = Proxy::start(stage.engine.host());
         let socket = Path::new(engine.host().strip_prefix("unix://").unwrap()).to_owned();
         let shared = socket.parent().unwrap();
-        // As an engine has its socket: for the group docker, here that of the Debian inside.
+        // An engine's socket belongs to the group docker: here the id of that group inside the booted Debian.
         let group = root.sh("getent group docker | cut -d: -f3").trim().parse().unwrap();
         chown(&socket, Some(0), Some(group)).unwrap();
         run(Command::new("chmod").arg("660").arg(&socket));
@@ -50,14 +51,16 @@ impl Host {
     }
 
     fn install(&self, release: u8) -> String {
-        let package = self.system.root().bring(&deb(release));
+        let package = self.system.root().copy_in(&deb(release));
         self.system.sh(&format!("dpkg -i {package} 2>&1 </dev/null"))
     }
 
-    /// The settings with which the worker works.
+    /// Returns settings with which the worker can connect and run tasks.
     fn settings(stage: &Stage) -> String {
         let address = stage.plane.address();
-        let (key, id, socket) = (stage.plane.key(), &stage.worker_id, stage.plane.ws_url());
+        let key = stage.plane.key();
+        let id = &stage.worker_id;
+        let socket = stage.plane.ws_url();
         format!(
             "OZ_API_KEY={key}\nOZ_WORKER_ID={id}\nOZ_WS_URL={socket}\nOZ_SERVER_ROOT_URL=http://{address}\nOZ_PULL=missing\nOZ_MAX_CONCURRENT_TASKS=4\n"
         )
@@ -67,19 +70,19 @@ impl Host {
         self.system.root().write(SETTINGS, settings);
     }
 
-    /// A start that must not fail.
+    /// Starts a unit, which must succeed.
     fn start(&self, unit: &str) {
         let started = self.system.command(&format!("systemctl start {unit}")).status().unwrap();
         assert!(started.success(), "{}", self.system.journal(unit));
     }
 
-    /// A start that must fail; systemd has then given up.
+    /// Starts a unit, which must fail.
     fn fails_to_start(&self, unit: &str) {
         let started = self.system.command(&format!("systemctl start {unit} 2>&1")).status().unwrap();
-        assert!(!started.success(), "it started");
+        assert!(!started.success(), "{unit} started");
     }
 
-    /// Waits until the container of a task runs, and gives its id.
+    /// Waits until the container of a task runs and returns its id.
     fn running(&self, task: &str) -> String {
         self.stage.plane.wait_state(task, State::InProgress);
         let label = format!("oz-task-id={task}");
@@ -89,13 +92,13 @@ impl Host {
             if let Some(container) = found.iter().find(|container| container["State"] == "running") {
                 return container["Id"].as_str().unwrap().to_owned();
             }
-            assert!(std::time::Instant::now() < end, "the container does not run: {found:#?}");
+            assert!(std::time::Instant::now() < end, "the container of {task} does not run: {found:#?}");
             std::thread::sleep(std::time::Duration::from_millis(50));
         }
     }
 
-    /// Lets a task end that runs [`WAITS`].
-    fn let_go(&self, container: &str) {
+    /// Ends a task that runs [`WAITS`].
+    fn release(&self, container: &str) {
         let go = Archive::default().file("go", 0o644, "").finish();
         let path = format!("/containers/{container}/archive?path=/tmp");
         assert_eq!(self.stage.engine.request("PUT", &path, &[], &go).status, 200);
@@ -103,28 +106,29 @@ impl Host {
 }
 
 impl Drop for Host {
-    /// In order, so that nobody else removes what the worker is about to remove.
+    /// Stops the workers before `Stage` removes containers that they would remove.
     fn drop(&mut self) {
         let _ = self.system.command("systemctl stop 'oz-agent-worker*.service'").output();
     }
 }
 
-/// A task that ends once the test lets it.
+/// The script of a task that ends once the test calls [`Host::release`].
 const WAITS: &str = "until [ -e /tmp/go ]; do sleep 0.1; done; echo done";
 
 #[test]
-fn a_service_runs_a_task_tells_how_it_stands_and_drains_through_an_upgrade_and_a_removal() {
+fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_removal() {
     let host = Host::new();
-    let (stage, system) = (&host.stage, &host.system);
+    let stage = &host.stage;
+    let system = &host.system;
     assert_eq!(system.property(UNIT, "ActiveState,UnitFileState").trim(), "inactive\ndisabled");
     host.set(&(Host::settings(stage) + "OZ_DRAIN_TIMEOUT=2h\n"));
-    // All the patience that systemd has of its own.
+    // The drain takes longer than this, so the worker must extend the timeout.
     system
         .root()
-        .write(&format!("/etc/systemd/system/{UNIT}.d/patience.conf"), "[Service]\nTimeoutStopSec=2s\n");
+        .write(&format!("/etc/systemd/system/{UNIT}.d/timeout.conf"), "[Service]\nTimeoutStopSec=2s\n");
     system.sh("systemctl daemon-reload");
     system.sh("systemctl enable --now oz-agent-worker 2>&1");
-    // Ready means connected.
+    // The unit is ready once the worker is connected.
     assert_eq!(stage.plane.connections(), 1);
     assert_eq!(system.property(UNIT, "StatusText"), "connected, tasks: 0");
     let user = system.sh(&format!("stat -c %U /proc/{}", system.property(UNIT, "MainPID")));
@@ -135,11 +139,11 @@ fn a_service_runs_a_task_tells_how_it_stands_and_drains_through_an_upgrade_and_a
     let container = host.running(&task);
     let old = system.property(UNIT, "MainPID");
     host.install(2);
-    // The package is done, and the old process goes on with its task: after ten seconds it tells so.
+    // The upgrade has ended and the old process drains, which it logs after ten seconds.
     system.await_journal(UNIT, "draining tasks=1");
     assert_eq!(system.property(UNIT, "MainPID"), old);
     assert_eq!(system.property(UNIT, "TimeoutStopUSec"), "2s");
-    host.let_go(&container);
+    host.release(&container);
     let run = stage.plane.wait_ended(&task);
     assert_eq!(
         (run.state, run.output.as_deref(), run.claims),
@@ -149,14 +153,13 @@ fn a_service_runs_a_task_tells_how_it_stands_and_drains_through_an_upgrade_and_a
     stage.plane.wait_connected(2);
     stage.run_a_task();
     assert_ne!(system.property(UNIT, "MainPID"), old);
-    assert_eq!(system.property(UNIT, "NRestarts"), "0", "nothing failed");
+    assert_eq!(system.property(UNIT, "NRestarts"), "0", "systemd restarted a failed worker");
 
     let task = stage.plane.submit(stage.spec(WAITS));
     let container = host.running(&task);
-    let removal = Process::spawn(&mut system.command("dpkg -r oz-agent-worker 2>&1"), None);
+    let mut removal = Process::spawn(&mut system.command("dpkg -r oz-agent-worker 2>&1"), None);
     system.await_journal(UNIT, "stopping tasks=1");
-    host.let_go(&container);
-    let mut removal = removal;
+    host.release(&container);
     assert!(removal.wait_exit(DEADLINE).success(), "{:?}", removal.stdout().all());
     assert_eq!(stage.plane.run(&task).state, State::Succeeded);
     assert_eq!(system.sh("systemctl list-units --all --no-legend 'oz-agent*'"), "");
@@ -164,18 +167,17 @@ fn a_service_runs_a_task_tells_how_it_stands_and_drains_through_an_upgrade_and_a
     stage.plane.assert_no_violations();
 }
 
-/// No restart can help: the reason is in the journal, once.
 #[test]
-fn a_worker_without_a_key_or_with_a_wrong_one_ends_with_the_reason_and_is_not_started_again() {
+fn permanent_errors_are_in_the_journal_and_cause_no_restart() {
     let host = Host::new();
     let cases = [
-        (String::new(), "must be set to the control plane's key for workers", "2"),
+        (String::new(), "missing API key: set OZ_API_KEY or OZ_API_KEY_FILE", "2"),
         (
             "OZ_API_KEY=wrong\nOZ_WORKER_ID=w\n".to_owned(),
             "check the key (OZ_API_KEY or OZ_API_KEY_FILE)",
             "3",
         ),
-        ("OZ_API_KEY=k\n".to_owned(), "must be set to a name that no other worker has", "2"),
+        ("OZ_API_KEY=k\n".to_owned(), "missing worker ID: set --worker-id or OZ_WORKER_ID", "2"),
     ];
     for (settings, reason, code) in cases {
         let urls: Vec<_> =
@@ -193,10 +195,10 @@ fn a_worker_without_a_key_or_with_a_wrong_one_ends_with_the_reason_and_is_not_st
 }
 
 #[test]
-fn an_engine_that_is_not_there_is_tried_a_few_times_and_then_the_unit_has_failed() {
+fn without_an_engine_the_unit_fails_after_five_starts() {
     let host = Host::new();
     host.set(&Host::settings(&host.stage));
-    // The ten seconds between two attempts are what a test need not wait for.
+    // Instead of ten seconds between two starts.
     let faster = "[Service]\nRestartSec=100ms\n";
     host.system.root().write(&format!("/etc/systemd/system/{UNIT}.d/faster.conf"), faster);
     host.system.sh("systemctl daemon-reload; rm /run/docker.sock");
@@ -207,9 +209,9 @@ fn an_engine_that_is_not_there_is_tried_a_few_times_and_then_the_unit_has_failed
     assert_eq!(host.system.property(UNIT, "ActiveState"), "failed");
 }
 
-/// Those of one host differ in their id at least, which is the name of the instance whatever the shared settings say.
+/// The worker id of an instance is its name, even if the shared settings set another one.
 #[test]
-fn instances_share_settings_and_have_their_own() {
+fn instances_have_shared_settings_and_their_own() {
     let host = Host::new();
     host.set(&Host::settings(&host.stage));
     let (first, second) = (format!("{}-a", host.stage.worker_id), format!("{}-b", host.stage.worker_id));
@@ -224,14 +226,18 @@ fn instances_share_settings_and_have_their_own() {
     });
     workers.sort();
     assert_eq!(workers, [first.clone(), second.clone()]);
-    let of = |id: &str| host.system.journal(&format!("oz-agent-worker@{id}"));
-    assert!(of(&second).contains("slots=3") && of(&first).contains("slots=4"), "{}", of(&second));
+    let journal = |id: &str| host.system.journal(&format!("oz-agent-worker@{id}"));
+    assert!(
+        journal(&second).contains("slots=3") && journal(&first).contains("slots=4"),
+        "{}",
+        journal(&second)
+    );
     host.system.sh(&format!("systemctl stop oz-agent-worker@{first} oz-agent-worker@{second}"));
 }
 
-/// As the comment in the unit says.
+/// Uses the lines of the comment in the unit.
 #[test]
-fn the_key_can_be_a_credential_that_systemd_keeps() {
+fn the_api_key_can_be_a_systemd_credential() {
     let host = Host::new();
     let settings = Host::settings(&host.stage).replace("OZ_API_KEY=", "# ");
     host.set(&settings);
@@ -247,10 +253,9 @@ fn the_key_can_be_a_credential_that_systemd_keeps() {
     host.stage.run_a_task();
 }
 
-/// Settings that come before the package, as from a tool that prepares hosts.
 #[test]
-fn a_worker_with_settings_is_started_by_its_installation() {
-    let host = Host::with(|root, stage| root.write(SETTINGS, &Host::settings(stage)));
+fn an_installation_onto_existing_settings_starts_the_worker() {
+    let host = Host::prepared(|root, stage| root.write(SETTINGS, &Host::settings(stage)));
     assert_eq!(host.stage.plane.connections(), 1);
     host.stage.run_a_task();
     assert_eq!(host.system.property(UNIT, "UnitFileState"), "enabled");
@@ -259,15 +264,15 @@ fn a_worker_with_settings_is_started_by_its_installation() {
 #[test]
 fn the_units_expose_little_and_are_well_formed() {
     let root = Root::debian();
-    let package = root.bring(&deb(1));
+    let package = root.copy_in(&deb(1));
     root.sh(&format!("dpkg -i {package}"));
     for unit in ["oz-agent-worker.service", "oz-agent-worker@.service"] {
         let file = format!("/usr/lib/systemd/system/{unit}");
-        let told = root.sh(&format!("systemd-analyze security --offline=yes --no-pager {file}"));
-        let level = told.lines().find_map(|line| line.split("exposure level for ").nth(1)).unwrap();
+        let output = root.sh(&format!("systemd-analyze security --offline=yes --no-pager {file}"));
+        let level = output.lines().find_map(|line| line.split("exposure level for ").nth(1)).unwrap();
         let level: f64 = level.split_whitespace().nth(1).unwrap().parse().unwrap();
-        assert!(level <= 2.0, "{told}");
-        let told = root.sh(&format!("systemd-analyze verify --man=no --recursive-errors=no {file} 2>&1"));
-        assert_eq!(told, "", "{unit}");
+        assert!(level <= 2.0, "{output}");
+        let output = root.sh(&format!("systemd-analyze verify --man=no --recursive-errors=no {file} 2>&1"));
+        assert_eq!(output, "", "{unit}");
     }
 }

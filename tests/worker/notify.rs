@@ -89,8 +89,9 @@ fn a_worker_whose_control_plane_is_away_is_ready_and_one_that_is_refused_is_not(
 fn a_service_manager_that_cannot_be_told_is_warned_about_and_disturbs_nothing() {
     let stage = Stage::new();
     let worker = stage.connected(stage.worker().env("NOTIFY_SOCKET", "/nonexistent/notify"));
-    worker
-        .wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("service manager not told error="));
+    worker.wait_log(DEADLINE, |line| {
+        line.contains("WARN") && line.contains("service manager not notified error=")
+    });
     let id = stage.plane.submit(stage.spec("true"));
     assert_eq!(stage.plane.wait_ended(&id).state, State::Succeeded);
 }

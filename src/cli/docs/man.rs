@@ -1,37 +1,33 @@
-//! The manual page oz-agent-worker(1).
-//!
-//! Owns its sections and the words that are nowhere else. It must not know roff beyond [`Roff`].
+//! The manual page oz-agent-worker(1): its order, and the sections that are made from the tables.
 
 use super::roff::{Roff, bold, italic};
-use super::{NAME, VERSION, flags};
+use super::{NAME, VERSION, flags, manual};
 use crate::cli::{EXTERNAL, Occurs, SETTINGS, Setting};
 use crate::exit::Exit;
 
-/// The day on which its text was changed the last time: one that depended on the day of the build would make two builds
-/// differ, and a page without one is not well-formed.
-const DATE: &str = "2026-11-25";
+/// The day of the last change to the text. Not the day of the build: that would make two builds differ.
+const DATE: &str = "2026-11-26";
 
 const DESCRIPTION: [&str; 4] = [
-    "The worker connects to an Oz control plane by WebSocket, is handed agent tasks, and runs each of them in a Docker \
-     container on this machine: it pulls the image, mounts the agent (the sidecar image) at /agent, starts the container, \
-     waits for it, collects its output and reports the result. Then it cleans up.",
-    "It needs a key for workers and an id that no other worker has; an engine that speaks the API of Docker 20.10 or newer, \
-     such as dockerd or the service of podman, and that its user may use; and the addresses of the control plane, unless that \
-     is on this machine. It keeps no files: what is owed to the control plane is found on the engine at the next start.",
-    "It stays in the foreground and logs to stderr, one line an event. It serves until it gets a signal.",
+    "The worker connects to an Oz control plane by WebSocket, takes agent tasks, and runs each of them in a Docker container \
+     on this machine: it pulls the image, mounts the agent (the sidecar image) at /agent, starts the container, waits for it, \
+     collects its output and reports the result. Then it cleans up.",
+    "It needs a key for workers and an id that no other worker has; an engine that its user may use and that speaks the API of \
+     Docker 20.10 or newer, such as dockerd or podman system service; and the address of the control plane, unless that is on \
+     this machine. It needs no Docker command line, and keeps no files.",
+    "It stays in the foreground, logs to stderr, one line per event, and runs until it gets a signal.",
     "A flag wins over its variable, and an empty variable counts as unset.",
 ];
 
 const SIGNALS: [(&str, &str); 2] = [
     (
         "SIGTERM, SIGINT, SIGHUP",
-        "The first takes no more tasks and gives back those that wait. Running tasks go on for as long as --drain-timeout \
-         says; then, or at the next signal, they are stopped and reported. When every report is delivered the worker ends \
-         with 0.",
+        "The first one stops taking tasks and gives back those that wait. Running tasks go on for --drain-timeout; then, or at \
+         the next signal, they are stopped and reported. When every report is delivered the worker ends with 0. See STOPPING.",
     ),
     (
         "a further one",
-        "Ends the worker at once, with 130. What it leaves on the engine is taken up by the next start with the same id.",
+        "Ends the worker at once, with 130. The next start with the same id takes over what is left on the engine.",
     ),
 ];
 
@@ -41,7 +37,7 @@ const FILES: [(&str, &str); 4] = [
         "The variables of the service, read by systemd and not by the worker; flags without a variable go into OZ_WORKER_ARGS. \
          `oz-agent-worker --print environment` prints a sample. It can hold the key, so nobody else may read it.",
     ),
-    ("/etc/oz-agent-worker/ID.env", "The same for the instance of the service that is called ID."),
+    ("/etc/oz-agent-worker/ID.env", "The same for the instance ID of the service, read after worker.env."),
     (
         "~/.docker/config.json",
         "Registry credentials and the current Docker context; in the folder DOCKER_CONFIG when that is set.",
@@ -49,16 +45,16 @@ const FILES: [(&str, &str); 4] = [
     ("/var/run/docker.sock", "The engine, unless DOCKER_HOST names another one."),
 ];
 
-const EXAMPLES: [(&str, &[&str]); 4] = [
+const EXAMPLES: [(&str, &[&str]); 5] = [
     (
-        "One worker that keeps its key to itself:",
+        "One worker, with its key in a file:",
         &[
             "oz-agent-worker --api-key-file /etc/oz-agent-worker/key \\",
             "    --worker-id build-host-1 --server-root-url https://oz.example.com",
         ],
     ),
     (
-        "The same by variables, with a folder of this machine in every task:",
+        "The same with variables, and a folder of this machine in every task:",
         &[
             "export OZ_API_KEY_FILE=/etc/oz-agent-worker/key OZ_WORKER_ID=build-host-1",
             "export OZ_SERVER_ROOT_URL=https://oz.example.com",
@@ -70,10 +66,26 @@ const EXAMPLES: [(&str, &[&str]); 4] = [
         &["DOCKER_HOST=tcp://engine.example.com DOCKER_TLS_VERIFY=1 oz-agent-worker"],
     ),
     (
-        "What a package installs:",
+        "This page, the completions for the shell that reads them, and a file with every variable, commented out:",
         &[
-            "oz-agent-worker --print man >/usr/local/share/man/man1/oz-agent-worker.1",
-            "oz-agent-worker --print bash >/usr/share/bash-completion/completions/oz-agent-worker",
+            "oz-agent-worker --print man | man -l -",
+            "source <(oz-agent-worker --print bash)",
+            "source <(oz-agent-worker --print zsh)",
+            "oz-agent-worker --print fish | source",
+            "(umask 077; oz-agent-worker --print environment >worker.env)",
+        ],
+    ),
+    (
+        "To install them for all users:",
+        &[
+            "share=/usr/local/share",
+            "oz-agent-worker --print man >$share/man/man1/oz-agent-worker.1",
+            "oz-agent-worker --print bash \\",
+            "    >$share/bash-completion/completions/oz-agent-worker",
+            "oz-agent-worker --print zsh \\",
+            "    >$share/zsh/site-functions/_oz-agent-worker",
+            "oz-agent-worker --print fish \\",
+            "    >$share/fish/vendor_completions.d/oz-agent-worker.fish",
         ],
     ),
 ];
@@ -97,6 +109,7 @@ pub(super) fn page() -> String {
         roff.section(title);
         items.iter().for_each(|(name, words)| roff.item(&bold(name), words));
     }
+    manual::write(&mut roff);
     roff.section("EXAMPLES");
     for (words, lines) in EXAMPLES {
         roff.paragraph(words);
@@ -107,7 +120,7 @@ pub(super) fn page() -> String {
     roff.finish()
 }
 
-/// What has to be given, and those that print something and end.
+/// The required flag, and the flags that print something and end.
 fn synopsis(roff: &mut Roff) {
     roff.section("SYNOPSIS");
     let name = bold(NAME);
@@ -118,7 +131,7 @@ fn synopsis(roff: &mut Roff) {
     }
 }
 
-/// The flags of a setting and what its value is called.
+/// The flags of a setting and the name of its value.
 fn usage(setting: &Setting) -> String {
     let flags: Vec<_> = flags(setting).into_iter().map(bold).collect();
     let value = setting.value_name.map(|name| format!(" {}", italic(name))).unwrap_or_default();

@@ -9,6 +9,7 @@ mod environment;
 mod fish;
 mod help;
 mod man;
+mod manual;
 mod roff;
 mod shell;
 #[cfg(test)]

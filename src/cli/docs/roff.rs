@@ -1,6 +1,4 @@
-//! The language of man pages, as far as one page needs it.
-//!
-//! Owns the macros and what has to be escaped in them. It must not know what the page is about.
+//! The macros of man pages that this page uses, and the escapes in their text.
 
 use super::wrap::wrap;
 
@@ -15,12 +13,14 @@ pub(super) struct Roff {
 }
 
 impl Roff {
-    /// One with its head and foot lines: the name, the date of the version, the version, and what it is a part of.
+    /// Begins a page whose head and foot lines show the name, the date of the version, the version and the manual's title.
     pub(super) fn new(name: &str, date: &str, version: &str, manual: &str) -> Self {
-        // The date alone has plain dashes: those who check pages read it as a date.
+        // The date keeps its plain dashes: checkers of pages parse it.
         let (title, manual) = (literal(&name.to_uppercase()), literal(manual));
         let foot = literal(&format!("{name} {version}"));
-        Self { text: format!(".TH {title} 1 {date} \"{foot}\" \"{manual}\"\n"), fresh: false }
+        // No hyphenation, here and after each macro that restores it: a hyphenated name cannot be copied.
+        let head = format!(".TH {title} 1 {date} \"{foot}\" \"{manual}\"\n.nr HY 0\n.hy 0\n");
+        Self { text: head, fresh: false }
     }
 
     pub(super) fn section(&mut self, title: &str) {
@@ -28,7 +28,12 @@ impl Roff {
         self.fresh = true;
     }
 
-    /// A paragraph of prose; what is between backticks is shown as it is typed.
+    pub(super) fn subsection(&mut self, title: &str) {
+        self.macro_line(&format!(".SS {}", literal(title)));
+        self.fresh = true;
+    }
+
+    /// A paragraph of prose; text between backticks is bold.
     pub(super) fn paragraph(&mut self, words: &str) {
         if !self.fresh {
             self.macro_line(".PP");
@@ -36,7 +41,13 @@ impl Roff {
         self.lines(&prose(words));
     }
 
-    /// A name, already escaped, and beside it what it means.
+    /// An item of a list.
+    pub(super) fn bullet(&mut self, words: &str) {
+        self.macro_line(".IP \\(bu 2");
+        self.lines(&prose(words));
+    }
+
+    /// A name, already escaped, and its meaning.
     pub(super) fn item(&mut self, tag: &str, words: &str) {
         self.macro_line(".TP");
         self.macro_line(tag);
@@ -171,7 +182,8 @@ mod tests {
         roff.paragraph(".docker is a folder");
         roff.example(&[".x", "'y"]);
         let text = roff.finish();
-        let head = ".TH A\\-B 1 2020-01-02 \"a\\-b 1.0\" \"M\"\n.SH NAME\n\\&.docker is a folder\n";
+        let head =
+            ".TH A\\-B 1 2020-01-02 \"a\\-b 1.0\" \"M\"\n.nr HY 0\n.hy 0\n.SH NAME\n\\&.docker is a folder\n";
         let example = ".PP\n.RS 4\n.EX\n\\&.x\n\\(aqy\n.EE\n.RE\n";
         assert_eq!(text, format!("{head}{example}"));
     }

@@ -1,4 +1,4 @@
-//! Feeds the fuzzer's bytes to `oz_agent_worker::fuzz::settings`, which says what they are and what must hold.
+//! Fuzz target: checks an input with `oz_agent_worker::fuzz::settings`.
 
 #![no_main]
 
