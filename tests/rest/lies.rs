@@ -248,7 +248,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     };
     let batch = |ids: &[&str]| {
-        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()))
+        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()));
     };
 
     batch(&["a", "b", "c d", "e", "f"]);

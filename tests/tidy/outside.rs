@@ -2,7 +2,7 @@
 
 use std::process::Command;
 
-use oz_agent_worker::cli::SETTINGS;
+use oz_agent_worker::cli::{SETTINGS, Setting};
 use oz_agent_worker::exit::Exit;
 
 use super::{read, root};
@@ -37,24 +37,35 @@ pub(crate) fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
+/// The README shows the settings that people meet first; the help and the manual have all.
 #[test]
-fn the_readme_has_every_setting_with_its_flag_variable_and_default() {
-    let mut rows = table("Settings");
-    assert_eq!(rows.len(), SETTINGS.len(), "as many rows as settings");
-    for setting in SETTINGS {
-        let flags: Vec<_> = [setting.short, setting.flag].into_iter().flatten().collect();
-        let variables: Vec<_> = setting.variable.into_iter().collect();
-        let is_its_row = |row: &Vec<String>| spans(&row[0]) == flags && spans(&row[1]) == variables;
-        let place = rows.iter().position(is_its_row);
-        let place = place.unwrap_or_else(|| panic!("no row has {flags:?} and {variables:?}: {rows:#?}"));
-        let row = rows.remove(place);
+fn the_settings_in_the_readme_exist_with_these_flags_variables_and_defaults() {
+    for row in table("Settings") {
         assert_eq!(row.len(), 4, "{row:?}");
+        let is_shown = |setting: &&Setting| {
+            let flags: Vec<_> = [setting.short, setting.flag].into_iter().flatten().collect();
+            let variables: Vec<_> = setting.variable.into_iter().collect();
+            spans(&row[0]) == flags && spans(&row[1]) == variables
+        };
+        let setting = SETTINGS.iter().find(is_shown);
+        let setting = setting.unwrap_or_else(|| panic!("no setting has the flags and variables of {row:?}"));
         let default = setting.default.unwrap_or_default();
         let shown = row[2].replace('`', "");
         let fits = if default.is_empty() { !row[2].contains('`') } else { shown == default };
-        assert!(fits, "{flags:?} {variables:?}: the default is {default:?}, the README says {:?}", row[2]);
+        assert!(fits, "the default is {default:?}: {row:?}");
         assert!(row[3].len() > 5, "{row:?} says nothing");
     }
+}
+
+#[test]
+fn the_readme_names_the_declared_rust() {
+    let manifest = read("Cargo.toml");
+    let declared = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    let needed = format!("Rust {} or newer", declared.unwrap().trim_matches('"'));
+    let text = read("README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains(&needed), "README.md does not say {needed:?}");
+    let fuzz = read("tests/fuzz/Cargo.toml");
+    assert!(fuzz.lines().any(|line| line.strip_prefix("rust-version = ") == declared));
 }
 
 #[test]
