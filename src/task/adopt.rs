@@ -325,8 +325,6 @@ mod tests {
         Container {
             id: "f".repeat(64),
             name: name.to_owned(),
-            image: String::new(),
-            created: String::new(),
             labels,
             state: State { status, running, started_at: started_at.to_owned(), ..State::default() },
             volumes: Vec::new(),

@@ -13,8 +13,7 @@ use super::prepare::Prepared;
 use super::run::Cleanup;
 use super::sidecar::PopulatedVolume;
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, MountKind, State, VolumeOptions,
-    Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, State, VolumeOptions, Wait,
 };
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
@@ -303,7 +302,6 @@ impl<'a> TaskContainer<'a> {
 
 fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
     let mount = |(sidecar, populated): (&SidecarMount, &PopulatedVolume)| Mount {
-        kind: MountKind::Volume,
         source: populated.volume.clone(),
         target: sidecar.mount_path.clone(),
         read_only: !sidecar.read_write,
@@ -326,7 +324,6 @@ fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
             memory,
             // The limit for memory and swap together. The engine's default would allow as much swap again.
             memory_swap: memory,
-            ..HostConfig::default()
         },
     }
 }

@@ -61,7 +61,7 @@ fn no_engine_to_work_with_is_told_with_its_address_and_advice() {
         (format!("unix://{}", dead.display()), "Connection refused", "start the engine"),
         (format!("unix://{}", deep.display()), "No such file", "(unix:///path or tcp://host:port)"),
         (free, "Connection refused", "nothing listens on that port"),
-        (at(&old), "speaks API 1.30", "1.41 (engine 20.10)"),
+        (at(&old), "supports API 1.30", "1.41 (engine 20.10)"),
         (at(&ssh), "not HTTP", listens),
         (at(&gone), "broke", listens),
         (at(&windows), "runs windows/amd64 containers", "tasks need linux/amd64 or linux/arm64"),

@@ -175,7 +175,7 @@ impl<'a> Retry<'a> {
     /// Classifies an error. An engine that is shutting down can answer anything, so after a server error it is pinged.
     fn fault(&self, cancel: &CancelToken, error: &Error) -> Fault {
         let may_be_shutdown = matches!(error, Error::Engine { status: 500.., .. })
-            || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Source { .. });
+            || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Upload { .. });
         if error.is_degraded() {
             Fault::Degraded
         } else if error.is_gone() || error.is_interrupted() {

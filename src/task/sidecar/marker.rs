@@ -33,7 +33,7 @@ pub(super) fn write(
     mount_path: &str,
     image_id: &str,
 ) -> Result<(), Error> {
-    let archive = archive(image_id).map_err(|source| Error::Source { source })?;
+    let archive = archive(image_id).map_err(|source| Error::Upload { source })?;
     docker.archive_put(cancel, container, mount_path, &mut archive.as_slice())
 }
 

@@ -9,7 +9,7 @@ use log::warn;
 
 use super::helper::{Helper, HelperSpec};
 use super::{ENTRYPOINTS, Population, marker};
-use crate::docker::{Error, Mount, MountKind, VolumeOptions};
+use crate::docker::{Error, Mount, VolumeOptions};
 use crate::logging::value;
 use crate::task::names::{self, ContainerRef};
 use crate::task::plan::{AGENT_DIR, WORKER_LABEL};
@@ -35,7 +35,6 @@ impl<'a> VolumePopulator<'a> {
     pub(super) fn create(spec: HelperSpec<'a>, population: &'a Population<'a>) -> Result<Self, Error> {
         let name = names::populator(population.volume);
         let mount = Mount {
-            kind: MountKind::Volume,
             source: population.volume.to_owned(),
             target: AGENT_DIR.to_owned(),
             read_only: false,
