@@ -93,7 +93,7 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         warn!("connection not encrypted reason={}", message(&reason));
     }
     for problem in TrustEnv::from(environment).warnings() {
-        warn!("trusted certificates not usable {problem}");
+        warn!("certificates not usable {problem}");
     }
     let docker = match engine::connect(&EndpointEnv::from(environment), &starting) {
         Ok(docker) => docker,

@@ -45,34 +45,28 @@ impl Arguments {
     /// directly. It may begin with a dash but is never another flag.
     ///
     /// # Errors
-    /// The first argument that is not understood.
+    /// An argument is not understood.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ArgumentsError> {
+        let mut arguments = pico_args::Arguments::from_vec(normalise(arguments)?);
         let mut typed = Self::default();
-        let mut rest = (1..).zip(arguments);
-        while let Some((position, argument)) = rest.next() {
-            let text = argument.to_string_lossy();
-            let (name, inline) = split(&text);
-            let (flag, setting) = find(name).ok_or_else(|| unknown(name, position))?;
-            let values = typed.0.entry(flag).or_default();
-            let value = match (setting.value_name, inline) {
-                (None, None) => continue,
-                (None, Some(_)) => return Err(ArgumentsError::UnexpectedValue(flag)),
-                (Some(_), Some(_)) if argument.to_str().is_none() => {
-                    return Err(ArgumentsError::NotUnicode(flag));
+        for setting in SETTINGS {
+            let Some(flag) = setting.flag else { continue };
+            if setting.value_name.is_none() {
+                if arguments.contains(flag) {
+                    typed.0.insert(flag, Vec::new());
                 }
-                (Some(_), Some(value)) => value.to_owned(),
-                (Some(_), None) => {
-                    let (_, value) = rest.next().ok_or(ArgumentsError::MissingValue(flag))?;
-                    value.into_string().map_err(|_| ArgumentsError::NotUnicode(flag))?
-                }
-            };
-            if find(&value).is_some() {
-                return Err(ArgumentsError::MissingValue(flag));
+                continue;
             }
-            if !values.is_empty() && setting.occurs != Occurs::Many {
+            let values: Vec<String> = arguments.values_from_str(flag).map_err(|error| match error {
+                pico_args::Error::NonUtf8Argument => ArgumentsError::NotUnicode(flag),
+                _ => ArgumentsError::MissingValue(flag),
+            })?;
+            if values.len() > 1 && setting.occurs != Occurs::Many {
                 return Err(ArgumentsError::Repeated(flag));
             }
-            values.push(Secret::new(value));
+            if !values.is_empty() {
+                typed.0.insert(flag, values.into_iter().map(Secret::new).collect());
+            }
         }
         Ok(typed)
     }
@@ -86,6 +80,33 @@ impl Arguments {
     pub(super) fn values(&self, setting: &Setting) -> &[Secret] {
         setting.flag.and_then(|flag| self.0.get(flag)).map_or(&[], Vec::as_slice)
     }
+}
+
+/// Returns the arguments with long flags, each followed by its value as an argument of its own: pico-args would take the next flag
+/// for a missing value, and leave what it does not know to the caller.
+fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, ArgumentsError> {
+    let mut normal = Vec::new();
+    let mut rest = (1..).zip(arguments);
+    while let Some((position, argument)) = rest.next() {
+        let text = argument.to_string_lossy();
+        let (name, inline) = split(&text);
+        let (flag, setting) = find(name).ok_or_else(|| unknown(name, position))?;
+        normal.push(flag.into());
+        let value = match (setting.value_name, inline) {
+            (None, None) => continue,
+            (None, Some(_)) => return Err(ArgumentsError::UnexpectedValue(flag)),
+            (Some(_), Some(_)) if argument.to_str().is_none() => {
+                return Err(ArgumentsError::NotUnicode(flag));
+            }
+            (Some(_), Some(value)) => value.into(),
+            (Some(_), None) => rest.next().ok_or(ArgumentsError::MissingValue(flag))?.1,
+        };
+        if value.to_str().and_then(find).is_some() {
+            return Err(ArgumentsError::MissingValue(flag));
+        }
+        normal.push(value);
+    }
+    Ok(normal)
 }
 
 /// Splits an argument into the name of a flag and the value that follows it.

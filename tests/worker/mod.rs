@@ -16,6 +16,7 @@ mod settings;
 mod sidecar_volumes;
 mod stop;
 mod task_lifecycle;
+mod threads;
 
 use std::io::Read;
 use std::os::fd::AsFd;

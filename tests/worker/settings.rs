@@ -66,7 +66,7 @@ fn unusable_trusted_certificates_are_logged() {
     for (variable, path) in
         [("SSL_CERT_FILE", file.as_str()), ("SSL_CERT_DIR", folder.path().to_str().unwrap())]
     {
-        let warning = format!("trusted certificates not usable variable={variable} path={path} error=");
+        let warning = format!("certificates not usable variable={variable} path={path} error=");
         let lines: Vec<_> = err.lines().filter(|line| line.contains(&warning)).collect();
         assert!(lines.len() == 1 && lines[0].contains(" WARN "), "{variable}: {err}");
     }
