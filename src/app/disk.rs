@@ -131,7 +131,6 @@ mod tests {
             os: String::new(),
             arch: String::new(),
             cpus: 0,
-            memory: 0,
             host: host.into(),
             root: root.into(),
         };

@@ -1,145 +1,142 @@
-//! The engine at start: found, asked who it is, and checked to be one that tasks can run on.
-//!
-//! Owns what an operator is told when there is none. It must not know tasks or the control plane.
+//! Connects to the engine at start, and explains to the operator why none can be used.
 
 use std::io;
 
 use log::{info, warn};
 
 use crate::docker::{
-    ApiVersion, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files, Found, Source,
+    ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files,
 };
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files;
 
-/// Architectures that agents are made for, in Go's names.
+/// The supported architectures, by their Go names.
 const ARCHITECTURES: [&str; 2] = ["amd64", "arm64"];
-/// What an engine says in plain text to a client that forgot TLS.
+/// Part of the answer of a TLS engine to a client without TLS.
 const WANTS_TLS: &str = "HTTP request to an HTTPS server";
 
-/// There is no engine that tasks can run on.
+/// Why no engine can be used.
 #[derive(Debug, thiserror::Error)]
 pub enum EngineError {
     /// The address cannot be used.
     #[error(transparent)]
     Address(#[from] EndpointError),
-    /// It does not answer, or not as an engine does.
+    /// The engine cannot be reached, or does not answer like an engine.
     #[error("{error} (address from {source_name}): {cause}; {hint}")]
     NoEngine {
-        /// What was tried.
+        /// The failure, with the address.
         error: String,
-        /// What named the address.
+        /// The setting that chose the address.
         source_name: String,
-        /// Why it failed.
+        /// The cause of the failure.
         cause: String,
-        /// What to do.
+        /// A remedy.
         hint: &'static str,
     },
-    /// It is of another time.
+    /// The engine is too old.
     #[error(
-        "the docker engine at {address} speaks API {version} at most; upgrade it to one that speaks {needed} (engine 20.10) or \
-         newer"
+        "the docker engine at {address} supports API {version} at most; upgrade it: API {needed} (engine 20.10) or newer is needed"
     )]
     TooOld {
-        /// Where it is.
+        /// The engine's address.
         address: String,
-        /// Its newest version.
+        /// The engine's newest API version.
         version: String,
-        /// What is needed.
+        /// The oldest supported API version.
         needed: String,
     },
-    /// The pinned version is not one that can be used.
+    /// The pinned API version cannot be used.
     #[error("DOCKER_API_VERSION is {version}, but {problem}; unset it to let the engine choose")]
     Pinned {
-        /// The version.
+        /// The pinned version.
         version: ApiVersion,
-        /// Why not.
+        /// Why it cannot be used.
         problem: String,
     },
-    /// It runs other containers than agents need.
+    /// The engine runs containers for another platform.
     #[error(
         "the docker engine at {address} runs {platform} containers; tasks need linux/amd64 or linux/arm64"
     )]
     Platform {
-        /// Where it is.
+        /// The engine's address.
         address: String,
-        /// What it runs.
+        /// The platform of its containers.
         platform: String,
     },
-    /// The start was cancelled by a signal.
+    /// A signal cancelled the start.
     #[error("cancelled")]
     Cancelled,
 }
 
-/// Finds the engine and asks it who it is.
-///
-/// # Errors
-/// With what was tried and what to do.
+/// Finds the engine, connects, and checks its platform. Logs warnings and the engine's properties.
 pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker, EngineError> {
     let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
-    let mut found = Found::discover(environment, files)?;
-    warn_all(&mut found);
-    let endpoint = found.endpoint()?;
-    warn_all(&mut found);
-    let docker = Docker::connect(cancel, endpoint.clone(), found.api_version)
-        .map_err(|error| no_engine(&error, &endpoint, &found))?;
+    let mut discovery = Discovery::discover(environment, files)?;
+    log_warnings(&mut discovery);
+    let endpoint = discovery.endpoint()?;
+    log_warnings(&mut discovery);
+    let docker = Docker::connect(cancel, endpoint.clone(), discovery.api_version)
+        .map_err(|error| explain(&error, &endpoint, &discovery))?;
     let engine = docker.engine();
     let platform = format!("{}/{}", engine.os, engine.arch);
     if engine.os != "linux" || !ARCHITECTURES.contains(&engine.arch.as_str()) {
         return Err(EngineError::Platform { address: docker.address(), platform });
     }
-    announce(&docker, &found.source, &platform);
-    Ok(docker)
-}
-
-fn announce(docker: &Docker, source: &Source, platform: &str) {
-    let (address, source, engine) = (docker.address(), source.to_string(), docker.engine());
     info!(
         "engine found address={} source={} version={} api={} platform={platform}",
-        value(&address),
-        value(&source),
+        value(&docker.address()),
+        value(&discovery.source.to_string()),
         value(&engine.version),
         engine.api_version
     );
+    Ok(docker)
 }
 
-fn warn_all(found: &mut Found) {
-    for warning in found.warnings.drain(..) {
+fn log_warnings(discovery: &mut Discovery) {
+    for warning in discovery.warnings.drain(..) {
         warn!("{warning}");
     }
 }
 
-fn no_engine(error: &Error, endpoint: &Endpoint, found: &Found) -> EngineError {
-    match (error, found.api_version) {
+/// Converts a failed connect into an error with its cause and a remedy.
+fn explain(error: &Error, endpoint: &Endpoint, discovery: &Discovery) -> EngineError {
+    match (error, discovery.api_version) {
         (Error::Cancelled, _) => return EngineError::Cancelled,
         (Error::TooOld { needed, .. }, Some(version)) => {
             return EngineError::Pinned { version, problem: format!("{needed} or newer is needed") };
         }
         (Error::TooOld { version, needed }, None) => {
-            let (version, needed) = (version.clone(), needed.clone());
-            return EngineError::TooOld { address: endpoint.to_string(), version, needed };
+            return EngineError::TooOld {
+                address: endpoint.to_string(),
+                version: version.clone(),
+                needed: needed.clone(),
+            };
         }
         (Error::Engine { status: 400, message }, Some(version)) if !message.contains(WANTS_TLS) => {
-            let problem = format!("the docker engine at {endpoint} says: {message}");
+            let problem = format!("the docker engine at {endpoint} refused it: {message}");
             return EngineError::Pinned { version, problem };
         }
         _ => {}
     }
-    let source = std::error::Error::source(error);
-    let cause = source.map_or_else(|| "it did not answer as an engine does".to_owned(), ToString::to_string);
+    let cause = std::error::Error::source(error)
+        .map_or_else(|| "it did not answer like a docker engine".to_owned(), ToString::to_string);
     let error_text = match error {
         Error::Unreachable { .. } => error.to_string(),
-        error => format!("the docker engine at {endpoint} is not usable: {error}"),
+        error => format!("the docker engine at {endpoint} cannot be used: {error}"),
     };
-    let source_name = found.source.to_string();
-    EngineError::NoEngine { error: error_text, source_name, cause, hint: hint(error, endpoint) }
+    EngineError::NoEngine {
+        error: error_text,
+        source_name: discovery.source.to_string(),
+        cause,
+        hint: hint(error, endpoint),
+    }
 }
 
-/// What an operator can do about it.
+/// Returns the remedy for a failed connect.
 fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
-    if let Some(problem) = error.tls() {
-        return problem.hint();
+    if let Some(error) = error.tls() {
+        return error.hint();
     }
     let kind = match error {
         Error::Unreachable { source, .. } => Some(source.kind()),
@@ -147,18 +144,18 @@ fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
     };
     match (kind, endpoint) {
         (Some(io::ErrorKind::NotFound), Endpoint::Unix(_)) => {
-            "install and start an engine, or set DOCKER_HOST to where one listens (unix:///path or tcp://host:port)"
+            "install and start an engine, or set DOCKER_HOST to the address of a running one (unix:///path or tcp://host:port)"
         }
         (Some(io::ErrorKind::PermissionDenied), Endpoint::Unix(_)) => {
-            "add the worker's user to the group `docker` and log in again, or set DOCKER_HOST to an engine of its own"
+            "add the worker's user to the group `docker` and log in again, or set DOCKER_HOST to an engine of this user"
         }
         (Some(io::ErrorKind::ConnectionRefused), Endpoint::Unix(_)) => {
-            "the socket's file is there but no engine listens on it: start the engine (as `systemctl start docker`), or remove the \
-             stale file, or set DOCKER_HOST to another one"
+            "the socket exists but no engine listens on it: start the engine (such as with `systemctl start docker`), remove the \
+             stale file, or set DOCKER_HOST to another engine"
         }
         (Some(io::ErrorKind::ConnectionRefused), _) => {
-            "nothing listens on that port: check the host and the port, and that the engine was told to listen there (its --host \
-             or `hosts` in daemon.json); see DOCKER_HOST and the docker context"
+            "nothing listens on that port: check the host and the port, and that the engine listens there (its option --host or \
+             `hosts` in daemon.json); see DOCKER_HOST and the docker context"
         }
         (Some(io::ErrorKind::TimedOut), _) => {
             "check the host, the network and its firewalls, and that the engine is running; see DOCKER_HOST and the docker context"
@@ -167,13 +164,13 @@ fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
             "check the host's name and the network; see DOCKER_HOST and the docker context"
         }
         (None, Endpoint::Tcp { .. }) if error.to_string().contains(WANTS_TLS) => {
-            "it wants TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
+            "the engine requires TLS: set DOCKER_TLS_VERIFY=1, and DOCKER_CERT_PATH to the folder with ca.pem, cert.pem and key.pem"
         }
         (None, Endpoint::Tcp { .. }) => {
-            "check that DOCKER_HOST names a docker engine, one without TLS there (with TLS set DOCKER_TLS_VERIFY and \
-             DOCKER_CERT_PATH)"
+            "check that DOCKER_HOST is the address of a docker engine without TLS; for one with TLS set DOCKER_TLS_VERIFY and \
+             DOCKER_CERT_PATH"
         }
-        (None, _) => "check that DOCKER_HOST names a docker engine, and that it is well",
+        (None, _) => "check that DOCKER_HOST is the address of a docker engine, and that the engine works",
         _ => "check that the engine is running, and DOCKER_HOST",
     }
 }

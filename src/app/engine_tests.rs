@@ -1,27 +1,27 @@
-//! What an operator reads when there is no engine.
+//! The messages for an engine that cannot be used.
 
 use std::path::Path;
 
 use super::*;
 
-fn found(host: &str, pin: Option<&str>) -> (Endpoint, Found) {
+fn discover(host: &str, pin: Option<&str>) -> (Endpoint, Discovery) {
     let env = EndpointEnv {
         docker_host: Some(host.to_owned()),
         docker_api_version: pin.map(str::to_owned),
         ..EndpointEnv::default()
     };
     let read = |_: &Path| Err(io::ErrorKind::NotFound.into());
-    let mut found = Found::discover(&env, Files { exists: &|_| false, read: &read }).unwrap();
-    (found.endpoint().unwrap(), found)
+    let mut discovery = Discovery::discover(&env, Files { exists: &|_| false, read: &read }).unwrap();
+    (discovery.endpoint().unwrap(), discovery)
 }
 
 fn message(host: &str, error: &Error) -> String {
-    let (endpoint, found) = found(host, None);
-    no_engine(error, &endpoint, &found).to_string()
+    let (endpoint, discovery) = discover(host, None);
+    explain(error, &endpoint, &discovery).to_string()
 }
 
 #[test]
-fn every_failure_names_the_address_and_what_to_do() {
+fn every_failure_names_the_address_and_a_remedy() {
     let cases = [
         ("unix:///s", io::ErrorKind::NotFound, "install and start an engine"),
         ("unix:///s", io::ErrorKind::PermissionDenied, "group `docker`"),
@@ -36,28 +36,28 @@ fn every_failure_names_the_address_and_what_to_do() {
         let named = text.contains(host) && text.contains("(address from DOCKER_HOST)");
         assert!(named && text.contains(hint) && text.matches("DOCKER_HOST").count() > 1, "{text}");
     }
-    let (endpoint, found) = found("unix:///s", None);
-    assert!(matches!(no_engine(&Error::Cancelled, &endpoint, &found), EngineError::Cancelled));
+    let (endpoint, discovery) = discover("unix:///s", None);
+    assert!(matches!(explain(&Error::Cancelled, &endpoint, &discovery), EngineError::Cancelled));
 }
 
 #[test]
-fn a_client_without_tls_is_told_what_to_set() {
+fn a_missing_tls_setting_is_explained() {
     let message_of = |message: &str| Error::Engine { status: 400, message: message.to_owned() };
     let text = message("tcp://h:1", &message_of("Client sent an HTTP request to an HTTPS server."));
-    assert!(text.contains("it wants TLS: set DOCKER_TLS_VERIFY"), "{text}");
+    assert!(text.contains("the engine requires TLS: set DOCKER_TLS_VERIFY"), "{text}");
 }
 
 #[test]
-fn versions_that_do_not_fit_say_whose_fault_it_is() {
+fn an_unusable_api_version_is_explained() {
     let too_old = Error::TooOld { version: "1.40".into(), needed: "1.41".into() };
     let text = message("unix:///s", &too_old);
     assert!(
-        text.contains("engine at unix:///s speaks API 1.40") && text.contains("1.41 (engine 20.10)"),
+        text.contains("engine at unix:///s supports API 1.40") && text.contains("API 1.41 (engine 20.10)"),
         "{text}"
     );
     let pinned = |version, error: &Error| {
-        let (endpoint, found) = found("unix:///s", Some(version));
-        no_engine(error, &endpoint, &found).to_string()
+        let (endpoint, discovery) = discover("unix:///s", Some(version));
+        explain(error, &endpoint, &discovery).to_string()
     };
     let text = pinned("1.40", &too_old);
     assert_eq!(
@@ -67,7 +67,8 @@ fn versions_that_do_not_fit_say_whose_fault_it_is() {
     let refusal = Error::Engine { status: 400, message: "client version 1.99 is too new".into() };
     let text = pinned("1.99", &refusal);
     assert!(
-        text.contains("DOCKER_API_VERSION is 1.99") && text.contains("says: client version 1.99 is too new"),
+        text.contains("DOCKER_API_VERSION is 1.99")
+            && text.contains("refused it: client version 1.99 is too new"),
         "{text}"
     );
 }

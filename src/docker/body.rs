@@ -1,7 +1,4 @@
-//! A response's body, read from the connection as it comes.
-//!
-//! Owns the difference between an end and a cut, the longest silence, and the bounds of what is held whole. It must
-//! not know what is in the body.
+//! The body of a response, read from its connection.
 
 use std::fmt;
 use std::io::{self, Read};
@@ -16,60 +13,65 @@ use super::http::HttpError;
 use super::http::body::{Decoder, Framing};
 use super::timeouts::deadline;
 
-/// How much is taken from the socket at once.
+/// The buffer size for reading from the socket, in bytes.
 const READ: usize = 64 * 1024;
-/// The most bytes of a JSON answer. A list of ten thousand containers is about half of it.
+/// The most bytes of a JSON body. A list of ten thousand containers has about half of that.
 const MAX_JSON: usize = 16 * 1024 * 1024;
 const PHASE: &str = "reading the body";
 
-/// A response's body. An end before the promised one is an error, never `Ok(0)`; so is a silence that is too long.
-/// Dropping it closes the connection.
+/// The body of a response. A truncated body and too long a silence are errors, never `Ok(0)`. Dropping the body closes the
+/// connection.
 pub struct Body {
-    source: Source,
+    source: BodySource,
     decoder: Decoder,
-    /// Taken from the socket but not decoded: what is at `start` and after.
+    /// Where the undecoded bytes of `source.read_ahead` start.
     start: usize,
+    /// The longest silence; `None` for no limit.
     idle: Option<Duration>,
-    /// After bytes that are not HTTP nothing that follows can be trusted.
+    /// The error of an earlier read. Bytes after an error cannot be decoded.
     broken: Option<HttpError>,
 }
 
-/// Where a body's bytes come from.
-pub(super) struct Source {
+/// The connection of a body.
+pub(super) struct BodySource {
     pub(super) conn: Conn,
     pub(super) call: Call,
-    /// What came together with the head.
+    /// Bytes read from the connection but not yet decoded; at first those that came with the head.
     pub(super) read_ahead: Vec<u8>,
 }
 
 impl Body {
-    pub(super) fn new(source: Source, framing: Framing, idle: Duration) -> Self {
+    pub(super) fn new(source: BodySource, framing: Framing, idle: Duration) -> Self {
         Self { source, decoder: Decoder::new(framing), start: 0, idle: Some(idle), broken: None }
     }
 
-    /// From now on, a silence of any length is right.
+    /// Removes the limit on silence.
     pub(super) fn never_idle(&mut self) {
         self.idle = None;
     }
 
-    /// Reads some bytes, 0 at the end; `None` when none came within `wait`.
-    pub(super) fn read_within(&mut self, buf: &mut [u8], wait: Duration) -> Result<Option<usize>, Error> {
+    /// Reads some bytes into `buf` and returns them; none at the end. Returns `None` if none came within `wait`.
+    pub(super) fn read_within<'b>(
+        &mut self,
+        buf: &'b mut [u8],
+        wait: Duration,
+    ) -> Result<Option<&'b [u8]>, Error> {
         self.read_until(buf, Some(deadline(wait)))
     }
 
-    /// Reads some bytes, 0 at the end.
-    pub(super) fn read_more(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
+    /// Reads some bytes into `buf` and returns them; none at the end.
+    pub(super) fn read_more<'b>(&mut self, buf: &'b mut [u8]) -> Result<&'b [u8], Error> {
         let deadline = self.idle.map(deadline);
         let idle = self.idle.unwrap_or_default();
         self.read_until(buf, deadline)?.ok_or_else(|| self.stalled(idle))
     }
 
-    /// The error of a body that was silent for `after`.
+    /// Returns the error for a body that was silent for `after`.
     pub(super) fn stalled(&self, after: Duration) -> Error {
         self.source.call.failed(PHASE, after, io::ErrorKind::TimedOut.into())
     }
 
-    /// The whole body as JSON, of at most 16 MiB.
+    /// Reads the whole body as JSON, of at most 16 MiB.
     pub(super) fn json<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
         let (bytes, end) = self.read_start(MAX_JSON + 1);
         end?;
@@ -77,35 +79,45 @@ impl Body {
         if bytes.len() > MAX_JSON {
             return Err(Error::protocol(format!("{name}: the JSON is longer than {MAX_JSON} bytes")));
         }
-        // Only the place of the error: its text may quote a value, and values can be secrets.
+        // Only the position: the error's text may quote a secret.
         serde_json::from_slice(&bytes).map_err(|error| {
-            let (kind, line, column) = (error.classify(), error.line(), error.column());
-            Error::protocol(format!("{name}: not the JSON expected: {kind:?} error at {line}:{column}"))
+            Error::protocol(format!(
+                "{name}: not the JSON expected: {:?} error at line {}, column {}",
+                error.classify(),
+                error.line(),
+                error.column()
+            ))
         })
     }
 
-    /// The body's first `max` bytes, and whether reading them went well.
+    /// Reads at most `max` bytes. Returns them with the error that ended the reading, if any.
     pub(super) fn read_start(&mut self, max: usize) -> (Vec<u8>, Result<(), Error>) {
-        let (mut bytes, mut buffer) = (Vec::new(), vec![0; READ.min(max)]);
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; READ.min(max)];
         while bytes.len() < max {
-            let room = buffer.len().min(max - bytes.len());
-            match self.read_more(buffer.get_mut(..room).unwrap_or_default()) {
-                Ok(0) => break,
-                Ok(n) => bytes.extend_from_slice(buffer.get(..n).unwrap_or_default()),
+            let free = buffer.len().min(max - bytes.len());
+            let (buffer, _) = buffer.split_at_mut(free);
+            match self.read_more(buffer) {
+                Ok([]) => break,
+                Ok(read) => bytes.extend_from_slice(read),
                 Err(error) => return (bytes, Err(error)),
             }
         }
         (bytes, Ok(()))
     }
 
-    fn read_until(&mut self, buf: &mut [u8], deadline: Option<Instant>) -> Result<Option<usize>, Error> {
+    fn read_until<'b>(
+        &mut self,
+        buf: &'b mut [u8],
+        deadline: Option<Instant>,
+    ) -> Result<Option<&'b [u8]>, Error> {
         if buf.is_empty() {
-            return Ok(Some(0));
+            return Ok(Some(&[]));
         }
         loop {
             let produced = self.decode(buf)?;
             if produced > 0 || self.decoder.is_done() {
-                return Ok(Some(produced));
+                return Ok(Some(buf.split_at(produced).0));
             }
             let left = deadline.map(|deadline| deadline.saturating_duration_since(Instant::now()));
             if !self.fill(left)? {
@@ -115,29 +127,29 @@ impl Body {
     }
 
     fn decode(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let input = self.source.read_ahead.get(self.start..).unwrap_or_default();
-        let step = match &self.broken {
+        let (_, input) = self.source.read_ahead.split_at(self.start);
+        let decoded = match &self.broken {
             Some(problem) => Err(problem.clone()),
             None => self.decoder.decode(input, buf),
         };
-        let step = step.map_err(|problem| {
+        let transfer = decoded.map_err(|problem| {
             let error = self.source.call.broken(&problem);
             self.broken = Some(problem);
             error
         })?;
-        self.start += step.consumed;
-        Ok(step.produced)
+        self.start += transfer.consumed;
+        Ok(transfer.produced)
     }
 
-    /// Takes more from the socket; all that was there has been decoded. `false` when nothing came in time.
+    /// Reads more from the socket, once everything before is decoded. Returns `false` if nothing came within `wait`.
     fn fill(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
-        let Source { conn, call, read_ahead } = &mut self.source;
+        let BodySource { conn, call, read_ahead } = &mut self.source;
         read_ahead.resize(READ, 0);
         let read = conn.read(read_ahead, wait);
         read_ahead.truncate(*read.as_ref().unwrap_or(&0));
         self.start = 0;
         match read {
-            // A cancel looks like an end, and must not be taken for that of a body that lasts until the close.
+            // A cancelled call closes the socket, which must not count as the end of a body without a length.
             Ok(0) if call.cancel.is_cancelled() || !self.decoder.close() => Err(call.ended(PHASE)),
             Ok(_) => Ok(true),
             Err(error) if error.kind() == io::ErrorKind::TimedOut => Ok(false),
@@ -148,7 +160,7 @@ impl Body {
 
 impl Read for Body {
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
-        self.read_more(buf).map_err(Error::into_read)
+        self.read_more(buf).map(<[u8]>::len).map_err(Error::into_read)
     }
 }
 
@@ -159,4 +171,9 @@ impl fmt::Debug for Body {
             .field("decoder", &self.decoder)
             .finish_non_exhaustive()
     }
+}
+
+/// Returns the first `n` bytes of `buffer`, which a read has filled.
+pub(super) fn filled(buffer: &[u8], n: usize) -> io::Result<&[u8]> {
+    buffer.get(..n).ok_or_else(|| io::Error::other("a read returned more bytes than its buffer can hold"))
 }

@@ -1,10 +1,7 @@
-//! The files that TLS to the engine needs: which there must be, and whether they belong together.
+//! Reads and checks the TLS files for the engine: `ca.pem`, `cert.pem` and `key.pem`.
 //!
-//! Owns `ca.pem`, `cert.pem` and `key.pem`, the kinds of keys and what is said of each that cannot be used. Pure but for
-//! OpenSSL's arithmetic and the clock for expiry dates. It must not know connections.
-//!
-//! native-tls takes a key only as PKCS#8, while Docker's own guides make PKCS#1 and SEC1. On this platform native-tls is
-//! OpenSSL, so the same library turns one into the other, and compares the key with its certificate.
+//! native-tls accepts keys as PKCS#8 only, while Docker's guides create PKCS#1 and SEC1. On Linux native-tls is OpenSSL, so
+//! the same library converts the key and compares it with its certificate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -18,59 +15,60 @@ use super::discovery::Files;
 use crate::logging::value;
 use crate::secret::Secret;
 
-/// How a key begins that needs a password.
+/// The first line of an encrypted PKCS#8 key.
 const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY";
 
-/// A file and what is in it.
+/// A PEM file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PemFile {
     pub(super) path: PathBuf,
-    /// A key is one; a certificate is not, but may share its file with one.
+    /// The contents. A certificate's file is secret too: it may also contain the key.
     text: Secret,
 }
 
-/// What TLS was given. By default: encrypt, trust anybody, be nobody.
+/// The TLS files of the engine. The default encrypts without verifying the engine, and without a client certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct TlsFiles {
-    /// Whether the engine must prove who it is.
+    /// Whether to verify the engine's certificate.
     pub(super) verify: bool,
-    /// Trust the CA of the file and no other; a context does so, the variables add it to those of the system.
+    /// Whether to trust only the authorities in `ca`, as for a context. Otherwise they add to those of the system.
     pub(super) only_ca: bool,
+    /// The trusted authorities.
     pub(super) ca: Option<PemFile>,
-    /// Our certificate and its key.
+    /// The client certificate and its key.
     pub(super) client: Option<(PemFile, PemFile)>,
 }
 
-/// A file for TLS cannot be used.
+/// Why a TLS file cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum CertificateError {
-    /// A file that must be there is not.
-    #[error("{path} is missing, which TLS to the docker engine needs{why}; see DOCKER_CERT_PATH")]
+    /// A required file does not exist.
+    #[error("{path} is missing: TLS to the docker engine needs it{reason}; see DOCKER_CERT_PATH")]
     Missing {
-        /// Which.
+        /// The file.
         path: String,
-        /// Why it is needed.
-        why: &'static str,
+        /// Why the file is required, as the rest of a sentence; may be empty.
+        reason: &'static str,
     },
-    /// A file that is there cannot be read.
-    #[error("{path} cannot be used for TLS to the docker engine: {problem}")]
-    Unreadable {
-        /// Which.
+    /// A file cannot be read or parsed.
+    #[error("cannot use {path} for TLS to the docker engine: {problem}")]
+    Unusable {
+        /// The file.
         path: String,
         /// What is wrong with it.
         problem: String,
     },
-    /// The key needs a password, for which there is no place.
+    /// The key is encrypted, and there is no setting for its password.
     #[error(
-        "the key {path} is encrypted, which docker does not support either; decrypt it with `openssl pkey -in {path} -out NEW`"
+        "the key {path} is encrypted, which neither this worker nor docker supports; decrypt it with `openssl pkey -in {path} -out NEW`"
     )]
     Encrypted {
-        /// Which.
+        /// The key's file.
         path: String,
     },
-    /// The key is not that of the certificate.
+    /// The key does not belong to the certificate.
     #[error(
-        "the key {key} does not belong to the certificate {certificate}; use the pair that was made together"
+        "the key {key} does not belong to the certificate {certificate}; use a key and certificate that were created together"
     )]
     Mismatch {
         /// The key's file.
@@ -78,22 +76,22 @@ pub enum CertificateError {
         /// The certificate's file.
         certificate: String,
     },
-    /// TLS itself did not take them.
-    #[error("TLS to the docker engine cannot be set up: {problem}")]
+    /// OpenSSL rejected the files.
+    #[error("cannot set up TLS to the docker engine: {problem}")]
     Setup {
-        /// OpenSSL's words.
+        /// OpenSSL's message.
         problem: String,
     },
 }
 
 impl TlsFiles {
-    /// No files: whoever this machine trusts may be the engine, as with any web site.
+    /// Returns settings without files, which verify the engine with the authorities of this machine.
     pub(super) fn verifying() -> Self {
         Self { verify: true, ..Self::default() }
     }
 
-    /// The folder that the variables name. A certificate authority is needed to verify; without that, the only reason to
-    /// name a folder (`named`) is the client's certificate.
+    /// Reads the folder for `DOCKER_HOST`. With `verify`, `ca.pem` is required. Without it, `cert.pem` is required if
+    /// `DOCKER_CERT_PATH` names the folder (`named`): only a client certificate can be the purpose then.
     pub(super) fn of_folder(
         dir: &Path,
         files: Files<'_>,
@@ -102,11 +100,13 @@ impl TlsFiles {
     ) -> Result<Self, CertificateError> {
         let mut found = Self { verify, ..Self::read(dir, files)? };
         if verify && found.ca.is_none() {
-            let why = " to verify it (DOCKER_TLS_VERIFY is set)";
-            return Err(CertificateError::Missing { path: shown(&dir.join("ca.pem")), why });
+            return Err(CertificateError::Missing {
+                path: display(&dir.join("ca.pem")),
+                reason: " to verify the engine (DOCKER_TLS_VERIFY is set)",
+            });
         }
         if named && !verify && found.client.is_none() {
-            return Err(CertificateError::Missing { path: shown(&dir.join("cert.pem")), why: "" });
+            return Err(CertificateError::Missing { path: display(&dir.join("cert.pem")), reason: "" });
         }
         if !verify {
             found.ca = None;
@@ -114,28 +114,26 @@ impl TlsFiles {
         Ok(found)
     }
 
-    /// The folder of a context, where each file is optional.
+    /// Reads the folder of a context. All files are optional.
     pub(super) fn of_context(dir: &Path, files: Files<'_>, verify: bool) -> Result<Self, CertificateError> {
         let found = Self::read(dir, files)?;
         Ok(Self { verify, only_ca: found.ca.is_some(), ..found })
     }
 
-    /// Whether there was no file at all.
+    /// Returns whether there are no files.
     pub(super) fn is_empty(&self) -> bool {
         self.ca.is_none() && self.client.is_none()
     }
 
     fn read(dir: &Path, files: Files<'_>) -> Result<Self, CertificateError> {
         let load = |name| PemFile::load(dir.join(name), files);
-        let half = |name| {
-            let why = ", since the other half of the client's certificate is there";
-            Err(CertificateError::Missing { path: shown(&dir.join(name)), why })
-        };
+        let missing =
+            |name, reason| Err(CertificateError::Missing { path: display(&dir.join(name)), reason });
         let client = match (load("cert.pem")?, load("key.pem")?) {
             (Some(certificate), Some(key)) => Some((certificate, key)),
             (None, None) => None,
-            (Some(_), None) => return half("key.pem"),
-            (None, Some(_)) => return half("cert.pem"),
+            (Some(_), None) => return missing("key.pem", " because cert.pem exists"),
+            (None, Some(_)) => return missing("cert.pem", " because key.pem exists"),
         };
         Ok(Self { ca: load("ca.pem")?, client, ..Self::default() })
     }
@@ -143,29 +141,25 @@ impl TlsFiles {
 
 impl PemFile {
     fn load(path: PathBuf, files: Files<'_>) -> Result<Option<Self>, CertificateError> {
-        let unreadable = |problem| CertificateError::Unreadable { path: shown(&path), problem };
-        let Some(bytes) = files.load(&path).map_err(unreadable)? else { return Ok(None) };
-        let text =
-            String::from_utf8(bytes).map_err(|_| unreadable("it is not PEM, but binary".to_owned()))?;
+        let unusable = |problem| CertificateError::Unusable { path: display(&path), problem };
+        let bytes = files.load(&path).map_err(|error| unusable(format!("it cannot be read: {error}")))?;
+        let Some(bytes) = bytes else { return Ok(None) };
+        let text = String::from_utf8(bytes).map_err(|_| unusable("it is binary, not PEM".to_owned()))?;
         Ok(Some(Self { text: Secret::new(text), path }))
     }
 
     fn unusable(&self, problem: &str) -> CertificateError {
-        CertificateError::Unreadable { path: shown(&self.path), problem: problem.to_owned() }
+        CertificateError::Unusable { path: display(&self.path), problem: problem.to_owned() }
     }
 
     fn certificates(&self) -> Result<Vec<X509>, CertificateError> {
         let found = X509::stack_from_pem(self.text.expose().as_bytes()).unwrap_or_default();
-        if found.is_empty() {
-            Err(self.unusable("there is no certificate in it that can be read"))
-        } else {
-            Ok(found)
-        }
+        if found.is_empty() { Err(self.unusable("it contains no readable certificate")) } else { Ok(found) }
     }
 
     fn key(&self) -> Result<PKey<Private>, CertificateError> {
-        // OpenSSL would try the empty password, for as many rounds as the file says: that can take for ever. So it gets
-        // what comes before. A key of the older kind has no rounds, and no other mark that is as plain.
+        // Never passes an encrypted PKCS#8 key to OpenSSL: it would try the empty password, for as many rounds as the file
+        // says, which can take hours. Older encrypted keys have no rounds and are recognised by the password callback.
         let text = self.text.expose();
         let (text, encrypted) =
             text.split_once(ENCRYPTED).map_or((text, false), |(before, _)| (before, true));
@@ -176,40 +170,41 @@ impl PemFile {
         });
         match key {
             Ok(key) if !asked => Ok(key),
-            _ if asked || encrypted => Err(CertificateError::Encrypted { path: shown(&self.path) }),
-            _ => Err(self.unusable("there is no private key in it that can be read")),
+            _ if asked || encrypted => Err(CertificateError::Encrypted { path: display(&self.path) }),
+            _ => Err(self.unusable("it contains no readable private key")),
         }
     }
 }
 
-/// Certificates that were read and fit together.
+/// The parsed and checked files.
 pub(super) struct Checked {
     pub(super) authorities: Vec<Certificate>,
     pub(super) identity: Option<Identity>,
-    /// What is said of the files when the other side objects.
+    /// For the messages of failed handshakes.
     pub(super) names: Names,
+    /// One log line each.
     pub(super) warnings: Vec<String>,
 }
 
-/// The files' names with what is odd about them, for messages.
+/// The files' paths and expiry dates, for messages.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Names {
-    /// `ca.pem`'s path.
+    /// The path of `ca.pem`.
     pub(super) ca: Option<String>,
-    /// Since when the authority's certificate is of no use.
+    /// The expiry date of the last authority, if all of them have expired.
     pub(super) ca_expired: Option<String>,
-    /// `cert.pem`'s path, and its expiry when that has been.
+    /// The path of `cert.pem`, followed by the expiry date if the certificate has expired.
     pub(super) client: Option<String>,
 }
 
-/// Reads the files' contents and compares them.
+/// Parses the files, and checks that the key belongs to the client certificate.
 pub(super) fn check(files: &TlsFiles) -> Result<Checked, CertificateError> {
     let mut checked =
         Checked { authorities: Vec::new(), identity: None, names: Names::default(), warnings: Vec::new() };
     if let Some(file) = &files.ca {
         let found = file.certificates()?;
-        checked.names.ca = Some(shown(&file.path));
-        // One that is still good is enough.
+        checked.names.ca = Some(display(&file.path));
+        // One valid authority is enough.
         let dates: Option<Vec<String>> = found.iter().map(expired).collect();
         checked.names.ca_expired = dates.and_then(|dates| dates.into_iter().next_back());
         for certificate in &found {
@@ -219,14 +214,15 @@ pub(super) fn check(files: &TlsFiles) -> Result<Checked, CertificateError> {
     if let Some((certificate, key)) = &files.client {
         let (identity, leaf) = identity(certificate, key)?;
         checked.identity = Some(identity);
-        let path = shown(&certificate.path);
+        let path = display(&certificate.path);
         checked.names.client = Some(match expired(&leaf) {
             None => path,
             Some(date) => {
-                let (file, since) = (value(&path), value(&date));
-                checked
-                    .warnings
-                    .push(format!("the client certificate has expired file={file} since={since}"));
+                checked.warnings.push(format!(
+                    "the client certificate has expired file={} since={}",
+                    value(&path),
+                    value(&date)
+                ));
                 format!("{path} (expired since {date})")
             }
         });
@@ -240,8 +236,10 @@ fn identity(certificate: &PemFile, key: &PemFile) -> Result<(Identity, X509), Ce
     let leaf = chain.into_iter().next().ok_or_else(|| certificate.unusable("it is empty"))?;
     let public = leaf.public_key().map_err(setup)?;
     if !public.public_eq(&private) {
-        let (key, certificate) = (shown(&key.path), shown(&certificate.path));
-        return Err(CertificateError::Mismatch { key, certificate });
+        return Err(CertificateError::Mismatch {
+            key: display(&key.path),
+            certificate: display(&certificate.path),
+        });
     }
     let pkcs8 = private.private_key_to_pem_pkcs8().map_err(setup)?;
     let identity = Identity::from_pkcs8(certificate.text.expose().as_bytes(), &pkcs8).map_err(setup)?;
@@ -253,7 +251,7 @@ fn authority(certificate: &X509) -> Result<Certificate, CertificateError> {
     Certificate::from_der(&der).map_err(setup)
 }
 
-/// The date when it expired, if it has.
+/// Returns the expiry date of a certificate that has expired.
 fn expired(certificate: &X509) -> Option<String> {
     let now = Asn1Time::days_from_now(0).ok()?;
     (certificate.not_after() < now).then(|| certificate.not_after().to_string())
@@ -263,7 +261,7 @@ pub(super) fn setup(error: impl fmt::Display) -> CertificateError {
     CertificateError::Setup { problem: error.to_string() }
 }
 
-fn shown(path: &Path) -> String {
+fn display(path: &Path) -> String {
     path.display().to_string()
 }
 

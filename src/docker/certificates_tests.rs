@@ -18,7 +18,7 @@ fn pem(bytes: Vec<u8>) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A certificate that has signed itself, good until that second since 1970.
+/// Returns a self-signed certificate that expires at `until`, in seconds since 1970.
 fn pair(key: PKey<Private>, until: i64) -> Pair {
     let mut name = X509Name::builder().unwrap();
     name.append_entry_by_text("CN", "test").unwrap();
@@ -51,8 +51,9 @@ fn client(certificate: &str, key: &str) -> Result<Checked, CertificateError> {
 }
 
 #[test]
-fn every_kind_of_key_belongs_to_its_certificate() {
-    let (curve, rsa) = (ec(), Rsa::generate(2048).unwrap());
+fn every_key_format_is_accepted_with_its_certificate() {
+    let curve = ec();
+    let rsa = Rsa::generate(2048).unwrap();
     let (sec1, pkcs1) = (curve.private_key_to_pem().unwrap(), rsa.private_key_to_pem().unwrap());
     let ec = pair(PKey::from_ec_key(curve).unwrap(), FUTURE);
     let rsa = pair(PKey::from_rsa(rsa).unwrap(), FUTURE);
@@ -66,7 +67,7 @@ fn every_kind_of_key_belongs_to_its_certificate() {
         let begin = key.lines().next().unwrap_or_default();
         let checked = client(&pair.certificate, key).unwrap_or_else(|error| panic!("{begin}: {error}"));
         assert!(checked.identity.is_some() && checked.warnings.is_empty(), "{begin}");
-        // A file may have both, in any order.
+        // A file may hold both, in any order.
         client(&format!("{key}{}", pair.certificate), &format!("{}{key}", pair.certificate)).unwrap();
     }
     let error = client(&ec.certificate, &cases[1].1).err().unwrap().to_string();
@@ -74,12 +75,12 @@ fn every_kind_of_key_belongs_to_its_certificate() {
 }
 
 #[test]
-fn an_encrypted_key_is_told_from_a_broken_one() {
+fn encrypted_keys_have_their_own_error() {
     let pair = pair(PKey::from_ec_key(ec()).unwrap(), FUTURE);
     let new = pair.key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_128_cbc(), b"secret").unwrap();
     let old =
         pair.key.ec_key().unwrap().private_key_to_pem_passphrase(Cipher::aes_128_cbc(), b"secret").unwrap();
-    // An empty password opens it, but it is one all the same.
+    // Also with an empty password.
     let empty = pair.key.private_key_to_pem_pkcs8_passphrase(Cipher::aes_128_cbc(), b"").unwrap();
     for key in [new, old, empty] {
         let error = client(&pair.certificate, &pem(key)).err().unwrap();
@@ -87,9 +88,9 @@ fn an_encrypted_key_is_told_from_a_broken_one() {
     }
 }
 
-/// What is in it could ask for hours of arithmetic.
+/// Its number of rounds could cost hours.
 #[test]
-fn an_encrypted_key_is_not_looked_into() {
+fn an_encrypted_pkcs8_key_is_not_parsed() {
     let pair = pair(PKey::from_ec_key(ec()).unwrap(), FUTURE);
     let key = "-----BEGIN ENCRYPTED PRIVATE KEY-----\nMIG=\n-----END ENCRYPTED PRIVATE KEY-----\n";
     let error = client(&pair.certificate, key).err().unwrap();
@@ -102,7 +103,7 @@ fn an_encrypted_key_is_not_looked_into() {
 }
 
 #[test]
-fn no_prefix_of_a_file_is_taken_and_none_shows_what_is_in_it() {
+fn every_truncated_file_is_an_error_that_quotes_nothing() {
     let pair = pair(PKey::from_ec_key(ec()).unwrap(), FUTURE);
     let key = pem(pair.key.private_key_to_pem_pkcs8().unwrap());
     let whole = key.trim_end().len();
@@ -121,7 +122,7 @@ fn no_prefix_of_a_file_is_taken_and_none_shows_what_is_in_it() {
 }
 
 #[test]
-fn what_has_expired_is_a_warning_and_is_remembered() {
+fn an_expired_certificate_is_warned_about_and_named_in_errors() {
     let old = pair(PKey::from_ec_key(ec()).unwrap(), 1_000_000_000);
     let new = pair(PKey::from_ec_key(ec()).unwrap(), FUTURE);
     let checked = client(&old.certificate, &pem(old.key.private_key_to_pem_pkcs8().unwrap())).unwrap();

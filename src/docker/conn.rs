@@ -1,7 +1,4 @@
-//! One connection to the engine: a non-blocking socket, plain or inside TLS, where every wait is a `poll(2)` with a limit.
-//!
-//! Owns reading and writing with deadlines, and that a cancel ends both and the TLS handshake: it shuts the socket down,
-//! which wakes the poll. It must not know HTTP.
+//! A connection to the engine, plain or TLS, with deadlines. A cancel shuts the socket down, which wakes its poll(2).
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
@@ -15,23 +12,23 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 use super::Endpoint;
 use super::connect::Attempt;
 use super::timeouts::deadline;
-use super::tls::{Step, TlsClient, TlsError};
+use super::tls::{Handshake, TlsClient, TlsError};
 use crate::sys::cancel::{CancelToken, Watch};
 
 /// An open connection. Dropping it closes the socket.
 pub(super) struct Conn {
     layer: Layer,
-    /// What the socket must be ready for before the next write can get on. With TLS that can be a read.
+    /// What to poll for before the next write. With TLS that can be readability.
     write_wants: PollFlags,
     _watch: Watch,
 }
 
-/// What a connection is ready for.
+/// The readiness of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Ready {
-    /// Bytes, an end or an error are there to be read.
+    /// A read returns bytes, the end or an error without waiting.
     pub(super) readable: bool,
-    /// Some bytes can be written.
+    /// A write takes some bytes, or fails, without waiting.
     pub(super) writable: bool,
 }
 
@@ -46,7 +43,8 @@ struct Tls {
     host: String,
 }
 
-/// The socket. It never waits, and remembers what it would have waited for: TLS reads in a write and writes in a read.
+/// The socket. It never blocks. `wants` is what to poll for after `WouldBlock`: with TLS, a read can need a write and vice
+/// versa.
 struct Wire {
     socket: OwnedFd,
     wants: PollFlags,
@@ -54,8 +52,7 @@ struct Wire {
 }
 
 impl Conn {
-    /// Connects within `limit`, all addresses and the TLS handshake together. The look-up of a host name has no deadline
-    /// of its own.
+    /// Connects within `limit`: all addresses, and the TLS handshake. Resolving a host name is not limited.
     pub(super) fn open(endpoint: &Endpoint, limit: Duration, cancel: &CancelToken) -> io::Result<Self> {
         let attempt = Attempt { deadline: deadline(limit), limit, cancel };
         let socket = match endpoint {
@@ -63,7 +60,7 @@ impl Conn {
             Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. } => attempt.tcp(host, *port)?,
         };
         let clone = socket.try_clone()?;
-        // An error says that the socket is closed already, which is all that is wanted.
+        // Fails only if the socket is already closed.
         let watch = cancel.watch(move || {
             let _ = shutdown(&clone, Shutdown::Both);
         });
@@ -75,15 +72,15 @@ impl Conn {
         Ok(Self { layer, write_wants: PollFlags::OUT, _watch: watch })
     }
 
-    /// Over a socket that is connected already.
+    /// Returns a connection over a connected socket.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn over(socket: OwnedFd, cancel: &CancelToken) -> Self {
         let wire = Wire { socket, wants: PollFlags::IN, ended: false };
         Self { layer: Layer::Plain(wire), write_wants: PollFlags::OUT, _watch: cancel.watch(|| ()) }
     }
 
-    /// Reads what is there; `Ok(0)` is an end that the peer meant. `TimedOut` when nothing came within `limit` (none: wait
-    /// for ever).
+    /// Reads what has arrived. `Ok(0)` is an orderly end. Fails with `TimedOut` if nothing arrives within `limit`; `None`
+    /// waits without a limit.
     pub(super) fn read(&mut self, buf: &mut [u8], limit: Option<Duration>) -> io::Result<usize> {
         let deadline = limit.map(deadline);
         loop {
@@ -98,7 +95,7 @@ impl Conn {
         }
     }
 
-    /// Waits until something can be written, or read, for at most `limit`.
+    /// Waits until the connection is writable or, with `or_readable`, readable. Fails with `TimedOut` after `limit`.
     pub(super) fn ready(&mut self, limit: Duration, or_readable: bool) -> io::Result<Ready> {
         if or_readable && self.layer.has_plain_text() {
             return Ok(Ready { readable: true, writable: false });
@@ -113,7 +110,7 @@ impl Conn {
         })
     }
 
-    /// Writes as much as goes without waiting, perhaps nothing. What was not taken must be given again.
+    /// Writes as much as possible without waiting, possibly nothing. The caller must pass the rest again.
     pub(super) fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.write_wants = PollFlags::OUT;
         match self.layer.write(bytes) {
@@ -127,25 +124,26 @@ impl Conn {
     }
 }
 
-/// The TLS handshake, within what is left of the connect's time.
+/// Performs the TLS handshake within the time left for connecting.
 fn secure(wire: Wire, host: &str, client: &TlsClient, attempt: &Attempt<'_>) -> io::Result<Tls> {
-    let mut step = client.begin(host, wire)?;
+    let mut handshake = client.begin(host, wire)?;
     loop {
-        match step {
-            Step::Done(stream) => return Ok(Tls { stream, client: client.clone(), host: host.to_owned() }),
-            Step::Wait(pending) => {
+        match handshake {
+            Handshake::Done(stream) => {
+                return Ok(Tls { stream, client: client.clone(), host: host.to_owned() });
+            }
+            Handshake::Pending(pending) => {
                 let wire = pending.get_ref();
                 wait(&wire.socket, wire.wants, Some(attempt.deadline)).map_err(|error| {
                     match error.kind() {
                         io::ErrorKind::TimedOut => {
-                            let text =
-                                format!("the TLS handshake stalled: no answer within {:?}", attempt.limit);
+                            let text = format!("the TLS handshake timed out after {:?}", attempt.limit);
                             io::Error::new(io::ErrorKind::TimedOut, text)
                         }
                         _ => error,
                     }
                 })?;
-                step = client.resume(host, pending)?;
+                handshake = client.resume(host, pending)?;
             }
         }
     }
@@ -159,7 +157,7 @@ impl Layer {
         }
     }
 
-    /// Whether there is something to be read that the socket does not show any more.
+    /// Returns whether decrypted bytes are buffered, which poll(2) on the socket does not report.
     fn has_plain_text(&self) -> bool {
         match self {
             Self::Plain(_) => false,
@@ -178,7 +176,7 @@ impl Layer {
         match self {
             Self::Plain(wire) => wire.write(bytes),
             Self::Tls(tls) => match tls.stream.write(bytes) {
-                Err(error) => Err(tls.judge(error)),
+                Err(error) => Err(tls.classify(error)),
                 result => result,
             },
         }
@@ -186,25 +184,25 @@ impl Layer {
 }
 
 impl Tls {
-    /// The socket's end is not that of TLS: without the peer's `close_notify` anybody on the way may have cut it. OpenSSL's
-    /// bindings give both as an `Ok(0)`, so the socket must say which it was.
+    /// Reads decrypted bytes. Without the peer's `close_notify`, the end of the socket may be an attack that truncates the
+    /// stream. OpenSSL's bindings return `Ok(0)` in both cases, so the socket's own end decides.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.stream.read(buf) {
             Ok(0) if self.stream.get_ref().ended => Err(TlsError::Truncated.into()),
-            Err(error) => Err(self.judge(error)),
+            Err(error) => Err(self.classify(error)),
             result => result,
         }
     }
 
-    /// An error of the socket stays as it is; one of TLS is put into words.
-    fn judge(&self, error: io::Error) -> io::Error {
+    /// Converts an error of TLS. An error of the socket is returned unchanged.
+    fn classify(&self, error: io::Error) -> io::Error {
         if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other {
             return error;
         }
         if self.stream.get_ref().ended {
             return TlsError::Truncated.into();
         }
-        self.client.words(&self.host, &error.to_string()).into()
+        self.client.explain(&self.host, &error.to_string()).into()
     }
 }
 
@@ -222,7 +220,7 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        // Without NOSIGNAL a closed peer would raise SIGPIPE in a program that does not ignore it.
+        // Without NOSIGNAL a closed connection raises SIGPIPE.
         let sent = send(&self.socket, bytes, SendFlags::DONTWAIT | SendFlags::NOSIGNAL);
         sent.map_err(|error| self.failed(error, PollFlags::OUT))
     }
@@ -237,17 +235,17 @@ impl Wire {
         if error == Errno::AGAIN {
             self.wants = wants;
         }
-        lost(error)
+        socket_error(error)
     }
 }
 
-/// An error of a connected socket. That the kernel gave the peer up is not the same as a deadline of ours, though it has the
-/// same kind: whoever waits for hours must see that the connection is lost.
-fn lost(error: Errno) -> io::Error {
+/// Converts an error of a connected socket. `ETIMEDOUT` means that the kernel gave up on the peer: it must not look like a
+/// deadline of the caller, so that a wait of hours sees a lost connection.
+fn socket_error(error: Errno) -> io::Error {
     match error {
         Errno::TIMEDOUT => io::Error::new(
             io::ErrorKind::ConnectionAborted,
-            "the peer has vanished: nothing confirms what is sent to it",
+            "the peer has vanished: it does not acknowledge anything",
         ),
         error => error.into(),
     }
@@ -266,13 +264,13 @@ fn wait(socket: &impl AsFd, interest: PollFlags, deadline: Option<Instant>) -> i
     }
 }
 
-/// What happened on one socket within `limit`; nothing when the time is up or a signal came.
+/// Polls one socket for at most `limit`. Returns no events on a timeout or a signal.
 pub(super) fn poll_one(
     socket: &impl AsFd,
     interest: PollFlags,
     limit: Option<Duration>,
 ) -> io::Result<PollFlags> {
-    // A time too long for the kernel is as good as none.
+    // A time too long for the kernel means no limit.
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     let mut fds = [PollFd::new(socket, interest)];
     match poll(&mut fds, limit.as_ref()) {
@@ -288,9 +286,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_vanished_peer_is_a_lost_connection_and_no_deadline() {
-        assert_eq!(lost(Errno::TIMEDOUT).kind(), io::ErrorKind::ConnectionAborted);
-        assert_eq!(lost(Errno::AGAIN).kind(), io::ErrorKind::WouldBlock);
-        assert_eq!(lost(Errno::CONNRESET).kind(), io::ErrorKind::ConnectionReset);
+    fn a_vanished_peer_is_a_lost_connection_and_not_a_timeout() {
+        assert_eq!(socket_error(Errno::TIMEDOUT).kind(), io::ErrorKind::ConnectionAborted);
+        assert_eq!(socket_error(Errno::AGAIN).kind(), io::ErrorKind::WouldBlock);
+        assert_eq!(socket_error(Errno::CONNRESET).kind(), io::ErrorKind::ConnectionReset);
     }
 }

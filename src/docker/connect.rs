@@ -1,7 +1,4 @@
-//! From an address to a connected socket.
-//!
-//! Owns the deadline of a connect, and what the kernel is told so that a peer that vanishes is noticed. It must not know
-//! what is spoken over the socket.
+//! Connects a socket, with a deadline and keepalive.
 
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
@@ -17,18 +14,21 @@ use super::conn::poll_one;
 use super::timeouts::deadline;
 use crate::sys::cancel::CancelToken;
 
-/// How often a connect looks at the token: no socket can be shut down before it is connected.
+/// How often a connect checks its token: shutting a socket down does not end a connect.
 const CONNECT_SLICE: Duration = Duration::from_millis(100);
 
-/// The first question to a silent peer, the time between two, and how many may go without an answer: it is given up
-/// within 20 + 3 * 10 seconds, in a wait of hours too. An engine that lives answers them by its kernel, so that none of
-/// this ends a wait.
-const KEEPALIVE: (Duration, Duration, u32) = (Duration::from_secs(20), Duration::from_secs(10), 3);
-/// How long what we have sent may go without being confirmed, in milliseconds. The kernel's own patience is a quarter of
-/// an hour. It is below what [`KEEPALIVE`] makes, as tcp(7) says that this one then decides for both.
-const UNCONFIRMED: u32 = 45_000;
+/// The silence before the first keepalive probe. A vanished peer is detected within 20 + 3 * 10 seconds, even during a wait
+/// of hours. The peer's kernel answers the probes, so a busy engine is not affected.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+/// The time between two probes.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// The number of unanswered probes that end the connection.
+const KEEPALIVE_PROBES: u32 = 3;
+/// How long sent data may stay unacknowledged, in milliseconds; the kernel's default is about 15 minutes. Overrides the
+/// limit of the probes, see `TCP_USER_TIMEOUT` in tcp(7), so it is the lower one.
+const USER_TIMEOUT: u32 = 45_000;
 
-/// One connect and its limits.
+/// One connect with its limits.
 pub(super) struct Attempt<'a> {
     pub(super) deadline: Instant,
     pub(super) limit: Duration,
@@ -36,8 +36,8 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// A full backlog makes a connect to a Unix socket block, and there is no other way to wait for it: a non-blocking
-    /// one just fails and cannot be polled. So it blocks, in slices that its send time-out ends.
+    /// Connects to a Unix socket. With a full backlog, a non-blocking connect fails and cannot be polled, so this one
+    /// blocks, in slices that the send timeout ends.
     pub(super) fn unix(&self, path: &Path) -> io::Result<OwnedFd> {
         let address = SocketAddrUnix::new(path)?;
         loop {
@@ -51,8 +51,8 @@ impl Attempt<'_> {
         }
     }
 
-    /// Every address gets its share of what is left, so that one that swallows packets does not cost the others. The
-    /// look-up of a host name is the resolver's, and has the resolver's own time-outs.
+    /// Connects to the first address of `host` that answers. Each address gets an equal share of the time left, so that
+    /// one that drops packets leaves time for the others. The name is resolved with the resolver's own timeouts.
     pub(super) fn tcp(&self, host: &str, port: u16) -> io::Result<OwnedFd> {
         let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
         let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
@@ -87,30 +87,29 @@ impl Attempt<'_> {
         }
     }
 
-    /// How long to wait before the next look at the token.
+    /// Returns how long to wait before checking the token again, or the error if it is cancelled or the deadline has passed.
     fn slice(&self, deadline: Instant) -> io::Result<Duration> {
         if self.cancel.is_cancelled() {
             return Err(io::ErrorKind::ConnectionAborted.into());
         }
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            let text = format!("connecting stalled: no answer within {:?}", self.limit);
+            let text = format!("connecting timed out after {:?}", self.limit);
             return Err(io::Error::new(io::ErrorKind::TimedOut, text));
         }
-        // The kernel counts in microseconds, and takes a zero for "no limit".
+        // The kernel counts in microseconds and treats zero as no limit.
         Ok(left.clamp(Duration::from_micros(1), CONNECT_SLICE))
     }
 }
 
-/// Makes the kernel notice a peer that is gone without a word, see tcp(7).
+/// Lets the kernel detect a vanished peer, see tcp(7).
 fn set_keepalive(socket: &OwnedFd) -> io::Result<()> {
-    let (idle, interval, count) = KEEPALIVE;
     sockopt::set_socket_keepalive(socket, true)?;
-    sockopt::set_tcp_keepidle(socket, idle)?;
-    sockopt::set_tcp_keepintvl(socket, interval)?;
-    sockopt::set_tcp_keepcnt(socket, count)?;
-    sockopt::set_tcp_user_timeout(socket, UNCONFIRMED)?;
-    // An upload's last chunk is short and must not wait for the answer to the one before.
+    sockopt::set_tcp_keepidle(socket, KEEPALIVE_IDLE)?;
+    sockopt::set_tcp_keepintvl(socket, KEEPALIVE_INTERVAL)?;
+    sockopt::set_tcp_keepcnt(socket, KEEPALIVE_PROBES)?;
+    sockopt::set_tcp_user_timeout(socket, USER_TIMEOUT)?;
+    // The short last chunk of an upload must not wait for the acknowledgement of the chunk before.
     sockopt::set_tcp_nodelay(socket, true)?;
     Ok(())
 }
@@ -122,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_peer_that_vanishes_is_noticed_within_a_minute() {
+    fn a_vanished_peer_is_detected_within_a_minute() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let limit = Duration::from_secs(20);
         let cancel = CancelToken::new();
@@ -134,7 +133,7 @@ mod tests {
         let silent = idle + interval * sockopt::tcp_keepcnt(&socket).unwrap();
         let minute = Duration::from_secs(60);
         assert!(idle > Duration::ZERO && silent < minute, "{silent:?}");
-        // The kernel looks at this time only when a probe is due, so the next one is added.
+        // The kernel checks this limit only when a probe is due, hence the extra interval.
         let unconfirmed = Duration::from_millis(sockopt::tcp_user_timeout(&socket).unwrap().into());
         assert!(unconfirmed > idle && unconfirmed + interval < minute, "{unconfirmed:?}");
         assert!(sockopt::tcp_nodelay(&socket).unwrap());

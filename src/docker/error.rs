@@ -1,18 +1,15 @@
-//! What can go wrong between us and the engine.
-//!
-//! Owns the one error type of this room and the rule for what an engine may put into our logs: one line, bounded.
-//! It must not know which task a call was for.
+//! Errors of engine calls. Messages of the engine are reduced to one line of at most [`MAX_MESSAGE`] bytes.
 
 use std::io;
 use std::time::Duration;
 
 use super::tls::TlsError;
 
-/// The longest engine message that is kept, in bytes.
+/// The most bytes kept of an engine message.
 pub const MAX_MESSAGE: usize = 1024;
 
-/// What is said when a registry does not let somebody in, in lower case. `denied` is the registry API's code for an image
-/// that one may not have, which Docker Hub also answers for one that does not exist.
+/// Parts of messages about refused credentials, in lower case. `denied` is the registry API's code for an image without
+/// access; Docker Hub also uses it for an image that does not exist.
 const ACCESS_DENIED: [&str; 6] = [
     "unauthorized",
     "denied",
@@ -22,93 +19,93 @@ const ACCESS_DENIED: [&str; 6] = [
     "forbidden",
 ];
 
-/// What an engine says while it has lost the program that runs its containers, or is losing it because it ends itself.
-const UNWELL: [&str; 3] =
+/// Parts of the engine's messages while it has no connection to containerd, such as during a restart.
+const DEGRADED: [&str; 3] =
     ["transport is closing", "connection closed: unavailable", "connection error: desc"];
 
-/// What an engine says when its own work for a call was ended, as when it ends itself.
-const CUT_SHORT: &str = "context canceled";
+/// Part of the engine's message if it aborted a call itself, such as on its shutdown.
+const INTERRUPTED: &str = "context canceled";
 
-/// A call to the engine that did not give what it was for.
+/// Why a call to the engine failed.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// The token of the call was cancelled, whatever else happened meanwhile.
+    /// The call's token was cancelled. Takes precedence over any other error.
     #[error("cancelled")]
     Cancelled,
-    /// No connection: nobody listens there, no permission, or no answer to the connect in time.
+    /// No connection could be made.
     #[error("the docker engine at {address} is not reachable")]
     Unreachable {
         /// The endpoint as it would be written in `DOCKER_HOST`.
         address: String,
-        /// Why.
+        /// The cause.
         source: io::Error,
     },
     /// A deadline passed.
-    #[error("docker call stalled: {what}: nothing for {after:?}")]
+    #[error("docker call stalled for {after:?}: {what}")]
     Timeout {
-        /// The call and its phase, as `GET /info: reading the body`.
+        /// The call and its phase, such as `GET /info: reading the body`.
         what: String,
-        /// The time that was allowed.
+        /// The time limit.
         after: Duration,
     },
-    /// The engine answered with a status that is not a success.
+    /// The engine answered with an error status.
     #[error("the docker engine answered {status}: {message}")]
     Engine {
         /// The HTTP status.
         status: u16,
-        /// The engine's own words: one line of at most [`MAX_MESSAGE`] bytes.
+        /// The engine's message: one line of at most [`MAX_MESSAGE`] bytes.
         message: String,
     },
-    /// The pull failed after its status 200, in the stream.
+    /// The pull failed after the engine had answered 200.
     #[error("pull failed: {message}")]
     Pull {
-        /// The engine's own words, as in [`Error::Engine`].
+        /// The engine's message, as in [`Error::Engine`].
         message: String,
     },
-    /// What came back is not HTTP, not the promised JSON, or beyond a limit.
+    /// The answer is not HTTP, not the expected JSON, or exceeds a limit.
     #[error("unexpected answer from the docker engine: {what}")]
     Protocol {
-        /// What was wrong with it.
+        /// What is wrong with the answer.
         what: String,
     },
-    /// The connection broke in the middle of a call; the engine may or may not have done what was asked.
-    #[error("the connection to the docker engine broke: {what}")]
+    /// The connection was lost during a call. The engine may or may not have executed the request.
+    #[error("lost the connection to the docker engine: {what}")]
     Io {
         /// The call and its phase.
         what: String,
-        /// Why; `UnexpectedEof` when the engine closed it.
+        /// The cause; `UnexpectedEof` if the engine closed the connection.
         source: io::Error,
     },
-    /// What was to be uploaded could not be read, so the upload was cut off.
-    #[error("the source of an upload failed")]
-    Source {
-        /// The reader's own error.
+    /// The data of an upload could not be read, so the upload was aborted.
+    #[error("cannot read the data to upload to the docker engine")]
+    Upload {
+        /// The reader's error.
         source: io::Error,
     },
-    /// An argument that can never be part of a request: an empty id, a control character.
+    /// An argument that cannot be part of a request, such as an empty id or a control character.
     #[error("{what} cannot be sent to the docker engine")]
     Invalid {
-        /// Which argument.
+        /// The argument.
         what: String,
     },
-    /// The engine is too old for us, or the pinned version is.
+    /// The engine's newest API version, or the pinned one, is too old.
     #[error("docker API version {version} is too old: at least {needed} is needed")]
     TooOld {
-        /// What the engine (or the pin) offers.
+        /// The version of the engine or the pin.
         version: String,
-        /// What we need.
+        /// The oldest supported version.
         needed: String,
     },
 }
 
 impl Error {
-    /// The engine knows no such container, image, volume or path.
+    /// Returns whether the container, image, volume or path does not exist.
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::Engine { status: 404, .. })
     }
 
-    /// The name is taken, or the object is in use or being removed. Podman 4 answers 500 for a name that is taken, so
-    /// that its words have to tell.
+    /// Returns whether a name is taken, or an object is in use or being removed. For a taken name Podman 4 answers 500,
+    /// which only its message tells from other errors.
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Engine { status, message } => {
@@ -118,48 +115,48 @@ impl Error {
         }
     }
 
-    /// There was no connection at all.
+    /// Returns whether no connection could be made.
     pub fn is_unreachable(&self) -> bool {
         matches!(self, Self::Unreachable { .. })
     }
 
-    /// A connection that was there broke, as happens when the engine restarts.
+    /// Returns whether the connection was lost during the call, such as by an engine restart.
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Io { .. })
     }
 
-    /// The call ended because its token was cancelled.
+    /// Returns whether the call's token was cancelled.
     pub fn is_cancelled(&self) -> bool {
         matches!(self, Self::Cancelled)
     }
 
-    /// There is no engine at the moment, as while it is being restarted.
+    /// Returns whether there is currently no engine, such as during its restart.
     pub fn is_gone(&self) -> bool {
         self.is_unreachable() || self.is_connection_lost()
     }
 
-    /// The engine answers, but cannot do what needs its containers for the moment.
+    /// Returns whether the engine answers, but currently cannot reach containerd.
     pub fn is_degraded(&self) -> bool {
         match self {
-            Self::Engine { status: 500.., message } => UNWELL.iter().any(|words| message.contains(words)),
+            Self::Engine { status: 500.., message } => DEGRADED.iter().any(|words| message.contains(words)),
             _ => false,
         }
     }
 
-    /// The engine has not finished what was asked, and says so itself.
+    /// Returns whether the engine reports that it did not finish the call.
     pub fn is_interrupted(&self) -> bool {
         match self {
-            Self::Engine { status: 500.., message } | Self::Pull { message } => message.contains(CUT_SHORT),
+            Self::Engine { status: 500.., message } | Self::Pull { message } => message.contains(INTERRUPTED),
             _ => false,
         }
     }
 
-    /// The engine says itself that what was asked never got to the program that runs its containers.
+    /// Returns whether the engine could not reach containerd, so that the request was not executed.
     pub fn was_not_executed(&self) -> bool {
         matches!(self, Self::Engine { status: 500.., message } if message.contains("while dialing"))
     }
 
-    /// What is said of an engine that never came back; `address` is where it was.
+    /// Converts the last error into [`Error::Unreachable`], for an engine at `address` that did not come back.
     #[must_use]
     pub fn into_unreachable(self, address: String) -> Self {
         if self.is_unreachable() {
@@ -168,21 +165,21 @@ impl Error {
         Self::Unreachable { address, source: io::Error::other(self) }
     }
 
-    /// The engine may have done what was asked all the same: the request was on its way and the answer was lost.
+    /// Returns whether the engine may have executed the request although the call failed.
     pub fn is_ambiguous(&self) -> bool {
         matches!(self, Self::Timeout { .. } | Self::Io { .. } | Self::Protocol { .. } | Self::Cancelled)
     }
 
-    /// A pull that the registry refused for its credentials, or for want of any. Registries, engines and Podman each have
-    /// their own words for it, and the engine passes them on as text only.
+    /// Returns whether the registry refused a pull because of its credentials or their absence. The engine passes on only
+    /// the message, which differs between registries and engines.
     pub fn is_access_denied(&self) -> bool {
         let (Self::Pull { message } | Self::Engine { message, .. }) = self else { return false };
-        // That is the engine's own disk.
+        // "permission denied" is about the engine's own disk.
         let message = message.to_lowercase().replace("permission denied", "");
         ACCESS_DENIED.iter().any(|words| message.contains(words))
     }
 
-    /// What TLS has against the engine, or the engine against us, if that is it.
+    /// Returns the TLS error behind this one, if any.
     pub fn tls(&self) -> Option<&TlsError> {
         match self {
             Self::Unreachable { source, .. } | Self::Io { source, .. } => TlsError::within(source),
@@ -190,16 +187,16 @@ impl Error {
         }
     }
 
-    /// The error behind a failed read of a [`Body`](super::Body), which can only hand out an [`io::Error`].
+    /// Recovers the error from a failed read of a [`Body`](super::Body). Any other reader's error is [`Error::Upload`].
     pub fn from_read(error: io::Error) -> Self {
-        error.downcast::<Self>().unwrap_or_else(|source| Self::Source { source })
+        error.downcast::<Self>().unwrap_or_else(|source| Self::Upload { source })
     }
 
     pub(super) fn protocol(what: impl Into<String>) -> Self {
         Self::Protocol { what: what.into() }
     }
 
-    /// Wraps it so that `std::io::Read` can carry it. Never `Interrupted`: readers retry on that.
+    /// Wraps the error for `std::io::Read`. Its kind is never `Interrupted`, on which readers retry.
     pub(super) fn into_read(self) -> io::Error {
         let kind = match &self {
             Self::Timeout { .. } => io::ErrorKind::TimedOut,
@@ -214,7 +211,7 @@ impl Error {
     }
 }
 
-/// One line of at most [`MAX_MESSAGE`] bytes, without control characters.
+/// Returns `text` as one line of at most [`MAX_MESSAGE`] bytes, without control characters.
 pub(super) fn one_line(text: &str) -> String {
     let mut line = String::new();
     let mut gap = false;
@@ -250,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn a_refused_pull_is_told_from_one_that_failed() {
+    fn refused_credentials_are_told_from_other_failed_pulls() {
         let pull = |message: &str| Error::Pull { message: message.into() };
         for refused in [
             "Get \"https://registry-1.docker.io/v2/\": unauthorized: incorrect username or password",
@@ -273,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_without_its_containerd_is_unwell_and_a_registry_that_is_away_is_not() {
+    fn an_engine_without_containerd_is_degraded_and_an_unreachable_registry_is_not() {
         let engine = |status, message: &str| Error::Engine { status, message: message.into() };
         for message in [
             "transport is closing: unavailable",
@@ -293,11 +290,11 @@ mod tests {
     }
 
     #[test]
-    fn an_error_survives_the_way_through_read() {
+    fn an_error_passes_through_read() {
         assert!(Error::from_read(Error::Cancelled.into_read()).is_cancelled());
         let timeout = Error::Timeout { what: "x".into(), after: Duration::from_secs(1) };
         assert_eq!(timeout.into_read().kind(), io::ErrorKind::TimedOut);
-        let foreign = Error::from_read(io::Error::other("disk"));
-        assert!(matches!(foreign, Error::Source { .. }), "{foreign:?}");
+        let external = Error::from_read(io::Error::other("disk"));
+        assert!(matches!(external, Error::Upload { .. }), "{external:?}");
     }
 }

@@ -1,11 +1,9 @@
-//! One request and its answer, over a connection of its own (`Connection: close`: nothing stale is ever reused).
-//!
-//! Owns the order of an exchange, its deadlines, and the reading of a body. It must not know what a call means.
+//! One request and its response, over a connection of their own (`Connection: close`), so that none is ever stale.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::body::{Body, Source};
+use super::body::{Body, BodySource, filled};
 use super::conn::Conn;
 use super::error::one_line;
 use super::http::head::{Head, HeadReader};
@@ -15,23 +13,26 @@ use super::timeouts::deadline;
 use super::{ApiVersion, Endpoint, Error, Request, Timeouts};
 use crate::sys::cancel::CancelToken;
 
-/// How much of an upload is sent at once, and how much of an answer's head is read.
+/// The most bytes of a chunk of an upload.
 const UPLOAD: usize = 64 * 1024;
+/// The buffer size for reading a response's head, in bytes.
 const READ: usize = 8 * 1024;
-/// The most bytes of an error's body that are looked at.
+/// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+/// The phase of an upload, in error messages.
+const SENDING: &str = "sending the request";
 
-/// What an exchange needs to know of the engine.
+/// Opens exchanges with one engine.
 #[derive(Clone, Copy)]
-pub(super) struct Dial<'a> {
+pub(super) struct Dialer<'a> {
     pub(super) endpoint: &'a Endpoint,
     pub(super) timeouts: &'a Timeouts,
-    /// None before it is agreed on.
+    /// `None` before the version is negotiated.
     pub(super) version: Option<ApiVersion>,
 }
 
-impl Dial<'_> {
-    /// Sends the request and reads the answer's head.
+impl Dialer<'_> {
+    /// Sends a request and reads the response's head.
     pub(super) fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
         let call = Call { name: request.name(), cancel: cancel.clone() };
         let head = self.encode(&request)?;
@@ -41,11 +42,11 @@ impl Dial<'_> {
         let conn = self.connect(cancel)?;
         let is_head = request.method == Method::Head;
         let limit = request.head_within.unwrap_or(self.timeouts.head);
-        let mut talk =
-            Talk { conn, call, reader: HeadReader::default(), answer: None, idle: self.timeouts.idle };
-        talk.send(&head, request.payload)?;
-        let answer = talk.answer(limit)?;
-        talk.into_response(answer, is_head)
+        let reader = HeadReader::default();
+        let mut exchange = Exchange { conn, call, reader, answer: None, idle: self.timeouts.idle };
+        exchange.send(&head, request.payload)?;
+        let answer = exchange.answer(limit)?;
+        exchange.into_response(answer, is_head)
     }
 
     fn connect(&self, cancel: &CancelToken) -> Result<Conn, Error> {
@@ -72,7 +73,7 @@ impl Dial<'_> {
     }
 }
 
-/// A call's name and its token: what turns a broken socket into the right error.
+/// A call's name and token, to convert a socket's error into the call's.
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) name: String,
@@ -80,7 +81,7 @@ pub(super) struct Call {
 }
 
 impl Call {
-    /// The error of an operation on the socket that failed while `phase`; `after` is the time it had.
+    /// Returns the error for a socket operation that failed during `phase`; `after` is its time limit.
     pub(super) fn failed(&self, phase: &str, after: Duration, source: io::Error) -> Error {
         let what = format!("{}: {phase}", self.name);
         match source.kind() {
@@ -90,14 +91,14 @@ impl Call {
         }
     }
 
-    /// The error of a connection that ended while `phase`.
+    /// Returns the error for a connection that ended during `phase`.
     pub(super) fn ended(&self, phase: &str) -> Error {
         self.failed(phase, Duration::ZERO, io::ErrorKind::UnexpectedEof.into())
     }
 
-    /// The error of bytes that are not what HTTP says.
+    /// Returns the error for a response that cannot be decoded.
     pub(super) fn broken(&self, problem: &super::http::HttpError) -> Error {
-        // A cancel shuts the socket down, which can cut anything in two.
+        // A cancel shuts the socket down, which can truncate anything.
         if self.cancel.is_cancelled() {
             return Error::Cancelled;
         }
@@ -105,17 +106,17 @@ impl Call {
     }
 }
 
-/// An exchange under way.
-struct Talk {
+/// An exchange in progress.
+struct Exchange {
     conn: Conn,
     call: Call,
     reader: HeadReader,
-    /// An answer that came before the upload's end.
+    /// The response's head, once read; possibly before the end of the upload.
     answer: Option<Head>,
     idle: Duration,
 }
 
-impl Talk {
+impl Exchange {
     fn send(&mut self, head: &[u8], payload: Payload<'_>) -> Result<(), Error> {
         match payload {
             Payload::None => self.write(head).map(drop),
@@ -124,8 +125,8 @@ impl Talk {
         }
     }
 
-    /// Sends the source in chunks. A source that fails leaves the body without its last chunk, which the engine sees
-    /// as an upload that was cut.
+    /// Sends `source` in chunks. If reading it fails, the last chunk is not sent, so that the engine sees an aborted
+    /// upload.
     fn upload(&mut self, head: &[u8], source: &mut dyn io::Read) -> Result<(), Error> {
         let mut data = vec![0; UPLOAD];
         let mut out = head.to_vec();
@@ -143,53 +144,53 @@ impl Talk {
                 return self.write(LAST_CHUNK).map(drop);
             }
             out.clear();
-            chunk(&mut out, data.get(..n).unwrap_or_default());
+            chunk(&mut out, filled(&data, n).map_err(|source| Error::Upload { source })?);
         }
         Ok(())
     }
 
-    /// Writes all of it; `false` when the engine has answered meanwhile and wants no more.
+    /// Writes all bytes. Returns `false` if the engine has refused the request meanwhile.
     fn write(&mut self, mut bytes: &[u8]) -> Result<bool, Error> {
-        const PHASE: &str = "sending the request";
         while !bytes.is_empty() {
-            // After an early success the rest is still sent: the answer may not be about all of it.
+            // After an early success the rest is still sent: the engine may not have read all of the upload.
             let listening = self.answer.is_none();
             let ready = self.conn.ready(self.idle, listening);
-            let ready = ready.map_err(|error| self.call.failed(PHASE, self.idle, error))?;
+            let ready = ready.map_err(|error| self.call.failed(SENDING, self.idle, error))?;
             if ready.readable && !self.listen()? {
                 return Ok(false);
             }
             if ready.writable {
                 match self.conn.write(bytes) {
-                    Ok(n) => bytes = bytes.get(n..).unwrap_or_default(),
-                    // The answer, which may have come in between, says more than the broken pipe.
-                    Err(error) => return self.last_words(error),
+                    Ok(n) => (_, bytes) = bytes.split_at(n),
+                    // A response, if there is one, explains the broken pipe.
+                    Err(error) => return self.early_answer(error),
                 }
             }
         }
         Ok(true)
     }
 
-    /// Reads what has come while we write; `false` when it is a refusal.
+    /// Reads what the engine sent during the upload. Returns `false` if it is a refusal.
     fn listen(&mut self) -> Result<bool, Error> {
         let mut buffer = [0; READ];
         let n = match self.conn.read(&mut buffer, Some(Duration::ZERO)) {
-            Ok(0) => return self.last_words(io::ErrorKind::UnexpectedEof.into()),
+            Ok(0) => return self.early_answer(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => n,
             Err(error) if error.kind() == io::ErrorKind::TimedOut => return Ok(true),
-            Err(error) => return self.last_words(error),
+            Err(error) => return self.early_answer(error),
         };
-        self.take(buffer.get(..n).unwrap_or_default())?;
+        let bytes = filled(&buffer, n).map_err(|error| self.call.failed(SENDING, self.idle, error))?;
+        self.take(bytes)?;
         Ok(self.answer.as_ref().is_none_or(|head| head.status < 300))
     }
 
-    /// The engine takes no more: its answer, when there is one, else the error.
-    fn last_words(&mut self, error: io::Error) -> Result<bool, Error> {
-        let failed = self.call.failed("sending the request", self.idle, error);
+    /// Reads the response of an engine that stopped reading the request. Returns `false` if there is one, else the error.
+    fn early_answer(&mut self, error: io::Error) -> Result<bool, Error> {
+        let failed = self.call.failed(SENDING, self.idle, error);
         if self.answer.is_none() && !failed.is_cancelled() {
             match self.read_head(self.idle) {
                 Ok(head) => self.answer = Some(head),
-                // A refusal in the TLS layer is an answer too: it says why the pipe broke.
+                // A TLS alert explains the broken pipe too.
                 Err(said) if said.is_cancelled() || said.tls().is_some() => return Err(said),
                 Err(_) => return Err(failed),
             }
@@ -213,7 +214,10 @@ impl Talk {
             match self.conn.read(&mut buffer, Some(left)) {
                 Ok(0) if self.reader.is_empty() => return Err(self.call.ended(phase)),
                 Ok(0) => return Err(self.call.ended("reading the response's head")),
-                Ok(n) => self.take(buffer.get(..n).unwrap_or_default())?,
+                Ok(n) => {
+                    let bytes = filled(&buffer, n).map_err(|error| self.call.failed(phase, limit, error))?;
+                    self.take(bytes)?;
+                }
                 Err(error) => return Err(self.call.failed(phase, limit, error)),
             }
         }
@@ -226,36 +230,37 @@ impl Talk {
 
     fn into_response(self, head: Head, to_head: bool) -> Result<Response, Error> {
         let framing = head.framing(to_head).map_err(|problem| self.call.broken(&problem))?;
-        let source = Source { conn: self.conn, call: self.call, read_ahead: self.reader.into_rest() };
+        let source = BodySource { conn: self.conn, call: self.call, read_ahead: self.reader.into_rest() };
         Ok(Response { status: head.status, head, body: Body::new(source, framing, self.idle) })
     }
 }
 
-/// The answer to a request that was sent already.
+/// Reads the response to a request that was already sent.
 #[cfg(any(test, feature = "fuzzing"))]
 pub(super) fn answer_over(conn: Conn, call: Call, limit: Duration, to_head: bool) -> Result<Response, Error> {
-    let mut talk = Talk { conn, call, reader: HeadReader::default(), answer: None, idle: limit };
-    let head = talk.read_head(limit)?;
-    talk.into_response(head, to_head)
+    let reader = HeadReader::default();
+    let mut exchange = Exchange { conn, call, reader, answer: None, idle: limit };
+    let head = exchange.read_head(limit)?;
+    exchange.into_response(head, to_head)
 }
 
-/// An answer whose body is still to be read.
+/// A response with an unread body.
 #[derive(Debug)]
 pub struct Response {
     /// The HTTP status.
     pub status: u16,
     head: Head,
-    /// What follows the head.
+    /// The unread body.
     pub body: Body,
 }
 
 impl Response {
-    /// A header's value, whatever the case of its name.
+    /// Returns the value of a header; the case of `name` does not matter.
     pub fn header(&self, name: &str) -> Option<&str> {
         self.head.get(name)
     }
 
-    /// The response when its status is 2xx, else [`Error::Engine`] with the message of its body.
+    /// Returns the response if its status is 2xx, else [`Error::Engine`] with the message in its body.
     pub fn success(mut self) -> Result<Self, Error> {
         if (200..300).contains(&self.status) {
             return Ok(self);
@@ -264,18 +269,18 @@ impl Response {
         let (text, end) = self.body.read_start(MAX_ERROR_BODY);
         match end {
             Err(error) if error.is_cancelled() => Err(error),
-            // A message that was cut is better than none, and the status is what counts.
+            // The status counts, and part of a message is better than none.
             _ => Err(Error::Engine { status, message: message(&text) }),
         }
     }
 
-    /// The whole body as JSON.
+    /// Reads the whole body as JSON.
     pub fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
         self.body.json()
     }
 }
 
-/// The engine's words: `{"message": ...}`, or plain text as proxies send it.
+/// Returns the message of an error body: `{"message": ...}` of an engine, or the plain text of a proxy.
 pub(super) fn message(body: &[u8]) -> String {
     let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
     let said = json.as_ref().and_then(|json| json.get("message")).and_then(|message| message.as_str());

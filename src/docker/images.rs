@@ -1,29 +1,27 @@
-//! Images: look one up, pull one.
-//!
-//! Owns how a pull's stream is read, with progress while it is silent. It must not know credentials' origin.
+//! Calls for images.
 
 use std::time::{Duration, Instant};
 
 use super::stream::PullStream;
-use super::{Docker, Error, Image, PullProgress, Reference, Request, Response, Target};
+use super::{Docker, Error, Image, PullProgress, Reference, Request, RequestTarget, Response};
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 
-/// How much of a pull's stream is read at once.
+/// The buffer size for reading a pull's stream, in bytes.
 const READ: usize = 16 * 1024;
-/// The shortest time between two progress reports, so that a zero does not spin.
+/// The shortest time between two progress reports.
 const MIN_TICK: Duration = Duration::from_millis(10);
 
 impl Docker {
-    /// Looks an image up by name or id.
+    /// Returns an image by name or id.
     pub fn image_inspect(&self, cancel: &CancelToken, image: &str) -> Result<Image, Error> {
-        let target = Target::of("images").image(image)?.then("json");
+        let target = RequestTarget::of("images").image(image)?.then("json");
         self.call(cancel, Request::get(target))?.json()
     }
 
-    /// Pulls an image, and calls `progress` about every `tick`, also while the engine says nothing. `auth` is the
-    /// finished value of `X-Registry-Auth`, as [`Login`](super::Login) has it. A failure within the stream is
-    /// [`Error::Pull`]. The engine may deliver another platform than the one asked for: inspect and compare.
+    /// Pulls an image, and calls `progress` about every `tick` (at least 10 ms), even while the engine is silent. `auth` is
+    /// the value of `X-Registry-Auth`, see [`Login`](super::Login). A failure in the stream is [`Error::Pull`]. The pulled
+    /// image may be for another platform than `platform`: inspect it.
     pub fn image_pull(
         &self,
         cancel: &CancelToken,
@@ -33,7 +31,7 @@ impl Docker {
         tick: Duration,
         progress: &mut dyn FnMut(&PullProgress),
     ) -> Result<(), Error> {
-        let mut target = Target::of("images/create")
+        let mut target = RequestTarget::of("images/create")
             .query("fromImage", &image.repository())
             .query("tag", image.pull_tag());
         if let Some(platform) = platform {
@@ -49,7 +47,7 @@ impl Docker {
     }
 }
 
-/// Reads the stream to its end, in slices of at most `tick`.
+/// Reads the stream to its end. `silence` is the longest time without data.
 fn follow(
     response: Response,
     silence: Duration,
@@ -59,20 +57,22 @@ fn follow(
     let mut body = response.body;
     let mut stream = PullStream::default();
     let mut buffer = vec![0; READ];
-    let (mut heard, mut told) = (Instant::now(), Instant::now());
+    let mut last_data = Instant::now();
+    let mut last_report = Instant::now();
     loop {
-        let wait = tick.saturating_sub(told.elapsed()).min(silence.saturating_sub(heard.elapsed()));
+        let wait =
+            tick.saturating_sub(last_report.elapsed()).min(silence.saturating_sub(last_data.elapsed()));
         match body.read_within(&mut buffer, wait)? {
-            Some(0) => return stream.finish(),
-            Some(n) => {
-                heard = Instant::now();
-                stream.push(buffer.get(..n).unwrap_or_default())?;
+            Some([]) => return stream.finish(),
+            Some(bytes) => {
+                last_data = Instant::now();
+                stream.push(bytes)?;
             }
-            None if heard.elapsed() >= silence => return Err(body.stalled(silence)),
+            None if last_data.elapsed() >= silence => return Err(body.stalled(silence)),
             None => {}
         }
-        if told.elapsed() >= tick {
-            told = Instant::now();
+        if last_report.elapsed() >= tick {
+            last_report = Instant::now();
             progress(stream.progress());
         }
     }

@@ -1,7 +1,6 @@
-//! A small client of the Docker Engine, over HTTP/1.1 on a Unix socket, plain TCP or TLS.
+//! A client of the Docker Engine API: HTTP/1.1 over a Unix socket, plain TCP or TLS.
 //!
-//! Owns the handle [`Docker`] with one method a call; every call takes a [`CancelToken`] first, blocks its thread, has
-//! a deadline for every wait and makes its own connection. It must not know tasks, sidecars or the control plane.
+//! Every call takes a [`CancelToken`], blocks its thread, opens its own connection and has a deadline for every wait.
 
 mod api;
 mod archive;
@@ -32,25 +31,27 @@ use serde::Deserialize;
 
 pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
-    Mount, MountKind, PathStat, PullProgress, State, Volume, VolumeOptions,
+    Mount, PathStat, PullProgress, State, Volume, VolumeOptions,
 };
 pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;
 pub use self::containers::Wait;
-pub use self::discovery::{Endpoint, EndpointEnv, EndpointError, FILE_LIMIT, Files, Found, Source};
+pub use self::discovery::{
+    ContextError, Discovery, Endpoint, EndpointEnv, EndpointError, EndpointSource, FILE_LIMIT, Files,
+};
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
-pub use self::request::{Method, Request, Target};
+pub use self::request::{Method, Request, RequestTarget};
 pub use self::timeouts::Timeouts;
 pub use self::tls::{TlsClient, TlsError};
 use crate::sys::cancel::CancelToken;
 
-/// A ping says nothing but that the engine is well, which takes it no time.
+/// How long an engine may take to answer a ping.
 const PING_WITHIN: Duration = Duration::from_secs(10);
 
-/// An engine that has answered. Clones are cheap and may be used from any thread.
+/// A client of one engine. Clones are cheap and share nothing mutable.
 #[derive(Debug, Clone)]
 pub struct Docker(Arc<Inner>);
 
@@ -73,8 +74,6 @@ struct Version {
 struct Info {
     #[serde(rename = "NCPU", default)]
     cpus: u32,
-    #[serde(rename = "MemTotal", default)]
-    memory: u64,
     #[serde(rename = "Name", default)]
     host: String,
     #[serde(rename = "DockerRootDir", default)]
@@ -82,85 +81,78 @@ struct Info {
 }
 
 impl Docker {
-    /// Asks the engine who it is and agrees on an API version: the smaller of its newest and [`ApiVersion::MAX`], or
-    /// `pin` when that is given. Below [`ApiVersion::MIN`] is [`Error::TooOld`].
+    /// Connects and negotiates the API version: `pin` if given, else the engine's newest, at most
+    /// [`ApiVersion::MAX`]. A version below [`ApiVersion::MIN`] is [`Error::TooOld`].
     pub fn connect(cancel: &CancelToken, endpoint: Endpoint, pin: Option<ApiVersion>) -> Result<Self, Error> {
         Self::connect_with(cancel, endpoint, pin, Timeouts::default())
     }
 
-    /// As [`Docker::connect`], with other deadlines.
+    /// Like [`Docker::connect`], with other deadlines. Until the client is connected, only `timeouts.connect` applies.
     pub fn connect_with(
         cancel: &CancelToken,
         endpoint: Endpoint,
         pin: Option<ApiVersion>,
         timeouts: Timeouts,
     ) -> Result<Self, Error> {
-        let dial = exchange::Dial { endpoint: &endpoint, timeouts: &timeouts, version: None };
+        let hello = Timeouts { connect: timeouts.connect, ..Timeouts::default() };
+        let dialer = exchange::Dialer { endpoint: &endpoint, timeouts: &hello, version: None };
         let api_version = match pin {
             Some(version) => version,
-            None => newest(&dial, cancel)?.min(ApiVersion::MAX),
+            None => newest(&dialer, cancel)?.min(ApiVersion::MAX),
         };
         if api_version < ApiVersion::MIN {
-            let (version, needed) = (api_version.to_string(), ApiVersion::MIN.to_string());
-            return Err(Error::TooOld { version, needed });
+            let version = api_version.to_string();
+            return Err(Error::TooOld { version, needed: ApiVersion::MIN.to_string() });
         }
-        let dial = exchange::Dial { version: Some(api_version), ..dial };
+        let dialer = exchange::Dialer { version: Some(api_version), ..dialer };
         let version: Version =
-            dial.exchange(cancel, Request::get(Target::of("version")))?.success()?.json()?;
-        let info: Info = dial.exchange(cancel, Request::get(Target::of("info")))?.success()?.json()?;
+            dialer.exchange(cancel, Request::get(RequestTarget::of("version")))?.success()?.json()?;
+        let info: Info =
+            dialer.exchange(cancel, Request::get(RequestTarget::of("info")))?.success()?.json()?;
         let engine = Engine {
             version: version.version,
             api_version,
             os: version.os,
             arch: version.arch,
             cpus: info.cpus,
-            memory: info.memory,
             host: info.host,
             root: info.root,
         };
         Ok(Self(Arc::new(Inner { endpoint, timeouts, engine })))
     }
 
-    /// The same engine with other deadlines.
-    #[must_use]
-    pub fn with_timeouts(&self, timeouts: Timeouts) -> Self {
-        let (endpoint, engine) = (self.0.endpoint.clone(), self.0.engine.clone());
-        Self(Arc::new(Inner { endpoint, timeouts, engine }))
-    }
-
-    /// What the engine said of itself at the connect.
+    /// Returns what the engine reported about itself.
     pub fn engine(&self) -> &Engine {
         &self.0.engine
     }
 
-    /// Whether it is reached without a network. It may be on another machine all the same, behind a socket that is forwarded.
+    /// Returns whether the endpoint is a Unix socket. A forwarded socket may still lead to another machine.
     pub fn is_local(&self) -> bool {
         matches!(self.0.endpoint, Endpoint::Unix(_))
     }
 
-    /// Where it is, in the form of `DOCKER_HOST`; for messages.
+    /// Returns the endpoint in the form of `DOCKER_HOST`, for messages.
     pub fn address(&self) -> String {
         self.0.endpoint.to_string()
     }
 
-    /// Whether the engine is there: it answers within 10 s.
+    /// Checks that the engine answers, within 10 s.
     pub fn ping(&self, cancel: &CancelToken) -> Result<(), Error> {
         let Inner { endpoint, timeouts, .. } = &*self.0;
-        let dial = exchange::Dial { endpoint, timeouts, version: None };
-        let request = Request::get(Target::of("_ping")).head_within(timeouts.head.min(PING_WITHIN));
-        dial.exchange(cancel, request)?.success().map(drop)
+        let dialer = exchange::Dialer { endpoint, timeouts, version: None };
+        let request = Request::get(RequestTarget::of("_ping")).head_within(timeouts.head.min(PING_WITHIN));
+        dialer.exchange(cancel, request)?.success().map(drop)
     }
 
-    /// Sends any request (below `/vX.Y/`) and gives the answer, whatever its status; its body is still to be read. For
-    /// calls that have no method here.
+    /// Sends any request, below `/vX.Y/`. Returns the response whatever its status, with its body unread.
     pub fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
         let inner = &self.0;
         let version = Some(inner.engine.api_version);
-        let dial = exchange::Dial { endpoint: &inner.endpoint, timeouts: &inner.timeouts, version };
-        dial.exchange(cancel, request)
+        let dialer = exchange::Dialer { endpoint: &inner.endpoint, timeouts: &inner.timeouts, version };
+        dialer.exchange(cancel, request)
     }
 
-    /// As [`Docker::exchange`], where everything but a 2xx is an error.
+    /// Like [`Docker::exchange`], but any status other than 2xx is an error.
     fn call(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
         self.exchange(cancel, request)?.success()
     }
@@ -170,10 +162,10 @@ impl Docker {
     }
 }
 
-/// The engine's newest API version, as every answer to a ping carries it. Some proxies let only `GET` through.
-fn newest(dial: &exchange::Dial<'_>, cancel: &CancelToken) -> Result<ApiVersion, Error> {
+/// Returns the engine's newest API version, from the header of a ping. Falls back to `GET`: some proxies refuse `HEAD`.
+fn newest(dialer: &exchange::Dialer<'_>, cancel: &CancelToken) -> Result<ApiVersion, Error> {
     for method in [Method::Head, Method::Get] {
-        let response = dial.exchange(cancel, Request::new(method, Target::of("_ping")))?;
+        let response = dialer.exchange(cancel, Request::new(method, RequestTarget::of("_ping")))?;
         let version = response.header("Api-Version").and_then(ApiVersion::parse);
         match version {
             Some(version) if response.status == 200 => return Ok(version),
@@ -183,5 +175,5 @@ fn newest(dial: &exchange::Dial<'_>, cancel: &CancelToken) -> Result<ApiVersion,
             _ => {}
         }
     }
-    Err(Error::protocol("its ping names no API version"))
+    Err(Error::protocol("the ping response has no Api-Version header"))
 }

@@ -1,44 +1,42 @@
-//! Image names: `[host[:port]/]path[:tag][@digest]`, with the short names of Docker Hub.
-//!
-//! Owns the grammar, after the reference of the distribution project (`reference.go` of distribution/reference). Pure.
-//! It must not know whether such an image exists.
+//! Image names: `[host[:port]/]path[:tag][@digest]`, with Docker Hub's short names. The grammar is that of `reference.go` in
+//! distribution/reference. Pure.
 
 use std::fmt;
 
-/// The longest name without tag and digest, in bytes, with the registry and `library/` filled in.
+/// The most bytes of a name without tag and digest, but with the registry and `library/`.
 pub const MAX_NAME: usize = 255;
-/// The longest tag.
+/// The most characters of a tag.
 const MAX_TAG: usize = 128;
-/// The tag that is meant when none is given.
+/// The tag of a name with neither tag nor digest.
 const DEFAULT_TAG: &str = "latest";
-/// The registry that is meant when none is given.
+/// The registry of a name without one.
 const HUB: &str = "docker.io";
-/// What the same registry was called once.
+/// An older name of the same registry.
 const OLD_HUB: &str = "index.docker.io";
 
-/// A valid image name. `Display` gives it as it was written, with `:latest` when it had neither tag nor digest.
+/// A valid image name. `Display` prints it as written, plus `:latest` if it has neither tag nor digest.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Reference {
     domain: String,
     path: String,
     tag: Option<String>,
     digest: Option<String>,
-    /// The name part as it was written, for messages and for engines that look up short names in their own way.
+    /// The name without tag and digest as written, for messages and for engines with their own rules for short names.
     written: String,
 }
 
-/// Why a text is not an image name.
+/// A text that is not an image name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("image name {text:?}: {problem}")]
 pub struct ReferenceError {
-    /// As it was given, cut to a length fit for a message.
+    /// The text, at most [`MAX_NAME`] characters.
     pub text: String,
     /// What is wrong with it.
     pub problem: &'static str,
 }
 
 impl Reference {
-    /// Reads a name, and fills in what a short one leaves out.
+    /// Parses a name. Fills in the registry, `library/` and tag that a short one omits.
     pub fn parse(text: &str) -> Result<Self, ReferenceError> {
         parse(text).map_err(|problem| {
             let mut text: String = text.chars().take(MAX_NAME).collect();
@@ -47,38 +45,28 @@ impl Reference {
         })
     }
 
-    /// The registry: `docker.io`, `ghcr.io`, `localhost:5000`.
+    /// Returns the registry, such as `docker.io` or `localhost:5000`.
     pub fn domain(&self) -> &str {
         &self.domain
     }
 
-    /// The repository within the registry: `library/ubuntu`.
-    pub fn path(&self) -> &str {
-        &self.path
-    }
-
-    /// Its tag. `latest` when neither a tag nor a digest was given.
+    /// Returns the tag: `latest` for a name with neither tag nor digest, `None` for one with only a digest.
     pub fn tag(&self) -> Option<&str> {
         self.tag.as_deref()
     }
 
-    /// Its digest, with the algorithm.
-    pub fn digest(&self) -> Option<&str> {
-        self.digest.as_deref()
-    }
-
-    /// The registry and the repository: `docker.io/library/ubuntu`. The same for all ways to write one name.
+    /// Returns the registry and repository, such as `docker.io/library/ubuntu`. Equal for all spellings of a name.
     pub fn repository(&self) -> String {
         format!("{}/{}", self.domain, self.path)
     }
 
-    /// The whole name with nothing left out; two names of one image are equal in this form.
+    /// Returns the complete name. Equal for all spellings of a name.
     pub fn canonical(&self) -> String {
         self.with_suffix(self.repository())
     }
 
-    /// What a pull asks for as `tag`: the digest when there is one, since that says more. Never empty: without a tag
-    /// the engine would pull all of them.
+    /// Returns the `tag` of a pull: the digest if there is one, else the tag. Never empty, as the engine would then pull all
+    /// tags.
     pub fn pull_tag(&self) -> &str {
         self.digest.as_deref().or(self.tag.as_deref()).unwrap_or(DEFAULT_TAG)
     }
@@ -119,7 +107,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     let domain = valid_domain(domain)?;
     valid_path(path)?;
     if is_image_id(written) {
-        return Err("64 hexadecimal digits are an id, not a name");
+        return Err("64 hexadecimal digits are an image id, not a name");
     }
     let path = if domain == HUB && !path.contains('/') { format!("library/{path}") } else { path.to_owned() };
     if domain.len() + 1 + path.len() > MAX_NAME {
@@ -135,7 +123,7 @@ fn parse(text: &str) -> Result<Reference, &'static str> {
     })
 }
 
-/// A colon is a tag's only after the last slash; before it, it is a port's.
+/// Splits off the tag. A colon before the last slash belongs to a port.
 fn split_tag(text: &str) -> (&str, Option<&str>) {
     match text.rsplit_once(':') {
         Some((name, tag)) if !tag.contains('/') => (name, Some(tag)),
@@ -143,7 +131,7 @@ fn split_tag(text: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The first part is a registry when it could not be a repository: a dot, a port, a capital, or `localhost`.
+/// Splits off the registry: a first part with a dot, a port or a capital letter, or `localhost`.
 fn split_domain(name: &str) -> (&str, &str) {
     match name.split_once('/') {
         Some((first, path)) if looks_like_domain(first) => (first, path),
@@ -194,7 +182,7 @@ fn valid_path(path: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Words of a-z and 0-9, separated by one dot, one or two underscores, or any number of dashes.
+/// Returns whether it is words of a-z and 0-9, separated by one dot, one or two underscores, or any number of dashes.
 fn valid_component(component: &str) -> bool {
     let is_word = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     let separators: Vec<&str> = component.split(is_word).filter(|part| !part.is_empty()).collect();
@@ -242,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn short_names_are_those_of_the_hub() {
+    fn short_names_are_on_docker_hub() {
         assert_eq!(canonical("ubuntu"), "docker.io/library/ubuntu:latest");
         assert_eq!(canonical("ubuntu:22.04"), "docker.io/library/ubuntu:22.04");
         assert_eq!(canonical("me/app"), "docker.io/me/app:latest");
@@ -251,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn registries_have_ports_and_tags_do_not_get_mixed_up() {
+    fn ports_are_told_from_tags() {
         assert_eq!(canonical("localhost:5000/a"), "localhost:5000/a:latest");
         assert_eq!(canonical("localhost:5000/a/b/c:t"), "localhost:5000/a/b/c:t");
         assert_eq!(canonical("localhost/a"), "localhost/a:latest");
@@ -262,9 +250,9 @@ mod tests {
     }
 
     #[test]
-    fn a_digest_needs_no_tag_and_wins_over_one() {
+    fn a_digest_needs_no_tag_and_takes_precedence() {
         let plain = Reference::parse(&format!("ghcr.io/a/b@{DIGEST}")).unwrap();
-        assert_eq!((plain.tag(), plain.digest(), plain.pull_tag()), (None, Some(DIGEST), DIGEST));
+        assert_eq!((plain.tag(), plain.digest.as_deref(), plain.pull_tag()), (None, Some(DIGEST), DIGEST));
         let both = Reference::parse(&format!("a:t@{DIGEST}")).unwrap();
         assert_eq!((both.tag(), both.pull_tag()), (Some("t"), DIGEST));
         assert_eq!(both.canonical(), format!("docker.io/library/a:t@{DIGEST}"));
@@ -272,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn it_prints_as_it_was_written() {
+    fn a_name_prints_as_it_was_written() {
         assert_eq!(Reference::parse("ubuntu").unwrap().to_string(), "ubuntu:latest");
         assert_eq!(Reference::parse("docker.io/ubuntu:1").unwrap().to_string(), "docker.io/ubuntu:1");
         let both = format!("h:1/a:t@{DIGEST}");
@@ -280,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn the_separators_of_a_repository() {
+    fn repository_separators_are_checked() {
         for good in ["a.b", "a_b", "a__b", "a-b", "a---b", "a.b_c__d-e", "0", "a/b.c/d"] {
             assert!(Reference::parse(good).is_ok(), "{good}");
         }
@@ -292,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_a_name_is_refused() {
+    fn malformed_names_are_refused() {
         let digits = DIGEST.replace("sha256:", "");
         let bad = [
             "",
@@ -333,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn lengths_are_bounded_to_the_byte() {
+    fn lengths_are_bounded() {
         let hub = "docker.io/library/".len();
         assert!(Reference::parse(&"a".repeat(MAX_NAME - hub)).is_ok());
         assert!(Reference::parse(&"a".repeat(MAX_NAME - hub + 1)).is_err());

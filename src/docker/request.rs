@@ -1,7 +1,4 @@
-//! What is asked of the engine: method, target, headers, body.
-//!
-//! Owns the encoding of names that come from outside into paths and queries, so that none can become another request.
-//! It must not know how a request is sent.
+//! Requests to the engine. Names from outside are encoded into paths and queries, so that none can change the request.
 
 use std::fmt::Write as _;
 use std::io::Read;
@@ -12,17 +9,17 @@ use serde::Serialize;
 use super::Error;
 use crate::secret::Secret;
 
-/// The longest name that is put into a path or a query, in bytes. Far beyond every real one.
+/// The most bytes of a name in a path. Far more than any real name has.
 const MAX_VALUE: usize = 16 * 1024;
 
-/// The methods that the engine knows.
+/// The HTTP methods that the Engine API uses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Method {
-    /// Looks.
+    /// Reads an object.
     Get,
-    /// Looks, and gets no body.
+    /// Reads an object, without a body in the response.
     Head,
-    /// Does something.
+    /// Performs an action.
     Post,
     /// Uploads.
     Put,
@@ -31,7 +28,7 @@ pub enum Method {
 }
 
 impl Method {
-    /// As on the wire.
+    /// Returns the method's name in a request line.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Get => "GET",
@@ -43,20 +40,20 @@ impl Method {
     }
 }
 
-/// A path below the API version and its query, encoded.
+/// An encoded path, below the API version, and query.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Target {
+pub struct RequestTarget {
     path: String,
     query: String,
 }
 
-impl Target {
-    /// Starts with fixed text, such as `containers` or `images/create`.
+impl RequestTarget {
+    /// Starts with a fixed path, such as `containers` or `images/create`.
     pub fn of(path: &'static str) -> Self {
         Self { path: format!("/{path}"), query: String::new() }
     }
 
-    /// Appends fixed text as further segments.
+    /// Appends a fixed path.
     #[must_use]
     pub fn then(mut self, path: &'static str) -> Self {
         self.path.push('/');
@@ -64,8 +61,8 @@ impl Target {
         self
     }
 
-    /// Appends one segment that comes from outside. An empty one, `.` and `..` are [`Error::Invalid`]: the engine
-    /// would tidy the path up into another one.
+    /// Appends one segment from outside. An empty one, `.` and `..` are [`Error::Invalid`]: the engine would normalise the
+    /// path into another one.
     pub fn segment(mut self, segment: &str) -> Result<Self, Error> {
         check_segment(segment)?;
         self.path.push('/');
@@ -73,7 +70,7 @@ impl Target {
         Ok(self)
     }
 
-    /// Appends an image name, whose slashes stay.
+    /// Appends an image name. Its slashes are kept.
     pub fn image(mut self, name: &str) -> Result<Self, Error> {
         for segment in name.split('/') {
             check_segment(segment)?;
@@ -93,7 +90,7 @@ impl Target {
         self
     }
 
-    /// Adds a filter for labels, where an empty value asks only for the key.
+    /// Adds a filter for labels. An empty value matches any value.
     #[must_use]
     pub fn labelled(self, labels: &[(&str, &str)]) -> Self {
         if labels.is_empty() {
@@ -107,12 +104,12 @@ impl Target {
         self.query("filters", &serde_json::json!({ "label": labels }).to_string())
     }
 
-    /// The path without the query, which may be long: for messages.
+    /// Returns the path without the query, for messages.
     pub(super) fn path(&self) -> &str {
         &self.path
     }
 
-    /// What follows the version on the request line.
+    /// Returns the path and query for the request line.
     pub(super) fn on_the_wire(&self) -> String {
         format!("{}{}", self.path, self.query)
     }
@@ -128,7 +125,7 @@ fn check_segment(segment: &str) -> Result<(), Error> {
     }
 }
 
-/// Percent-encodes everything but the unreserved characters of RFC 3986 and those in `keep`.
+/// Appends `text`, percent-encoding all but the unreserved characters of RFC 3986 and those in `keep`.
 fn encode(out: &mut String, text: &str, keep: &[u8]) {
     for byte in text.bytes() {
         let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte);
@@ -141,7 +138,7 @@ fn encode(out: &mut String, text: &str, keep: &[u8]) {
     }
 }
 
-/// What follows the request's head.
+/// The body of a request.
 pub(super) enum Payload<'a> {
     None,
     Bytes(Vec<u8>),
@@ -151,7 +148,7 @@ pub(super) enum Payload<'a> {
 /// One request.
 pub struct Request<'a> {
     pub(super) method: Method,
-    pub(super) target: Target,
+    pub(super) target: RequestTarget,
     pub(super) headers: Vec<(&'static str, Secret)>,
     pub(super) payload: Payload<'a>,
     pub(super) head_within: Option<Duration>,
@@ -159,26 +156,26 @@ pub struct Request<'a> {
 
 impl<'a> Request<'a> {
     /// A request without a body.
-    pub fn new(method: Method, target: Target) -> Self {
+    pub fn new(method: Method, target: RequestTarget) -> Self {
         Self { method, target, headers: Vec::new(), payload: Payload::None, head_within: None }
     }
 
     /// A `GET`.
-    pub fn get(target: Target) -> Self {
+    pub fn get(target: RequestTarget) -> Self {
         Self::new(Method::Get, target)
     }
 
     /// A `POST`.
-    pub fn post(target: Target) -> Self {
+    pub fn post(target: RequestTarget) -> Self {
         Self::new(Method::Post, target)
     }
 
     /// A `DELETE`.
-    pub fn delete(target: Target) -> Self {
+    pub fn delete(target: RequestTarget) -> Self {
         Self::new(Method::Delete, target)
     }
 
-    /// Adds a header. All values are treated as secrets; one with a control character fails the exchange.
+    /// Adds a header. A value with a control character fails the exchange.
     #[must_use]
     pub fn header(mut self, name: &'static str, value: Secret) -> Self {
         self.headers.push((name, value));
@@ -192,21 +189,21 @@ impl<'a> Request<'a> {
         Ok(self.header("Content-Type", Secret::new("application/json")))
     }
 
-    /// Sends what `source` gives until its end, chunked.
+    /// Sends everything that `source` returns as a chunked body.
     #[must_use]
     pub fn stream(mut self, content_type: &'static str, source: &'a mut dyn Read) -> Self {
         self.payload = Payload::Stream(source);
         self.header("Content-Type", Secret::new(content_type))
     }
 
-    /// Allows another time for the response's head than the usual.
+    /// Replaces the time limit for the response's head.
     #[must_use]
     pub fn head_within(mut self, limit: Duration) -> Self {
         self.head_within = Some(limit);
         self
     }
 
-    /// The call's name in errors.
+    /// Returns the call's name for errors: the method and at most 200 characters of the path.
     pub(super) fn name(&self) -> String {
         let path: String = self.target.path().chars().take(200).collect();
         format!("{} {path}", self.method.as_str())
@@ -218,33 +215,33 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_name_cannot_leave_its_segment() {
-        let target = Target::of("containers").segment("a/../b?c#d%e f").unwrap().then("json");
+    fn a_segment_cannot_change_the_path() {
+        let target = RequestTarget::of("containers").segment("a/../b?c#d%e f").unwrap().then("json");
         assert_eq!(target.on_the_wire(), "/containers/a%2F..%2Fb%3Fc%23d%25e%20f/json");
         for bad in ["", ".", ".."] {
-            assert!(Target::of("containers").segment(bad).is_err(), "{bad}");
+            assert!(RequestTarget::of("containers").segment(bad).is_err(), "{bad}");
         }
-        assert!(Target::of("containers").segment(&"x".repeat(MAX_VALUE + 1)).is_err());
+        assert!(RequestTarget::of("containers").segment(&"x".repeat(MAX_VALUE + 1)).is_err());
     }
 
     #[test]
-    fn an_image_keeps_its_slashes_but_not_more() {
-        let target = Target::of("images").image("h:5000/a/b:t@sha256:0?x").unwrap().then("json");
+    fn an_image_name_keeps_only_its_slashes_colons_and_at_sign() {
+        let target = RequestTarget::of("images").image("h:5000/a/b:t@sha256:0?x").unwrap().then("json");
         assert_eq!(target.on_the_wire(), "/images/h:5000/a/b:t@sha256:0%3Fx/json");
         for bad in ["", "a//b", "../a", "a/./b", "/a"] {
-            assert!(Target::of("images").image(bad).is_err(), "{bad}");
+            assert!(RequestTarget::of("images").image(bad).is_err(), "{bad}");
         }
     }
 
     #[test]
     fn queries_are_encoded() {
-        let target = Target::of("x").query("a", "1&b=2+ü\r\n").query("c", "");
+        let target = RequestTarget::of("x").query("a", "1&b=2+ü\r\n").query("c", "");
         assert_eq!(target.on_the_wire(), "/x?a=1%26b%3D2%2B%C3%BC%0D%0A&c=");
-        let filtered = Target::of("x").labelled(&[("k", "v\""), ("only", "")]);
+        let filtered = RequestTarget::of("x").labelled(&[("k", "v\""), ("only", "")]);
         assert_eq!(
             filtered.on_the_wire(),
             "/x?filters=%7B%22label%22%3A%5B%22k%3Dv%5C%22%22%2C%22only%22%5D%7D"
         );
-        assert_eq!(Target::of("x").labelled(&[]).on_the_wire(), "/x");
+        assert_eq!(RequestTarget::of("x").labelled(&[]).on_the_wire(), "/x");
     }
 }

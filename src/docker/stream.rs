@@ -1,6 +1,4 @@
-//! What the engine streams: the progress of a pull, and framed logs.
-//!
-//! Owns both codecs, sans-io: bytes are pushed in as they come. It must not know where they come from.
+//! Decoders for the engine's streams, pull progress and framed logs. Pure: the caller pushes the bytes.
 
 use std::collections::BTreeMap;
 
@@ -9,15 +7,14 @@ use serde::Deserialize;
 use super::error::one_line;
 use super::{Error, LogStream, PullProgress};
 
-/// The longest line of a pull's stream, in bytes. Real ones have a few hundred.
+/// The most bytes of a line of a pull's stream. Real lines have a few hundred.
 pub(super) const MAX_LINE: usize = 256 * 1024;
-/// The most layers that are counted one by one. Overlay drivers allow 128.
+/// The most layers that are counted. Overlay drivers allow 128.
 pub(super) const MAX_LAYERS: usize = 1024;
-
-/// The longest id of a layer that is counted, in bytes. Real ones have twelve.
+/// The most bytes in the id of a counted layer. Real ids have twelve.
 const MAX_ID: usize = 128;
 
-/// Reads the JSON lines of a pull.
+/// Decodes the JSON lines of a pull.
 #[derive(Debug, Default)]
 pub(super) struct PullStream {
     line: Vec<u8>,
@@ -61,18 +58,19 @@ struct ErrorDetail {
 }
 
 impl PullStream {
-    /// Takes the next bytes. An error within the stream is [`Error::Pull`].
-    pub(super) fn push(&mut self, mut bytes: &[u8]) -> Result<(), Error> {
-        while let Some(end) = bytes.iter().position(|byte| *byte == b'\n') {
-            let (line, rest) = bytes.split_at(end);
-            self.append(line)?;
-            self.finish()?;
-            bytes = rest.get(1..).unwrap_or_default();
+    /// Decodes the next bytes. An error reported in the stream is [`Error::Pull`].
+    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        let mut parts = bytes.split(|byte| *byte == b'\n').peekable();
+        while let Some(part) = parts.next() {
+            self.append(part)?;
+            if parts.peek().is_some() {
+                self.finish()?;
+            }
         }
-        self.append(bytes)
+        Ok(())
     }
 
-    /// The end of the stream: takes a last line that has no line feed.
+    /// Decodes the current line: each complete one, and at the end of the stream one without a line feed.
     pub(super) fn finish(&mut self) -> Result<(), Error> {
         let line = std::mem::take(&mut self.line);
         let line = line.trim_ascii();
@@ -88,7 +86,7 @@ impl PullStream {
         &self.progress
     }
 
-    /// The bytes that a stream has made us keep.
+    /// Returns how many bytes of the stream are kept.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn held(&self) -> usize {
         self.line.len() + self.layers.keys().map(String::len).sum::<usize>()
@@ -115,7 +113,7 @@ impl PullStream {
         Ok(())
     }
 
-    /// Only statuses of layers count: the same stream has lines whose id is the tag.
+    /// Updates a layer. Other statuses are ignored: the stream also has lines whose id is the tag.
     fn layer(&mut self, id: String, status: &str, detail: Option<&Detail>) {
         let waiting = matches!(status, "Pulling fs layer" | "Waiting" | "Verifying Checksum" | "Extracting");
         let done = matches!(status, "Pull complete" | "Already exists");
@@ -133,7 +131,7 @@ impl PullStream {
             layer.bytes = size(detail.and_then(|detail| detail.current));
             layer.total = size(detail.and_then(|detail| detail.total)).max(layer.total);
         } else if fetched || done {
-            // An engine that never said the size has nothing to add here.
+            // The total is 0 if the engine never reported the size.
             layer.bytes = layer.bytes.max(layer.total);
         }
         self.progress = self.sum();
@@ -151,7 +149,7 @@ impl PullStream {
     }
 }
 
-/// Takes the frames of a log apart: 8 bytes (the stream, three zeros, a big-endian length), then that many bytes.
+/// Decodes the frames of a log: 8 bytes (the stream, three zeros, a big-endian length), then that many bytes.
 #[derive(Debug, Default)]
 pub(super) struct LogDemux {
     header: [u8; 8],
@@ -160,7 +158,7 @@ pub(super) struct LogDemux {
 }
 
 impl LogDemux {
-    /// Takes the next bytes and gives their payload on, in pieces.
+    /// Decodes the next bytes and passes their payload to `sink`, in pieces.
     pub(super) fn push(
         &mut self,
         mut bytes: &[u8],
@@ -187,7 +185,7 @@ impl LogDemux {
         Ok(())
     }
 
-    /// The end of the log, which must not be within a frame.
+    /// Checks that the log does not end within a frame.
     pub(super) fn finish(&self) -> Result<(), Error> {
         if self.have == 0 && self.left == 0 {
             return Ok(());
@@ -198,7 +196,7 @@ impl LogDemux {
 
 fn stream_of(header: [u8; 8]) -> Result<LogStream, Error> {
     match header {
-        // 0 is standard input, echoed, which the engine's own client prints as output.
+        // 0 is echoed standard input, which the engine's own client prints as output.
         [0 | 1, 0, 0, 0, ..] => Ok(LogStream::Stdout),
         [2, 0, 0, 0, ..] => Ok(LogStream::Stderr),
         [3, 0, 0, 0, ..] => Ok(LogStream::Engine),

@@ -16,7 +16,7 @@ fn pulled(stream: &PullStream) -> (usize, usize, u64, u64) {
 }
 
 #[test]
-fn a_pull_is_the_same_at_every_split() {
+fn a_pull_decodes_at_every_split() {
     for split in 0..=PULL.len() {
         let (first, second) = PULL.as_bytes().split_at(split);
         let mut stream = PullStream::default();
@@ -28,7 +28,7 @@ fn a_pull_is_the_same_at_every_split() {
 }
 
 #[test]
-fn a_layer_goes_from_named_to_done() {
+fn a_layer_progresses_to_done() {
     let mut stream = PullStream::default();
     let mut say = |status: &str, current: i64, total: i64| {
         let detail = serde_json::json!({ "current": current, "total": total });
@@ -46,7 +46,7 @@ fn a_layer_goes_from_named_to_done() {
 }
 
 #[test]
-fn an_error_in_the_stream_is_the_pulls_error() {
+fn an_error_in_the_stream_is_a_pull_error() {
     let both = r#"{"errorDetail":{"message":"manifest\nunknown"},"error":"x"}"#;
     let old = r#"{"error":"manifest unknown"}"#;
     let empty = r#"{"errorDetail":{},"error":"manifest unknown"}"#;
@@ -58,7 +58,7 @@ fn an_error_in_the_stream_is_the_pulls_error() {
 }
 
 #[test]
-fn every_cut_of_a_line_is_an_error() {
+fn every_truncated_line_is_an_error() {
     let line = r#"{"status":"Pulling fs layer","id":"a"}"#;
     for end in 1..line.len() {
         let mut stream = PullStream::default();
@@ -68,7 +68,7 @@ fn every_cut_of_a_line_is_an_error() {
 }
 
 #[test]
-fn a_stream_is_bounded() {
+fn lines_layers_and_ids_are_bounded() {
     let mut stream = PullStream::default();
     stream.push(&vec![b' '; MAX_LINE]).unwrap();
     assert!(stream.push(b" ").is_err());
@@ -97,7 +97,8 @@ fn log() -> Vec<u8> {
 }
 
 fn demuxed(parts: &[&[u8]]) -> (Vec<(LogStream, u8)>, Result<(), Error>) {
-    let (mut demux, mut seen) = (LogDemux::default(), Vec::new());
+    let mut demux = LogDemux::default();
+    let mut seen = Vec::new();
     let mut sink = |stream, bytes: &[u8]| seen.extend(bytes.iter().map(|byte| (stream, *byte)));
     for part in parts {
         if let Err(error) = demux.push(part, &mut sink) {
@@ -108,7 +109,7 @@ fn demuxed(parts: &[&[u8]]) -> (Vec<(LogStream, u8)>, Result<(), Error>) {
 }
 
 #[test]
-fn frames_may_be_cut_anywhere() {
+fn a_log_decodes_at_every_split() {
     let log = log();
     let pieces = [
         (LogStream::Stdout, "out"),
@@ -128,7 +129,7 @@ fn frames_may_be_cut_anywhere() {
 }
 
 #[test]
-fn only_the_end_of_a_frame_is_an_end() {
+fn a_log_that_ends_within_a_frame_is_an_error() {
     let log = log();
     let ends = [0, 11, 19, 30, 42, 51];
     for end in 0..=log.len() {
@@ -138,7 +139,7 @@ fn only_the_end_of_a_frame_is_an_end() {
 }
 
 #[test]
-fn what_is_not_framed_is_refused() {
+fn an_unframed_log_is_an_error() {
     for header in [b"plain text".as_slice(), &frame(4, b"x"), &[1, 0, 1, 0, 0, 0, 0, 1, b'x']] {
         assert!(demuxed(&[header]).1.is_err(), "{header:?}");
     }

@@ -1,28 +1,26 @@
-//! How long the engine may take, phase by phase.
-//!
-//! Owns the numbers and their reasons. It must not know how they are enforced.
+//! Time limits of the phases of an engine call.
 
 use std::time::{Duration, Instant};
 
-/// A limit beyond this is as good as none, and an `Instant` cannot hold any number.
+/// Longer limits are cut to this, as an `Instant` cannot represent every duration.
 const LONGEST: Duration = Duration::from_secs(365 * 24 * 3600);
 
-/// Every deadline of this room. Tests make them short.
+/// The time limits. Tests shorten them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Timeouts {
-    /// The whole connect, all addresses of a host together.
+    /// The whole connect: all addresses of a host, and TLS.
     pub connect: Duration,
-    /// From the request's end to the response's head, for calls that only look something up or flip a state.
+    /// From the end of the request to the response's head, for most calls.
     pub head: Duration,
-    /// The same for a create: it may copy an image's folder into a new volume first.
+    /// Like `head`, for create and start: they may copy an image's folder into a new volume.
     pub create: Duration,
-    /// The longest silence within a body, and the longest that a write may be stuck.
+    /// The longest silence within a body, and the longest time that a write may block.
     pub idle: Duration,
-    /// The longest silence of a pull: the engine says nothing while it unpacks a large layer.
+    /// The longest silence of a pull. The engine is silent while it unpacks a large layer.
     pub pull_idle: Duration,
-    /// What a stop may take beyond the grace time that it was given.
+    /// The time that a stop may take beyond its grace period.
     pub stop_margin: Duration,
-    /// How long a removal that somebody else began is waited for.
+    /// How long to wait for a removal that is already in progress.
     pub remove: Duration,
 }
 
@@ -40,7 +38,7 @@ impl Default for Timeouts {
     }
 }
 
-/// The moment when `limit` will be over.
+/// Returns the instant when `limit` ends.
 pub(super) fn deadline(limit: Duration) -> Instant {
     Instant::now() + limit.min(LONGEST)
 }

@@ -1,7 +1,7 @@
-//! TLS to the engine: whom we trust, who we are, and what went wrong in plain words.
+//! TLS with the engine, over a non-blocking socket, and the causes of its failures.
 //!
-//! Owns the handshake's settings and the reading of OpenSSL's error texts (they are all that native-tls gives; they have
-//! been stable since OpenSSL 1.1). It must not wait: it is told of a socket that never blocks, and says when it would.
+//! native-tls reports a failure only as OpenSSL's text, so the causes are recognised in it. The texts have been stable since
+//! OpenSSL 1.1.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -12,10 +12,10 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsConnector, 
 use super::certificates::{CertificateError, Names, TlsFiles, check, setup};
 use super::error::one_line;
 
-/// OpenSSL's reason when the peer's certificate is at fault.
-const DISTRUST: &str = "certificate verify failed";
+/// OpenSSL's reason if the peer's certificate is rejected.
+const VERIFY_FAILED: &str = "certificate verify failed";
 
-/// The client's side of TLS, ready to be used for any number of connections.
+/// The TLS settings for any number of connections.
 #[derive(Clone)]
 pub struct TlsClient(Arc<Inner>);
 
@@ -27,77 +27,77 @@ struct Inner {
 /// Why TLS with the engine failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TlsError {
-    /// Its certificate is signed by somebody unknown.
+    /// The engine's certificate is signed by an unknown authority.
     #[error("its certificate is not signed by {trusted} ({reason})")]
     UnknownCa {
-        /// Whom we trust.
+        /// The trusted authorities.
         trusted: String,
-        /// OpenSSL's words.
+        /// OpenSSL's reason.
         reason: String,
     },
-    /// Its certificate is for another host.
+    /// The engine's certificate is for another host.
     #[error("its certificate is not for the host {host:?} ({reason})")]
     OtherHost {
-        /// The host that was asked for.
+        /// The requested host.
         host: String,
-        /// OpenSSL's words.
+        /// OpenSSL's reason.
         reason: String,
     },
-    /// A certificate is of another time.
+    /// A certificate has expired or is not yet valid.
     #[error("{whose} certificate is not valid now ({reason})")]
     NotNow {
-        /// The engine's, or that of an authority.
+        /// The owner of the certificate, such as `its`.
         whose: String,
-        /// OpenSSL's words.
+        /// OpenSSL's reason.
         reason: String,
     },
-    /// Its certificate is no good for another reason.
+    /// The engine's certificate is rejected for another reason.
     #[error("its certificate is not accepted ({reason})")]
     Certificate {
-        /// OpenSSL's words.
+        /// OpenSSL's reason.
         reason: String,
     },
-    /// It does not take us.
+    /// The engine refused the client.
     #[error("it refused {what} ({reason})")]
     Refused {
-        /// Our certificate's file, or that there is none.
+        /// The refused certificate's file, or that there is none.
         what: String,
-        /// OpenSSL's words for the alert.
+        /// OpenSSL's text for the alert.
         reason: String,
     },
-    /// It speaks something else.
-    #[error("it does not speak TLS there ({reason})")]
+    /// The peer does not speak TLS.
+    #[error("it does not speak TLS on that port ({reason})")]
     NotTls {
-        /// OpenSSL's words.
+        /// OpenSSL's reason.
         reason: String,
     },
-    /// It closed the connection without the end that TLS has, so what came may not be all.
-    #[error("truncated: the connection ended without the end that TLS has")]
+    /// The connection ended without `close_notify`, so data may be missing.
+    #[error("the connection was truncated: it ended without a TLS close_notify")]
     Truncated,
-    /// Anything else.
+    /// Any other failure.
     #[error("TLS failed: {reason}")]
     Other {
-        /// OpenSSL's words.
+        /// OpenSSL's reason.
         reason: String,
     },
 }
 
 impl TlsError {
-    /// What an operator can do.
+    /// Returns a remedy for the operator.
     pub fn hint(&self) -> &'static str {
         match self {
-            Self::UnknownCa { .. } => "use the ca.pem that the engine's certificate was signed with",
+            Self::UnknownCa { .. } => "use the ca.pem of the authority that signed the engine's certificate",
             Self::OtherHost { .. } => {
-                "use a host name that the engine's certificate has, or renew it with this one"
+                "use a host name from the engine's certificate, or add this one to the certificate"
             }
             Self::NotNow { .. } => "renew the certificate, or correct this machine's clock",
             Self::Certificate { .. } => "check the engine's certificate",
             Self::Refused { .. } => {
-                "use a cert.pem and key.pem from the authority that the engine trusts (its --tlscacert)"
+                "use a cert.pem and key.pem from the authority that the engine trusts (its option --tlscacert)"
             }
             Self::NotTls { .. } => {
-                "unset DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH if the engine really has no TLS, or use its TLS port \
-                 (2376)"
+                "use the engine's TLS port (2376 by default), or unset DOCKER_TLS_VERIFY, DOCKER_TLS and DOCKER_CERT_PATH if it \
+                 has no TLS"
             }
             Self::Truncated | Self::Other { .. } => "check the engine's log",
         }
@@ -110,7 +110,7 @@ impl TlsError {
         }
     }
 
-    /// The TLS error inside of an [`io::Error`], if there is one.
+    /// Returns the TLS error in an [`io::Error`], if any.
     pub fn within(error: &io::Error) -> Option<&Self> {
         error.get_ref().and_then(|inner| inner.downcast_ref())
     }
@@ -122,21 +122,19 @@ impl From<TlsError> for io::Error {
     }
 }
 
-/// A handshake that is not over.
-pub(super) type Pending<S> = MidHandshakeTlsStream<S>;
-
-/// How far a handshake is.
-pub(super) enum Step<S> {
+/// The state of a handshake.
+pub(super) enum Handshake<S> {
     Done(TlsStream<S>),
-    Wait(Pending<S>),
+    /// The socket would block.
+    Pending(MidHandshakeTlsStream<S>),
 }
 
 impl TlsClient {
-    /// Checks the files; gives what is odd about them as lines for the log.
+    /// Loads the files. Also returns warnings about them, one log line each.
     pub(super) fn new(files: &TlsFiles) -> Result<(Self, Vec<String>), CertificateError> {
         let checked = check(files)?;
         let mut builder = TlsConnector::builder();
-        // As Docker's own client.
+        // Like Docker's own client.
         builder.min_protocol_version(Some(Protocol::Tlsv12));
         builder.danger_accept_invalid_certs(!files.verify).danger_accept_invalid_hostnames(!files.verify);
         builder.disable_built_in_roots(files.only_ca);
@@ -150,44 +148,43 @@ impl TlsClient {
         Ok((Self(Arc::new(Inner { connector, names: checked.names })), checked.warnings))
     }
 
-    /// One without any files.
-    pub(super) fn verifying() -> Result<Self, CertificateError> {
-        Self::new(&TlsFiles::verifying()).map(|(client, _)| client)
+    /// Starts a handshake with `host`.
+    pub(super) fn begin<S: Read + Write>(&self, host: &str, stream: S) -> io::Result<Handshake<S>> {
+        self.classify(host, self.0.connector.connect(host, stream))
     }
 
-    /// Begins a handshake with `host`.
-    pub(super) fn begin<S: Read + Write>(&self, host: &str, stream: S) -> io::Result<Step<S>> {
-        self.judge(host, self.0.connector.connect(host, stream))
+    /// Continues a handshake once the socket is ready.
+    pub(super) fn resume<S: Read + Write>(
+        &self,
+        host: &str,
+        pending: MidHandshakeTlsStream<S>,
+    ) -> io::Result<Handshake<S>> {
+        self.classify(host, pending.handshake())
     }
 
-    /// Goes on with a handshake once the socket is ready.
-    pub(super) fn resume<S: Read + Write>(&self, host: &str, pending: Pending<S>) -> io::Result<Step<S>> {
-        self.judge(host, pending.handshake())
-    }
-
-    fn judge<S: Read + Write>(
+    fn classify<S: Read + Write>(
         &self,
         host: &str,
         result: Result<TlsStream<S>, HandshakeError<S>>,
-    ) -> io::Result<Step<S>> {
+    ) -> io::Result<Handshake<S>> {
         match result {
-            Ok(stream) => Ok(Step::Done(stream)),
-            Err(HandshakeError::WouldBlock(pending)) => Ok(Step::Wait(pending)),
-            Err(HandshakeError::Failure(error)) => Err(self.words(host, &error.to_string()).into()),
+            Ok(stream) => Ok(Handshake::Done(stream)),
+            Err(HandshakeError::WouldBlock(pending)) => Ok(Handshake::Pending(pending)),
+            Err(HandshakeError::Failure(error)) => Err(self.explain(host, &error.to_string()).into()),
         }
     }
 
-    /// What OpenSSL's text means.
-    pub(super) fn words(&self, host: &str, text: &str) -> TlsError {
-        self.0.names.words(host, text)
+    /// Returns the error for OpenSSL's text.
+    pub(super) fn explain(&self, host: &str, text: &str) -> TlsError {
+        self.0.names.explain(host, text)
     }
 }
 
 impl Names {
-    fn words(&self, host: &str, text: &str) -> TlsError {
+    fn explain(&self, host: &str, text: &str) -> TlsError {
         let reason = reason(text);
-        if text.contains(DISTRUST) {
-            return self.distrust(host, reason);
+        if text.contains(VERIFY_FAILED) {
+            return self.rejected(host, reason);
         }
         if text.contains(" alert ") {
             let what = match &self.client {
@@ -196,15 +193,16 @@ impl Names {
             };
             return TlsError::Refused { what, reason };
         }
-        let foreign =
+        let not_tls =
             ["wrong version number", "packet length too long", "http request", "record layer failure"];
-        if foreign.iter().any(|words| text.contains(words)) {
+        if not_tls.iter().any(|words| text.contains(words)) {
             return TlsError::NotTls { reason };
         }
         TlsError::Other { reason }
     }
 
-    fn distrust(&self, host: &str, reason: String) -> TlsError {
+    /// Returns the error for a rejected certificate of the engine.
+    fn rejected(&self, host: &str, reason: String) -> TlsError {
         let lower = reason.to_ascii_lowercase();
         if lower.contains("mismatch") {
             return TlsError::OtherHost { host: host.to_owned(), reason };
@@ -228,10 +226,10 @@ impl Names {
     }
 }
 
-/// The words that mean something: the result of the verification, which native-tls puts in brackets at the end, else the
-/// reason of `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DETAIL`.
+/// Returns the reason in OpenSSL's text: the result of the verification, which native-tls appends in brackets, else the
+/// REASON of `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DETAIL`.
 fn reason(text: &str) -> String {
-    let verified = text.contains(DISTRUST).then(|| text.rsplit_once(" (")).flatten();
+    let verified = text.contains(VERIFY_FAILED).then(|| text.rsplit_once(" (")).flatten();
     let verified = verified.and_then(|(_, rest)| rest.strip_suffix(')'));
     let reason = text.split(':').nth(4).filter(|_| text.starts_with("error:"));
     one_line(verified.or(reason).unwrap_or(text))
@@ -243,7 +241,7 @@ impl fmt::Debug for TlsClient {
     }
 }
 
-/// Two are the same when they were made as one.
+/// Clones are equal; separately created clients are not.
 impl PartialEq for TlsClient {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
@@ -266,11 +264,11 @@ mod tests {
             "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem/statem_clnt.c:1889: \
              ({reason})"
         );
-        names().words("build.example", &text).to_string()
+        names().explain("build.example", &text).to_string()
     }
 
     #[test]
-    fn a_certificate_that_is_not_trusted_is_told_apart() {
+    fn each_reason_for_a_rejected_certificate_has_its_own_error() {
         let cases = [
             ("self-signed certificate in certificate chain", "not signed by /c/ca.pem"),
             ("self signed certificate", "not signed by /c/ca.pem"),
@@ -288,30 +286,30 @@ mod tests {
             assert!(text.contains(words) && text.ends_with(&format!("({reason})")), "{reason}: {text}");
         }
         let old = Names { ca_expired: Some("2001".into()), ..names() };
-        let text = old.words("h", "certificate verify failed: (certificate has expired)").to_string();
+        let text = old.explain("h", "certificate verify failed: (certificate has expired)").to_string();
         assert!(text.contains("/c/ca.pem") && text.contains("2001"), "{text}");
-        let nobody = Names::default().words("h", "certificate verify failed: (self-signed certificate)");
+        let nobody = Names::default().explain("h", "certificate verify failed: (self-signed certificate)");
         assert!(nobody.to_string().contains("this machine trusts"), "{nobody}");
     }
 
     #[test]
-    fn a_refusal_names_our_certificate() {
+    fn a_refusal_names_the_client_certificate() {
         let text = "error:0A00045C:SSL routines:ssl3_read_bytes:tlsv13 alert certificate required:ssl/record/rec_layer_s3.c:1605:SSL \
                     alert number 116";
-        let error = names().words("h", text);
+        let error = names().explain("h", text);
         let expected = "it refused the client certificate /c/cert.pem (tlsv13 alert certificate required)";
         assert_eq!(error.to_string(), expected);
-        assert!(Names::default().words("h", text).to_string().contains("no certificate to show"));
+        assert!(Names::default().explain("h", text).to_string().contains("no certificate to show"));
     }
 
     #[test]
-    fn what_is_not_tls_and_what_is_not_known() {
+    fn a_peer_without_tls_and_an_unknown_text_are_recognised() {
         let text =
             "error:0A00010B:SSL routines:ssl3_get_record:wrong version number:ssl/record/ssl3_record.c:354:";
         assert!(
-            matches!(names().words("h", text), TlsError::NotTls { reason } if reason == "wrong version number")
+            matches!(names().explain("h", text), TlsError::NotTls { reason } if reason == "wrong version number")
         );
-        let other = names().words("h", "something\nelse");
+        let other = names().explain("h", "something\nelse");
         assert_eq!(other, TlsError::Other { reason: "something else".into() });
     }
 }

@@ -1,6 +1,4 @@
-//! Named volumes: make, list, remove.
-//!
-//! Owns these three calls. It must not know what is in a volume.
+//! Calls for named volumes.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::api::or_default;
 use super::containers::accept;
-use super::{Docker, Error, Request, Target, Volume};
+use super::{Docker, Error, Request, RequestTarget, Volume};
 use crate::sys::cancel::CancelToken;
 
 #[derive(Serialize)]
@@ -26,26 +24,27 @@ struct VolumeList {
 }
 
 impl Docker {
-    /// Makes a volume. One of that name that exists is given as it is: its labels stay.
+    /// Creates a volume, or returns the existing one of that name, with its own labels.
     pub fn volume_create(
         &self,
         cancel: &CancelToken,
         name: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<Volume, Error> {
-        let request = Request::post(Target::of("volumes/create")).json(&CreateVolume { name, labels })?;
+        let request =
+            Request::post(RequestTarget::of("volumes/create")).json(&CreateVolume { name, labels })?;
         self.call(cancel, request)?.json()
     }
 
-    /// Removes a volume; one that is gone is fine, one that is in use is a conflict.
+    /// Removes a volume. Succeeds if it does not exist; a volume in use is a conflict.
     pub fn volume_remove(&self, cancel: &CancelToken, name: &str) -> Result<(), Error> {
-        let target = Target::of("volumes").segment(name)?;
+        let target = RequestTarget::of("volumes").segment(name)?;
         accept(self.exchange(cancel, Request::delete(target))?, &[404])
     }
 
-    /// All volumes that carry each of these labels. An empty value asks only for the key.
+    /// Returns all volumes that have all of these labels. An empty value matches any value.
     pub fn volume_list(&self, cancel: &CancelToken, labels: &[(&str, &str)]) -> Result<Vec<Volume>, Error> {
-        let target = Target::of("volumes").labelled(labels);
+        let target = RequestTarget::of("volumes").labelled(labels);
         let list: VolumeList = self.call(cancel, Request::get(target))?.json()?;
         Ok(list.volumes)
     }

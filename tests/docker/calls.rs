@@ -1,11 +1,11 @@
-//! What the calls ask, and what they make of the answers.
+//! The requests of the calls and their handling of the answers.
 
 use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use oz_agent_worker::docker::{
     ApiVersion, CreateContainer, Docker, Error, LogStream, MAX_MESSAGE, PullProgress, Reference, Request,
-    Target, Timeouts,
+    RequestTarget, Timeouts,
 };
 use oz_agent_worker::secret::Secret;
 use oz_agent_worker::sys::cancel::CancelToken;
@@ -27,7 +27,7 @@ fn connect(scripts: Vec<Script>) -> (FakeDocker, Result<Docker, Error>) {
 }
 
 #[test]
-fn the_smaller_version_is_agreed_on() {
+fn the_lower_api_version_is_used() {
     let (fake, docker) = connect(hello("1.99"));
     assert_eq!(docker.unwrap().engine().api_version, ApiVersion::MAX);
     let lines: Vec<String> = (0..3).map(|_| fake.request().line().to_owned()).collect();
@@ -39,7 +39,7 @@ fn the_smaller_version_is_agreed_on() {
 }
 
 #[test]
-fn a_proxy_that_refuses_head_is_asked_with_get() {
+fn the_ping_falls_back_to_get() {
     let mut scripts = hello("1.41");
     scripts.insert(0, vec![write("HTTP/1.1 405 x\r\nContent-Length: 3\r\n\r\n")]);
     let (fake, docker) = connect(scripts);
@@ -49,7 +49,7 @@ fn a_proxy_that_refuses_head_is_asked_with_get() {
 }
 
 #[test]
-fn a_ping_that_is_refused_or_names_no_version() {
+fn a_refused_ping_and_one_without_a_version_are_errors() {
     let (_fake, docker) = connect(vec![vec![write("HTTP/1.1 403 x\r\n\r\n")], vec![json(403, "go away")]]);
     assert!(
         matches!(&docker, Err(Error::Engine { status: 403, message }) if message == "go away"),
@@ -61,7 +61,7 @@ fn a_ping_that_is_refused_or_names_no_version() {
 }
 
 #[test]
-fn the_engines_words_become_one_short_line() {
+fn an_engine_message_becomes_one_short_line() {
     let answers = [
         (json(500, r#"{"message":"first\nsecond\u001b"}"#), "first second"),
         (json(502, "<html>\r\nBad Gateway"), "<html> Bad Gateway"),
@@ -81,7 +81,7 @@ fn the_engines_words_become_one_short_line() {
 }
 
 #[test]
-fn what_is_done_already_is_no_error() {
+fn calls_without_effect_succeed() {
     let unchanged = || vec![write("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")];
     let gone = || vec![json(404, r#"{"message":"no such"}"#)];
     let (fake, docker, cancel) = engine(vec![unchanged(), unchanged(), gone(), gone()]);
@@ -100,7 +100,7 @@ fn what_is_done_already_is_no_error() {
 }
 
 #[test]
-fn a_name_is_changed_and_what_runs_is_not_removed_by_the_gentle_call() {
+fn rename_and_remove_without_force() {
     let done = || vec![write("HTTP/1.1 204 No Content\r\n\r\n")];
     let runs = || vec![json(409, r#"{"message":"You cannot remove a running container"}"#)];
     let (fake, docker, cancel) = engine(vec![done(), done(), vec![json(404, "")], runs()]);
@@ -113,7 +113,7 @@ fn a_name_is_changed_and_what_runs_is_not_removed_by_the_gentle_call() {
 }
 
 #[test]
-fn a_removal_by_somebody_else_is_waited_for() {
+fn a_removal_in_progress_is_awaited() {
     let (_fake, docker, cancel) =
         engine(vec![vec![json(409, BUSY)], vec![json(409, BUSY)], vec![json(404, "")]]);
     docker.container_remove(&cancel, "c").unwrap();
@@ -126,7 +126,7 @@ fn a_removal_by_somebody_else_is_waited_for() {
 }
 
 #[test]
-fn a_missing_path_is_not_a_missing_container() {
+fn a_missing_path_is_told_from_a_missing_container() {
     let missing = || vec![write("HTTP/1.1 404 x\r\nContent-Length: 40\r\n\r\n")];
     let there = || vec![json(200, r#"{"Id":"c"}"#)];
     let gone = || vec![json(404, r#"{"message":"No such container: c"}"#)];
@@ -152,7 +152,7 @@ fn a_create_sends_its_json() {
 }
 
 #[test]
-fn a_pull_reports_while_the_engine_is_silent() {
+fn a_silent_pull_still_reports_progress() {
     let (release, released) = bounded(1);
     let line = r#"{"status":"Downloading","progressDetail":{"current":3,"total":8},"id":"a"}"#;
     let script = vec![write(&format!("HTTP/1.1 200 OK\r\n\r\n{line}\r\n")), Step::Await(released)];
@@ -161,7 +161,7 @@ fn a_pull_reports_while_the_engine_is_silent() {
     let mut seen = Vec::new();
     let mut progress = |progress: &PullProgress| {
         seen.push(progress.clone());
-        // The engine goes on only after a third report, which only silence can bring.
+        // The engine waits for the third report, which must come while it is silent.
         if seen.len() == 3 {
             release.send(()).unwrap();
         }
@@ -177,7 +177,7 @@ fn a_pull_reports_while_the_engine_is_silent() {
 }
 
 #[test]
-fn a_pull_that_fails_in_its_stream() {
+fn an_error_in_the_pull_stream_fails_the_pull() {
     let line = r#"{"errorDetail":{"message":"manifest unknown"},"error":"manifest unknown"}"#;
     let (_fake, docker, cancel) = engine(vec![vec![json(200, line)]]);
     let image = Reference::parse("a").unwrap();
@@ -186,7 +186,7 @@ fn a_pull_that_fails_in_its_stream() {
 }
 
 #[test]
-fn a_log_is_taken_apart() {
+fn a_log_is_split_by_stream() {
     let body =
         b"HTTP/1.1 200 OK\r\n\r\n\x01\0\0\0\0\0\0\x02ou\x02\0\0\0\0\0\0\x01e\x01\0\0\0\0\0\0\x01t".to_vec();
     let (fake, docker, cancel) = engine(vec![vec![Step::Write(body)]]);
@@ -201,7 +201,7 @@ fn a_log_is_taken_apart() {
 }
 
 #[test]
-fn a_wait_gives_the_exit_code_or_the_engines_error() {
+fn a_wait_returns_the_exit_code_or_the_engines_error() {
     let exit = |body| vec![json(200, body)];
     let scripts = vec![
         exit(r#"{"StatusCode":137,"Error":null}"#),
@@ -216,7 +216,7 @@ fn a_wait_gives_the_exit_code_or_the_engines_error() {
 }
 
 #[test]
-fn lists_ask_for_labels() {
+fn lists_filter_by_label() {
     let (fake, docker, cancel) = engine(vec![vec![json(200, "[]")], vec![json(200, r#"{"Volumes":null}"#)]]);
     assert!(docker.container_list(&cancel, &[("a", "b")]).unwrap().is_empty());
     assert!(docker.volume_list(&cancel, &[]).unwrap().is_empty());
@@ -229,12 +229,12 @@ fn lists_ask_for_labels() {
 }
 
 #[test]
-fn nothing_is_sent_that_could_be_another_request() {
+fn a_value_that_could_change_the_request_is_not_sent() {
     let (fake, docker, cancel) = engine(vec![vec![]]);
     for bad in ["", ".", ".."] {
         assert!(matches!(docker.container_remove(&cancel, bad), Err(Error::Invalid { .. })), "{bad}");
     }
-    let request = Request::get(Target::of("info")).header("X-Registry-Auth", Secret::new("a\r\nX: y"));
+    let request = Request::get(RequestTarget::of("info")).header("X-Registry-Auth", Secret::new("a\r\nX: y"));
     let error = docker.exchange(&cancel, request).unwrap_err();
     assert!(matches!(error, Error::Invalid { .. }), "{error:?}");
     assert!(fake.is_quiet());

@@ -1,4 +1,4 @@
-//! A cancel ends whatever a call is blocked in, and nothing else is reported then.
+//! A cancel ends a call in every phase, and the call returns `Error::Cancelled`.
 
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -17,7 +17,7 @@ use crate::support::fake_docker::{FakeDocker, PATIENCE, Script, Step, temp_dir, 
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
-/// Runs `call` against an engine that does `script` and then stalls; cancels once it is there; gives the result.
+/// Runs `call` against an engine that follows `script` and then stalls. Cancels at the stall and returns the result.
 fn cancelled<T: Send + 'static>(
     mut script: Script,
     call: impl FnOnce(&Docker, &CancelToken) -> Result<T, Error> + Send + 'static,
@@ -37,7 +37,7 @@ fn cancelled<T: Send + 'static>(
     result.expect("the cancel did not end the call")
 }
 
-/// What `work` gives, unless it takes too long; `meanwhile` runs beside it.
+/// Runs `work` and `meanwhile` in parallel. Returns the result of `work`, or `None` if it takes too long.
 fn in_time<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
     meanwhile: impl FnOnce(),
@@ -73,7 +73,7 @@ fn while_reading_a_body() {
 }
 
 #[test]
-fn a_body_until_the_close_does_not_end_with_a_cancel() {
+fn a_cancel_is_not_the_end_of_a_body_without_a_length() {
     let script = vec![write("HTTP/1.1 200 OK\r\n\r\nhello")];
     let result = cancelled(script, |docker, token| {
         let mut bytes = Vec::new();
@@ -111,7 +111,7 @@ fn while_an_upload_is_stuck() {
 }
 
 #[test]
-fn while_a_removal_by_somebody_else_is_waited_for() {
+fn while_awaiting_a_removal_in_progress() {
     let busy = r#"{"message":"removal of container c is already in progress"}"#;
     let answer = format!("HTTP/1.1 409 x\r\nContent-Length: {}\r\n\r\n{busy}", busy.len());
     assert_cancelled(&cancelled(vec![write(&answer)], |docker, token| docker.container_remove(token, "c")));
@@ -126,7 +126,7 @@ fn before_a_connection_is_made() {
     assert!(fake.is_quiet());
 }
 
-/// A socket whose backlog is full, so that a connect blocks; and what keeps it so.
+/// Returns a socket with a full backlog, where a connect blocks; and the sockets that fill it.
 fn full_backlog() -> (PathBuf, impl Send) {
     let path = temp_dir().join("s");
     let address = SocketAddrUnix::new(&path).unwrap();
@@ -155,7 +155,7 @@ fn while_the_engines_backlog_is_full() {
     let result = in_time(
         move || Docker::connect_with(&caller, endpoint, None, timeouts),
         || {
-            // Nothing tells when a connect has begun to block. Too early a cancel makes this test weaker, not wrong.
+            // Nothing reports that the connect blocks. A cancel before that weakens the test but cannot fail it.
             std::thread::sleep(Duration::from_millis(300));
             token.cancel(CancelReason::Requested);
         },
@@ -178,7 +178,7 @@ fn a_full_backlog_has_a_deadline() {
     std::fs::remove_dir_all(path.parent().unwrap()).unwrap();
 }
 
-/// A port whose backlog is full, so that a connect is never answered; and what keeps it so.
+/// Returns a port with a full backlog, where a connect gets no answer; and the sockets that fill it.
 fn full_port() -> (u16, impl Send) {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let listener = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap();
@@ -204,12 +204,13 @@ fn while_a_port_does_not_answer() {
     );
 
     let timeouts = Timeouts { connect: Duration::MAX, ..Timeouts::default() };
-    let (token, endpoint) = (CancelToken::new(), endpoint());
+    let token = CancelToken::new();
+    let endpoint = endpoint();
     let caller = token.clone();
     let result = in_time(
         move || Docker::connect_with(&caller, endpoint, None, timeouts),
         || {
-            // Nothing tells when a connect has begun to block. Too early a cancel makes this test weaker, not wrong.
+            // Nothing reports that the connect blocks. A cancel before that weakens the test but cannot fail it.
             std::thread::sleep(Duration::from_millis(300));
             token.cancel(CancelReason::Requested);
         },

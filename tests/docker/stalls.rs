@@ -1,4 +1,4 @@
-//! An engine that is silent, breaks off or lies.
+//! An engine that is silent, cuts the connection or sends malformed answers.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -9,7 +9,7 @@ use oz_agent_worker::sys::cancel::CancelToken;
 use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, temp_dir, write};
 
 const SHORT: Duration = Duration::from_millis(50);
-/// So much longer than the deadline under test that only that one can fire.
+/// Much longer than the deadline under test, so that only that one can expire.
 const LONG: Duration = Duration::from_secs(60);
 
 fn generous() -> Timeouts {
@@ -25,7 +25,7 @@ fn generous() -> Timeouts {
     }
 }
 
-/// The error of an inspect that is answered by `script`.
+/// Returns the error of an inspect that the engine answers with `script`.
 fn inspect(script: Script, timeouts: Timeouts) -> Error {
     let (_fake, docker) = FakeDocker::connected(vec![script], timeouts);
     docker.container_inspect(&CancelToken::new(), "c").unwrap_err()
@@ -53,7 +53,7 @@ fn assert_protocol(error: &Error, words: &str) {
 }
 
 #[test]
-fn a_head_that_does_not_come() {
+fn a_missing_head_is_a_timeout() {
     for start in ["", "HTTP/1.1 200", "HTTP/1.1 100 Continue\r\n\r\n"] {
         let timeouts = Timeouts { head: SHORT, ..generous() };
         let error = inspect(vec![write(start), Step::Stall], timeouts);
@@ -62,7 +62,7 @@ fn a_head_that_does_not_come() {
 }
 
 #[test]
-fn a_head_that_only_drips() {
+fn a_slow_head_is_a_timeout() {
     let drips = (0..10_000).flat_map(|_| [write("A"), Step::Pause(SHORT / 5)]);
     let script = [write("HTTP/1.1 200 OK\r\n")].into_iter().chain(drips).collect();
     let error = inspect(script, Timeouts { head: SHORT * 4, ..generous() });
@@ -70,7 +70,7 @@ fn a_head_that_only_drips() {
 }
 
 #[test]
-fn a_body_that_does_not_go_on() {
+fn a_stalled_body_is_a_timeout() {
     let heads = ["Content-Length: 50\r\n\r\n{", "Transfer-Encoding: chunked\r\n\r\n5\r\n{", "\r\n{"];
     for head in heads {
         let timeouts = Timeouts { idle: SHORT, ..generous() };
@@ -80,7 +80,7 @@ fn a_body_that_does_not_go_on() {
 }
 
 #[test]
-fn an_answer_that_is_cut() {
+fn a_cut_answer_is_an_error() {
     let cut = [
         "",
         "HTTP/1.1 200 OK\r\nContent-",
@@ -96,7 +96,7 @@ fn an_answer_that_is_cut() {
 }
 
 #[test]
-fn an_answer_that_is_not_http() {
+fn an_answer_that_is_not_http_is_a_protocol_error() {
     assert_protocol(&inspect(vec![write("SSH-2.0-OpenSSH\r\n"), Step::Stall], generous()), "not HTTP");
     let endless = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(70_000));
     assert_protocol(&inspect(vec![write(&endless), Step::Stall], generous()), "longer than");
@@ -109,7 +109,7 @@ fn an_answer_that_is_not_http() {
 }
 
 #[test]
-fn an_answer_that_is_not_the_json() {
+fn unexpected_json_is_a_protocol_error_that_quotes_nothing() {
     assert_protocol(&inspect(vec![json(200, "[]")], generous()), "not the JSON expected");
     let error = inspect(vec![json(200, r#"{"Id":"a","Config":{"Labels":"hunter2"}}"#)], generous());
     assert_protocol(&error, "Data error");
@@ -119,24 +119,24 @@ fn an_answer_that_is_not_the_json() {
 }
 
 #[test]
-fn a_stream_that_is_cut_is_no_end() {
+fn a_cut_stream_is_an_error_on_every_read() {
     let start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
     let (_fake, docker) = FakeDocker::connected(vec![vec![write(start)]], generous());
     let mut body = docker.container_export(&CancelToken::new(), "c").unwrap();
     let mut bytes = Vec::new();
     let error = body.read_to_end(&mut bytes).unwrap_err();
     assert_eq!((bytes.as_slice(), error.kind()), (b"hello".as_slice(), io::ErrorKind::UnexpectedEof));
-    assert!(body.read(&mut [0; 8]).is_err(), "still an error when asked again");
+    assert!(body.read(&mut [0; 8]).is_err(), "the next read");
     assert_cut(&Error::from_read(error));
 }
 
 #[test]
-fn a_silence_may_be_long_only_where_it_is_right() {
+fn only_a_wait_and_a_stop_may_stay_silent() {
     let pause = || Step::Pause(SHORT * 8);
     let exit = || write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     let body = || write("10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n");
     let stopped = json(204, "");
-    // Long enough that a busy machine answers a wait within it, and half of what the stop takes.
+    // Long enough for a busy machine to answer the wait, and half of the time that the stop takes.
     let head = Duration::from_secs(2);
     let scripts =
         vec![vec![exit(), pause(), body()], vec![Step::Pause(head * 2), stopped], vec![Step::Stall]];
@@ -150,7 +150,7 @@ fn a_silence_may_be_long_only_where_it_is_right() {
 }
 
 #[test]
-fn a_wait_that_is_cut_says_so() {
+fn a_cut_wait_is_a_lost_connection() {
     let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let (_fake, docker) = FakeDocker::connected(vec![vec![write(head)]], generous());
     let wait = docker.container_wait(&CancelToken::new(), "c").unwrap();
@@ -158,25 +158,24 @@ fn a_wait_that_is_cut_says_so() {
 }
 
 #[test]
-fn a_pull_that_is_silent_or_cut() {
+fn a_silent_or_cut_pull_is_an_error() {
     let start = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\n{}\n\r\n";
     let scripts = vec![vec![write(start), Step::Stall], vec![write(start)]];
-    let (_fake, docker) = FakeDocker::connected(scripts, generous());
-    let impatient = docker.with_timeouts(Timeouts { pull_idle: SHORT * 4, ..generous() });
+    let timeouts = Timeouts { pull_idle: SHORT * 4, ..generous() };
+    let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
     let image = Reference::parse("a").unwrap();
     let mut reports = 0;
-    let mut pull = |docker: &Docker| {
-        docker.image_pull(&CancelToken::new(), &image, None, None, SHORT, &mut |_| reports += 1)
-    };
-    assert_timeout(&pull(&impatient).unwrap_err(), "POST /images/create: reading the body", SHORT * 4);
-    assert_cut(&pull(&docker).unwrap_err());
+    let mut pull =
+        || docker.image_pull(&CancelToken::new(), &image, None, None, SHORT, &mut |_| reports += 1);
+    assert_timeout(&pull().unwrap_err(), "POST /images/create: reading the body", SHORT * 4);
+    assert_cut(&pull().unwrap_err());
     assert!(reports > 0);
 }
 
 #[test]
-fn an_engine_that_is_not_there() {
+fn a_missing_engine_is_unreachable() {
     let dir = temp_dir();
-    let nobody = TcpPort::free();
+    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     for endpoint in
         [Endpoint::Unix(dir.join("none")), Endpoint::Tcp { host: "127.0.0.1".into(), port: nobody }]
     {
@@ -187,17 +186,8 @@ fn an_engine_that_is_not_there() {
     std::fs::remove_dir(&dir).unwrap();
 }
 
-struct TcpPort;
-
-impl TcpPort {
-    /// One that was free a moment ago.
-    fn free() -> u16 {
-        std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
-    }
-}
-
 #[test]
-fn an_engine_behind_tcp() {
+fn the_client_connects_over_tcp() {
     let fake = FakeDocker::start_tcp(hello("1.41"));
     let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None).unwrap();
     assert_eq!(docker.engine().cpus, 4);

@@ -1,4 +1,4 @@
-//! Streamed request bodies: whole, cut, refused early.
+//! Streamed request bodies: complete, cut and refused early.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -9,14 +9,15 @@ use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::fake_docker::{FakeDocker, PATIENCE, Recorded, Script, Step, json, write};
 
-/// Puts `source` into an engine that does `script`.
+/// Uploads `source` to an engine that follows `script`.
 fn put(script: Script, timeouts: Timeouts, source: &mut dyn Read) -> (Result<(), Error>, FakeDocker) {
     let (fake, docker) = FakeDocker::connected(vec![script], timeouts);
     (docker.archive_put(&CancelToken::new(), "c", "/a b", source), fake)
 }
 
 fn unchunked(recorded: &Recorded) -> Vec<u8> {
-    let (mut rest, mut data) = (recorded.body.as_slice(), Vec::new());
+    let mut rest = recorded.body.as_slice();
+    let mut data = Vec::new();
     loop {
         let end = rest.windows(2).position(|pair| pair == b"\r\n").unwrap();
         let size = usize::from_str_radix(std::str::from_utf8(&rest[..end]).unwrap(), 16).unwrap();
@@ -30,7 +31,7 @@ fn unchunked(recorded: &Recorded) -> Vec<u8> {
     }
 }
 
-/// Gives some bytes, then does as it is told.
+/// A reader that returns some bytes, then calls a closure.
 struct Then<F>(Option<Vec<u8>>, F);
 
 impl<F: FnMut() -> io::Result<usize>> Read for Then<F> {
@@ -43,7 +44,7 @@ impl<F: FnMut() -> io::Result<usize>> Read for Then<F> {
 }
 
 #[test]
-fn a_body_arrives_whole() {
+fn a_body_arrives_complete() {
     let data: Vec<u8> = (0..300_000_u32).map(|n| n.to_le_bytes()[0]).collect();
     for size in [0, 1, 65_536, 65_537, 300_000] {
         let (result, fake) =
@@ -57,18 +58,18 @@ fn a_body_arrives_whole() {
 }
 
 #[test]
-fn a_source_that_fails_cuts_the_upload() {
+fn a_failing_source_aborts_the_upload() {
     let mut source = Then(Some(b"half".to_vec()), || Err(io::Error::other("the disk is gone")));
     let (result, fake) = put(vec![Step::ReadBody], Timeouts::default(), &mut source);
     assert!(
-        matches!(&result, Err(Error::Source { source }) if source.to_string() == "the disk is gone"),
+        matches!(&result, Err(Error::Upload { source }) if source.to_string() == "the disk is gone"),
         "{result:?}"
     );
     assert_eq!(fake.request().body, b"4\r\nhalf\r\n");
 }
 
 #[test]
-fn an_interrupted_source_is_asked_again() {
+fn an_interrupted_read_is_retried() {
     let mut times = 0;
     let mut source = Then(Some(b"half".to_vec()), || {
         times += 1;
@@ -80,7 +81,7 @@ fn an_interrupted_source_is_asked_again() {
 }
 
 #[test]
-fn a_refusal_is_heard_by_a_stuck_upload() {
+fn a_refusal_ends_a_stuck_upload() {
     let script = vec![json(404, r#"{"message":"no such folder"}"#), Step::Stall];
     let (result, _fake) = put(script, Timeouts::default(), &mut io::repeat(b'x'));
     assert!(
@@ -90,8 +91,8 @@ fn a_refusal_is_heard_by_a_stuck_upload() {
 }
 
 #[test]
-fn a_refusal_is_heard_although_the_engine_has_hung_up() {
-    // The source holds the second piece back until the engine is gone, so that sending it must fail.
+fn a_refusal_is_read_after_the_engine_has_closed_the_connection() {
+    // The source holds back the second piece until the engine has closed, so that sending it fails.
     let (tell, told) = bounded(1);
     let script = vec![json(507, r#"{"message":"disk full"}"#), Step::Tell(tell)];
     let mut source = Then(Some(vec![b'x'; 100]), move || gone(&told));
@@ -108,7 +109,7 @@ fn gone(told: &Receiver<()>) -> io::Result<usize> {
 }
 
 #[test]
-fn a_success_that_comes_early_does_not_stop_the_upload() {
+fn an_early_success_does_not_stop_the_upload() {
     let (tell, told) = bounded(1);
     let script = vec![json(200, ""), Step::Tell(tell), Step::ReadBody];
     let mut times = 0;
@@ -123,11 +124,11 @@ fn a_success_that_comes_early_does_not_stop_the_upload() {
 }
 
 #[test]
-fn a_success_stays_one_when_the_engine_needs_no_more() {
+fn an_early_success_counts_although_the_engine_then_closes() {
     let (hang_up, hung_up) = bounded::<()>(0);
     let mut hang_up = Some(hang_up);
     let mut source = Then(Some(vec![b'x'; 100]), || {
-        // Now the engine closes; pieces follow until that is felt.
+        // The engine closes now; more pieces follow until a write fails.
         drop(hang_up.take());
         Ok(100)
     });
@@ -137,7 +138,7 @@ fn a_success_stays_one_when_the_engine_needs_no_more() {
 }
 
 #[test]
-fn an_interim_answer_does_not_stop_the_upload() {
+fn an_interim_response_does_not_stop_the_upload() {
     let script = vec![write("HTTP/1.1 100 Continue\r\n\r\n"), Step::ReadBody, json(200, "")];
     let data = vec![b'x'; 1 << 20];
     let (result, fake) = put(script, Timeouts::default(), &mut data.as_slice());
@@ -146,13 +147,13 @@ fn an_interim_answer_does_not_stop_the_upload() {
 }
 
 #[test]
-fn an_engine_that_hangs_up_without_a_word() {
+fn a_close_without_an_answer_is_a_lost_connection() {
     let (result, _fake) = put(vec![], Timeouts::default(), &mut io::repeat(b'x'));
     assert!(matches!(&result, Err(error) if error.is_connection_lost()), "{result:?}");
 }
 
 #[test]
-fn an_engine_that_stops_reading() {
+fn an_engine_that_stops_reading_is_a_timeout() {
     let limit = Duration::from_millis(100);
     let timeouts = Timeouts { idle: limit, ..Timeouts::default() };
     let (result, _fake) = put(vec![Step::Stall], timeouts, &mut io::repeat(b'x'));

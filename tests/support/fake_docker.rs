@@ -87,12 +87,11 @@ impl FakeDocker {
     /// Answers the client's first questions, and then follows the scripts.
     pub(crate) fn connected(scripts: Vec<Script>, timeouts: Timeouts) -> (Self, Docker) {
         let fake = Self::start(hello("1.41").into_iter().chain(scripts).collect());
-        let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None).unwrap();
+        let docker = Docker::connect_with(&CancelToken::new(), fake.endpoint(), None, timeouts).unwrap();
         for _ in 0..3 {
             fake.request();
         }
-        // Only now: a deadline made for a test must not hit the questions before it.
-        (fake, docker.with_timeouts(timeouts))
+        (fake, docker)
     }
 
     pub(crate) fn endpoint(&self) -> Endpoint {

@@ -2,7 +2,6 @@
 
 use std::process::Command;
 
-use oz_agent_worker::cli::{SETTINGS, Setting};
 use oz_agent_worker::exit::Exit;
 
 use super::{read, root};
@@ -35,26 +34,6 @@ fn cells(line: &str) -> Vec<String> {
 /// Returns the code spans of a cell.
 pub(crate) fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
-}
-
-/// The README shows the settings that people meet first; the help and the manual have all.
-#[test]
-fn the_settings_in_the_readme_exist_with_these_flags_variables_and_defaults() {
-    for row in table("Settings") {
-        assert_eq!(row.len(), 4, "{row:?}");
-        let is_shown = |setting: &&Setting| {
-            let flags: Vec<_> = [setting.short, setting.flag].into_iter().flatten().collect();
-            let variables: Vec<_> = setting.variable.into_iter().collect();
-            spans(&row[0]) == flags && spans(&row[1]) == variables
-        };
-        let setting = SETTINGS.iter().find(is_shown);
-        let setting = setting.unwrap_or_else(|| panic!("no setting has the flags and variables of {row:?}"));
-        let default = setting.default.unwrap_or_default();
-        let shown = row[2].replace('`', "");
-        let fits = if default.is_empty() { !row[2].contains('`') } else { shown == default };
-        assert!(fits, "the default is {default:?}: {row:?}");
-        assert!(row[3].len() > 5, "{row:?} says nothing");
-    }
 }
 
 #[test]

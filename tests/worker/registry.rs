@@ -125,7 +125,7 @@ fn a_password_in_the_file_opens_the_registry_from_the_login_on() {
     let message = lab.refused();
     let expected =
         format!("no credentials for {host} were found in {}, which does not exist", file.display());
-    assert!(message.contains("cannot be had: ") && message.ends_with(&expected), "{message}");
+    assert!(message.contains("is not available: ") && message.ends_with(&expected), "{message}");
     lab.configure(&json!({"auths": {&host: {"username": USER, "password": "MARKER-wrong"}}}));
     let message = lab.refused();
     let expected = format!("{host} refused the credentials from {}", file.display());
@@ -166,8 +166,10 @@ fn a_helper_gives_the_password_and_does_not_see_the_workers_key() {
     assert!(message.ends_with(&format!("no credentials for {host} were found in docker-credential-test")));
     lab.helper("echo MARKER; exit 4");
     let message = lab.refused();
-    let expected = "could be had: credential helper docker-credential-test: it failed (exit status: 4)";
-    assert!(message.ends_with(expected), "{message}");
+    let expected = format!(
+        "cannot get credentials for {host}: credential helper docker-credential-test: it failed (exit status: 4)"
+    );
+    assert!(message.ends_with(&expected), "{message}");
     lab.end(worker);
 }
 
@@ -191,16 +193,16 @@ fn what_is_wrong_with_credentials_does_not_keep_a_public_image_away() {
     warned("config.json: it cannot be read: it is longer than 1048576 bytes");
     lab.configure(&json!({"credsStore": "test"}));
     lab.assert_runs();
-    warned("docker-credential-test: there is no such program on the PATH");
+    warned("docker-credential-test: no such program is on the PATH");
     lab.helper("echo MARKER");
     lab.assert_runs();
-    warned("docker-credential-test: it printed something else than credentials");
+    warned("docker-credential-test: its output is not valid credentials");
     lab.helper("head -c 1073741824 /dev/zero");
     lab.assert_runs();
     warned("docker-credential-test: it printed more than 65536 bytes and was killed");
     lab.helper("sleep 1000");
     lab.assert_runs();
-    warned("docker-credential-test: it did not end within 10s and was killed");
+    warned("docker-credential-test: it did not exit within 10s and was killed");
     lab.end(worker);
 }
 
@@ -221,6 +223,6 @@ fn a_cancel_does_not_wait_for_a_helper() {
     lab.stage.plane.wait_message(&id, "task_failed");
     let there = |pid: &String| PathBuf::from("/proc").join(pid).exists();
     assert!(!pids().iter().any(there), "neither a process nor a zombie");
-    assert!(!worker.stderr().all().iter().any(|line| line.contains("did not end within")));
+    assert!(!worker.stderr().all().iter().any(|line| line.contains("did not exit within")));
     lab.end(worker);
 }

@@ -1,9 +1,9 @@
-//! Docker's `config.json`: which helper or entry is for a registry.
+//! Finds a registry's credential helper or entry in Docker's `config.json`. Pure.
 //!
-//! Owns the forms of that file as far as they are about credentials. Pure. It must not run helpers or read files. The
-//! rules are those of the Docker command line (`cli/config` of docker/cli), where a key is taken a little more generously.
+//! The rules are those of the docker command line (`cli/config` in docker/cli), except that more spellings of a key match.
 
 use std::collections::BTreeMap;
+use std::io;
 
 use data_encoding::BASE64_NOPAD;
 use serde::Deserialize;
@@ -12,18 +12,18 @@ use serde_json::error::Category;
 use super::credential::Credential;
 use crate::secret::Secret;
 
-/// The registry of Docker Hub as image names have it.
+/// Docker Hub in image names.
 const HUB: &str = "docker.io";
-/// What Docker Hub is called in `config.json`, by helpers and in the header.
+/// Docker Hub in `config.json`, for helpers and in the header.
 const HUB_KEY: &str = "https://index.docker.io/v1/";
-/// Hosts by which others than Docker write keys for Docker Hub, and the paths that may follow. (Docker Desktop keeps
-/// tokens for itself under further paths.)
+/// The hosts of Docker Hub in keys that other programs write.
 const HUB_HOSTS: [&str; 3] = ["docker.io", "index.docker.io", "registry-1.docker.io"];
+/// The paths that may follow. Docker Desktop keeps its own tokens below other paths.
 const HUB_PATHS: [&str; 3] = ["", "v1", "v2"];
 
-/// What `config.json` says about registries. It may hold passwords, so there is no `Debug`.
+/// The part of `config.json` about registries. It may hold passwords, so it has no `Debug`.
 #[derive(Deserialize)]
-pub(super) struct Config {
+pub(super) struct DockerConfig {
     #[serde(default)]
     auths: Option<BTreeMap<String, Option<Entry>>>,
     #[serde(default, rename = "credHelpers")]
@@ -46,53 +46,58 @@ struct Entry {
     registry_token: Option<String>,
 }
 
-/// Why a `config.json` is of no use. Nothing of the file is quoted, since that may be a secret.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum ConfigError {
+/// Why a `config.json` cannot be used. No value is quoted: it may be a secret.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum DockerConfigError {
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
     #[error("it is not JSON (line {line}, column {column})")]
     NotJson { line: usize, column: usize },
-    #[error("it is JSON of another shape than expected (line {line}, column {column})")]
-    Shape { line: usize, column: usize },
-    #[error("the entry {key:?} of auths has an auth that is not user:password in base64")]
+    #[error("it has an unexpected structure (line {line}, column {column})")]
+    Structure { line: usize, column: usize },
+    #[error("the entry {key:?} of auths has an invalid auth: not user:password in base64")]
     Auth { key: String },
-    #[error("the entry {key:?} of auths is too long")]
+    #[error("the entry {key:?} of auths is larger than 64 KiB")]
     TooLong { key: String },
 }
 
-impl Config {
-    /// Reads the first value in the file, as Docker does; an empty file says nothing.
-    pub(super) fn parse(bytes: &[u8]) -> Result<Self, ConfigError> {
-        // serde would take a list for the fields in their order.
+impl DockerConfig {
+    /// Parses the first JSON value of the file, like Docker. An empty file is valid.
+    pub(super) fn parse(bytes: &[u8]) -> Result<Self, DockerConfigError> {
+        // serde would read a list as the fields in their order.
         if bytes.trim_ascii_start().starts_with(b"[") {
-            return Err(ConfigError::Shape { line: 1, column: 1 });
+            return Err(DockerConfigError::Structure { line: 1, column: 1 });
         }
         let mut values = serde_json::Deserializer::from_slice(bytes).into_iter();
         values.next().unwrap_or(Ok(Self { auths: None, helpers: None, store: None })).map_err(|error| {
-            let (line, column) = (error.line(), error.column());
+            let line = error.line();
+            let column = error.column();
             match error.classify() {
-                Category::Data => ConfigError::Shape { line, column },
-                Category::Syntax | Category::Eof | Category::Io => ConfigError::NotJson { line, column },
+                Category::Data => DockerConfigError::Structure { line, column },
+                Category::Syntax | Category::Eof | Category::Io => {
+                    DockerConfigError::NotJson { line, column }
+                }
             }
         })
     }
 
-    /// The helper to ask about a registry: the one for this registry, or else the one for all. An empty name for this
-    /// registry means that it has none.
+    /// Returns the name of a registry's credential helper: its own, else the one for all registries. An empty own name means
+    /// no helper.
     pub(super) fn helper(&self, host: &str) -> Option<&str> {
         let own = self.helpers.as_ref().and_then(|helpers| find(helpers, host, |_| true));
         let name = own.map_or(self.store.as_deref(), |(_, name)| name.as_deref());
         name.filter(|name| !name.is_empty())
     }
 
-    /// The registry's entry in the file itself; `None` when there is none, or an empty one, as `docker login` leaves it
-    /// when a helper has the password.
-    pub(super) fn entry(&self, host: &str) -> Result<Option<Credential>, ConfigError> {
+    /// Returns the credential of a registry's entry, or `None` if the entry is missing or empty. `docker login` leaves an
+    /// empty one if a helper stores the password.
+    pub(super) fn entry(&self, host: &str) -> Result<Option<Credential>, DockerConfigError> {
         let filled = |entry: &Option<Entry>| entry.as_ref().is_some_and(|entry| !entry.is_empty());
         let found = self.auths.as_ref().and_then(|auths| find(auths, host, filled));
         let Some((key, Some(entry))) = found else { return Ok(None) };
-        let credential = entry.credential().ok_or_else(|| ConfigError::Auth { key: short(key) })?;
+        let credential = entry.credential().ok_or_else(|| DockerConfigError::Auth { key: short(key) })?;
         if credential.is_too_long() {
-            return Err(ConfigError::TooLong { key: short(key) });
+            return Err(DockerConfigError::TooLong { key: short(key) });
         }
         Ok(Some(credential))
     }
@@ -104,7 +109,8 @@ impl Entry {
         fields.into_iter().all(|field| field.as_deref().unwrap_or_default().is_empty())
     }
 
-    /// `auth` wins over `username` and `password`; tokens come in addition. `None` when `auth` cannot be read.
+    /// Returns the credential, or `None` if `auth` is malformed. `auth` takes precedence over `username` and `password`; tokens
+    /// are added.
     fn credential(&self) -> Option<Credential> {
         let text = |field: &Option<String>| field.clone().unwrap_or_default();
         let (username, password) = match self.auth.as_deref() {
@@ -120,12 +126,12 @@ impl Entry {
     }
 }
 
-/// What Docker calls a registry in keys, towards helpers and in the header.
+/// Returns a registry's name in keys, for helpers and in the header.
 pub(super) fn server(host: &str) -> &str {
     if host == HUB { HUB_KEY } else { host }
 }
 
-/// The value under a registry's own key, or else under one that is another way to write it; of several the shortest.
+/// Returns the entry under a registry's exact key, else under the shortest key that is another spelling of it.
 fn find<'a, T>(
     map: &'a BTreeMap<String, T>,
     host: &str,
@@ -137,7 +143,7 @@ fn find<'a, T>(
     Some((key, entry))
 }
 
-/// Whether a key, with or without a scheme and a path, is about a registry.
+/// Returns whether a key, with or without a scheme and a path, names a registry.
 fn is_for(key: &str, host: &str) -> bool {
     let rest = key.split_once("://").map_or(key, |(_, rest)| rest);
     let (name, path) = rest.split_once('/').unwrap_or((rest, ""));
@@ -150,7 +156,7 @@ fn is_for(key: &str, host: &str) -> bool {
     }
 }
 
-/// `user:password` in base64, where line breaks and missing padding are nothing to fail for.
+/// Decodes `user:password` from base64. Whitespace and missing padding are accepted.
 fn decode(auth: &str) -> Option<(String, Secret)> {
     let digits: String = auth.chars().filter(|c| !c.is_ascii_whitespace()).collect();
     let bytes = BASE64_NOPAD.decode(digits.trim_end_matches('=').as_bytes()).ok()?;
@@ -160,7 +166,7 @@ fn decode(auth: &str) -> Option<(String, Secret)> {
     Some((user.to_owned(), Secret::new(password.trim_matches('\0'))))
 }
 
-/// A key as a message may show it.
+/// Shortens a key to 100 characters, for messages.
 fn short(key: &str) -> String {
     key.chars().take(100).collect()
 }
@@ -172,8 +178,8 @@ mod tests {
 
     use super::*;
 
-    fn config(value: &Value) -> Config {
-        Config::parse(value.to_string().as_bytes()).unwrap_or_else(|error| panic!("{value}: {error}"))
+    fn config(value: &Value) -> DockerConfig {
+        DockerConfig::parse(value.to_string().as_bytes()).unwrap_or_else(|error| panic!("{value}: {error}"))
     }
 
     fn auth(text: &str) -> Value {
@@ -185,12 +191,13 @@ mod tests {
     }
 
     fn user(name: &str, password: &str) -> Credential {
-        let (username, password) = (name.to_owned(), Secret::new(password));
+        let username = name.to_owned();
+        let password = Secret::new(password);
         Credential { username, password, ..Credential::default() }
     }
 
     #[test]
-    fn every_form_of_a_key() {
+    fn keys_match_every_spelling_of_a_registry() {
         let cases = [
             ("ghcr.io", "ghcr.io", true),
             ("GHCR.io", "ghcr.io", true),
@@ -226,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn the_registrys_own_key_wins_and_an_empty_entry_is_none() {
+    fn the_exact_key_wins_and_an_empty_entry_is_skipped() {
         let file = json!({"auths": {
             "https://h.io/v1/": auth("long:x"), "h.io/": auth("short:x"), "h.io": auth("own:x"),
             "e.io": {}, "https://e.io": auth("full:x"), "n.io": null, "b.io": {"auth": "", "email": "x"},
@@ -239,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_of_an_entry() {
+    fn entries_are_parsed() {
         let token = Credential { identity_token: Secret::new("t"), ..Credential::default() };
         let bearer = Credential { registry_token: Secret::new("r"), ..Credential::default() };
         let both = Credential { identity_token: Secret::new("t"), ..user("0000", "") };
@@ -265,20 +272,21 @@ mod tests {
     }
 
     #[test]
-    fn an_entry_that_cannot_be_read_is_named_and_not_quoted() {
+    fn a_malformed_entry_is_named_but_not_quoted() {
         for bad in ["MARKER!", "MARKERxxx", &BASE64.encode(b"MARKER"), &BASE64.encode(b":MARKER"), "/w=="] {
             let file = json!({"auths": {"h": {"auth": bad}, "other": auth("u:p")}});
             let error = config(&file).entry("h").unwrap_err();
-            assert_eq!(error, ConfigError::Auth { key: "h".into() });
+            assert!(matches!(&error, DockerConfigError::Auth { key } if key == "h"), "{error}");
             assert!(!error.to_string().contains("MARKER"));
-            assert_eq!(entry(&file, "other"), Some(user("u", "p")), "it spoils no other");
+            assert_eq!(entry(&file, "other"), Some(user("u", "p")), "other entries still work");
         }
         let file = json!({"auths": {"h": auth(&format!("u:{}", "p".repeat(70_000)))}});
-        assert_eq!(config(&file).entry("h").err(), Some(ConfigError::TooLong { key: "h".into() }));
+        let error = config(&file).entry("h").unwrap_err();
+        assert!(matches!(&error, DockerConfigError::TooLong { key } if key == "h"), "{error}");
     }
 
     #[test]
-    fn helpers_go_from_the_special_to_the_general() {
+    fn a_registrys_own_helper_takes_precedence() {
         let file = json!({"credsStore": "all", "credHelpers":
             {"h:1": "own", "off.io": "", "null.io": null, "https://index.docker.io/v1/": "hub"}});
         let file = config(&file);
@@ -291,18 +299,18 @@ mod tests {
     }
 
     #[test]
-    fn docker_hub_has_a_name_of_its_own() {
+    fn docker_hub_has_its_own_server_name() {
         assert_eq!((server("docker.io"), server("h:1")), ("https://index.docker.io/v1/", "h:1"));
     }
 
     #[test]
-    fn what_is_not_a_config_is_told_apart_without_quoting_it() {
+    fn a_malformed_file_is_an_error_that_quotes_nothing() {
         for text in ["MARKER", "{\"MARKER", "{,}", "\u{feff}{}", "\0"] {
-            let error = Config::parse(text.as_bytes()).err().unwrap();
-            assert!(matches!(error, ConfigError::NotJson { .. }), "{text}: {error}");
+            let error = DockerConfig::parse(text.as_bytes()).err().unwrap();
+            assert!(matches!(error, DockerConfigError::NotJson { .. }), "{text}: {error}");
             assert!(!error.to_string().contains("MARKER"), "{error}");
         }
-        let shapes = [
+        let values = [
             json!("MARKER"),
             json!([]),
             json!([1]),
@@ -313,29 +321,30 @@ mod tests {
             json!({"credHelpers": {"h": ["MARKER"]}}),
             json!({"credsStore": {"MARKER": 1}}),
         ];
-        for value in shapes {
-            let error = Config::parse(value.to_string().as_bytes()).err().unwrap();
-            assert!(matches!(error, ConfigError::Shape { line: 1, .. }), "{value}: {error}");
+        for value in values {
+            let error = DockerConfig::parse(value.to_string().as_bytes()).err().unwrap();
+            assert!(matches!(error, DockerConfigError::Structure { line: 1, .. }), "{value}: {error}");
             assert!(!error.to_string().contains("MARKER"), "{error}");
         }
-        assert!(Config::parse(&[0xff, 0xfe]).is_err());
+        assert!(DockerConfig::parse(&[0xff, 0xfe]).is_err());
         let deep = format!("{{\"x\":{}", "[".repeat(100_000));
-        assert!(Config::parse(deep.as_bytes()).is_err());
+        assert!(DockerConfig::parse(deep.as_bytes()).is_err());
         for nothing in ["", " \n", "{}", "{\"auths\":null,\"credHelpers\":null,\"credsStore\":null}", "{} x"]
         {
-            let file = Config::parse(nothing.as_bytes()).unwrap_or_else(|error| panic!("{nothing}: {error}"));
+            let file =
+                DockerConfig::parse(nothing.as_bytes()).unwrap_or_else(|error| panic!("{nothing}: {error}"));
             assert!(file.helper("h").is_none() && file.entry("h").unwrap().is_none());
         }
     }
 
     #[test]
-    fn no_prefix_and_no_flipped_byte_of_a_config_is_too_much() {
+    fn truncated_and_corrupt_files_are_handled() {
         let whole =
             json!({"auths": {"h": auth("u:p"), "https://index.docker.io/v1/": {"identitytoken": "t"}},
             "credHelpers": {"g": "x"}, "credsStore": "y", "HttpHeaders": {"a": "ü"}})
             .to_string();
         let try_all = |bytes: &[u8]| {
-            if let Ok(file) = Config::parse(bytes) {
+            if let Ok(file) = DockerConfig::parse(bytes) {
                 for host in ["h", "g", "docker.io", ""] {
                     let _ = (file.helper(host), file.entry(host));
                 }
@@ -343,7 +352,7 @@ mod tests {
         };
         for end in 0..=whole.len() {
             try_all(&whole.as_bytes()[..end]);
-            assert_eq!(Config::parse(&whole.as_bytes()[..end]).is_ok(), end == 0 || end == whole.len());
+            assert_eq!(DockerConfig::parse(&whole.as_bytes()[..end]).is_ok(), end == 0 || end == whole.len());
         }
         for index in 0..whole.len() {
             for flip in [0x01, 0x20, 0x80, 0xff] {

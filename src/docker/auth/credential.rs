@@ -1,7 +1,6 @@
-//! What a registry is shown: a user with a password, or a token, and its form in `X-Registry-Auth`.
+//! A registry credential: parsed from a helper's output, and encoded for the header `X-Registry-Auth`. Pure.
 //!
-//! Owns that form and what a credential helper prints. Pure. It must not know where files and helpers are. The fields are
-//! those of `AuthConfig` in the Engine API; a helper's are those of Docker's docker-credential-helpers.
+//! The header's fields are those of `AuthConfig` in the Engine API, the output's those of docker-credential-helpers.
 
 use data_encoding::BASE64URL;
 use serde::Deserialize;
@@ -9,24 +8,23 @@ use serde_json::{Map, Value};
 
 use crate::secret::Secret;
 
-/// The user name by which a helper says that its secret is an identity token.
+/// The user name that marks a helper's secret as an identity token.
 const TOKEN_USER: &str = "<token>";
-/// The most bytes that one credential may have in all. The engine's limit for a whole head is 1 MiB; real tokens have
-/// a few thousand bytes.
+/// The most bytes of a credential. Real tokens have a few thousand bytes; the engine's limit for a head is 1 MiB.
 const MAX_BYTES: usize = 64 * 1024;
 
-/// One credential; at least one of its fields has something in it when it is of use.
+/// One credential. Unused fields are empty.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Credential {
     pub(super) username: String,
     pub(super) password: Secret,
-    /// An OAuth refresh token, which the engine trades for a registry's own.
+    /// An OAuth refresh token, which the engine exchanges for a token of the registry.
     pub(super) identity_token: Secret,
-    /// A bearer token that is shown to the registry as it is.
+    /// A bearer token, sent to the registry as is.
     pub(super) registry_token: Secret,
 }
 
-/// What a helper prints. Go's decoder, which Docker reads it with, does not mind the case of names.
+/// A helper's output. Docker's decoder (Go) ignores the case of names.
 #[derive(Deserialize)]
 struct Printed {
     #[serde(rename = "Username", alias = "username", default)]
@@ -36,12 +34,12 @@ struct Printed {
 }
 
 impl Credential {
-    /// Whether there is nothing to show.
+    /// Returns whether all fields are empty.
     pub(super) fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Whether it is larger than any that a registry takes.
+    /// Returns whether it has more than 64 KiB.
     pub(super) fn is_too_long(&self) -> bool {
         self.len() > MAX_BYTES
     }
@@ -51,10 +49,10 @@ impl Credential {
         self.username.len() + secrets.iter().map(|secret| secret.expose().len()).sum::<usize>()
     }
 
-    /// Reads what a helper printed on success; `None` when that is not JSON with the right fields. The reader's own error is
-    /// not kept, since it may quote a secret.
+    /// Parses the output of a successful helper. Returns `None` if it is malformed, without the parser's error, which may
+    /// quote a secret.
     pub(super) fn from_helper(output: &[u8]) -> Option<Self> {
-        // serde would take a list for the fields in their order.
+        // serde would read a list as the fields in their order.
         if !output.trim_ascii_start().starts_with(b"{") {
             return None;
         }
@@ -67,8 +65,8 @@ impl Credential {
         })
     }
 
-    /// The value of `X-Registry-Auth`: JSON as base64url *with* padding. The engine ignores one that it cannot decode, and
-    /// pulls as anonymous.
+    /// Returns the value of `X-Registry-Auth`: JSON as base64url with padding. The engine ignores a value that it cannot
+    /// decode and pulls anonymously.
     pub(super) fn header(&self, server: &str) -> Secret {
         let fields = [
             ("username", self.username.as_str()),
@@ -94,7 +92,7 @@ mod tests {
     }
 
     #[test]
-    fn the_header_is_padded_base64url_of_what_there_is() {
+    fn the_header_is_padded_base64url_of_the_filled_fields() {
         let credential =
             Credential { username: "u".into(), password: Secret::new("p"), ..Credential::default() };
         let expected = json!({"username": "u", "password": "p", "serveraddress": "h:1"});
@@ -108,9 +106,9 @@ mod tests {
         assert_eq!(decoded(&tokens.header("h")), expected);
     }
 
-    /// Bytes whose plain base64 would have `+` and `/`, and every length that padding depends on.
+    /// With bytes whose plain base64 has `+` and `/`, and all lengths of padding.
     #[test]
-    fn every_header_decodes() {
+    fn the_header_decodes_for_any_password() {
         for length in 0..64 {
             let password = "~?>ÿ\u{10ffff}\"\\\n".chars().cycle().take(length).collect::<String>();
             let credential = Credential {
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn what_helpers_print() {
+    fn helper_output_is_parsed() {
         let read = |text: &str| Credential::from_helper(text.as_bytes());
         let user = Credential { username: "u".into(), password: Secret::new("s"), ..Credential::default() };
         assert_eq!(read(r#"{"ServerURL":"h","Username":"u","Secret":"s"}"#).as_ref(), Some(&user));
@@ -142,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_is_empty_or_too_long_and_shows_nothing() {
+    fn debug_hides_secrets_and_sizes_are_checked() {
         let mut credential = Credential::default();
         assert!(credential.is_empty());
         credential.registry_token = Secret::new("x".repeat(MAX_BYTES));

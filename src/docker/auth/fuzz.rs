@@ -1,16 +1,14 @@
-//! Where credentials come from: `config.json`, and what helpers print.
-//!
-//! Owns what holds for any of it: no secret in what is shown, and a header that the engine can decode.
+//! Targets for `config.json` and the output of credential helpers: no secret is shown, and the header can be decoded.
 
 use data_encoding::BASE64URL;
 use serde_json::Value;
 
-use super::config::{Config, server};
+use super::config::{DockerConfig, server};
 use super::credential::Credential;
 use super::{Login, from_file};
 use crate::fuzz::{Input, MARKER, assert_hidden, assert_one_line, marked};
 
-/// Registries of every form: the Hub, a plain one, one with a port, an address.
+/// Docker Hub, a plain name, a name with a port, and an IP address.
 const HOSTS: [&str; 4] = ["docker.io", "ghcr.io", "localhost:5000", "[::1]:5000"];
 
 /// A `config.json`.
@@ -21,7 +19,7 @@ pub fn config_json(bytes: &[u8]) {
             decoded(auth.expose());
         }
     }
-    // Not in keys, and not as the name of a helper: these may be shown.
+    // Keys and helper names may be shown.
     let is_secret = |path: &str| path.starts_with("/auths/");
     if let Ok(value) = serde_json::from_slice::<Value>(data)
         && !value.to_string().contains(MARKER)
@@ -31,9 +29,9 @@ pub fn config_json(bytes: &[u8]) {
     }
 }
 
-/// What is found for each registry when helpers give nothing.
+/// Returns the login for each registry, without helpers.
 fn logins(data: &[u8]) -> Vec<Login> {
-    let config = match Config::parse(data) {
+    let config = match DockerConfig::parse(data) {
         Ok(config) => config,
         Err(error) => {
             assert_one_line(&error.to_string(), 128);
@@ -49,7 +47,7 @@ fn logins(data: &[u8]) -> Vec<Login> {
     HOSTS.iter().map(find).collect()
 }
 
-/// What a helper prints.
+/// A helper's output.
 pub fn helper_answer(bytes: &[u8]) {
     let data = Input::new(bytes).data;
     let Some(credential) = Credential::from_helper(data) else { return };
@@ -70,6 +68,6 @@ pub fn helper_answer(bytes: &[u8]) {
 fn decoded(header: &str) -> Value {
     let json = BASE64URL.decode(header.as_bytes()).unwrap_or_default();
     let value: Value = serde_json::from_slice(&json).unwrap_or_default();
-    assert!(value.is_object() && header.is_ascii(), "the engine would pull as anonymous");
+    assert!(value.is_object() && header.is_ascii(), "the engine would pull anonymously");
     value
 }

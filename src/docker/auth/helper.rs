@@ -1,8 +1,7 @@
-//! Runs a credential helper: `docker-credential-NAME get`, the registry on stdin, JSON on stdout.
+//! Runs a credential helper, `docker-credential-NAME get`, with a deadline and a limit on its output.
 //!
-//! Owns the child: its deadline, the bound of its output, and that nothing of it stays, neither a process nor a zombie.
-//! The protocol is that of docker-credential-helpers; a helper tells of its errors on stdout. What it says is never shown,
-//! since any of it may be a secret. It must not know `config.json`.
+//! The protocol is that of docker-credential-helpers: the registry on stdin, JSON or an error message on stdout. The output
+//! is never shown, as it may contain a secret. No process or zombie of a helper is left behind.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader, Read, Write};
@@ -16,56 +15,56 @@ use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::credential::Credential;
+use crate::docker::body::filled;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files::is_program;
 
-/// How long a helper may take. Some ask a cloud service.
+/// How long a helper may take. Some call a cloud service.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// The most that it may print, in bytes.
+/// The most bytes of a helper's output.
 const MAX_OUTPUT: usize = 64 * 1024;
-/// The longest name that is tried, in bytes.
+/// The most bytes of a helper's name.
 const MAX_NAME: usize = 100;
-/// What a helper prints when it knows no credentials for a registry, which is no fault.
+/// The start of a helper's output if it has no credentials for a registry.
 const NOT_FOUND: &str = "credentials not found";
-/// The longest pause between two looks at a child that has closed its stdout and not ended yet.
+/// The longest pause between two checks of a child that has closed its stdout but is still running.
 const REAP_PAUSE: Duration = Duration::from_millis(50);
 
-/// A helper that gave nothing of use.
+/// Why a helper failed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum HelperError {
-    /// The caller's token was cancelled.
     #[error("cancelled")]
     Cancelled,
-    #[error("this is not the name of a helper")]
+    #[error("it is not a valid helper name")]
     Name,
-    #[error("there is no such program on the PATH")]
+    #[error("no such program is on the PATH")]
     Missing,
     #[error("it cannot be run: {0}")]
     Run(io::Error),
-    #[error("it did not end within {0:?} and was killed")]
+    #[error("it did not exit within {0:?} and was killed")]
     Hung(Duration),
     #[error("it printed more than {0} bytes and was killed")]
     TooMuch(usize),
     #[error("it failed ({0})")]
     Failed(ExitStatus),
-    #[error("it printed something else than credentials")]
+    #[error("its output is not valid credentials")]
     Garbage,
 }
 
-/// A helper and what it runs with.
-pub(super) struct Helper<'a> {
+/// A credential helper and its environment.
+pub(super) struct CredentialHelper<'a> {
     name: &'a str,
     variables: &'a [(OsString, OsString)],
     deadline: Duration,
 }
 
-impl<'a> Helper<'a> {
-    /// The helper `docker-credential-{name}` on the `PATH` among `variables`, which are all that it gets.
+impl<'a> CredentialHelper<'a> {
+    /// Returns the helper `docker-credential-{name}`, looked up on the `PATH` in `variables`. They are its whole environment.
     pub(super) fn new(name: &'a str, variables: &'a [(OsString, OsString)]) -> Self {
         Self { name, variables, deadline: DEADLINE }
     }
 
-    /// Its credentials for a registry; `None` when it knows none.
+    /// Returns the credentials for a registry, or `None` if the helper has none.
     pub(super) fn get(&self, server: &str, cancel: &CancelToken) -> Result<Option<Credential>, HelperError> {
         let (status, output) = self.run(server, cancel)?;
         if !status.success() {
@@ -79,26 +78,26 @@ impl<'a> Helper<'a> {
     fn run(&self, server: &str, cancel: &CancelToken) -> Result<(ExitStatus, Vec<u8>), HelperError> {
         let program = self.find()?;
         let end = Instant::now() + self.deadline;
-        // The cancel drops the writer, which wakes whoever polls the reader.
+        // A cancel drops the writer, which wakes the poll of the reader.
         let (wake, waker) = io::pipe().map_err(HelperError::Run)?;
         let watch = cancel.watch(move || drop(waker));
         let mut running = Running::start(&program, self.variables, server).map_err(HelperError::Run)?;
-        let output = running.read(&wake, end).map_err(|stop| self.stopped(stop))?;
-        let status = running.wait(cancel, end).map_err(|stop| self.stopped(stop))?;
+        let output = running.read(&wake, end).map_err(|abort| self.aborted(abort))?;
+        let status = running.wait(cancel, end).map_err(|abort| self.aborted(abort))?;
         drop(watch);
         Ok((status, output))
     }
 
-    fn stopped(&self, stop: Stop) -> HelperError {
-        match stop {
-            Stop::Cancelled => HelperError::Cancelled,
-            Stop::Late => HelperError::Hung(self.deadline),
-            Stop::TooMuch => HelperError::TooMuch(MAX_OUTPUT),
-            Stop::Io(error) => HelperError::Run(error),
+    fn aborted(&self, abort: Abort) -> HelperError {
+        match abort {
+            Abort::Cancelled => HelperError::Cancelled,
+            Abort::Late => HelperError::Hung(self.deadline),
+            Abort::TooMuch => HelperError::TooMuch(MAX_OUTPUT),
+            Abort::Io(error) => HelperError::Run(error),
         }
     }
 
-    /// Only absolute folders of the `PATH` are looked into: what a relative one means depends on where we stand.
+    /// Returns the path of the program. Relative folders on the `PATH` are skipped.
     fn find(&self) -> Result<PathBuf, HelperError> {
         let fits = !self.name.is_empty() && self.name.len() <= MAX_NAME;
         if !fits || self.name.contains(|c: char| c == '/' || c.is_control()) {
@@ -114,16 +113,15 @@ impl<'a> Helper<'a> {
     }
 }
 
-/// Why a child was not waited for any longer.
-enum Stop {
+/// Why waiting for a child was given up.
+enum Abort {
     Cancelled,
     Late,
     TooMuch,
     Io(io::Error),
 }
 
-/// A child in a process group of its own. Dropping it kills the whole group, unless the child has ended by itself, and
-/// reaps the child.
+/// A child in its own process group. Unless the child has exited, dropping this kills the group and reaps the child.
 struct Running {
     child: Child,
     stdout: ChildStdout,
@@ -136,63 +134,64 @@ impl Running {
         command.arg("get").env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.process_group(0).spawn()?;
-        let (stdin, stdout) = (child.stdin.take(), child.stdout.take());
-        let stdout = stdout.ok_or_else(|| io::Error::other("no pipe"))?;
+        let stdin = child.stdin.take();
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
         if let Some(mut stdin) = stdin {
-            // A name fits into the pipe, so this never blocks; a helper that does not read it says so by what it prints.
+            // Never blocks: the name fits into the pipe. A helper that does not read it fails by its output.
             let _ = stdin.write_all(server.as_bytes());
         }
         Ok(Self { child, stdout, ended: false })
     }
 
-    /// All that it prints, up to the close.
-    fn read(&mut self, wake: &PipeReader, end: Instant) -> Result<Vec<u8>, Stop> {
-        let (mut output, mut chunk) = (Vec::new(), [0; 4096]);
+    /// Reads the whole output, until the child closes its stdout.
+    fn read(&mut self, wake: &PipeReader, end: Instant) -> Result<Vec<u8>, Abort> {
+        let mut output = Vec::new();
+        let mut chunk = [0; 4096];
         loop {
             self.readable(wake, end)?;
             match self.stdout.read(&mut chunk) {
                 Ok(0) => return Ok(output),
-                Ok(n) => output.extend_from_slice(chunk.get(..n).unwrap_or_default()),
+                Ok(n) => output.extend_from_slice(filled(&chunk, n).map_err(Abort::Io)?),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(Stop::Io(error)),
+                Err(error) => return Err(Abort::Io(error)),
             }
             if output.len() > MAX_OUTPUT {
-                return Err(Stop::TooMuch);
+                return Err(Abort::TooMuch);
             }
         }
     }
 
-    /// Waits until there is something to read, so that a read never blocks.
-    fn readable(&self, wake: &PipeReader, end: Instant) -> Result<(), Stop> {
+    /// Waits until stdout is readable.
+    fn readable(&self, wake: &PipeReader, end: Instant) -> Result<(), Abort> {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return Err(Stop::Late);
+                return Err(Abort::Late);
             }
-            let left = Timespec::try_from(left).map_err(|error| Stop::Io(io::Error::other(error)))?;
+            let left = Timespec::try_from(left).map_err(|error| Abort::Io(io::Error::other(error)))?;
             let mut fds = [PollFd::new(&self.stdout, PollFlags::IN), PollFd::new(wake, PollFlags::IN)];
             match poll(&mut fds, Some(&left)) {
-                Ok(_) if !fds[1].revents().is_empty() => return Err(Stop::Cancelled),
+                Ok(_) if !fds[1].revents().is_empty() => return Err(Abort::Cancelled),
                 Ok(_) if !fds[0].revents().is_empty() => return Ok(()),
                 Ok(_) | Err(Errno::INTR) => {}
-                Err(error) => return Err(Stop::Io(error.into())),
+                Err(error) => return Err(Abort::Io(error.into())),
             }
         }
     }
 
-    /// Waits for the end of a child that has closed its stdout, which is nearly always the same moment.
-    fn wait(&mut self, cancel: &CancelToken, end: Instant) -> Result<ExitStatus, Stop> {
+    /// Waits for the exit of a child that has closed its stdout. It usually follows at once.
+    fn wait(&mut self, cancel: &CancelToken, end: Instant) -> Result<ExitStatus, Abort> {
         let mut pause = Duration::from_millis(1);
         loop {
-            if let Some(status) = self.child.try_wait().map_err(Stop::Io)? {
+            if let Some(status) = self.child.try_wait().map_err(Abort::Io)? {
                 self.ended = true;
                 return Ok(status);
             }
             if Instant::now() >= end {
-                return Err(Stop::Late);
+                return Err(Abort::Late);
             }
             if !cancel.sleep(pause) {
-                return Err(Stop::Cancelled);
+                return Err(Abort::Cancelled);
             }
             pause = (pause * 2).min(REAP_PAUSE);
         }
@@ -204,7 +203,7 @@ impl Drop for Running {
         if self.ended {
             return;
         }
-        // The child is not reaped yet, so its id is still its own. The group may have nobody left, which is fine.
+        // The child is not reaped yet, so its process id is not reused. The group may already be empty.
         let _ = kill_process_group(Pid::from_child(&self.child), Signal::KILL);
         let _ = self.child.wait();
     }

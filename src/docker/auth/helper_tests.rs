@@ -1,4 +1,4 @@
-//! Helpers as scripts: good ones, and all the ways to be a bad one.
+//! Helpers as shell scripts, working and failing ones.
 
 use std::fs;
 use std::time::Duration;
@@ -9,9 +9,9 @@ use super::*;
 use crate::secret::Secret;
 use crate::sys::cancel::CancelReason;
 
-/// Far longer than a script takes on a busy machine, and what a test waits at most.
+/// Longer than a script takes on a busy machine; also the longest time that a test waits.
 const LONG: Duration = Duration::from_secs(60);
-/// Deadlines for helpers that never end, the next when the script had not come far enough on a busy machine.
+/// Deadlines for helpers that never exit. The next one is used if the script has not come far enough.
 const SHORT: [Duration; 3] = [Duration::from_millis(300), Duration::from_secs(5), LONG];
 
 /// A folder with one helper, `docker-credential-test`.
@@ -28,8 +28,8 @@ impl Lab {
         lab
     }
 
-    /// By another process: a script that this one has had open for writing, and a child of another test with it, could not
-    /// be run for a moment.
+    /// Writes a script from another process. If this process wrote it, a child of another test could inherit the open file,
+    /// and running the script would fail with "text file busy".
     fn install(&self, name: &str, script: &str) {
         let path = self.folder.path().join(name);
         let shell = ["-c", "cat >\"$0\" && chmod 755 \"$0\""];
@@ -43,7 +43,7 @@ impl Lab {
     }
 
     fn within(&self, deadline: Duration, cancel: &CancelToken) -> Result<Option<Credential>, HelperError> {
-        let helper = Helper { deadline, ..Helper::new("test", &self.variables) };
+        let helper = CredentialHelper { deadline, ..CredentialHelper::new("test", &self.variables) };
         helper.get("registry.example:5000", cancel)
     }
 
@@ -51,16 +51,16 @@ impl Lab {
         fs::read_to_string(self.folder.path().join(file)).unwrap()
     }
 
-    /// Whether a process whose id the script has written to a file is there, a zombie included.
+    /// Returns whether the process whose id is in `file` exists, even as a zombie.
     fn runs(&self, file: &str) -> bool {
         Path::new("/proc").join(self.read(file).trim()).exists()
     }
 
-    /// Waits until init has reaped a grandchild that was killed.
+    /// Waits until init has reaped a killed grandchild.
     fn wait_gone(&self, file: &str) {
         let end = Instant::now() + LONG;
         let status = || fs::read_to_string(Path::new("/proc").join(self.read(file).trim()).join("stat"));
-        // Where nobody reaps orphans they stay as zombies, which run no more.
+        // Where nothing reaps orphans, they stay as zombies.
         while status().is_ok_and(|stat| !stat.contains(") Z ")) {
             assert!(Instant::now() < end, "still there: {:?}", status());
             std::thread::sleep(Duration::from_millis(10));
@@ -78,7 +78,7 @@ fn message(result: Result<Option<Credential>, HelperError>) -> String {
 }
 
 #[test]
-fn a_good_helper_gets_the_registry_and_its_variables_and_gives_credentials() {
+fn a_helper_gets_the_registry_and_its_environment_and_returns_credentials() {
     let lab = Lab::new(
         "cat >\"$DIR/asked\"; echo \"$# $1\" >\"$DIR/args\"; env >\"$DIR/env\"; echo noise >&2
          printf '{\"ServerURL\":\"x\",\"Username\":\"u\",\"Secret\":\"p\"}\\n'",
@@ -88,7 +88,7 @@ fn a_good_helper_gets_the_registry_and_its_variables_and_gives_credentials() {
     assert_eq!((lab.read("asked").as_str(), lab.read("args").as_str()), ("registry.example:5000", "1 get\n"));
     let environment = lab.read("env");
     assert!(environment.lines().any(|line| line == "AWS_PROFILE=me"), "{environment}");
-    assert!(!environment.contains("CARGO"), "nothing of our own: {environment}");
+    assert!(!environment.contains("CARGO"), "a variable of the worker: {environment}");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn a_token_is_an_identity_token() {
 }
 
 #[test]
-fn a_helper_that_knows_none_is_no_fault() {
+fn a_helper_without_credentials_is_not_an_error() {
     for script in [
         "echo credentials not found in native keychain; exit 1",
         "echo 'credentials not found' ; exit 3",
@@ -110,16 +110,16 @@ fn a_helper_that_knows_none_is_no_fault() {
 }
 
 #[test]
-fn a_helper_that_fails_or_prints_garbage_is_not_quoted() {
+fn a_failing_helper_is_not_quoted() {
     let cases = [
         ("echo MARKER; echo MARKER >&2; exit 7", "it failed (exit status: 7)"),
         ("echo '{\"Username\":\"u\",\"Secret\":\"MARKER\"}'; exit 1", "it failed (exit status: 1)"),
         ("kill -9 $$", "it failed (signal: 9 (SIGKILL))"),
-        ("echo MARKER", "it printed something else than credentials"),
-        ("echo '{\"Username\":[\"MARKER\"]}'", "it printed something else than credentials"),
-        ("printf '\\377\\376\\000'", "it printed something else than credentials"),
-        ("", "it printed something else than credentials"),
-        ("exec <&- >&-; exit 0", "it printed something else than credentials"),
+        ("echo MARKER", "its output is not valid credentials"),
+        ("echo '{\"Username\":[\"MARKER\"]}'", "its output is not valid credentials"),
+        ("printf '\\377\\376\\000'", "its output is not valid credentials"),
+        ("", "its output is not valid credentials"),
+        ("exec <&- >&-; exit 0", "its output is not valid credentials"),
     ];
     for (script, expected) in cases {
         assert_eq!(message(Lab::new(script).get()), expected, "{script}");
@@ -127,11 +127,11 @@ fn a_helper_that_fails_or_prints_garbage_is_not_quoted() {
 }
 
 #[test]
-fn a_gigabyte_is_not_read() {
+fn output_is_bounded() {
     let most =
         "printf '{\"Username\":\"u\",\"Secret\":\"'; head -c 65508 /dev/zero | tr '\\0' x; printf '\"}'";
     let found = Lab::new(most).get().unwrap().unwrap();
-    assert_eq!(found.password.expose().len(), 65508, "64 KiB to the byte");
+    assert_eq!(found.password.expose().len(), 65508, "exactly 64 KiB");
     assert_eq!(
         message(Lab::new(&format!("{most}; echo")).get()),
         "it printed more than 65536 bytes and was killed"
@@ -143,18 +143,18 @@ fn a_gigabyte_is_not_read() {
 }
 
 #[test]
-fn a_helper_that_never_ends_is_killed_with_its_children() {
+fn a_hung_helper_is_killed_with_its_children() {
     let scripts = [
         // The child keeps stdout open.
         "sleep 1000 & echo $! >\"$DIR/child\"; echo $$ >\"$DIR/pid\"; wait",
-        // Nobody has stdout open any more, and the helper does not end.
+        // No process has stdout open, but the helper does not exit.
         "sleep 1000 >&- & echo $! >\"$DIR/child\"; echo $$ >\"$DIR/pid\"; exec >&-; wait",
         "trap '' TERM INT HUP; sleep 1000 & echo $! >\"$DIR/child\"; echo $$ >\"$DIR/pid\"; while :; do wait; done",
     ];
     for script in scripts {
         let lab = Lab::new(script);
         for deadline in SHORT {
-            let expected = format!("it did not end within {deadline:?} and was killed");
+            let expected = format!("it did not exit within {deadline:?} and was killed");
             assert_eq!(message(lab.within(deadline, &CancelToken::new())), expected, "{script}");
             if fs::read_to_string(lab.folder.path().join("pid")).is_ok_and(|pid| pid.ends_with('\n')) {
                 break;
@@ -166,7 +166,7 @@ fn a_helper_that_never_ends_is_killed_with_its_children() {
 }
 
 #[test]
-fn a_cancel_ends_it_at_once() {
+fn a_cancel_kills_the_helper() {
     for script in [
         "echo $$ >\"$DIR/pid\"; mkfifo \"$DIR/up\"; : >\"$DIR/up\"; sleep 1000",
         "echo $$ >\"$DIR/pid\"; mkfifo \"$DIR/up\"; exec >&-; : >\"$DIR/up\"; sleep 1000",
@@ -179,7 +179,7 @@ fn a_cancel_ends_it_at_once() {
             while !up.exists() {
                 std::thread::sleep(Duration::from_millis(5));
             }
-            // Opens once the script has come to its end of the pipe.
+            // Blocks until the script opens the pipe.
             drop(fs::File::open(up).unwrap());
             cancel.cancel(CancelReason::Requested);
             assert!(matches!(helper.join().unwrap(), Err(HelperError::Cancelled)));
@@ -190,12 +190,12 @@ fn a_cancel_ends_it_at_once() {
 }
 
 #[test]
-fn it_is_looked_for_on_the_path_only() {
+fn helpers_are_found_on_the_path_only() {
     let lab = Lab::new("echo '{\"Username\":\"u\",\"Secret\":\"p\"}'");
     fs::create_dir(lab.folder.path().join("docker-credential-folder")).unwrap();
     fs::write(lab.folder.path().join("docker-credential-data"), "x").unwrap();
     let cancel = CancelToken::new();
-    let get = |name: &str| Helper::new(name, &lab.variables).get("h", &cancel);
+    let get = |name: &str| CredentialHelper::new(name, &lab.variables).get("h", &cancel);
     for name in ["absent", "folder", "data"] {
         assert!(matches!(get(name), Err(HelperError::Missing)), "{name}");
     }
@@ -204,7 +204,7 @@ fn it_is_looked_for_on_the_path_only() {
         assert!(matches!(get(name), Err(HelperError::Name)), "{name:?}");
     }
     assert!(get("test").unwrap().is_some());
-    assert!(matches!(Helper::new("test", &[]).get("h", &cancel), Err(HelperError::Missing)));
+    assert!(matches!(CredentialHelper::new("test", &[]).get("h", &cancel), Err(HelperError::Missing)));
     lab.install("docker-credential-bad", "");
     let path = lab.folder.path().join("docker-credential-bad");
     fs::write(&path, "#!/nonexistent/interpreter\n").unwrap();

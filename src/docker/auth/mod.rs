@@ -1,7 +1,7 @@
-//! Credentials for registries, from where the Docker command line has them: `config.json` and credential helpers.
+//! Registry credentials from the docker command line's `config.json` and credential helpers.
 //!
-//! Owns [`RegistryEnv`], which looks them up anew for each pull, since people log in while the worker runs. Whatever is wrong
-//! there costs a warning and not the pull, which may be of a public image. It must not know tasks, or log.
+//! They are looked up for each pull, as users may log in while the worker runs. A failed look-up is a warning: the image may
+//! be public.
 
 mod config;
 mod credential;
@@ -14,40 +14,40 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use self::config::{Config, server};
+use self::config::{DockerConfig, DockerConfigError, server};
 use self::credential::Credential;
-use self::helper::{Helper, HelperError};
+use self::helper::{CredentialHelper, HelperError};
 use super::Error;
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files;
 
-/// The largest `config.json` that is read, in bytes. Real ones have a few thousand.
+/// The most bytes of a `config.json`. Real files have a few thousand.
 const MAX_FILE: usize = 1024 * 1024;
-/// What no helper gets to see.
+/// The variable that helpers do not inherit.
 const OWN_SECRET: &str = "OZ_API_KEY";
 
-/// Where registry credentials come from. It holds the environment that helpers run in, so `Debug` shows the folder only.
+/// Where to look for credentials. `Debug` hides the environment of the helpers.
 #[derive(Clone, Default)]
 pub struct RegistryEnv {
     folder: Option<PathBuf>,
     variables: Vec<(OsString, OsString)>,
 }
 
-/// What was found for one registry.
+/// The result of a look-up for one registry.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Login {
-    /// The finished value of `X-Registry-Auth`, when there are credentials.
+    /// The value of `X-Registry-Auth`, if credentials were found.
     pub auth: Option<Secret>,
-    /// Where they come from, or where none were found: a file or a helper. For people.
+    /// The file or helper that was asked, for messages.
     pub origin: String,
-    /// What went wrong on the way, in one line without secrets.
+    /// The error of the look-up, if any: one line without secrets.
     pub warning: Option<String>,
 }
 
 impl RegistryEnv {
-    /// From the values of `DOCKER_CONFIG` (a folder; empty counts as unset) and `HOME`, under which `.docker` is the default,
-    /// and all variables of the process, of which helpers get all but the worker's own key.
+    /// Uses the folder `docker_config` (`DOCKER_CONFIG`), else `.docker` in `home`; empty values count as unset. Helpers get
+    /// all `variables` except the worker's API key.
     pub fn new(
         docker_config: Option<&OsStr>,
         home: Option<&OsStr>,
@@ -59,37 +59,37 @@ impl RegistryEnv {
         Self { folder, variables }
     }
 
-    /// Looks for the credentials of a registry, named as in [`Reference::domain`](super::Reference::domain). May run a helper,
-    /// which takes 10 s at most.
+    /// Looks up the credentials for a registry, named as by [`Reference::domain`](super::Reference::domain). A helper may take
+    /// up to 10 s.
     ///
     /// # Errors
-    /// Only [`Error::Cancelled`].
+    /// [`Error::Cancelled`] only.
     pub fn login(&self, cancel: &CancelToken, host: &str) -> Result<Login, Error> {
         let Some(folder) = &self.folder else {
-            return Ok(Login::none("any config.json, as neither DOCKER_CONFIG nor HOME is set".to_owned()));
+            return Ok(Login::none("config.json: neither DOCKER_CONFIG nor HOME is set".to_owned()));
         };
         let path = folder.join("config.json");
         match read(&path) {
             Ok(Some(config)) => self.choose(cancel, host, &config, path.display().to_string()),
             Ok(None) => Ok(Login::none(format!("{}, which does not exist", path.display()))),
-            Err(problem) => {
-                let warning = format!("{}: {problem}", path.display());
+            Err(error) => {
+                let warning = format!("{}: {error}", path.display());
                 Ok(Login { warning: Some(warning), ..Login::none(path.display().to_string()) })
             }
         }
     }
 
-    /// As Docker does it: a helper that knows none ends the search, one that is broken leaves what the file itself has.
+    /// Like Docker: a helper without credentials ends the look-up; after a failed helper, the entry in the file is used.
     fn choose(
         &self,
         cancel: &CancelToken,
         host: &str,
-        config: &Config,
+        config: &DockerConfig,
         file: String,
     ) -> Result<Login, Error> {
         let Some(name) = config.helper(host) else { return Ok(from_file(host, config, file)) };
         let helper = format!("docker-credential-{name}");
-        match Helper::new(name, &self.variables).get(server(host), cancel) {
+        match CredentialHelper::new(name, &self.variables).get(server(host), cancel) {
             Ok(Some(credential)) => Ok(Login::found(&credential, host, helper)),
             Ok(None) => Ok(Login::none(helper)),
             Err(HelperError::Cancelled) => Err(Error::Cancelled),
@@ -116,17 +116,17 @@ impl Login {
         Self { auth: Some(credential.header(server(host))), origin, warning: None }
     }
 
-    /// What to tell about the credentials when the registry has refused the pull.
+    /// Describes the credentials of a pull that the registry refused.
     pub fn explain(&self, host: &str) -> String {
         match (&self.auth, &self.warning) {
             (Some(_), _) => format!("{host} refused the credentials from {}", self.origin),
-            (None, Some(warning)) => format!("no credentials for {host} could be had: {warning}"),
+            (None, Some(warning)) => format!("cannot get credentials for {host}: {warning}"),
             (None, None) => format!("no credentials for {host} were found in {}", self.origin),
         }
     }
 }
 
-fn from_file(host: &str, config: &Config, file: String) -> Login {
+fn from_file(host: &str, config: &DockerConfig, file: String) -> Login {
     match config.entry(host) {
         Ok(Some(credential)) => Login::found(&credential, host, file),
         Ok(None) => Login::none(file),
@@ -134,12 +134,12 @@ fn from_file(host: &str, config: &Config, file: String) -> Login {
     }
 }
 
-/// The file, or `None` when there is none.
-fn read(path: &Path) -> Result<Option<Config>, String> {
+/// Returns the parsed file, or `None` if it does not exist.
+fn read(path: &Path) -> Result<Option<DockerConfig>, DockerConfigError> {
     match files::read(path, MAX_FILE) {
-        Ok(bytes) => Config::parse(&bytes).map(Some).map_err(|error| error.to_string()),
+        Ok(bytes) => DockerConfig::parse(&bytes).map(Some),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(format!("it cannot be read: {error}")),
+        Err(error) => Err(error.into()),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Files and helpers together: which of them is asked, and what is told when one is of no use.
+//! Files and helpers together: which one is used, and the message if one fails.
 
 use std::fs;
 use std::io::Write;
@@ -13,7 +13,7 @@ use crate::sys::cancel::CancelReason;
 
 const HUB: &str = "https://index.docker.io/v1/";
 
-/// A `DOCKER_CONFIG` folder, which is also where helpers are.
+/// A `DOCKER_CONFIG` folder, which also holds the helpers.
 struct Lab(TempDir);
 
 impl Lab {
@@ -31,7 +31,7 @@ impl Lab {
         self.0.path().join("config.json")
     }
 
-    /// A helper that has the user `name` for whatever it is asked, and writes down what that was. Another process makes it,
+    /// Adds a helper that returns the user `name` for every registry and records each registry. Written by another process,
     /// see `helper_tests.rs`.
     fn helper(self, name: &str) -> Self {
         let script = format!(
@@ -71,7 +71,7 @@ fn auth(user: &str) -> Value {
     json!({ "auth": BASE64.encode(format!("{user}:MARKER").as_bytes()) })
 }
 
-/// The user and the server in the header.
+/// Returns the user and the server in the header.
 fn sent(login: &Login) -> Option<(String, String)> {
     let header = login.auth.as_ref()?;
     let json: Value = serde_json::from_slice(&BASE64URL.decode(header.expose().as_bytes()).unwrap()).unwrap();
@@ -84,7 +84,7 @@ fn pair(user: &str, server: &str) -> Option<(String, String)> {
 }
 
 #[test]
-fn a_registrys_helper_then_the_one_for_all_then_the_file() {
+fn the_registrys_helper_precedes_the_common_one_and_the_file() {
     let lab = Lab::new(&json!({
         "auths": {"own.io": auth("file"), "other:1": auth("file"), "off.io": auth("file")},
         "credHelpers": {"own.io": "own", "off.io": ""}, "credsStore": "all",
@@ -104,7 +104,7 @@ fn a_registrys_helper_then_the_one_for_all_then_the_file() {
 }
 
 #[test]
-fn a_helper_that_knows_none_ends_the_search_and_a_broken_one_does_not() {
+fn a_helper_without_credentials_ends_the_look_up_and_a_failed_one_does_not() {
     let file = json!({"auths": {"h": auth("file")}, "credsStore": "x"});
     let none = "#!/bin/sh\necho credentials not found in native keychain\nexit 1\n";
     let login = Lab::new(&file).script("x", none).login("h");
@@ -114,20 +114,20 @@ fn a_helper_that_knows_none_ends_the_search_and_a_broken_one_does_not() {
     let login = lab.login("h");
     assert_eq!(sent(&login), pair("file", "h"));
     assert_eq!(login.explain("h"), format!("h refused the credentials from {}", lab.file().display()));
-    let problem = "credential helper docker-credential-x: there is no such program on the PATH";
+    let problem = "credential helper docker-credential-x: no such program is on the PATH";
     assert_eq!(login.warning.as_deref(), Some(problem));
     let login = Lab::new(&file).script("x", "#!/bin/sh\necho MARKER\n").login("other");
     assert_eq!(login.auth, None);
-    let problem = "credential helper docker-credential-x: it printed something else than credentials";
-    assert_eq!(login.explain("other"), format!("no credentials for other could be had: {problem}"));
+    let problem = "credential helper docker-credential-x: its output is not valid credentials";
+    assert_eq!(login.explain("other"), format!("cannot get credentials for other: {problem}"));
 }
 
 #[test]
-fn a_file_that_is_no_use_is_a_warning_that_names_it() {
+fn an_unusable_file_is_a_warning_that_names_it() {
     let cases: [(&[u8], &str); 5] = [
         (b"MARKER", "it is not JSON (line 1, column 1)"),
-        (b"{\"auths\":\n[\"MARKER\"]}", "it is JSON of another shape than expected (line 2, column 0)"),
-        (b"{\"auths\":{\"h\":{\"auth\":\"MARKER\"}}}", "the entry \"h\" of auths has an auth"),
+        (b"{\"auths\":\n[\"MARKER\"]}", "it has an unexpected structure (line 2, column 0)"),
+        (b"{\"auths\":{\"h\":{\"auth\":\"MARKER\"}}}", "the entry \"h\" of auths has an invalid auth"),
         (&[b' '; MAX_FILE + 1], "it cannot be read: it is longer than 1048576 bytes"),
         (b"\xff\xfe", "it is not JSON"),
     ];
@@ -141,11 +141,11 @@ fn a_file_that_is_no_use_is_a_warning_that_names_it() {
     }
     let mut whole = json!({"auths": {"h": auth("u")}}).to_string();
     whole.push_str(&" ".repeat(MAX_FILE - whole.len()));
-    assert_eq!(sent(&Lab::with(whole.as_bytes()).login("h")), pair("u", "h"), "the largest");
+    assert_eq!(sent(&Lab::with(whole.as_bytes()).login("h")), pair("u", "h"), "the largest file");
 }
 
 #[test]
-fn what_is_not_a_file_is_not_opened_and_what_is_not_there_is_no_fault() {
+fn only_a_regular_file_is_read_and_a_missing_one_is_not_an_error() {
     let lab = Lab::new(&json!({}));
     fs::remove_file(lab.file()).unwrap();
     let login = lab.login("h");
@@ -163,7 +163,7 @@ fn what_is_not_a_file_is_not_opened_and_what_is_not_there_is_no_fault() {
 }
 
 #[test]
-fn the_folder_is_docker_config_or_in_the_home() {
+fn the_folder_is_docker_config_or_below_home() {
     let folder = |config: Option<&str>, home: Option<&str>| {
         RegistryEnv::new(config.map(OsStr::new), home.map(OsStr::new), []).folder
     };
@@ -176,7 +176,7 @@ fn the_folder_is_docker_config_or_in_the_home() {
 }
 
 #[test]
-fn a_file_is_read_again_each_time() {
+fn the_file_is_read_for_each_look_up() {
     let lab = Lab::new(&json!({"auths": {"h": auth("first")}}));
     let env = lab.env();
     let user = || sent(&env.login(&CancelToken::new(), "h").unwrap());
@@ -186,7 +186,7 @@ fn a_file_is_read_again_each_time() {
 }
 
 #[test]
-fn a_cancel_is_no_answer_and_nothing_shows_a_secret() {
+fn a_cancelled_look_up_is_an_error_and_debug_hides_secrets() {
     let lab = Lab::new(&json!({"credsStore": "x"})).helper("x");
     let cancel = CancelToken::new();
     cancel.cancel(CancelReason::Requested);

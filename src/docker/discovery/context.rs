@@ -1,8 +1,8 @@
-//! Docker's own settings: the current context in `config.json`, and the store of contexts beside it.
+//! Docker's contexts: the current one in `config.json`, and their files in the store beside it. Pure.
 //!
-//! Owns the files' places and shapes (from the Docker command line's `cli/context/store`; a context's folder is the
-//! SHA-256 of its name). Pure: whoever calls hands in how a file is read. It must not know which context is wanted.
+//! The layout is that of the docker command line (`cli/context/store`): a context's folder is the SHA-256 of its name.
 
+use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -10,44 +10,74 @@ use data_encoding::HEXLOWER;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-/// The most bytes of any file that is read here.
+/// The most bytes read of any of Docker's own files.
 pub const FILE_LIMIT: usize = 1024 * 1024;
 
-/// The two questions to the file system.
+/// Access to the file system, so that tests can replace it.
 #[derive(Clone, Copy)]
 pub struct Files<'a> {
-    /// Whether there is anything at a path.
+    /// Returns whether a path exists.
     pub exists: &'a dyn Fn(&Path) -> bool,
-    /// The bytes of a regular file; an error beyond [`FILE_LIMIT`].
+    /// Returns the contents of a regular file of at most [`FILE_LIMIT`] bytes.
     pub read: &'a dyn Fn(&Path) -> io::Result<Vec<u8>>,
 }
 
-impl std::fmt::Debug for Files<'_> {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Files<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Files")
     }
 }
 
 impl Files<'_> {
-    /// A file's bytes, `None` when there is none; the error is one line.
-    pub(in crate::docker) fn load(&self, path: &Path) -> Result<Option<Vec<u8>>, String> {
+    /// Returns the contents of a file, or `None` if it does not exist.
+    pub(in crate::docker) fn load(&self, path: &Path) -> io::Result<Option<Vec<u8>>> {
         match (self.read)(path) {
             Ok(bytes) => Ok(Some(bytes)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(format!("it cannot be read: {error}")),
+            Err(error) => Err(error),
         }
     }
 }
 
-/// `config.json`, as far as it is about contexts.
+/// Why a file of Docker's settings cannot be used. Nothing of the file is quoted: `config.json` holds passwords.
+#[derive(Debug, thiserror::Error)]
+pub enum ContextError {
+    /// The file exists, but cannot be read.
+    #[error("it cannot be read: {0}")]
+    Unreadable(#[from] io::Error),
+    /// The file is not JSON.
+    #[error("it is not JSON (line {line}, column {column})")]
+    NotJson {
+        /// The line of the error, from 1.
+        line: usize,
+        /// The column of the error.
+        column: usize,
+    },
+    /// The file is JSON, but a field is missing or has the wrong type.
+    #[error("it has an unexpected structure (line {line}, column {column})")]
+    Structure {
+        /// The line of the error, from 1.
+        line: usize,
+        /// The column of the error.
+        column: usize,
+    },
+    /// The context has no Docker endpoint.
+    #[error("it has no Endpoints.docker")]
+    NoEndpoint,
+    /// The context's endpoint has no address.
+    #[error("its Endpoints.docker.Host is empty")]
+    NoHost,
+}
+
+/// The part of `config.json` that concerns contexts.
 #[derive(Deserialize)]
 struct ConfigFile {
     #[serde(rename = "currentContext", default)]
     current_context: Option<String>,
 }
 
-/// The name of the current context in a `config.json`.
-pub(in crate::docker) fn current_context(json: &[u8]) -> Result<Option<String>, String> {
+/// Returns the name of the current context in a `config.json`.
+pub(in crate::docker) fn current_context(json: &[u8]) -> Result<Option<String>, ContextError> {
     let file: ConfigFile = parse(json)?;
     Ok(file.current_context)
 }
@@ -63,38 +93,43 @@ struct Endpoints {
     docker: Option<Meta>,
 }
 
-/// What a context says of its engine.
+/// A context's Docker endpoint.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(in crate::docker) struct Meta {
-    /// In the forms of `DOCKER_HOST`.
+    /// An address in the form of `DOCKER_HOST`.
     #[serde(rename = "Host", alias = "host", default)]
     pub(in crate::docker) host: String,
-    /// Encrypt, but take any certificate.
+    /// Whether to encrypt without checking the engine's certificate.
     #[serde(rename = "SkipTLSVerify", alias = "skipTLSVerify", default)]
     pub(in crate::docker) skip_tls_verify: bool,
 }
 
-/// Reads a context's `meta.json`.
-pub(in crate::docker) fn meta(json: &[u8]) -> Result<Meta, String> {
+/// Parses a context's `meta.json`.
+pub(in crate::docker) fn meta(json: &[u8]) -> Result<Meta, ContextError> {
     let file: MetaFile = parse(json)?;
-    let meta = file.endpoints.docker.ok_or("it has no Endpoints.docker")?;
-    if meta.host.trim().is_empty() { Err("its Endpoints.docker.Host is empty".to_owned()) } else { Ok(meta) }
+    let meta = file.endpoints.docker.ok_or(ContextError::NoEndpoint)?;
+    if meta.host.trim().is_empty() { Err(ContextError::NoHost) } else { Ok(meta) }
 }
 
-/// Only the place of an error: its text may quote a value, and `config.json` holds passwords.
-fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, String> {
+fn parse<'a, T: Deserialize<'a>>(json: &'a [u8]) -> Result<T, ContextError> {
     serde_json::from_slice(json).map_err(|error| {
-        let what = if error.is_data() { "it has another shape than expected" } else { "it is not JSON" };
-        format!("{what} (line {}, column {})", error.line(), error.column())
+        // The error's own text may quote a value.
+        let line = error.line();
+        let column = error.column();
+        if error.is_data() {
+            ContextError::Structure { line, column }
+        } else {
+            ContextError::NotJson { line, column }
+        }
     })
 }
 
-/// Where a context's description is, below the folder of Docker's settings.
+/// Returns the path of a context's `meta.json`; `config_dir` is the folder of Docker's settings.
 pub(in crate::docker) fn meta_path(config_dir: &Path, name: &str) -> PathBuf {
     config_dir.join("contexts/meta").join(id(name)).join("meta.json")
 }
 
-/// Where a context's certificates are.
+/// Returns the folder of a context's certificates.
 pub(in crate::docker) fn tls_dir(config_dir: &Path, name: &str) -> PathBuf {
     config_dir.join("contexts/tls").join(id(name)).join("docker")
 }
@@ -112,48 +147,49 @@ mod tests {
         r#"{"auths":{"h":{"auth":"c2VjcmV0"}},"currentContext":"build","proxies":{"default":null}}"#;
 
     #[test]
-    fn the_store_is_where_docker_keeps_it() {
-        // From a store that the command line made for a context of that name.
+    fn paths_match_those_of_the_docker_command_line() {
+        // As created by `docker context create local`.
         let id = "25bf8e1a2393f1108d37029b3df5593236c755742ec93465bbafa9b290bddcf6";
-        let (dir, name) = (Path::new("/c"), "local");
+        let dir = Path::new("/c");
+        let name = "local";
         assert_eq!(meta_path(dir, name), PathBuf::from(format!("/c/contexts/meta/{id}/meta.json")));
         assert_eq!(tls_dir(dir, name), PathBuf::from(format!("/c/contexts/tls/{id}/docker")));
         assert!(meta_path(dir, "../../etc").starts_with("/c/contexts/meta"));
     }
 
     #[test]
-    fn what_docker_writes_is_read() {
-        assert_eq!(meta(META.as_bytes()), Ok(Meta { host: "tcp://h:1".into(), skip_tls_verify: true }));
+    fn files_written_by_docker_are_parsed() {
+        assert_eq!(meta(META.as_bytes()).unwrap(), Meta { host: "tcp://h:1".into(), skip_tls_verify: true });
         let small = br#"{"endpoints":{"docker":{"host":"unix:///s"}}}"#;
-        assert_eq!(meta(small), Ok(Meta { host: "unix:///s".into(), skip_tls_verify: false }));
-        assert_eq!(current_context(CONFIG.as_bytes()), Ok(Some("build".into())));
-        assert_eq!(current_context(b"{}"), Ok(None));
-        assert_eq!(current_context(br#"{"currentContext":null}"#), Ok(None));
+        assert_eq!(meta(small).unwrap(), Meta { host: "unix:///s".into(), skip_tls_verify: false });
+        assert_eq!(current_context(CONFIG.as_bytes()).unwrap().as_deref(), Some("build"));
+        assert_eq!(current_context(b"{}").unwrap(), None);
+        assert_eq!(current_context(br#"{"currentContext":null}"#).unwrap(), None);
     }
 
     #[test]
-    fn other_shapes_are_one_line_without_their_values() {
+    fn errors_are_one_line_and_quote_no_value() {
         let cases = [
-            (r#"{"Name":"x"}"#, "another shape"),
-            (r#"{"Endpoints":[]}"#, "another shape"),
+            (r#"{"Name":"x"}"#, "unexpected structure"),
+            (r#"{"Endpoints":[]}"#, "unexpected structure"),
             (r#"{"Endpoints":{}}"#, "no Endpoints.docker"),
             (r#"{"Endpoints":{"docker":null}}"#, "no Endpoints.docker"),
             (r#"{"Endpoints":{"docker":{"SkipTLSVerify":false}}}"#, "Host is empty"),
-            (r#"{"Endpoints":{"docker":{"Host":["hunter2"]}}}"#, "another shape"),
-            (r#"{"Endpoints":{"docker":{"Host":"h","SkipTLSVerify":"hunter2"}}}"#, "another shape"),
+            (r#"{"Endpoints":{"docker":{"Host":["hunter2"]}}}"#, "unexpected structure"),
+            (r#"{"Endpoints":{"docker":{"Host":"h","SkipTLSVerify":"hunter2"}}}"#, "unexpected structure"),
             ("hunter2", "not JSON"),
             ("", "not JSON"),
-            ("null", "another shape"),
+            ("null", "unexpected structure"),
         ];
         for (json, problem) in cases {
-            let error = meta(json.as_bytes()).unwrap_err();
+            let error = meta(json.as_bytes()).unwrap_err().to_string();
             assert!(
                 error.contains(problem) && !error.contains("hunter2") && !error.contains('\n'),
                 "{json}: {error}"
             );
         }
         for json in [r#"{"currentContext":7}"#, "[]x", "hunter2", "\u{0}"] {
-            let error = current_context(json.as_bytes()).unwrap_err();
+            let error = current_context(json.as_bytes()).unwrap_err().to_string();
             assert!(!error.contains("hunter2"), "{error}");
         }
         let deep = "[".repeat(100_000);
@@ -162,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn no_prefix_is_taken_for_the_whole() {
+    fn every_truncated_file_is_an_error() {
         for end in 0..META.len() {
             assert!(meta(&META.as_bytes()[..end]).is_err(), "{end} bytes");
         }

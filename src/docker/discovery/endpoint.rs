@@ -1,133 +1,122 @@
-//! The forms of an engine's address: from text such as `tcp://host:port` to what is connected to.
-//!
-//! Owns the syntax, the default ports and what is said of forms that this worker does not speak. Pure. It must not know
-//! where the text comes from (that is `discovery`), and it must not connect.
+//! Parses engine addresses such as `unix:///path` and `tcp://host:port`, and reports those that cannot be used. Pure.
 
 use std::fmt;
 use std::path::PathBuf;
 
+use super::context::ContextError;
 use crate::docker::certificates::CertificateError;
 use crate::docker::tls::TlsClient;
 use crate::net::url::printable;
 
-/// Docker's registered ports, for plain HTTP and for TLS.
+/// Docker's registered ports for plain HTTP and TLS.
 const PLAIN_PORT: u16 = 2375;
 const TLS_PORT: u16 = 2376;
-/// Where a system-wide engine listens.
+/// The socket of a system-wide engine.
 pub(in crate::docker) const SYSTEM_SOCKET: &str = "/var/run/docker.sock";
-/// What fits into `sockaddr_un` with its final NUL, see unix(7).
+/// The longest path of a Unix socket, in bytes without the final NUL; see unix(7).
 const MAX_SOCKET_PATH: usize = 107;
-/// How an address may be written.
+/// The supported forms, for error messages.
 const FORMS: &str = "use unix:///path, tcp://host:port or https://host:port";
 
-/// What to connect to.
+/// The address of an engine and how to speak to it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Endpoint {
     /// A Unix socket.
     Unix(PathBuf),
     /// Plain HTTP over TCP.
     Tcp {
-        /// A host name, or an address without brackets.
+        /// A host name, or an IP address without brackets.
         host: String,
         /// The port.
         port: u16,
     },
     /// HTTP over TLS.
     Tls {
-        /// A host name, or an address without brackets; the engine's certificate must be for it.
+        /// A host name, or an IP address without brackets. The engine's certificate must name it.
         host: String,
         /// The port.
         port: u16,
-        /// Whom to trust and who we are.
+        /// The trusted authorities and the client certificate.
         client: TlsClient,
     },
 }
 
-/// An address as it is written, before it is known whether TLS is spoken there.
+/// A parsed address, before it is decided whether to use TLS.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::docker) enum Address {
     Unix(PathBuf),
     Tcp {
         host: String,
-        /// None: the default one.
+        /// `None` for the default port.
         port: Option<u16>,
-        /// Written as `https://`.
+        /// Whether the scheme was `https`.
         https: bool,
     },
 }
 
-/// There is no address that can be used. Each text names what is wrong and what to do.
+/// Why no usable address was found. Each message names the problem and a remedy.
 #[derive(Debug, thiserror::Error)]
 pub enum EndpointError {
-    /// A form that this worker does not speak.
+    /// The scheme is not supported.
     #[error("{origin} is {value:?}, but {scheme}:// is not supported; {instead}")]
     Unsupported {
-        /// Where it was given: a variable, or a context with its file.
+        /// Where the address was set: a variable, or a context with its file.
         origin: String,
-        /// As it was given, without user and password.
+        /// The address as written, without user and password.
         value: String,
         /// The part before `://`.
         scheme: String,
         /// What to use instead.
         instead: &'static str,
     },
-    /// Not an address at all.
+    /// The address cannot be parsed.
     #[error("{origin} is {value:?}: {problem}; {FORMS}")]
     Malformed {
-        /// Where it was given.
+        /// Where the address was set.
         origin: String,
-        /// As it was given, without user and password.
+        /// The address as written, without user and password.
         value: String,
         /// What is wrong with it.
         problem: &'static str,
     },
-    /// A context that is not in the store.
+    /// The context does not exist.
     #[error(
-        "there is no docker context {name:?}, which {origin} names: looked for {looked_for}; see `docker context ls`, or set \
+        "docker context {name:?}, set by {origin}, does not exist (looked for {looked_for}); see `docker context ls`, or set \
          DOCKER_HOST"
     )]
     NoContext {
-        /// Its name.
+        /// The context's name.
         name: String,
-        /// Who names it.
+        /// The variable or file that names it.
         origin: String,
-        /// The file that was looked for.
+        /// The file that should exist.
         looked_for: String,
     },
-    /// A context whose file cannot be used.
-    #[error(
-        "the docker context {name:?} cannot be used: {path}: {problem}; repair or remove it, or set DOCKER_HOST"
-    )]
+    /// The context's file cannot be used.
+    #[error("cannot use docker context {name:?}: {path}: {problem}; repair or remove it, or set DOCKER_HOST")]
     Context {
-        /// Its name.
+        /// The context's name.
         name: String,
-        /// Its file.
+        /// The context's file.
         path: String,
-        /// What is wrong with that.
-        problem: String,
+        /// What is wrong with the file.
+        problem: ContextError,
     },
-    /// A pinned version that is none.
+    /// `DOCKER_API_VERSION` is not a version.
     #[error(
-        "DOCKER_API_VERSION is {value:?}, which is no version such as 1.41; correct it, or unset it to let the engine choose"
+        "DOCKER_API_VERSION is {value:?}, which is not a version such as 1.41; correct it, or unset it to let the engine choose"
     )]
     ApiVersion {
-        /// As it was given.
+        /// The value as written.
         value: String,
     },
-    /// TLS is wanted and its files cannot be used.
+    /// TLS is configured, but its files cannot be used.
     #[error(transparent)]
     Certificate(#[from] CertificateError),
 }
 
 impl Endpoint {
-    /// One address in the form of `DOCKER_HOST`, as if nothing else were set.
-    pub fn parse(value: &str) -> Result<Self, EndpointError> {
-        let address = Address::parse("DOCKER_HOST", value)?;
-        let client = if address.is_https() { Some(TlsClient::verifying()?) } else { None };
-        Ok(Self::new(address, client))
-    }
-
-    /// The address with TLS or without. A Unix socket needs none, whatever is set.
+    /// Returns an endpoint with TLS if `client` is given. A Unix socket never uses TLS.
     pub(in crate::docker) fn new(address: Address, client: Option<TlsClient>) -> Self {
         match (address, client) {
             (Address::Unix(path), _) => Self::Unix(path),
@@ -138,7 +127,7 @@ impl Endpoint {
         }
     }
 
-    /// What goes into the `Host` header. The engine ignores it on a socket, but HTTP/1.1 wants one.
+    /// Returns the value of the `Host` header. HTTP/1.1 requires one on a Unix socket too, where the engine ignores it.
     pub(in crate::docker) fn host_header(&self) -> String {
         match self {
             Self::Unix(_) => "docker".to_owned(),
@@ -158,57 +147,57 @@ impl fmt::Display for Endpoint {
 }
 
 impl Address {
-    /// Takes an address apart; `origin` says in errors where it was given.
+    /// Parses an address. `origin` tells error messages where it was set.
     pub(in crate::docker) fn parse(origin: &str, value: &str) -> Result<Self, EndpointError> {
-        // Somebody may have put a password where none belongs.
-        let own = || (origin.to_owned(), printable(value));
-        let malformed = |problem| {
-            let (origin, value) = own();
-            EndpointError::Malformed { origin, value, problem }
+        // The value may hold a password, although no supported form has one.
+        let malformed = |problem| EndpointError::Malformed {
+            origin: origin.to_owned(),
+            value: printable(value),
+            problem,
         };
         let (scheme, rest) = value.split_once("://").ok_or_else(|| malformed("it has no scheme"))?;
-        if scheme.is_empty() || !scheme.chars().all(is_of_scheme) {
+        // RFC 3986, section 3.1.
+        let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        if scheme.is_empty() || !scheme.chars().all(is_valid) {
             return Err(malformed("it has no scheme"));
         }
         match scheme {
             "unix" => socket(rest).map_err(malformed),
             "tcp" | "http" => host_port(rest, false).map_err(malformed),
             "https" => host_port(rest, true).map_err(malformed),
-            _ => {
-                let (origin, value) = own();
-                let instead = instead_of(scheme);
-                Err(EndpointError::Unsupported { origin, value, scheme: scheme.to_owned(), instead })
-            }
+            _ => Err(EndpointError::Unsupported {
+                origin: origin.to_owned(),
+                value: printable(value),
+                scheme: scheme.to_owned(),
+                instead: alternative(scheme),
+            }),
         }
     }
 
-    /// Whether it is written as one with TLS.
+    /// Returns whether the scheme was `https`.
     pub(in crate::docker) fn is_https(&self) -> bool {
         matches!(self, Self::Tcp { https: true, .. })
     }
 
-    /// Whether TLS can be spoken there at all.
+    /// Returns whether TLS is possible.
     pub(in crate::docker) fn is_tcp(&self) -> bool {
         matches!(self, Self::Tcp { .. })
     }
 }
 
-/// RFC 3986, section 3.1: what is shown as a scheme is one.
-fn is_of_scheme(c: char) -> bool {
-    c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.')
-}
-
-fn instead_of(scheme: &str) -> &'static str {
+/// Returns the hint for an unsupported scheme.
+fn alternative(scheme: &str) -> &'static str {
     match scheme {
         "ssh" => {
-            "forward the engine's socket, as by `ssh -N -L /tmp/docker.sock:/var/run/docker.sock user@host`, and use \
+            "forward the engine's socket with `ssh -N -L /tmp/docker.sock:/var/run/docker.sock user@host` and use \
              unix:///tmp/docker.sock"
         }
         "fd" => {
-            "that is for the engine's own side of a systemd socket; use the socket's path, as unix:///var/run/docker.sock"
+            "only the engine itself uses fd://, for a socket from systemd; use the socket's path, such as \
+             unix:///var/run/docker.sock"
         }
         "npipe" => {
-            "that is a pipe of Windows; use unix:///path on the machine where the engine runs, or tcp://host:port with TLS"
+            "it names a Windows pipe; use unix:///path on the machine where the engine runs, or tcp://host:port with TLS"
         }
         _ => FORMS,
     }
@@ -223,7 +212,7 @@ fn socket(path: &str) -> Result<Address, &'static str> {
         "" => Ok(Address::Unix(PathBuf::from(SYSTEM_SOCKET))),
         path if !path.starts_with('/') => Err("the socket's path is not absolute"),
         path if path.len() > MAX_SOCKET_PATH => Err("the socket's path is longer than 107 bytes"),
-        path if path.contains('\0') => Err("the socket's path has a NUL in it"),
+        path if path.contains('\0') => Err("the socket's path contains a NUL byte"),
         path => Ok(Address::Unix(PathBuf::from(path))),
     }
 }
@@ -232,14 +221,16 @@ fn host_port(rest: &str, https: bool) -> Result<Address, &'static str> {
     let rest = rest.strip_suffix('/').unwrap_or(rest);
     let (host, port) = match rest.strip_prefix('[') {
         Some(rest) => {
-            let (host, port) = rest.split_once(']').ok_or("a bracket is not closed")?;
-            if !looks_like_ipv6(host) {
-                return Err("what is in brackets is not an IPv6 address");
+            let (host, port) = rest.split_once(']').ok_or("the closing bracket is missing")?;
+            // Only the characters: the resolver checks the rest.
+            let allowed = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
+            if host.matches(':').count() < 2 || !host.chars().all(allowed) {
+                return Err("the text in brackets is not an IPv6 address");
             }
             match port.strip_prefix(':') {
                 Some(port) => (host, Some(port)),
                 None if port.is_empty() => (host, None),
-                None => return Err("there is something after the bracket"),
+                None => return Err("only a port may follow the bracket"),
             }
         }
         None => match rest.split_once(':') {
@@ -251,18 +242,12 @@ fn host_port(rest: &str, https: bool) -> Result<Address, &'static str> {
     Ok(Address::Tcp { host: host.to_owned(), port, https })
 }
 
-/// Only its characters: whether it is one, the resolver says.
-fn looks_like_ipv6(host: &str) -> bool {
-    let allowed = |c: char| c.is_ascii_hexdigit() || matches!(c, ':' | '.');
-    host.matches(':').count() >= 2 && host.chars().all(allowed)
-}
-
 fn host_name(host: &str) -> Result<&str, &'static str> {
     let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_');
     match host {
         "" => Err("the host is missing"),
         host if host.contains('/') => Err("a path after the host is not supported"),
-        host if !host.chars().all(allowed) => Err("the host has a character that no host name has"),
+        host if !host.chars().all(allowed) => Err("the host contains a character that no host name has"),
         host => Ok(host),
     }
 }
@@ -276,17 +261,20 @@ fn port_number(port: &str) -> Result<u16, &'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::docker::certificates::TlsFiles;
 
     fn tcp(host: &str, port: u16) -> Endpoint {
         Endpoint::Tcp { host: host.to_owned(), port }
     }
 
     fn parse(value: &str) -> Endpoint {
-        Endpoint::parse(value).unwrap()
+        let address = Address::parse("DOCKER_HOST", value).unwrap();
+        let client = address.is_https().then(|| TlsClient::new(&TlsFiles::verifying()).unwrap().0);
+        Endpoint::new(address, client)
     }
 
     #[test]
-    fn every_form_of_a_host() {
+    fn every_supported_form_is_parsed() {
         assert_eq!(parse("tcp://h"), tcp("h", 2375));
         assert_eq!(parse("http://h:80/"), tcp("h", 80));
         assert_eq!(parse("tcp://[::1]"), tcp("::1", 2375));
@@ -297,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_spoken_is_refused_by_name() {
+    fn unsupported_schemes_are_refused_with_an_alternative() {
         let cases = [
             ("ssh", "ssh -N -L"),
             ("fd", "unix:///var/run"),
@@ -339,7 +327,7 @@ mod tests {
             &long,
         ];
         for value in bad {
-            let error = Endpoint::parse(value);
+            let error = Address::parse("DOCKER_HOST", value);
             assert!(matches!(error, Err(EndpointError::Malformed { .. })), "{value}: {error:?}");
         }
     }
@@ -347,13 +335,13 @@ mod tests {
     #[test]
     fn a_password_is_not_shown() {
         for value in ["tcp://u:hunter2@h:9x", "ssh://u:hunter2@h", "https://hunter2@h", "u:hunter2@h"] {
-            let told = Endpoint::parse(value).unwrap_err().to_string();
-            assert!(!told.contains("hunter2") && told.contains("@h"), "{told}");
+            let text = Address::parse("DOCKER_HOST", value).unwrap_err().to_string();
+            assert!(!text.contains("hunter2") && text.contains("@h"), "{text}");
         }
     }
 
     #[test]
-    fn an_endpoint_prints_as_it_is_written() {
+    fn an_endpoint_prints_as_it_was_written() {
         for value in ["unix:///tmp/s", "tcp://h:1", "tcp://[::1]:99", "https://h:2"] {
             assert_eq!(parse(value).to_string(), value);
         }

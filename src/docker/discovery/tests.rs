@@ -8,7 +8,7 @@ const ROOTLESS: &str = "/run/user/7/docker.sock";
 const DESKTOP: &str = "/home/u/.docker/run/docker.sock";
 const CONFIG: &str = "/home/u/.docker/config.json";
 
-/// A machine with these files; those with `None` cannot be read.
+/// A file system. A file with `None` cannot be read.
 #[derive(Default)]
 struct Machine {
     files: BTreeMap<PathBuf, Option<Vec<u8>>>,
@@ -27,7 +27,7 @@ impl Machine {
         self
     }
 
-    fn discover(&self, env: &EndpointEnv) -> Result<Found, EndpointError> {
+    fn discover(&self, env: &EndpointEnv) -> Result<Discovery, EndpointError> {
         let exists = |path: &Path| self.files.contains_key(path);
         let read = |path: &Path| {
             self.asked.borrow_mut().push(path.to_owned());
@@ -37,10 +37,10 @@ impl Machine {
                 None => Err(io::ErrorKind::NotFound.into()),
             }
         };
-        Found::discover(env, Files { exists: &exists, read: &read })
+        Discovery::discover(env, Files { exists: &exists, read: &read })
     }
 
-    /// The address and what named it.
+    /// Returns the address and its source.
     fn found(&self, env: &EndpointEnv) -> (String, String) {
         let mut found = self.discover(env).unwrap();
         (found.endpoint().unwrap().to_string(), found.source.to_string())
@@ -55,7 +55,7 @@ fn some(text: &str) -> Option<String> {
     Some(text.to_owned())
 }
 
-/// A user at home.
+/// The environment of an ordinary user.
 fn user() -> EndpointEnv {
     EndpointEnv { xdg_runtime_dir: some("/run/user/7"), home: some("/home/u"), ..EndpointEnv::default() }
 }
@@ -73,7 +73,7 @@ fn meta(host: &str) -> String {
 }
 
 #[test]
-fn docker_host_comes_first() {
+fn docker_host_wins() {
     let machine = Machine::with([(SYSTEM_SOCKET, ""), (CONFIG, r#"{"currentContext":"x"}"#)]);
     assert_eq!(machine.found(&host(" tcp://h:1234 ")), own("tcp://h:1234", "DOCKER_HOST"));
     assert_eq!(machine.found(&host("unix:///tmp/x")), own("unix:///tmp/x", "DOCKER_HOST"));
@@ -81,20 +81,20 @@ fn docker_host_comes_first() {
 }
 
 #[test]
-fn then_come_the_sockets_in_their_order() {
+fn sockets_come_second_in_a_fixed_order() {
     let socket = |path: &str| own(&format!("unix://{path}"), "socket");
     let all = [DESKTOP, ROOTLESS, SYSTEM_SOCKET];
     for there in 1..=all.len() {
         let machine = Machine::with(all.iter().take(there).map(|path| (*path, "")));
         assert_eq!(machine.found(&user()), socket(all[there - 1]));
-        assert!(machine.asked.borrow().is_empty(), "no file is read for a socket");
+        assert!(machine.asked.borrow().is_empty(), "no file is read");
     }
     assert_eq!(Machine::default().found(&user()), own("unix:///var/run/docker.sock", "default"));
     assert_eq!(Machine::default().found(&EndpointEnv::default()).1, "default");
 }
 
 #[test]
-fn then_the_context_of_the_environment_and_then_the_current_one() {
+fn docker_context_precedes_the_current_context() {
     let machine = Machine::with([(CONFIG, r#"{"currentContext":"current"}"#)])
         .context("/home/u/.docker", "current", &meta("tcp://c:1"))
         .context("/home/u/.docker", "other", &meta("unix:///other.sock"));
@@ -104,7 +104,7 @@ fn then_the_context_of_the_environment_and_then_the_current_one() {
 }
 
 #[test]
-fn the_folder_of_dockers_settings_can_be_moved() {
+fn docker_config_moves_the_settings_folder() {
     let machine = Machine::with([("/conf/config.json", r#"{"currentContext":"x"}"#), (CONFIG, "broken")])
         .context("/conf", "x", &meta("tcp://c:1"));
     let env = EndpointEnv { docker_config: some("/conf"), ..user() };
@@ -112,7 +112,7 @@ fn the_folder_of_dockers_settings_can_be_moved() {
 }
 
 #[test]
-fn a_context_that_loses_is_warned_about() {
+fn an_unused_docker_context_is_warned_about() {
     let machine = Machine::with([(ROOTLESS, "")]);
     let found = machine.discover(&named("my build")).unwrap();
     let [warning] = found.warnings.as_slice() else { panic!("{:?}", found.warnings) };
@@ -125,9 +125,9 @@ fn a_context_that_loses_is_warned_about() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_as_none_with_a_warning() {
+fn unusable_settings_are_ignored_with_a_warning() {
     let cases =
-        [("{", "not JSON"), (r#"{"currentContext":{}}"#, "another shape"), ("\u{feff}{}", "not JSON")];
+        [("{", "not JSON"), (r#"{"currentContext":{}}"#, "unexpected structure"), ("\u{feff}{}", "not JSON")];
     let check = |machine: &Machine, problem: &str| {
         let mut found = machine.discover(&user()).unwrap();
         assert_eq!(found.endpoint().unwrap().to_string(), "unix:///var/run/docker.sock");
@@ -141,28 +141,28 @@ fn settings_that_cannot_be_used_are_as_none_with_a_warning() {
     check(&Machine { files, ..Machine::default() }, "permission denied");
     for json in ["{}", r#"{"currentContext":""}"#, r#"{"currentContext":"default"}"#] {
         let found = Machine::with([(CONFIG, json)]).discover(&user()).unwrap();
-        assert_eq!((found.source, found.warnings.len()), (Source::Default, 0), "{json}");
+        assert_eq!((found.source, found.warnings.len()), (EndpointSource::Default, 0), "{json}");
     }
 }
 
 #[test]
-fn a_context_that_is_not_there_is_named_with_the_place() {
+fn a_missing_context_is_named_with_its_source_and_file() {
     let error = Machine::default().discover(&named("build")).unwrap_err().to_string();
     let path = context::meta_path(Path::new("/home/u/.docker"), "build").display().to_string();
     assert!(
-        error.contains("\"build\"") && error.contains("DOCKER_CONTEXT names") && error.contains(&path),
+        error.contains("\"build\"") && error.contains("set by DOCKER_CONTEXT") && error.contains(&path),
         "{error}"
     );
     let machine = Machine::with([(CONFIG, r#"{"currentContext":"gone"}"#)]);
     let error = machine.discover(&user()).unwrap_err().to_string();
-    assert!(error.contains("\"gone\"") && error.contains(&format!("which {CONFIG} names")), "{error}");
+    assert!(error.contains("\"gone\"") && error.contains(&format!("set by {CONFIG}")), "{error}");
     let homeless = EndpointEnv { docker_context: some("x"), ..EndpointEnv::default() };
     let error = Machine::default().discover(&homeless).unwrap_err().to_string();
     assert!(error.contains("neither DOCKER_CONFIG nor HOME"), "{error}");
 }
 
 #[test]
-fn a_context_that_cannot_be_used_is_one_clear_line() {
+fn an_unusable_context_is_reported_in_one_line() {
     let cases = [
         ("{".to_owned(), "not JSON"),
         (r#"{"Endpoints":{}}"#.to_owned(), "no Endpoints.docker"),
@@ -178,7 +178,7 @@ fn a_context_that_cannot_be_used_is_one_clear_line() {
     }
 }
 
-/// What is known of TLS without looking into any file: the folder, and whether the engine is verified.
+/// Returns whether to verify the engine, and whether there are authorities and a client certificate.
 fn tls(machine: &Machine, env: &EndpointEnv) -> Result<Option<(bool, bool, bool)>, EndpointError> {
     let found = machine.discover(env)?;
     Ok(found.tls.map(|tls| (tls.verify, tls.ca.is_some(), tls.client.is_some())))
@@ -190,7 +190,7 @@ fn folder(dir: &str) -> Machine {
 }
 
 #[test]
-fn the_tls_variables_mean_what_docker_makes_of_them() {
+fn tls_variables_follow_dockers_rules() {
     let machine = folder("/c");
     let env = |path: &str, tls: &str, verify: &str| EndpointEnv {
         docker_cert_path: some(path),
@@ -234,11 +234,11 @@ fn the_default_port_follows_tls() {
 }
 
 #[test]
-fn a_context_has_its_own_certificates_and_no_others() {
+fn a_context_uses_only_its_own_certificates() {
     let dir = context::tls_dir(Path::new("/home/u/.docker"), "x");
     let plain = Machine::default().context("/home/u/.docker", "x", &meta("tcp://h:1"));
     let env = EndpointEnv { docker_cert_path: some("/none"), docker_tls_verify: some("1"), ..named("x") };
-    assert_eq!(tls(&plain, &env).unwrap(), None, "the variables are for DOCKER_HOST");
+    assert_eq!(tls(&plain, &env).unwrap(), None, "the variables apply to DOCKER_HOST only");
     let mut machine = Machine::default().context("/home/u/.docker", "x", &meta("tcp://h:1"));
     machine.files.insert(dir.join("ca.pem"), Some(Vec::new()));
     assert_eq!(tls(&machine, &env).unwrap(), Some((true, true, false)));
@@ -249,7 +249,7 @@ fn a_context_has_its_own_certificates_and_no_others() {
 }
 
 #[test]
-fn a_file_that_tls_needs_is_named_when_it_is_missing() {
+fn a_missing_tls_file_is_named() {
     let env = |verify: &str| EndpointEnv {
         docker_cert_path: some("/c"),
         docker_tls_verify: some(verify),
@@ -270,7 +270,7 @@ fn a_file_that_tls_needs_is_named_when_it_is_missing() {
 }
 
 #[test]
-fn a_pinned_version_is_a_version() {
+fn an_invalid_pinned_version_is_an_error() {
     let pin = |text: &str| {
         let env = EndpointEnv { docker_api_version: some(text), ..user() };
         Machine::default().discover(&env).map(|found| found.api_version)

@@ -1,6 +1,4 @@
-//! What stands in files and variables of Docker: names, addresses, contexts, certificates; and the engine's JSON.
-//!
-//! Owns what holds for each of them. A text of theirs may be shown, but for what is a secret.
+//! Targets for image names, addresses, contexts, certificates and the engine's JSON.
 
 use std::path::{Path, PathBuf};
 
@@ -13,7 +11,7 @@ use crate::docker::certificates::{TlsFiles, check};
 use crate::docker::discovery::context::{current_context, meta};
 use crate::docker::discovery::endpoint::Address;
 use crate::docker::exchange::message;
-use crate::docker::{Endpoint, Error, Files, MAX_MESSAGE, MAX_NAME, Reference, Target};
+use crate::docker::{Endpoint, Error, Files, MAX_MESSAGE, MAX_NAME, Reference, RequestTarget};
 use crate::fuzz::{Input, MARKER, assert_hidden, assert_one_line, marked};
 
 /// The name of an image.
@@ -21,25 +19,26 @@ pub fn image_reference(bytes: &[u8]) {
     let text = Input::new(bytes).text();
     match Reference::parse(&text) {
         Ok(name) => valid(&text, &name),
-        // A character that is escaped takes up to 10 bytes.
+        // An escaped character takes up to 10 bytes.
         Err(error) => assert_one_line(&error.to_string(), 10 * MAX_NAME + 256),
     }
 }
 
 fn valid(text: &str, name: &Reference) {
     assert!(text.is_ascii() && name.repository().len() <= MAX_NAME, "{name}");
-    assert!(!name.pull_tag().is_empty() && (name.tag().is_some() || name.digest().is_some()), "{name}");
+    assert!(!name.pull_tag().is_empty(), "{name}");
+    assert!(name.canonical().len() > name.repository().len(), "{name} has neither a tag nor a digest");
     assert!(name.to_string().starts_with(text), "{text} became {name}");
     for again in [name.to_string(), name.canonical()] {
         let read = Reference::parse(&again).map(|read| read.canonical());
         assert_eq!(read.as_deref(), Ok(name.canonical().as_str()), "{text} became {again}");
     }
-    let target = Target::of("images").image(&name.canonical()).map(|target| target.on_the_wire());
+    let target = RequestTarget::of("images").image(&name.canonical()).map(|target| target.on_the_wire());
     let plain = target.is_ok_and(|target| !target.contains(['?', '#', ' ']) && !target.contains("/../"));
-    assert!(plain, "{name} cannot be asked for");
+    assert!(plain, "{name} changes the request");
 }
 
-/// An address in the forms of `DOCKER_HOST`.
+/// An address in the form of `DOCKER_HOST`.
 pub fn docker_host(bytes: &[u8]) {
     let text = Input::new(bytes).text();
     match Address::parse("DOCKER_HOST", text.trim()) {
@@ -57,7 +56,7 @@ pub fn docker_host(bytes: &[u8]) {
     }
 }
 
-/// A context's `meta.json`, and a `config.json` that names one.
+/// A context's `meta.json`, and the current context in `config.json`.
 pub fn context_meta(bytes: &[u8]) {
     let input = Input::new(bytes);
     match meta(input.data) {
@@ -65,19 +64,20 @@ pub fn context_meta(bytes: &[u8]) {
             assert!(!meta.host.trim().is_empty());
             docker_host(meta.host.as_bytes());
         }
-        Err(problem) => assert_one_line(&problem, 256),
+        Err(error) => assert_one_line(&error.to_string(), 256),
     }
-    if let Err(problem) = current_context(input.data) {
-        assert_one_line(&problem, 256);
+    if let Err(error) = current_context(input.data) {
+        assert_one_line(&error.to_string(), 256);
     }
     if let Ok(value) = serde_json::from_slice::<Value>(input.data) {
         let hidden = marked(&value, "", &|_| true).to_string();
-        let texts = [meta(hidden.as_bytes()).err(), current_context(hidden.as_bytes()).err()];
-        assert_hidden(&texts.into_iter().flatten().collect::<Vec<_>>());
+        let errors = [meta(hidden.as_bytes()).err(), current_context(hidden.as_bytes()).err()];
+        let texts: Vec<String> = errors.into_iter().flatten().map(|error| error.to_string()).collect();
+        assert_hidden(&texts);
     }
 }
 
-/// The engine's JSON, and the words of its errors.
+/// The engine's JSON, and the messages of its errors.
 pub fn engine_json(bytes: &[u8]) {
     let data = Input::new(bytes).data;
     assert_one_line(&message(data), MAX_MESSAGE);
@@ -90,11 +90,11 @@ pub fn engine_json(bytes: &[u8]) {
     let _ = serde_json::from_slice::<Created>(data);
     let text = String::from_utf8_lossy(data);
     match parse_stat(&text) {
-        Ok(stat) => of_one_kind(&stat),
+        Ok(stat) => assert!(!(stat.is_file() && stat.is_dir())),
         Err(error) => assert_error(&error),
     }
     if let Ok(stat) = serde_json::from_slice::<PathStat>(data) {
-        of_one_kind(&stat);
+        assert!(!(stat.is_file() && stat.is_dir()));
     }
     if let Some(version) = ApiVersion::parse(&text) {
         assert_eq!(ApiVersion::parse(&version.to_string()), Some(version));
@@ -103,14 +103,7 @@ pub fn engine_json(bytes: &[u8]) {
     assert!(!pull.is_access_denied() || !pull.is_conflict());
 }
 
-fn of_one_kind(stat: &PathStat) {
-    let kinds = [stat.is_file(), stat.is_dir()];
-    assert!(kinds.into_iter().filter(|kind| *kind).count() <= 1);
-    assert!(!stat.is_file() || !stat.is_symlink());
-}
-
-/// A folder with certificates: the bytes up to a line `--` are `ca.pem`, up to the next `cert.pem`, and the rest is
-/// `key.pem`. A steering `v` verifies.
+/// A folder with certificates: `ca.pem`, `cert.pem` and `key.pem`, separated by lines `--`. The steering byte `v` verifies.
 pub fn certificates(bytes: &[u8]) {
     let input = Input::new(bytes);
     let text = input.text();
@@ -135,5 +128,5 @@ pub fn certificates(bytes: &[u8]) {
     };
     let shown = outcome.unwrap_or_else(|error| format!("{error} {error:?}"));
     let line = key.iter().flat_map(|text| text.lines()).find(|line| line.len() > 24 && shown.contains(line));
-    assert!(line.is_none() && !shown.contains(MARKER), "a line of the key is shown");
+    assert!(line.is_none() && !shown.contains(MARKER), "a message quotes the key");
 }

@@ -1,14 +1,12 @@
-//! HTTP as it comes from a socket: heads and bodies, cut anywhere.
-//!
-//! Owns the comparison of the pieces with the whole.
+//! Targets for the HTTP decoders: input in pieces must decode like the whole input.
 
 use crate::docker::http::HttpError;
-use crate::docker::http::body::{Decoder, Framing, Step};
+use crate::docker::http::body::{Decoder, Framing, Transfer};
 use crate::docker::http::head::{Head, HeadReader, MAX_HEAD, MAX_HEADERS};
 use crate::docker::http::request::{LAST_CHUNK, chunk};
 use crate::fuzz::Input;
 
-/// A body's framing: `c` in the steering is chunked, `u` until the close, and anything else a size.
+/// A body. The steering byte `c` means chunked, `u` until the close; any other is the size.
 pub fn http_body(bytes: &[u8]) {
     let input = Input::new(bytes);
     let framing = match input.knob(0) {
@@ -22,10 +20,10 @@ pub fn http_body(bytes: &[u8]) {
     if whole.end.is_ok() {
         assert_eq!((&whole.payload, whole.used, whole.done), (&parts.payload, parts.used, parts.done));
     }
-    // What came before bytes that are wrong may have been given or not.
+    // Payload before an error may be missing from the whole input's result.
     assert!(parts.payload.starts_with(&whole.payload));
     expected(framing, input.data, &whole);
-    there_and_back(&input);
+    round_trip(&input);
 }
 
 struct Decoded {
@@ -36,25 +34,26 @@ struct Decoded {
 }
 
 impl Decoded {
-    /// Decodes the pieces through an output of `room` bytes.
-    fn of<'a>(framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>, room: usize) -> Self {
-        let (mut decoder, mut output) = (Decoder::new(framing), vec![0; room]);
+    /// Decodes the pieces with an output of `size` bytes.
+    fn of<'a>(framing: Framing, pieces: impl IntoIterator<Item = &'a [u8]>, size: usize) -> Self {
+        let mut decoder = Decoder::new(framing);
+        let mut output = vec![0; size];
         let mut all = Self { payload: Vec::new(), used: 0, done: false, end: Ok(()) };
         for mut piece in pieces {
             while all.end.is_ok() {
-                let step = match decoder.decode(piece, &mut output) {
-                    Ok(step) => step,
+                let transfer = match decoder.decode(piece, &mut output) {
+                    Ok(transfer) => transfer,
                     Err(problem) => {
                         all.end = Err(problem);
                         break;
                     }
                 };
-                assert!(step.consumed <= piece.len() && step.produced <= room.min(step.consumed));
-                all.payload.extend_from_slice(output.get(..step.produced).unwrap_or_default());
-                all.used += step.consumed;
-                piece = piece.get(step.consumed..).unwrap_or_default();
-                if step == Step::default() {
-                    assert!(piece.is_empty() || decoder.is_done(), "it takes no more before its end");
+                assert!(transfer.produced <= transfer.consumed);
+                all.payload.extend_from_slice(output.split_at(transfer.produced).0);
+                all.used += transfer.consumed;
+                (_, piece) = piece.split_at(transfer.consumed);
+                if transfer == Transfer::default() {
+                    assert!(piece.is_empty() || decoder.is_done(), "the decoder stopped before the end");
                     break;
                 }
             }
@@ -65,38 +64,38 @@ impl Decoded {
     }
 }
 
-/// What follows from the framing alone.
+/// Checks what follows from the framing alone.
 fn expected(framing: Framing, data: &[u8], whole: &Decoded) {
     match framing {
         Framing::Sized(size) => {
             let end = data.len().min(usize::try_from(size).unwrap_or(usize::MAX));
-            assert_eq!((whole.payload.as_slice(), whole.used), (data.get(..end).unwrap_or_default(), end));
+            assert_eq!((whole.payload.as_slice(), whole.used), (data.split_at(end).0, end));
             assert_eq!(whole.done, end as u64 == size);
         }
         Framing::UntilClose => assert_eq!((whole.payload.as_slice(), whole.used), (data, data.len())),
         Framing::Chunked => {
-            // Each chunk costs its size, four bytes of line ends, and three more for the last.
+            // The last chunk alone has five bytes.
             assert!(!whole.done || whole.used >= whole.payload.len() + 5);
             assert!(whole.payload.len() <= data.len());
         }
     }
 }
 
-/// What we send in chunks, our own decoder takes apart.
-fn there_and_back(input: &Input<'_>) {
+/// The decoder reads what the encoder writes.
+fn round_trip(input: &Input<'_>) {
     let mut sent = Vec::new();
     for piece in input.cut(input.data) {
         chunk(&mut sent, piece);
     }
     sent.extend_from_slice(LAST_CHUNK);
-    let cut = sent.len() - 1;
-    let back = Decoded::of(Framing::Chunked, input.cut(&sent), 64);
-    assert!(back.done && back.end.is_ok() && back.payload == input.data);
-    let early = Decoded::of(Framing::Chunked, sent.get(..cut), 64);
-    assert!(!early.done && early.end.is_ok());
+    let decoded = Decoded::of(Framing::Chunked, input.cut(&sent), 64);
+    assert!(decoded.done && decoded.end.is_ok() && decoded.payload == input.data);
+    let (truncated, _) = sent.split_at(sent.len() - 1);
+    let truncated = Decoded::of(Framing::Chunked, [truncated], 64);
+    assert!(!truncated.done && truncated.end.is_ok());
 }
 
-/// A response's head, over interim ones, and what follows it.
+/// A response's head after any interim heads, and the bytes that follow it.
 pub fn http_head(bytes: &[u8]) {
     let input = Input::new(bytes);
     let data = input.inflated(MAX_HEAD + 100);
@@ -111,7 +110,7 @@ pub fn http_head(bytes: &[u8]) {
     match head.framing(false) {
         Ok(Framing::Sized(size)) if size > 0 => {
             assert_eq!(head.get("content-length").map(|text| text.trim().parse()), Some(Ok(size)));
-            assert_eq!(head.get("transfer-encoding"), None, "both are said");
+            assert_eq!(head.get("transfer-encoding"), None, "both headers are set");
         }
         Ok(Framing::Chunked) => assert!(head.get("TRANSFER-ENCODING").is_some()),
         _ => {}
@@ -119,7 +118,9 @@ pub fn http_head(bytes: &[u8]) {
 }
 
 fn read<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Result<Option<(Head, Vec<u8>)>, HttpError> {
-    let (mut reader, mut found, mut after) = (HeadReader::default(), None, Vec::new());
+    let mut reader = HeadReader::default();
+    let mut found = None;
+    let mut after = Vec::new();
     let mut empty = true;
     for piece in pieces {
         if found.is_some() {

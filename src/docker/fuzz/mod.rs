@@ -1,6 +1,4 @@
-//! What an engine, and Docker's own files, may have written: the targets that see into this room.
-//!
-//! Owns what holds for any bytes of theirs; `crate::fuzz` says what that is for. It must not be used by the product.
+//! Fuzz targets for the engine's answers and Docker's own files. See `crate::fuzz`.
 
 mod files;
 mod http;
@@ -16,7 +14,7 @@ pub use super::auth::fuzz::{config_json, helper_answer};
 use super::{Error, MAX_MESSAGE};
 use crate::fuzz::assert_one_line;
 
-/// What an error of the engine's client may be made of: our own words and one message of the engine.
+/// Checks that an error is one line, no longer than the client's own text and one message of the engine.
 fn assert_error(error: &Error) {
     assert_one_line(&crate::logging::error_chain(error), MAX_MESSAGE + 512);
 }

@@ -1,13 +1,11 @@
-//! The two streams of an engine: a pull's progress, and framed logs.
-//!
-//! Owns the comparison of the pieces with the whole.
+//! Targets for the streams of an engine, pull progress and framed logs: pieces must decode like the whole stream.
 
 use super::assert_error;
 use crate::docker::stream::{LogDemux, MAX_LAYERS, MAX_LINE, PullStream};
 use crate::docker::{Error, LogStream, PullProgress};
 use crate::fuzz::Input;
 
-/// A log: pieces give what the whole gives, and what is framed comes back.
+/// A log.
 pub fn log_frames(bytes: &[u8]) {
     let input = Input::new(bytes);
     let whole = demuxed([input.data]);
@@ -15,16 +13,15 @@ pub fn log_frames(bytes: &[u8]) {
     let (seen, end) = whole;
     assert!(seen.len() <= input.data.len());
     assert!(end.is_ok() || end.is_err_and(|text| !text.is_empty()));
-    there_and_back(&input);
+    round_trip(&input);
 }
 
-/// Each byte with its stream, and the error if there is one.
-type Demuxed = (Vec<(LogStream, u8)>, Result<(), String>);
-
-fn demuxed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Demuxed {
-    let (mut demux, mut seen) = (LogDemux::default(), Vec::new());
+/// Returns each byte with its stream, and how the log ended.
+fn demuxed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<(LogStream, u8)>, Result<(), String>) {
+    let mut demux = LogDemux::default();
+    let mut seen = Vec::new();
     let mut sink = |stream, bytes: &[u8]| {
-        assert!(!bytes.is_empty(), "nothing is given on");
+        assert!(!bytes.is_empty(), "an empty piece was passed on");
         seen.extend(bytes.iter().map(|byte| (stream, *byte)));
     };
     let mut end = Ok(());
@@ -38,8 +35,10 @@ fn demuxed<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Demuxed {
     (seen, end)
 }
 
-fn there_and_back(input: &Input<'_>) {
-    let (mut sent, mut expected) = (Vec::new(), Vec::new());
+/// The decoder reads back framed pieces.
+fn round_trip(input: &Input<'_>) {
+    let mut sent = Vec::new();
+    let mut expected = Vec::new();
     let kinds =
         [(1, LogStream::Stdout), (2, LogStream::Stderr), (3, LogStream::Engine), (0, LogStream::Stdout)];
     for (piece, (kind, stream)) in input.cut(input.data).into_iter().zip(kinds.into_iter().cycle()) {
@@ -51,7 +50,7 @@ fn there_and_back(input: &Input<'_>) {
     assert_eq!(demuxed(input.cut(&sent)), (expected, Ok(())));
 }
 
-/// A pull's stream.
+/// The progress of a pull.
 pub fn pull_stream(bytes: &[u8]) {
     let input = Input::new(bytes);
     let data = input.inflated(MAX_LINE + 100);
@@ -66,7 +65,7 @@ fn pulled<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> (PullProgress, Resu
     let mut end = Ok(());
     for piece in pieces {
         end = end.and_then(|()| stream.push(piece));
-        assert!(stream.held() <= MAX_LINE + MAX_LAYERS * 256, "{} bytes are held", stream.held());
+        assert!(stream.held() <= MAX_LINE + MAX_LAYERS * 256, "it keeps {} bytes", stream.held());
     }
     let end = end.and_then(|()| stream.finish()).map_err(|error| {
         assert!(matches!(error, Error::Pull { .. } | Error::Protocol { .. }), "{error:?}");

@@ -1,23 +1,23 @@
-//! Takes a response's body out of its framing.
-//!
-//! Owns the three ways a body can end, and that an end too early is seen. It must not know where the bytes come from.
+//! Decodes the framing of a response's body, and detects a truncated one.
 
 use super::HttpError;
 
-/// The most bytes of all chunk extensions in one line, and of the whole trailer.
+/// The most bytes of the extensions of one chunk, and of the whole trailer.
 pub(in crate::docker) const MAX_EXTRA: usize = 16 * 1024;
-/// The most digits of a chunk's size; 16 hexadecimal digits are all of a `u64`.
+/// The most digits of a chunk's size: a `u64` has 16 hexadecimal digits.
 const MAX_DIGITS: usize = 16;
 
-/// How the end of a body is known.
+/// How the end of a body is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::docker) enum Framing {
+    /// By this number of bytes.
     Sized(u64),
     Chunked,
+    /// By the end of the connection.
     UntilClose,
 }
 
-/// The state of one body.
+/// The decoder of one body.
 #[derive(Debug)]
 pub(in crate::docker) struct Decoder(State);
 
@@ -25,24 +25,24 @@ pub(in crate::docker) struct Decoder(State);
 enum State {
     Sized(u64),
     UntilClose,
-    /// Within a chunk's size: its value and its number of digits so far.
+    /// In a chunk's size: the value and the number of digits so far.
     Size(u64, usize),
-    /// After the size, up to the line's end: the size, and the bytes skipped.
+    /// After the size: the size, and the bytes skipped so far.
     Extension(u64, usize),
-    /// The size's line feed is due.
+    /// Before the line feed after the size.
     SizeEnd(u64),
     Data(u64),
     DataCr,
     DataLf,
-    /// In the trailer: bytes of it so far, bytes in this line.
+    /// In the trailer: its bytes so far, and those of the current line.
     Trailer(usize, usize),
     TrailerLf(usize, usize),
     Done,
 }
 
-/// What one step took and gave.
+/// The number of bytes that one call of [`Decoder::decode`] read and wrote.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(in crate::docker) struct Step {
+pub(in crate::docker) struct Transfer {
     pub(in crate::docker) consumed: usize,
     pub(in crate::docker) produced: usize,
 }
@@ -57,12 +57,12 @@ impl Decoder {
         })
     }
 
-    /// Whether the body has come to its end.
+    /// Returns whether the body is complete.
     pub(in crate::docker) fn is_done(&self) -> bool {
         self.0 == State::Done
     }
 
-    /// The connection has ended; `true` when that is the body's end too.
+    /// Marks the end of the connection. Returns whether the body is complete.
     pub(in crate::docker) fn close(&mut self) -> bool {
         if self.0 == State::UntilClose {
             self.0 = State::Done;
@@ -70,30 +70,36 @@ impl Decoder {
         self.is_done()
     }
 
-    /// Moves payload from `input` to `output` until one of them is used up or the body ends.
-    pub(in crate::docker) fn decode(&mut self, input: &[u8], output: &mut [u8]) -> Result<Step, HttpError> {
-        let mut step = Step::default();
-        while !self.is_done() {
-            let from = input.get(step.consumed..).unwrap_or_default();
-            let Some(&first) = from.first() else { break };
-            match self.payload_left() {
-                Some(left) => {
-                    let to = output.get_mut(step.produced..).unwrap_or_default();
-                    let n = copy(from, to, left);
-                    if n == 0 {
-                        break;
-                    }
-                    self.took(n);
-                    step.consumed += n;
-                    step.produced += n;
-                }
-                None => {
-                    self.0 = self.0.after(first)?;
-                    step.consumed += 1;
-                }
+    /// Moves payload from `input` to `output` until either is exhausted or the body ends.
+    pub(in crate::docker) fn decode(
+        &mut self,
+        input: &[u8],
+        output: &mut [u8],
+    ) -> Result<Transfer, HttpError> {
+        let mut from = input;
+        let mut to = output;
+        let mut produced = 0;
+        while !self.is_done()
+            && let Some((first, after_first)) = from.split_first()
+        {
+            let Some(left) = self.payload_left() else {
+                self.0 = self.0.after(*first)?;
+                from = after_first;
+                continue;
+            };
+            let n = from.len().min(to.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
+            if n == 0 {
+                break;
             }
+            let (payload, rest) = from.split_at(n);
+            let (filled, free) = to.split_at_mut(n);
+            filled.copy_from_slice(payload);
+            self.took(n);
+            from = rest;
+            to = free;
+            produced += n;
         }
-        Ok(step)
+        Ok(Transfer { consumed: input.len() - from.len(), produced })
     }
 
     fn payload_left(&self) -> Option<u64> {
@@ -117,7 +123,7 @@ impl Decoder {
 }
 
 impl State {
-    /// The state after one byte of framing.
+    /// Returns the state after one byte of framing.
     fn after(self, byte: u8) -> Result<Self, HttpError> {
         match (self, byte) {
             (Self::Size(size, digits), byte) => size_digit(size, digits, byte),
@@ -149,14 +155,6 @@ fn size_digit(size: u64, digits: usize, byte: u8) -> Result<State, HttpError> {
         (None, b';' | b' ' | b'\t') => Ok(State::Extension(size, 1)),
         _ => Err(HttpError::ChunkSize),
     }
-}
-
-fn copy(from: &[u8], to: &mut [u8], left: u64) -> usize {
-    let n = from.len().min(to.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
-    if let (Some(to), Some(from)) = (to.get_mut(..n), from.get(..n)) {
-        to.copy_from_slice(from);
-    }
-    n
 }
 
 #[cfg(test)]

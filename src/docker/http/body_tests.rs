@@ -4,17 +4,19 @@ const CHUNKED: &[u8] =
     b"5\r\nhello\r\n1 ;name=\"v\"\r\n,\r\n00000B;x\r\n big\r\nworld\r\n0\r\nA: b\r\nC: d\r\n\r\n";
 const TEXT: &[u8] = b"hello, big\r\nworld";
 
-/// Decodes `parts` one after the other through an output of `size` bytes; gives the payload and the unused rest.
+/// Decodes `parts` in turn with an output of `size` bytes. Returns the payload and the unused bytes.
 fn decode(framing: Framing, parts: &[&[u8]], size: usize) -> Result<(Vec<u8>, Vec<u8>, Decoder), HttpError> {
-    let (mut decoder, mut payload, mut rest) = (Decoder::new(framing), Vec::new(), Vec::new());
+    let mut decoder = Decoder::new(framing);
+    let mut payload = Vec::new();
+    let mut rest = Vec::new();
     for part in parts {
         rest.extend_from_slice(part);
         loop {
             let mut output = vec![0; size];
-            let step = decoder.decode(&rest, &mut output)?;
-            payload.extend_from_slice(&output[..step.produced]);
-            rest.drain(..step.consumed);
-            if step == Step::default() {
+            let transfer = decoder.decode(&rest, &mut output)?;
+            payload.extend_from_slice(&output[..transfer.produced]);
+            rest.drain(..transfer.consumed);
+            if transfer == Transfer::default() {
                 break;
             }
         }
@@ -23,7 +25,7 @@ fn decode(framing: Framing, parts: &[&[u8]], size: usize) -> Result<(Vec<u8>, Ve
 }
 
 #[test]
-fn chunks_are_the_same_at_every_split_and_output_size() {
+fn chunks_decode_at_every_split_and_output_size() {
     let bytes = [CHUNKED, b"rest"].concat();
     for split in 0..=bytes.len() {
         for size in [1, 2, 3, 100] {
@@ -37,7 +39,7 @@ fn chunks_are_the_same_at_every_split_and_output_size() {
 }
 
 #[test]
-fn no_prefix_of_chunks_is_an_end() {
+fn every_truncated_chunked_body_is_detected() {
     for end in 0..CHUNKED.len() {
         let (payload, _, mut decoder) = decode(Framing::Chunked, &[&CHUNKED[..end]], 100).unwrap();
         assert!(TEXT.starts_with(&payload), "{end} bytes");
@@ -61,7 +63,7 @@ fn a_sized_body_ends_at_its_size() {
 }
 
 #[test]
-fn a_body_until_the_close_ends_with_it() {
+fn a_body_without_a_length_ends_with_the_connection() {
     let (payload, rest, mut decoder) = decode(Framing::UntilClose, &[TEXT, TEXT], 3).unwrap();
     assert_eq!((payload, rest.len()), ([TEXT, TEXT].concat(), 0));
     assert!(!decoder.is_done());
@@ -69,7 +71,7 @@ fn a_body_until_the_close_ends_with_it() {
 }
 
 #[test]
-fn broken_chunks_are_refused() {
+fn malformed_chunks_are_refused() {
     let broken = |text: &[u8]| decode(Framing::Chunked, &[text], 100).unwrap_err();
     for text in
         ["x", "\r\n", " 5\r\n", "-1\r\n", "+1\r\n", "0x5\r\n", "5\n", ";a\r\n", "11112222333344445\r\n"]
@@ -82,7 +84,7 @@ fn broken_chunks_are_refused() {
 }
 
 #[test]
-fn sizes_and_extras_are_bounded() {
+fn chunk_extensions_and_trailers_are_bounded() {
     assert!(decode(Framing::Chunked, &[b"ffffffffffffffff\r\nx"], 1).is_ok());
     let extension = |n: usize| format!("1;{}\r\nx", "a".repeat(n - 1));
     assert!(decode(Framing::Chunked, &[extension(MAX_EXTRA).as_bytes()], 1).is_ok());

@@ -1,15 +1,13 @@
-//! Reads a response's head, over any interim ones.
-//!
-//! Owns the limits of a head and the rule how long the body is. It must not know where the bytes come from.
+//! Decodes a response's head, after any interim heads.
 
 use super::HttpError;
 use super::body::Framing;
 
-/// The most bytes of a head. The engine's are below 1 KiB; `X-Docker-Container-Path-Stat` can be some KiB.
+/// The most bytes of a head. Most have less than 1 KiB; `X-Docker-Container-Path-Stat` can add some KiB.
 pub(in crate::docker) const MAX_HEAD: usize = 64 * 1024;
 /// The most headers of a response.
 pub(in crate::docker) const MAX_HEADERS: usize = 100;
-/// The most 1xx heads before the real one.
+/// The most interim (1xx) heads of a response.
 pub(in crate::docker) const MAX_INTERIM: usize = 16;
 
 /// A response's status and headers.
@@ -20,12 +18,12 @@ pub(in crate::docker) struct Head {
 }
 
 impl Head {
-    /// The first header of that name, when it is text.
+    /// Returns the first header of that name, if it is UTF-8.
     pub(in crate::docker) fn get(&self, name: &str) -> Option<&str> {
         self.all(name).next().and_then(|value| std::str::from_utf8(value).ok())
     }
 
-    /// How the body's end is known (RFC 9112, section 6.3). `to_head` says that it answers a `HEAD`.
+    /// Returns how the body is framed (RFC 9112, section 6.3). `to_head` is whether the request was a `HEAD`.
     pub(in crate::docker) fn framing(&self, to_head: bool) -> Result<Framing, HttpError> {
         if to_head || matches!(self.status, 204 | 304) {
             return Ok(Framing::Sized(0));
@@ -57,14 +55,14 @@ impl Head {
     }
 }
 
-/// Digits only: Rust's own parser would take a sign.
+/// Parses a length. Only digits are valid, while `str::parse` accepts a sign.
 fn length(value: &[u8]) -> Result<u64, HttpError> {
     let text = std::str::from_utf8(value.trim_ascii()).map_err(|_| HttpError::Length)?;
     let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
     if digits { text.parse().map_err(|_| HttpError::Length) } else { Err(HttpError::Length) }
 }
 
-/// Collects bytes until a head is whole.
+/// Collects bytes until a head is complete.
 #[derive(Debug, Default)]
 pub(in crate::docker) struct HeadReader {
     buffer: Vec<u8>,
@@ -72,14 +70,14 @@ pub(in crate::docker) struct HeadReader {
 }
 
 impl HeadReader {
-    /// Takes the next bytes; gives the head once it is whole. What follows it is then in [`HeadReader::into_rest`].
+    /// Adds bytes. Returns the head once it is complete; [`HeadReader::into_rest`] then has the bytes after it.
     pub(in crate::docker) fn push(&mut self, bytes: &[u8]) -> Result<Option<Head>, HttpError> {
         self.buffer.extend_from_slice(bytes);
         while let Some((head, used)) = parse(&self.buffer)? {
             self.buffer.drain(..used);
             match head.status {
                 101 => return Err(HttpError::Switched),
-                // The parser takes any three digits.
+                // The parser accepts any three digits.
                 ..100 => return Err(httparse::Error::Status.into()),
                 100..200 => self.interim += 1,
                 _ => return Ok(Some(head)),
@@ -91,12 +89,12 @@ impl HeadReader {
         Ok(None)
     }
 
-    /// Whether anything of an answer has come.
+    /// Returns whether no byte of the response has been added.
     pub(in crate::docker) fn is_empty(&self) -> bool {
         self.buffer.is_empty() && self.interim == 0
     }
 
-    /// The bytes after the head, which belong to the body.
+    /// Returns the bytes after the head, which belong to the body.
     pub(in crate::docker) fn into_rest(self) -> Vec<u8> {
         self.buffer
     }

@@ -11,7 +11,7 @@ fn framing(headers: &str) -> Result<Framing, HttpError> {
 }
 
 #[test]
-fn a_head_is_the_same_at_every_split() {
+fn a_head_decodes_at_every_split() {
     let bytes = [b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 102 x\r\nA: b\r\n\r\n", HEAD, b"hello"].concat();
     let whole = bytes.len() - 5;
     for split in 0..=bytes.len() {
@@ -32,14 +32,14 @@ fn a_head_is_the_same_at_every_split() {
 }
 
 #[test]
-fn no_prefix_is_a_head() {
+fn a_truncated_head_is_incomplete() {
     for end in 0..HEAD.len() {
         assert_eq!(read(&HEAD[..end]), Ok(None), "{end} bytes");
     }
 }
 
 #[test]
-fn what_is_not_http_is_refused() {
+fn malformed_heads_are_refused() {
     for bad in [
         "SSH-2.0-x\r\n",
         "HTTP/1.1 2x0 OK\r\n\r\n",
@@ -53,9 +53,10 @@ fn what_is_not_http_is_refused() {
 }
 
 #[test]
-fn heads_are_bounded_to_the_byte() {
+fn heads_are_bounded() {
     let sized = |size: usize| {
-        let (start, end) = ("HTTP/1.1 200 OK\r\nA: ", "\r\n\r\n");
+        let start = "HTTP/1.1 200 OK\r\nA: ";
+        let end = "\r\n\r\n";
         format!("{start}{}{end}", "x".repeat(size - start.len() - end.len()))
     };
     assert!(read(sized(MAX_HEAD).as_bytes()).unwrap().is_some());
@@ -76,7 +77,7 @@ fn interim_heads_are_bounded() {
 }
 
 #[test]
-fn the_length_of_a_body() {
+fn framing_follows_the_headers() {
     assert_eq!(framing(""), Ok(Framing::UntilClose));
     assert_eq!(framing("Content-Length: 12\r\n"), Ok(Framing::Sized(12)));
     assert_eq!(framing("Content-Length: 12\r\ncontent-length: 12\r\n"), Ok(Framing::Sized(12)));
@@ -94,7 +95,7 @@ fn the_length_of_a_body() {
 }
 
 #[test]
-fn some_responses_have_no_body_whatever_they_say() {
+fn some_responses_have_no_body_despite_content_length() {
     let head = |status: u16| {
         let text = format!("HTTP/1.1 {status} x\r\nContent-Length: 9\r\n\r\n");
         read(text.as_bytes()).unwrap().unwrap()

@@ -1,22 +1,20 @@
-//! Writes a request: its head, and chunks.
-//!
-//! Owns the bytes of a request. It must not know what the request means.
+//! Encodes a request's head, and chunks of its body.
 
 use super::HttpError;
 
 /// The end of a chunked body.
 pub(in crate::docker) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
-/// How the body's end will be known to the engine.
+/// The framing of a request's body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::docker) enum Length {
-    /// No body and no word about it, for methods that have none.
+    /// No body and no length header, for methods without a body.
     None,
     Known(usize),
     Chunked,
 }
 
-/// The request's head. `target` must be encoded already; it and the names are ours, the values may come from outside.
+/// Returns the request's head. `target` must be encoded. A header value with a control character is an error.
 pub(in crate::docker) fn head<'a>(
     method: &str,
     target: &str,
@@ -43,7 +41,7 @@ pub(in crate::docker) fn head<'a>(
     Ok(head.into_bytes())
 }
 
-/// One chunk around `data`, appended to `out`. Empty data gives nothing: it would be the last chunk.
+/// Appends `data` to `out` as one chunk. Empty data is skipped: it would be the last chunk.
 pub(in crate::docker) fn chunk(out: &mut Vec<u8>, data: &[u8]) {
     if data.is_empty() {
         return;
@@ -63,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn a_head_is_what_http_wants() {
+    fn a_head_is_encoded() {
         let start = "PUT /v1.41/x?a=b HTTP/1.1\r\nHost: docker\r\nConnection: close\r\nUser-Agent: ";
         let head = text(Length::None);
         assert!(head.starts_with(start), "{head}");
@@ -80,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn chunks_carry_their_size_in_hex() {
+    fn chunk_sizes_are_hexadecimal() {
         let mut out = Vec::new();
         chunk(&mut out, &[b'x'; 26]);
         chunk(&mut out, b"");

@@ -1,26 +1,27 @@
-//! What an earlier process has left on the engine: found, swept, and everything else left alone.
+//! Adoption and the late sweep: objects of an earlier process are found or removed, all others stay.
 
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::docker::Docker;
 use oz_agent_worker::job::AdoptedTask;
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 use oz_agent_worker::task::adopt;
 use serde_json::{Value, json};
 
+use crate::docker::endpoint_at;
 use crate::support::control_plane::run::new_id;
 use crate::support::engine::Engine;
 use crate::support::images::{Images, Root};
 
 const MARKER: &str = ".oz-sidecar-complete";
 
-/// An engine with what two workers have left; everything goes when this is dropped.
+/// An engine with objects of two workers, removed on drop.
 struct Scene {
     engine: Engine,
     image: String,
     _images: Images,
-    /// Ends every name, since others use the engine too.
+    /// The suffix of every name: other tests use the same engine.
     tag: String,
     ours: String,
     theirs: String,
@@ -32,8 +33,9 @@ impl Scene {
         let mut images = Images::new(&engine, "oz-adopt");
         let image = images.task();
         let tag = new_id();
-        // One begins with the other, as a sloppy comparison would not notice.
-        let (ours, theirs) = (format!("w-{tag}"), format!("w-{tag}-2"));
+        // One name is a prefix of the other, to catch a comparison by prefix.
+        let ours = format!("w-{tag}");
+        let theirs = format!("w-{tag}-2");
         Self { engine, image, _images: images, tag, ours, theirs }
     }
 
@@ -41,7 +43,7 @@ impl Scene {
         format!("{name}-{}", self.tag)
     }
 
-    /// A container with these labels that runs `script` once it is started; its id.
+    /// Creates a container of `worker` and `task` that runs `script`. Returns its id.
     fn container(
         &self,
         name: &str,
@@ -53,7 +55,7 @@ impl Scene {
         self.labelled(name, &labels(worker, task, None), script, volumes)
     }
 
-    /// The same, with any labels.
+    /// Like `container`, with any labels.
     fn labelled(&self, name: &str, labels: &Value, script: &str, volumes: &[&str]) -> String {
         let mounts: Vec<Value> = volumes
             .iter()
@@ -73,7 +75,7 @@ impl Scene {
         self.engine.json("POST", &format!("/containers/{id}/start"), &Value::Null);
     }
 
-    /// One that has run to its end.
+    /// Creates a container that has exited.
     fn exited(&self, name: &str, worker: &str, task: &str, volumes: &[&str]) -> String {
         let id = self.container(name, worker, Some(task), "exit 3", volumes);
         self.start(&id);
@@ -81,7 +83,7 @@ impl Scene {
         id
     }
 
-    /// One that runs on.
+    /// Creates a running container.
     fn running(&self, name: &str, worker: &str, task: &str) -> String {
         let id = self.container(name, worker, Some(task), "sleep 600", &[]);
         self.start(&id);
@@ -98,7 +100,7 @@ impl Scene {
         name
     }
 
-    /// A filler that holds this volume, as one that was killed leaves it; with the marker when it was about to go.
+    /// Creates what a killed process leaves of filling `volume`; with the marker if the volume was `complete`.
     fn filler(&self, worker: &str, volume: &str, complete: bool) -> [String; 2] {
         let name = format!("oz-fill-{volume}");
         let id = self.container(&name, worker, None, "", &[volume]);
@@ -112,8 +114,7 @@ impl Scene {
     }
 
     fn docker(&self) -> Docker {
-        let endpoint = Endpoint::parse(self.engine.host()).unwrap();
-        Docker::connect(&CancelToken::new(), endpoint, None).unwrap()
+        Docker::connect(&CancelToken::new(), endpoint_at(self.engine.host()), None).unwrap()
     }
 
     fn find(&self) -> Vec<AdoptedTask> {
@@ -122,7 +123,7 @@ impl Scene {
         found
     }
 
-    /// The ids of both workers' containers.
+    /// Returns the ids of both workers' containers.
     fn containers(&self) -> BTreeSet<String> {
         let both = [&self.ours, &self.theirs].map(|worker| self.engine.containers_of(worker));
         both.concat().iter().map(|container| container["Id"].as_str().unwrap().to_owned()).collect()
@@ -155,9 +156,10 @@ fn set<const N: usize>(names: [&String; N]) -> BTreeSet<String> {
 }
 
 #[test]
-fn what_was_started_is_owed_a_report_and_what_was_not_goes() {
+fn started_tasks_are_adopted_and_unstarted_ones_removed() {
     let scene = Scene::new();
-    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let ours = &scene.ours;
+    let theirs = &scene.theirs;
     let task = |name: &str| scene.name(&format!("oz-task-{name}"));
     let own = scene.volume("own", ours, Some("b"));
     let shared = scene.volume("shared", ours, None);
@@ -196,18 +198,19 @@ fn what_was_started_is_owed_a_report_and_what_was_not_goes() {
         "{found:?}"
     );
     let runs: Vec<bool> = found.iter().map(|one| one.ran.is_some()).collect();
-    assert_eq!(runs, [true, false, true, false, true], "what has ended has no time limit any more");
+    assert_eq!(runs, [true, false, true, false, true], "an ended task has no running time");
     let [x, y, z] = &others;
     let stay = [&running, &exited, &ending, &ended, &paused, &kept, &own_by_hand, x, y, z];
     assert_eq!(scene.containers(), set(stay));
     assert_eq!(scene.volumes(), set([&own, &shared, &kept_volume]));
-    assert_eq!(scene.find().len(), 5, "a second look finds the same");
+    assert_eq!(scene.find().len(), 5, "a second search finds the same");
 }
 
 #[test]
-fn half_filled_volumes_go_with_their_helpers_but_never_those_of_another_worker() {
+fn half_filled_volumes_are_removed_with_their_helpers_except_those_of_another_worker() {
     let scene = Scene::new();
-    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let ours = &scene.ours;
+    let theirs = &scene.theirs;
     let half = scene.volume("oz-sidecar-half", ours, None);
     let full = scene.volume("oz-sidecar-full", ours, None);
     let idle = scene.volume("oz-sidecar-idle", ours, None);
@@ -221,7 +224,7 @@ fn half_filled_volumes_go_with_their_helpers_but_never_those_of_another_worker()
     scene.filler(ours, &used, false);
     scene.filler(ours, &of_theirs, false);
     let [filler, source] = scene.filler(theirs, &filled_by_them, false);
-    // Somebody looks into a half-filled volume: the engine does not give it away then.
+    // Another container holds a half-filled volume, so the engine refuses to remove it.
     let user = scene.container(&scene.name("user"), theirs, None, "", &[&used]);
 
     assert_eq!(scene.find(), []);
@@ -231,16 +234,18 @@ fn half_filled_volumes_go_with_their_helpers_but_never_those_of_another_worker()
     assert!(!scene.volumes().contains(&gone) && !scene.volumes().contains(&half));
 }
 
-/// A process was killed and its creations come late, while the next process is making containers of its own.
+/// Requests of a killed process take effect late, while the next process already creates containers.
 #[test]
-fn a_second_look_removes_what_an_earlier_process_made_too_late_and_nothing_else() {
+fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
     let scene = Scene::new();
     assert_eq!(scene.find(), []);
-    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let ours = &scene.ours;
+    let theirs = &scene.theirs;
     let task = |name: &str| scene.name(&format!("oz-task-{name}"));
     let of = |task, process| labels(ours, task, process);
-    let (before, now) = (Some("before"), Some("now"));
-    // Late: a task with a volume of its own, one that is refilled by now, one that another container holds, and helpers.
+    let before = Some("before");
+    let now = Some("now");
+    // Late: a task with its own volume, a refilled volume and one that another container holds; and helpers.
     let own = scene.labelled_volume("own", &of(Some("a"), before));
     let refilled = scene.labelled_volume("refilled", &of(Some("a"), now));
     let held = scene.labelled_volume("held", &of(Some("a"), before));
@@ -271,7 +276,8 @@ fn a_second_look_removes_what_an_earlier_process_made_too_late_and_nothing_else(
         scene.labelled(&scene.name("by-hand"), &of(None, before), "", &[]),
     ];
 
-    let (docker, cancel) = (scene.docker(), CancelToken::new());
+    let docker = scene.docker();
+    let cancel = CancelToken::new();
     adopt::late_sweep(&docker, &cancel, ours, "now").unwrap();
 
     assert_eq!(scene.containers(), BTreeSet::from(stay));
@@ -279,7 +285,7 @@ fn a_second_look_removes_what_an_earlier_process_made_too_late_and_nothing_else(
 }
 
 #[test]
-fn an_engine_that_cannot_be_asked_is_an_error() {
+fn a_failed_engine_call_is_an_error_and_removes_nothing() {
     let cancelled = CancelToken::new();
     cancelled.cancel(CancelReason::Shutdown);
     let scene = Scene::new();

@@ -1,14 +1,15 @@
 //! The free space of a real engine's disk.
 
 use oz_agent_worker::app::disk::DiskWatch;
-use oz_agent_worker::docker::{Docker, Endpoint};
+use oz_agent_worker::docker::Docker;
 use oz_agent_worker::sys::cancel::CancelToken;
 
+use crate::docker::endpoint_at;
 use crate::support::cutter::Cutter;
 use crate::support::engine::Engine;
 
 fn connect(host: &str) -> Docker {
-    Docker::connect(&CancelToken::new(), Endpoint::parse(host).unwrap(), None).unwrap()
+    Docker::connect(&CancelToken::new(), endpoint_at(host), None).unwrap()
 }
 
 #[test]

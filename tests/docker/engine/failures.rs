@@ -1,4 +1,4 @@
-//! What an operator reads when there is no engine: each failure by its own message, which says what to do.
+//! The error messages for an engine that cannot be used. Each names the problem and a remedy.
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
@@ -17,7 +17,7 @@ use crate::support::worker::{Builder, binary};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What a worker with these variables says before it ends with the code of a missing engine.
+/// Starts a worker with these variables. Returns its only error line; asserts exit code 4.
 fn complaint(variables: &[(&str, &str)]) -> String {
     let mut builder = Builder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
     for (name, value) in variables {
@@ -28,7 +28,7 @@ fn complaint(variables: &[(&str, &str)]) -> String {
     let log = worker.stderr().all();
     assert_eq!(status.code(), Some(4), "{log:#?}");
     let errors: Vec<&String> = log.iter().filter(|line| line.contains(" ERROR ")).collect();
-    let [error] = errors.as_slice() else { panic!("not one line: {log:#?}") };
+    let [error] = errors.as_slice() else { panic!("not one error line: {log:#?}") };
     (*error).clone()
 }
 
@@ -44,7 +44,7 @@ fn tcp(port: u16) -> String {
 }
 
 #[test]
-fn an_address_that_is_not_there() {
+fn an_unreachable_or_unsupported_address_is_explained() {
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
@@ -65,11 +65,11 @@ fn an_address_that_is_not_there() {
 }
 
 #[test]
-fn versions_that_do_not_fit() {
+fn an_unusable_api_version_is_explained() {
     let fake = |scripts| FakeDocker::start(scripts);
     let old = fake(hello("1.40"));
     let host = old.endpoint().to_string();
-    assert_says(&complaint(&[("DOCKER_HOST", &host)]), &[&host, "speaks API 1.40", "1.41 (engine 20.10)"]);
+    assert_says(&complaint(&[("DOCKER_HOST", &host)]), &[&host, "supports API 1.40", "1.41 (engine 20.10)"]);
     let line = complaint(&[("DOCKER_HOST", &host), ("DOCKER_API_VERSION", "1.40")]);
     assert_says(&line, &["DOCKER_API_VERSION is 1.40", "1.41 or newer"]);
     let line = complaint(&[("DOCKER_HOST", &host), ("DOCKER_API_VERSION", "new")]);
@@ -79,27 +79,27 @@ fn versions_that_do_not_fit() {
     let host = strict.endpoint().to_string();
     let line = complaint(&[("DOCKER_HOST", &host), ("DOCKER_API_VERSION", "1.99")]);
     assert_says(&line, &["DOCKER_API_VERSION is 1.99", "Maximum supported API version is 1.41", "unset it"]);
-    assert_eq!(strict.request().line(), "GET /v1.99/version HTTP/1.1", "the pinned one is used");
+    assert_eq!(strict.request().line(), "GET /v1.99/version HTTP/1.1", "the pinned version is used");
 }
 
 #[test]
-fn contexts_that_cannot_be_used() {
+fn an_unusable_context_is_explained() {
     let home = tempfile::tempdir().unwrap();
     let folder = home.path().display().to_string();
     let system = Path::new("/var/run/docker.sock").exists();
     if system {
-        // A machine with an engine of its own: there a socket comes before any context.
-        eprintln!("not tested here: /var/run/docker.sock comes first");
+        // This machine has an engine, whose socket takes precedence over any context.
+        eprintln!("skipped: /var/run/docker.sock exists and takes precedence");
         return;
     }
     let named = |name| [("DOCKER_CONFIG", folder.as_str()), ("DOCKER_CONTEXT", name)];
     assert_says(
         &complaint(&named("no such")),
-        &["no such", "DOCKER_CONTEXT names", &folder, "docker context ls"],
+        &["no such", "set by DOCKER_CONTEXT", &folder, "docker context ls"],
     );
     std::fs::write(home.path().join("config.json"), r#"{"currentContext":"gone"}"#).unwrap();
     let line = complaint(&[("DOCKER_CONFIG", &folder)]);
-    assert_says(&line, &["gone", "config.json names"]);
+    assert_says(&line, &["gone", &format!("set by {folder}/config.json")]);
     std::fs::write(home.path().join("config.json"), "hunter2").unwrap();
     let mut worker = Builder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
     worker = worker.env("DOCKER_CONFIG", &folder);
@@ -113,57 +113,43 @@ fn contexts_that_cannot_be_used() {
     assert!(!log.contains("hunter2"), "{log}");
 }
 
-/// The variables of a worker that is to use these certificates.
+/// The variables for an engine with TLS.
 fn secured<'a>(host: &'a str, certificates: &'a str, verify: &'a str) -> [(&'a str, &'a str); 3] {
     [("DOCKER_HOST", host), ("DOCKER_CERT_PATH", certificates), ("DOCKER_TLS_VERIFY", verify)]
 }
 
-/// A name, what makes good files bad, and what is said then.
-type Variant<'a> = (&'a str, &'a dyn Fn(&Path), &'a [&'a str]);
-
 #[test]
-fn certificates_of_our_own_that_cannot_be_used() {
+fn unusable_certificates_are_explained() {
     let pki = Pki::new();
-    let (good, other) = (pki.client("good", Key::Pkcs8, 2), pki.client("other", Key::Sec1, 2));
-    let variants: [Variant<'_>; 6] = [
-        (
-            "foreign",
-            &|dir| copy(&other.join("key.pem"), &dir.join("key.pem")),
-            &["key.pem does not belong to", "cert.pem"],
-        ),
-        (
-            "garbage",
-            &|dir| std::fs::write(dir.join("key.pem"), "hunter2").unwrap(),
-            &["key.pem", "no private key"],
-        ),
-        ("binary", &|dir| std::fs::write(dir.join("ca.pem"), [0xff, 0]).unwrap(), &["ca.pem", "not PEM"]),
-        (
-            "empty",
-            &|dir| std::fs::write(dir.join("cert.pem"), "").unwrap(),
-            &["cert.pem", "no certificate in it"],
-        ),
-        (
-            "huge",
-            &|dir| std::fs::write(dir.join("ca.pem"), vec![b'x'; 2 << 20]).unwrap(),
-            &["ca.pem", "longer than"],
-        ),
-        (
-            "missing",
-            &|dir| std::fs::remove_file(dir.join("ca.pem")).unwrap(),
-            &["ca.pem is missing", "DOCKER_TLS_VERIFY"],
-        ),
+    let good = pki.client("good", Key::Pkcs8, 2);
+    let other = pki.client("other", Key::Sec1, 2);
+    let spoil = |name: &str, dir: &Path| match name {
+        "foreign" => copy(&other.join("key.pem"), &dir.join("key.pem")),
+        "garbage" => std::fs::write(dir.join("key.pem"), "hunter2").unwrap(),
+        "binary" => std::fs::write(dir.join("ca.pem"), [0xff, 0]).unwrap(),
+        "empty" => std::fs::write(dir.join("cert.pem"), "").unwrap(),
+        "huge" => std::fs::write(dir.join("ca.pem"), vec![b'x'; 2 << 20]).unwrap(),
+        _ => std::fs::remove_file(dir.join("ca.pem")).unwrap(),
+    };
+    let variants = [
+        ("foreign", ["key.pem does not belong to", "cert.pem"]),
+        ("garbage", ["key.pem", "no readable private key"]),
+        ("binary", ["ca.pem", "not PEM"]),
+        ("empty", ["cert.pem", "no readable certificate"]),
+        ("huge", ["ca.pem", "longer than"]),
+        ("missing", ["ca.pem is missing", "DOCKER_TLS_VERIFY"]),
     ];
-    for (name, spoil, parts) in variants {
+    for (name, parts) in variants {
         let dir = pki.path().join(name);
         std::fs::create_dir(&dir).unwrap();
         for file in ["ca.pem", "cert.pem", "key.pem"] {
             copy(&good.join(file), &dir.join(file));
         }
-        spoil(&dir);
+        spoil(name, &dir);
         let dir = dir.display().to_string();
-        // Nobody listens there: what is wrong with a file is said before any connection.
+        // Nothing listens there: the files are checked before connecting.
         let line = complaint(&secured("tcp://127.0.0.1:1", &dir, "1"));
-        assert_says(&line, parts);
+        assert_says(&line, &parts);
         assert!(line.contains(&dir) && !line.contains("hunter2"), "{line}");
     }
     for kind in [Key::Encrypted, Key::EncryptedOld] {
@@ -177,7 +163,7 @@ fn copy(from: &Path, to: &Path) {
     std::fs::copy(from, to).unwrap();
 }
 
-/// A scripted engine that answers any number of first questions.
+/// A scripted engine that answers eight connecting clients.
 fn endless() -> FakeDocker {
     let hello = || hello("1.41");
     let scripts: Vec<Script> = (0..8).flat_map(|_| hello()).collect();
@@ -185,8 +171,10 @@ fn endless() -> FakeDocker {
 }
 
 #[test]
-fn an_engine_whose_certificate_is_not_the_right_one() {
-    let (pki, foreign, fake) = (Pki::new(), Pki::new(), endless());
+fn an_engine_with_a_wrong_certificate_is_refused() {
+    let pki = Pki::new();
+    let foreign = Pki::new();
+    let fake = endless();
     let ours = pki.client("ours", Key::Pkcs8, 2).display().to_string();
     let engine = fake.endpoint().to_string();
     let doors: BTreeMap<&str, Door> = [
@@ -206,7 +194,7 @@ fn an_engine_whose_certificate_is_not_the_right_one() {
         let host = tcp(doors[name].port());
         assert_says(&complaint(&secured(&host, &ours, "1")), parts);
         assert_eq!(doors[name].passed(), 0, "{name}");
-        // Without verifying any of them will do; an empty value is what says so.
+        // An empty DOCKER_TLS_VERIFY accepts any certificate.
         let mut env = variables(doors[name].port(), Path::new(&ours));
         env.docker_tls_verify = Some(String::new());
         connect(&env).unwrap();
@@ -222,8 +210,10 @@ fn an_engine_whose_certificate_is_not_the_right_one() {
 }
 
 #[test]
-fn an_engine_that_does_not_take_our_certificate() {
-    let (pki, foreign, fake) = (Pki::new(), Pki::new(), endless());
+fn a_refused_client_certificate_is_explained() {
+    let pki = Pki::new();
+    let foreign = Pki::new();
+    let fake = endless();
     let engine = fake.endpoint().to_string();
     let stranger = foreign.client("stranger", Key::Pkcs8, 2);
     copy(&pki.ca(), &stranger.join("ca.pem"));
@@ -250,10 +240,11 @@ fn an_engine_that_does_not_take_our_certificate() {
 }
 
 #[test]
-fn tls_where_there_is_none_and_none_where_there_is() {
-    let (pki, fake) = (Pki::new(), endless());
+fn tls_on_one_side_only_is_explained() {
+    let pki = Pki::new();
+    let fake = endless();
     let ours = pki.client("ours", Key::Pkcs8, 2).display().to_string();
-    // As Go's server answers to bytes that are no request.
+    // Go's server answers like this to bytes that are not HTTP.
     let plain = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let host = tcp(plain.local_addr().unwrap().port());
     let server = std::thread::spawn(move || {
@@ -262,16 +253,16 @@ fn tls_where_there_is_none_and_none_where_there_is() {
         stream.write_all(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\n\r\n400 Bad Request").unwrap();
     });
     let line = complaint(&secured(&host, &ours, "1"));
-    assert_says(&line, &["does not speak TLS there", "unset DOCKER_TLS_VERIFY"]);
+    assert_says(&line, &["does not speak TLS on that port", "unset DOCKER_TLS_VERIFY"]);
     server.join().unwrap();
     let go = "HTTP/1.0 400 Bad Request\r\n\r\nClient sent an HTTP request to an HTTPS server.\n";
     let real = FakeDocker::start_tcp(vec![vec![write(go)], vec![write(go)]]);
     let host = real.endpoint().to_string();
     assert_says(
         &complaint(&[("DOCKER_HOST", &host)]),
-        &["it wants TLS", "DOCKER_TLS_VERIFY=1", "DOCKER_CERT_PATH"],
+        &["the engine requires TLS", "DOCKER_TLS_VERIFY=1", "DOCKER_CERT_PATH"],
     );
     let door = guarded(&pki, &fake.endpoint().to_string());
     let line = complaint(&[("DOCKER_HOST", &tcp(door.port()))]);
-    assert_says(&line, &["with TLS set DOCKER_TLS_VERIFY"]);
+    assert_says(&line, &["for one with TLS set DOCKER_TLS_VERIFY"]);
 }

@@ -1,5 +1,4 @@
-//! Every engine an operator may have: found as docker finds it, over TCP and TLS, with messages that say what to do; and
-//! what is found on it.
+//! Engines over TCP and TLS, engine discovery, and the worker's objects on an engine.
 
 mod adopt;
 mod disk;
@@ -11,13 +10,15 @@ mod whole;
 use std::io;
 use std::path::Path;
 
-use oz_agent_worker::docker::{Docker, Endpoint, EndpointEnv, EndpointError, Error, Files, Found, Timeouts};
+use oz_agent_worker::docker::{
+    Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, Files, Timeouts,
+};
 use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::door::{Door, Lock};
 use crate::support::pki::Pki;
 
-/// The variables of an engine behind mutual TLS.
+/// Returns the variables for an engine with mutual TLS.
 fn variables(port: u16, certificates: &Path) -> EndpointEnv {
     EndpointEnv {
         docker_host: Some(format!("tcp://localhost:{port}")),
@@ -27,18 +28,18 @@ fn variables(port: u16, certificates: &Path) -> EndpointEnv {
     }
 }
 
-/// The endpoint that these variables name on this machine, but for its sockets.
+/// Returns the endpoint for these variables, with the files but not the sockets of this machine.
 fn endpoint(env: &EndpointEnv) -> Result<Endpoint, EndpointError> {
     let exists = |path: &Path| path.extension().is_none_or(|name| name != "sock") && path.exists();
     let read = |path: &Path| -> io::Result<Vec<u8>> { std::fs::read(path) };
-    Found::discover(env, Files { exists: &exists, read: &read })?.endpoint()
+    Discovery::discover(env, Files { exists: &exists, read: &read })?.endpoint()
 }
 
 fn connect(env: &EndpointEnv) -> Result<Docker, Error> {
     Docker::connect_with(&CancelToken::new(), endpoint(env).unwrap(), None, Timeouts::default())
 }
 
-/// A door with mutual TLS for `localhost`.
+/// Opens a proxy to `host` with mutual TLS, for `localhost`.
 fn guarded(pki: &Pki, host: &str) -> Door {
     let server = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
     Door::open(host, Some(Lock::new(&server, Some(&pki.ca()))))

@@ -1,8 +1,8 @@
-//! A real `dockerd --tlsverify`: its own TLS, which is Go's and not OpenSSL's.
+//! A real `dockerd --tlsverify`, whose TLS is Go's instead of OpenSSL's.
 
 use std::io::Read;
 
-use oz_agent_worker::docker::{ApiVersion, Docker, EndpointEnv, Error, Request, Target, TlsError};
+use oz_agent_worker::docker::{ApiVersion, Docker, EndpointEnv, Error, Request, RequestTarget, TlsError};
 use oz_agent_worker::sys::cancel::CancelToken;
 
 use super::{connect, endpoint, variables};
@@ -10,8 +10,9 @@ use crate::support::pki::{Key, Pki};
 use crate::support::private_engine::PrivateEngine;
 
 #[test]
-fn a_real_engine_with_mutual_tls() {
-    let (pki, foreign) = (Pki::new(), Pki::new());
+fn mutual_tls_works_with_a_real_engine() {
+    let pki = Pki::new();
+    let foreign = Pki::new();
     let (certificate, key) = pki.server("server", "DNS:localhost,IP:127.0.0.1", 2);
     let engine = PrivateEngine::start(&pki.ca(), &certificate, &key);
     for kind in [Key::Pkcs8, Key::Pkcs1, Key::Sec1] {
@@ -46,7 +47,7 @@ fn a_real_engine_with_mutual_tls() {
     assert!(matches!(&pinned, Err(Error::Engine { status: 400, .. })), "{pinned:?}");
 }
 
-/// A few calls whose bodies end in different ways.
+/// Makes calls whose bodies end in different ways.
 fn speak(docker: &Docker) {
     const BIG: u64 = 3 << 20;
     let cancel = CancelToken::new();
@@ -59,7 +60,7 @@ fn speak(docker: &Docker) {
     header.set_mode(0o644);
     tar.append_data(&mut header, "big", std::io::repeat(b'x').take(BIG)).unwrap();
     let tar = tar.into_inner().unwrap();
-    let target = || Target::of("images/create").query("fromSrc", "-").query("repo", "oz-tls");
+    let target = || RequestTarget::of("images/create").query("fromSrc", "-").query("repo", "oz-tls");
     let mut source = tar.as_slice();
     let answer = docker.exchange(&cancel, Request::post(target()).stream("application/x-tar", &mut source));
     let mut text = String::new();

@@ -1,4 +1,4 @@
-//! Whole tasks with the worker as a process, for each way to an engine that is not a Unix socket.
+//! A worker process runs a task through each kind of endpoint other than a Unix socket.
 
 use std::path::Path;
 
@@ -11,7 +11,7 @@ use crate::support::pki::{Key, Pki};
 use crate::support::worker::Builder;
 use crate::worker::{DEADLINE, Stage};
 
-/// Runs one task with such a worker; gives the line that says which engine was found.
+/// Runs one task. Returns the worker's log line about the engine.
 fn run_a_task(stage: &Stage, worker: Builder) -> String {
     let worker = stage.connected(worker);
     let run = stage.run(&stage.spec("seq 20000; echo done"));
@@ -24,8 +24,9 @@ fn run_a_task(stage: &Stage, worker: Builder) -> String {
 }
 
 #[test]
-fn a_task_over_mutual_tls_with_every_kind_of_key() {
-    let (stage, pki) = (Stage::new(), Pki::new());
+fn a_task_runs_over_mutual_tls_with_every_key_format() {
+    let stage = Stage::new();
+    let pki = Pki::new();
     let door = guarded(&pki, stage.engine.host());
     let host = format!("tcp://localhost:{}", door.port());
     for kind in [Key::Pkcs8, Key::Pkcs1, Key::Sec1] {
@@ -35,12 +36,12 @@ fn a_task_over_mutual_tls_with_every_kind_of_key() {
         let found = run_a_task(&stage, worker.env("DOCKER_CERT_PATH", &folder));
         let address = format!("address=https://localhost:{} source=DOCKER_HOST", door.port());
         assert!(found.contains(&address), "{found}");
-        assert!(door.passed() > before + 5, "{kind:?}: all of it went through the door");
+        assert!(door.passed() > before + 5, "{kind:?}: the task's calls went through the proxy");
     }
 }
 
 #[test]
-fn a_task_over_plain_tcp() {
+fn a_task_runs_over_plain_tcp() {
     let stage = Stage::new();
     let door = Door::open(stage.engine.host(), None);
     let host = format!("tcp://127.0.0.1:{}", door.port());
@@ -48,7 +49,7 @@ fn a_task_over_plain_tcp() {
     assert!(found.contains(&format!("address={host} source=DOCKER_HOST")), "{found}");
 }
 
-/// Puts a context into a store, as `docker context create` does.
+/// Writes a context into a store, like `docker context create`.
 fn create_context(config: &Path, name: &str, host: &str, certificates: Option<&Path>) {
     let id: String = Sha256::digest(name).iter().map(|byte| format!("{byte:02x}")).collect();
     let meta = config.join("contexts/meta").join(&id);
@@ -65,8 +66,9 @@ fn create_context(config: &Path, name: &str, host: &str, certificates: Option<&P
 }
 
 #[test]
-fn a_task_on_the_engine_of_a_context() {
-    let (stage, pki) = (Stage::new(), Pki::new());
+fn a_task_runs_on_the_engine_of_a_context() {
+    let stage = Stage::new();
+    let pki = Pki::new();
     let door = guarded(&pki, stage.engine.host());
     let config = tempfile::tempdir().unwrap();
     let host = format!("tcp://localhost:{}", door.port());
@@ -74,7 +76,7 @@ fn a_task_on_the_engine_of_a_context() {
     let folder = config.path().display().to_string();
     let worker = || stage.worker().env_remove("DOCKER_HOST").env("DOCKER_CONFIG", &folder);
     if Path::new("/var/run/docker.sock").exists() {
-        // On such a machine the socket comes first, which is all that can be seen there.
+        // The socket takes precedence, so only the warning can be tested.
         let started = worker().env("DOCKER_CONTEXT", "build").start();
         started.wait_log(DEADLINE, |line| line.contains("DOCKER_CONTEXT is not used"));
         return;
@@ -88,7 +90,7 @@ fn a_task_on_the_engine_of_a_context() {
 }
 
 #[test]
-fn a_context_that_loses_is_warned_about() {
+fn an_unused_docker_context_is_warned_about() {
     let stage = Stage::new();
     let worker = stage.connected(stage.worker().env("DOCKER_CONTEXT", "my build"));
     let line = worker.wait_log(DEADLINE, |line| line.contains("DOCKER_CONTEXT is not used"));
