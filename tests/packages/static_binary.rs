@@ -136,7 +136,10 @@ fn a_whole_task_runs_over_tls_with_a_ca_in_ssl_cert_file() {
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
     stage.plane.assert_no_violations();
-    assert!(!worker.stderr().all().join("\n").contains("trusted certificates not usable"), "a needless warning");
+    assert!(
+        !worker.stderr().all().join("\n").contains("trusted certificates not usable"),
+        "a needless warning"
+    );
 }
 
 #[test]
