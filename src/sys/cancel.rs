@@ -1,7 +1,4 @@
-//! Cancellation: one token a piece of work, which ends whatever that work is blocked in.
-//!
-//! Owns the reason, the hooks that unblock a thread (shutting down a socket, cancelling a child) and a sleep that a
-//! cancel ends. It must not know what is cancelled, and it never waits for it: `cancel` returns at once.
+//! Cancellation tokens. A cancel returns at once and runs hooks that unblock threads, for example by shutting down a socket.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -9,28 +6,28 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
-/// Why a piece of work is to end.
+/// Why work is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CancelReason {
     /// The control plane cancelled the task.
     Requested,
     /// The worker is stopping.
     Shutdown,
-    /// The task has run longer than it may.
+    /// The task exceeded its time limit.
     TimedOut,
-    /// The run is over at the control plane.
+    /// The run has already ended at the control plane.
     RunOver,
     /// The connection ended before the claim was confirmed, so the run may be running elsewhere.
     ClaimLost,
-    /// Another part of the same work has failed, so that this part is of no use any more.
+    /// Another part of the same task has failed.
     Sibling,
 }
 
-/// A cloneable handle: all clones are one token.
+/// A cancellation token. All clones are the same token.
 #[derive(Clone)]
 pub struct CancelToken(Arc<Inner>);
 
-/// What is sent when a token is cancelled: nothing ever is, the channel is closed.
+/// The item of a channel that only closes.
 #[derive(Debug, Clone, Copy)]
 pub enum Never {}
 
@@ -45,12 +42,12 @@ struct State {
     reason: Option<CancelReason>,
     hooks: BTreeMap<u64, Hook>,
     next_hook: u64,
-    /// Dropped by the cancel, which closes `done` for everybody.
+    /// Dropped by a cancel, which closes `done`.
     open: Option<Sender<Never>>,
 }
 
-/// Keeps a hook registered; dropping it takes the hook back.
-#[must_use = "the hook is taken back when this is dropped"]
+/// Keeps a hook registered until it is dropped.
+#[must_use = "dropping it removes the hook"]
 pub struct Watch {
     token: Weak<Inner>,
     id: Option<u64>,
@@ -63,14 +60,14 @@ impl Default for CancelToken {
 }
 
 impl CancelToken {
-    /// A token that nobody has cancelled.
+    /// Returns a token that is not cancelled.
     pub fn new() -> Self {
         let (open, done) = bounded(0);
         let state = State { reason: None, hooks: BTreeMap::new(), next_hook: 0, open: Some(open) };
         Self(Arc::new(Inner { state: Mutex::new(state), done }))
     }
 
-    /// Marks the token and runs every hook. The first reason stays; a second cancel does nothing.
+    /// Cancels the token and runs its hooks. Only the first cancel, and its reason, counts.
     pub fn cancel(&self, reason: CancelReason) {
         let hooks = {
             let mut state = self.0.lock();
@@ -81,33 +78,33 @@ impl CancelToken {
             state.open = None;
             std::mem::take(&mut state.hooks)
         };
-        // Outside the lock: a hook may cancel a child or drop a watch of this very token.
+        // Outside the lock, because a hook may drop a watch of this token.
         for hook in hooks.into_values() {
             hook();
         }
     }
 
-    /// Why it was cancelled, if it was.
+    /// Returns why the token was cancelled; `None` if it was not.
     pub fn reason(&self) -> Option<CancelReason> {
         self.0.lock().reason
     }
 
-    /// Whether it was cancelled.
+    /// Whether the token was cancelled.
     pub fn is_cancelled(&self) -> bool {
         self.reason().is_some()
     }
 
-    /// A channel that closes when the token is cancelled, for `select!`.
+    /// Returns a channel that closes when the token is cancelled, for `select!`.
     pub fn done(&self) -> &Receiver<Never> {
         &self.0.done
     }
 
-    /// Waits for `duration`, or less when the token is cancelled; `true` says that the whole time has passed.
+    /// Sleeps for `duration`. Returns `false` if a cancel ended the sleep early.
     pub fn sleep(&self, duration: Duration) -> bool {
         matches!(self.0.done.recv_timeout(duration), Err(RecvTimeoutError::Timeout))
     }
 
-    /// Runs `hook` on the cancel, or now when that has been. The hook must not block.
+    /// Runs `hook` when the token is cancelled, or now if it already was. The hook must not block.
     pub fn watch(&self, hook: impl FnOnce() + Send + 'static) -> Watch {
         let mut state = self.0.lock();
         if state.reason.is_some() {
@@ -121,11 +118,12 @@ impl CancelToken {
         Watch { token: Arc::downgrade(&self.0), id: Some(id) }
     }
 
-    /// A token that is cancelled with this one (for the same reason), and also on its own. The link lasts as long
-    /// as the watch.
+    /// Returns a token that is cancelled when this one is, for the same reason, and that can be cancelled on its own. The link
+    /// lasts as long as the watch.
     pub fn child(&self) -> (Self, Watch) {
         let child = Self::new();
-        let (parent, linked) = (Arc::downgrade(&self.0), child.clone());
+        let parent = Arc::downgrade(&self.0);
+        let linked = child.clone();
         let watch = self.watch(move || {
             let reason = parent.upgrade().and_then(|inner| inner.lock().reason);
             linked.cancel(reason.unwrap_or(CancelReason::Sibling));
@@ -136,7 +134,7 @@ impl CancelToken {
 
 impl Inner {
     fn lock(&self) -> MutexGuard<'_, State> {
-        // No code that can panic runs under the lock, and the state is whole at every step.
+        // Nothing that can panic runs under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -160,7 +158,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_reason_stays() {
+    fn only_the_first_reason_counts() {
         let token = CancelToken::new();
         assert!(!token.is_cancelled());
         token.cancel(CancelReason::Requested);
@@ -169,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn a_blocked_read_ends_with_the_cancel() {
+    fn a_cancel_ends_a_blocked_read() {
         let (mut near, far) = UnixStream::pair().unwrap();
         let token = CancelToken::new();
         let clone = near.try_clone().unwrap();
@@ -181,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn a_hook_runs_once_and_never_after_its_watch_is_dropped() {
+    fn a_hook_runs_once_unless_its_watch_is_dropped() {
         let count = Arc::new(AtomicUsize::new(0));
         let bump = |count: &Arc<AtomicUsize>| {
             let count = Arc::clone(count);
@@ -199,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_child_follows_its_parent_but_not_the_other_way() {
+    fn a_cancel_reaches_children_but_not_parents() {
         let parent = CancelToken::new();
         let (first, _first_watch) = parent.child();
         let (second, _second_watch) = parent.child();
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sleep_ends_with_the_cancel() {
+    fn a_cancel_ends_a_sleep() {
         let token = CancelToken::new();
         assert!(token.sleep(Duration::from_millis(1)));
         let sleeper = token.clone();

@@ -1,19 +1,19 @@
-//! The environment of the process.
+//! The process environment, read once in `main` and passed on.
 
 use std::collections::BTreeMap;
 use std::ffi::{OsStr, OsString};
 
-/// The environment of the process, read once in `main`. It holds secrets, so `Debug` shows the names only.
+/// Environment variables. They may hold secrets, so `Debug` shows only the names.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Environment(BTreeMap<OsString, OsString>);
 
 impl Environment {
-    /// The value of a variable, if it is set.
+    /// Returns the value of a variable, if it is set.
     pub fn get(&self, name: &str) -> Option<&OsStr> {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
-    /// All variables, for a program that is run with them.
+    /// Returns all variables, to run a program with them.
     pub fn variables(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
         self.0.iter().map(|(name, value)| (name.clone(), value.clone()))
     }

@@ -1,22 +1,20 @@
-//! Reads what operators configure other programs with: whole, bounded, and regular files only.
-//!
-//! Owns the bound and the refusal of what is not a file, since a pipe could keep a thread waiting for ever. It must not
-//! know what is in a file.
+//! Reads whole files up to a limit. Only regular files are read, because a pipe could block for ever.
 
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::Path;
 
-/// The bytes of a file of at most `limit` bytes.
+/// Returns the content of a file of at most `limit` bytes.
 ///
 /// # Errors
-/// `NotFound` and the like from the system; `Other` for what is not a regular file; `FileTooLarge` beyond the limit.
-pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+/// `FileTooLarge` beyond the limit, `Other` if it is not a regular file, and those of the system, such as `NotFound`.
+pub(crate) fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
     let mut bytes = Vec::new();
+    // One byte more than the limit tells a file that is too long.
     File::open(path)?.take(limit as u64 + 1).read_to_end(&mut bytes)?;
     if bytes.len() > limit {
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, format!("it is longer than {limit} bytes")));
@@ -24,16 +22,16 @@ pub fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// The names of all that is in a folder.
+/// Returns the names of all entries of a folder.
 ///
 /// # Errors
 /// Those of the system.
-pub fn names(folder: &Path) -> io::Result<Vec<OsString>> {
+pub(crate) fn names(folder: &Path) -> io::Result<Vec<OsString>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
 }
 
-/// Whether there is a file that may be run.
-pub fn is_program(path: &Path) -> bool {
+/// Whether `path` is an executable file.
+pub(crate) fn is_program(path: &Path) -> bool {
     use std::os::unix::fs::PermissionsExt;
     fs::metadata(path).is_ok_and(|found| found.is_file() && found.permissions().mode() & 0o111 != 0)
 }
@@ -43,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_read_up_to_its_limit() {
+    fn only_regular_files_within_the_limit_are_read() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f");
         fs::write(&path, "12345").unwrap();

@@ -1,6 +1,6 @@
-//! What the operating system gives: cancellable waits, threads and files.
+//! Operating system services: cancellation, threads, files and the environment.
 
 pub mod cancel;
 pub mod environment;
-pub mod files;
-pub mod pool;
+pub(crate) mod files;
+pub(crate) mod pool;

@@ -1,7 +1,4 @@
-//! The bounded pool: so many named threads, each of which takes one job after the other.
-//!
-//! Owns the threads that may block in Docker or in REST, the short-lived ones that one job may use beside its own, and those for a single errand.
-//! It must not know what a job is. A job that panics ends alone.
+//! Threads: a bounded pool for jobs, detached threads, and parallel work within one job. A panic ends only its own job.
 
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -10,26 +7,26 @@ use std::thread::{Builder, JoinHandle, scope};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// Threads that wait for jobs; dropping it waits for the jobs that run and ends them.
-pub struct Pool<J: Send + 'static> {
+/// A fixed number of threads that run jobs. Dropping it waits for the jobs that were given, and ends the threads.
+pub(crate) struct Pool<J: Send + 'static> {
     jobs: Option<Sender<J>>,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl<J: Send + 'static> Pool<J> {
-    /// Starts `size` threads, `oz-task-0` and so on, that run `work` on every job given.
+    /// Starts `size` threads, named `oz-task-0` and so on, that run `work` for each job.
     ///
     /// # Errors
-    /// When the system has no more threads.
-    pub fn start(size: usize, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+    /// If the system has no more threads.
+    pub(crate) fn start(size: usize, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
         Self::named((0..size).map(|number| format!("oz-task-{number}")), work)
     }
 
-    /// Starts one thread of this name that runs `work` on every job given.
+    /// Starts one thread of this name that runs `work` for each job.
     ///
     /// # Errors
-    /// When the system has no more threads.
-    pub fn single(name: &str, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
+    /// If the system has no more threads.
+    pub(crate) fn single(name: &str, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
         Self::named(std::iter::once(name.to_owned()), work)
     }
 
@@ -37,26 +34,25 @@ impl<J: Send + 'static> Pool<J> {
         names: impl ExactSizeIterator<Item = String>,
         work: impl Fn(J) + Send + Sync + 'static,
     ) -> io::Result<Self> {
-        // As many jobs as threads can be handed over before one has taken its own: `give` never blocks as long as
-        // its caller counts slots.
+        // Holds one job for each thread, so that `give` succeeds for a free thread that has not come back to the channel yet.
         let (sender, receiver) = bounded(names.len());
         let work = Arc::new(work);
         let start = |name: String| {
-            let (receiver, work) = (receiver.clone(), Arc::clone(&work));
+            let receiver = receiver.clone();
+            let work = Arc::clone(&work);
             Builder::new().name(name).spawn(move || serve(&receiver, work.as_ref()))
         };
         let threads = names.map(start).collect::<io::Result<Vec<_>>>()?;
         Ok(Self { jobs: Some(sender), threads })
     }
 
-    /// Hands a job to the next free thread. `false` when more jobs are under way than there are threads, or when the
-    /// threads have ended.
-    pub fn give(&self, job: J) -> bool {
+    /// Queues a job for the next free thread. Returns `false` if the queue, which has one place for each thread, is full.
+    pub(crate) fn give(&self, job: J) -> bool {
         self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
     }
 
-    /// Lets the threads be, for a process that ends at once.
-    pub fn abandon(&mut self) {
+    /// Detaches the threads, so that the drop does not wait for them: for a process that is about to end.
+    pub(crate) fn abandon(&mut self) {
         self.threads.clear();
     }
 }
@@ -65,7 +61,7 @@ impl<J: Send + 'static> Drop for Pool<J> {
     fn drop(&mut self) {
         self.jobs = None;
         for thread in self.threads.drain(..) {
-            // A thread ends with the channel only; its jobs' panics are caught.
+            // Never fails, because panics of jobs are caught.
             let _ = thread.join();
         }
     }
@@ -73,23 +69,22 @@ impl<J: Send + 'static> Drop for Pool<J> {
 
 fn serve<J>(jobs: &Receiver<J>, work: &(impl Fn(J) + ?Sized)) {
     for job in jobs {
-        // The panic hook has logged it; what the job held is dropped by the unwinding.
+        // The panic hook has logged it.
         let _ = catch_unwind(AssertUnwindSafe(|| work(job)));
     }
 }
 
-/// Runs `work` on a thread of this name that nobody waits for.
+/// Runs `work` on a thread of this name that nobody joins. The panic hook logs its panics.
 ///
 /// # Errors
-/// When the system has no more threads.
-pub fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    // The panic hook logs what it panics with.
+/// If the system has no more threads.
+pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().name(name.to_owned()).spawn(work).map(drop)
 }
 
-/// Runs `work` on every item at the same time, one thread each, and gives the results in the items' order. The first
-/// item is worked on by the calling thread. `None` stands for one that panicked or could not be started.
-pub fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
+/// Runs `work` for all items in parallel and returns the results in their order. The calling thread takes the first item, and
+/// each other item has its own thread. A result is `None` if its work panicked or its thread could not be started.
+pub(crate) fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
     let name = std::thread::current().name().unwrap_or("oz-task").to_owned();
     let mut items = items.into_iter();
     let Some(first) = items.next() else { return Vec::new() };
@@ -112,7 +107,7 @@ mod tests {
     const DEADLINE: Duration = Duration::from_secs(30);
 
     #[test]
-    fn as_many_jobs_run_at_once_as_there_are_threads() {
+    fn each_thread_runs_one_job_at_a_time() {
         let (arrived, arrivals) = bounded(8);
         let (open, gate) = bounded::<()>(0);
         let work = move |number: usize| {
@@ -137,7 +132,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_ends_one_job_and_not_its_thread() {
+    fn a_panic_ends_the_job_and_not_its_thread() {
         let (done, results) = bounded(8);
         let pool = Pool::start(1, move |number: u32| {
             assert_ne!(number, 0, "this one panics");
@@ -154,7 +149,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_waits_for_the_jobs() {
+    fn dropping_the_pool_waits_for_its_jobs() {
         let (done, results) = bounded(8);
         let pool = Pool::start(2, move |number: u32| done.send(number).unwrap()).unwrap();
         assert!(pool.give(1));
@@ -163,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_done_once_has_a_thread_of_its_own_that_nobody_waits_for() {
+    fn a_detached_thread_has_its_name_and_is_not_waited_for() {
         let (open, gate) = bounded::<()>(0);
         let (done, results) = bounded(1);
         let work = move || {
@@ -171,13 +166,13 @@ mod tests {
             done.send(std::thread::current().name().map(str::to_owned)).unwrap();
         };
         spawn_detached("oz-sweep", work).unwrap();
-        assert!(results.try_recv().is_err(), "it is still at it");
+        assert!(results.try_recv().is_err(), "the thread still waits");
         drop(open);
         assert_eq!(results.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-sweep"));
     }
 
     #[test]
-    fn parallel_work_meets_and_keeps_its_order() {
+    fn parallel_work_runs_at_once_and_keeps_its_order() {
         let barrier = std::sync::Barrier::new(3);
         let work = |number: u32| {
             barrier.wait();

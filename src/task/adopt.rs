@@ -1,8 +1,7 @@
-//! What an earlier process of this worker has left on the engine: which of it is still owed a report, and the rest swept away.
+//! Containers and volumes that earlier processes of this worker have left: adopts tasks whose report is owed, removes the rest.
 //!
-//! Owns the look at the engine before the worker takes tasks, while nothing of its own is under way, and a second one for what
-//! the engine has made later, while there may be. It must not touch what carries another worker's id, and must not know
-//! how a task is reported or when the second look is due.
+//! [`find`] runs once before the worker takes tasks. [`late_sweep`] runs once later, beside tasks, for what the engine has
+//! created only after [`find`]. Neither touches anything that has another worker's label.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -11,82 +10,79 @@ use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::names::{HelperKind, ended_for, helping, is_kept};
+use super::names::{ContainerRef, HelperKind, helper_kind, is_kept, stopped_for};
 use super::plan::{AGENT_DIR, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::sidecar::marker;
-use crate::docker::{Container, Docker, Error, Volume};
+use crate::docker::{Container, ContainerSummary, Docker, Error, Volume};
 use crate::job::AdoptedTask;
-use crate::logging::error_chain;
-use crate::logging::value;
+use crate::logging::{error_chain, value};
 use crate::sys::cancel::{CancelReason, CancelToken};
 
-/// States of a container whose process was never started. The last two are Podman's.
+/// States of a container that was never started. The last two are Podman's.
 const UNSTARTED: [&str; 3] = ["created", "configured", "initialized"];
 
-/// States of a container that somebody was removing.
-const REMOVED: [&str; 2] = ["dead", "removing"];
+/// States of a container whose removal was interrupted or is in progress.
+const REMOVING: [&str; 2] = ["dead", "removing"];
 
-/// What a container of this worker is to the process that finds it.
+/// What to do with a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind<'a> {
-    /// Its task was started, and its report is owed.
+    /// The task was started, and its report is owed.
     Task {
         /// How long ago it was started.
         ran: Duration,
-        /// Why the earlier process was ending it.
+        /// Why the earlier process was stopping it.
         ended_for: Option<CancelReason>,
     },
-    /// Its task was never started: the control plane gives it away again or fails it.
+    /// The task was never started: the control plane assigns it again or fails it.
     Unstarted,
-    /// A task container whose removal was under way.
-    Removed,
-    /// Reported, and left for people to look at.
+    /// A task container whose removal was not completed.
+    Removing,
+    /// Reported, and kept for inspection.
     Kept,
-    /// A container that only helped.
+    /// A helper container.
     Helper(HelperKind<'a>),
-    /// Not of our making, whatever its label says.
+    /// Not created by this worker, whatever its label.
     Other,
 }
 
-/// What is looked through.
+/// One pass over the containers and volumes of a worker.
 struct Scan<'a> {
     docker: &'a Docker,
     cancel: &'a CancelToken,
     worker_id: &'a str,
     now: OffsetDateTime,
-    /// The volumes that carry the worker's label.
+    /// The volumes that have the worker's label.
     volumes: Vec<Volume>,
-    /// Those of them that a container still needs.
+    /// The volumes that a remaining container mounts.
     used: BTreeSet<String>,
 }
 
-/// Finds the task containers whose report an earlier process of this worker has not delivered, and removes what else it has left:
-/// containers that were never started, helpers, volumes that are half filled or that nobody mounts any more. To be
-/// called before the worker takes tasks; what carries another worker's id is never touched. A removal that fails costs a
-/// warning.
+/// Returns the task containers whose report an earlier process of this worker has not delivered, and removes what else it has
+/// left: containers that were never started, helpers, and volumes that are incomplete or belong to a task that is gone. Call it
+/// before the worker takes tasks. A removal that fails is logged.
 ///
 /// # Errors
-/// When the engine cannot be asked; or the token was cancelled.
+/// When the engine cannot be asked, or cancelled.
 pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Vec<AdoptedTask>, Error> {
-    let mut search = Scan::new(docker, cancel, worker_id)?;
-    let mut found = Vec::new();
+    let mut scan = Scan::new(docker, cancel, worker_id)?;
+    let mut adopted = Vec::new();
     for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
-        if let Some(container) = search.inspect(&summary.id)? {
-            found.extend(search.take(&container));
+        if let Some(container) = scan.inspect(&summary)? {
+            adopted.extend(scan.take(&container));
         }
     }
-    search.sweep_volumes();
-    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(found) }
+    scan.sweep_volumes();
+    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(adopted) }
 }
 
-/// Removes what an earlier process of this worker has left and the engine has made only after [`find`]: it goes on with a
-/// creation whose caller was killed. That was never started, and the caller's label on it is not `process_id`. Whatever
-/// is different stays, so this process may be making containers meanwhile. Of the volumes only a task's own
-/// go: one that is shared may be what this process is about to fill, and without its marker nobody uses it. A removal that
-/// fails costs a warning.
+/// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
+/// were never started, and their process label is not `process_id`. Nothing else is touched, so this process may create
+/// containers at the same time. Of the volumes only a task's own are removed: this process may be about to populate a shared
+/// one. A removal that fails is logged.
 ///
 /// # Errors
-/// When the engine cannot be asked; or the token was cancelled.
+/// When the engine cannot be asked, or cancelled.
 pub fn late_sweep(
     docker: &Docker,
     cancel: &CancelToken,
@@ -94,16 +90,16 @@ pub fn late_sweep(
     process_id: &str,
 ) -> Result<(), Error> {
     let mut all = docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])?;
-    all.retain(|summary| made_before(&summary.labels, process_id));
+    all.retain(|summary| is_of_earlier_process(&summary.labels, process_id));
     if all.is_empty() {
         return Ok(());
     }
-    let search = Scan::new(docker, cancel, worker_id)?;
+    let scan = Scan::new(docker, cancel, worker_id)?;
     for summary in all {
-        if let Some(container) = search.inspect(&summary.id)?
-            && is_late(&container, worker_id, process_id, search.now)
+        if let Some(container) = scan.inspect(&summary)?
+            && is_late(&container, worker_id, process_id, scan.now)
         {
-            search.late(&container, process_id);
+            scan.remove_late(&container, process_id);
         }
     }
     if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
@@ -112,33 +108,36 @@ pub fn late_sweep(
 impl<'a> Scan<'a> {
     fn new(docker: &'a Docker, cancel: &'a CancelToken, worker_id: &'a str) -> Result<Self, Error> {
         let mut volumes = docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])?;
-        // Engines have their own ideas of what matches a filter.
+        // Compared again, because engines differ in what matches a filter.
         volumes.retain(|volume| volume.labels.get(WORKER_LABEL).is_some_and(|id| id == worker_id));
         let now = SystemTime::now().into();
         Ok(Self { docker, cancel, worker_id, now, volumes, used: BTreeSet::new() })
     }
 
-    /// One that cannot be looked at, though the engine answers, must not keep the worker from starting for ever.
-    fn inspect(&self, id: &str) -> Result<Option<Container>, Error> {
-        match self.docker.container_inspect(self.cancel, id) {
+    /// Returns `None` for a container that is gone or that the engine fails to inspect: a broken container must not keep the
+    /// worker from starting.
+    fn inspect(&self, summary: &ContainerSummary) -> Result<Option<Container>, Error> {
+        match self.docker.container_inspect(self.cancel, &summary.id) {
             Ok(container) => Ok(Some(container)),
             Err(error) if error.is_not_found() => Ok(None),
             Err(error @ Error::Engine { .. }) => {
-                warn!("container unreadable container={} error={}", value(id), value(&error_chain(&error)));
+                let name = summary.names.first().map_or("", |name| name.trim_start_matches('/'));
+                let fields = log_fields(&summary.labels, name, &summary.id);
+                warn!("container unreadable {fields} error={}", value(&error_chain(&error)));
                 Ok(None)
             }
             Err(error) => Err(error),
         }
     }
 
-    /// Does with a container what its kind calls for; a task to report is given back.
+    /// Removes or keeps a container according to its kind. Returns a task whose report is owed.
     fn take(&mut self, container: &Container) -> Option<AdoptedTask> {
         match kind(container, self.worker_id, self.now) {
             Kind::Task { ran, ended_for } => return Some(self.adopt(container, ran, ended_for)),
-            Kind::Unstarted => return self.unstarted(container),
-            Kind::Removed => self.remove(container, "half removed"),
+            Kind::Unstarted => return self.remove_unstarted(container),
+            Kind::Removing => self.remove(container, "half removed"),
             Kind::Helper(HelperKind::Source) => self.remove(container, "helper"),
-            Kind::Helper(HelperKind::Filler { volume }) => self.filler(container, volume),
+            Kind::Helper(HelperKind::Populator { volume }) => self.remove_populator(container, volume),
             Kind::Kept | Kind::Other => self.used.extend(container.volumes.iter().cloned()),
         }
         None
@@ -151,25 +150,21 @@ impl<'a> Scan<'a> {
         ended_for: Option<CancelReason>,
     ) -> AdoptedTask {
         let task_id = container.labels.get(TASK_LABEL).cloned().unwrap_or_default();
-        info!(
-            "container adopted task={} container={} state={}",
-            value(&task_id),
-            value(&container.name),
-            value(&container.state.status)
-        );
+        let fields = log_fields(&container.labels, &container.name, &container.id);
+        info!("container adopted {fields} state={}", value(&container.state.status));
         self.used.extend(container.volumes.iter().cloned());
         let own = |name: &&String| {
             let volume = self.volumes.iter().find(|volume| volume.name == **name);
             volume.is_some_and(|volume| volume.labels.get(TASK_LABEL) == Some(&task_id))
         };
         let volumes = container.volumes.iter().filter(own).cloned().collect();
-        // One that has ended has no time limit any more.
+        // The time limit applies only while the container runs.
         let ran = Some(ran).filter(|_| container.state.running || container.state.status == "paused");
         AdoptedTask { task_id, container: container.id.clone(), volumes, ran, ended_for }
     }
 
-    /// Removes it, unless it has been started after all: the last word of a process that was killed may come late.
-    fn unstarted(&mut self, container: &Container) -> Option<AdoptedTask> {
+    /// Removes the container. If a late request of a killed process has started it in the meantime, returns the task.
+    fn remove_unstarted(&mut self, container: &Container) -> Option<AdoptedTask> {
         let error = match self.docker.container_remove_idle(self.cancel, &container.id) {
             Ok(()) => {
                 log_removed(container, "never started");
@@ -178,7 +173,7 @@ impl<'a> Scan<'a> {
             Err(error) => error,
         };
         if error.is_conflict()
-            && let Ok(Some(container)) = self.inspect(&container.id)
+            && let Ok(container) = self.docker.container_inspect(self.cancel, &container.id)
             && let Kind::Task { ran, ended_for } = kind(&container, self.worker_id, self.now)
         {
             return Some(self.adopt(&container, ran, ended_for));
@@ -188,21 +183,21 @@ impl<'a> Scan<'a> {
         None
     }
 
-    /// Removes it, unless somebody has started it, and then the volumes that only its task was to use. One that the same
-    /// task has filled again meanwhile and does not hold yet is seen to be gone and made anew.
-    fn late(&self, container: &Container, process_id: &str) {
+    /// Removes the container unless it was started in the meantime, and then its task's own volumes. If this process has just
+    /// populated one of them again for the same task, its check for the marker will notice.
+    fn remove_late(&self, container: &Container, process_id: &str) {
         if let Err(error) = self.docker.container_remove_idle(self.cancel, &container.id) {
             return log_left(container, &error);
         }
-        log_removed(container, "made too late");
+        log_removed(container, "created after its process ended");
         let own = |volume: &&Volume| {
             let labels = &volume.labels;
             labels.contains_key(TASK_LABEL)
-                && made_before(labels, process_id)
+                && is_of_earlier_process(labels, process_id)
                 && container.volumes.contains(&volume.name)
         };
         for volume in self.volumes.iter().filter(own) {
-            self.remove_volume(&volume.name, "its container was made too late");
+            self.remove_volume(&volume.name, "its container was never started");
         }
     }
 
@@ -213,9 +208,9 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// A volume is looked into through its filler, since there is no other way. Half filled ones go with it, but only those
-    /// that this worker has made: another one may be about to fill it.
-    fn filler(&mut self, container: &Container, volume: &str) {
+    /// Removes a populator, and its volume if that is incomplete and has this worker's label: another worker may be about to
+    /// populate its own. The volume is read through the populator before that is removed.
+    fn remove_populator(&mut self, container: &Container, volume: &str) {
         let complete = marker::present(self.docker, self.cancel, &container.id, AGENT_DIR);
         self.remove(container, "helper");
         let ours = self.volumes.iter().any(|other| other.name == volume);
@@ -224,7 +219,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Volumes of a single task whose container is gone.
+    /// Removes tasks' own volumes that no container mounts any more.
     fn sweep_volumes(&self) {
         let own = self.volumes.iter().filter(|volume| volume.labels.contains_key(TASK_LABEL));
         for volume in own.filter(|volume| !self.used.contains(&volume.name)) {
@@ -234,10 +229,10 @@ impl<'a> Scan<'a> {
 
     fn remove_volume(&self, volume: &str, reason: &str) {
         let labelled = self.volumes.iter().find(|other| other.name == volume);
-        let task = of_task(labelled.and_then(|volume| volume.labels.get(TASK_LABEL)));
-        let (name, reason) = (value(volume), value(reason));
+        let task = labelled.map(|volume| task_field(&volume.labels)).unwrap_or_default();
+        let name = value(volume);
         match self.docker.volume_remove(self.cancel, volume) {
-            Ok(()) => info!("volume removed {task}volume={name} reason={reason}"),
+            Ok(()) => info!("volume removed {task}volume={name} reason={}", value(reason)),
             Err(error) if error.is_conflict() => info!("volume left {task}volume={name} reason=\"in use\""),
             Err(error) => warn!("volume left {task}volume={name} error={}", value(&error_chain(&error))),
         }
@@ -245,67 +240,72 @@ impl<'a> Scan<'a> {
 }
 
 fn kind<'a>(container: &'a Container, worker_id: &str, now: OffsetDateTime) -> Kind<'a> {
-    let (labels, state) = (&container.labels, &container.state);
+    let Container { labels, state, .. } = container;
     let status = state.status.as_str();
     if labels.get(WORKER_LABEL).is_none_or(|id| id != worker_id) {
         Kind::Other
     } else if is_kept(&container.name) {
         Kind::Kept
     } else if !labels.contains_key(TASK_LABEL) {
-        helping(&container.name).map_or(Kind::Other, Kind::Helper)
-    } else if REMOVED.contains(&status) {
-        Kind::Removed
+        helper_kind(&container.name).map_or(Kind::Other, Kind::Helper)
+    } else if REMOVING.contains(&status) {
+        Kind::Removing
     } else if UNSTARTED.contains(&status) || never(&state.started_at) && !state.running {
         Kind::Unstarted
     } else {
-        Kind::Task { ran: ran(&state.started_at, now), ended_for: ended_for(&container.name) }
+        Kind::Task { ran: ran(&state.started_at, now), ended_for: stopped_for(&container.name) }
     }
 }
 
-/// Whether another process than this one has made it; what does not say so was not.
-fn made_before(labels: &BTreeMap<String, String>, process_id: &str) -> bool {
+/// Whether another process than this one has created it. `false` without a process label.
+fn is_of_earlier_process(labels: &BTreeMap<String, String>, process_id: &str) -> bool {
     labels.get(PROCESS_LABEL).is_some_and(|id| id != process_id)
 }
 
-/// Whether a second look is to remove it.
+/// Whether a late sweep removes the container.
 fn is_late(container: &Container, worker_id: &str, process_id: &str, now: OffsetDateTime) -> bool {
     let unstarted = match kind(container, worker_id, now) {
         Kind::Unstarted => true,
         Kind::Helper(_) => UNSTARTED.contains(&container.state.status.as_str()),
-        Kind::Task { .. } | Kind::Removed | Kind::Kept | Kind::Other => false,
+        Kind::Task { .. } | Kind::Removing | Kind::Kept | Kind::Other => false,
     };
-    unstarted && made_before(&container.labels, process_id)
+    unstarted && is_of_earlier_process(&container.labels, process_id)
 }
 
-/// Whether the engine's time stands for "never": the zero of its clock.
+/// Whether the engine's time stands for "never": empty, or the zero of its clock.
 fn never(time: &str) -> bool {
     time.is_empty() || OffsetDateTime::parse(time, &Rfc3339).is_ok_and(|time| time.year() <= 1)
 }
 
-/// The time since then, or none when that is in the future or unreadable: the engine's clock need not be ours.
+/// Returns the time since `started_at`; zero if that is unreadable or in the future, because the engine's clock may differ.
 fn ran(started_at: &str, now: OffsetDateTime) -> Duration {
     let started = OffsetDateTime::parse(started_at, &Rfc3339).ok();
     started.and_then(|started| Duration::try_from(now - started).ok()).unwrap_or_default()
 }
 
-fn of_task(task: Option<&String>) -> String {
-    task.map(|task| format!("task={} ", value(task))).unwrap_or_default()
+/// Returns `task=… ` for a log line, or nothing without a task label.
+fn task_field(labels: &BTreeMap<String, String>) -> String {
+    labels.get(TASK_LABEL).map(|task| format!("task={} ", value(task))).unwrap_or_default()
+}
+
+/// Returns the keys of a log line about a container: `task=` if it has a task, `container=` and `id=`.
+fn log_fields(labels: &BTreeMap<String, String>, name: &str, id: &str) -> String {
+    let container = ContainerRef { name: name.to_owned(), id: Some(id.to_owned()) };
+    format!("{}{container}", task_field(labels))
 }
 
 fn log_removed(container: &Container, reason: &str) {
-    let (task, name) = (of_task(container.labels.get(TASK_LABEL)), value(&container.name));
-    info!("container removed {task}container={name} reason={}", value(reason));
+    let fields = log_fields(&container.labels, &container.name, &container.id);
+    info!("container removed {fields} reason={}", value(reason));
 }
 
 fn log_left(container: &Container, error: &Error) {
-    let (task, name) = (of_task(container.labels.get(TASK_LABEL)), value(&container.name));
-    warn!("container left {task}container={name} error={}", value(&error_chain(error)));
+    let fields = log_fields(&container.labels, &container.name, &container.id);
+    warn!("container left {fields} error={}", value(&error_chain(error)));
 }
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use super::*;
     use crate::docker::State;
 
@@ -320,19 +320,19 @@ mod tests {
     fn container(name: &str, labels: &[(&str, &str)], status: &str, started_at: &str) -> Container {
         let labels: BTreeMap<String, String> =
             labels.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
-        let (status, started_at) = (status.to_owned(), started_at.to_owned());
-        let running = ["running", "paused", "restarting"].contains(&status.as_str());
+        let running = ["running", "paused", "restarting"].contains(&status);
+        let status = status.to_owned();
         Container {
             id: "f".repeat(64),
             name: name.to_owned(),
             labels,
-            state: State { status, running, started_at, ..State::default() },
+            state: State { status, running, started_at: started_at.to_owned(), ..State::default() },
             volumes: Vec::new(),
         }
     }
 
     #[test]
-    fn a_container_is_what_its_labels_name_and_state_say() {
+    fn the_kind_follows_from_labels_name_and_state() {
         let minute = Duration::from_secs(60);
         let task = |ended_for| Kind::Task { ran: minute, ended_for };
         let ours = [(WORKER_LABEL, "w"), (TASK_LABEL, "t")];
@@ -349,10 +349,10 @@ mod tests {
             (NAME, &ours, "created", ZERO, Kind::Unstarted),
             (NAME, &ours, "initialized", ZERO, Kind::Unstarted),
             (NAME, &ours, "exited", ZERO, Kind::Unstarted),
-            (NAME, &ours, "dead", STARTED, Kind::Removed),
-            (NAME, &ours, "removing", STARTED, Kind::Removed),
+            (NAME, &ours, "dead", STARTED, Kind::Removing),
+            (NAME, &ours, "removing", STARTED, Kind::Removing),
             ("oz-kept-t-0123456789ab-ffffffffffff", &ours, "exited", STARTED, Kind::Kept),
-            ("oz-fill-v", &helper, "created", ZERO, Kind::Helper(HelperKind::Filler { volume: "v" })),
+            ("oz-fill-v", &helper, "created", ZERO, Kind::Helper(HelperKind::Populator { volume: "v" })),
             ("oz-fill-v-source", &helper, "created", ZERO, Kind::Helper(HelperKind::Source)),
             ("mine", &helper, "running", STARTED, Kind::Other),
             (NAME, &[(WORKER_LABEL, "W"), (TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
@@ -366,11 +366,12 @@ mod tests {
     }
 
     #[test]
-    fn a_second_look_is_for_what_another_process_has_made_and_not_started() {
+    fn a_late_sweep_removes_unstarted_containers_of_earlier_processes() {
         let label = |process| [(WORKER_LABEL, "w"), (TASK_LABEL, "t"), (PROCESS_LABEL, process)];
-        let (before, ours) = (label("before"), label("now"));
+        let before = label("before");
+        let ours = label("now");
         let helper = [before[0], before[2]];
-        let foreign = [(WORKER_LABEL, "other"), (PROCESS_LABEL, "before")];
+        let other = [(WORKER_LABEL, "other"), (PROCESS_LABEL, "before")];
         let kept = "oz-kept-t-0123456789ab-ffffffffffff";
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, bool);
         let cases: [Case<'_>; 14] = [
@@ -387,7 +388,7 @@ mod tests {
             (kept, &before, "created", ZERO, false),
             ("mine", &helper, "created", ZERO, false),
             ("oz-fill-v", &helper, "running", STARTED, false),
-            ("oz-fill-v", &foreign, "created", ZERO, false),
+            ("oz-fill-v", &other, "created", ZERO, false),
         ];
         for (name, labels, status, started_at, expected) in cases {
             let container = container(name, labels, status, started_at);
@@ -396,7 +397,7 @@ mod tests {
     }
 
     #[test]
-    fn the_time_since_the_start_is_never_negative_and_needs_no_clock_of_the_engine() {
+    fn the_time_since_the_start_is_zero_if_it_is_unreadable_or_in_the_future() {
         let cases = [
             (STARTED, Duration::from_secs(60)),
             ("2026-01-02T03:05:05Z", Duration::from_nanos(123_456_789)),
@@ -410,9 +411,9 @@ mod tests {
         }
     }
 
-    /// An engine that writes its times in another way must not cost a task its report.
+    /// A task whose start time cannot be read is still reported.
     #[test]
-    fn only_the_zero_of_the_engines_clock_means_never() {
+    fn only_an_empty_time_or_the_zero_of_the_clock_means_never() {
         assert!(never(ZERO) && never("0001-01-01T00:00:00.000000000Z") && never(""));
         assert!(!never(STARTED) && !never("yesterday"));
     }

@@ -1,91 +1,86 @@
-//! The last step of a task: what becomes of its container and its own volumes once its report is settled.
-//!
-//! Owns what is removed, kept and left. It must not know how the task went.
+//! The last step of a task: removes or keeps its container and its own volumes once the report is settled.
 
 use log::{error, info, warn};
 
-use super::Job;
-use super::plan::{Plan, container_name};
-use super::retry::{Retry, never};
+use super::container::TaskContainer;
+use super::engine::TaskEngine;
+use super::names::ContainerRef;
+use super::plan::Plan;
 use super::run::{Cleanup, Tasks};
 use crate::docker::Error;
 use crate::job::Settlement;
-use crate::logging::error_chain;
-use crate::logging::value;
-use crate::sys::cancel::CancelToken;
+use crate::logging::{error_chain, value};
 
-/// How often the removal of a container is tried on an engine that is there.
+/// How often the removal of a container is tried on an engine that answers.
 const REMOVE_ATTEMPTS: u32 = 6;
 
-/// How many earlier executions of one task may be kept with volumes of their own.
+/// How many earlier executions of one task can be kept with their own volumes.
 const MAX_GENERATIONS: u32 = 100;
 
 impl Tasks {
-    /// Under tokens of its own: nothing may keep a container from being removed. One whose report nobody has stays as it
-    /// is, for the process that comes next; it would find no use for one that was never started.
-    pub(super) fn clean_up(&self, left: &Cleanup, job: &Job, settlement: Settlement, retry: &Retry<'_>) {
-        let task_id = job.work.task_id();
-        if let Some(id) = &left.container {
-            if left.started && settlement == Settlement::Undelivered {
-                info!("container left for the next start task={} container={id}", value(task_id));
+    /// Cleans up after a settled report. A container whose report was not delivered stays for the next process to adopt,
+    /// unless it was never started.
+    pub(super) fn clean_up(&self, engine: &TaskEngine<'_>, cleanup: &Cleanup, settlement: Settlement) {
+        if let Some(container) = &cleanup.container {
+            if cleanup.started && settlement == Settlement::Undelivered {
+                info!("container left for the next start task={} {container}", value(engine.task_id));
                 return;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
-                let name = container_name(&self.options.settings.worker_id, task_id);
-                return self.container(task_id, &name, id, retry).keep();
+                return TaskContainer { engine, container: container.clone() }.keep();
             }
-            self.remove_container(id, retry);
+            remove_container(engine, container);
         }
-        for volume in &left.volumes {
-            say_left(volume, self.remove_volume(volume, retry), retry);
+        for volume in &cleanup.volumes {
+            warn_if_left(engine, volume, remove_volume(engine, volume));
         }
-    }
-
-    /// Names for the task's own volumes that no container holds. One that an earlier process has left may have been written
-    /// to by its task, so it is removed; one of a container that is kept cannot be.
-    pub(super) fn choose_volumes(&self, plan: &mut Plan, retry: &Retry<'_>) {
-        for generation in 0..MAX_GENERATIONS {
-            plan.generation = generation;
-            let in_use = |volume: &String| match self.remove_volume(volume, retry) {
-                Err(error) if error.is_conflict() => true,
-                removed => {
-                    say_left(volume, removed, retry);
-                    false
-                }
-            };
-            if !plan.own_volumes().iter().any(in_use) {
-                return;
-            }
-        }
-    }
-
-    /// Tries a few times. An engine that is being restarted comes back; a worker that is stopping does not wait for that.
-    fn remove_container(&self, container: &str, retry: &Retry<'_>) {
-        let (task, mut left) = (value(retry.task_id), REMOVE_ATTEMPTS);
-        let again = |error: &Error| {
-            left -= 1;
-            let error = error_chain(error);
-            warn!("removal failed task={task} container={container} error={}", value(&error));
-            left > 0
-        };
-        let removed = retry.cleanup(again, || self.docker.container_remove(&CancelToken::new(), container));
-        match removed {
-            Ok(()) => info!("container removed task={task} container={container}"),
-            Err(error) => {
-                let error = error_chain(&error);
-                error!("container left task={task} container={container} error={}", value(&error));
-            }
-        }
-    }
-
-    fn remove_volume(&self, volume: &str, retry: &Retry<'_>) -> Result<(), Error> {
-        retry.cleanup(never, || self.docker.volume_remove(&CancelToken::new(), volume))
     }
 }
 
-fn say_left(volume: &str, removed: Result<(), Error>, retry: &Retry<'_>) {
+/// Chooses names for the task's own volumes, and removes what exists under them: an earlier execution may have written to it.
+/// A name whose volume is in use, by a container that is kept, is skipped.
+pub(super) fn choose_volumes(engine: &TaskEngine<'_>, plan: &mut Plan) {
+    for generation in 0..MAX_GENERATIONS {
+        plan.generation = generation;
+        let in_use = |volume: &String| match remove_volume(engine, volume) {
+            Err(error) if error.is_conflict() => true,
+            removed => {
+                warn_if_left(engine, volume, removed);
+                false
+            }
+        };
+        if !plan.own_volumes().iter().any(in_use) {
+            return;
+        }
+    }
+}
+
+fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) {
+    let task = value(engine.task_id);
+    let mut attempts = 0;
+    let retryable = |error: &Error| {
+        attempts += 1;
+        let error = error_chain(error);
+        warn!("container removal failed task={task} {container} error={}", value(&error));
+        attempts < REMOVE_ATTEMPTS
+    };
+    let remove =
+        engine.cleanup_retrying(retryable, |docker, cancel| docker.container_remove(cancel, container.key()));
+    match remove {
+        Ok(()) => info!("container removed task={task} {container}"),
+        Err(error) => {
+            error!("container left task={task} {container} error={}", value(&error_chain(&error)));
+        }
+    }
+}
+
+fn remove_volume(engine: &TaskEngine<'_>, volume: &str) -> Result<(), Error> {
+    engine.cleanup(|docker, cancel| docker.volume_remove(cancel, volume))
+}
+
+fn warn_if_left(engine: &TaskEngine<'_>, volume: &str, removed: Result<(), Error>) {
     if let Err(error) = removed {
-        let (task, error) = (value(retry.task_id), error_chain(&error));
-        warn!("volume left task={task} volume={volume} error={}", value(&error));
+        let task = value(engine.task_id);
+        warn!("volume left task={task} volume={} error={}", value(volume), value(&error_chain(&error)));
     }
 }

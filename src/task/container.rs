@@ -1,22 +1,21 @@
-//! The task container: made, started, observed to its end, stopped when asked.
-//!
-//! Owns the calls that concern a running task. It must not know images, volumes' contents or reports.
+//! The task container: create, start, wait for its exit, stop.
 
 use std::cell::Cell;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
-use super::names;
+use super::engine::TaskEngine;
+use super::names::{self, ContainerRef};
 use super::outcome::{Failure, exit_code};
 use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
-use super::retry::{Retry, never};
+use super::run::Cleanup;
+use super::sidecar::PopulatedVolume;
 use crate::docker::{
     ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, State, VolumeOptions, Wait,
 };
-use crate::logging::error_chain;
-use crate::logging::value;
+use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
 use crate::secret::Secret;
 use crate::sys::cancel::{CancelReason, CancelToken};
@@ -24,274 +23,289 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 /// From TERM to KILL when a task is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// The engine says that a container was killed for its memory only a moment after its exit; it is asked again for so
-/// long when the exit code allows it, after such pauses.
-const OOM_PATIENCE: Duration = Duration::from_secs(1);
+/// The engine sets `OOMKilled` a moment after the exit. How long to wait for it if the exit code allows it.
+const OOM_WAIT: Duration = Duration::from_secs(1);
+
+/// The pause between two looks at `OOMKilled`.
 const OOM_PAUSE: Duration = Duration::from_millis(100);
 
-/// The exit code of a process that got KILL, as the kernel sends it when memory is short.
+/// The exit code of a process that got KILL, which the kernel sends when memory is short.
 const KILLED: i64 = 137;
 
-/// How a container ended.
+/// How a container exited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct ContainerExit {
-    /// 0 to 255.
     pub(super) code: u8,
-    /// The kernel killed it for its memory.
+    /// The kernel killed it because it exceeded its memory limit.
     pub(super) out_of_memory: bool,
 }
 
-/// A task container on the engine.
-#[derive(Clone, Copy)]
-pub(super) struct TaskContainer<'a> {
-    pub(super) docker: &'a Docker,
-    pub(super) task_id: &'a str,
-    /// The name it is made under, which it loses when it is ended before its time or kept.
-    pub(super) name: &'a str,
-    /// What it is called by: its id from its creation on.
-    pub(super) id: &'a str,
-    pub(super) retry: &'a Retry<'a>,
+/// The outcome of [`TaskContainer::stop`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stopped {
+    /// The container had exited by itself.
+    Already(ContainerExit),
+    /// The stop ended it. Holds the exit code if the engine reported one.
+    Now(Option<u8>),
 }
 
-impl TaskContainer<'_> {
-    /// Removes what an earlier process of this worker has left of the same task, whatever it is called by now. What is kept
-    /// for people is not in the way.
+/// A task container on the engine.
+#[derive(Clone)]
+pub(super) struct TaskContainer<'a> {
+    pub(super) engine: &'a TaskEngine<'a>,
+    /// Has no id before the creation. The name changes when the container is stopped early or kept.
+    pub(super) container: ContainerRef,
+}
+
+/// The result of one attempt to start a container.
+enum StartAttempt {
+    /// It runs; with the wait for its exit, unless the engine has forgotten that.
+    Started(Option<Wait>),
+    /// The engine failed to start it. That is final: it may have run for a moment.
+    Refused(Error),
+}
+
+impl<'a> TaskContainer<'a> {
+    /// Removes containers of earlier executions of the same task by this worker, whatever their name, except kept ones.
     ///
     /// # Errors
-    /// `container_create` when somebody else's container has the name.
-    pub(super) fn clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<(), Failure> {
-        let cleared = self.retry.call(cancel, never, || self.try_clear(cancel, plan));
-        match cleared.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))? {
-            true => Ok(()),
-            false => {
-                let message = format!("container {} belongs to somebody else", self.name);
-                Err(Failure::new(FailureReason::ContainerCreate, message))
-            }
+    /// `container_create` if a container that this worker did not create has the name.
+    pub(super) fn clear(&self, plan: &Plan) -> Result<(), Failure> {
+        let cleared = self.engine.call(|docker, cancel| self.try_clear(docker, cancel, plan));
+        if cleared.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))? {
+            return Ok(());
         }
+        let name = &self.container.name;
+        let message =
+            format!("container name {name} is in use by a container that this worker did not create");
+        Err(Failure::new(FailureReason::ContainerCreate, message))
     }
 
-    /// `false` when somebody else has the name.
-    fn try_clear(&self, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
+    /// Returns `false` if a container that this worker did not create has the name.
+    fn try_clear(&self, docker: &Docker, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
         let label = |name| (name, plan.labels.get(name).map_or("", String::as_str));
         let labels = [label(WORKER_LABEL), label(TASK_LABEL)];
-        let all = self.docker.container_list(cancel, &labels)?;
-        let ours = |found: &&ContainerSummary| {
+        let all = docker.container_list(cancel, &labels)?;
+        // Compared again, because engines differ in what matches a filter.
+        let leftover = |found: &&ContainerSummary| {
             let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
             !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
         };
-        for found in all.iter().filter(ours) {
-            let (task, id) = (value(self.task_id), &found.id);
-            warn!("left-over container removed task={task} container={} id={id}", self.name);
-            self.docker.container_remove(cancel, id)?;
+        for found in all.iter().filter(leftover) {
+            let name = found.names.first().map_or("", |name| name.trim_start_matches('/'));
+            let container = ContainerRef { name: name.to_owned(), id: Some(found.id.clone()) };
+            warn!("leftover container removed task={} {container}", value(self.engine.task_id));
+            docker.container_remove(cancel, &found.id)?;
         }
-        match self.docker.container_inspect(cancel, self.name) {
+        match docker.container_inspect(cancel, &self.container.name) {
             Err(error) if error.is_not_found() => Ok(true),
             found => found.map(|_| false),
         }
     }
 
-    /// Makes it. Not cancellable: the engine goes on when its caller leaves, and a container that appears after its
-    /// removal was asked for would stay for ever. `left` becomes its id as soon as it is there, or its name when it may be; when
-    /// somebody else has taken the name meanwhile, it is not ours to remove. One whose answer was lost is removed, if it is
-    /// there, and made anew.
+    /// Creates the container and records it in `cleanup`: by its id, or by its name while it is uncertain whether it exists.
+    /// After a lost answer the container is removed and created again.
     ///
     /// # Errors
-    /// `container_create`.
+    /// `container_create`, `docker_unreachable` or cancelled.
     pub(super) fn create(
         &self,
-        cancel: &CancelToken,
         plan: &Plan,
         prepared: &Prepared<'_>,
-        left: &mut Option<String>,
-    ) -> Result<(), Failure> {
-        let (definition, lost) = (definition(plan, prepared), Cell::new(false));
-        // An engine that is still there may be about to make the one whose answer was lost.
-        let taken = |error: &Error| lost.get() && error.is_conflict();
-        let created = self.retry.call(cancel, taken, || {
-            if lost.get() && !self.try_clear(cancel, plan)? {
-                // So it is not ours to remove either.
-                *left = None;
-                lost.set(false);
+        cleanup: &mut Cleanup,
+    ) -> Result<TaskContainer<'a>, Failure> {
+        let definition = definition(plan, prepared);
+        let answer_lost = Cell::new(false);
+        // The engine may still be creating the container of the lost answer.
+        let retryable = |error: &Error| answer_lost.get() && error.is_conflict();
+        let created = self.engine.call_retrying(retryable, |docker, cancel| {
+            if answer_lost.get() && !self.try_clear(docker, cancel, plan)? {
+                cleanup.container = None;
+                answer_lost.set(false);
             }
-            let created = self.docker.container_create(&CancelToken::new(), self.name, &definition);
+            // Not cancellable: the engine completes a creation whose caller has gone, and nobody would remove the container.
+            let created = docker.container_create(&CancelToken::new(), &self.container.name, &definition);
             if created.as_ref().is_err_and(Error::is_ambiguous) {
-                lost.set(true);
-                *left = Some(self.name.to_owned());
+                answer_lost.set(true);
+                cleanup.container = Some(self.container.clone());
             }
             created
         });
         let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
-        *left = Some(created.id.clone());
+        let container = ContainerRef { name: self.container.name.clone(), id: Some(created.id) };
+        let task = value(self.engine.task_id);
         for warning in &created.warnings {
-            warn!("container created with a warning task={} warning={}", value(self.task_id), value(warning));
+            warn!("container warning task={task} {container} reason={}", value(warning));
         }
-        info!("container created task={} container={}", value(self.task_id), self.name);
-        Ok(())
+        info!("container created task={task} {container}");
+        cleanup.container = Some(container.clone());
+        Ok(TaskContainer { engine: self.engine, container })
     }
 
-    /// Starts it, with the wait for its end already under way: it cannot end unobserved. The start itself is not cancellable,
-    /// for the reason that `create` is not. Asked for a second time it is only when the engine says that it never was started;
-    /// when the engine has forgotten the wait meanwhile, there is none. `left` becomes true as soon as it runs, or may run.
+    /// Starts the container and sets `started` once it runs or may run. The returned wait was taken up before the start, so it
+    /// cannot miss the exit; it is `None` if the engine forgot it in a restart. Retried only if the engine reports that the
+    /// container was never started.
     ///
     /// # Errors
-    /// `container_start`; or the token was cancelled, and if it was started nobody has seen that.
-    pub(super) fn start(&self, cancel: &CancelToken, left: &mut bool) -> Result<Option<Wait>, Failure> {
-        let lost = Cell::new(false);
-        let started = self.retry.call(cancel, never, || {
-            let wait = self.docker.container_wait(cancel, self.id)?;
-            // An engine that has begun to start it says what became of it only when that is known.
-            if lost.get() && self.state(cancel)?.status != "created" {
-                return Ok(Ok(None));
+    /// `container_start`, `docker_unreachable` or cancelled; the container may run all the same.
+    pub(super) fn start(&self, started: &mut bool) -> Result<Option<Wait>, Failure> {
+        let id = self.container.key();
+        let attempted = Cell::new(false);
+        let attempt = self.engine.call(|docker, cancel| {
+            let wait = docker.container_wait(cancel, id)?;
+            // While the engine is still starting it, this inspect blocks until the outcome is known.
+            if attempted.get() && docker.container_inspect(cancel, id)?.state.status != "created" {
+                return Ok(StartAttempt::Started(None));
             }
-            lost.set(true);
-            let started = self.docker.container_start(&CancelToken::new(), self.id);
-            *left |= started.as_ref().err().is_none_or(Error::is_ambiguous);
-            match started {
-                // Whether it runs all the same, this engine cannot know: that is not tried again.
-                Err(error @ Error::Engine { .. }) if !error.was_not_executed() => Ok(Err(error)),
-                result => result.map(|()| Ok(Some(wait))),
+            attempted.set(true);
+            // Not cancellable, for the same reason as the creation.
+            let result = docker.container_start(&CancelToken::new(), id);
+            *started |= result.as_ref().err().is_none_or(Error::is_ambiguous);
+            match result {
+                Ok(()) => Ok(StartAttempt::Started(Some(wait))),
+                Err(error @ Error::Engine { .. }) if !error.was_not_executed() => {
+                    Ok(StartAttempt::Refused(error))
+                }
+                Err(error) => Err(error),
             }
         });
-        let started = started.and_then(std::convert::identity);
-        let wait = started.map_err(|error| self.failed(FailureReason::ContainerStart, &error))?;
-        info!("container started task={} container={}", value(self.task_id), self.name);
-        Ok(wait)
-    }
-
-    /// Waits for its end, however long that takes. A wait that is cut, or that there is none of, is taken up again as long as
-    /// the engine can be asked.
-    ///
-    /// # Errors
-    /// `container_wait` or `docker_unreachable` when the engine stays away; or the token was cancelled.
-    pub(super) fn observe(
-        &self,
-        cancel: &CancelToken,
-        mut wait: Option<Wait>,
-    ) -> Result<ContainerExit, Failure> {
-        loop {
-            match wait.map(Wait::join) {
-                Some(Ok(_)) => return self.exit(cancel),
-                Some(Err(error)) if error.is_cancelled() => return Err(Failure::Cancelled),
-                Some(Err(cut)) => {
-                    warn!("wait cut task={} error={}", value(self.task_id), value(&error_chain(&cut)));
-                }
-                None => {}
+        match attempt {
+            Ok(StartAttempt::Started(wait)) => {
+                info!("container started task={} {}", value(self.engine.task_id), self.container);
+                Ok(wait)
             }
-            wait = self.resume(cancel)?;
-            if wait.is_none() {
-                return self.exit(cancel);
+            Ok(StartAttempt::Refused(error)) | Err(error) => {
+                Err(self.failed(FailureReason::ContainerStart, &error))
             }
         }
     }
 
-    /// A new wait, or `None` when the container has ended. The wait comes before the look, so that no exit falls
-    /// between the two.
-    fn resume(&self, cancel: &CancelToken) -> Result<Option<Wait>, Failure> {
-        let again = |error: &Error| !error.is_cancelled() && !error.is_not_found();
-        let resumed = self.retry.call(cancel, again, || {
-            let wait = self.docker.container_wait(cancel, self.id)?;
-            let state = self.state(cancel)?;
+    /// Waits for the exit, without a time limit. Without a `wait`, or when it is interrupted, a new one is taken up.
+    ///
+    /// # Errors
+    /// `container_wait`, `docker_unreachable` or cancelled.
+    pub(super) fn wait_exit(&self, mut wait: Option<Wait>) -> Result<ContainerExit, Failure> {
+        loop {
+            match wait.map(Wait::join) {
+                Some(Ok(_)) => return self.exit(&self.engine.cancel),
+                Some(Err(error)) if error.is_cancelled() => return Err(Failure::Cancelled),
+                Some(Err(error)) => self.warn("container wait interrupted", &error),
+                None => {}
+            }
+            wait = self.resume_wait()?;
+            if wait.is_none() {
+                return self.exit(&self.engine.cancel);
+            }
+        }
+    }
+
+    /// Returns a new wait, or `None` if the container has exited. The state is read after the wait was taken up, so that an
+    /// exit in between is not missed.
+    fn resume_wait(&self) -> Result<Option<Wait>, Failure> {
+        let id = self.container.key();
+        let retryable = |error: &Error| !error.is_cancelled() && !error.is_not_found();
+        let resumed = self.engine.call_retrying(retryable, |docker, cancel| {
+            let wait = docker.container_wait(cancel, id)?;
+            let state = docker.container_inspect(cancel, id)?.state;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
         });
         resumed.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
     }
 
-    /// How it ended, asked of the engine, since only that tells whether memory was the cause.
+    /// Returns how the container exited. Inspects it, because the wait does not tell whether memory was the cause. `cancel`
+    /// ends the wait for `OOMKilled`, and the calls.
     fn exit(&self, cancel: &CancelToken) -> Result<ContainerExit, Failure> {
-        let mut state = self.patient_state(cancel)?;
-        let give_up = Instant::now() + OOM_PATIENCE;
+        let engine = self.engine.with_cancel(cancel.clone());
+        let mut give_up = None;
         loop {
+            // Retried, because a restarting engine ends its containers first: the exit comes before the outage.
+            let state = engine.call(|docker, cancel| self.state(docker, cancel));
+            let state = state.map_err(|error| self.failed(FailureReason::ContainerWait, &error))?;
+            let give_up = *give_up.get_or_insert_with(|| Instant::now() + OOM_WAIT);
             let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;
             if settled || !cancel.sleep(OOM_PAUSE) {
                 let out_of_memory = state.oom_killed && state.exit_code != 0;
                 return Ok(ContainerExit { code: exit_code(state.exit_code), out_of_memory });
             }
-            state = self.patient_state(cancel)?;
         }
     }
 
-    /// The state, asked for again while the engine is away: one that is being restarted ends its containers first, so
-    /// that the exit comes before the silence.
-    fn patient_state(&self, cancel: &CancelToken) -> Result<State, Failure> {
-        let state = self.retry.call(cancel, never, || self.state(cancel));
-        state.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
-    }
-
-    /// Ends it: TERM, and KILL after the grace time. It first gets a name that says why, for a process that finds it when
-    /// this one does not live to report it. `Ok` says that it had ended by itself before.
-    ///
-    /// # Errors
-    /// With the exit code, when it was ended by this call and the engine could tell the code.
-    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Result<ContainerExit, Option<u8>> {
-        let cancel = CancelToken::new();
-        if self.state_at_the_end().is_ok_and(|state| state.status == "exited")
-            && let Ok(exit) = self.exit(&cancel)
+    /// Stops the container with TERM, and KILL after [`STOP_GRACE`]. Renames it for `reason` first, so that a later process
+    /// can report the reason if this one does not.
+    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Stopped {
+        if self.cleanup_state().is_ok_and(|state| state.status == "exited")
+            && let Ok(exit) = self.exit(&CancelToken::new())
         {
-            return Ok(exit);
+            return Stopped::Already(exit);
         }
-        if let Some(name) = reason.and_then(|reason| names::ended(self.name, reason))
-            && let Err(error) =
-                self.retry.cleanup(never, || self.docker.container_rename(&cancel, self.id, &name))
+        if let Some(name) = reason.and_then(|reason| names::stopped(&self.container.name, reason))
+            && let Err(error) = self.rename(&name)
         {
-            warn!("rename failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
+            self.warn("container rename failed", &error);
         }
-        Err(self.end())
+        Stopped::Now(self.end())
     }
 
-    /// As [`TaskContainer::stop`], for one that has its name already; gives the exit code if the engine can tell it.
+    /// As [`TaskContainer::stop`], without the rename. Returns the exit code, or `None` if the engine did not report one.
     pub(super) fn end(&self) -> Option<u8> {
-        if let Ok(state) = self.state_at_the_end()
+        if let Ok(state) = self.cleanup_state()
             && state.status == "exited"
         {
             return Some(exit_code(state.exit_code));
         }
         let grace = STOP_GRACE.as_secs();
-        info!("container stopping task={} container={} grace_s={grace}", value(self.task_id), self.name);
-        let stop = || self.docker.container_stop(&CancelToken::new(), self.id, STOP_GRACE);
-        if let Err(error) = self.retry.cleanup(never, stop) {
-            warn!("stop failed task={} error={}", value(self.task_id), value(&error_chain(&error)));
+        info!("container stopping task={} {} grace_s={grace}", value(self.engine.task_id), self.container);
+        let id = self.container.key();
+        if let Err(error) =
+            self.engine.cleanup(|docker, cancel| docker.container_stop(cancel, id, STOP_GRACE))
+        {
+            self.warn("container stop failed", &error);
         }
-        let state = self.state_at_the_end().ok().filter(|state| !state.running);
+        let state = self.cleanup_state().ok().filter(|state| !state.running);
         state.map(|state| exit_code(state.exit_code))
     }
 
-    /// Names it as one that is kept for people, so that it is not found again and its own name is free.
+    /// Renames the container as one that is kept for inspection, so that it is not adopted and its name is free.
     pub(super) fn keep(&self) {
-        let (task, name) = (value(self.task_id), names::kept(self.name, self.id));
-        let rename = || self.docker.container_rename(&CancelToken::new(), self.id, &name);
-        match self.retry.cleanup(never, rename) {
-            Ok(()) => info!("container kept task={task} container={name}"),
-            Err(error) => {
-                let error = error_chain(&error);
-                warn!(
-                    "container kept under its name task={task} container={} error={}",
-                    self.id,
-                    value(&error)
-                );
+        let name = names::kept(&self.container.name, self.container.key());
+        match self.rename(&name) {
+            Ok(()) => {
+                let kept = ContainerRef { name, id: self.container.id.clone() };
+                info!("container kept task={} {kept}", value(self.engine.task_id));
             }
+            Err(error) => self.warn("container kept, rename failed", &error),
         }
     }
 
-    /// Of one that is to end whatever has become of its token.
-    fn state_at_the_end(&self) -> Result<State, Error> {
-        self.retry.cleanup(never, || self.state(&CancelToken::new()))
+    fn rename(&self, name: &str) -> Result<(), Error> {
+        let id = self.container.key();
+        self.engine.cleanup(|docker, cancel| docker.container_rename(cancel, id, name))
     }
 
-    fn state(&self, cancel: &CancelToken) -> Result<State, Error> {
-        Ok(self.docker.container_inspect(cancel, self.id)?.state)
+    fn cleanup_state(&self) -> Result<State, Error> {
+        self.engine.cleanup(|docker, cancel| self.state(docker, cancel))
+    }
+
+    fn state(&self, docker: &Docker, cancel: &CancelToken) -> Result<State, Error> {
+        Ok(docker.container_inspect(cancel, self.container.key())?.state)
+    }
+
+    fn warn(&self, event: &str, error: &Error) {
+        let task = value(self.engine.task_id);
+        warn!("{event} task={task} {} error={}", self.container, value(&error_chain(error)));
     }
 
     fn failed(&self, reason: FailureReason, error: &Error) -> Failure {
-        Failure::engine(reason, &format!("container {}", self.name), error)
+        Failure::engine(reason, &format!("container {}", self.container.name), error)
     }
 }
 
 fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
-    let mount = |(sidecar, filled): (&SidecarMount, &super::sidecar::PopulatedVolume)| Mount {
-        source: filled.volume.clone(),
+    let mount = |(sidecar, populated): (&SidecarMount, &PopulatedVolume)| Mount {
+        source: populated.volume.clone(),
         target: sidecar.mount_path.clone(),
         read_only: !sidecar.read_write,
-        // Labels in case that it was removed meanwhile, so that this mount makes it: that one is seen to be empty and is filled.
+        // If the volume was removed in the meantime, this mount creates it again, empty: its labels are set so that it is found.
         volume_options: Some(VolumeOptions { no_copy: true, labels: plan.volume_labels(sidecar) }),
     };
     let Limits { nano_cpus, memory } = plan.limits;
@@ -308,7 +322,7 @@ fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
             mounts: plan.sidecars.iter().zip(&prepared.volumes).map(mount).collect(),
             nano_cpus,
             memory,
-            // Swap beyond the limit would make it none.
+            // The limit for memory and swap together. The engine's default would allow as much swap again.
             memory_swap: memory,
         },
     }

@@ -1,21 +1,21 @@
-//! What a task has printed or written: its two streams, and the archive with its file.
-//!
-//! Owns what holds for any output of a task. It must not be used by the product.
+//! Fuzz entry points for a task's output: its two streams, and the archive with its output file.
 
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
 use super::output::collect::first_file;
-use super::output::{Collected, Collector, MAX_ARTIFACTS, Stream, Utf8Lossy};
+use super::output::scan::MAX_ARTIFACTS;
+use super::output::text::Utf8Lossy;
+use super::output::{Collected, Collector, Stream};
 use crate::fuzz::Input;
 use crate::protocol::{escaped_len, fit};
 
-/// The line about what was left out.
+/// The longest line about what was left out, in bytes.
 const LINE: usize = 60;
-/// The longest link that is kept.
+/// The longest link that is kept, in bytes.
 const LINK: usize = 2048;
 
-/// A task's streams: pieces go to them in turn when the steering begins with `2`, else all to one.
+/// Collects the output of both streams. Pieces go to them in turn if the input's first knob is `2`, else all to one.
 pub fn task_output(bytes: &[u8]) {
     let input = Input::new(bytes);
     let cap = usize::from(input.knob(1)) * 4;
@@ -28,10 +28,10 @@ pub fn task_output(bytes: &[u8]) {
     assert_eq!(parts, collected(cap, smaller));
     if other == Stream::Stdout {
         assert_eq!(parts, collected(cap, [(data.as_slice(), other)]));
-        of_one_stream(&data, cap, &parts);
+        check_one_stream(&data, cap, &parts);
     }
-    reported(&parts, cap);
-    encoded(&parts.output, usize::from(input.knob(2)) * 8);
+    check_collected(&parts, cap);
+    check_fit(&parts.output, usize::from(input.knob(2)) * 8);
 }
 
 fn collected<'a>(cap: usize, pieces: impl IntoIterator<Item = (&'a [u8], Stream)>) -> Collected {
@@ -42,18 +42,18 @@ fn collected<'a>(cap: usize, pieces: impl IntoIterator<Item = (&'a [u8], Stream)
     collector.finish()
 }
 
-fn of_one_stream(data: &[u8], cap: usize, collected: &Collected) {
+fn check_one_stream(data: &[u8], cap: usize, collected: &Collected) {
     let text = String::from_utf8_lossy(data).replace('\0', "\u{fffd}");
     let mut decoded = String::new();
     let mut decoder = Utf8Lossy::default();
     decoder.push(data, &mut decoded);
     decoder.finish(&mut decoded);
     assert_eq!(decoded, text);
-    assert!(text.len() > cap || collected.output == text, "what fits is whole");
+    assert!(text.len() > cap || collected.output == text, "a text that fits is kept whole");
     assert!(collected.artifacts.iter().all(|url| text.contains(url.as_str())));
 }
 
-fn reported(collected: &Collected, cap: usize) {
+fn check_collected(collected: &Collected, cap: usize) {
     assert!(collected.output.len() <= cap + LINE && !collected.output.contains('\0'));
     let urls = &collected.artifacts;
     assert!(urls.len() <= MAX_ARTIFACTS && urls.iter().collect::<BTreeSet<_>>().len() == urls.len());
@@ -70,15 +70,14 @@ fn reported(collected: &Collected, cap: usize) {
     }
 }
 
-/// The bound of the encoded text holds, and is counted as the encoder counts.
-fn encoded(output: &str, max: usize) {
+fn check_fit(output: &str, max: usize) {
     let quoted = serde_json::to_string(output).unwrap_or_default();
     assert_eq!(escaped_len(output) + 2, quoted.len());
     let fitted = fit(output.to_owned(), max);
     assert!(escaped_len(&fitted) <= max && (fitted == output || quoted.len() - 2 > max));
 }
 
-/// The archive with the file that a task wrote.
+/// Reads the archive with the output file.
 pub fn output_archive(bytes: &[u8]) {
     let input = Input::new(bytes);
     let cap = 256;
@@ -86,30 +85,27 @@ pub fn output_archive(bytes: &[u8]) {
     assert_eq!(whole, first(&input.cut(input.data), cap));
     if let Ok(Some(collected)) = &whole {
         assert!(input.data.len() >= 512, "a file without a header");
-        reported(collected, cap);
+        check_collected(collected, cap);
     }
 }
 
 fn first(pieces: &[&[u8]], cap: usize) -> Result<Option<Collected>, io::ErrorKind> {
-    first_file(Pieces { rest: pieces, given: 0 }, cap).map_err(|error| error.kind())
+    first_file(Pieces { current: &[], rest: pieces }, cap).map_err(|error| error.kind())
 }
 
-/// Gives one piece a read, or what of it there is room for.
+/// Returns one piece from each read, or as much of it as fits.
 struct Pieces<'a> {
+    current: &'a [u8],
     rest: &'a [&'a [u8]],
-    /// How much of the first one was given.
-    given: usize,
 }
 
 impl Read for Pieces<'_> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let Some((piece, rest)) = self.rest.split_first() else { return Ok(0) };
-        let mut left = piece.get(self.given..).unwrap_or_default();
-        let count = left.read(buffer)?;
-        self.given += count;
-        if left.is_empty() {
-            (self.rest, self.given) = (rest, 0);
+        if self.current.is_empty() {
+            let Some((piece, rest)) = self.rest.split_first() else { return Ok(0) };
+            self.current = piece;
+            self.rest = rest;
         }
-        Ok(count)
+        self.current.read(buffer)
     }
 }

@@ -1,21 +1,20 @@
-//! One task from its claim to its last trace: images, volumes, container, output, report, clean-up.
+//! Runs one task: images, volumes, container, output, report, clean-up.
 //!
-//! Owns the order of these steps and what is left to clean up at each of them. It talks to the engine only. It must
-//! not know the WebSocket or the other tasks: it tells what happened by [`JobEvent`] and waits at a [`JobSignals`] for what the
-//! coordinator decides.
+//! A task reports its progress in job events, and waits at its [`JobSignals`] for two decisions of the coordinator: the release
+//! of its container once the claim is confirmed, and the settlement of its report.
 
 pub mod adopt;
 mod cleanup;
 mod container;
+mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod image;
 mod names;
 mod outcome;
-pub mod output;
-pub mod plan;
+mod output;
+pub(crate) mod plan;
 mod prepare;
-mod retry;
 mod run;
 mod sidecar;
 mod single_flight;
@@ -25,54 +24,55 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 use crate::job::{JobId, Settlement, Work};
 use crate::sys::cancel::CancelToken;
 
-pub use run::{Options, Tasks};
+pub(crate) use run::{Options, Tasks};
 
 /// One task for a thread of the pool.
-pub struct Job {
-    /// Its name in events.
-    pub id: JobId,
-    /// What to work on.
-    pub work: Work,
-    /// Ends it early.
-    pub cancel: CancelToken,
-    /// Where it waits for decisions.
-    pub signals: JobSignals,
+pub(crate) struct Job {
+    /// Names it in events.
+    pub(crate) id: JobId,
+    /// The assignment, or the container to adopt.
+    pub(crate) work: Work,
+    /// Ends the task early.
+    pub(crate) cancel: CancelToken,
+    /// The decisions to wait for.
+    pub(crate) signals: JobSignals,
 }
 
-/// The job's side of the two decisions that it waits for.
-pub struct JobSignals {
+/// The job's side: waits for the coordinator's two decisions.
+pub(crate) struct JobSignals {
     released: Receiver<()>,
     settled: Receiver<Settlement>,
 }
 
-/// The other side. Dropping it lets nothing through: what was not released stays unstarted.
-pub struct JobControl {
+/// The coordinator's side. If it is dropped, a container that was not released is never started, and a report that was not
+/// settled counts as undelivered.
+pub(crate) struct JobControl {
     release: Sender<()>,
     settle: Sender<Settlement>,
 }
 
 impl JobControl {
-    /// Makes both sides.
-    pub fn new() -> (Self, JobSignals) {
+    /// Returns both sides.
+    pub(crate) fn new() -> (Self, JobSignals) {
         let (release, released) = bounded(1);
         let (settle, settled) = bounded(1);
         (Self { release, settle }, JobSignals { released, settled })
     }
 
-    /// The claim is confirmed: the container may be started.
-    pub fn release(&self) {
-        // Full means that it is done already.
+    /// Lets the job start its container: the claim is confirmed.
+    pub(crate) fn release(&self) {
+        // If the channel is full, the job was released before.
         let _ = self.release.try_send(());
     }
 
-    /// Says what has become of the report.
-    pub fn settle(&self, settlement: Settlement) {
+    /// Tells the job what became of its report. Only the first settlement counts.
+    pub(crate) fn settle(&self, settlement: Settlement) {
         let _ = self.settle.try_send(settlement);
     }
 }
 
 impl JobSignals {
-    /// Waits until the claim is confirmed; `false` when the job was cancelled before.
+    /// Waits until the claim is confirmed. Returns `false` if the job was cancelled, or if nobody can release it any more.
     fn wait_release(&self, cancel: &CancelToken) -> bool {
         select! {
             recv(self.released) -> released => released.is_ok() && !cancel.is_cancelled(),
@@ -80,7 +80,7 @@ impl JobSignals {
         }
     }
 
-    /// Waits until the report is settled; when nobody is left to settle it, it was not delivered.
+    /// Waits until the report is settled. Returns `Undelivered` if nobody can settle it any more.
     fn wait_settled(&self) -> Settlement {
         self.settled.recv().unwrap_or(Settlement::Undelivered)
     }
@@ -92,32 +92,28 @@ mod tests {
     use crate::sys::cancel::CancelReason;
 
     #[test]
-    fn only_a_release_opens_the_gate() {
+    fn a_job_starts_only_after_its_release() {
         let cancel = CancelToken::new();
         let (control, signals) = JobControl::new();
         control.release();
         control.release();
         assert!(signals.wait_release(&cancel));
         drop(control);
-        assert!(!signals.wait_release(&cancel), "a control that has gone lets nothing through");
+        assert!(!signals.wait_release(&cancel), "a dropped control releases nothing");
         let (control, signals) = JobControl::new();
         cancel.cancel(CancelReason::Shutdown);
         assert!(!signals.wait_release(&cancel));
         control.release();
-        assert!(!signals.wait_release(&cancel), "cancelled is cancelled");
+        assert!(!signals.wait_release(&cancel), "a cancel comes before a release");
     }
 
     #[test]
-    fn the_first_settlement_is_remembered() {
+    fn only_the_first_settlement_counts() {
         let (control, signals) = JobControl::new();
         control.settle(Settlement::Delivered);
         control.settle(Settlement::Unwanted);
         assert_eq!(signals.wait_settled(), Settlement::Delivered);
         drop(control);
-        assert_eq!(
-            signals.wait_settled(),
-            Settlement::Undelivered,
-            "a control that has gone delivers nothing"
-        );
+        assert_eq!(signals.wait_settled(), Settlement::Undelivered, "a dropped control delivers nothing");
     }
 }

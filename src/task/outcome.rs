@@ -1,21 +1,19 @@
-//! How a task ended, and the one table that turns an error into the reason on the wire.
-//!
-//! Owns [`Failure`]. It must not know the steps of a task, or send anything.
+//! Why a task failed: the one table from errors and cancel reasons to the `failure_reason` on the wire.
 
 use crate::docker::Error;
 use crate::logging::error_chain;
 use crate::protocol::{FailureReason, RunResult};
-use crate::sys::cancel::{CancelReason, CancelToken};
+use crate::sys::cancel::CancelReason;
 
-/// Why a task could not be run to its end.
+/// Why a task has no exit code of its own to report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
     /// Its token was cancelled.
     Cancelled,
-    /// Something went wrong.
+    /// A step failed.
     Failed {
         reason: FailureReason,
-        /// For people, without secrets.
+        /// For people; holds no secrets.
         message: String,
     },
 }
@@ -25,7 +23,7 @@ impl Failure {
         Self::Failed { reason, message: message.into() }
     }
 
-    /// What an error of the engine means in a step whose failures are `reason`.
+    /// Classifies an engine error: cancelled, `docker_unreachable`, or else `reason`. `step` begins the message.
     pub(super) fn engine(reason: FailureReason, step: &str, error: &Error) -> Self {
         if error.is_cancelled() {
             return Self::Cancelled;
@@ -34,34 +32,35 @@ impl Failure {
         Self::new(reason, format!("{step}: {}", error_chain(error)))
     }
 
-    /// What is reported. A cancelled task says who cancelled it.
-    pub(super) fn into_result(self, cancel: &CancelToken, exit_code: Option<u8>) -> RunResult {
+    /// Returns the result to report. `cancelled_for` is used only if this is [`Failure::Cancelled`].
+    pub(super) fn into_result(self, cancelled_for: Option<CancelReason>, exit_code: Option<u8>) -> RunResult {
         let (reason, message) = match self {
             Self::Failed { reason, message } => (reason, message),
-            Self::Cancelled => match cancel.reason() {
-                Some(CancelReason::Requested) => {
-                    (FailureReason::TaskCancelled, "the run was cancelled".to_owned())
-                }
-                Some(CancelReason::Shutdown) => {
-                    (FailureReason::GracefulShutdown, "the worker was stopped".to_owned())
-                }
-                Some(CancelReason::TimedOut) => {
-                    (FailureReason::TaskTimeout, "the task ran longer than it may".to_owned())
-                }
-                Some(CancelReason::RunOver) => {
-                    (FailureReason::TaskCancelled, "the run was over at the control plane".to_owned())
-                }
-                // Nobody reads the report of a claim that was lost, and a task's own token has no siblings.
-                Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
-                    (FailureReason::Internal, "the task was dropped".to_owned())
-                }
-            },
+            Self::Cancelled => {
+                let (reason, message) = match cancelled_for {
+                    Some(CancelReason::Requested) => (FailureReason::TaskCancelled, "the run was cancelled"),
+                    Some(CancelReason::Shutdown) => {
+                        (FailureReason::GracefulShutdown, "the worker was stopped")
+                    }
+                    Some(CancelReason::TimedOut) => {
+                        (FailureReason::TaskTimeout, "the task exceeded its time limit")
+                    }
+                    Some(CancelReason::RunOver) => {
+                        (FailureReason::TaskCancelled, "the run had already ended at the control plane")
+                    }
+                    // The report of a lost claim is not sent, and a task's own token is never cancelled for a sibling.
+                    Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
+                        (FailureReason::Internal, "the task was dropped")
+                    }
+                };
+                (reason, message.to_owned())
+            }
         };
         RunResult::Failed { reason, message, exit_code }
     }
 }
 
-/// An exit code as the contract has it: 0 to 255, anything else the engine may say becomes 255.
+/// Converts the engine's exit code to the protocol's, which is 0 to 255; other values become 255.
 pub(super) fn exit_code(code: i64) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
@@ -77,7 +76,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_keeps_the_reason_of_its_step_unless_the_engine_is_away() {
+    fn an_error_has_the_reason_of_its_step_unless_the_engine_is_unreachable() {
         let refused = Error::Engine { status: 500, message: "no space".into() };
         let failure = Failure::engine(FailureReason::ContainerCreate, "create", &refused);
         let expected = "create: the docker engine answered 500: no space";
@@ -91,25 +90,23 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_task_says_who_cancelled_it() {
+    fn a_cancelled_task_reports_why_it_was_cancelled() {
         let cases = [
             (CancelReason::Requested, failed(FailureReason::TaskCancelled, "the run was cancelled")),
             (CancelReason::Shutdown, failed(FailureReason::GracefulShutdown, "the worker was stopped")),
-            (CancelReason::TimedOut, failed(FailureReason::TaskTimeout, "the task ran longer than it may")),
+            (CancelReason::TimedOut, failed(FailureReason::TaskTimeout, "the task exceeded its time limit")),
             (
                 CancelReason::RunOver,
-                failed(FailureReason::TaskCancelled, "the run was over at the control plane"),
+                failed(FailureReason::TaskCancelled, "the run had already ended at the control plane"),
             ),
         ];
         for (reason, expected) in cases {
-            let cancel = CancelToken::new();
-            cancel.cancel(reason);
-            assert_eq!(Failure::Cancelled.into_result(&cancel, None), expected);
+            assert_eq!(Failure::Cancelled.into_result(Some(reason), None), expected);
         }
     }
 
     #[test]
-    fn exit_codes_stay_within_a_byte() {
+    fn exit_codes_outside_of_a_byte_become_255() {
         assert_eq!([0, 1, 137, 255, 256, -1].map(exit_code), [0, 1, 137, 255, 255, 255]);
     }
 }

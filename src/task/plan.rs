@@ -1,7 +1,6 @@
-//! Assignment and settings -> what to run. Pure: the same assignment always gives the same container.
+//! Turns an assignment and the settings into the plan of a container: name, labels, environment, arguments, mounts and limits.
 //!
-//! Owns names, labels, environment, arguments, mounts and limits of a task container, and what makes an assignment
-//! impossible to run. It must not know whether the images exist, or call the engine.
+//! Pure: the same assignment always gives the same plan.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -14,100 +13,100 @@ use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
-pub const AGENT_DIR: &str = "/agent";
+pub(crate) const AGENT_DIR: &str = "/agent";
 
-/// Where the task container starts.
-pub const WORKSPACE: &str = "/workspace";
+/// The working directory of a task container.
+pub(crate) const WORKSPACE: &str = "/workspace";
 
-/// Which worker made a container or volume.
-pub const WORKER_LABEL: &str = "oz-worker-id";
-/// Which run a container or volume belongs to.
-pub const TASK_LABEL: &str = "oz-task-id";
-/// Which execution of that run, as the control plane names it.
-pub const EXECUTION_LABEL: &str = "oz-execution-id";
-/// Which process of that worker made it. A volume that tasks share has none.
-pub const PROCESS_LABEL: &str = "oz-process-id";
-/// Which image a volume holds the files of.
-pub const IMAGE_LABEL: &str = "oz-sidecar-image";
+/// Label: the worker that created a container or volume.
+pub(crate) const WORKER_LABEL: &str = "oz-worker-id";
+/// Label: the run that a container or volume belongs to.
+pub(crate) const TASK_LABEL: &str = "oz-task-id";
+/// Label: the execution of that run, as the control plane names it.
+pub(crate) const EXECUTION_LABEL: &str = "oz-execution-id";
+/// Label: the process of that worker. A volume that tasks share does not have it.
+pub(crate) const PROCESS_LABEL: &str = "oz-process-id";
+/// Label: the image whose files a volume holds.
+pub(crate) const IMAGE_LABEL: &str = "oz-sidecar-image";
 
-/// Further sidecars of one assignment, at most: each costs a thread while it is prepared.
+/// The most additional sidecars of one assignment. Each needs a thread while it is prepared.
 const MAX_SIDECARS: usize = 32;
 
-/// What the operator has decided for all tasks.
+/// The operator's settings for all tasks.
 #[derive(Debug, Clone)]
-pub struct TaskSettings {
-    /// Goes into labels and names.
-    pub worker_id: String,
-    /// Goes into labels; another one each time that the worker starts.
-    pub process_id: String,
-    /// What the agent is told.
-    pub server_root_url: String,
+pub(crate) struct TaskSettings {
+    /// Part of labels and names.
+    pub(crate) worker_id: String,
+    /// Part of labels; different each time the worker starts.
+    pub(crate) process_id: String,
+    /// Passed to the agent.
+    pub(crate) server_root_url: String,
     /// Mounted into every task container.
-    pub volumes: Vec<VolumeBind>,
+    pub(crate) volumes: Vec<VolumeBind>,
     /// Set in every task container.
-    pub env: Vec<(String, Secret)>,
+    pub(crate) env: Vec<(String, Secret)>,
 }
 
 /// What to run for one assignment.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    /// The container's name, the same for every assignment of this task to this worker.
-    pub name: String,
+pub(crate) struct Plan {
+    /// The container's name, the same for every execution of this task by this worker.
+    pub(crate) name: String,
     /// Image of the task container.
-    pub image: Reference,
-    /// What is mounted: the one at [`AGENT_DIR`] first.
-    pub sidecars: Vec<SidecarMount>,
+    pub(crate) image: Reference,
+    /// The images to mount; the agent's, at [`AGENT_DIR`], is the first.
+    pub(crate) sidecars: Vec<SidecarMount>,
     /// The agent's arguments, after its entrypoint.
-    pub args: Vec<Secret>,
-    /// `KEY=VALUE` each.
-    pub env: Vec<Secret>,
-    /// For the container and for volumes that only it uses.
-    pub labels: BTreeMap<String, String>,
-    /// The operator's volumes, as the engine's `Binds`.
-    pub binds: Vec<String>,
-    /// Limits.
-    pub limits: Limits,
-    /// Tells the volumes that only this execution uses from those of an earlier one that is kept.
-    pub generation: u32,
+    pub(crate) args: Vec<Secret>,
+    /// Each is `KEY=VALUE`.
+    pub(crate) env: Vec<Secret>,
+    /// Labels of the container and of the task's own volumes.
+    pub(crate) labels: BTreeMap<String, String>,
+    /// The operator's volumes in the form of the engine's `Binds`.
+    pub(crate) binds: Vec<String>,
+    /// The container's limits.
+    pub(crate) limits: Limits,
+    /// Number in the names of the task's own volumes; above 0 if an earlier execution is kept with its volumes.
+    pub(crate) generation: u32,
 }
 
 /// One image to mount.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SidecarMount {
+pub(crate) struct SidecarMount {
     /// The image.
-    pub image: Reference,
+    pub(crate) image: Reference,
     /// An absolute path in the task container.
-    pub mount_path: String,
-    /// Whether the task may write there; it then has a volume of its own.
-    pub read_write: bool,
+    pub(crate) mount_path: String,
+    /// Whether the task may write to it; it then gets its own volume.
+    pub(crate) read_write: bool,
 }
 
-/// Limits of a task container: `None` for no limit.
+/// Limits of a task container; `None` is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Limits {
+pub(crate) struct Limits {
     /// Billionths of a processor.
-    pub nano_cpus: Option<i64>,
+    pub(crate) nano_cpus: Option<i64>,
     /// Bytes.
-    pub memory: Option<i64>,
+    pub(crate) memory: Option<i64>,
 }
 
 impl Plan {
-    /// The volume that only this task uses for the sidecar of that number.
-    pub fn own_volume(&self, index: usize) -> String {
+    /// Returns the name of the task's own volume for the sidecar with this index.
+    pub(crate) fn own_volume(&self, index: usize) -> String {
         match self.generation {
             0 => format!("{}-{index}", self.name),
             generation => format!("{}-{index}.{generation}", self.name),
         }
     }
 
-    /// All such volumes.
-    pub fn own_volumes(&self) -> Vec<String> {
+    /// Returns the names of all of the task's own volumes: one for each sidecar that it may write to.
+    pub(crate) fn own_volumes(&self) -> Vec<String> {
         let own = self.sidecars.iter().enumerate().filter(|(_, sidecar)| sidecar.read_write);
         own.map(|(index, _)| self.own_volume(index)).collect()
     }
 
-    /// The labels of a sidecar's volume: only one that the task may write to belongs to the task.
-    pub fn volume_labels(&self, sidecar: &SidecarMount) -> BTreeMap<String, String> {
+    /// Returns the labels of a sidecar's volume. Only the task's own volumes have the labels of the task.
+    pub(crate) fn volume_labels(&self, sidecar: &SidecarMount) -> BTreeMap<String, String> {
         let mut labels = self.labels.clone();
         if !sidecar.read_write {
             labels.retain(|name, _| name == WORKER_LABEL);
@@ -117,11 +116,11 @@ impl Plan {
     }
 }
 
-/// Makes the plan. `cpus` is how many processors the engine has: a task cannot be given more.
+/// Returns the plan for an assignment. `cpus` is the number of the engine's processors, which bounds the limit.
 ///
 /// # Errors
-/// What is wrong with the assignment: the field and what would be right, never a secret.
-pub fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
+/// The field of the assignment that is invalid, and why; holds no secrets.
+pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
     let task_id = &assignment.task_id;
     Ok(Plan {
         name: container_name(&settings.worker_id, task_id),
@@ -140,7 +139,7 @@ fn image(field: &str, name: &str) -> Result<Reference, String> {
     Reference::parse(name).map_err(|error| format!("{field}: {error}"))
 }
 
-/// Readable for people, and different for every pair of worker and task whatever characters their ids have.
+/// Returns the name of a task's container: readable, and unique for the pair of worker and task.
 pub(super) fn container_name(worker_id: &str, task_id: &str) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
     let readable: String = task_id.chars().take(40).map(plain).collect();
@@ -148,8 +147,8 @@ pub(super) fn container_name(worker_id: &str, task_id: &str) -> String {
     hash.update(worker_id);
     hash.update([0]);
     hash.update(task_id);
-    let digest = data_encoding::HEXLOWER.encode(&hash.finalize());
-    names::task(&readable, digest.get(..12).unwrap_or_default())
+    let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
+    names::task(&readable, &data_encoding::HEXLOWER.encode(&[a, b, c, d, e, f]))
 }
 
 fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, String> {
@@ -166,7 +165,7 @@ fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, 
 fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<SidecarMount>, String> {
     if assignment.additional_sidecars.len() > MAX_SIDECARS {
         let count = assignment.additional_sidecars.len();
-        return Err(format!("additional_sidecars: {count} are too many, at most {MAX_SIDECARS}"));
+        return Err(format!("additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}"));
     }
     let agent = SidecarMount {
         image: image("sidecar_image", &assignment.sidecar_image)?,
@@ -179,14 +178,14 @@ fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<Sidec
     for (index, sidecar) in assignment.additional_sidecars.iter().enumerate() {
         let field = format!("additional_sidecars[{index}]");
         let mount_path =
-            mount_path(&sidecar.mount_path).map_err(|right| format!("{field}.mount_path: {right}"))?;
+            mount_path(&sidecar.mount_path).map_err(|error| format!("{field}.mount_path: {error}"))?;
         if mount_path.starts_with(&format!("{AGENT_DIR}/")) {
             return Err(format!(
                 "{field}.mount_path: {mount_path:?} is below {AGENT_DIR}, which is read-only"
             ));
         }
         if !taken.insert(mount_path.clone()) {
-            return Err(format!("{field}.mount_path: {mount_path:?} is already the place of another mount"));
+            return Err(format!("{field}.mount_path: {mount_path:?} is already used by another mount"));
         }
         let image = image(&format!("{field}.image"), &sidecar.image)?;
         mounts.push(SidecarMount { image, mount_path, read_write: sidecar.read_write });
@@ -194,8 +193,7 @@ fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<Sidec
     Ok(mounts)
 }
 
-/// An absolute path without odd parts, with its trailing slashes taken off so that two ways to write one place are
-/// found to be the same.
+/// Returns the path without trailing slashes, so that equal paths compare equal.
 fn mount_path(path: &str) -> Result<String, String> {
     let trimmed = path.trim_end_matches('/');
     let mut parts = trimmed.split('/');
@@ -207,8 +205,8 @@ fn mount_path(path: &str) -> Result<String, String> {
     Err(format!("{path:?} must be an absolute path other than /, without `.`, `..` or empty parts"))
 }
 
-/// The agent's arguments in the order of the contract. The MCP servers' configuration makes one of them a secret, so
-/// all are treated as such.
+/// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration
+/// of the MCP servers is one.
 fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secret>, String> {
     let mut args: Vec<Secret> = Vec::new();
     let mut add = |parts: &[&str]| args.extend(parts.iter().map(|part| Secret::new(*part)));
@@ -234,14 +232,14 @@ fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secre
     }
     assignment.additional_oz_args.iter().for_each(|arg| add(&[arg]));
     add(&["--idle-on-complete"]);
-    // No process can be given one, and the engine would only find out at the start.
+    // The engine would fail only at the start of the container.
     if args.iter().any(|arg| arg.expose().contains('\0')) {
-        return Err("the agent's arguments: must not have a NUL character".to_owned());
+        return Err("agent arguments: must not contain a NUL character".to_owned());
     }
     Ok(args)
 }
 
-/// A later one of the same name wins, and takes the earlier one's place.
+/// Returns the environment. A later variable of the same name replaces an earlier one, at its position.
 fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
     let mut names: Vec<&str> = Vec::new();
     let mut values: BTreeMap<&str, &str> = BTreeMap::new();
@@ -255,10 +253,10 @@ fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<S
     for (name, value) in fixed.into_iter().chain(assigned).chain(operator) {
         if name.is_empty() || name.contains(['=', '\0']) {
             let name = shown_name(name);
-            return Err(format!("env_vars: \"{name}\" cannot be the name of a variable"));
+            return Err(format!("env_vars: \"{name}\" is not a valid variable name"));
         }
         if value.contains('\0') {
-            return Err(format!("env_vars.{}: must not have a NUL character", shown_name(name)));
+            return Err(format!("env_vars.{}: must not contain a NUL character", shown_name(name)));
         }
         if values.insert(name, value).is_none() {
             names.push(name);
@@ -268,12 +266,12 @@ fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<S
     Ok(names.iter().filter_map(pair).collect())
 }
 
-/// More processors than there are is refused by the engine, and no limit is what it would mean. Memory is in GiB, as
-/// container platforms count it; less than a byte is not nought, by which the engine would mean no limit.
+/// Returns the engine's limits. Processors are clamped to those that exist, because the engine refuses more. Memory is in GiB,
+/// and at least one byte, because zero would be no limit.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to what both types hold exactly")]
 fn limits(shape: InstanceShape, cpus: u32) -> Limits {
-    let most = f64::from(cpus.max(1)) * 1e9;
-    let nano_cpus = shape.vcpus.map(|vcpus| (vcpus * 1e9).clamp(1e7, most) as i64);
+    let available = f64::from(cpus.max(1)) * 1e9;
+    let nano_cpus = shape.vcpus.map(|vcpus| (vcpus * 1e9).clamp(1e7, available) as i64);
     let gib = f64::from(1_u32 << 30);
     let memory = shape.memory_gb.map(|memory| (memory * gib).clamp(1.0, 2_f64.powi(52)) as i64);
     Limits { nano_cpus, memory }

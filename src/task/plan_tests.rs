@@ -1,4 +1,4 @@
-//! The plan of every field of an assignment, and what cannot be planned.
+//! The plan for every field of an assignment, and the assignments that are refused.
 
 use super::*;
 use crate::protocol::AdditionalSidecar;
@@ -42,7 +42,7 @@ fn exposed(secrets: &[Secret]) -> Vec<&str> {
 }
 
 #[test]
-fn the_smallest_assignment() {
+fn a_minimal_assignment_has_the_default_plan() {
     let plan = planned(&assignment());
     assert_eq!(plan.image.to_string(), "img:latest");
     let args = ["agent", "run", "--share", "team:edit", "--task-id", "inner", "--sandboxed"];
@@ -60,7 +60,7 @@ fn the_smallest_assignment() {
 }
 
 #[test]
-fn every_argument_in_the_order_of_the_contract() {
+fn arguments_have_the_order_of_the_protocol() {
     let mut assignment = assignment();
     assignment.agent = AgentConfig {
         environment_id: Some("e".into()),
@@ -96,7 +96,7 @@ fn every_argument_in_the_order_of_the_contract() {
 }
 
 #[test]
-fn a_later_variable_of_the_same_name_wins() {
+fn a_later_variable_of_the_same_name_replaces_an_earlier_one() {
     let mut assignment = assignment();
     for (name, value) in [("BOTH", "assigned"), ("TASK_ID", "mine"), ("EMPTY", "")] {
         assignment.env_vars.insert(name.into(), Secret::new(value));
@@ -113,7 +113,7 @@ fn a_later_variable_of_the_same_name_wins() {
 }
 
 #[test]
-fn no_secret_shows_in_a_plan() {
+fn neither_debug_output_nor_errors_show_secrets() {
     let mut assignment = assignment();
     assignment.env_vars.insert("K".into(), Secret::new("MARKER"));
     assignment.agent.mcp_servers = Some(Secret::new("MARKER"));
@@ -121,15 +121,15 @@ fn no_secret_shows_in_a_plan() {
     let error = refused(|assignment| {
         assignment.env_vars.insert("K".into(), Secret::new("MARKER\0"));
     });
-    assert_eq!(error, "env_vars.K: must not have a NUL character");
+    assert_eq!(error, "env_vars.K: must not contain a NUL character");
     let error = refused(|assignment| {
         assignment.env_vars.insert("K\nL".into(), Secret::new("MARKER\0"));
     });
-    assert_eq!(error, "env_vars.K\\nL: must not have a NUL character");
+    assert_eq!(error, "env_vars.K\\nL: must not contain a NUL character");
 }
 
 #[test]
-fn names_differ_where_ids_differ() {
+fn container_names_differ_if_ids_differ() {
     let name = container_name("w", "run 1/ä");
     assert!(name.starts_with("oz-task-run_1__-"), "{name}");
     assert_eq!(name, container_name("w", "run 1/ä"));
@@ -142,7 +142,7 @@ fn names_differ_where_ids_differ() {
 }
 
 #[test]
-fn sidecars_keep_their_order_and_their_places() {
+fn sidecars_keep_their_order_and_mount_paths() {
     let mut assignment = assignment();
     assignment.additional_sidecars = vec![sidecar("a", "/tools/", false), sidecar("b@bad", "/b", false)];
     let error = plan(&assignment, &settings(), 1).unwrap_err();
@@ -154,7 +154,7 @@ fn sidecars_keep_their_order_and_their_places() {
 }
 
 #[test]
-fn a_place_that_is_taken_or_odd_is_refused() {
+fn a_mount_path_that_is_used_or_invalid_is_refused() {
     for taken in ["/agent", "/agent/", "/data", "/one"] {
         let error = refused(|assignment| {
             assignment.additional_sidecars = vec![sidecar("a", "/one", false), sidecar("b", taken, false)];
@@ -173,15 +173,15 @@ fn a_place_that_is_taken_or_odd_is_refused() {
         let many = (0..33).map(|index| sidecar("a", &format!("/m{index}"), false));
         assignment.additional_sidecars = many.collect();
     });
-    assert_eq!(error, "additional_sidecars: 33 are too many, at most 32");
+    assert_eq!(error, "additional_sidecars: 33 are too many, the limit is 32");
 }
 
 #[test]
-fn what_no_process_can_be_given_is_refused() {
+fn invalid_images_arguments_and_variables_are_refused() {
     assert!(refused(|assignment| assignment.docker_image = "a b".into()).starts_with("docker_image: "));
     assert!(refused(|assignment| assignment.sidecar_image = "A!".into()).starts_with("sidecar_image: "));
     let error = refused(|assignment| assignment.additional_oz_args = vec!["\0".into()]);
-    assert_eq!(error, "the agent's arguments: must not have a NUL character");
+    assert_eq!(error, "agent arguments: must not contain a NUL character");
     for name in ["", "A=B", "A\0"] {
         let error = refused(|assignment| {
             assignment.env_vars.insert(name.into(), Secret::new("v"));
@@ -191,7 +191,7 @@ fn what_no_process_can_be_given_is_refused() {
 }
 
 #[test]
-fn a_size_becomes_limits_within_what_there_is() {
+fn limits_are_clamped_to_what_the_engine_accepts() {
     let limits_of = |vcpus, memory_gb| limits(InstanceShape { vcpus, memory_gb }, 4);
     assert_eq!(
         limits_of(Some(1.5), Some(0.5)),

@@ -1,7 +1,6 @@
-//! One piece of work at a time for one key: who comes second waits for the first one's result.
+//! Does the work for one key once at a time: callers that come meanwhile wait for the result.
 //!
-//! Owns who leads and who waits. It must not know what the work is. A leader that is cancelled, or that panics, gives
-//! no result: one of those who wait then leads.
+//! The first caller leads. If it is cancelled or panics, one of the waiting callers leads instead.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -10,16 +9,17 @@ use crossbeam_channel::{Receiver, Sender, bounded, select};
 
 use crate::sys::cancel::CancelToken;
 
-/// Work under way, by key.
+/// The work in progress, by key.
 pub(super) struct SingleFlight<T> {
-    under_way: Mutex<HashMap<String, Vec<Sender<T>>>>,
+    /// The callers that wait for each key.
+    in_progress: Mutex<HashMap<String, Vec<Sender<T>>>>,
 }
 
 /// The caller's token was cancelled before there was a result.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Cancelled;
 
-/// Ends the flight when the leader is done with it in any way; those who wait for it wake up.
+/// Frees the key when dropped, which wakes the waiting callers.
 struct Leader<'a, T> {
     single_flight: &'a SingleFlight<T>,
     key: &'a str,
@@ -28,15 +28,16 @@ struct Leader<'a, T> {
 
 impl<T> Default for SingleFlight<T> {
     fn default() -> Self {
-        Self { under_way: Mutex::new(HashMap::new()) }
+        Self { in_progress: Mutex::new(HashMap::new()) }
     }
 }
 
 impl<T: Clone> SingleFlight<T> {
-    /// Does `work`, or waits for the one who does it already. `work` gives `None` when it was cancelled.
+    /// Returns the result of `work`, or that of another caller that is already doing it. `work` returns `None` if it was
+    /// cancelled.
     ///
     /// # Errors
-    /// [`Cancelled`] with the caller's token.
+    /// [`Cancelled`] if the caller's token is cancelled first.
     pub(super) fn run(
         &self,
         key: &str,
@@ -53,7 +54,7 @@ impl<T: Clone> SingleFlight<T> {
                 continue;
             };
             select! {
-                // A closed channel says that the leader has left: try to lead.
+                // A closed channel means that the leader was cancelled or panicked: try to lead.
                 recv(result) -> value => if let Ok(value) = value { return Ok(value) },
                 recv(cancel.done()) -> _ => {}
             }
@@ -61,11 +62,11 @@ impl<T: Clone> SingleFlight<T> {
         Err(Cancelled)
     }
 
-    /// Where the result will come from, or `None`: the caller leads.
+    /// Returns where the leader's result will come from, or `None` if the caller now leads.
     fn join(&self, key: &str) -> Option<Receiver<T>> {
-        let mut under_way = self.lock();
-        let Some(waiting) = under_way.get_mut(key) else {
-            under_way.insert(key.to_owned(), Vec::new());
+        let mut in_progress = self.lock();
+        let Some(waiting) = in_progress.get_mut(key) else {
+            in_progress.insert(key.to_owned(), Vec::new());
             return None;
         };
         let (sender, receiver) = bounded(1);
@@ -77,17 +78,17 @@ impl<T: Clone> SingleFlight<T> {
 impl<T> SingleFlight<T> {
     fn lock(&self) -> MutexGuard<'_, HashMap<String, Vec<Sender<T>>>> {
         // Nothing that can panic runs under the lock.
-        self.under_way.lock().unwrap_or_else(PoisonError::into_inner)
+        self.in_progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl<T: Clone> Leader<'_, T> {
     fn complete(mut self, value: &T) {
-        // From here on the key is free, and a flight that begins is another's, which the drop must not end.
+        // The key is free from here on. The drop must not remove it again: another caller may lead by then.
         self.completed = true;
         let waiting = self.single_flight.lock().remove(self.key).unwrap_or_default();
         for sender in waiting {
-            // One whose receiver has gone was cancelled.
+            // Fails if that caller was cancelled.
             let _ = sender.try_send(value.clone());
         }
     }
@@ -111,7 +112,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// Waits until so many callers wait for the leader of `key`.
+    /// Waits until `count` callers wait for the leader of `key`.
     fn until_waiting(single_flight: &SingleFlight<u32>, key: &str, count: usize) {
         let start = std::time::Instant::now();
         while single_flight.lock().get(key).map_or(0, Vec::len) < count {
@@ -121,9 +122,10 @@ mod tests {
     }
 
     #[test]
-    fn those_who_come_meanwhile_share_the_result() {
+    fn concurrent_callers_share_the_result() {
         let single_flight = SingleFlight::default();
-        let (cancel, count) = (CancelToken::new(), AtomicUsize::new(0));
+        let cancel = CancelToken::new();
+        let count = AtomicUsize::new(0);
         let lead = || {
             until_waiting(&single_flight, "k", 4);
             Some(u32::try_from(count.fetch_add(1, Ordering::SeqCst)).unwrap())
@@ -134,11 +136,11 @@ mod tests {
             assert!(threads.into_iter().all(|thread| thread.join().unwrap() == Ok(0)));
         });
         assert_eq!(count.load(Ordering::SeqCst), 1);
-        assert_eq!(single_flight.run("k", &cancel, || Some(7)), Ok(7), "a later call does the work anew");
+        assert_eq!(single_flight.run("k", &cancel, || Some(7)), Ok(7), "a later call does the work again");
     }
 
     #[test]
-    fn other_keys_do_not_wait() {
+    fn different_keys_do_not_wait_for_each_other() {
         let single_flight = SingleFlight::default();
         let cancel = CancelToken::new();
         let inner = || single_flight.run("b", &cancel, || Some(2)).ok();
@@ -146,9 +148,10 @@ mod tests {
     }
 
     #[test]
-    fn a_cancelled_leader_is_followed_by_one_who_waits() {
+    fn a_waiting_caller_replaces_a_cancelled_leader() {
         let single_flight = SingleFlight::default();
-        let (first, second) = (CancelToken::new(), CancelToken::new());
+        let first = CancelToken::new();
+        let second = CancelToken::new();
         std::thread::scope(|scope| {
             let leader = scope.spawn(|| {
                 single_flight.run("k", &first, || {
@@ -164,9 +167,10 @@ mod tests {
     }
 
     #[test]
-    fn one_who_waits_can_be_cancelled_alone() {
+    fn a_waiting_caller_can_be_cancelled_alone() {
         let single_flight = SingleFlight::default();
-        let (first, second) = (CancelToken::new(), CancelToken::new());
+        let first = CancelToken::new();
+        let second = CancelToken::new();
         std::thread::scope(|scope| {
             let leader = scope.spawn(|| {
                 single_flight.run("k", &first, || {
@@ -183,7 +187,7 @@ mod tests {
     }
 
     #[test]
-    fn a_leader_that_panics_leaves_the_key_free() {
+    fn a_panicking_leader_frees_the_key() {
         let single_flight = SingleFlight::<u32>::default();
         let cancel = CancelToken::new();
         let work = std::panic::AssertUnwindSafe(|| single_flight.run("k", &cancel, || panic!("broken")));

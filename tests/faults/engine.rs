@@ -232,7 +232,7 @@ fn a_lost_create() {
         lossy.run("echo made", "made\n");
         cut.wait(2);
     }
-    assert!(count(lossy.worker.as_ref().unwrap(), "left-over container removed") >= 2);
+    assert!(count(lossy.worker.as_ref().unwrap(), "leftover container removed") >= 2);
     lossy.stop();
 }
 

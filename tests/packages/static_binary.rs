@@ -136,7 +136,7 @@ fn a_whole_task_runs_over_tls_with_a_ca_in_ssl_cert_file() {
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
     stage.plane.assert_no_violations();
-    assert!(!worker.stderr().all().join("\n").contains("trusted certificates"), "a needless warning");
+    assert!(!worker.stderr().all().join("\n").contains("certificates not usable"), "a needless warning");
 }
 
 #[test]
@@ -184,7 +184,7 @@ fn ssl_cert_file_replaces_the_bundle_and_ssl_cert_dir_adds_folders() {
 
     // A missing file does not replace the bundle.
     let worker = start(&jail, "SSL_CERT_FILE", "/gone.pem");
-    let warning = "trusted certificates not usable variable=SSL_CERT_FILE path=/gone.pem";
+    let warning = "certificates not usable variable=SSL_CERT_FILE path=/gone.pem";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
     stage.connects(worker);
 
@@ -199,7 +199,7 @@ fn ssl_cert_file_replaces_the_bundle_and_ssl_cert_dir_adds_folders() {
     jail.copy(&secured.pki.ca(), &format!("/mine/{}", secured.hashed()));
     stage.connects(start(&jail, "SSL_CERT_DIR", "/mine"));
     let worker = start(&jail, "SSL_CERT_DIR", "/gone:/mine");
-    let warning = "trusted certificates not usable variable=SSL_CERT_DIR path=/gone";
+    let warning = "certificates not usable variable=SSL_CERT_DIR path=/gone";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
     stage.connects(worker);
 }

@@ -163,7 +163,9 @@ fn a_container_that_appears_after_the_next_start_is_removed() {
     stage.wait("the container is there", || stage.engine.containers_of(&stage.worker_id).len() == 1);
     look.release();
     stage.wait_clean();
-    worker.wait_log(DEADLINE, |line| line.contains("made too late") && line.contains("oz-fill-"));
+    worker.wait_log(DEADLINE, |line| {
+        line.contains("created after its process ended") && line.contains("oz-fill-")
+    });
     stage.stop(worker);
 }
 

@@ -107,7 +107,7 @@ fn a_container_of_the_same_name_is_replaced_only_when_it_is_our_own() {
     let id = stage.plane.submit(&spec);
     assert_eq!(stage.plane.wait_ended(&id).state, State::Succeeded);
     let created = worker.wait_log(DEADLINE, |line| line.contains("container created"));
-    let name = created.rsplit("container=").next().unwrap().to_owned();
+    let name = created.split_once("container=").unwrap().1.split(' ').next().unwrap().to_owned();
     stage.wait_no_containers();
     let left =
         json!({"Image": stage.task_image, "Labels": {"oz-worker-id": stage.worker_id, "oz-task-id": id}});

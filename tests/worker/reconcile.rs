@@ -51,7 +51,7 @@ fn a_run_that_was_given_up_is_stopped() {
     stage.plane.drop_connections(How::Fin);
     let report = stage.plane.wait_message(&id, "task_failed").data;
     assert_eq!(report["failure_reason"], "task_cancelled");
-    assert_eq!(report["message"], "the run was over at the control plane");
+    assert_eq!(report["message"], "the run had already ended at the control plane");
     worker.wait_log(DEADLINE, |line| {
         line.contains(&format!("run is over at the control plane task={id} state=FAILED"))
     });

@@ -125,7 +125,7 @@ fn a_password_in_the_file_opens_the_registry_from_the_login_on() {
     let message = lab.refused();
     let expected =
         format!("no credentials for {host} were found in {}, which does not exist", file.display());
-    assert!(message.contains("cannot be had: ") && message.ends_with(&expected), "{message}");
+    assert!(message.contains("is not available: ") && message.ends_with(&expected), "{message}");
     lab.configure(&json!({"auths": {&host: {"username": USER, "password": "MARKER-wrong"}}}));
     let message = lab.refused();
     let expected = format!("{host} refused the credentials from {}", file.display());

@@ -255,7 +255,7 @@ fn no_secret_reaches_the_log_the_labels_or_a_message() {
     spec.env_vars.insert("BAD".into(), "MARKER\0".into());
     let run = stage.run(&spec);
     assert_eq!(run.failure_reason.as_deref(), Some("invalid_assignment"));
-    assert_eq!(run.message.as_deref(), Some("env_vars.BAD: must not have a NUL character"));
+    assert_eq!(run.message.as_deref(), Some("env_vars.BAD: must not contain a NUL character"));
     let log = worker.stderr().all();
     let leaks: Vec<&String> =
         log.iter().filter(|line| line.contains("MARKER") || line.contains(stage.plane.key())).collect();

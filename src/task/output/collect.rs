@@ -1,6 +1,4 @@
-//! What a task has said, read from its container after the exit.
-//!
-//! Owns the choice between the file that a task may write and its two streams. It must not know what is kept of it.
+//! Reads a task's output from its container after the exit: the output file if the task wrote one, else its two streams.
 
 use std::cell::Cell;
 use std::io::{self, Read};
@@ -9,60 +7,48 @@ use log::warn;
 
 use super::{Collected, Collector, Stream};
 use crate::docker::{Docker, Error, LogStream};
-use crate::logging::error_chain;
-use crate::logging::value;
+use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
-use crate::task::retry::{Retry, never};
+use crate::task::engine::TaskEngine;
+use crate::task::names::ContainerRef;
 
-/// What a task writes when its output is not what it prints.
+/// A task may write its output here instead of printing it.
 const OUTPUT_FILE: &str = "/workspace/.oz/agent_output.txt";
 
-/// The most bytes of the archive before the file's text: what extends its header is held whole.
+/// The most bytes of the archive before the file's text. The tar reader holds extended headers in memory.
 const MAX_HEADERS: u64 = 1024 * 1024;
 
-/// How much is read at once.
+/// Bytes that are read at once.
 const READ: usize = 32 * 1024;
 
-/// Reads the task's output: the file's text when there is any, else what it printed. What cannot be read is left out with a
-/// warning, since the exit code matters more than the text.
+/// Reads the output, of which `cap` bytes are kept. Output that cannot be read is left out with a warning, because the exit
+/// code must be reported in any case. `cancel` interrupts the reading.
 pub(in crate::task) fn collect(
-    docker: &Docker,
+    engine: &TaskEngine<'_>,
     cancel: &CancelToken,
-    container: &str,
-    retry: &Retry<'_>,
+    container: &ContainerRef,
     cap: usize,
 ) -> Collected {
-    let task_id = retry.task_id;
-    match retry.cleanup(never, || from_file(docker, cancel, container, cap)) {
+    let task = value(engine.task_id);
+    let id = container.key();
+    match engine.cleanup(|docker, _| from_file(docker, cancel, id, cap)) {
         Ok(Some(collected)) => return collected,
         Ok(None) => {}
         Err(error) => {
-            warn!("output file unreadable task={} error={}", value(task_id), value(&error_chain(&error)));
+            let error = error_chain(&error);
+            warn!("output file unreadable task={task} {container} error={}", value(&error));
         }
     }
     let mut collector = Collector::new(cap);
-    let read = retry.cleanup(never, || {
-        // What was read before a cut comes again.
+    let read = engine.cleanup(|docker, _| {
+        // A repeated attempt reads everything again.
         collector = Collector::new(cap);
-        from_logs(docker, cancel, container, &mut collector)
+        from_logs(docker, cancel, id, &mut collector)
     });
     if let Err(error) = read {
-        warn!("output incomplete task={} error={}", value(task_id), value(&error_chain(&error)));
+        warn!("output incomplete task={task} {container} error={}", value(&error_chain(&error)));
     }
     collector.finish()
-}
-
-fn from_logs(
-    docker: &Docker,
-    cancel: &CancelToken,
-    container: &str,
-    collector: &mut Collector,
-) -> Result<(), Error> {
-    docker.container_logs(cancel, container, &mut |stream, bytes| match stream {
-        LogStream::Stdout => collector.push(Stream::Stdout, bytes),
-        // The engine's own word that it cannot read its log stands where the text would be.
-        LogStream::Stderr | LogStream::Engine => collector.push(Stream::Stderr, bytes),
-    })
 }
 
 fn from_file(
@@ -75,41 +61,59 @@ fn from_file(
     first_file(body, cap).map_err(Error::from_read)
 }
 
-/// The text of the archive's only entry, when that is a file with something in it.
+fn from_logs(
+    docker: &Docker,
+    cancel: &CancelToken,
+    container: &str,
+    collector: &mut Collector,
+) -> Result<(), Error> {
+    docker.container_logs(cancel, container, &mut |stream, bytes| match stream {
+        LogStream::Stdout => collector.push(Stream::Stdout, bytes),
+        // The engine's message that it cannot read the log takes the place of the missing text.
+        LogStream::Stderr | LogStream::Engine => collector.push(Stream::Stderr, bytes),
+    })
+}
+
+/// Returns the output in the archive's first entry; `None` if that is not a regular file or is empty.
+///
+/// # Errors
+/// Those of `body`; `InvalidData` if it is not an archive or its headers are too long.
 pub(in crate::task) fn first_file(body: impl Read, cap: usize) -> io::Result<Option<Collected>> {
-    let left = Cell::new(MAX_HEADERS);
-    let mut archive = tar::Archive::new(Bounded { source: body, left: &left });
+    let remaining = Cell::new(MAX_HEADERS);
+    let mut archive = tar::Archive::new(Bounded { source: body, remaining: &remaining });
     let Some(entry) = archive.entries()?.next() else { return Ok(None) };
     let mut entry = entry?;
-    left.set(u64::MAX);
+    remaining.set(u64::MAX);
     if !entry.header().entry_type().is_file() || entry.size() == 0 {
         return Ok(None);
     }
     let mut collector = Collector::new(cap);
     let mut buffer = vec![0; READ];
     loop {
-        match entry.read(&mut buffer)? {
-            0 => return Ok(Some(collector.finish())),
-            count => collector.push(Stream::Stdout, buffer.get(..count).unwrap_or_default()),
+        let count = entry.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(Some(collector.finish()));
         }
+        let Some(text) = buffer.get(..count) else {
+            return Err(io::Error::other("a read returned more bytes than its buffer has"));
+        };
+        collector.push(Stream::Stdout, text);
     }
 }
 
-/// Reads no more than what is left.
+/// Fails once more than `remaining` bytes have been read.
 struct Bounded<'a, R> {
     source: R,
-    left: &'a Cell<u64>,
+    remaining: &'a Cell<u64>,
 }
 
 impl<R: Read> Read for Bounded<'_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let count = self.source.read(buffer)?;
-        match self.left.get().checked_sub(count as u64) {
-            Some(left) => self.left.set(left),
-            None => {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's headers are too long"));
-            }
-        }
+        let Some(remaining) = self.remaining.get().checked_sub(count as u64) else {
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "the archive's headers are too long"));
+        };
+        self.remaining.set(remaining);
         Ok(count)
     }
 }
@@ -118,7 +122,7 @@ impl<R: Read> Read for Bounded<'_, R> {
 mod tests {
     use super::*;
 
-    /// A tar entry of that many bytes, whose header says what it is.
+    /// A tar entry of this kind with `size` bytes of content.
     fn entry(kind: tar::EntryType, size: u64) -> impl Read {
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(kind);
@@ -131,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn what_extends_a_header_is_bounded_and_the_file_is_not() {
+    fn extended_headers_are_bounded_and_the_file_is_not() {
         let file = || entry(tar::EntryType::Regular, 3 * MAX_HEADERS);
         let collected =
             first_file(entry(tar::EntryType::GNULongName, 5000).chain(file()), 1024).unwrap().unwrap();

@@ -1,44 +1,43 @@
-//! What a task has said: bytes of its streams to a report's text, artifacts and session link.
+//! A task's output: the bytes of its streams to the text, artifacts and session link of a report.
 //!
-//! Owns decoding, the cap and the scan. It is pure, and its memory does not grow with what is pushed. It must not know
-//! where the bytes come from or how the report is sent.
+//! [`Collector`] is pure, and its memory does not grow with the output.
 
 pub(in crate::task) mod collect;
-mod scan;
-mod text;
+pub(in crate::task) mod scan;
+pub(in crate::task) mod text;
 
-pub use scan::{Found, MAX_ARTIFACTS, Scanner};
-pub use text::{Capped, Utf8Lossy};
+use self::scan::{Found, Scanner};
+use self::text::{Capped, Utf8Lossy};
 
-/// The most bytes that are decoded at once, so that one large push needs no second copy of itself.
+/// The most bytes that are decoded at once, so that a large push is not copied as a whole.
 const PIECE: usize = 16 * 1024;
 
-/// Which stream bytes belong to. The text of a file is pushed as if it were [`Stream::Stdout`].
+/// The stream that bytes belong to. An output file is pushed as [`Stream::Stdout`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Stream {
+pub(crate) enum Stream {
     /// Standard output.
     Stdout,
     /// Standard error.
     Stderr,
 }
 
-/// What is reported of a task's output.
+/// What a report says of a task's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Collected {
-    /// Valid UTF-8 without NUL, at most the cap and one line.
-    pub output: String,
-    /// The pull requests it mentions: distinct URLs in order of appearance, at most [`MAX_ARTIFACTS`].
-    pub artifacts: Vec<String>,
+pub(crate) struct Collected {
+    /// Text without NUL characters, of at most the cap and one line about what was left out.
+    pub(crate) output: String,
+    /// The URLs of the pull requests it mentions: distinct, in order of appearance, at most [`scan::MAX_ARTIFACTS`].
+    pub(crate) artifacts: Vec<String>,
     /// The first URL on a line that mentions a session.
-    pub session_link: Option<String>,
+    pub(crate) session_link: Option<String>,
 }
 
-/// Takes both streams in the order in which they came.
+/// Collects the output of both streams.
 ///
-/// The streams are decoded and scanned each for itself, since a chunk of one may come in the middle of a character or a
-/// URL of the other.
+/// Each stream is decoded and scanned on its own, because a chunk of one can come in the middle of a character or a URL of the
+/// other.
 #[derive(Debug)]
-pub struct Collector {
+pub(crate) struct Collector {
     stdout: Reader,
     stderr: Reader,
     capped: Capped,
@@ -52,8 +51,8 @@ struct Reader {
 }
 
 impl Collector {
-    /// Keeps `cap` bytes of text.
-    pub fn new(cap: usize) -> Self {
+    /// Returns a collector that keeps `cap` bytes of text.
+    pub(crate) fn new(cap: usize) -> Self {
         Self {
             stdout: Reader::default(),
             stderr: Reader::default(),
@@ -62,8 +61,8 @@ impl Collector {
         }
     }
 
-    /// Takes the next bytes of a stream, cut anywhere.
-    pub fn push(&mut self, stream: Stream, bytes: &[u8]) {
+    /// Takes the next bytes of a stream, which may be cut anywhere.
+    pub(crate) fn push(&mut self, stream: Stream, bytes: &[u8]) {
         let reader = match stream {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
@@ -77,8 +76,8 @@ impl Collector {
         }
     }
 
-    /// Ends both streams.
-    pub fn finish(mut self) -> Collected {
+    /// Ends both streams and returns what was collected.
+    pub(crate) fn finish(mut self) -> Collected {
         for mut reader in [self.stdout, self.stderr] {
             let mut text = String::new();
             reader.decoder.finish(&mut text);
@@ -107,7 +106,7 @@ mod tests {
     }
 
     #[test]
-    fn the_streams_do_not_cut_each_other() {
+    fn a_chunk_of_one_stream_does_not_cut_a_url_of_the_other() {
         let mut collector = Collector::new(1000);
         collector.push(Stream::Stdout, b"session https://x.example/\xc3");
         collector.push(Stream::Stderr, b"https://github.com/o/r/pull/\xff");
@@ -123,12 +122,12 @@ mod tests {
     }
 
     #[test]
-    fn what_the_cap_leaves_out_is_scanned_all_the_same() {
+    fn text_beyond_the_cap_is_scanned() {
         let mut collector = Collector::new(40);
-        let filling = vec![b'.'; 5 * PIECE];
-        collector.push(Stream::Stdout, &filling);
+        let padding = vec![b'.'; 5 * PIECE];
+        collector.push(Stream::Stdout, &padding);
         collector.push(Stream::Stdout, b"\nSession: https://s.example/1, https://github.com/o/r/pull/1\n");
-        collector.push(Stream::Stdout, &filling);
+        collector.push(Stream::Stdout, &padding);
         let collected = collector.finish();
         assert!(collected.output.len() < 100 && !collected.output.contains("pull"), "{}", collected.output);
         assert_eq!(collected.artifacts.len(), 1);
@@ -136,7 +135,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_of_both_streams_gives_the_same() {
+    fn the_result_does_not_depend_on_the_split() {
         let text =
             "ä\0 session=<https://s.example/é> \x1b[1mhttps://github.com/a/b/pull/12\x1b[0m€\n".as_bytes();
         let collect = |chunks: &mut dyn Iterator<Item = &[u8]>| {
@@ -157,7 +156,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_said_is_nothing_reported() {
+    fn no_output_gives_an_empty_result() {
         assert_eq!(Collector::new(1024).finish(), Collected::default());
     }
 }

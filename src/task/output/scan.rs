@@ -1,37 +1,38 @@
-//! What a task's output points to: pull requests and the session.
+//! Finds the URLs of pull requests and of the session in a task's output.
 //!
-//! Owns finding them in a text that comes in pieces, byte by byte, so that no split can hide one. It keeps at most one
-//! candidate of each kind, never a line: a line may have no end. It must not know what is done with them.
+//! Works byte by byte, so that no split hides a URL, and keeps at most one candidate of each kind: a line may be endless.
 
-/// The most pull requests that are kept of one task.
-pub const MAX_ARTIFACTS: usize = 100;
-/// The longest session link, in bytes. What is longer is no link.
+/// The most pull requests that are kept for one task.
+pub(crate) const MAX_ARTIFACTS: usize = 100;
+
+/// The longest session link, in bytes. A longer URL is ignored.
 const LONGEST_LINK: usize = 2048;
-/// The longest owner, name of a repository, or number. The site allows 39, 100 and far less.
+
+/// The longest owner, repository name or number, in bytes. GitHub allows 39, 100 and far less.
 const LONGEST_PART: usize = 100;
 
 const PULL_REQUEST: &str = "https://github.com/";
 const PULL: &[u8] = b"pull";
 
-/// What was found so far.
+/// The URLs found so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub struct Found {
+pub(crate) struct Found {
     /// Distinct `https://github.com/OWNER/REPO/pull/N` in order of appearance, at most [`MAX_ARTIFACTS`].
-    pub artifacts: Vec<String>,
+    pub(crate) artifacts: Vec<String>,
     /// The first http(s) URL on a line that mentions a session.
-    pub session_link: Option<String>,
+    pub(crate) session_link: Option<String>,
 }
 
-/// Finds them in one stream.
+/// Scans one stream.
 #[derive(Debug, Default)]
-pub struct Scanner {
+pub(crate) struct Scanner {
     pull_request: PullRequests,
     session: Session,
 }
 
 impl Scanner {
-    /// Takes the next part, cut anywhere.
-    pub fn push(&mut self, text: &str, found: &mut Found) {
+    /// Takes the next part of the text, which may be cut anywhere.
+    pub(crate) fn push(&mut self, text: &str, found: &mut Found) {
         for byte in text.bytes() {
             self.pull_request.push(byte, &mut found.artifacts);
             if found.session_link.is_none() {
@@ -41,13 +42,13 @@ impl Scanner {
     }
 
     /// Ends the stream.
-    pub fn finish(&mut self, found: &mut Found) {
-        // A URL may run to the very end.
+    pub(crate) fn finish(&mut self, found: &mut Found) {
+        // Completes a URL that ends with the text.
         self.push("\n", found);
     }
 }
 
-/// Finds a fixed ASCII string, in lower case, in bytes that come one by one.
+/// Finds a fixed string of ASCII characters in bytes that come one by one.
 #[derive(Debug)]
 struct Needle {
     pattern: &'static [u8],
@@ -59,7 +60,7 @@ impl Needle {
         Self { pattern: pattern.as_bytes(), matched: 0 }
     }
 
-    /// Whether the string ends with this byte.
+    /// Takes the next byte; returns whether it completes the string.
     fn push(&mut self, byte: u8) -> bool {
         while self.pattern.get(self.matched) != Some(&byte) {
             if self.matched == 0 {
@@ -75,17 +76,16 @@ impl Needle {
         complete
     }
 
-    /// The longest beginning of the string that what is matched also ends with.
+    /// Returns the length of the longest proper prefix of the pattern that is also a suffix of the matched part.
     fn fallback(&self) -> usize {
-        let seen = self.pattern.get(..self.matched).unwrap_or_default();
-        (1..seen.len())
-            .find(|start| seen.get(*start..).is_some_and(|end| seen.starts_with(end)))
-            .map_or(0, |start| seen.len() - start)
+        let (matched, _) = self.pattern.split_at(self.matched);
+        (1..matched.len())
+            .find(|start| matched.starts_with(matched.split_at(*start).1))
+            .map_or(0, |start| matched.len() - start)
     }
 }
 
-/// Pull requests. After the site's name there can be at most one candidate: none of its characters is the colon that
-/// the next one has.
+/// Finds pull requests. One candidate is enough: a URL that begins inside of another has a colon, which ends that one.
 #[derive(Debug)]
 struct PullRequests {
     site: Needle,
@@ -95,9 +95,9 @@ struct PullRequests {
 #[derive(Debug)]
 struct Candidate {
     url: String,
-    /// Which part is being read: owner, repository, `pull`, number.
+    /// The part that is being read: 0 owner, 1 repository, 2 `pull`, 3 number.
     part: usize,
-    /// Its length so far.
+    /// The length of that part so far.
     length: usize,
 }
 
@@ -126,22 +126,25 @@ impl PullRequests {
 }
 
 impl Candidate {
-    /// Takes a byte that continues the URL; `false` when it does not.
+    /// Appends a byte; returns `false` if the URL ends before it.
     fn push(&mut self, byte: u8) -> bool {
-        let goes_on = match self.part {
+        let fits = match self.part {
             0 | 1 => byte.is_ascii_alphanumeric() || b"_.-".contains(&byte),
             2 => PULL.get(self.length) == Some(&byte),
             _ => byte.is_ascii_digit(),
         };
-        let is_end =
+        let ends_part =
             byte == b'/' && self.length > 0 && (self.part < 2 || self.part == 2 && self.length == PULL.len());
-        if goes_on && self.length < LONGEST_PART {
+        if fits && self.length < LONGEST_PART {
             self.length += 1;
-        } else if is_end {
-            (self.part, self.length) = (self.part + 1, 0);
+        } else if ends_part {
+            self.part += 1;
+            self.length = 0;
         } else {
-            // A number that is too long is none.
-            self.part = if goes_on { 0 } else { self.part };
+            if fits {
+                // A number that is too long makes the URL incomplete.
+                self.part = 0;
+            }
             return false;
         }
         self.url.push(char::from(byte));
@@ -153,7 +156,7 @@ impl Candidate {
     }
 }
 
-/// The session link: of each line it keeps the first URL and whether the word was there.
+/// Finds the session link: remembers for the current line its first URL and whether the word "session" was there.
 #[derive(Debug)]
 struct Session {
     word: Needle,
@@ -179,12 +182,13 @@ impl Default for Session {
 }
 
 impl Session {
-    /// Gives the link at the end of the line that has it.
+    /// Takes the next byte; returns the link at the end of its line.
     fn push(&mut self, byte: u8) -> Option<String> {
         let lower = byte.to_ascii_lowercase();
         self.mentioned |= self.word.push(lower);
         self.push_url(byte);
-        let (plain, secure) = (self.plain.push(lower), self.secure.push(lower));
+        let plain = self.plain.push(lower);
+        let secure = self.secure.push(lower);
         if (plain || secure) && self.first.is_none() && self.candidate.is_none() {
             self.candidate = Some(if secure { "https://" } else { "http://" }.into());
         }
@@ -213,8 +217,8 @@ impl Session {
     }
 }
 
-/// Whether a byte cannot be in a URL (RFC 3986), or hardly ever is and mostly stands around one. Control characters
-/// are among them, so an escape sequence ends a URL.
+/// Whether a byte ends a URL: it is not allowed in one (RFC 3986), or usually stands around one. Control characters are
+/// included, so an escape sequence ends a URL.
 fn ends_url(byte: u8) -> bool {
     !byte.is_ascii_graphic() || b"\"'<>`\\^{|}".contains(&byte)
 }
@@ -225,13 +229,14 @@ mod tests {
     use super::*;
 
     fn scan<'a>(parts: impl IntoIterator<Item = &'a str>) -> Found {
-        let (mut scanner, mut found) = (Scanner::default(), Found::default());
+        let mut scanner = Scanner::default();
+        let mut found = Found::default();
         parts.into_iter().for_each(|part| scanner.push(part, &mut found));
         scanner.finish(&mut found);
         found
     }
 
-    /// The same on the whole text, without the bounds on lengths.
+    /// A simple implementation for the whole text, without limits on lengths.
     fn scan_whole(text: &str) -> Found {
         let mut artifacts: Vec<String> = vec![];
         for (start, _) in text.match_indices(PULL_REQUEST) {
@@ -274,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn pull_requests() {
+    fn pull_request_urls_are_found() {
         let cases: [(&str, &[&str]); 12] = [
             ("see https://github.com/o/r/pull/12.", &["12"]),
             ("https://github.com/o/r/pull/12/files#x https://github.com/o/r/pull/12", &["12"]),
@@ -302,7 +307,7 @@ mod tests {
     }
 
     #[test]
-    fn session_links() {
+    fn session_links_are_found() {
         let cases = [
             ("session https://s.example/1", Some("https://s.example/1")),
             ("Session: (https://s.example/1).", Some("https://s.example/1")),
@@ -333,7 +338,7 @@ mod tests {
     }
 
     #[test]
-    fn every_split_finds_the_same() {
+    fn the_result_does_not_depend_on_the_split() {
         let texts = [
             "xhttps://github.com/o/r/pull/12 https://github.com/a/b/pull/3",
             "https://github.com/https://github.com/o/r/pull/3é",
@@ -354,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn texts_made_of_fragments_give_what_the_whole_gives() {
+    fn random_texts_give_the_result_of_the_simple_implementation() {
         let fragments = [
             "https://",
             "http://",
@@ -391,7 +396,8 @@ mod tests {
             ":",
         ];
         let mut numbers = Numbers(42);
-        let (mut with_artifact, mut with_link) = (0, 0);
+        let mut with_artifact = 0;
+        let mut with_link = 0;
         for _ in 0..20_000 {
             let parts: Vec<_> =
                 (0..numbers.below(24)).map(|_| fragments[numbers.below(fragments.len())]).collect();
@@ -413,7 +419,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_no_end_is_not_kept() {
+    fn urls_beyond_the_limits_are_ignored() {
         let digits = "1".repeat(LONGEST_PART);
         let fits = format!("https://github.com/o/r/pull/{digits}");
         assert_eq!(scan([fits.as_str()]).artifacts, [fits.as_str()]);
@@ -428,8 +434,9 @@ mod tests {
     }
 
     #[test]
-    fn a_line_without_an_end_needs_no_memory() {
-        let (mut scanner, mut found) = (Scanner::default(), Found::default());
+    fn an_endless_line_needs_no_memory() {
+        let mut scanner = Scanner::default();
+        let mut found = Found::default();
         scanner.push("https://a.example/ https://github.com/", &mut found);
         for _ in 0..1000 {
             scanner.push(&"o".repeat(1000), &mut found);

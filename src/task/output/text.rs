@@ -1,20 +1,20 @@
-//! Bytes to text, and a cap on the text that is kept.
+//! Decodes bytes to text, and caps the text that is kept.
 
 use std::collections::VecDeque;
 
 use crate::protocol::left_out_line;
 
-/// Decodes UTF-8 that comes in pieces: together they give what `String::from_utf8_lossy` gives for the whole, except
-/// that a NUL becomes U+FFFD too, since the control plane's store ends at a NUL.
+/// Decodes UTF-8 in pieces, to what `String::from_utf8_lossy` returns for the whole. A NUL becomes U+FFFD too, because the
+/// control plane's store would cut the text there.
 #[derive(Debug, Default)]
-pub struct Utf8Lossy {
-    /// The beginning of a character, at most three bytes.
+pub(crate) struct Utf8Lossy {
+    /// The bytes of an incomplete character, at most three.
     pending: Vec<u8>,
 }
 
 impl Utf8Lossy {
-    /// Appends to `text` what `bytes` complete.
-    pub fn push(&mut self, bytes: &[u8], text: &mut String) {
+    /// Decodes `bytes` and appends to `text`. An incomplete character at the end waits for the next call.
+    pub(crate) fn push(&mut self, bytes: &[u8], text: &mut String) {
         let joined;
         let mut rest = bytes;
         if !self.pending.is_empty() {
@@ -30,13 +30,13 @@ impl Utf8Lossy {
                 return;
             };
             text.push(char::REPLACEMENT_CHARACTER);
-            rest = after.get(length..).unwrap_or_default();
+            (_, rest) = after.split_at(length);
         }
         push_valid(rest, text);
     }
 
-    /// Appends what stands for a character that was never completed.
-    pub fn finish(&mut self, text: &mut String) {
+    /// Ends the text: appends U+FFFD for an incomplete character.
+    pub(crate) fn finish(&mut self, text: &mut String) {
         if !self.pending.is_empty() {
             self.pending.clear();
             text.push(char::REPLACEMENT_CHARACTER);
@@ -53,27 +53,27 @@ fn push_valid(bytes: &[u8], text: &mut String) {
     }
 }
 
-/// Keeps the beginning and the end of a text: the first quarter and the last three quarters of a cap.
+/// Keeps the beginning and the end of a text: a quarter of the cap from its beginning, the rest from its end.
 ///
-/// A text that fits is kept whole. Needs no more memory than the cap, whatever is pushed, and constant time a byte.
+/// A text that fits is kept whole. Memory is bounded by the cap, and each byte takes constant time.
 #[derive(Debug)]
-pub struct Capped {
+pub(crate) struct Capped {
     cap: usize,
     head: String,
     head_is_full: bool,
-    /// The last bytes; may begin within a character.
+    /// The last bytes; may begin in the middle of a character.
     tail: VecDeque<u8>,
     left_out: u64,
 }
 
 impl Capped {
-    /// `cap` is in bytes, without the line about what was left out.
-    pub fn new(cap: usize) -> Self {
+    /// `cap` is in bytes and does not count the line about what was left out.
+    pub(crate) fn new(cap: usize) -> Self {
         Self { cap, head: String::new(), head_is_full: false, tail: VecDeque::new(), left_out: 0 }
     }
 
-    /// Takes the next part.
-    pub fn push(&mut self, text: &str) {
+    /// Takes the next part of the text.
+    pub(crate) fn push(&mut self, text: &str) {
         let mut rest = text;
         if !self.head_is_full {
             let room = (self.cap / 4).saturating_sub(self.head.len());
@@ -86,24 +86,23 @@ impl Capped {
     }
 
     fn push_tail(&mut self, bytes: &[u8]) {
-        // What the head could not use for a whole character is the tail's: so a text as long as the cap fits.
+        // Bytes that the head could not use for a whole character belong to the tail, so a text as long as the cap fits.
         let room = self.cap.saturating_sub(self.head.len());
-        let bytes_out = bytes.len().saturating_sub(room);
-        let bytes = bytes.get(bytes_out..).unwrap_or_default();
-        let tail_out = (self.tail.len() + bytes.len()).saturating_sub(room);
-        self.tail.drain(..tail_out);
-        self.left_out = self.left_out.saturating_add((bytes_out + tail_out) as u64);
+        let (skipped, bytes) = bytes.split_at(bytes.len().saturating_sub(room));
+        let dropped = (self.tail.len() + bytes.len()).saturating_sub(room);
+        self.tail.drain(..dropped);
+        self.left_out = self.left_out.saturating_add((skipped.len() + dropped) as u64);
         let needed = self.tail.len() + bytes.len();
         if needed > self.tail.capacity() {
-            // Doubles as a queue does by itself, but not beyond the cap.
+            // Doubles like any queue, but not beyond the cap.
             let capacity = (self.tail.len() * 2).clamp(needed, room.max(needed));
             self.tail.reserve_exact(capacity - self.tail.len());
         }
         self.tail.extend(bytes);
     }
 
-    /// What was kept, with a line between when something was left out.
-    pub fn finish(mut self) -> String {
+    /// Returns what was kept, with a line in the middle if something was left out.
+    pub(crate) fn finish(mut self) -> String {
         let tail: &[u8] = self.tail.make_contiguous();
         let mut output = self.head;
         if self.left_out == 0 {
@@ -111,18 +110,19 @@ impl Capped {
             return output;
         }
         let broken = tail.iter().take_while(|byte| is_continuation(**byte)).count();
-        output.push_str(&left_out_line(self.left_out.saturating_add(broken as u64)));
-        output.push_str(&String::from_utf8_lossy(tail.get(broken..).unwrap_or_default()));
+        let (broken, tail) = tail.split_at(broken);
+        output.push_str(&left_out_line(self.left_out.saturating_add(broken.len() as u64)));
+        output.push_str(&String::from_utf8_lossy(tail));
         output
     }
 }
 
-/// Whether a byte is not the first of a character.
+/// Whether a byte continues a character.
 fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
 }
 
-/// Splits off as many whole characters as `room` bytes take.
+/// Splits off as many whole characters as fit into `room` bytes.
 fn split_before(text: &str, room: usize) -> (&str, &str) {
     // No character has more than four bytes.
     (0..4)
@@ -136,7 +136,8 @@ mod tests {
     use super::*;
 
     fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> String {
-        let (mut decoder, mut text) = (Utf8Lossy::default(), String::new());
+        let mut decoder = Utf8Lossy::default();
+        let mut text = String::new();
         chunks.for_each(|chunk| {
             decoder.push(chunk, &mut text);
             assert!(decoder.pending.len() <= 3);
@@ -150,7 +151,7 @@ mod tests {
     }
 
     #[test]
-    fn bytes_in_any_split_decode_as_the_whole() {
+    fn bytes_decode_alike_in_every_split() {
         let interesting = [
             0x00, b'a', b'\n', 0x80, 0xbf, 0xc0, 0xc3, 0xe0, 0xa0, 0xed, 0x9f, 0xef, 0xf0, 0x90, 0xf4, 0x8f,
             0xf5, 0xff,
@@ -171,14 +172,14 @@ mod tests {
     }
 
     #[test]
-    fn every_character_survives_every_split() {
+    fn valid_text_is_unchanged_in_every_split() {
         let text = "aü€😀\u{7ff}\u{800}\u{ffff}\u{10000}\u{10ffff}";
         for size in 1..=text.len() {
             assert_eq!(decode(text.as_bytes().chunks(size)), text);
         }
     }
 
-    /// The same on the whole text.
+    /// A simple implementation for the whole text.
     fn cap_whole(text: &str, cap: usize) -> String {
         if text.len() <= cap {
             return text.into();
@@ -206,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_keeps_both_ends_in_every_split() {
+    fn a_capped_text_keeps_both_ends_in_every_split() {
         for text in ["", "a", "abcdefghijklmnop", "üüüüüüüü", "a€b€c€d€", "😀😀😀😀", "aü€😀😀€üa"]
         {
             for cap in 0..text.len() + 3 {
@@ -222,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn the_cap_holds_for_much_and_for_large_parts() {
+    fn the_cap_holds_for_many_and_for_large_parts() {
         let mut numbers = Numbers(7);
         for _ in 0..200 {
             let cap = numbers.below(300);
@@ -234,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn the_buffer_of_the_tail_stays_within_the_cap() {
+    fn the_capacity_of_the_tail_is_bounded_by_the_cap() {
         let mut capped = Capped::new(100_000);
         for _ in 0..10_000 {
             capped.push("0123456789012345678901234567890123456789");

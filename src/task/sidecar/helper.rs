@@ -1,104 +1,99 @@
-//! Containers that are made only to reach files through them, are never started, and go when they are dropped.
-//!
-//! Owns their creation and removal. It must not know which files are wanted.
+//! Helper containers: created only to reach files through them, never started, removed when dropped.
 
 use std::collections::BTreeMap;
 
 use log::warn;
 
-use crate::docker::{CreateContainer, Docker, Error, HostConfig, Mount};
-use crate::logging::error_chain;
-use crate::logging::value;
+use crate::docker::{CreateContainer, Error, HostConfig, Mount};
+use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
+use crate::task::engine::TaskEngine;
+use crate::task::names::ContainerRef;
 use crate::task::plan::{PROCESS_LABEL, WORKER_LABEL};
-use crate::task::retry::{Retry, never};
 
-/// Makes helpers of one image.
+/// Creates helpers of one image.
 #[derive(Clone, Copy)]
-pub(in crate::task) struct HelperSpec<'a> {
-    pub(in crate::task) docker: &'a Docker,
-    pub(in crate::task) worker_id: &'a str,
-    pub(in crate::task) process_id: &'a str,
+pub(super) struct HelperSpec<'a> {
+    pub(super) engine: &'a TaskEngine<'a>,
+    pub(super) worker_id: &'a str,
+    pub(super) process_id: &'a str,
     /// As `sha256:…`.
-    pub(in crate::task) image_id: &'a str,
-    /// For the removal: whoever makes a helper has waited for the engine before.
-    pub(in crate::task) retry: &'a Retry<'a>,
+    pub(super) image_id: &'a str,
 }
 
-/// A container that was never started and is removed when this is dropped.
-pub(in crate::task) struct Helper<'a> {
-    maker: HelperSpec<'a>,
-    name: String,
-    id: String,
+/// A helper container, removed when this is dropped.
+pub(super) struct Helper<'a> {
+    engine: &'a TaskEngine<'a>,
+    container: ContainerRef,
 }
 
 impl<'a> HelperSpec<'a> {
-    /// Makes one, with these mounts. Not cancellable: an engine that has begun to make a container goes on when its caller
-    /// leaves, and then nobody would remove it.
+    /// Creates a helper with these mounts.
     ///
     /// # Errors
-    /// A conflict when the name is taken.
-    pub(in crate::task) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
+    /// A conflict if the name is taken, or any other error of the engine.
+    pub(super) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
         let labels = [(WORKER_LABEL, self.worker_id), (PROCESS_LABEL, self.process_id)];
-        let create = CreateContainer {
+        let definition = CreateContainer {
             image: self.image_id.to_owned(),
-            // The engine wants a command even for what never runs.
+            // The engine requires a command even for a container that is never started.
             entrypoint: Some(vec!["/never-started".to_owned()]),
             labels: BTreeMap::from(labels.map(|(name, id)| (name.to_owned(), id.to_owned()))),
             host_config: HostConfig { mounts, ..HostConfig::default() },
             ..CreateContainer::default()
         };
-        match self.docker.container_create(&CancelToken::new(), name, &create) {
-            Ok(created) => Ok(Helper { maker: self, name: name.to_owned(), id: created.id }),
+        let mut container = ContainerRef { name: name.to_owned(), id: None };
+        // Not cancellable: the engine completes a creation whose caller has gone, and nobody would remove the container.
+        match self.engine.docker.container_create(&CancelToken::new(), name, &definition) {
+            Ok(created) => {
+                container.id = Some(created.id);
+                Ok(Helper { engine: self.engine, container })
+            }
             Err(error) => {
                 if error.is_ambiguous() {
-                    self.remove(name);
+                    remove(self.engine, &container);
                 }
                 Err(error)
             }
         }
     }
 
-    /// As [`HelperSpec::create`] without mounts, for a name that only the caller can hold by now: whoever has it is a
-    /// left-over and is removed.
+    /// Creates a helper without mounts. A container that has the name is removed first: the caller must know that it is a
+    /// leftover.
     ///
     /// # Errors
     /// Those of the engine.
-    pub(in crate::task) fn create_anew(self, name: &str) -> Result<Helper<'a>, Error> {
+    pub(super) fn replace(self, name: &str) -> Result<Helper<'a>, Error> {
         match self.create(name, Vec::new()) {
             Err(error) if error.is_conflict() => {
-                self.docker.container_remove(&CancelToken::new(), name)?;
+                self.engine.docker.container_remove(&CancelToken::new(), name)?;
                 self.create(name, Vec::new())
             }
             result => result,
         }
     }
-
-    fn remove(self, container: &str) {
-        let remove = || self.docker.container_remove(&CancelToken::new(), container);
-        if let Err(error) = self.retry.cleanup(never, remove) {
-            let (task, container) = (value(self.retry.task_id), value(container));
-            warn!(
-                "helper container left task={task} container={container} error={}",
-                value(&error_chain(&error))
-            );
-        }
-    }
 }
 
 impl Helper<'_> {
-    pub(in crate::task) fn id(&self) -> &str {
-        &self.id
+    pub(super) fn id(&self) -> &str {
+        self.container.key()
     }
 
-    pub(in crate::task) fn name(&self) -> &str {
-        &self.name
+    pub(super) fn name(&self) -> &str {
+        &self.container.name
     }
 }
 
 impl Drop for Helper<'_> {
-    /// Under a token of its own: the work that needed the helper may have been cancelled.
     fn drop(&mut self) {
-        self.maker.remove(&self.id);
+        remove(self.engine, &self.container);
+    }
+}
+
+fn remove(engine: &TaskEngine<'_>, container: &ContainerRef) {
+    let removed = engine.cleanup(|docker, cancel| docker.container_remove(cancel, container.key()));
+    if let Err(error) = removed {
+        let task = value(engine.task_id);
+        warn!("helper container left task={task} {container} error={}", value(&error_chain(&error)));
     }
 }

@@ -1,13 +1,11 @@
-//! The file that says a sidecar volume is complete: written last, so a volume without it is never used.
-//!
-//! Owns its name and form. It must not know how a volume is filled.
+//! The file that marks a sidecar volume as complete. It is written last, and a volume without it is not used.
 
 use std::io;
 
 use crate::docker::{Docker, Error};
 use crate::sys::cancel::CancelToken;
 
-/// At the root of every sidecar volume.
+/// The file's name, at the root of the volume.
 const NAME: &str = ".oz-sidecar-complete";
 
 /// Whether the volume that `container` has mounted at `mount_path` is complete.
@@ -24,11 +22,11 @@ pub(in crate::task) fn present(
     Ok(stat.is_some_and(|stat| stat.is_file()))
 }
 
-/// Marks the volume complete; the file says for which image.
+/// Marks the volume as complete. The file holds the image's id.
 ///
 /// # Errors
 /// Those of the engine.
-pub(in crate::task) fn write(
+pub(super) fn write(
     docker: &Docker,
     cancel: &CancelToken,
     container: &str,
@@ -56,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_marker_is_one_small_file() {
+    fn the_marker_archive_has_one_file_with_the_image_id() {
         let bytes = archive("sha256:abc").unwrap();
         let mut archive = tar::Archive::new(bytes.as_slice());
         let mut entry = archive.entries().unwrap().next().unwrap().unwrap();

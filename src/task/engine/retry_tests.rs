@@ -1,4 +1,4 @@
-//! Retry with an engine that is a script of answers.
+//! Retries against an engine whose answers are scripted.
 
 use std::io;
 
@@ -7,41 +7,48 @@ use crate::sys::cancel::CancelReason;
 
 const LIMIT: Duration = Duration::from_secs(60);
 
-/// Answers of the engine and to pings, each in its order, and what was told.
+/// The answers to requests and to pings, each in order, and what was reported.
 struct Script {
     answers: Mutex<Vec<Result<u32, Error>>>,
     pings: Mutex<Vec<Result<(), Error>>>,
-    told: Mutex<Vec<bool>>,
+    reported: Mutex<Vec<bool>>,
 }
 
 impl Script {
     fn new(answers: Vec<Result<u32, Error>>, pings: Vec<Result<(), Error>>) -> Self {
-        let (answers, pings) = (Mutex::new(answers), Mutex::new(pings));
-        Self { answers, pings, told: Mutex::default() }
+        Self { answers: Mutex::new(answers), pings: Mutex::new(pings), reported: Mutex::default() }
     }
 
     fn play(
         &self,
         limit: Duration,
-        job: &CancelToken,
-        again: impl FnMut(&Error) -> bool,
+        cancel: &CancelToken,
+        retryable: impl FnMut(&Error) -> bool,
     ) -> Result<u32, Error> {
-        self.with(limit, job, |retry| retry.call(job, again, || self.answers.lock().unwrap().remove(0)))
+        self.with(limit, cancel, |retry| retry.call(cancel, retryable, || self.next_answer()))
     }
 
     fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |_: &CancelToken| self.pings.lock().unwrap().remove(0);
-        let tell = |away| self.told.lock().unwrap().push(away);
-        act(&Retry::new("t", limit, stopping, Watched { address: "unix:///s", ping: &ping, tell: &tell }))
+        let report = |away| self.reported.lock().unwrap().push(away);
+        act(&Retry::new("t", limit, stopping, Probe { address: "unix:///s", ping: &ping, report: &report }))
     }
 
-    fn told(&self) -> Vec<bool> {
-        self.told.lock().unwrap().clone()
+    fn next_answer(&self) -> Result<u32, Error> {
+        self.answers.lock().unwrap().remove(0)
     }
 
-    fn assert_through(&self) {
+    fn reported(&self) -> Vec<bool> {
+        self.reported.lock().unwrap().clone()
+    }
+
+    fn assert_used_up(&self) {
         assert!(self.answers.lock().unwrap().is_empty() && self.pings.lock().unwrap().is_empty());
     }
+}
+
+fn never(_: &Error) -> bool {
+    false
 }
 
 fn away() -> Error {
@@ -61,39 +68,39 @@ fn stalled() -> Error {
 }
 
 #[test]
-fn an_engine_that_comes_back_is_asked_again_and_both_are_told_once() {
+fn an_outage_is_waited_out_and_its_begin_and_end_are_reported_once() {
     let script = Script::new(
         vec![Err(cut()), Err(says(500, "anything")), Ok(7)],
         vec![Err(away()), Err(stalled()), Ok(()), Err(cut()), Ok(())],
     );
     assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
-    assert_eq!(script.told(), [true, false, true, false]);
-    script.assert_through();
+    assert_eq!(script.reported(), [true, false, true, false]);
+    script.assert_used_up();
 }
 
 #[test]
-fn a_connection_that_was_cut_by_somebody_else_is_no_engine_that_is_away() {
+fn a_cut_connection_to_a_running_engine_is_not_an_outage() {
     let script = Script::new(vec![Err(cut()), Ok(7)], vec![Ok(())]);
     assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
-    assert!(script.told().is_empty());
-    script.assert_through();
+    assert!(script.reported().is_empty());
+    script.assert_used_up();
 }
 
 #[test]
-fn an_engine_that_gave_up_by_itself_is_asked_again() {
+fn a_request_that_the_engine_interrupted_is_repeated() {
     let cut = || Error::Pull { message: "context canceled".into() };
     let script = Script::new(vec![Err(cut()), Err(cut()), Ok(7)], vec![Ok(()), Err(away()), Ok(())]);
     assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
-    assert_eq!(script.told(), [true, false]);
-    script.assert_through();
+    assert_eq!(script.reported(), [true, false]);
+    script.assert_used_up();
 }
 
 #[test]
-fn what_the_engine_answers_is_the_answer() {
+fn errors_that_the_engine_answers_are_not_retried() {
     for (error, pings) in [
         (says(404, "no"), vec![]),
         (says(500, "no"), vec![Ok(())]),
-        // An engine that is slow is there.
+        // A slow engine is available.
         (says(500, "no"), vec![Err(stalled())]),
         (stalled(), vec![]),
         (Error::Pull { message: "manifest unknown".into() }, vec![Ok(())]),
@@ -101,21 +108,21 @@ fn what_the_engine_answers_is_the_answer() {
         let text = error.to_string();
         let script = Script::new(vec![Err(error)], pings);
         assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap_err().to_string(), text);
-        assert!(script.told().is_empty(), "{text}");
-        script.assert_through();
+        assert!(script.reported().is_empty(), "{text}");
+        script.assert_used_up();
     }
 }
 
 #[test]
-fn an_error_that_is_worth_it_is_tried_again() {
+fn a_retryable_error_is_retried() {
     let script = Script::new(vec![Err(says(409, "a")), Err(stalled()), Err(says(404, "b"))], vec![]);
     let error = script.play(LIMIT, &CancelToken::new(), |error| !error.is_not_found()).unwrap_err();
-    assert!(error.is_not_found() && script.told().is_empty());
-    script.assert_through();
+    assert!(error.is_not_found() && script.reported().is_empty());
+    script.assert_used_up();
 }
 
 #[test]
-fn an_engine_without_its_containers_is_as_good_as_away() {
+fn a_degraded_engine_is_reported_as_away() {
     let script = Script::new(
         vec![
             Err(says(500, "transport is closing: unavailable")),
@@ -125,101 +132,100 @@ fn an_engine_without_its_containers_is_as_good_as_away() {
         vec![],
     );
     assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 1);
-    assert_eq!(script.told(), [true, false]);
-    script.assert_through();
+    assert_eq!(script.reported(), [true, false]);
+    script.assert_used_up();
 }
 
-/// Whoever comes later in the same outage has no time left of his own.
+/// A later call in the same outage does not wait the full limit again.
 #[test]
-fn patience_ends_and_does_not_begin_anew_in_the_same_outage() {
+fn the_limit_counts_from_the_first_failure_of_an_outage() {
     let pings = vec![Err(away()), Err(stalled()), Err(away()), Err(away()), Ok(()), Err(away()), Ok(())];
     let script = Script::new(vec![Err(cut()), Err(cut()), Err(cut()), Err(cut()), Ok(3)], pings);
     let token = CancelToken::new();
     script.with(Duration::ZERO, &token, |retry| {
-        let ask = || retry.call(&token, never, || script.answers.lock().unwrap().remove(0));
-        let error = ask().unwrap_err();
+        let call = || retry.call(&token, never, || script.next_answer());
+        let error = call().unwrap_err();
         assert!(error.is_unreachable() && error_chain(&error).contains("stalled"), "{error:?}");
-        assert!(ask().unwrap_err().is_unreachable());
-        // The engine is there but this call was cut: that is all the answer there is.
-        assert!(ask().unwrap_err().is_connection_lost());
-        assert_eq!(ask().unwrap(), 3);
+        assert!(call().unwrap_err().is_unreachable());
+        // The engine is back, but this call was interrupted and its time is up.
+        assert!(call().unwrap_err().is_connection_lost());
+        assert_eq!(call().unwrap(), 3);
     });
-    assert_eq!(script.told(), [true, false, true, false, true, false]);
-    script.assert_through();
+    assert_eq!(script.reported(), [true, false, true, false, true, false]);
+    script.assert_used_up();
 }
 
 #[test]
-fn an_engine_that_goes_away_each_time_is_given_up() {
-    let cuts = MOST_CUTS as usize;
+fn a_call_that_is_interrupted_too_often_fails() {
+    let cuts = MAX_INTERRUPTIONS as usize;
     let pings = (0..cuts).flat_map(|_| [Err(away()), Ok(())]).chain([Err(away())]);
     let script = Script::new((0..=cuts).map(|_| Err(cut())).collect(), pings.collect());
     assert!(script.play(LIMIT, &CancelToken::new(), never).unwrap_err().is_connection_lost());
-    assert_eq!(script.told().len(), 2 * cuts);
-    script.assert_through();
+    assert_eq!(script.reported().len(), 2 * cuts);
+    script.assert_used_up();
 }
 
 #[test]
 fn a_cancel_ends_the_wait() {
     let script = Script::new(vec![Err(away())], vec![Err(away())]);
-    let job = CancelToken::new();
-    let answer = script.with(Duration::from_secs(3600), &job, |retry| {
-        retry.call(&job, never, || {
-            job.cancel(CancelReason::Requested);
-            script.answers.lock().unwrap().remove(0)
+    let cancel = CancelToken::new();
+    let answer = script.with(Duration::from_secs(3600), &cancel, |retry| {
+        retry.call(&cancel, never, || {
+            cancel.cancel(CancelReason::Requested);
+            script.next_answer()
         })
     });
     assert!(answer.unwrap_err().is_cancelled());
-    assert_eq!(script.told(), [true, false]);
+    assert_eq!(script.reported(), [true, false]);
 }
 
-/// What must be done at the end waits also in a task that was cancelled, but not in a worker that stops, and there it is still
-/// tried a few times.
+/// A clean-up waits out an outage unless the worker is stopping; retryable errors are still retried then.
 #[test]
-fn only_a_stop_ends_the_wait_at_the_end() {
+fn only_a_stopping_worker_ends_the_wait_of_a_cleanup() {
     let script = Script::new(vec![Err(away()), Ok(5)], vec![Err(away()), Ok(())]);
-    let ask = |retry: &Retry<'_>| retry.cleanup(never, || script.answers.lock().unwrap().remove(0));
-    assert_eq!(script.with(LIMIT, &CancelToken::new(), ask).unwrap(), 5);
+    let cleanup = |retry: &Retry<'_>| retry.cleanup(never, |_| script.next_answer());
+    assert_eq!(script.with(LIMIT, &CancelToken::new(), cleanup).unwrap(), 5);
 
     let stopping = CancelToken::new();
     stopping.cancel(CancelReason::Shutdown);
     let script = Script::new(vec![Err(says(409, "busy")), Err(away())], vec![Err(away())]);
-    let ask =
-        |retry: &Retry<'_>| retry.cleanup(Error::is_conflict, || script.answers.lock().unwrap().remove(0));
-    let error = script.with(Duration::from_secs(3600), &stopping, ask).unwrap_err();
-    assert!(error.is_gone(), "nobody has cancelled it: {error}");
-    script.assert_through();
+    let cleanup = |retry: &Retry<'_>| retry.cleanup(Error::is_conflict, |_| script.next_answer());
+    let error = script.with(Duration::from_secs(3600), &stopping, cleanup).unwrap_err();
+    assert!(error.is_gone(), "the call was not cancelled: {error}");
+    script.assert_used_up();
 }
 
 #[test]
-fn many_who_wait_for_one_task_tell_once() {
+fn several_waiting_threads_report_once() {
     const MANY: usize = 4;
-    let (gone, back) = (std::sync::Barrier::new(MANY), std::sync::atomic::AtomicUsize::new(0));
-    let told = Mutex::new(Vec::new());
-    let tell = |away| told.lock().unwrap().push(away);
-    // Comes back only when all of them wait.
+    let gone = std::sync::Barrier::new(MANY);
+    let back = std::sync::atomic::AtomicUsize::new(0);
+    let reported = Mutex::new(Vec::new());
+    let report = |away| reported.lock().unwrap().push(away);
+    // The engine is back only once all threads wait.
     let ping = |_: &CancelToken| match back.load(std::sync::atomic::Ordering::SeqCst) {
         MANY => Ok(()),
         _ => Err(away()),
     };
     let token = CancelToken::new();
-    let retry = Retry::new("t", LIMIT, &token, Watched { address: "x", ping: &ping, tell: &tell });
+    let retry = Retry::new("t", LIMIT, &token, Probe { address: "x", ping: &ping, report: &report });
     std::thread::scope(|scope| {
-        let ask = || {
-            let mut asked = false;
+        let call = || {
+            let mut failed = false;
             retry.call(&token, never, || {
-                if std::mem::replace(&mut asked, true) {
+                if std::mem::replace(&mut failed, true) {
                     return Ok(());
                 }
                 gone.wait();
                 Err(cut())
             })
         };
-        let threads: Vec<_> = (0..MANY).map(|_| scope.spawn(ask)).collect();
+        let threads: Vec<_> = (0..MANY).map(|_| scope.spawn(call)).collect();
         while retry.lock().waiting < MANY {
             std::thread::yield_now();
         }
         back.store(MANY, std::sync::atomic::Ordering::SeqCst);
         assert!(threads.into_iter().all(|thread| thread.join().unwrap().is_ok()));
     });
-    assert_eq!(*told.lock().unwrap(), [true, false]);
+    assert_eq!(*reported.lock().unwrap(), [true, false]);
 }

@@ -1,0 +1,73 @@
+//! One task's handle to the engine: calls that wait for an engine that is unavailable.
+
+mod retry;
+
+use crate::docker::{Docker, Error};
+use crate::sys::cancel::CancelToken;
+
+pub(super) use retry::{Probe, Retry};
+
+/// Calls the engine for one task, or for a part of it that can be cancelled on its own.
+#[derive(Clone)]
+pub(super) struct TaskEngine<'a> {
+    pub(super) docker: &'a Docker,
+    pub(super) task_id: &'a str,
+    /// Ends what [`TaskEngine::call`] is doing.
+    pub(super) cancel: CancelToken,
+    /// Shared by all parts of the task, so that they agree on when an outage began.
+    pub(super) retry: &'a Retry<'a>,
+}
+
+impl TaskEngine<'_> {
+    /// The same engine for a part of the task with its own token.
+    pub(super) fn with_cancel(&self, cancel: CancelToken) -> Self {
+        Self { cancel, ..self.clone() }
+    }
+
+    /// Runs `request` under the task's token, and repeats it while the engine is unavailable. It must be safe to repeat.
+    ///
+    /// # Errors
+    /// The engine's last error; [`Error::Unreachable`] if the engine stayed away; [`Error::Cancelled`].
+    pub(super) fn call<T>(
+        &self,
+        request: impl FnMut(&Docker, &CancelToken) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.call_retrying(|_| false, request)
+    }
+
+    /// As [`TaskEngine::call`], but also retries errors for which `retryable` returns true.
+    ///
+    /// # Errors
+    /// As [`TaskEngine::call`].
+    pub(super) fn call_retrying<T>(
+        &self,
+        retryable: impl FnMut(&Error) -> bool,
+        mut request: impl FnMut(&Docker, &CancelToken) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retry.call(&self.cancel, retryable, || request(self.docker, &self.cancel))
+    }
+
+    /// As [`TaskEngine::call`] for clean-up, which a cancelled task still needs: `request` gets a fresh token. Once the
+    /// worker is stopping, an engine that is unavailable is not waited for.
+    ///
+    /// # Errors
+    /// The engine's last error; [`Error::Unreachable`] if the engine stayed away.
+    pub(super) fn cleanup<T>(
+        &self,
+        request: impl FnMut(&Docker, &CancelToken) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.cleanup_retrying(|_| false, request)
+    }
+
+    /// As [`TaskEngine::cleanup`], but also retries errors for which `retryable` returns true.
+    ///
+    /// # Errors
+    /// As [`TaskEngine::cleanup`].
+    pub(super) fn cleanup_retrying<T>(
+        &self,
+        retryable: impl FnMut(&Error) -> bool,
+        mut request: impl FnMut(&Docker, &CancelToken) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retry.cleanup(retryable, |cancel| request(self.docker, cancel))
+    }
+}

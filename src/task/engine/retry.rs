@@ -1,0 +1,262 @@
+//! Repeats a call to the engine while the engine is unavailable.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use log::{debug, info, warn};
+
+use crate::docker::Error;
+use crate::logging::{error_chain, value};
+use crate::sys::cancel::CancelToken;
+
+/// The first pause between two attempts; each pause is twice as long as the one before.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// The longest pause between two attempts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// How often one call may be interrupted before it fails. A call that crashes the engine interrupts itself each time.
+const MAX_INTERRUPTIONS: u32 = 6;
+
+/// Returns whether the engine answers.
+type Ping<'a> = &'a (dyn Fn(&CancelToken) -> Result<(), Error> + Sync);
+
+/// How to check an engine, and where to report that it is away (`true`) or back (`false`).
+#[derive(Clone, Copy)]
+pub(in crate::task) struct Probe<'a> {
+    /// For error messages.
+    pub(in crate::task) address: &'a str,
+    pub(in crate::task) ping: Ping<'a>,
+    pub(in crate::task) report: &'a (dyn Fn(bool) + Sync),
+}
+
+/// The retries of one task, shared by its threads.
+pub(in crate::task) struct Retry<'a> {
+    /// For log lines.
+    task_id: &'a str,
+    /// How long an outage may last, and how long one call is retried.
+    limit: Duration,
+    probe: Probe<'a>,
+    /// Cancelled when the worker stops; clean-ups then no longer wait.
+    stopping: &'a CancelToken,
+    outage: Mutex<Outage>,
+}
+
+#[derive(Default)]
+struct Outage {
+    /// When its first call failed. Kept when a call gives up, so that the next call does not wait the full limit again.
+    since: Option<Instant>,
+    /// Calls that are waiting for its end.
+    waiting: usize,
+}
+
+/// What an error says about the engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Fault {
+    /// The engine answered the request.
+    None,
+    /// The call was cut off, but the engine is there.
+    Interrupted,
+    /// The engine does not answer.
+    Unreachable,
+    /// The engine answers, but cannot reach its container runtime.
+    Degraded,
+}
+
+/// Counts one call as waiting for the end of an outage. If dropped without [`OutageWaiter::over`], the call has given up.
+struct OutageWaiter<'a, 'b> {
+    retry: &'a Retry<'b>,
+    over: bool,
+}
+
+impl<'a> Retry<'a> {
+    /// `limit` bounds each outage. `stopping` is cancelled when the worker stops.
+    pub(in crate::task) fn new(
+        task_id: &'a str,
+        limit: Duration,
+        stopping: &'a CancelToken,
+        probe: Probe<'a>,
+    ) -> Self {
+        Self { task_id, limit, probe, stopping, outage: Mutex::default() }
+    }
+
+    /// Repeats `request` while the engine is unavailable or `retryable` returns true for its error, each for at most the limit.
+    /// `cancel` ends the pauses.
+    ///
+    /// # Errors
+    /// The last error of `request`; [`Error::Unreachable`] if the engine stayed away; [`Error::Cancelled`].
+    pub(super) fn call<T>(
+        &self,
+        cancel: &CancelToken,
+        retryable: impl FnMut(&Error) -> bool,
+        request: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.repeat(cancel, cancel, retryable, request)
+    }
+
+    /// As [`Retry::call`] with a fresh token, which is passed to `request`. Once the worker is stopping, an engine that is
+    /// unavailable is not waited for.
+    ///
+    /// # Errors
+    /// As [`Retry::call`], but never [`Error::Cancelled`] by itself.
+    pub(super) fn cleanup<T>(
+        &self,
+        retryable: impl FnMut(&Error) -> bool,
+        mut request: impl FnMut(&CancelToken) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let cancel = CancelToken::new();
+        self.repeat(&cancel, self.stopping, retryable, || request(&cancel))
+    }
+
+    /// `cancel` ends the pauses while the engine is available, `stop_waiting` those while it is not.
+    fn repeat<T>(
+        &self,
+        cancel: &CancelToken,
+        stop_waiting: &CancelToken,
+        mut retryable: impl FnMut(&Error) -> bool,
+        mut request: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let mut interruptions = 0;
+        let mut pause = FIRST_PAUSE;
+        let mut since = None;
+        // Lives across attempts while the engine is degraded, so that its outage is reported once.
+        let mut waiter: Option<OutageWaiter<'_, '_>> = None;
+        loop {
+            let error = match request() {
+                Ok(answer) => {
+                    waiter.into_iter().for_each(OutageWaiter::over);
+                    self.end_unwatched_outage();
+                    return Ok(answer);
+                }
+                Err(error) => error,
+            };
+            let fault = self.fault(cancel, &error);
+            if fault != Fault::Degraded {
+                waiter.take().into_iter().for_each(OutageWaiter::over);
+            }
+            match fault {
+                Fault::None if retryable(&error) => {}
+                Fault::Interrupted | Fault::Unreachable if interruptions < MAX_INTERRUPTIONS => {
+                    interruptions += 1;
+                }
+                Fault::Degraded => waiter = Some(waiter.unwrap_or_else(|| self.wait(&error))),
+                Fault::None | Fault::Interrupted | Fault::Unreachable => return Err(error),
+            }
+            if fault == Fault::Unreachable {
+                if let Err(failure) = self.wait_until_back(stop_waiting, &error) {
+                    // If only the waiting was stopped, the failure is still that of the engine.
+                    let only_stopped = failure.is_cancelled() && !cancel.is_cancelled();
+                    return Err(if only_stopped { error } else { failure });
+                }
+                pause = FIRST_PAUSE;
+                since = None;
+                continue;
+            }
+            if since.get_or_insert_with(Instant::now).elapsed() >= self.limit {
+                return Err(error);
+            }
+            debug!("engine call retried task={} error={}", value(self.task_id), value(&error_chain(&error)));
+            let token = if fault == Fault::Degraded { stop_waiting } else { cancel };
+            if !token.sleep(pause) {
+                return Err(if cancel.is_cancelled() { Error::Cancelled } else { error });
+            }
+            pause = (pause * 2).min(LONGEST_PAUSE);
+        }
+    }
+
+    /// Ends an outage that no call waits for any more, because all of them gave up.
+    fn end_unwatched_outage(&self) {
+        let mut outage = self.lock();
+        if outage.waiting == 0 {
+            outage.since = None;
+        }
+    }
+
+    /// Classifies an error. An engine that is shutting down can answer anything, so after a server error it is pinged.
+    fn fault(&self, cancel: &CancelToken, error: &Error) -> Fault {
+        let may_be_shutdown = matches!(error, Error::Engine { status: 500.., .. })
+            || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Upload { .. });
+        if error.is_degraded() {
+            Fault::Degraded
+        } else if error.is_gone() || error.is_interrupted() {
+            if (self.probe.ping)(cancel).is_ok() { Fault::Interrupted } else { Fault::Unreachable }
+        } else if may_be_shutdown && (self.probe.ping)(cancel).is_err_and(|error| error.is_gone()) {
+            Fault::Unreachable
+        } else {
+            Fault::None
+        }
+    }
+
+    /// Pings until the engine answers, the limit has passed or `stop_waiting` is cancelled.
+    fn wait_until_back(&self, stop_waiting: &CancelToken, error: &Error) -> Result<(), Error> {
+        let waiter = self.wait(error);
+        let mut pause = FIRST_PAUSE;
+        loop {
+            let remaining = self.limit.saturating_sub(self.outage_length());
+            if !stop_waiting.sleep(pause.min(remaining)) {
+                return Err(Error::Cancelled);
+            }
+            match (self.probe.ping)(stop_waiting) {
+                Ok(()) => {
+                    waiter.over();
+                    return Ok(());
+                }
+                Err(Error::Cancelled) => return Err(Error::Cancelled),
+                Err(error) if self.outage_length() >= self.limit => {
+                    return Err(error.into_unreachable(self.probe.address.to_owned()));
+                }
+                Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
+            }
+        }
+    }
+
+    fn outage_length(&self) -> Duration {
+        self.lock().since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    /// Begins to wait. The first waiter reports that the engine is away; the log has one line for each outage.
+    fn wait(&self, error: &Error) -> OutageWaiter<'_, 'a> {
+        let mut outage = self.lock();
+        if outage.since.is_none() {
+            outage.since = Some(Instant::now());
+            warn!("engine away task={} error={}", value(self.task_id), value(&error_chain(error)));
+        }
+        outage.waiting += 1;
+        if outage.waiting == 1 {
+            (self.probe.report)(true);
+        }
+        OutageWaiter { retry: self, over: false }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Outage> {
+        // Reports are sent under the lock to keep their order; sending does not panic.
+        self.outage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OutageWaiter<'_, '_> {
+    fn over(mut self) {
+        self.over = true;
+    }
+}
+
+impl Drop for OutageWaiter<'_, '_> {
+    /// The last waiter reports that nobody waits for the engine any more.
+    fn drop(&mut self) {
+        let mut outage = self.retry.lock();
+        let away = outage.since.map(|since| since.elapsed()).unwrap_or_default();
+        outage.waiting -= 1;
+        if outage.waiting > 0 {
+            return;
+        }
+        if self.over {
+            outage.since = None;
+            info!("engine back task={} away_ms={}", value(self.retry.task_id), away.as_millis());
+        }
+        (self.retry.probe.report)(false);
+    }
+}
+
+#[cfg(test)]
+#[path = "retry_tests.rs"]
+mod tests;

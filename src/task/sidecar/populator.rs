@@ -1,0 +1,116 @@
+//! Populates a volume from an image without running anything.
+//!
+//! A container of the image is created and exported, and the stream is unpacked through a second one that mounts the volume.
+//! That works with images that have neither a shell nor tar.
+
+use std::time::{Duration, Instant};
+
+use log::warn;
+
+use super::helper::{Helper, HelperSpec};
+use super::{ENTRYPOINTS, Population, marker};
+use crate::docker::{Error, Mount, VolumeOptions};
+use crate::logging::value;
+use crate::task::names::{self, ContainerRef};
+use crate::task::plan::{AGENT_DIR, WORKER_LABEL};
+
+/// How long another worker's populator is waited for. One that is older belongs to a worker that has crashed.
+const POPULATOR_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// How often to check whether another worker's populator is done.
+const POPULATOR_PAUSE: Duration = Duration::from_millis(500);
+
+/// Mounts a volume in a helper container, whose name keeps all other workers from populating the same volume.
+pub(super) struct VolumePopulator<'a> {
+    spec: HelperSpec<'a>,
+    population: &'a Population<'a>,
+    helper: Helper<'a>,
+}
+
+impl<'a> VolumePopulator<'a> {
+    /// Creates the helper, once no other worker has one for this volume.
+    ///
+    /// # Errors
+    /// Those of the engine, or cancelled.
+    pub(super) fn create(spec: HelperSpec<'a>, population: &'a Population<'a>) -> Result<Self, Error> {
+        let name = names::populator(population.volume);
+        let mount = Mount {
+            source: population.volume.to_owned(),
+            target: AGENT_DIR.to_owned(),
+            read_only: false,
+            // Without `no_copy` the engine would copy files that the image has at this path into an empty volume.
+            volume_options: Some(VolumeOptions { no_copy: true, labels: population.labels.clone() }),
+        };
+        let mut seen = None;
+        while !spec.engine.cancel.is_cancelled() {
+            match spec.create(&name, vec![mount.clone()]) {
+                Ok(helper) => return Ok(Self { spec, population, helper }),
+                Err(error) if error.is_conflict() => wait_for_other(spec, &name, &mut seen)?,
+                Err(error) => return Err(error),
+            }
+        }
+        Err(Error::Cancelled)
+    }
+
+    /// Whether the volume has its marker.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn is_complete(&self) -> Result<bool, Error> {
+        let engine = self.spec.engine;
+        marker::present(engine.docker, &engine.cancel, self.helper.id(), AGENT_DIR)
+    }
+
+    /// Unpacks the image into the volume and writes the marker. Files of an earlier, interrupted attempt are overwritten.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn populate(&self) -> Result<(), Error> {
+        let engine = self.spec.engine;
+        let source = self.spec.replace(&names::source(self.helper.name()))?;
+        let mut export = engine.docker.container_export(&engine.cancel, source.id())?;
+        engine.docker.archive_put(&engine.cancel, self.helper.id(), AGENT_DIR, &mut export)?;
+        marker::write(engine.docker, &engine.cancel, self.helper.id(), AGENT_DIR, self.population.image_id)
+    }
+
+    /// Returns the path of the agent's script, or `None` if the volume has none.
+    ///
+    /// # Errors
+    /// Those of the engine.
+    pub(super) fn entrypoint(&self) -> Result<Option<&'static str>, Error> {
+        let engine = self.spec.engine;
+        for path in ENTRYPOINTS {
+            let stat = engine.docker.archive_stat(&engine.cancel, self.helper.id(), path)?;
+            if stat.is_some_and(|stat| !stat.is_dir()) {
+                return Ok(Some(path));
+            }
+        }
+        Ok(None)
+    }
+}
+
+/// Waits one pause for the container that has the name. Removes it instead if it is too old or has this worker's label: within
+/// one process no two threads populate the same volume, so it is a leftover. `seen` is its id and when it was first seen.
+fn wait_for_other(
+    spec: HelperSpec<'_>,
+    name: &str,
+    seen: &mut Option<(String, Instant)>,
+) -> Result<(), Error> {
+    let engine = spec.engine;
+    let other = match engine.docker.container_inspect(&engine.cancel, name) {
+        Ok(other) => other,
+        Err(error) if error.is_not_found() => return Ok(()),
+        Err(error) => return Err(error),
+    };
+    let since = match seen {
+        Some((id, since)) if *id == other.id => *since,
+        _ => seen.insert((other.id.clone(), Instant::now())).1,
+    };
+    let own = other.labels.get(WORKER_LABEL).is_some_and(|id| id == spec.worker_id);
+    if own || since.elapsed() > POPULATOR_TIMEOUT {
+        let container = ContainerRef { name: name.to_owned(), id: Some(other.id) };
+        warn!("leftover helper removed task={} {container}", value(engine.task_id));
+        return engine.docker.container_remove(&engine.cancel, container.key());
+    }
+    if engine.cancel.sleep(POPULATOR_PAUSE) { Ok(()) } else { Err(Error::Cancelled) }
+}
