@@ -1,36 +1,34 @@
-//! The exit codes of the process: what a supervisor can tell one end from another by.
-//!
-//! Owns the numbers and their meaning. It must not know how an end comes about.
+//! The exit codes of the process.
 
 /// An exit code.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Exit {
-    /// Stopped as asked, every report delivered.
+    /// Stopped by a signal, and all reports delivered.
     Success,
-    /// Gave up reconnecting, could not deliver a report, or a defect of the worker.
+    /// Gave up reconnecting, could not deliver a report, or has a defect.
     Failure,
-    /// The command line or the environment is wrong: a restart cannot help.
+    /// A setting is missing or invalid: a restart cannot help.
     Usage,
-    /// The control plane refused this worker for good: a restart cannot help.
+    /// The control plane refused the worker permanently: a restart cannot help.
     Refused,
-    /// No usable Docker engine.
+    /// The Docker engine cannot be reached or used.
     Engine,
-    /// A signal after the one that began the stop ended it at once.
+    /// A further signal ended the stop immediately.
     Interrupted,
 }
 
 impl Exit {
-    /// Every code, in order, with what `--help` says of it.
+    /// Every code in order, with its text for `--help` and the man page.
     pub const ALL: [(Self, &'static str); 6] = [
-        (Self::Success, "Stopped by a signal, every report delivered."),
-        (Self::Failure, "Gave up reconnecting, or a report could not be delivered."),
-        (Self::Usage, "A setting is missing or wrong."),
-        (Self::Refused, "The control plane refused the worker for good: check the key and the URL."),
+        (Self::Success, "Stopped by a signal, and all reports delivered."),
+        (Self::Failure, "Gave up reconnecting, or could not deliver a report."),
+        (Self::Usage, "A setting is missing or invalid."),
+        (Self::Refused, "The control plane refused the worker permanently: check the API key and the URL."),
         (Self::Engine, "The Docker engine cannot be reached or used."),
-        (Self::Interrupted, "Ended at once by a further signal."),
+        (Self::Interrupted, "Ended immediately by a further signal."),
     ];
 
-    /// The number that the process ends with.
+    /// The exit code as a number.
     pub fn code(self) -> u8 {
         match self {
             Self::Success => 0,

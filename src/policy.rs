@@ -1,37 +1,37 @@
-//! The operator's choices that reach the coordinator and the tasks.
+//! Choices of the operator that the coordinator and the tasks act on.
 
 use std::fmt;
 
-/// When images are pulled.
+/// When to pull images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullPolicy {
-    /// Always, but an image that is here for the right platform is used when the pull fails.
+    /// Always; if the pull fails, a local image for the right platform is used.
     Auto,
-    /// Always, and a pull that fails is a failure.
+    /// Always; if the pull fails, the task fails.
     Always,
-    /// Only when the image is not here.
+    /// Only if there is no local image.
     Missing,
-    /// Not at all.
+    /// Never.
     Never,
 }
 
-/// What becomes of a task whose run the control plane has failed while it was running here.
+/// What to do with a running task whose run the control plane has failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LostRuns {
-    /// It is stopped.
+    /// Stop it.
     Stop,
-    /// It goes on to its end, and is reported.
+    /// Let it finish, and report it.
     Finish,
 }
 
-/// One mount, checked. `Display` gives the engine's `Binds` string.
+/// A valid mount. `Display` writes it as the engine's `Binds` takes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VolumeBind {
-    /// An absolute path of the engine's host, or the name of a volume. Without a colon.
+    /// An absolute path on the engine's host, or the name of a volume. No colon.
     pub host: String,
-    /// An absolute path in the container: no `.`, `..`, empty parts or colon; not `/`, not `/agent` or below it.
+    /// An absolute path in the container, without `.`, `..`, empty parts or colon. Not `/`, nor `/agent` or below.
     pub container: String,
-    /// A comma-separated list of words the engine knows, or empty.
+    /// A comma-separated list of the engine's mode words, or empty.
     pub mode: String,
 }
 

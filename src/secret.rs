@@ -1,27 +1,24 @@
-//! A string that must not be seen: the API key, values of environment variables, registry passwords.
-//!
-//! Owns the one type that keeps such a string out of logs, errors and panic messages. It must not know what the
-//! secret is for.
+//! A string that must not be shown, such as the API key, the value of a variable or a registry password.
 
 use std::fmt;
 
-/// A string whose `Debug` and `Display` print `«redacted»`. It reaches the outside only through [`Secret::expose`],
-/// so a search for that name finds every place where one can leak.
+/// A string whose `Debug` and `Display` print `«redacted»`. Only [`Secret::expose`] returns the string, so a search for
+/// that name finds every place that could leak one.
 #[derive(Clone, PartialEq, Eq, Default)]
 pub struct Secret(String);
 
 impl Secret {
-    /// Wraps a string.
+    /// Makes a secret of a string.
     pub fn new(value: impl Into<String>) -> Self {
         Self(value.into())
     }
 
-    /// The string itself, for the wire only.
+    /// Returns the string, for the wire only.
     pub fn expose(&self) -> &str {
         &self.0
     }
 
-    /// Whether there is nothing in it.
+    /// Whether the string is empty.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
@@ -44,7 +41,7 @@ mod tests {
     use super::Secret;
 
     #[test]
-    fn neither_debug_nor_display_shows_it() {
+    fn debug_and_display_do_not_show_the_string() {
         let secret = Secret::new("hunter2");
         assert_eq!(
             format!("{secret} {secret:?} {:?}", Some(&secret)),

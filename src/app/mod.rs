@@ -16,8 +16,7 @@ use log::{error, info, warn};
 
 use crate::app::engine::EngineError;
 use crate::app::service_manager::Notifier;
-use crate::cli::arguments::{self, Cli};
-use crate::cli::{Config, KEY_FILE_LIMIT, docs};
+use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
 use crate::control_plane::tls::TrustEnv;
 use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
@@ -31,20 +30,20 @@ const SIGNALS: usize = 8;
 
 /// Prints what the arguments ask for, or serves until the worker ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
-    let cli = match arguments::parse(arguments) {
-        Ok(cli) => cli,
+    let arguments = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
         Err(error) => return report(&error, Exit::Usage),
     };
-    match docs::asked_for(&cli) {
+    match docs::requested(&arguments) {
         Ok(Some(page)) => print(&page),
-        Ok(None) => configure(&cli, environment),
+        Ok(None) => configure(&arguments, environment),
         Err(error) => report(&error, Exit::Usage),
     }
 }
 
-fn configure(cli: &Cli, environment: &Environment) -> Exit {
+fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = match Config::new(cli, environment, cores, &read_key_file) {
+    let config = match Config::new(arguments, environment, cores, &read_key_file) {
         Ok(config) => config,
         Err(error) => return report(&error, Exit::Usage),
     };

@@ -90,7 +90,7 @@ struct Inputs<'a> {
 ///
 /// # Errors
 /// A thread or a socket cannot be created, or a URL cannot be used. No task was started then.
-pub fn run(
+pub(crate) fn run(
     config: &Config,
     docker: Docker,
     registries: RegistryEnv,

@@ -1,10 +1,17 @@
-//! Every setting: precedence, both sides of every bound, and what the messages say and do not say.
+//! Precedence, bounds and errors of every setting.
 
 use std::ffi::OsString;
+use std::io;
 use std::os::unix::ffi::OsStringExt as _;
+use std::path::Path;
+use std::time::Duration;
+
+use log::LevelFilter;
 
 use super::*;
-use crate::cli::arguments;
+use crate::policy::{LostRuns, PullPolicy};
+use crate::secret::Secret;
+use crate::sys::environment::Environment;
 
 const MARK: &str = "hunter2";
 
@@ -17,18 +24,18 @@ fn load_from(
     variables: &[(&str, &str)],
     file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<Config, ConfigError> {
-    let cli = arguments::parse(line.iter().map(OsString::from)).unwrap();
-    Config::new(&cli, &variables.iter().copied().collect(), 3, file)
+    let arguments = Arguments::parse(line.iter().map(OsString::from)).unwrap();
+    Config::new(&arguments, &variables.iter().copied().collect(), 3, file)
 }
 
-/// With a key and an id, unless they are given.
+/// Loads these settings, with a key and an ID unless they are given.
 fn load(line: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut all = vec![("OZ_API_KEY", MARK), ("OZ_WORKER_ID", "w")];
     all.extend(variables);
     load_from(line, &all, &no_file)
 }
 
-/// Fails, on one line that has no secret, and gives the line.
+/// The error, which must be one line without a secret.
 fn message(result: Result<Config, ConfigError>) -> String {
     let error = result.unwrap_err();
     let text = error.to_string();
@@ -51,7 +58,7 @@ fn the_defaults() {
         env: vec![],
         max_concurrent_tasks: 6,
         pull: PullPolicy::Auto,
-        max_output: DEFAULT_OUTPUT,
+        max_output: 4 << 20,
         task_timeout: Duration::from_secs(8 * 3600),
         drain_timeout: Duration::ZERO,
         engine_timeout: Duration::from_secs(300),
@@ -65,83 +72,133 @@ fn the_defaults() {
     assert_eq!(config, expected);
 }
 
-/// A flag, its variable, two good values that differ, and how the first shows in the configuration.
-const SOURCES: [(&str, &str, &str, &str, &str); 14] = [
-    ("--api-key", "OZ_API_KEY", "first", "second", "first"),
-    ("--worker-id", "OZ_WORKER_ID", " first ", "second", "first"),
-    ("--web-socket-url", "OZ_WS_URL", "wss://first/x", "wss://second/x", "wss://first/x"),
-    ("--server-root-url", "OZ_SERVER_ROOT_URL", "https://first//", "https://second", "https://first"),
-    ("--log-level", "OZ_LOG_LEVEL", "DEBUG", "error", "DEBUG"),
-    ("--max-concurrent-tasks", "OZ_MAX_CONCURRENT_TASKS", "17", "18", "17"),
-    ("--pull", "OZ_PULL", "never", "always", "Never"),
-    ("--task-timeout", "OZ_TASK_TIMEOUT", "1h30m", "0", "5400s"),
-    ("--drain-timeout", "OZ_DRAIN_TIMEOUT", "10m", "11m", "600s"),
-    ("--engine-timeout", "OZ_ENGINE_TIMEOUT", "7", "8", "7s"),
-    ("--reconcile-interval", "OZ_RECONCILE_INTERVAL", "1d", "0", "86400s"),
-    ("--lost-runs", "OZ_LOST_RUNS", "Finish", "stop", "Finish"),
-    ("--keep-sidecar-volumes", "OZ_KEEP_SIDECAR_VOLUMES", "1", "1000", "1"),
-    ("--min-free-disk", "OZ_MIN_FREE_DISK", "2KiB", "0", "2048"),
+/// A setting with a flag and a variable.
+struct Case {
+    flag: &'static str,
+    variable: &'static str,
+    first: &'static str,
+    /// Another valid value.
+    second: &'static str,
+    /// The configured value.
+    get: fn(&Config) -> String,
+    /// The first value, as configured.
+    expected: &'static str,
+}
+
+const fn case(
+    [flag, variable]: [&'static str; 2],
+    [first, second]: [&'static str; 2],
+    get: fn(&Config) -> String,
+    expected: &'static str,
+) -> Case {
+    Case { flag, variable, first, second, get, expected }
+}
+
+const CASES: [Case; 14] = [
+    case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
+    case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
+    case(
+        ["--web-socket-url", "OZ_WS_URL"],
+        ["wss://first/x", "wss://second/x"],
+        |c| c.web_socket_url.to_string(),
+        "wss://first/x",
+    ),
+    case(
+        ["--server-root-url", "OZ_SERVER_ROOT_URL"],
+        ["https://first//", "https://second"],
+        |c| c.server_root_url.clone(),
+        "https://first",
+    ),
+    case(["--log-level", "OZ_LOG_LEVEL"], ["DEBUG", "error"], |c| c.log_level.to_string(), "DEBUG"),
+    case(
+        ["--max-concurrent-tasks", "OZ_MAX_CONCURRENT_TASKS"],
+        ["17", "18"],
+        |c| c.max_concurrent_tasks.to_string(),
+        "17",
+    ),
+    case(["--pull", "OZ_PULL"], ["never", "always"], |c| format!("{:?}", c.pull), "Never"),
+    case(["--task-timeout", "OZ_TASK_TIMEOUT"], ["1h30m", "0"], |c| format!("{:?}", c.task_timeout), "5400s"),
+    case(
+        ["--drain-timeout", "OZ_DRAIN_TIMEOUT"],
+        ["10m", "11m"],
+        |c| format!("{:?}", c.drain_timeout),
+        "600s",
+    ),
+    case(["--engine-timeout", "OZ_ENGINE_TIMEOUT"], ["7", "8"], |c| format!("{:?}", c.engine_timeout), "7s"),
+    case(
+        ["--reconcile-interval", "OZ_RECONCILE_INTERVAL"],
+        ["1d", "0"],
+        |c| format!("{:?}", c.reconcile_interval),
+        "86400s",
+    ),
+    case(["--lost-runs", "OZ_LOST_RUNS"], ["Finish", "stop"], |c| format!("{:?}", c.lost_runs), "Finish"),
+    case(
+        ["--keep-sidecar-volumes", "OZ_KEEP_SIDECAR_VOLUMES"],
+        ["1", "1000"],
+        |c| c.keep_sidecar_volumes.to_string(),
+        "1",
+    ),
+    case(["--min-free-disk", "OZ_MIN_FREE_DISK"], ["2KiB", "0"], |c| c.min_free_disk.to_string(), "2048"),
 ];
 
-fn shown(flag: &str, config: &Config) -> String {
-    match flag {
-        "--api-key" => config.api_key.expose().into(),
-        "--worker-id" => config.worker_id.clone(),
-        "--web-socket-url" => config.web_socket_url.to_string(),
-        "--server-root-url" => config.server_root_url.clone(),
-        "--log-level" => config.log_level.to_string(),
-        "--max-concurrent-tasks" => config.max_concurrent_tasks.to_string(),
-        "--pull" => format!("{:?}", config.pull),
-        "--task-timeout" => format!("{:?}", config.task_timeout),
-        "--drain-timeout" => format!("{:?}", config.drain_timeout),
-        "--engine-timeout" => format!("{:?}", config.engine_timeout),
-        "--reconcile-interval" => format!("{:?}", config.reconcile_interval),
-        "--lost-runs" => format!("{:?}", config.lost_runs),
-        "--keep-sidecar-volumes" => config.keep_sidecar_volumes.to_string(),
-        "--min-free-disk" => config.min_free_disk.to_string(),
-        _ => panic!("{flag}"),
-    }
+/// All but the key file, which is tested alone.
+#[test]
+fn every_setting_with_a_flag_and_a_variable_has_a_case() {
+    let both = SETTINGS.iter().filter_map(|setting| Some((setting.flag?, setting.variable?)));
+    let both: Vec<_> = both.filter(|(flag, _)| *flag != "--api-key-file").collect();
+    assert_eq!(CASES.map(|case| (case.flag, case.variable)).to_vec(), both);
 }
 
 #[test]
-fn a_flag_wins_over_its_variable_and_an_empty_variable_is_unset() {
-    for (flag, variable, first, second, expected) in SOURCES {
-        let typed = load(&[flag, first], &[(variable, second)]).unwrap();
-        assert_eq!(shown(flag, &typed), expected, "{flag}");
-        assert_eq!(shown(flag, &load(&[], &[(variable, first)]).unwrap()), expected, "{variable}");
-        let other = load(&[flag, second], &[(variable, first)]).unwrap();
-        assert_ne!(shown(flag, &other), expected, "{flag}");
+fn a_flag_overrides_its_variable_and_an_empty_variable_is_unset() {
+    for Case { flag, variable, first, second, get, expected } in CASES {
+        let value = |line: &[&str], variables: &[(&str, &str)]| get(&load(line, variables).unwrap());
+        assert_eq!(value(&[flag, first], &[(variable, second)]), expected, "{flag}");
+        assert_eq!(value(&[], &[(variable, first)]), expected, "{variable}");
+        assert_ne!(value(&[flag, second], &[(variable, first)]), expected, "{flag}");
         match load(&[], &[(variable, "")]) {
-            Ok(config) => assert_eq!(shown(flag, &config), shown(flag, &load(&[], &[]).unwrap())),
-            Err(error) => assert!(matches!(error, ConfigError::Missing { .. }), "{error}"),
+            Ok(config) => assert_eq!(get(&config), value(&[], &[]), "{variable}"),
+            Err(ConfigError::MissingApiKey) => assert_eq!(flag, "--api-key"),
+            Err(error) => assert!(matches!(error, ConfigError::MissingWorkerId), "{error}"),
         }
     }
 }
 
 #[test]
-fn every_flag_and_variable_that_is_wrong_is_named_with_its_value() {
-    for (flag, variable, ..) in SOURCES.into_iter().skip(1) {
+fn an_error_names_the_flag_or_the_variable_and_its_value() {
+    for Case { flag, variable, .. } in CASES.into_iter().skip(1) {
         for bad in ["\u{1}", "  ", ""] {
             let text = message(load(&[&format!("{flag}={bad}")], &[]));
-            assert!(text.starts_with(&format!("{flag} is {bad:?}: must")), "{text}");
+            assert!(text.starts_with(&format!("invalid {flag} {bad:?}: must")), "{text}");
         }
         let text = message(load(&[], &[(variable, " ")]));
-        assert!(text.starts_with(&format!("{variable} ({flag}) is \" \": must")), "{text}");
-        let variables = [(variable.into(), OsString::from_vec(vec![b'a', 0xff]))];
-        let environment: Environment = [("OZ_API_KEY".into(), OsString::from(MARK))]
-            .into_iter()
-            .chain([("OZ_WORKER_ID".into(), OsString::from("w"))])
-            .chain(variables)
-            .collect::<Vec<(OsString, OsString)>>()
-            .into_iter()
-            .collect();
-        let text = message(Config::new(&Cli::default(), &environment, 1, &no_file));
-        assert_eq!(text, format!("{variable} must be valid UTF-8"));
+        assert!(text.starts_with(&format!("invalid {variable} \" \": must")), "{text}");
+        let variables = [("OZ_API_KEY", MARK.as_bytes()), ("OZ_WORKER_ID", b"w"), (variable, b"a\xff")];
+        let environment = variables.map(|(name, value)| (name, OsString::from_vec(value.to_vec())));
+        let environment = environment.into_iter().collect();
+        let text = message(Config::new(&Arguments::default(), &environment, 1, &no_file));
+        assert_eq!(text, format!("invalid {variable}: must be valid UTF-8"));
     }
 }
 
 #[test]
-fn bounds_on_both_sides() {
+fn every_setting_with_a_value_is_checked() {
+    for setting in SETTINGS.iter().filter(|setting| setting.value_name.is_some()) {
+        if let Some(flag) = setting.flag.filter(|flag| *flag != "--print") {
+            let text = message(load(&[&format!("{flag}=\u{1}")], &[]));
+            assert!(text.contains(flag), "{flag}: {text}");
+        }
+        if let Some(variable) = setting.variable {
+            // The key has precedence over the key file.
+            let key = if variable == "OZ_API_KEY_FILE" { "" } else { MARK };
+            let text = message(load(&[], &[("OZ_API_KEY", key), (variable, "\u{1}")]));
+            assert!(text.contains(variable), "{variable}: {text}");
+        }
+    }
+}
+
+#[test]
+fn bounds_are_inclusive() {
     let ids = ["a".repeat(256), "a".repeat(257), "ü".repeat(128), "ü".repeat(129)];
     let good = [
         ("--max-concurrent-tasks", "1"),
@@ -196,16 +253,16 @@ fn bounds_on_both_sides() {
     ];
     for (flag, value) in bad {
         let text = message(load(&[&format!("{flag}={value}")], &[]));
-        assert!(text.starts_with(&format!("{flag} is \"")) && text.contains(": must "), "{text}");
+        assert!(text.starts_with(&format!("invalid {flag} \"")) && text.contains(": must "), "{text}");
         assert!(text.chars().count() < 250, "{text}");
     }
 }
 
 #[test]
-fn the_pool_follows_the_cores() {
-    let cli = arguments::parse(["--api-key=k", "--worker-id=w"].map(OsString::from)).unwrap();
+fn the_default_size_of_the_pool_is_twice_the_cores_within_bounds() {
+    let arguments = Arguments::parse(["--api-key=k", "--worker-id=w"].map(OsString::from)).unwrap();
     for (cores, size) in [(0, 4), (1, 4), (2, 4), (3, 6), (512, 1024), (513, 1024), (usize::MAX, 1024)] {
-        let config = Config::new(&cli, &Environment::default(), cores, &no_file).unwrap();
+        let config = Config::new(&arguments, &Environment::default(), cores, &no_file).unwrap();
         assert_eq!(config.max_concurrent_tasks, size);
     }
 }
@@ -218,13 +275,15 @@ fn the_reconnect_variables() {
     assert_eq!((config.reconnect_max_attempts, config.reconnect_window.as_secs()), (u32::MAX, 60));
     for name in [attempts, window] {
         for bad in ["4294967296", "-1", "x", " "] {
-            assert!(message(load(&[], &[(name, bad)])).starts_with(&format!("{name} is \"{bad}\": must")));
+            assert!(
+                message(load(&[], &[(name, bad)])).starts_with(&format!("invalid {name} \"{bad}\": must"))
+            );
         }
     }
 }
 
 #[test]
-fn the_key_comes_from_the_first_source_there_is() {
+fn the_key_is_taken_in_order_of_precedence() {
     let file = |path: &Path| Ok(format!("\u{feff} from {} \r\nsecond", path.display()));
     let key = |line: &[&str], variables: &[(&str, &str)]| {
         let mut line = line.to_vec();
@@ -237,23 +296,24 @@ fn the_key_comes_from_the_first_source_there_is() {
     assert_eq!(key(&[], &both), "v");
     assert_eq!(key(&[], &[("OZ_API_KEY", ""), ("OZ_API_KEY_FILE", "/v")]), "from /v");
     let text = message(load(&["--api-key", MARK, "--api-key-file", "/t"], &[]));
-    assert_eq!(text, "--api-key must not be given together with --api-key-file");
+    assert_eq!(text, "--api-key and --api-key-file cannot be used together");
 }
 
 #[test]
-fn a_key_that_is_missing_or_cannot_be_sent() {
+fn the_key_must_be_set_and_fit_into_a_header() {
     let text = message(load(&[], &[("OZ_API_KEY", "")]));
-    assert!(text.starts_with("--api-key (or OZ_API_KEY) or --api-key-file (or OZ_API_KEY_FILE) is missing"));
+    assert_eq!(text, "missing API key: set OZ_API_KEY or OZ_API_KEY_FILE");
     for bad in ["hunter2\u{7f}", "hunter2\nX-A: b", "hunter2ö", " \t", ""] {
-        assert!(message(load(&[&format!("--api-key={bad}")], &[])).starts_with("--api-key must "), "{bad:?}");
+        assert!(
+            message(load(&[&format!("--api-key={bad}")], &[])).starts_with("invalid --api-key: must "),
+            "{bad:?}"
+        );
     }
-    assert!(
-        message(load(&[], &[("OZ_API_KEY", "hunter2\u{0}")])).starts_with("OZ_API_KEY (--api-key) must ")
-    );
+    assert!(message(load(&[], &[("OZ_API_KEY", "hunter2\u{0}")])).starts_with("invalid OZ_API_KEY: must "));
 }
 
 #[test]
-fn a_key_file_that_is_no_good() {
+fn an_invalid_key_file_is_an_error() {
     let line = ["--worker-id=w", "--api-key-file=/k"];
     let load = |content: io::Result<String>| {
         let content = std::cell::Cell::new(Some(content));
@@ -261,19 +321,22 @@ fn a_key_file_that_is_no_good() {
     };
     let padding = "\n".repeat(KEY_FILE_LIMIT - 1);
     assert!(load(Ok(format!("k{padding}"))).is_ok());
-    assert!(
-        message(load(Ok(format!("k{padding}\n")))).starts_with("--api-key-file is \"/k\": must be a file of")
-    );
+    let text = message(load(Ok(format!("k{padding}\n"))));
+    assert!(text.starts_with("invalid --api-key-file \"/k\": must be a file of at most 64 KiB"), "{text}");
     for blank in ["", "\n", " \r\nhunter2"] {
-        assert!(message(load(Ok(blank.into()))).starts_with("--api-key-file must not be blank"));
+        assert_eq!(
+            message(load(Ok(blank.into()))),
+            "invalid first line of --api-key-file: must not be blank"
+        );
     }
-    assert!(message(load(Ok("hunter2\u{1}".into()))).starts_with("--api-key-file must have a key of ASCII"));
+    let text = message(load(Ok("hunter2\u{1}".into())));
+    assert_eq!(text, "invalid first line of --api-key-file: must be ASCII without control characters");
     let denied = load(Err(io::ErrorKind::PermissionDenied.into()));
-    assert_eq!(message(denied), "--api-key-file is \"/k\", which cannot be read");
+    assert_eq!(message(denied), "cannot read --api-key-file \"/k\"");
 }
 
 #[test]
-fn one_url_is_enough() {
+fn one_url_is_derived_from_the_other() {
     let cases: [(&[&str], &str, &str); 5] = [
         (&["--web-socket-url=wss://h:1/x?y=z"], "wss://h:1/x?y=z", "https://h:1"),
         (
@@ -297,22 +360,22 @@ fn one_url_is_enough() {
 }
 
 #[test]
-fn a_url_with_a_password_is_refused_and_not_shown() {
+fn errors_do_not_show_the_password_of_a_url() {
     for url in ["ws://u:hunter2@h/", "ws://hunter2@h/", "hunter2@h", "ws://h/#hunter2", "http://h/?t=hunter2"]
     {
         let text = message(load(&["--web-socket-url", url], &[]));
-        assert!(text.starts_with("--web-socket-url is \""), "{text}");
+        assert!(text.starts_with("invalid --web-socket-url \""), "{text}");
     }
 }
 
 #[test]
-fn the_link_url_carries_the_id() {
+fn the_link_url_contains_the_worker_id() {
     let config = load(&["--web-socket-url=wss://h/x?a=b", "--worker-id=a b/ü"], &[]).unwrap();
     assert_eq!(config.link_url(), "wss://h/x?a=b&worker_id=a%20b%2F%C3%BC");
 }
 
 #[test]
-fn plain_text_to_another_machine_is_warned_about() {
+fn an_unencrypted_connection_to_another_host_is_a_warning() {
     let warning = |url: &str| load(&["--web-socket-url", url], &[]).unwrap().plain_text_warning();
     assert!(warning("ws://h.example:1/x").unwrap().contains("h.example"));
     for url in ["wss://h.example/x", "ws://localhost/x", "ws://127.0.0.2:1/x", "ws://[::1]/x"] {
@@ -321,18 +384,18 @@ fn plain_text_to_another_machine_is_warned_about() {
 }
 
 #[test]
-fn variables_of_the_tasks() {
+fn variables_of_tasks() {
     let line = ["-e", "A=1=2", "-e", "B=x", "-e", "OWN", "-e", "NONE=", "--env", "B=y", "-e", "BLANK"];
     let config = load(&line, &[("OWN", MARK), ("BLANK", "")]).unwrap();
     let env: Vec<_> = config.env.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();
     assert_eq!(env, [("A", "1=2"), ("OWN", MARK), ("NONE", ""), ("B", "y"), ("BLANK", "")]);
     let cases = [
-        ("=hunter2", "--env is \"\": must"),
-        ("A B=hunter2", "--env is \"A B\": must"),
-        ("A\0=hunter2", "--env is \"A\\0\": must"),
-        ("A=hunter2\0", "--env A must not have a NUL"),
-        ("UNSET", "--env UNSET must be KEY=VALUE, or a variable that is set"),
-        ("", "--env is \"\": must"),
+        ("=hunter2", "invalid --env \"\": must be KEY=VALUE or KEY"),
+        ("A B=hunter2", "invalid --env \"A B\": must be KEY=VALUE or KEY"),
+        ("A\0=hunter2", "invalid --env \"A\\0\": must be KEY=VALUE or KEY"),
+        ("A=hunter2\0", "invalid --env \"A\": must not have a NUL"),
+        ("UNSET", "invalid --env \"UNSET\": must be KEY=VALUE, or the name of a variable that is set"),
+        ("", "invalid --env \"\": must be KEY=VALUE or KEY"),
     ];
     for (entry, expected) in cases {
         let text = message(load(&[&format!("--env={entry}")], &[]));
@@ -340,13 +403,21 @@ fn variables_of_the_tasks() {
     }
     let environment =
         [("OWN".to_string(), OsString::from_vec(b"hunter2\xff".to_vec()))].into_iter().collect();
-    let cli = arguments::parse(["--api-key=k", "--worker-id=w", "-eOWN"].map(OsString::from)).unwrap();
-    let text = message(Config::new(&cli, &environment, 1, &no_file));
-    assert!(text.starts_with("--env OWN must be valid UTF-8"), "{text}");
+    let arguments = Arguments::parse(["--api-key=k", "--worker-id=w", "-eOWN"].map(OsString::from)).unwrap();
+    let text = message(Config::new(&arguments, &environment, 1, &no_file));
+    assert!(text.starts_with("invalid --env \"OWN\": must be valid UTF-8"), "{text}");
 }
 
 #[test]
-fn nothing_shows_a_secret() {
+fn two_mounts_at_the_same_path_are_an_error() {
+    let config = load(&["-v/a:/x", "-v/a:/xy"], &[]).unwrap();
+    assert_eq!(config.volumes.len(), 2);
+    let text = message(load(&["-v/a:/x", "-v/a:/xy", "-v/b:/x/"], &[]));
+    assert_eq!(text, "invalid --volumes \"/b:/x/\": must be the only mount at /x");
+}
+
+#[test]
+fn debug_shows_no_secret() {
     let config = load(&["-e", "TOKEN=hunter2", "-e", "OWN"], &[("OWN", MARK)]).unwrap();
     let environment: Environment = [("OWN", MARK)].into_iter().collect();
     let shown = format!("{config:?} {environment:?}");
@@ -354,49 +425,35 @@ fn nothing_shows_a_secret() {
 }
 
 #[test]
-fn the_help_and_the_code_agree_on_the_defaults() {
-    let config = load(&["--max-output", "4MiB"], &[]).unwrap();
-    assert_eq!(config.max_output, DEFAULT_OUTPUT);
-    let help = docs::asked_for(&Cli { help: true, ..Cli::default() }).unwrap().unwrap();
-    for bound in [
-        "at most 256 bytes",
-        "1 to 1024",
-        "1024 bytes to 64 MiB",
-        "at most 64 KiB",
-        "1 to 1000",
-        "at most 365d",
-        "at most 7d",
-        "at most 1d",
+fn the_help_states_the_bounds() {
+    let help = |flag| SETTINGS.iter().find(|setting| setting.flag == Some(flag)).unwrap().help;
+    for (flag, bounds) in [
+        ("--api-key-file", "at most 64 KiB"),
+        ("--worker-id", "at most 256 bytes"),
+        ("--max-concurrent-tasks", "1 to 1024."),
+        ("--max-output", "1024 bytes to 64 MiB"),
+        ("--task-timeout", "at most 365d"),
+        ("--drain-timeout", "at most 7d"),
+        ("--engine-timeout", "at most 1d"),
+        ("--reconcile-interval", "at most 1d"),
+        ("--keep-sidecar-volumes", "1 to 1000."),
     ] {
-        let words: Vec<_> = bound.split(' ').collect();
-        let all: Vec<_> = help.split_whitespace().collect();
-        assert!(all.windows(words.len()).any(|window| {
-            window.iter().zip(&words).all(|(word, bound)| word.trim_end_matches([',', '.', ';']) == *bound)
-        }));
+        assert!(help(flag).contains(bounds), "{flag}: {bounds}");
     }
 }
 
-/// What the completions offer is what is taken.
 #[test]
-fn each_word_of_the_table_is_a_good_value() {
+fn every_word_that_completions_offer_is_valid() {
     let mut seen = 0;
     for setting in SETTINGS {
         let (Some(flag), ValueHint::Words(words)) = (setting.flag, setting.values) else { continue };
         for word in words {
-            match flag {
-                "--print" => drop(page(word).unwrap()),
-                _ => drop(load(&[flag, word], &[]).unwrap()),
-            }
+            let arguments = Arguments::parse([flag, word].map(OsString::from)).unwrap();
+            let page = docs::requested(&arguments).unwrap();
+            assert_eq!(page.is_some(), flag == "--print");
+            load(&[flag, word], &[]).unwrap();
             seen += 1;
         }
     }
     assert!(seen >= 15, "{seen}");
-}
-
-#[test]
-fn an_unknown_page_is_named_with_those_that_there_are() {
-    for word in ["html", "", "man bash"] {
-        let right = "must be one of man, bash, zsh, fish, environment";
-        assert_eq!(page(word).unwrap_err().to_string(), format!("--print is {word:?}: {right}"));
-    }
 }

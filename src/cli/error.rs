@@ -1,73 +1,69 @@
-//! What is wrong with a setting, in one line.
-//!
-//! Owns the wording. It must never hold a secret: those who make an error about one leave its value out.
+//! Errors in settings, each on one line without a secret.
 
-/// The most of a wrong value that is shown, in characters.
+/// How much of an invalid value is shown, in characters.
 const SHOWN: usize = 100;
 
-/// Why there is no configuration. Names the setting as it was given: the flag, or the variable.
+/// Why the settings cannot be used. Names the flag or variable that was set.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    /// A required setting was not given.
-    #[error("{setting} is missing: {right}")]
-    Missing {
-        /// The flags and variables that set it.
-        setting: String,
-        /// What would be right.
-        right: String,
-    },
+pub(crate) enum ConfigError {
+    /// No API key.
+    #[error("missing API key: set OZ_API_KEY or OZ_API_KEY_FILE")]
+    MissingApiKey,
+    /// No worker ID.
+    #[error("missing worker ID: set --worker-id or OZ_WORKER_ID to a name that no other worker uses")]
+    MissingWorkerId,
+    /// Both flags that set the API key.
+    #[error("--api-key and --api-key-file cannot be used together")]
+    TwoApiKeys,
     /// A value is out of bounds or not understood.
-    #[error("{setting} is {value}: {right}")]
+    #[error("invalid {setting} {value}: {right}")]
     Invalid {
-        /// The flag or variable it came from.
+        /// The flag or variable.
         setting: String,
         /// The value, quoted and cut; never a secret.
         value: String,
-        /// What would be right.
+        /// What would be valid.
         right: String,
     },
-    /// The same, for a value that must not be shown.
-    #[error("{setting} {right}")]
+    /// The same for a value that must not be shown.
+    #[error("invalid {setting}: {right}")]
     Hidden {
-        /// The flag or variable it came from.
+        /// The flag or variable.
         setting: String,
-        /// What would be right, as a sentence about the setting.
+        /// What would be valid.
         right: String,
     },
     /// The key file cannot be read.
-    #[error("{setting} is {path}, which cannot be read")]
+    #[error("cannot read {setting} {path}")]
     KeyFile {
-        /// The flag or variable it came from.
+        /// The flag or variable.
         setting: String,
         /// The path, quoted and cut.
         path: String,
-        /// Why.
+        /// The cause.
         source: std::io::Error,
     },
 }
 
 impl ConfigError {
     pub(super) fn invalid(setting: &str, value: &str, right: impl Into<String>) -> Self {
-        Self::Invalid { setting: setting.into(), value: shown(value), right: right.into() }
+        Self::Invalid { setting: setting.into(), value: quoted(value), right: right.into() }
     }
 
     pub(super) fn hidden(setting: &str, right: impl Into<String>) -> Self {
         Self::Hidden { setting: setting.into(), right: right.into() }
     }
 
-    pub(super) fn missing(setting: &str, right: impl Into<String>) -> Self {
-        Self::Missing { setting: setting.into(), right: right.into() }
-    }
-
     pub(super) fn key_file(setting: &str, path: &str, source: std::io::Error) -> Self {
-        Self::KeyFile { setting: setting.into(), path: shown(path), source }
+        Self::KeyFile { setting: setting.into(), path: quoted(path), source }
     }
 }
 
-/// A value on one line and not too long.
-fn shown(value: &str) -> String {
-    match value.char_indices().nth(SHOWN) {
-        Some((end, _)) => format!("{:?}...", value.get(..end).unwrap_or_default()),
+/// A value in quotes on one line, cut after [`SHOWN`] characters.
+fn quoted(value: &str) -> String {
+    let end = value.char_indices().nth(SHOWN).map(|(index, _)| index);
+    match end.and_then(|end| value.split_at_checked(end)) {
+        Some((start, _)) => format!("{start:?}..."),
         None => format!("{value:?}"),
     }
 }

@@ -1,14 +1,12 @@
 //! Numbers with units: sizes in bytes, durations in seconds.
-//!
-//! Owns what may be written for one. It must not know which setting it is for, or its bounds.
 
-/// Digits and nothing else: `parse` alone would take a plus sign.
+/// A number of digits only: `parse` alone would accept a plus sign.
 pub(super) fn number(text: &str) -> Option<u64> {
     let text = text.trim();
     text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
 }
 
-/// A number of bytes, or of KiB to TiB when that, or its first letter, follows.
+/// A size in bytes, from a number alone or with one of KiB, MiB, GiB, TiB, k, m, g and t, in upper or lower case.
 pub(super) fn size(text: &str) -> Option<u64> {
     let text = text.trim().to_ascii_lowercase();
     let text = text.strip_suffix("ib").filter(|rest| rest.ends_with(['k', 'm', 'g', 't'])).unwrap_or(&text);
@@ -20,7 +18,8 @@ pub(super) fn size(text: &str) -> Option<u64> {
     }
 }
 
-/// A number of seconds, or numbers with `d`, `h`, `m` or `s` after them, each unit once and the largest first.
+/// A duration in seconds, from a number of seconds or from numbers with `d`, `h`, `m` or `s`, each unit at most once and in
+/// this order.
 pub(super) fn duration(text: &str) -> Option<u64> {
     let mut rest = text.trim();
     if rest.is_empty() || number(rest).is_some() {

@@ -1,32 +1,28 @@
-//! The two addresses of the control plane: what is a good one, and how one is made from the other.
-//!
-//! Owns parsing, the derived address and percent-encoding. It must not know which setting a URL came from.
+//! The two URLs of the control plane: which are valid, and how one is derived from the other.
 
 use std::net::{IpAddr, Ipv4Addr};
 
 use http::Uri;
 
-/// Where an existing control plane takes workers.
+/// The path at which the control plane accepts workers.
 pub(super) const WORKER_PATH: &str = "/api/v1/selfhosted/worker/ws";
-/// Longer than any real URL and far below the 64 KiB that [`Uri`] takes.
+/// The length limit of a URL, in bytes; far below the 64 KiB limit of [`Uri`].
 const LONGEST: usize = 4096;
 
-/// The schemes of an address, plain first.
-pub(super) type Schemes = [&'static str; 2];
-/// Of the address where the workers connect.
-pub(super) const WEB_SOCKET: Schemes = ["ws", "wss"];
-/// Of the control plane's root.
-pub(super) const HTTP: Schemes = ["http", "https"];
+/// The schemes of the WebSocket URL, the unencrypted one first.
+pub(super) const WEB_SOCKET: [&str; 2] = ["ws", "wss"];
+/// The schemes of the root URL, the unencrypted one first.
+pub(super) const HTTP: [&str; 2] = ["http", "https"];
 
-/// Parses a URL of one of `schemes`; the error says what would be right.
-pub(super) fn parse(text: &str, schemes: Schemes) -> Result<Uri, String> {
+/// Parses a URL of one of `schemes`. The error says what would be valid, as `must ...`.
+pub(super) fn parse(text: &str, schemes: [&'static str; 2]) -> Result<Uri, String> {
     let [plain, secure] = schemes;
     let form = || format!("must look like {plain}://HOST[:PORT]/PATH or {secure}://...");
     if text.len() > LONGEST {
         return Err(format!("must not be longer than {LONGEST} bytes"));
     }
     if !text.bytes().all(|b| b.is_ascii_graphic()) {
-        return Err("must be ASCII without spaces; percent-encode what is not".into());
+        return Err("must be ASCII without spaces; percent-encode other characters".into());
     }
     let (scheme, rest) = text.split_once("://").ok_or_else(form)?;
     let scheme = schemes.into_iter().find(|s| s.eq_ignore_ascii_case(scheme)).ok_or_else(form)?;
@@ -34,44 +30,48 @@ pub(super) fn parse(text: &str, schemes: Schemes) -> Result<Uri, String> {
         return Err("must not have a fragment (#...)".into());
     }
     let uri: Uri = format!("{scheme}://{rest}").parse().map_err(|_| form())?;
-    check_authority(&uri).map_or(Ok(uri), Err)
+    check_authority(&uri)?;
+    Ok(uri)
 }
 
-fn check_authority(uri: &Uri) -> Option<String> {
+fn check_authority(uri: &Uri) -> Result<(), String> {
     let authority = uri.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     let host = uri.host().unwrap_or_default();
     if authority.contains('@') {
-        return Some("must not have a user name or a password in it; the key has its own setting".into());
+        return Err("must not contain a user name or password; the API key has its own setting".into());
     }
     if host.is_empty() {
-        return Some("must name a host".into());
+        return Err("must name a host".into());
     }
     if host.starts_with('[') && address(host).is_none() {
-        return Some("must have an IPv6 address between the brackets".into());
+        return Err("must have an IPv6 address between the brackets".into());
     }
-    let port_is_good = authority.len() == host.len() || uri.port_u16().is_some_and(|port| port > 0);
-    (!port_is_good).then(|| "must have a port from 1 to 65535, or none".into())
+    if authority.len() != host.len() && uri.port_u16().is_none_or(|port| port == 0) {
+        return Err("must have a port from 1 to 65535, or none".into());
+    }
+    Ok(())
 }
 
-/// An address on the same host and port, as safe as `of`: `path` under the scheme of `schemes` that matches.
-pub(super) fn derive(of: &Uri, schemes: Schemes, path: &str) -> Result<Uri, String> {
+/// The URL of `path` on the host and port of `of`, with the one of `schemes` that is encrypted if `of` is.
+pub(super) fn derive(of: &Uri, schemes: [&'static str; 2], path: &str) -> Result<Uri, String> {
     let [plain, secure] = schemes;
     let scheme = if is_plain(of) { plain } else { secure };
     let authority = of.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     parse(&format!("{scheme}://{authority}{path}"), schemes)
 }
 
-/// Whether what is sent there can be read on the way.
+/// Whether the connection is not encrypted.
 pub(super) fn is_plain(uri: &Uri) -> bool {
     matches!(uri.scheme_str(), Some("ws" | "http"))
 }
 
-/// Whether the host is this machine, by its name or address and without asking anybody.
+/// Whether the host is `localhost` or a loopback address. Names are not resolved.
 pub(super) fn is_loopback(uri: &Uri) -> bool {
     let host = uri.host().unwrap_or_default();
     host.eq_ignore_ascii_case("localhost") || address(host).is_some_and(|address| address.is_loopback())
 }
 
+/// The IP address in the host of a URL; IPv6 is in brackets.
 fn address(host: &str) -> Option<IpAddr> {
     match host.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')) {
         Some(inner) => inner.parse().ok().map(IpAddr::V6),
@@ -79,7 +79,7 @@ fn address(host: &str) -> Option<IpAddr> {
     }
 }
 
-/// Adds `name=value` to the query, the value percent-encoded.
+/// The URL with `name=value` added to its query, the value percent-encoded.
 pub(super) fn with_query(uri: &Uri, name: &str, value: &str) -> String {
     let before = match uri.query() {
         None => "?",
@@ -100,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn good_urls_are_kept() {
+    fn a_valid_url_stays_as_it_is() {
         let longest = format!("ws://h/{}", "a".repeat(LONGEST - 7));
         for text in ["ws://h/", "wss://h:1/a?b=c", "ws://[::1]:65535/x", "ws://127.0.0.1/", &longest] {
             assert_eq!(ws(text).to_string(), text);
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_urls_say_what_would_be_right() {
+    fn an_invalid_url_is_an_error_that_says_what_is_valid() {
         let long = format!("ws://h/{}", "a".repeat(LONGEST - 6));
         let cases = [
             ("", "must look like ws://"),
@@ -140,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn one_address_is_made_from_the_other() {
+    fn a_url_is_derived_with_the_same_host_port_and_encryption() {
         let cases = [
             ("ws://h/x", "http://h/"),
             ("wss://h:444/x?q=1", "https://h:444/"),
@@ -155,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn loopback_is_known_by_name_and_number() {
+    fn loopback_is_recognised_by_name_and_address() {
         for host in ["localhost", "LocalHost", "127.0.0.1", "127.9.8.7", "[::1]", "[0:0::1]"] {
             assert!(is_loopback(&ws(&format!("ws://{host}:1/"))), "{host}");
         }
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn the_query_is_added_to_what_is_there() {
+    fn a_parameter_is_added_to_an_existing_query() {
         let cases = [
             ("ws://h/x", "ws://h/x?w=a"),
             ("ws://h/x?", "ws://h/x?w=a"),
@@ -179,13 +179,13 @@ mod tests {
     }
 
     #[test]
-    fn only_unreserved_bytes_are_not_encoded() {
+    fn all_but_unreserved_bytes_are_encoded() {
         assert_eq!(percent_encode("aZ09-._~"), "aZ09-._~");
         assert_eq!(percent_encode("a b&c=d/ö%+"), "a%20b%26c%3Dd%2F%C3%B6%25%2B");
     }
 
     #[test]
-    fn what_is_shown_has_no_password_and_no_query() {
+    fn a_printable_url_has_no_password_and_no_query() {
         let cases = [
             ("ws://h/x", "ws://h/x"),
             ("ws://u:p@h/x?t=p", "ws://...@h/x?..."),

@@ -1,28 +1,14 @@
-//! What the operator mounts into every task container: `HOST:CONTAINER[:MODE]`.
+//! Mounts for every task container: `HOST:CONTAINER[:MODE]`.
 //!
-//! Owns the syntax and which places are taken. It must not know the engine or the sidecars. The engine would refuse
-//! most of these mistakes too, but only when the first task is created.
+//! The engine would reject most invalid mounts too, but only when the first task is created.
 
 use crate::policy::VolumeBind;
 
-/// Where the sidecars are mounted.
+/// Where sidecars are mounted.
 const AGENT: &str = "/agent";
 
-/// Parses all of them; the error is the value that is wrong and what would be right.
-pub(super) fn parse_all(values: &[String]) -> Result<Vec<VolumeBind>, (String, String)> {
-    let mut binds: Vec<VolumeBind> = Vec::with_capacity(values.len());
-    for value in values {
-        let bind = parse(value).map_err(|right| (value.clone(), right))?;
-        if binds.iter().any(|other| other.container == bind.container) {
-            let right = format!("must be the only one on {}", bind.container);
-            return Err((value.clone(), right));
-        }
-        binds.push(bind);
-    }
-    Ok(binds)
-}
-
-fn parse(value: &str) -> Result<VolumeBind, String> {
+/// Parses a mount. The error says what would be valid, as `must ...`.
+pub(super) fn parse(value: &str) -> Result<VolumeBind, String> {
     let parts: Vec<_> = value.split(':').collect();
     let (host, container, mode) = match *parts.as_slice() {
         [host, container] => (host, container, None),
@@ -30,10 +16,10 @@ fn parse(value: &str) -> Result<VolumeBind, String> {
         _ => return Err("must be HOST:CONTAINER or HOST:CONTAINER:MODE".into()),
     };
     if value.chars().any(char::is_control) {
-        return Err("must not have control characters".into());
+        return Err("must not contain control characters".into());
     }
     if !(host.starts_with('/') || is_volume_name(host)) {
-        return Err("must begin with an absolute path of the host, or the name of a volume".into());
+        return Err("must begin with an absolute path on the host or the name of a volume".into());
     }
     if let Some(mode) = mode {
         check_mode(mode)?;
@@ -42,31 +28,32 @@ fn parse(value: &str) -> Result<VolumeBind, String> {
     Ok(VolumeBind { host: host.into(), container: container_path(container)?, mode })
 }
 
-/// What the engine takes as the name of a volume.
+/// Whether the engine accepts this as the name of a volume.
 fn is_volume_name(name: &str) -> bool {
     name.starts_with(|c: char| c.is_ascii_alphanumeric())
         && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
 }
 
+/// The path in a normal form: no empty parts, no `.`, no final slash.
 fn container_path(path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
-        return Err("must have an absolute path of the container after the colon".into());
+        return Err("must have an absolute path in the container after the colon".into());
     }
     let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
-        return Err("must not have .. in the path of the container".into());
+        return Err("must not have .. in the path in the container".into());
     }
     let normal = format!("/{}", parts.join("/"));
     if normal == "/" {
         return Err("must not be mounted over the root of the container".into());
     }
     if normal.strip_prefix(AGENT).is_some_and(|rest| rest.is_empty() || rest.starts_with('/')) {
-        return Err("must not be mounted at /agent, where the sidecar is".into());
+        return Err("must not be mounted at /agent, which is for the sidecar".into());
     }
     Ok(normal)
 }
 
-/// Of each group the engine takes one word at most.
+/// Groups of mode words; the engine accepts at most one word of each.
 const MODES: [&[&str]; 5] = [
     &["ro", "rw"],
     &["z", "Z"],
@@ -76,17 +63,15 @@ const MODES: [&[&str]; 5] = [
 ];
 
 fn check_mode(mode: &str) -> Result<(), String> {
-    let mut seen = [false; MODES.len()];
-    for word in mode.split(',') {
-        let Some(group) = MODES.iter().position(|words| words.contains(&word)) else {
-            let known = MODES.concat().join(", ");
-            return Err(format!("must have a comma-separated list of these as its mode: {known}"));
-        };
-        if seen.get(group) == Some(&true) {
-            let words = MODES.get(group).copied().unwrap_or_default().join(", ");
-            return Err(format!("must have one of these at most in its mode: {words}"));
+    let words: Vec<_> = mode.split(',').collect();
+    if words.iter().any(|word| !MODES.iter().any(|group| group.contains(word))) {
+        let known = MODES.concat().join(", ");
+        return Err(format!("must have a comma-separated list of these words as its mode: {known}"));
+    }
+    for group in MODES {
+        if words.iter().filter(|word| group.contains(word)).count() > 1 {
+            return Err(format!("must have at most one of these words in its mode: {}", group.join(", ")));
         }
-        seen.iter_mut().skip(group).take(1).for_each(|seen| *seen = true);
     }
     Ok(())
 }
@@ -96,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn good_ones_become_what_the_engine_takes() {
+    fn a_valid_mount_becomes_a_bind_of_the_engine() {
         let cases = [
             ("/a:/b", "/a:/b"),
             ("/:/host:ro", "/:/host:ro"),
@@ -112,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn bad_ones_say_what_would_be_right() {
+    fn an_invalid_mount_is_an_error_that_says_what_is_valid() {
         let cases = [
             ("", "must be HOST:CONTAINER"),
             ("/a", "must be HOST:CONTAINER"),
@@ -122,8 +107,8 @@ mod tests {
             ("./a:/b", "must begin with"),
             ("_a:/b", "must begin with"),
             ("ä:/b", "must begin with"),
-            ("/a:", "absolute path of the container"),
-            ("/a:b", "absolute path of the container"),
+            ("/a:", "absolute path in the container"),
+            ("/a:b", "absolute path in the container"),
             ("/a:/", "root"),
             ("/a:/.//", "root"),
             ("/a:/b/../agent", ".."),
@@ -141,13 +126,5 @@ mod tests {
             let error = parse(value).unwrap_err();
             assert!(error.contains(right), "{value}: {error}");
         }
-    }
-
-    #[test]
-    fn two_on_one_path_are_refused() {
-        let values = ["/a:/x".to_string(), "/a:/xy".to_string(), "/b:/x/".to_string()];
-        assert_eq!(parse_all(&values[..2]).unwrap().len(), 2);
-        let (value, right) = parse_all(&values).unwrap_err();
-        assert_eq!((value.as_str(), right.as_str()), ("/b:/x/", "must be the only one on /x"));
     }
 }

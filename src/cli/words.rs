@@ -1,13 +1,11 @@
-//! The settings whose value is one of a few words: the one place where such a word is written down.
-//!
-//! Owns the words and what each stands for; the reader, the table of settings and the completions all take them from
-//! here. It must not know where a word came from.
+//! The words that settings take as values, and what each means.
 
 use log::LevelFilter;
 
-use super::{LostRuns, Page, PullPolicy};
+use super::docs::Page;
+use crate::policy::{LostRuns, PullPolicy};
 
-/// Of `--log-level`.
+/// For `--log-level`.
 pub(super) const LEVELS: [(&str, LevelFilter); 4] = [
     ("debug", LevelFilter::Debug),
     ("info", LevelFilter::Info),
@@ -15,18 +13,19 @@ pub(super) const LEVELS: [(&str, LevelFilter); 4] = [
     ("error", LevelFilter::Error),
 ];
 
-/// Of `--pull`.
-pub(super) const POLICIES: [(&str, PullPolicy); 4] = [
+/// For `--pull`.
+pub(super) const PULL_POLICIES: [(&str, PullPolicy); 4] = [
     ("auto", PullPolicy::Auto),
     ("always", PullPolicy::Always),
     ("missing", PullPolicy::Missing),
     ("never", PullPolicy::Never),
 ];
 
-/// Of `--lost-runs`.
-pub(super) const LOST_RUNS: [(&str, LostRuns); 2] = [("stop", LostRuns::Stop), ("finish", LostRuns::Finish)];
+/// For `--lost-runs`.
+pub(super) const LOST_RUNS_WORDS: [(&str, LostRuns); 2] =
+    [("stop", LostRuns::Stop), ("finish", LostRuns::Finish)];
 
-/// Of `--print`.
+/// For `--print`.
 pub(super) const PAGES: [(&str, Page); 5] = [
     ("man", Page::Man),
     ("bash", Page::Bash),
@@ -35,7 +34,7 @@ pub(super) const PAGES: [(&str, Page); 5] = [
     ("environment", Page::Environment),
 ];
 
-/// The words alone. It runs when the table of settings is compiled, so it has to do without iterators.
+/// The words without their meanings. Without iterators, since it is evaluated at compile time.
 pub(super) const fn names<T: Copy, const N: usize>(words: &[(&'static str, T); N]) -> [&'static str; N] {
     let mut names = [""; N];
     let mut index = 0;
@@ -51,9 +50,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn no_word_is_lost_or_there_twice() {
-        assert_eq!(names(&LOST_RUNS), ["stop", "finish"]);
-        for words in [&names(&LEVELS)[..], &names(&POLICIES), &names(&LOST_RUNS), &names(&PAGES)] {
+    fn words_are_unique_and_in_lower_case() {
+        assert_eq!(names(&LOST_RUNS_WORDS), ["stop", "finish"]);
+        for words in [&names(&LEVELS)[..], &names(&PULL_POLICIES), &names(&LOST_RUNS_WORDS), &names(&PAGES)] {
             let mut unique = words.to_vec();
             unique.sort_unstable();
             unique.dedup();

@@ -1,4 +1,4 @@
-//! The control plane: the WebSocket link, the REST calls, and the TLS trust that both share.
+//! The connections to the control plane: the WebSocket link, REST, and the trusted certificates of both.
 
 pub mod rest;
 pub mod tls;

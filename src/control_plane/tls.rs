@@ -1,10 +1,8 @@
-//! Whom we take for the control plane: the one place where TLS to it is made, for the WebSocket and for REST.
+//! TLS to the control plane, for the WebSocket and for REST: the trusted certificates and the verification errors.
 //!
-//! Owns the trust and what a broken one looks like. It must not know what is sent.
-//!
-//! native-tls takes the first bundle that it finds in the usual places of Linux systems, and every usual folder of
-//! certificates by their hash. `SSL_CERT_FILE` takes the bundle's place when there is such a file; the folders count all
-//! the same. `SSL_CERT_DIR` adds folders. Neither says a word about what it cannot use, so [`TrustEnv::warnings`] does.
+//! native-tls trusts the first bundle that it finds in the usual places of Linux systems, and the certificates in every
+//! usual folder. `SSL_CERT_FILE` replaces the bundle if the file exists; `SSL_CERT_DIR` adds folders. Both silently
+//! ignore what they cannot use, so [`TrustEnv::warnings`] reports it.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
@@ -17,33 +15,37 @@ use crate::logging::value;
 use crate::sys::environment::Environment;
 use crate::sys::files;
 
-/// The largest bundle that is looked into, in bytes; the usual ones have a quarter of a megabyte.
-const LARGEST_BUNDLE: usize = 16 * 1024 * 1024;
+/// The largest bundle that is checked, in bytes. The usual ones have 250 KB.
+const MAX_BUNDLE: usize = 16 * 1024 * 1024;
 
-/// OpenSSL's reason when the peer's certificate is at fault.
-const DISTRUST: &str = "certificate verify failed";
+/// OpenSSL's error when it does not trust the peer's certificate.
+const VERIFY_FAILED: &str = "certificate verify failed";
 
-/// A fresh one for each connection: the files of trusted certificates may have changed.
+/// Loads the trusted certificates, which may have changed since the last connection.
+///
+/// # Errors
+/// OpenSSL cannot be set up.
 pub(crate) fn connector() -> Result<TlsConnector, native_tls::Error> {
     TlsConnector::new()
 }
 
-/// What is wrong with the peer's certificate, if that is what the error of a handshake is about. OpenSSL's text for it
-/// has been the same since 0.9; native-tls puts the result of the verification behind it, in brackets.
-pub(crate) fn distrust(error: &str) -> Option<String> {
-    if !error.contains(DISTRUST) {
+/// Returns why the peer's certificate does not verify, or `None` if a handshake failed with `error` for another reason.
+///
+/// OpenSSL has used the same text since 0.9. native-tls appends the reason in parentheses.
+pub(crate) fn verification_error(error: &str) -> Option<String> {
+    if !error.contains(VERIFY_FAILED) {
         return None;
     }
-    let result = error.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')'));
-    Some(result.unwrap_or(DISTRUST).to_owned())
+    let reason = error.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')'));
+    Some(reason.unwrap_or(VERIFY_FAILED).to_owned())
 }
 
-/// The variables that say whom we trust. They are heeded by native-tls and OpenSSL themselves.
+/// The variables that name trusted certificates. native-tls and OpenSSL read them themselves; this only checks them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustEnv {
     /// `SSL_CERT_FILE`.
     cert_file: Option<OsString>,
-    /// `SSL_CERT_DIR`: folders, with colons between them.
+    /// `SSL_CERT_DIR`: folders, separated by colons.
     cert_dir: Option<OsString>,
 }
 
@@ -55,48 +57,48 @@ impl From<&Environment> for TrustEnv {
 }
 
 impl TrustEnv {
-    /// What they name that cannot be used, one line for the log each.
+    /// Returns the keys and values of one log line for each file or folder that cannot be used.
     pub fn warnings(&self) -> Vec<String> {
         let file = self.cert_file.iter().filter_map(|path| {
-            let problem = bundle_problem(Path::new(path))?;
-            Some(warning("SSL_CERT_FILE", path, &problem))
+            let error = bundle_error(Path::new(path))?;
+            Some(warning("SSL_CERT_FILE", path, &error))
         });
         let folders = self.cert_dir.iter().flat_map(std::env::split_paths);
         let folders = folders.filter(|path| !path.as_os_str().is_empty()).filter_map(|path| {
-            let problem = folder_problem(&path)?;
-            Some(warning("SSL_CERT_DIR", path.as_os_str(), &problem))
+            let error = folder_error(&path)?;
+            Some(warning("SSL_CERT_DIR", path.as_os_str(), &error))
         });
         file.chain(folders).collect()
     }
 }
 
-fn warning(variable: &str, path: &OsStr, problem: &str) -> String {
-    format!("variable={variable} path={} problem={}", value(&path.to_string_lossy()), value(problem))
+fn warning(variable: &str, path: &OsStr, error: &str) -> String {
+    format!("variable={variable} path={} error={}", value(&path.to_string_lossy()), value(error))
 }
 
-/// Why no certificate comes out of a bundle. One that is broken costs all others in it, too.
-fn bundle_problem(path: &Path) -> Option<String> {
-    let bytes = match files::read(path, LARGEST_BUNDLE) {
+/// Returns why no certificate of a bundle is trusted. OpenSSL ignores all of them if one is broken.
+fn bundle_error(path: &Path) -> Option<String> {
+    let bytes = match files::read(path, MAX_BUNDLE) {
         Ok(bytes) => bytes,
-        // OpenSSL has no such bound.
+        // Too large to check, but OpenSSL has no limit.
         Err(error) if error.kind() == io::ErrorKind::FileTooLarge => return None,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Some("it is missing, so the system's file is used".into());
+            return Some("no such file, the system's bundle is used instead".into());
         }
         Err(error) => return Some(error.to_string()),
     };
     match X509::stack_from_pem(&bytes) {
-        Ok(certificates) if certificates.is_empty() => Some("there is no certificate in it".into()),
+        Ok(certificates) if certificates.is_empty() => Some("the file contains no certificate".into()),
         Ok(_) => None,
-        Err(_) => Some("a certificate in it cannot be read, so none of them is used".into()),
+        Err(_) => Some("a certificate in the file cannot be parsed, so all of them are ignored".into()),
     }
 }
 
-/// Why no certificate is found in a folder: they are looked for by names such as `1a2b3c4d.0`.
-fn folder_problem(path: &Path) -> Option<String> {
+/// Returns why OpenSSL finds no certificate in a folder: it opens only names such as `1a2b3c4d.0`.
+fn folder_error(path: &Path) -> Option<String> {
     match files::names(path) {
         Ok(names) if names.iter().any(|name| is_hashed(name)) => None,
-        Ok(_) => Some("there is no certificate in it under its hash, see `openssl rehash`".into()),
+        Ok(_) => Some("no certificate has its hash as its name; run `openssl rehash` on the folder".into()),
         Err(error) => Some(error.to_string()),
     }
 }
@@ -120,7 +122,7 @@ mod tests {
         TrustEnv { cert_file: file.map(owned), cert_dir: folders.map(OsString::from) }.warnings()
     }
 
-    /// A certificate that nobody has signed, made for this test.
+    /// Makes a self-signed certificate.
     fn certificate() -> Vec<u8> {
         let key = openssl::pkey::PKey::from_ec_key(
             openssl::ec::EcKey::generate(
@@ -138,7 +140,7 @@ mod tests {
     }
 
     #[test]
-    fn a_variable_that_is_empty_is_unset() {
+    fn an_empty_variable_counts_as_unset() {
         let environment = Environment::from_iter([("SSL_CERT_FILE", ""), ("SSL_CERT_DIR", "")]);
         assert_eq!(TrustEnv::from(&environment), TrustEnv::default());
         let environment = Environment::from_iter([("SSL_CERT_FILE", "/f"), ("SSL_CERT_DIR", "/d")]);
@@ -148,32 +150,32 @@ mod tests {
     }
 
     #[test]
-    fn a_bundle_that_cannot_be_used_is_warned_about() {
+    fn an_unusable_bundle_is_warned_about() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("f.pem");
-        let told = |words: &str| {
+        let warns = |error: &str| {
             let warnings = warnings(Some(&path), None);
-            assert_eq!(warnings.len(), 1, "{words}: {warnings:?}");
-            let start = format!("variable=SSL_CERT_FILE path={} problem=", path.display());
-            assert!(warnings[0].starts_with(&start) && warnings[0].contains(words), "{words}: {warnings:?}");
+            assert_eq!(warnings.len(), 1, "{error}: {warnings:?}");
+            let start = format!("variable=SSL_CERT_FILE path={} error=", path.display());
+            assert!(warnings[0].starts_with(&start) && warnings[0].contains(error), "{error}: {warnings:?}");
         };
-        told("it is missing");
+        warns("no such file");
         std::fs::write(&path, "").unwrap();
-        told("no certificate in it");
+        warns("contains no certificate");
         std::fs::write(&path, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n").unwrap();
-        told("cannot be read");
+        warns("cannot be parsed");
         let good = certificate();
         std::fs::write(&path, &good).unwrap();
         assert_eq!(warnings(Some(&path), None), Vec::<String>::new());
         std::fs::write(&path, [&good[..], &good[..good.len() / 2]].concat()).unwrap();
-        told("cannot be read");
+        warns("cannot be parsed");
         std::fs::remove_file(&path).unwrap();
         std::fs::create_dir(&path).unwrap();
-        told("not a regular file");
+        warns("not a regular file");
     }
 
     #[test]
-    fn each_folder_that_cannot_be_used_is_warned_about() {
+    fn each_unusable_folder_is_warned_about() {
         let folder = tempfile::tempdir().unwrap();
         let place = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
         for name in ["good", "bare"] {
@@ -186,16 +188,16 @@ mod tests {
         let list = [place("good"), String::new(), place("bare"), place("gone")].join(":");
         let found = warnings(None, Some(&list));
         assert_eq!(found.len(), 2, "{found:?}");
-        let start = format!("variable=SSL_CERT_DIR path={} problem=", place("bare"));
+        let start = format!("variable=SSL_CERT_DIR path={} error=", place("bare"));
         assert!(found[0].starts_with(&start) && found[0].contains("openssl rehash"), "{found:?}");
         assert!(found[1].contains(&place("gone")) && found[1].contains("No such file"), "{found:?}");
     }
 
     #[test]
-    fn only_a_certificate_is_distrusted() {
+    fn only_a_certificate_error_is_a_verification_error() {
         let text = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem.c:1889: \
                     (self-signed certificate)";
-        assert_eq!(distrust(text).unwrap(), "self-signed certificate");
-        assert_eq!(distrust("unexpected EOF"), None);
+        assert_eq!(verification_error(text).unwrap(), "self-signed certificate");
+        assert_eq!(verification_error("unexpected EOF"), None);
     }
 }

@@ -1,31 +1,29 @@
-//! What an operator types and sets.
-//!
-//! Owns what holds for any command line. It must not know what a setting is for.
+//! Fuzzes the command line and the settings.
 
 use std::ffi::OsString;
 use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use super::{Input, MARKER, assert_one_line};
-use crate::cli::{self, Config, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, arguments};
+use crate::cli::{Arguments, Config, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, docs};
 use crate::logging::error_chain;
 use crate::sys::environment::Environment;
 
-/// Each line is an argument; a steering `f` has a key file too. The key is given by the variable.
+/// Each line of the data is an argument. The key comes from its variable, or is unset if the first knob is `f`.
 pub fn settings(bytes: &[u8]) {
     let input = Input::new(bytes);
     let arguments = input.data.split(|byte| *byte == b'\n').map(|line| OsString::from_vec(line.to_vec()));
-    let typed = match arguments::parse(arguments) {
-        Ok(typed) => typed,
+    let arguments = match Arguments::parse(arguments) {
+        Ok(arguments) => arguments,
         Err(error) => return assert_one_line(&error.to_string(), 256),
     };
-    if let Some(Err(error)) = typed.print.as_deref().map(cli::page) {
+    if let Err(error) = docs::requested(&arguments) {
         assert_one_line(&error.to_string(), 4096);
     }
     let key = if input.knob(0) == b'f' { ("OZ_OTHER", MARKER) } else { ("OZ_API_KEY", MARKER) };
     let environment: Environment = [key, ("OZ_WORKER_ID", "w")].into_iter().collect();
     let file = |_: &_| Ok::<_, io::Error>(format!("\u{feff}{MARKER} \r\nmore"));
-    match Config::new(&typed, &environment, 2, &file) {
+    match Config::new(&arguments, &environment, 2, &file) {
         Ok(config) => accepted(&config),
         Err(error) => {
             let text = error_chain(&error);

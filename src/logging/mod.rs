@@ -1,11 +1,8 @@
-//! The log: one line an event, to stderr, in UTC.
+//! The log: one line per event, to stderr, in UTC.
 //!
-//! Owns how a line looks, what a value from outside may do to it (nothing), and what happens when stderr is closed
-//! (nothing) or not read (lines are dropped). It must not know any event.
-//!
-//! simple_logger prints with `eprintln!`, which panics when the reader of a pipe has gone. That must not end a worker
-//! with tasks, so the logger stands behind [`Guard`], and panics are reported by a hook that writes for itself: a panic
-//! inside of a hook would abort the process.
+//! simple_logger prints with `eprintln!`, which panics if stderr is a pipe whose reader has gone. [`Guard`] keeps that
+//! panic from ending a worker with tasks. The panic hook writes to stderr itself, since a panic in a hook would abort the
+//! process.
 
 mod queue;
 
@@ -23,34 +20,34 @@ use time::OffsetDateTime;
 
 use queue::Queue;
 
-/// The target of the events that are logged at the level of the settings.
+/// The target of the worker's own events, which are logged at the configured level.
 const OWN_TARGET: &str = "oz_agent_worker";
-/// The most characters of a value that are shown.
+/// How much of a value is shown, in characters.
 const LONGEST_VALUE: usize = 256;
-/// The same for a message of our own: what to do about an error stands at its end.
+/// How much of a message of the worker is shown, in characters. Its end can say what to do about an error.
 const LONGEST_MESSAGE: usize = 4096;
 
 thread_local! {
-    /// Whether this thread is inside the logger, where a panic is about stderr and is nobody's business.
+    /// Whether this thread is inside the logger, where a panic is about stderr and is not reported.
     static IN_LOGGER: Cell<bool> = const { Cell::new(false) };
 }
 
-/// There is no log.
+/// Why the log could not be started.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
-    /// There is a logger already.
+    /// The process has a logger already.
     #[error("the log cannot be started")]
     Taken(#[from] SetLoggerError),
-    /// The system has no more threads.
+    /// No thread could be started.
     #[error("the log cannot be started")]
     Thread(#[from] io::Error),
 }
 
-/// Starts the log, and has panics reported in it. Events of other crates are logged from `warn` on. Before the process
-/// ends, `log::logger().flush()` waits a moment for the last lines.
+/// Starts the log and reports panics in it. Events of other crates are logged from `warn` on. Before the process ends,
+/// `log::logger().flush()` waits up to two seconds for the last lines.
 ///
 /// # Errors
-/// When there is a logger already, or no thread for it.
+/// When the process has a logger already, or no thread can be started.
 pub fn init(level: LevelFilter) -> Result<(), LogError> {
     let inner = SimpleLogger::new()
         .with_level(level.min(LevelFilter::Warn))
@@ -64,25 +61,25 @@ pub fn init(level: LevelFilter) -> Result<(), LogError> {
         if let Some(event) = panic_event(thread.name(), info.location(), info.payload()) {
             let line =
                 format!("{} ERROR [{}] {event}\n", timestamp(OffsetDateTime::now_utc()), module_path!());
-            // Nobody is left to be told that stderr is closed.
+            // If stderr is closed, there is nowhere to report it.
             let _ = io::stderr().write_all(line.as_bytes());
         }
     }));
     Ok(())
 }
 
-/// A value as logfmt has it: as it is, or in quotes with escapes when it has spaces, quotes, `=` or control characters
-/// or is empty; at most 256 characters of it and an ellipsis.
+/// A value in logfmt: in quotes with escapes if it is empty or has spaces, quotes, `=` or control characters. Cut after 256
+/// characters, with an ellipsis.
 pub fn value(text: &str) -> impl Display + '_ {
     Value(text, LONGEST_VALUE)
 }
 
-/// The same with a bound of 4096 characters: for what this worker says itself, paths and the like included.
+/// A value in logfmt, cut after 4096 characters: for messages of the worker itself.
 pub fn message(text: &str) -> impl Display + '_ {
     Value(text, LONGEST_MESSAGE)
 }
 
-/// An error with its causes, in one line.
+/// An error with its causes, on one line.
 pub fn error_chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -94,14 +91,17 @@ pub fn error_chain(error: &dyn std::error::Error) -> String {
     text
 }
 
-/// A text and how many characters of it are shown.
+/// A text, and how many characters of it are shown.
 struct Value<'a>(&'a str, usize);
 
 impl Display for Value<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let end = self.0.char_indices().nth(self.1).map(|(index, _)| index);
-        let text = end.and_then(|end| self.0.get(..end)).unwrap_or(self.0);
-        let ellipsis = if end.is_some() { "…" } else { "" };
+        let Self(whole, limit) = *self;
+        let end = whole.char_indices().nth(limit).map(|(index, _)| index);
+        let (text, ellipsis) = match end.and_then(|end| whole.split_at_checked(end)) {
+            Some((start, _)) => (start, "…"),
+            None => (whole, ""),
+        };
         let needs_quotes = |c: char| c.is_whitespace() || c == '"' || c == '=' || is_unsafe(c);
         if !text.is_empty() && !text.contains(needs_quotes) {
             return write!(f, "{text}{ellipsis}");
@@ -118,7 +118,7 @@ impl Display for Value<'_> {
     }
 }
 
-/// Whether a character could begin a new line, move the cursor or turn the direction of what follows.
+/// Whether a character could begin a new line, move the cursor or change the direction of the text that follows.
 fn is_unsafe(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
@@ -128,7 +128,7 @@ fn write_escaped(to: &mut impl fmt::Write, c: char) -> fmt::Result {
     write!(to, "{}", c.escape_default())
 }
 
-/// The whole message without anything that could forge a line. What went through [`value`] is not touched again.
+/// The message with unsafe characters escaped, so that it stays on one line. Output of [`value`] has none.
 fn clean(message: String) -> String {
     if !message.contains(is_unsafe) {
         return message;
@@ -141,12 +141,12 @@ fn clean(message: String) -> String {
     clean
 }
 
-/// Keeps a logger that panics from ending the thread that logs.
+/// Catches panics of a logger, so that they do not end the thread that logs.
 struct Guard<L> {
     inner: L,
-    /// Set once stderr is closed for good, so that a busy worker does not unwind at every event.
+    /// Whether stderr is closed for good. If so, the logger is not called, so that not every event unwinds.
     gone: AtomicBool,
-    /// A full disk makes the logger panic too, but may get better.
+    /// Whether stderr is still open: after a panic for a full disk it is, and logging may work again.
     is_open: fn() -> bool,
 }
 
@@ -160,7 +160,7 @@ impl<L: Log> Guard<L> {
             return;
         }
         let outer = IN_LOGGER.replace(true);
-        // The inner logger has no state that a panic could leave half changed.
+        // The inner logger has no state that a panic could leave inconsistent.
         let result = catch_unwind(AssertUnwindSafe(|| work(&self.inner)));
         IN_LOGGER.set(outer);
         if result.is_err() && !(self.is_open)() {
@@ -178,8 +178,7 @@ impl<L: Log> Log for Guard<L> {
         if self.gone.load(Ordering::Relaxed) || !self.enabled(record.metadata()) {
             return;
         }
-        // Formatted outside of the protection: a panic in somebody's `Display` is a bug and has nothing to do with
-        // stderr.
+        // Formatted outside of `protected`: a panic in a `Display` is a defect and not about stderr.
         let message = clean(record.args().to_string());
         self.protected(|inner| {
             let mut builder = Record::builder();
@@ -195,13 +194,13 @@ impl<L: Log> Log for Guard<L> {
     }
 }
 
-/// Whether anybody may still read stderr. What it writes ends the line that the failed event may have begun.
+/// Whether stderr has a reader. The line break that this writes ends the line of a failed event.
 fn stderr_is_open() -> bool {
     !matches!(io::stderr().write_all(b"\n"), Err(error) if error.kind() == io::ErrorKind::BrokenPipe)
 }
 
-/// The event for a panic, or nothing for one of the logger's own. A message that was put together at run time may hold
-/// a secret, so only one that stands in the program as it is is shown.
+/// The event for a panic; `None` for a panic inside the logger. Only a literal message is shown, since a formatted one may
+/// contain a secret.
 fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &dyn Any) -> Option<String> {
     if IN_LOGGER.get() {
         return None;
@@ -216,7 +215,7 @@ fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &
     Some(event)
 }
 
-/// The form that simple_logger has.
+/// The time as simple_logger formats it.
 fn timestamp(now: OffsetDateTime) -> String {
     let (date, time) = (now.date(), now.time());
     format!(
@@ -242,7 +241,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn values() {
+    fn values_are_quoted_and_escaped() {
         let cases = [
             ("plain", "plain"),
             ("wss://h:1/x-y_z.%20,[1]", "wss://h:1/x-y_z.%20,[1]"),
@@ -263,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_cut() {
+    fn long_values_are_cut_with_an_ellipsis() {
         let whole = "ü".repeat(LONGEST_VALUE);
         assert_eq!(value(&whole).to_string(), whole);
         assert_eq!(value(&format!("{whole}\n")).to_string(), format!("{whole}…"));
@@ -317,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logger_that_panics_is_left_alone_once_stderr_is_gone() {
+    fn a_logger_that_panics_is_not_called_again_after_stderr_is_closed() {
         let fake = Fake::default();
         fake.panics.store(true, Ordering::SeqCst);
         let guard = Guard::new(&fake, || false);
@@ -329,7 +328,7 @@ mod tests {
     }
 
     #[test]
-    fn a_logger_that_panics_is_tried_again_while_stderr_is_open() {
+    fn a_logger_that_panics_is_called_again_while_stderr_is_open() {
         let fake = Fake::default();
         fake.panics.store(true, Ordering::SeqCst);
         let guard = Guard::new(&fake, || true);
@@ -341,13 +340,16 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_is_one_line_without_what_may_be_secret() {
+    fn a_panic_is_one_line_without_a_formatted_message() {
         let location = Location::caller();
-        let fixed = panic_event(Some("oz task"), Some(location), &"index\nwrong").unwrap();
-        assert!(fixed.starts_with("panic thread=\"oz task\" location=src/logging/mod.rs:"), "{fixed}");
-        assert!(fixed.ends_with(" message=\"index\\nwrong\""), "{fixed}");
-        let made: Box<dyn Any> = Box::new(String::from("key hunter2"));
-        assert_eq!(panic_event(None, None, made.as_ref()).unwrap(), "panic thread=unnamed location=unknown");
+        let literal = panic_event(Some("oz task"), Some(location), &"index\nwrong").unwrap();
+        assert!(literal.starts_with("panic thread=\"oz task\" location=src/logging/mod.rs:"), "{literal}");
+        assert!(literal.ends_with(" message=\"index\\nwrong\""), "{literal}");
+        let formatted: Box<dyn Any> = Box::new(String::from("key hunter2"));
+        assert_eq!(
+            panic_event(None, None, formatted.as_ref()).unwrap(),
+            "panic thread=unnamed location=unknown"
+        );
     }
 
     #[test]
@@ -358,7 +360,7 @@ mod tests {
     }
 
     #[test]
-    fn timestamps_have_the_form_of_the_logger() {
+    fn timestamps_look_like_those_of_the_logger() {
         let now = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_007);
         assert_eq!(timestamp(now), "2001-09-09T01:46:40.007Z");
     }

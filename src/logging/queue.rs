@@ -1,10 +1,7 @@
-//! The lines on their way to stderr: whoever logs never waits for who reads.
+//! The queue of log lines, which a thread of its own writes to stderr.
 //!
-//! Owns the bound, what happens beyond it (lines are dropped, and counted in a line of their own), and the thread that
-//! writes. It must not know how a line looks.
-//!
-//! A log that is not read, as that of a stuck service manager, fills its pipe, and then a write blocks. That must not
-//! stop the thread that claims tasks and sends reports.
+//! If stderr is a pipe that nobody reads, as with a stuck service manager, writes block. The queue keeps the other threads
+//! from waiting: lines that do not fit are dropped and counted.
 
 use std::io;
 use std::sync::Arc;
@@ -15,10 +12,10 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, Sender, bounded};
 use log::{Level, Log, Metadata, Record};
 
-/// Lines that wait, at most.
+/// The most lines in the queue.
 const LINES: usize = 4096;
 
-/// How long the end of the process waits for lines to be written.
+/// How long a flush waits for a place in the queue, and then for the lines before it.
 const FLUSH: Duration = Duration::from_secs(1);
 
 enum Entry {
@@ -27,11 +24,11 @@ enum Entry {
         target: String,
         message: String,
     },
-    /// Everything before this has been written once the sender is dropped.
+    /// The sender is dropped once all entries before this one are written.
     Flush(Sender<()>),
 }
 
-/// Hands lines to a thread that has the real logger.
+/// A logger that passes lines to a thread, which calls the real logger.
 pub(super) struct Queue<L: 'static> {
     entries: Sender<Entry>,
     dropped: Arc<AtomicU64>,
@@ -42,7 +39,7 @@ impl<L: Log> Queue<L> {
     /// Starts the thread, which lasts as long as the process.
     ///
     /// # Errors
-    /// When the system has no more threads.
+    /// When no thread can be started.
     pub(super) fn start(logger: L) -> io::Result<Self> {
         let logger: &'static L = Box::leak(Box::new(logger));
         let (entries, queued) = bounded(LINES);
@@ -62,18 +59,21 @@ impl<L: Log> Log for Queue<L> {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let (target, message) = (record.target().to_owned(), record.args().to_string());
-        let line = Entry::Line { level: record.level(), target, message };
+        let line = Entry::Line {
+            level: record.level(),
+            target: record.target().to_owned(),
+            message: record.args().to_string(),
+        };
         if self.entries.try_send(line).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
     }
 
-    /// Waits until all lines are written, but not for ever.
+    /// Waits until all lines are written, at most twice [`FLUSH`].
     fn flush(&self) {
         let (written, done) = bounded(0);
         if self.entries.send_timeout(Entry::Flush(written), FLUSH).is_ok() {
-            // Nothing is ever sent: the end of the channel, or of the patience, is what is waited for.
+            // Nothing is sent: the writer drops the sender.
             let _ = done.recv_timeout(FLUSH);
         }
     }
@@ -105,7 +105,7 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
-    /// Waits for a permit before each line, and passes it on.
+    /// A logger that waits for a permit before each line.
     struct Slow {
         permits: Receiver<()>,
         lines: Sender<String>,
@@ -125,12 +125,13 @@ mod tests {
     }
 
     fn slow() -> (Queue<Slow>, Sender<()>, Receiver<String>) {
-        let ((permit, permits), (lines, written)) = (bounded(0), bounded(2 * LINES));
+        let (permit, permits) = bounded(0);
+        let (lines, written) = bounded(2 * LINES);
         (Queue::start(Slow { permits, lines }).unwrap(), permit, written)
     }
 
     #[test]
-    fn whoever_logs_goes_on_when_nobody_reads_and_what_is_dropped_is_counted() {
+    fn logging_does_not_block_and_dropped_lines_are_counted() {
         let (queue, permit, written) = slow();
         let more = 10;
         // One more may have left the queue for the writer.
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flush_waits_for_what_was_logged_before() {
+    fn a_flush_waits_for_earlier_lines() {
         let (queue, permit, written) = slow();
         line(&queue, Level::Debug, "t", "not enabled");
         line(&queue, Level::Warn, "t", "last words");

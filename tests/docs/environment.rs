@@ -1,4 +1,4 @@
-//! The sample of an environment file as a shell reads it, and as the scripts of a package look at it.
+//! The sample environment file, as a shell and the scripts of a package read it.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -7,7 +7,7 @@ use std::process::Command;
 use super::{page, quietly};
 use crate::support::worker::binary;
 
-/// The sample with these variables set, the way an operator does it.
+/// The sample with these variables set, as an operator would.
 fn edited(settings: &[(&str, &str)]) -> String {
     let mut sample = page("environment");
     for (name, value) in settings {
@@ -17,7 +17,7 @@ fn edited(settings: &[(&str, &str)]) -> String {
     sample
 }
 
-/// Everything that is in the environment after `sh` has read the file.
+/// The environment after `sh` has read the file.
 fn variables(file: &Path) -> BTreeSet<String> {
     let script = "set -a; . \"$1\"; set +a; exec /usr/bin/env";
     let mut command = Command::new("/bin/sh");
@@ -35,13 +35,13 @@ fn written(text: &str) -> (tempfile::TempDir, std::path::PathBuf) {
 }
 
 #[test]
-fn a_shell_finds_nothing_set_in_it() {
+fn a_shell_reads_no_variable_from_the_sample() {
     let (_folder, file) = written(&page("environment"));
     assert_eq!(variables(&file), BTreeSet::new());
 }
 
 #[test]
-fn a_shell_finds_what_was_set_and_the_worker_takes_it() {
+fn a_shell_reads_the_variables_that_were_set_and_the_worker_uses_them() {
     let (_folder, file) = written(&edited(&[
         ("OZ_API_KEY", "'a $key with \\ and \"'"),
         ("OZ_WORKER_ID", "build-host-1"),
@@ -61,13 +61,13 @@ fn a_shell_finds_what_was_set_and_the_worker_takes_it() {
     worker.args(["-c", "set -a; . \"$1\"; exec \"$2\"", "sh"]).arg(&file).arg(binary()).env_clear();
     let output = worker.output().unwrap();
     let log = String::from_utf8(output.stderr).unwrap();
-    // No engine, rather than a wrong setting.
+    // Exit code 4 is for no engine; an invalid setting would be 2.
     assert_eq!(output.status.code(), Some(4), "{log}");
     assert!(log.contains("worker=build-host-1") && log.contains("/nonexistent/docker.sock"), "{log}");
 }
 
 #[test]
-fn every_line_can_be_set_by_taking_its_mark_away() {
+fn every_variable_is_set_by_removing_its_mark() {
     let sample = page("environment");
     let all: String = sample
         .lines()
@@ -82,9 +82,9 @@ fn every_line_can_be_set_by_taking_its_mark_away() {
     assert_eq!(variables(&file), expected);
 }
 
-/// How a package's script sees whether there is anything to start the service with.
+/// The scripts of packages start the service only if a key is set.
 #[test]
-fn whether_a_key_is_set_can_be_seen() {
+fn a_script_can_see_whether_a_key_is_set() {
     let is_configured = |text: &str| {
         let (_folder, file) = written(text);
         let status = Command::new("grep").args(["-qE", "^OZ_API_KEY(_FILE)?=."]).arg(&file).status().unwrap();

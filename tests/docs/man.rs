@@ -6,14 +6,14 @@ use super::{page, page_file, quietly};
 use crate::tidy::{read, sources, spans};
 
 #[test]
-fn mandoc_has_nothing_to_say_against_it() {
+fn mandoc_reports_no_problem() {
     let (_folder, file) = page_file("man");
     assert_eq!(quietly(Command::new("mandoc").args(["-T", "lint", "-W", "warning", &file])), "");
 }
 
-/// It has: what is checked above is checked.
+/// Shows that the check above works.
 #[test]
-fn mandoc_would_find_what_is_wrong() {
+fn mandoc_reports_an_unknown_macro() {
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("page");
     std::fs::write(&file, page("man").replacen(".PP\n", ".PQ\n", 1)).unwrap();
@@ -21,9 +21,9 @@ fn mandoc_would_find_what_is_wrong() {
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("PQ"), "{output:?}");
 }
 
-/// All of its warnings are on, as where packages are checked.
+/// With all warnings, as in checks of packages.
 #[test]
-fn groff_shows_it_without_a_warning_and_with_dashes_that_can_be_copied() {
+fn groff_renders_the_page_without_a_warning_and_with_plain_dashes() {
     let (_folder, file) = page_file("man");
     let args = ["-man", "-Tutf8", "-ww", "-P-cbou", "-rLL=100n", &file];
     let shown = quietly(Command::new("groff").args(args));
@@ -63,7 +63,7 @@ fn groff_shows_it_without_a_warning_and_with_dashes_that_can_be_copied() {
         }
     }
     assert!(!shown.lines().any(|line| line.ends_with('\u{2010}')), "a word is hyphenated in\n{shown}");
-    // Lines to copy come out as they were written, and names of files with the tilde of a keyboard.
+    // Lines to copy are unchanged, and paths have an ASCII tilde.
     for typed in [
         "oz-agent-worker --api-key-file /etc/oz-agent-worker/key \\\n",
         "       ~/.docker/config.json\n",

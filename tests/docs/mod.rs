@@ -1,5 +1,4 @@
-//! What the binary prints about itself: `--help` and each `--print`, compared with each other and given to the programs
-//! that are to read them. No engine, no network.
+//! The texts that the binary prints, compared with each other and read by the programs that they are for.
 
 mod environment;
 mod man;
@@ -14,10 +13,10 @@ use std::time::Duration;
 use crate::support::process::Process;
 use crate::support::worker::binary;
 
-/// What any of these programs is given: far more than it takes on a busy machine.
+/// For any of these programs; far more than it takes on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// What the binary prints with these arguments and nothing set at all.
+/// The output of the binary with these arguments and an empty environment.
 fn printed(args: &[&str]) -> String {
     let output = Command::new(binary()).args(args).env_clear().output().unwrap();
     assert_eq!((output.status.code(), output.stderr.as_slice()), (Some(0), &b""[..]), "{args:?}");
@@ -28,7 +27,7 @@ fn page(word: &str) -> String {
     printed(&["--print", word])
 }
 
-/// A folder with a page in a file; its path.
+/// A folder with a page in a file, and the path of the file.
 fn page_file(word: &str) -> (tempfile::TempDir, String) {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("page");
@@ -37,7 +36,7 @@ fn page_file(word: &str) -> (tempfile::TempDir, String) {
     (folder, path)
 }
 
-/// Runs a program to its good end; what it wrote to stdout. It may not complain about anything.
+/// Runs a program that must succeed and write nothing to stderr. Returns its stdout.
 fn quietly(command: &mut Command) -> String {
     let mut process = Process::spawn(command.env("LC_ALL", "C.UTF-8"), None);
     let status = process.wait_exit(DEADLINE);
@@ -51,18 +50,18 @@ fn a_page_needs_no_other_setting_and_goes_to_stdout() {
     for word in ["man", "bash", "zsh", "fish", "environment"] {
         let page = page(word);
         assert!(page.lines().count() > 20, "{word}: {page}");
-        // Other settings do not matter, not even wrong ones; case does not either.
+        // Other settings are ignored, even invalid ones, and so is case.
         assert_eq!(printed(&["--print", &word.to_uppercase(), "--pull", "nonsense"]), page);
         assert_eq!(printed(&[&format!("--print={word}")]), page);
     }
 }
 
 #[test]
-fn an_unknown_page_is_a_usage_error_that_names_those_that_there_are() {
+fn an_unknown_page_is_a_usage_error_that_lists_the_pages() {
     for (args, expected) in [
         (
             ["--print", "html"].as_slice(),
-            "--print is \"html\": must be one of man, bash, zsh, fish, environment",
+            "invalid --print \"html\": must be one of man, bash, zsh, fish, environment",
         ),
         (&["--print"], "--print needs a value; see --help"),
         (&["--print", "man", "--print", "bash"], "--print is given more than once; see --help"),
@@ -74,9 +73,9 @@ fn an_unknown_page_is_a_usage_error_that_names_those_that_there_are() {
     }
 }
 
-/// A package must not be made with half a page; a reader who has seen enough is another thing.
+/// A package must not be built with half a page. A reader that closes its pipe has seen enough.
 #[test]
-fn a_page_that_cannot_be_written_is_a_failure_unless_the_reader_has_gone() {
+fn an_incomplete_page_is_a_failure_unless_the_reader_closed_the_pipe() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = Command::new(binary()).args(["--print", "man"]).env_clear().stdout(full).output().unwrap();
     let told = String::from_utf8_lossy(&output.stderr);

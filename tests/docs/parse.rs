@@ -1,23 +1,20 @@
-//! Reads what a page says about the settings back out of its text.
-//!
-//! Owns the form of each page as its readers know it. It must not know the table of settings: what is found here is
-//! compared, so it may only come from the text.
+//! Parses the settings back out of each text. Uses nothing but the text, so that the results can be compared.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::tidy::{spans, table};
+use crate::tidy::{read, spans, table};
 
 /// A setting as a page describes it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry {
-    /// In the order of the page: the short one first.
+    /// The short one first.
     pub(super) flags: Vec<String>,
     pub(super) variable: Option<String>,
     pub(super) default: Option<String>,
 }
 
 pub(super) type Entries = BTreeSet<Entry>;
-/// Flags, and the words that are offered for the value of each; none for what is not one of a few words.
+/// The flags that completions offer, and the words that they offer for the value of each.
 pub(super) type Offers = BTreeMap<String, Vec<String>>;
 
 fn owned<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
@@ -26,10 +23,10 @@ fn owned<'a>(words: impl IntoIterator<Item = &'a str>) -> Vec<String> {
 
 fn insert(entries: &mut Entries, entry: Entry) {
     let shown = format!("{entry:?}");
-    assert!(entries.insert(entry), "twice on one page: {shown}");
+    assert!(entries.insert(entry), "on one page twice: {shown}");
 }
 
-/// The flags or the variable with which a description begins: `-v, --volumes HOST`.
+/// The flags or the variable in the first line of a description, such as `-v, --volumes HOST`.
 fn entry(names: &str) -> Entry {
     let words = names.split([' ', ',']).filter(|word| !word.is_empty());
     let flags: Vec<_> = words.clone().filter(|word| word.starts_with('-')).collect();
@@ -53,7 +50,7 @@ pub(super) fn help(text: &str) -> Entries {
     entries
 }
 
-/// The table under `Settings`. A cell without a default says `off` or `required`, or nothing.
+/// The rows of the README's table of settings. A cell without a default is empty, or says `off` or `required`.
 pub(super) fn readme() -> Entries {
     let mut entries = Entries::new();
     for row in table("Settings") {
@@ -69,7 +66,26 @@ pub(super) fn readme() -> Entries {
     entries
 }
 
-/// The text of roff without its fonts and escapes.
+/// Every flag and variable of the worker in the README's text.
+pub(super) fn readme_names() -> BTreeSet<String> {
+    let text = read("README.md");
+    let mut names = BTreeSet::new();
+    for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
+        // The others belong to the tests and to the systemd unit.
+        if word.starts_with("OZ_") && !word.starts_with("OZ_TEST_") && word != "OZ_WORKER_ARGS" {
+            names.insert(word.to_owned());
+        }
+    }
+    // Code spans with a flag, alone or with a value. Longer ones are commands of other programs.
+    for span in spans(&text).into_iter().filter(|span| span.starts_with('-') && span.split(' ').count() <= 2)
+    {
+        names.insert(span.split([' ', '=']).next().unwrap().to_owned());
+    }
+    assert!(names.len() > 10, "{names:?}");
+    names
+}
+
+/// Text of roff without fonts and escapes.
 fn plain(roff: &str) -> String {
     let fonts = ["\\fB", "\\fI", "\\fR", "\\&"];
     let text = fonts.iter().fold(roff.to_owned(), |text, font| text.replace(font, ""));
@@ -77,7 +93,7 @@ fn plain(roff: &str) -> String {
     signs.iter().fold(text, |text, (escape, sign)| text.replace(escape, sign))
 }
 
-/// The items of a section of the man page: each with its name and its further lines.
+/// The items of a section of the man page: the name and the lines of each.
 pub(super) fn items(man: &str, section: &str) -> Vec<(String, Vec<String>)> {
     let (_, rest) = man.split_once(&format!("\n.SH {section}\n")).unwrap_or_else(|| panic!("no {section}"));
     let text = rest.split("\n.SH ").next().unwrap();
@@ -88,7 +104,7 @@ pub(super) fn items(man: &str, section: &str) -> Vec<(String, Vec<String>)> {
     text.split(".TP\n").skip(1).map(item).collect()
 }
 
-/// The options, and what only a variable sets; then the variables that are not ours.
+/// The settings of the man page, and the variables of other programs.
 pub(super) fn man(page: &str) -> (Entries, BTreeSet<String>) {
     let value = |lines: &[String], before: &str| {
         lines.iter().find_map(|line| line.strip_prefix(before)).map(str::to_owned)
@@ -99,7 +115,7 @@ pub(super) fn man(page: &str) -> (Entries, BTreeSet<String>) {
         let variable = value(&lines, "Variable: ");
         insert(&mut entries, Entry { variable, default, ..entry(&names) });
     }
-    let mut foreign = BTreeSet::new();
+    let mut external = BTreeSet::new();
     for (name, lines) in items(page, "ENVIRONMENT") {
         let same = lines.first().and_then(|line| line.strip_prefix("The same as ")?.strip_suffix('.'));
         if let Some(flag) = same {
@@ -110,18 +126,18 @@ pub(super) fn man(page: &str) -> (Entries, BTreeSet<String>) {
         } else if name.starts_with("OZ_") {
             insert(&mut entries, Entry { default: value(&lines, "Default: "), ..entry(&name) });
         } else {
-            assert!(foreign.insert(name.clone()), "{name} twice");
+            assert!(external.insert(name.clone()), "{name} twice");
         }
     }
-    // Each variable that an option names has its place among the variables too.
+    // Each variable of an option is in the section of variables too.
     let named: BTreeSet<_> = items(page, "ENVIRONMENT").into_iter().map(|(name, _)| name).collect();
     let missing =
         entries.iter().filter_map(|entry| entry.variable.as_ref()).find(|name| !named.contains(*name));
     assert_eq!(missing, None);
-    (entries, foreign)
+    (entries, external)
 }
 
-/// Each variable of the sample with the default that its comment names, and the value that is written there.
+/// The variables of the sample: the default in the comment of each, and its value.
 pub(super) fn environment(sample: &str) -> BTreeMap<String, (Option<String>, String)> {
     let mut found = BTreeMap::new();
     let mut default = None;
@@ -142,7 +158,7 @@ pub(super) fn environment(sample: &str) -> BTreeMap<String, (Option<String>, Str
     found
 }
 
-/// The list of all flags, and for each arm of the `case` with words its flags.
+/// The flags of the last arm of the `case`, with the words of the other arms.
 pub(super) fn bash(completion: &str) -> Offers {
     let (_, arms) = completion.split_once("case $flag in\n").expect("the case");
     let (arms, _) = arms.split_once("    esac\n").expect("its end");
@@ -172,7 +188,7 @@ pub(super) fn zsh(completion: &str) -> Offers {
     for line in lines.lines().map(|line| line.trim().trim_end_matches(" \\")) {
         let (names, rest) = line.split_once('[').unwrap_or_else(|| panic!("{line}"));
         let names = names.replace("(- *)", "");
-        // What is between brackets before the names is what they exclude.
+        // The flags in parentheses before the names are those that they exclude.
         let names = names.rsplit(')').next().unwrap();
         let flags = names.split(['{', '}', ',', '\'', '*']).filter(|part| part.starts_with('-'));
         let words = rest.rsplit_once(":(").map(|(_, words)| words.trim_end_matches([')', '\'']));
@@ -189,7 +205,7 @@ pub(super) fn zsh(completion: &str) -> Offers {
 pub(super) fn fish(completion: &str) -> Offers {
     let mut offers = Offers::new();
     for line in completion.lines().filter(|line| line.starts_with("complete ") && line.contains(" -l ")) {
-        // Neither the condition nor the description is of interest.
+        // Without the condition and the description.
         let line = line.split(" -d '").next().unwrap();
         let line = if line.contains(" -n '") { line.splitn(3, '\'').nth(2).unwrap() } else { line };
         let mut words = Vec::new();

@@ -1,9 +1,10 @@
-//! All pages say the same: the same flags, variables, defaults and words, each set read off the text as it is printed.
+//! All texts agree on flags, variables, defaults, words and exit codes, as read back from what the binary prints.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use oz_agent_worker::cli::{EXTERNAL, SETTINGS};
+use oz_agent_worker::exit::Exit;
 
 use super::parse::{self, Entries, Entry, Offers};
 use super::{page, printed};
@@ -20,31 +21,43 @@ fn expected() -> Entries {
     SETTINGS.iter().map(entry).collect()
 }
 
-/// Shows what is different, and not two long lists.
+/// Panics with the differences only, not with two long lists.
 fn assert_same<T: Ord + Clone + std::fmt::Debug>(what: &str, found: &BTreeSet<T>, expected: &BTreeSet<T>) {
     let missing: Vec<_> = expected.difference(found).collect();
     let extra: Vec<_> = found.difference(expected).collect();
-    assert!(missing.is_empty() && extra.is_empty(), "{what}: {missing:#?} missing, {extra:#?} too much");
+    assert!(missing.is_empty() && extra.is_empty(), "{what}: {missing:#?} missing, {extra:#?} unexpected");
 }
 
 #[test]
-fn help_the_readme_and_the_man_page_have_the_same_flags_variables_and_defaults() {
+fn the_help_and_the_man_page_have_exactly_the_settings_of_the_table() {
     let expected = expected();
     assert_same("--help", &parse::help(&printed(&["--help"])), &expected);
-    assert_same("README.md", &parse::readme(), &expected);
     assert_same("the man page", &parse::man(&page("man")).0, &expected);
 }
 
 #[test]
-fn the_sample_has_the_variables_of_help_with_their_defaults_and_the_foreign_ones() {
+fn the_settings_of_the_readme_are_in_the_help_with_the_same_variables_and_defaults() {
+    let help = parse::help(&printed(&["--help"]));
+    let rows = parse::readme();
+    let wrong: Vec<_> = rows.difference(&help).collect();
+    assert!(wrong.is_empty(), "not in the help: {wrong:#?}");
+    let known: BTreeSet<_> =
+        help.into_iter().flat_map(|entry| entry.flags.into_iter().chain(entry.variable)).collect();
+    let names = parse::readme_names();
+    let unknown: Vec<_> = names.difference(&known).collect();
+    assert!(unknown.is_empty(), "not in the help: {unknown:?}");
+}
+
+#[test]
+fn the_sample_has_the_variables_of_the_help_with_their_defaults_and_the_external_ones() {
     let sample = parse::environment(&page("environment"));
     let help = parse::help(&printed(&["--help"]));
     let ours = help.into_iter().filter_map(|entry| Some((entry.variable?, entry.default)));
-    let foreign = EXTERNAL.iter().map(|foreign| (foreign.variable.to_owned(), None));
-    // For the unit, which a test of packages runs with it.
+    let external = EXTERNAL.iter().map(|external| (external.variable.to_owned(), None));
+    // Only the systemd unit reads it; the tests of the packages run the unit.
     let arguments = ("OZ_WORKER_ARGS".to_owned(), None);
     let found = sample.iter().map(|(name, (default, _))| (name.clone(), default.clone())).collect();
-    assert_same("the sample", &found, &ours.chain(foreign).chain([arguments]).collect());
+    assert_same("the sample", &found, &ours.chain(external).chain([arguments]).collect());
     for (name, (default, value)) in &sample {
         let words = default.as_ref().is_some_and(|default| default.contains(' '));
         let expected = if words { "" } else { default.as_deref().unwrap_or_default() };
@@ -52,9 +65,9 @@ fn the_sample_has_the_variables_of_help_with_their_defaults_and_the_foreign_ones
     }
 }
 
-/// The file that a package installs is written by hand, so that it stays the same from version to version.
+/// The file that packages install is written by hand, so that it does not change with each version.
 #[test]
-fn the_service_s_own_settings_are_ones_that_there_are_and_none_is_set() {
+fn the_installed_settings_file_names_known_variables_and_sets_none() {
     let file = tidy::read("packaging/systemd/worker.env");
     let named: Vec<_> =
         file.lines().filter_map(|line| line.strip_prefix("#OZ_")?.strip_suffix('=')).collect();
@@ -64,22 +77,21 @@ fn the_service_s_own_settings_are_ones_that_there_are_and_none_is_set() {
 }
 
 #[test]
-fn the_foreign_variables_are_those_that_are_read() {
-    let (_, man) = parse::man(&page("man"));
-    let table: BTreeSet<_> = EXTERNAL.iter().map(|foreign| foreign.variable.to_owned()).collect();
-    assert_same("the man page", &man, &table);
-    // What main hands on by name; the others are read by OpenSSL and by the look for credential helpers.
-    let code = tidy::read("src/lib.rs");
-    let named = code.split("get(\"").skip(1).map(|rest| rest.split('"').next().unwrap().to_owned());
-    let others = ["PATH", "SSL_CERT_FILE", "SSL_CERT_DIR"].map(str::to_owned);
-    assert_same("the table", &table, &named.chain(others).collect());
-    let readme = tidy::read("README.md");
-    let unknown: Vec<_> = table.iter().filter(|name| !readme.contains(name.as_str())).collect();
-    assert!(unknown.is_empty(), "README.md does not have {unknown:?}");
+fn the_external_variables_are_those_that_the_code_reads() {
+    let table: BTreeSet<_> = EXTERNAL.iter().map(|external| external.variable.to_owned()).collect();
+    assert_same("the man page", &parse::man(&page("man")).1, &table);
+    let sources = tidy::sources();
+    let lines = sources.iter().flat_map(|source| &source.code);
+    let names =
+        lines.flat_map(|(_, line)| line.split("get(\"").skip(1).filter_map(|rest| rest.split('"').next()));
+    let is_variable = |name: &&str| name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    // The helper of credentials searches the PATH of the environment that it gets.
+    let read = names.filter(is_variable).chain(["PATH"]).map(str::to_owned).collect();
+    assert_same("the table", &table, &read);
 }
 
 #[test]
-fn the_completions_offer_the_flags_of_help_and_the_same_words() {
+fn the_completions_offer_the_flags_of_the_help_and_the_same_words() {
     let help = parse::help(&printed(&["--help"]));
     let flags: BTreeSet<_> = help.iter().flat_map(|entry| entry.flags.clone()).collect();
     let all: [(&str, Offers); 3] = [
@@ -98,7 +110,7 @@ fn the_completions_offer_the_flags_of_help_and_the_same_words() {
     }
 }
 
-/// The words that the binary itself names when it gets another one.
+/// The words that the error about an invalid one lists.
 fn accepted(flag: &str) -> Vec<String> {
     let mut command = Command::new(binary());
     command.args([flag, "nonsense"]).env_clear().env("OZ_API_KEY", "k").env("OZ_WORKER_ID", "w");
@@ -110,7 +122,7 @@ fn accepted(flag: &str) -> Vec<String> {
 }
 
 #[test]
-fn help_the_readme_and_the_man_page_have_the_same_exit_codes() {
+fn the_help_and_the_man_page_have_the_same_exit_codes() {
     let help = printed(&["--help"]);
     let (_, codes) = help.split_once("\nExit codes:\n").unwrap();
     let help: Vec<_> = codes.lines().map(|line| line.trim().split_once(' ').unwrap()).collect();
@@ -120,6 +132,5 @@ fn help_the_readme_and_the_man_page_have_the_same_exit_codes() {
     let man: Vec<_> = man.into_iter().map(|(code, lines)| (code, lines.join(" "))).collect();
     assert_eq!(man, help);
     let codes: Vec<_> = help.into_iter().map(|(code, _)| code).collect();
-    assert_eq!(tidy::table("Exit codes").into_iter().map(|row| row[0].clone()).collect::<Vec<_>>(), codes);
-    assert_eq!(codes.len(), 6);
+    assert_eq!(codes, Exit::ALL.map(|(exit, _)| exit.code().to_string()));
 }

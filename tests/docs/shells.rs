@@ -1,14 +1,14 @@
-//! The completions in real shells: each is asked what it offers for a line that somebody has begun to type.
+//! The completions in real shells: what each offers for a partly typed line.
 
 use std::collections::BTreeSet;
 use std::process::Command;
 
 use super::{page, page_file, parse, quietly};
 
-/// A line, and what is offered for its last word.
+/// A line, and the completions of its last word.
 type Case<'a> = (&'a str, &'a [&'a str]);
 
-/// What every shell offers. `=` within a word is a matter of its own in each of them.
+/// Completions that all shells share. Each treats `=` within a word in its own way.
 const CASES: [Case<'_>; 12] = [
     ("--lo", &["--log-level", "--lost-runs"]),
     ("--no-cleanup --vers", &["--version"]),
@@ -24,7 +24,7 @@ const CASES: [Case<'_>; 12] = [
     ("--worker-id w --max-", &["--max-concurrent-tasks", "--max-output"]),
 ];
 
-/// A folder with two files and a folder in it, one with a blank in its name.
+/// A folder with two files, one with a space in its name, and a folder.
 fn files() -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
     std::fs::write(folder.path().join("key one"), "k").unwrap();
@@ -43,13 +43,13 @@ fn assert_offers(ask: &dyn Fn(&str) -> BTreeSet<String>, cases: &[Case<'_>]) {
     }
 }
 
-/// `COMP_WORDS` as bash fills them: an equals sign or a colon is a word of its own.
+/// `COMP_WORDS` as bash sets it: an equals sign or a colon is a word of its own.
 fn comp_words(line: &str) -> Vec<String> {
     let mut words = vec!["oz-agent-worker".to_owned()];
     for word in line.split(' ') {
         let apart = word.replace('=', "\u{0}=\u{0}").replace(':', "\u{0}:\u{0}");
         let parts: Vec<_> = apart.split('\u{0}').map(str::to_owned).collect();
-        // A sign at the end of the line is what is being typed, with nothing after it.
+        // A sign at the end of the line is the word being typed.
         let end = if parts.len() > 1 && parts.last().is_some_and(String::is_empty) {
             parts.len() - 1
         } else {
@@ -92,9 +92,9 @@ fn bash_offers_flags_words_and_files() {
     assert_eq!(ask("-v /a:/b "), all);
 }
 
-/// What bash does when somebody presses the tabulator, which a call of the function does not show.
+/// A call of the function alone does not show that bash uses it.
 #[test]
-fn bash_knows_whom_to_ask() {
+fn bash_calls_the_function_for_the_worker() {
     let (_page, file) = page_file("bash");
     let mut bash = Command::new("bash");
     bash.args(["--norc", "-c", "source \"$1\"; complete -p oz-agent-worker", "bash", &file]);
@@ -130,10 +130,13 @@ fn fish_offers_flags_words_and_files_and_no_flag_twice() {
     );
     let all: BTreeSet<_> = parse::fish(&page("fish")).into_keys().collect();
     assert_eq!(ask("-"), all);
-    assert_eq!(lines("--web"), "--web-socket-url\tWhere the control plane takes workers: ws:// or wss://");
+    assert_eq!(
+        lines("--web"),
+        "--web-socket-url\tThe control plane's WebSocket URL for workers: ws:// or wss://"
+    );
 }
 
-/// An interactive zsh on a terminal of its own, which lists what it would offer and ends.
+/// An interactive zsh on its own terminal, which lists its completions and exits.
 const ZSHRC: &str = r#"
 PROMPT= LISTMAX=10000
 autoload -Uz compinit && compinit -D -u
@@ -157,7 +160,7 @@ impl Zsh {
         Self { home, files: files() }
     }
 
-    /// The lines of its list, without what moves the cursor and clears lines.
+    /// The lines of the list, without escapes of the terminal.
     fn lists(&self, line: &str, sourced: bool) -> Vec<String> {
         let mut zsh = Command::new("zsh");
         zsh.args(["-d", "-f", "-c", TERMINAL]).current_dir(self.files.path());
@@ -169,7 +172,7 @@ impl Zsh {
             zsh.env("FPATH", format!("{}:{}", self.home.path().display(), fpath()));
         }
         let screen = quietly(&mut zsh);
-        // First the line itself, then the list, then the way back up to the line.
+        // First the line itself, then the list, then the cursor moves back up to the line.
         let (_, after) = screen.split_once("\u{1b}[J\u{1b}[K").unwrap_or_else(|| panic!("{screen:?}"));
         assert!(after.contains(line.trim_end()), "{screen:?}");
         let Some((_, list)) = after.split_once("\u{1b}[J") else { return Vec::new() };
@@ -179,7 +182,7 @@ impl Zsh {
         list.replace("\u{1b}[K", "").lines().map(|line| line.trim().to_owned()).collect()
     }
 
-    /// What is offered: flags before their descriptions, words and files one beside the other.
+    /// The completions: flags are before their descriptions, words and files side by side.
     fn offers(&self, line: &str) -> BTreeSet<String> {
         let lists = self.lists(line, true);
         let names = lists.iter().flat_map(|line| line.split(" -- ").next().unwrap().split("  "));
@@ -187,7 +190,7 @@ impl Zsh {
     }
 }
 
-/// Further up than by one line.
+/// Splits the list before the cursor moves up by more than one line.
 fn split_up(list: &str) -> Option<(&str, &str)> {
     let place = list.match_indices("\u{1b}[").find(|(place, _)| {
         let rest = list.get(place + 2..).unwrap_or_default();
@@ -196,7 +199,7 @@ fn split_up(list: &str) -> Option<(&str, &str)> {
     list.split_at_checked(place?.0)
 }
 
-/// Where zsh has its own functions.
+/// The folders of zsh's own functions.
 fn fpath() -> String {
     quietly(Command::new("zsh").args(["-d", "-f", "-c", "print -r -- $FPATH"]).env_remove("FPATH"))
 }
@@ -222,9 +225,9 @@ fn zsh_offers_flags_words_and_files_and_no_flag_twice() {
     );
 }
 
-/// From a folder, as it is installed, and with the descriptions as they are meant.
+/// From a folder of `fpath`, as packages install it.
 #[test]
-fn zsh_finds_it_in_a_folder_and_shows_what_each_flag_does() {
+fn zsh_loads_the_completion_from_a_folder_and_shows_descriptions() {
     let zsh = Zsh::new();
     let lines = zsh.lists("-", false);
     let described = |line: &String| {
@@ -234,6 +237,6 @@ fn zsh_finds_it_in_a_folder_and_shows_what_each_flag_does() {
     let shown: Vec<_> = lines.iter().map(described).collect();
     let flags: BTreeSet<_> = shown.iter().flat_map(|(flags, _)| flags.clone()).collect();
     assert_eq!(flags, parse::zsh(&page("zsh")).into_keys().collect());
-    let words = "Where the control plane takes workers: ws:// or wss://";
+    let words = "The control plane's WebSocket URL for workers: ws:// or wss://";
     assert!(shown.contains(&(vec!["--web-socket-url".to_owned()], words.to_owned())), "{shown:?}");
 }

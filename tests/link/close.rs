@@ -1,4 +1,4 @@
-//! Every way to end.
+//! How the link and its connections end.
 
 use std::io::Write;
 
@@ -7,23 +7,25 @@ use tungstenite::protocol::CloseFrame;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::{Error, Message};
 
-use super::{Running, accept, accept_raw, accept_ws, calm, close_code, hangs_up, listen, millis, start};
+use super::{
+    Running, accept, accept_raw, accept_ws, close_code, fast_retry, hangs_up, listen, millis, start,
+};
 
-/// The last event, past the confirmations.
-fn closed(running: &Running) {
+/// Waits for the last event, skipping confirmations.
+fn wait_closed(running: &Running) {
     loop {
         match running.next() {
             LinkEvent::Closed => return,
             LinkEvent::Confirmed { .. } => {}
-            other => panic!("not closed but {other:?}"),
+            other => panic!("not Closed but {other:?}"),
         }
     }
 }
 
 #[test]
-fn a_close_sends_what_is_queued_and_says_goodbye() {
+fn a_close_sends_the_queue_and_a_close_frame() {
     let (listener, url) = listen();
-    let mut running = start(&url, calm());
+    let mut running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
     for n in 0..200 {
@@ -32,7 +34,7 @@ fn a_close_sends_what_is_queued_and_says_goodbye() {
     running.send(epoch, Some(200), &"r".repeat(4 << 20));
     running.link.close();
     let events = running.events.clone();
-    let told = std::thread::spawn(move || events.iter().collect::<Vec<_>>());
+    let collector = std::thread::spawn(move || events.iter().collect::<Vec<_>>());
     let mut texts = 0;
     let code = loop {
         match peer.read().unwrap() {
@@ -45,16 +47,16 @@ fn a_close_sends_what_is_queued_and_says_goodbye() {
     assert_eq!((texts, code), (201, 1001));
     assert!(matches!(peer.flush(), Err(Error::ConnectionClosed)));
     assert!(running.ended());
-    let told = told.join().unwrap();
+    let events = collector.join().unwrap();
     let end = [LinkEvent::Confirmed { seq: 200 }, LinkEvent::Closed];
-    assert!(told.ends_with(&end), "the last report is confirmed before the end: {told:?}");
+    assert!(events.ends_with(&end), "the last report is confirmed before the end: {events:?}");
     assert!(hangs_up(peer.get_mut()));
 }
 
 #[test]
-fn a_close_does_not_wait_for_ever_for_the_answer() {
+fn a_close_gives_up_on_a_peer_that_does_not_reply() {
     let (listener, url) = listen();
-    let mut running = start(&url, Timing { close_wait: millis(200), ..calm() });
+    let mut running = start(&url, Timing { close_wait: millis(200), ..fast_retry() });
     let mut silent = accept_raw(&listener);
     running.up();
     running.link.close();
@@ -64,9 +66,9 @@ fn a_close_does_not_wait_for_ever_for_the_answer() {
 }
 
 #[test]
-fn a_close_does_not_wait_for_ever_for_a_peer_that_takes_nothing() {
+fn a_close_gives_up_on_a_peer_that_does_not_read() {
     let (listener, url) = listen();
-    let mut running = start(&url, Timing { close_wait: millis(200), ..calm() });
+    let mut running = start(&url, Timing { close_wait: millis(200), ..fast_retry() });
     let _stalled = accept_raw(&listener);
     let epoch = running.up();
     running.send(epoch, Some(1), &"r".repeat(32 << 20));
@@ -76,10 +78,10 @@ fn a_close_does_not_wait_for_ever_for_a_peer_that_takes_nothing() {
 }
 
 #[test]
-fn a_close_ends_the_wait_between_two_connections() {
+fn a_close_ends_the_wait_between_two_attempts() {
     let (listener, url) = listen();
     let an_hour = millis(3_600_000);
-    let mut running = start(&url, Timing { backoff_min: an_hour, backoff_max: an_hour, ..calm() });
+    let mut running = start(&url, Timing { backoff_min: an_hour, backoff_max: an_hour, ..fast_retry() });
     drop(accept_ws(&listener));
     running.up();
     running.down();
@@ -91,22 +93,22 @@ fn a_close_ends_the_wait_between_two_connections() {
 #[test]
 fn a_second_close_changes_nothing() {
     let (listener, url) = listen();
-    let mut running = start(&url, calm());
+    let mut running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     running.up();
     running.link.close();
     running.link.close();
     assert_eq!(close_code(&mut peer), 1001);
     let _ = peer.flush();
-    closed(&running);
+    wait_closed(&running);
     running.link.close();
     assert!(running.ended());
 }
 
 #[test]
-fn what_comes_after_the_goodbye_is_dropped() {
+fn messages_after_our_close_frame_are_dropped() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_raw(&listener);
     running.up();
     running.link.close();
@@ -118,23 +120,23 @@ fn what_comes_after_the_goodbye_is_dropped() {
 }
 
 #[test]
-fn a_close_of_the_peer_is_answered_and_the_connection_dropped_at_once() {
+fn a_close_frame_of_the_peer_is_answered_and_the_connection_closed() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     running.up();
     peer.close(Some(CloseFrame { code: CloseCode::Away, reason: "moving".into() })).unwrap();
     let Message::Close(Some(reply)) = peer.read().unwrap() else { panic!("no reply") };
     assert_eq!(reply.code, CloseCode::Away);
-    assert!(hangs_up(peer.get_mut()), "it waits for us");
-    let why = running.down();
-    assert!(why.contains("1001") && why.contains("moving"), "{why}");
+    assert!(hangs_up(peer.get_mut()), "the peer waits for the link to close");
+    let reason = running.down();
+    assert!(reason.contains("1001") && reason.contains("moving"), "{reason}");
 }
 
 #[test]
-fn a_code_that_may_not_be_sent_is_not_echoed() {
+fn a_reserved_close_code_is_not_echoed() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_raw(&listener);
     running.up();
     peer.write_all(b"\x88\x02\x03\xed").unwrap();
@@ -143,9 +145,9 @@ fn a_code_that_may_not_be_sent_is_not_echoed() {
 }
 
 #[test]
-fn a_connection_that_is_cut_is_down_and_dialled_again() {
+fn the_link_reconnects_after_a_cut() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     drop(accept_raw(&listener));
     running.up();
     running.down();
@@ -156,9 +158,9 @@ fn a_connection_that_is_cut_is_down_and_dialled_again() {
 #[test]
 fn a_dropped_receiver_ends_the_thread() {
     let (listener, url) = listen();
-    let Running { mut link, events } = start(&url, calm());
+    let Running { mut link, events } = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
-    // Not read: the thread has to be waiting for room when the receiver goes.
+    // The events are not read, so the thread is blocked on the full channel when the receiver is dropped.
     for n in 0..10 {
         peer.send(Message::text(format!("{n}"))).unwrap();
     }
@@ -166,14 +168,14 @@ fn a_dropped_receiver_ends_the_thread() {
         std::thread::yield_now();
     }
     drop(events);
-    assert!(link.join(std::time::Instant::now() + super::PATIENCE));
+    assert!(link.join(std::time::Instant::now() + super::TIMEOUT));
     assert!(hangs_up(peer.get_mut()));
 }
 
 #[test]
-fn a_dropped_handle_closes() {
+fn a_dropped_handle_closes_the_link() {
     let (listener, url) = listen();
-    let Running { link, events } = start(&url, calm());
+    let Running { link, events } = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     drop(link);
     assert_eq!(close_code(&mut peer), 1001);
@@ -183,9 +185,9 @@ fn a_dropped_handle_closes() {
 }
 
 #[test]
-fn a_join_says_when_the_thread_still_runs() {
+fn join_returns_false_while_the_thread_runs() {
     let (listener, url) = listen();
-    let mut running = start(&url, calm());
+    let mut running = start(&url, fast_retry());
     let _stream = accept(&listener);
     assert!(!running.link.join(std::time::Instant::now() + millis(50)));
 }

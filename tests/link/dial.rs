@@ -1,4 +1,4 @@
-//! Getting to a connection, and what every way of not getting there means.
+//! Connecting, and what each failure to connect means.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -9,12 +9,14 @@ use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen as listen_on, socket_with,
 };
 
-use super::{accept, accept_ws, calm, config, listen, millis, request, start, start_limited, start_with};
+use super::{
+    accept, accept_ws, config, fast_retry, listen, millis, request, start, start_limited, start_with,
+};
 
-/// What becomes of one attempt that is answered with these bytes and a hang-up.
-fn answered(answer: &str) -> LinkError {
+/// Returns the error after one attempt that got this answer and a closed connection.
+fn error_after(answer: &str) -> LinkError {
     let (listener, url) = listen();
-    let running = start_limited(&url, calm(), 1);
+    let running = start_limited(&url, fast_retry(), 1);
     let mut stream = accept(&listener);
     request(&mut stream);
     stream.write_all(answer.as_bytes()).unwrap();
@@ -23,9 +25,9 @@ fn answered(answer: &str) -> LinkError {
 }
 
 #[test]
-fn the_request_has_the_key_the_query_and_no_redirect_target() {
+fn the_request_carries_the_key_and_the_query() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let head = request(&mut accept(&listener));
     assert!(head.starts_with("GET /ws?worker_id=w HTTP/1.1\r\n"), "{head}");
     assert!(head.to_ascii_lowercase().contains("\r\nauthorization: bearer k3y\r\n"), "{head}");
@@ -33,21 +35,21 @@ fn the_request_has_the_key_the_query_and_no_redirect_target() {
 }
 
 #[test]
-fn a_bare_status_line_is_understood() {
-    assert_eq!(answered("HTTP/1.1 401 Unauthorized\r\n\r\n"), LinkError::Unauthorized);
-    assert_eq!(answered("HTTP/1.1 403 Forbidden\r\n\r\n"), LinkError::Forbidden);
+fn a_bare_status_line_is_classified() {
+    assert_eq!(error_after("HTTP/1.1 401 Unauthorized\r\n\r\n"), LinkError::Unauthorized);
+    assert_eq!(error_after("HTTP/1.1 403 Forbidden\r\n\r\n"), LinkError::Forbidden);
 }
 
 #[test]
-fn a_status_line_that_is_cut_is_understood() {
-    assert_eq!(answered("HTTP/1.1 401"), LinkError::Unauthorized);
-    assert_eq!(answered("HTTP/1.1 403 Forbidden\r\n"), LinkError::Forbidden);
+fn a_truncated_status_line_is_classified() {
+    assert_eq!(error_after("HTTP/1.1 401"), LinkError::Unauthorized);
+    assert_eq!(error_after("HTTP/1.1 403 Forbidden\r\n"), LinkError::Forbidden);
 }
 
 #[test]
-fn a_status_line_after_which_nothing_comes_is_understood() {
+fn a_status_line_without_a_blank_line_is_classified() {
     let (listener, url) = listen();
-    let running = start(&url, Timing { handshake: millis(200), ..calm() });
+    let running = start(&url, Timing { handshake: millis(200), ..fast_retry() });
     let mut stream = accept(&listener);
     stream.write_all(b"HTTP/1.1 401 Unauthorized\r\n").unwrap();
     assert_eq!(running.fatal(), LinkError::Unauthorized);
@@ -55,10 +57,10 @@ fn a_status_line_after_which_nothing_comes_is_understood() {
 
 #[test]
 fn permanent_answers_end_the_link() {
-    assert_eq!(answered("HTTP/1.1 404 Not Found\r\n\r\n"), LinkError::NotFound);
-    assert_eq!(answered("HTTP/1.1 400 Bad Request\r\n\r\n"), LinkError::Refused { status: 400 });
+    assert_eq!(error_after("HTTP/1.1 404 Not Found\r\n\r\n"), LinkError::NotFound);
+    assert_eq!(error_after("HTTP/1.1 400 Bad Request\r\n\r\n"), LinkError::Refused { status: 400 });
     assert_eq!(
-        answered("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        error_after("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
         LinkError::NotUpgraded { status: 200 }
     );
 }
@@ -67,16 +69,16 @@ fn permanent_answers_end_the_link() {
 fn a_redirect_is_not_followed() {
     let (elsewhere, target) = listen();
     let target = target.replace("ws://", "http://");
-    let error = answered(&format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n"));
+    let error = error_after(&format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n"));
     assert_eq!(error, LinkError::Redirected { status: 302 });
     elsewhere.set_nonblocking(true).unwrap();
-    assert!(elsewhere.accept().is_err(), "somebody followed");
+    assert!(elsewhere.accept().is_err(), "the redirect was followed");
 }
 
 #[test]
-fn answers_that_may_change_are_tried_again() {
+fn transient_answers_are_retried() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     for answer in ["503 Unavailable", "429 Too Many", "408 Late", "425 Early"] {
         let mut stream = accept(&listener);
         request(&mut stream);
@@ -84,23 +86,23 @@ fn answers_that_may_change_are_tried_again() {
     }
     drop(accept(&listener));
     let _peer = accept_ws(&listener);
-    assert_eq!(running.next(), LinkEvent::Failed, "told of the first failure, and of no other");
-    assert_eq!(running.up().0, 1, "only a connection has a number");
+    assert_eq!(running.next(), LinkEvent::Failed, "one event for the first failure only");
+    assert_eq!(running.up().0, 1, "failed attempts have no epoch");
 }
 
 #[test]
-fn an_upgrade_that_is_never_answered_runs_into_its_deadline() {
+fn an_unanswered_upgrade_times_out() {
     let (listener, url) = listen();
-    let running = start_limited(&url, Timing { handshake: millis(200), ..calm() }, 1);
+    let running = start_limited(&url, Timing { handshake: millis(200), ..fast_retry() }, 1);
     let _stream = accept(&listener);
-    let LinkError::GaveUp { failures: 1, why } = running.fatal() else { panic!("not given up") };
-    assert!(why.contains("trailing slash"), "{why}");
+    let LinkError::GaveUp { failures: 1, reason } = running.fatal() else { panic!("not given up") };
+    assert!(reason.contains("trailing slash"), "{reason}");
 }
 
 #[test]
-fn an_answer_that_drips_does_not_move_the_deadline() {
+fn a_slow_answer_does_not_extend_the_deadline() {
     let (listener, url) = listen();
-    let running = start_limited(&url, Timing { handshake: millis(300), ..calm() }, 1);
+    let running = start_limited(&url, Timing { handshake: millis(300), ..fast_retry() }, 1);
     let mut stream = accept(&listener);
     let drip = std::thread::spawn(move || {
         while stream.write_all(b"\r\n").is_ok() {
@@ -112,34 +114,34 @@ fn an_answer_that_drips_does_not_move_the_deadline() {
 }
 
 #[test]
-fn a_refused_connection_is_tried_again_until_the_limit() {
+fn a_refused_connection_is_retried_up_to_the_limit() {
     let (listener, url) = listen();
     drop(listener);
-    let LinkError::GaveUp { failures: 3, why } = start_limited(&url, calm(), 3).fatal() else {
+    let LinkError::GaveUp { failures: 3, reason } = start_limited(&url, fast_retry(), 3).fatal() else {
         panic!("not given up")
     };
-    assert!(why.contains("refused"), "{why}");
+    assert!(reason.contains("refused"), "{reason}");
 }
 
 #[test]
-fn a_name_is_resolved() {
-    // Where ::1 comes first, nobody listens on it.
+fn a_host_name_is_resolved() {
+    // Nobody listens on ::1, which may come first.
     let (listener, url) = listen();
-    let running = start(&url.replace("127.0.0.1", "localhost"), calm());
+    let running = start(&url.replace("127.0.0.1", "localhost"), fast_retry());
     let _peer = accept_ws(&listener);
     running.up();
 }
 
 #[test]
-fn a_url_or_a_key_that_cannot_be_used_is_permanent() {
-    let running = start("http://127.0.0.1:1/ws", calm());
+fn an_unusable_url_or_key_is_permanent() {
+    let running = start("http://127.0.0.1:1/ws", fast_retry());
     assert!(matches!(running.fatal(), LinkError::Unusable { .. }));
-    let mut bad = config("ws://127.0.0.1:1/ws", calm());
+    let mut bad = config("ws://127.0.0.1:1/ws", fast_retry());
     bad.api_key = oz_agent_worker::secret::Secret::new("a\nb");
     assert!(matches!(start_with(bad).fatal(), LinkError::Unusable { .. }));
 }
 
-/// An address where connections are neither taken nor refused: the queue of the listener is full.
+/// Returns an address that neither accepts nor refuses, because the listener's queue is full.
 fn black_hole() -> (OwnedFd, Vec<OwnedFd>, SocketAddr) {
     let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
     let listener = socket(SocketFlags::CLOEXEC);
@@ -157,20 +159,21 @@ fn black_hole() -> (OwnedFd, Vec<OwnedFd>, SocketAddr) {
 }
 
 #[test]
-fn a_connect_that_nobody_takes_runs_into_its_deadline() {
+fn an_unanswered_connect_times_out() {
     let (_listener, _waiting, address) = black_hole();
-    let timing = Timing { connect: millis(200), ..calm() };
-    let LinkError::GaveUp { why, .. } = start_limited(&format!("ws://{address}/"), timing, 1).fatal() else {
+    let timing = Timing { connect: millis(200), ..fast_retry() };
+    let LinkError::GaveUp { reason, .. } = start_limited(&format!("ws://{address}/"), timing, 1).fatal()
+    else {
         panic!("not given up")
     };
-    assert!(why.contains("timed out"), "{why}");
+    assert!(reason.contains("timed out"), "{reason}");
 }
 
 #[test]
-fn a_close_ends_a_connect_that_nobody_takes() {
+fn a_close_ends_an_unanswered_connect() {
     let (_listener, _waiting, address) = black_hole();
     let an_hour = millis(3_600_000);
-    let timing = Timing { connect: an_hour, handshake: an_hour, ..calm() };
+    let timing = Timing { connect: an_hour, handshake: an_hour, ..fast_retry() };
     let mut running = start(&format!("ws://{address}/"), timing);
     running.link.close();
     assert_eq!(running.next(), LinkEvent::Closed);
@@ -178,10 +181,10 @@ fn a_close_ends_a_connect_that_nobody_takes() {
 }
 
 #[test]
-fn a_close_ends_a_handshake_that_is_not_answered() {
+fn a_close_ends_an_unanswered_handshake() {
     let (listener, url): (TcpListener, String) = listen();
     let an_hour = millis(3_600_000);
-    let mut running = start(&url, Timing { handshake: an_hour, ..calm() });
+    let mut running = start(&url, Timing { handshake: an_hour, ..fast_retry() });
     let mut stream: TcpStream = accept(&listener);
     request(&mut stream);
     running.link.close();

@@ -1,4 +1,4 @@
-//! The link against real sockets: the test itself is the peer, the link's thread the other side.
+//! The link over real sockets. Each test is the peer.
 
 mod close;
 mod dial;
@@ -24,38 +24,38 @@ use serde_json::{Value, json};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::{Message, WebSocket};
 
-/// Far more than anything takes; a test that reaches it has failed.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+/// A test that waits this long has failed.
+pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
 pub(crate) fn millis(millis: u64) -> Duration {
     Duration::from_millis(millis)
 }
 
-/// A listener, and the URL that leads to it.
+/// Returns a listener and its URL.
 pub(crate) fn listen() -> (TcpListener, String) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/ws?worker_id=w", listener.local_addr().unwrap());
     (listener, url)
 }
 
-/// The next TCP connection.
+/// Returns the next TCP connection.
 pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
-    let ready = poll(&mut fds, Some(&Timespec::try_from(PATIENCE).unwrap())).unwrap();
-    assert_eq!(ready, 1, "nobody dials");
+    let ready = poll(&mut fds, Some(&Timespec::try_from(TIMEOUT).unwrap())).unwrap();
+    assert_eq!(ready, 1, "no connection came");
     let stream = listener.accept().unwrap().0;
-    stream.set_read_timeout(Some(PATIENCE)).unwrap();
-    stream.set_write_timeout(Some(PATIENCE)).unwrap();
+    stream.set_read_timeout(Some(TIMEOUT)).unwrap();
+    stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
     stream
 }
 
-/// The next WebSocket.
+/// Returns the next WebSocket.
 pub(crate) fn accept_ws(listener: &TcpListener) -> WebSocket<TcpStream> {
     tungstenite::accept(accept(listener)).unwrap()
 }
 
-/// The head of the request on a raw connection.
+/// Reads the head of a request.
 pub(crate) fn request(stream: &mut TcpStream) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -66,8 +66,8 @@ pub(crate) fn request(stream: &mut TcpStream) -> String {
     String::from_utf8(head).unwrap()
 }
 
-/// The answer that upgrades.
-pub(crate) fn switching(request: &str) -> String {
+/// Returns the response that accepts the upgrade.
+pub(crate) fn upgrade_response(request: &str) -> String {
     let key = request
         .lines()
         .find_map(|line| {
@@ -81,20 +81,20 @@ pub(crate) fn switching(request: &str) -> String {
     )
 }
 
-/// Upgrades a raw connection, so that the test can write what bytes it likes.
+/// Accepts the upgrade on a raw connection, so that the test can write any bytes.
 pub(crate) fn accept_raw(listener: &TcpListener) -> TcpStream {
     let mut stream = accept(listener);
-    let answer = switching(&request(&mut stream));
+    let answer = upgrade_response(&request(&mut stream));
     stream.write_all(answer.as_bytes()).unwrap();
     stream
 }
 
-/// Timing for a test in which nothing is to run out.
-pub(crate) fn calm() -> Timing {
+/// The default deadlines, with a wait of 10 ms between attempts.
+pub(crate) fn fast_retry() -> Timing {
     Timing { backoff_min: millis(10), backoff_max: millis(10), ..Timing::default() }
 }
 
-/// A link, and what it tells.
+/// A link and its events.
 pub(crate) struct Running {
     pub(crate) link: Link,
     pub(crate) events: Receiver<LinkEvent>,
@@ -114,45 +114,45 @@ pub(crate) fn start(url: &str, timing: Timing) -> Running {
     start_with(config(url, timing))
 }
 
-/// A link that may try `attempts` times.
+/// Starts a link that gives up after so many failed attempts.
 pub(crate) fn start_limited(url: &str, timing: Timing, attempts: u32) -> Running {
     start_with(LinkConfig { max_attempts: attempts, ..config(url, timing) })
 }
 
 impl Running {
     pub(crate) fn next(&self) -> LinkEvent {
-        self.events.recv_timeout(PATIENCE).expect("no event")
+        self.events.recv_timeout(TIMEOUT).expect("no event")
     }
 
     pub(crate) fn up(&self) -> Epoch {
         match self.next() {
             LinkEvent::Up { epoch } => epoch,
-            other => panic!("not up but {other:?}"),
+            other => panic!("not Up but {other:?}"),
         }
     }
 
     pub(crate) fn down(&self) -> String {
         match self.next() {
-            LinkEvent::Down { why } => why,
-            other => panic!("not down but {other:?}"),
+            LinkEvent::Down { reason } => reason,
+            other => panic!("not Down but {other:?}"),
         }
     }
 
     pub(crate) fn text(&self) -> String {
         match self.next() {
             LinkEvent::Message(Ok(Incoming::Unknown { kind })) => kind,
-            other => panic!("no message but {other:?}"),
+            other => panic!("not Message but {other:?}"),
         }
     }
 
     pub(crate) fn confirmed(&self) -> u64 {
         match self.next() {
             LinkEvent::Confirmed { seq } => seq,
-            other => panic!("no confirmation but {other:?}"),
+            other => panic!("not Confirmed but {other:?}"),
         }
     }
 
-    /// The fatal error; the thread has then ended.
+    /// Returns the fatal error, after the thread has ended.
     pub(crate) fn fatal(mut self) -> LinkError {
         loop {
             match self.next() {
@@ -161,60 +161,69 @@ impl Running {
                     return error;
                 }
                 LinkEvent::Up { .. } | LinkEvent::Failed | LinkEvent::Down { .. } => {}
-                other => panic!("nothing fatal but {other:?}"),
+                other => panic!("not Fatal but {other:?}"),
             }
         }
     }
 
     pub(crate) fn send(&self, epoch: Epoch, seq: Option<u64>, text: &str) {
-        self.link.send(Outbound { epoch, seq, message: report(text) }).unwrap();
+        self.send_message(epoch, seq, report(text));
+    }
+
+    pub(crate) fn send_message(&self, epoch: Epoch, seq: Option<u64>, message: Outgoing) {
+        self.link.send(Outbound { epoch, seq, message }).unwrap();
     }
 
     pub(crate) fn ended(&mut self) -> bool {
-        self.link.join(Instant::now() + PATIENCE)
+        self.link.join(Instant::now() + TIMEOUT)
     }
 }
 
-/// A message of the control plane that carries `text`, and that the worker does not know.
+/// Returns a message that the worker does not know, with `text` as its type.
 pub(crate) fn message(text: &str) -> String {
     json!({ "type": text }).to_string()
 }
 
-/// A report of the worker with `text` as its output.
+/// Returns a report with `text` as its output.
 pub(crate) fn report(text: &str) -> Outgoing {
     let report = Report { output: text.to_owned(), ..Report::failed("t", FailureReason::Internal, "") };
     Outgoing::Report(Arc::new(EncodedReport::new(report, "w")))
 }
 
-/// The output of the next [`report`] that the link sends, past its pings.
-pub(crate) fn next_text<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
-    let report: Value = serde_json::from_str(&next_frame(peer)).unwrap();
+/// Returns the output in an encoded [`report`].
+pub(crate) fn output(report: &str) -> String {
+    let report: Value = serde_json::from_str(report).unwrap();
     report["data"]["output"].as_str().unwrap_or_default().to_owned()
 }
 
-/// The next text frame that the link sends, past its pings.
-pub(crate) fn next_frame<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
+/// Returns the output of the next [`report`] from the link, skipping pings.
+pub(crate) fn next_output<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
+    output(&next_text(peer))
+}
+
+/// Returns the next text from the link, skipping pings.
+pub(crate) fn next_text<S: Read + Write>(peer: &mut WebSocket<S>) -> String {
     loop {
         match peer.read().unwrap() {
-            Message::Text(text) => return text.to_string(),
+            Message::Text(text) => return text.as_str().to_owned(),
             Message::Ping(_) => {}
             other => panic!("no text but {other:?}"),
         }
     }
 }
 
-/// The code of the link's close frame, past whatever comes before it.
+/// Returns the code of the link's close frame, skipping texts and pings.
 pub(crate) fn close_code<S: Read + Write>(peer: &mut WebSocket<S>) -> u16 {
     loop {
         match peer.read().unwrap() {
-            Message::Close(frame) => return frame.expect("a close frame with a code").code.into(),
+            Message::Close(frame) => return frame.expect("the close frame has no code").code.into(),
             Message::Text(_) | Message::Ping(_) => {}
             other => panic!("no close but {other:?}"),
         }
     }
 }
 
-/// Whether the link ends the TCP connection.
+/// Reads to the end; returns whether the link closed the TCP connection.
 pub(crate) fn hangs_up(stream: &mut TcpStream) -> bool {
     let mut buffer = [0; 4096];
     loop {
@@ -226,14 +235,14 @@ pub(crate) fn hangs_up(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Runs an ignored test of this binary alone, with variables that belong to a whole process.
-pub(crate) fn in_a_process_of_its_own(test: &str, variables: &[(&str, PathBuf)]) {
+/// Runs an ignored test of this binary in a process of its own, with these environment variables.
+pub(crate) fn in_own_process(test: &str, variables: &[(&str, PathBuf)]) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])
         .envs(variables.iter().map(|(name, value)| (name, value)))
         .output()
         .unwrap();
-    let told = String::from_utf8_lossy(&output.stdout);
-    let passed = output.status.success() && told.contains("1 passed");
-    assert!(passed, "{told}\n{}", String::from_utf8_lossy(&output.stderr));
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let passed = output.status.success() && stdout.contains("1 passed");
+    assert!(passed, "{stdout}\n{}", String::from_utf8_lossy(&output.stderr));
 }

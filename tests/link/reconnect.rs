@@ -1,13 +1,13 @@
-//! Connection after connection.
+//! Reconnecting, and the limit of attempts.
 
 use oz_agent_worker::control_plane::ws::{Epoch, LinkError, LinkEvent, Timing};
 
-use super::{accept_ws, calm, listen, millis, next_text, start, start_limited};
+use super::{accept_ws, fast_retry, listen, millis, next_output, start, start_limited};
 
 #[test]
-fn accepting_and_closing_at_once_counts_as_a_failure() {
+fn a_connection_that_ends_at_once_counts_as_a_failure() {
     let (listener, url) = listen();
-    let running = start_limited(&url, calm(), 5);
+    let running = start_limited(&url, fast_retry(), 5);
     for dial in 1..=5 {
         drop(accept_ws(&listener));
         assert_eq!(running.up(), Epoch(dial));
@@ -15,13 +15,13 @@ fn accepting_and_closing_at_once_counts_as_a_failure() {
     }
     assert!(matches!(running.fatal(), LinkError::GaveUp { failures: 5, .. }));
     listener.set_nonblocking(true).unwrap();
-    assert!(listener.accept().is_err(), "dialled once more");
+    assert!(listener.accept().is_err(), "the link dialled again");
 }
 
 #[test]
-fn a_connection_that_lasted_starts_the_count_over() {
+fn a_stable_connection_resets_the_count() {
     let (listener, url) = listen();
-    let running = start_limited(&url, Timing { stable_after: millis(1), ..calm() }, 2);
+    let running = start_limited(&url, Timing { stable_after: millis(1), ..fast_retry() }, 2);
     for _ in 0..6 {
         let peer = accept_ws(&listener);
         running.up();
@@ -34,10 +34,10 @@ fn a_connection_that_lasted_starts_the_count_over() {
 }
 
 #[test]
-fn after_the_last_event_there_is_none() {
+fn no_event_follows_the_last() {
     let (listener, url) = listen();
     drop(listener);
-    let mut running = start_limited(&url, calm(), 1);
+    let mut running = start_limited(&url, fast_retry(), 1);
     assert!(matches!(running.next(), LinkEvent::Fatal(LinkError::GaveUp { .. })));
     assert!(running.ended());
     running.link.close();
@@ -45,32 +45,32 @@ fn after_the_last_event_there_is_none() {
 }
 
 #[test]
-fn haste_ends_a_wait_and_keeps_the_later_ones_short() {
+fn stop_waiting_ends_a_wait_and_shortens_later_ones() {
     let (listener, url) = listen();
     let hour = millis(3_600_000);
-    let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..calm() });
+    let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..fast_retry() });
     drop(accept_ws(&listener));
     running.up();
     running.down();
-    // Whether it waits by now or is about to: the hour is never over.
+    // Whether the link waits already or is about to, only this call can end the hour.
     running.link.stop_waiting();
     drop(accept_ws(&listener));
     assert_eq!(running.up(), Epoch(2));
     running.down();
     let _peer = accept_ws(&listener);
-    assert_eq!(running.up(), Epoch(3), "without being told again");
+    assert_eq!(running.up(), Epoch(3), "without a second call");
 }
 
 #[test]
-fn haste_during_a_connection_holds_for_the_wait_after_it() {
+fn stop_waiting_during_a_connection_shortens_the_next_wait() {
     let (listener, url) = listen();
     let hour = millis(3_600_000);
-    let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..calm() });
+    let running = start(&url, Timing { backoff_min: hour, backoff_max: hour, ..fast_retry() });
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
     running.link.stop_waiting();
     running.send(epoch, None, "still here");
-    assert_eq!(next_text(&mut peer), "still here");
+    assert_eq!(next_output(&mut peer), "still here");
     drop(peer);
     running.down();
     let _peer = accept_ws(&listener);

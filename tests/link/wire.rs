@@ -1,27 +1,27 @@
-//! Bytes as no well-behaved peer sends them: glued, split, slow, stalled, wrong.
+//! Peers that join, split or delay frames, stop reading, or break the protocol.
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 
-use oz_agent_worker::control_plane::ws::{LinkEvent, Outbound, Timing};
+use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
 use tungstenite::protocol::Role;
 use tungstenite::{Message, WebSocket};
 
 use super::{
-    accept, accept_raw, accept_ws, calm, close_code, listen, message, millis, next_frame, next_text, report,
-    request, start, switching,
+    accept, accept_raw, accept_ws, close_code, fast_retry, listen, message, millis, next_output, next_text,
+    output, report, request, start, upgrade_response,
 };
 
-/// A text frame of at most 125 bytes, as a server sends it.
+/// Returns a server's text frame. The text has at most 125 bytes.
 fn text_frame(text: &str) -> Vec<u8> {
     [&[0x81, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
-/// What the link says goodbye with when the peer sends these bytes, and why it was down.
+/// Returns the link's close code and its reason after the peer sent these bytes.
 fn refused(bytes: &[u8]) -> (u16, String) {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);
     running.up();
     stream.write_all(bytes).unwrap();
@@ -32,11 +32,11 @@ fn refused(bytes: &[u8]) -> (u16, String) {
 }
 
 #[test]
-fn frames_that_come_with_the_upgrade_are_not_left_lying() {
+fn frames_in_the_same_packet_as_the_upgrade_are_read() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut stream = accept(&listener);
-    let mut answer = switching(&request(&mut stream)).into_bytes();
+    let mut answer = upgrade_response(&request(&mut stream)).into_bytes();
     // More than one turn reads.
     (0..200).for_each(|n| answer.extend(text_frame(&message(&format!("glued {n}")))));
     stream.write_all(&answer).unwrap();
@@ -49,7 +49,7 @@ fn frames_that_come_with_the_upgrade_are_not_left_lying() {
 #[test]
 fn a_frame_may_be_split_anywhere() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);
     running.up();
     for byte in [text_frame(&message("häppchen")), text_frame(""), text_frame(&message(""))].concat() {
@@ -66,18 +66,18 @@ fn a_frame_may_be_split_anywhere() {
 #[test]
 fn a_message_over_the_limit_is_refused_with_1009_at_its_header() {
     let size: u64 = (16 << 20) + 1;
-    let (code, why) = refused(&[&[0x81, 127], &size.to_be_bytes()[..]].concat());
+    let (code, reason) = refused(&[&[0x81, 127], &size.to_be_bytes()[..]].concat());
     assert_eq!(code, 1009);
-    assert!(why.contains("16777217"), "{why}");
+    assert!(reason.contains("16777217"), "{reason}");
 }
 
 #[test]
-fn a_message_over_the_limit_is_refused_with_1009_while_it_is_being_sent() {
+fn a_message_over_the_limit_is_refused_with_1009_while_it_arrives() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     running.up();
-    // Without somebody who takes the rest, this write would fail and the close frame be lost.
+    // If the link did not read the rest, this write would fail and the close frame be lost.
     peer.send(Message::text("x".repeat(17 << 20))).unwrap();
     assert_eq!(close_code(&mut peer), 1009);
     drop(peer);
@@ -99,37 +99,37 @@ fn a_text_that_is_not_utf8_is_refused_with_1007() {
 }
 
 #[test]
-fn a_broken_protocol_is_refused_with_1002() {
+fn a_protocol_error_is_refused_with_1002() {
     for bytes in
         [&b"\xf1\x00"[..], b"\x81\x81\x00\x00\x00\x00x", b"\x83\x00", b"\x80\x00", b"\x09\x00", b"\x88\x01x"]
     {
-        let (code, why) = refused(bytes);
+        let (code, reason) = refused(bytes);
         assert_eq!(code, 1002, "{bytes:?}");
-        assert!(why.contains("protocol"), "{why}");
+        assert!(reason.contains("protocol"), "{reason}");
     }
 }
 
 #[test]
-fn a_peer_that_has_fallen_silent_is_given_up() {
+fn a_silent_peer_is_dropped() {
     let (listener, url) = listen();
-    let timing = Timing { ping_every: millis(50), dead_after: millis(300), ..calm() };
+    let timing = Timing { ping_every: millis(50), dead_after: millis(300), ..fast_retry() };
     let running = start(&url, timing);
     let mut silent = accept_raw(&listener);
     running.up();
-    assert!(running.down().contains("silent"));
+    assert!(running.down().contains("stopped responding"));
     assert!(super::hangs_up(&mut silent));
     let _again = accept(&listener);
 }
 
 #[test]
-fn a_peer_that_talks_but_answers_no_ping_is_given_up() {
+fn a_peer_that_does_not_answer_pings_is_dropped() {
     let (listener, url) = listen();
-    let timing = Timing { ping_every: millis(100), dead_after: millis(500), ..calm() };
+    let timing = Timing { ping_every: millis(100), dead_after: millis(500), ..fast_retry() };
     let running = start(&url, timing);
     let mut stream = accept_raw(&listener);
     running.send(running.up(), Some(1), "is it there?");
     let mut talking = stream.try_clone().unwrap();
-    // An empty ping of its own again and again, until the connection ends.
+    // Sends empty pings until the connection ends.
     let talk = std::thread::spawn(move || {
         while talking.write_all(&[0x89, 0]).is_ok() {
             std::thread::sleep(millis(20));
@@ -144,22 +144,22 @@ fn a_peer_that_talks_but_answers_no_ping_is_given_up() {
 #[test]
 fn pongs_keep_a_connection_alive() {
     let (listener, url) = listen();
-    let timing = Timing { ping_every: millis(100), dead_after: millis(2000), ..calm() };
+    let timing = Timing { ping_every: millis(100), dead_after: millis(2000), ..fast_retry() };
     let running = start(&url, timing);
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
-    // 30 pings are half as much time again as silence is allowed.
+    // 30 pings take 3 s. Silence is allowed for 2 s.
     for _ in 0..30 {
         assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     }
     running.send(epoch, None, "still here");
-    assert_eq!(next_text(&mut peer), "still here");
+    assert_eq!(next_output(&mut peer), "still here");
 }
 
 #[test]
-fn a_big_message_that_comes_slowly_is_life() {
+fn a_slow_message_keeps_the_connection_alive() {
     let (listener, url) = listen();
-    let timing = Timing { ping_every: millis(500), dead_after: millis(2000), ..calm() };
+    let timing = Timing { ping_every: millis(500), dead_after: millis(2000), ..fast_retry() };
     let running = start(&url, timing);
     let mut stream = accept_raw(&listener);
     running.up();
@@ -171,7 +171,7 @@ fn a_big_message_that_comes_slowly_is_life() {
     assert_eq!(running.text(), "x".repeat(60));
 }
 
-/// A line on which reading takes its time.
+/// A stream with slow reads.
 struct Slow(TcpStream);
 
 impl Read for Slow {
@@ -193,40 +193,40 @@ impl Write for Slow {
 }
 
 #[test]
-fn a_big_report_over_a_slow_line_is_life() {
+fn a_report_over_a_slow_line_keeps_the_connection_alive() {
     let (listener, url) = listen();
     set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
-    let timing = Timing { ping_every: millis(100), dead_after: millis(1500), ..calm() };
-    let output = "r".repeat(8 << 20);
-    // Encoded before and parsed after the connection: either takes long enough to be taken for silence.
-    let message = report(&output);
+    let timing = Timing { ping_every: millis(100), dead_after: millis(1500), ..fast_retry() };
+    // Encoding and decoding it can take longer than silence is allowed, so neither happens during the connection.
+    let text = "r".repeat(8 << 20);
+    let message = report(&text);
     let running = start(&url, timing);
     let mut peer = tungstenite::accept(Slow(accept(&listener))).unwrap();
     let epoch = running.up();
-    // At 64 KiB in 25 ms this takes twice as long as silence is allowed, and all the time the peer says nothing.
-    running.link.send(Outbound { epoch, seq: Some(1), message }).unwrap();
-    let frame = next_frame(&mut peer);
+    // At 64 KiB in 25 ms this takes twice as long as silence is allowed, and the peer sends nothing meanwhile.
+    running.send_message(epoch, Some(1), message);
+    let received = next_text(&mut peer);
     assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     peer.flush().unwrap();
     assert_eq!(running.confirmed(), 1);
-    assert!(frame.contains(&output));
+    assert!(output(&received) == text);
 }
 
 #[test]
-fn a_reader_that_takes_nothing_is_given_up() {
+fn a_peer_that_does_not_read_is_dropped() {
     let (listener, url) = listen();
-    let timing = Timing { ping_every: millis(100), dead_after: millis(500), ..calm() };
+    let timing = Timing { ping_every: millis(100), dead_after: millis(500), ..fast_retry() };
+    let message = report(&"r".repeat(32 << 20));
     let running = start(&url, timing);
     let _stalled = accept_raw(&listener);
-    let epoch = running.up();
-    running.send(epoch, Some(1), &"r".repeat(32 << 20));
-    assert!(running.down().contains("silent"));
+    running.send_message(running.up(), Some(1), message);
+    assert!(running.down().contains("stopped responding"));
 }
 
 #[test]
 fn reading_goes_on_while_writing_is_blocked() {
     let (listener, url) = listen();
-    let running = start(&url, calm());
+    let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);
     let epoch = running.up();
     running.send(epoch, Some(1), &"r".repeat(32 << 20));

@@ -1,5 +1,5 @@
-//! The worker's REST calls: against the control plane of the tests and against servers that lie.
+//! The REST look-ups: against the test control plane and against faulty servers.
 
-mod lies;
-mod lookup;
-mod trust;
+mod faulty_servers;
+mod lookups;
+mod tls;

@@ -2,19 +2,20 @@
 # engine.sh run [--private] COMMAND...
 # engine.sh check
 #
-# `check` only says, before anything is built for it, when `run` will find no engine.
+# `check` fails if `run` would find no engine, before anything is installed or built.
 #
-# Runs COMMAND with a Docker engine: OZ_TEST_DOCKER_HOST and DOCKER_HOST name it. It is, in this order,
+# `run` runs COMMAND with OZ_TEST_DOCKER_HOST and DOCKER_HOST set to a Docker engine, the first of these that there is:
 #   - the one that OZ_TEST_DOCKER_HOST names already;
-#   - one that answers at DOCKER_HOST or the default socket (with --private only when none can be started);
-#   - a private one, for root: a dockerd with all its files in a temporary folder, ended and removed afterwards on every
-#     path but a KILL. It makes no firewall rule, so nothing of it stays on the machine.
+#   - one that answers at DOCKER_HOST or a default socket (with --private only if no private one can be started);
+#   - a private one, for root: a dockerd with all its files in a temporary folder, ended and removed afterwards unless this
+#     script is killed with KILL. It makes no firewall rule and leaves nothing behind.
 #
-# With --private that engine and COMMAND have a network of their own, which is nothing but a loopback: COMMAND reaches
-# only what it starts itself, and task containers have no network at all. That and files in memory cost a quarter of
-# the processor time that a container takes on a bridge and a disk. Otherwise the engine gets a bridge of its own.
-# `--bridge none` is for such a network only: anywhere else it deletes the docker0 of another engine.
-# The exit code is COMMAND's.
+# With --private the engine and COMMAND run in a network namespace that has a loopback only: COMMAND reaches only what it
+# starts itself, and task containers have no network. With its files in memory, a container then takes a quarter of the
+# processor time that it takes with a bridge and a disk. Without --private the engine gets a bridge of its own.
+# `--bridge none` is for the namespace only: elsewhere it deletes the docker0 of another engine.
+#
+# Returns COMMAND's exit code.
 set -uo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -23,7 +24,7 @@ folder=
 bridge=
 daemon=
 checking=
-# Whether this script is in a network of its own already.
+# Whether this script runs in its own network namespace already.
 alone=
 command_pid=
 
@@ -34,7 +35,7 @@ die() {
     exit 1
 }
 
-# Whether an engine answers at $1. Perl is on every Debian, and knows Unix sockets.
+# Whether an engine answers at $1. In Perl, which every Debian has and which can open Unix sockets.
 answers() {
     perl -e '
         use IO::Socket::UNIX; use IO::Socket::INET;
@@ -47,7 +48,7 @@ answers() {
     ' "$1" 2>/dev/null
 }
 
-# The first engine that answers at one of the usual places.
+# Prints the first address at which an engine answers.
 existing() {
     local candidate
     for candidate in "${DOCKER_HOST:-}" unix:///var/run/docker.sock \
@@ -60,7 +61,7 @@ existing() {
     return 1
 }
 
-# Why no private engine can be started here; empty when one can.
+# Prints why no private engine can be started here, or nothing if one can.
 obstacle() {
     if [ "$(id -u)" -ne 0 ]; then
         echo "not root"
@@ -79,12 +80,12 @@ probe_cgroup() {
     mkdir "$probe/oz-probe-$$" 2>/dev/null && rmdir "$probe/oz-probe-$$"
 }
 
-# All cgroup folders of the private engine's containers, innermost first (v1 has one tree a controller).
+# Prints the cgroup folders of the private engine's containers, innermost first (v1 has one tree per controller).
 cgroups() {
     find /sys/fs/cgroup -depth -type d -path "*/$(basename "$folder")*" 2>/dev/null
 }
 
-# Every process of the private engine: those that name its folder, which nobody else does.
+# Prints the processes of the private engine: those that have its folder in their command line.
 processes() {
     local entry
     for entry in /proc/[0-9]*; do
@@ -95,12 +96,12 @@ processes() {
 stop_containers() {
     local group
     cgroups | while read -r group; do
-        # shellcheck disable=SC2046 # one process id a word
+        # shellcheck disable=SC2046 # one process id per word
         kill -KILL $(cat "$group/cgroup.procs" 2>/dev/null) 2>/dev/null
     done
 }
 
-# Waits up to $1 tenths of a second for process $2 to end.
+# Waits up to $1 tenths of a second until process $2 has ended; fails if it has not.
 ended_within() {
     local left=$1
     while kill -0 "$2" 2>/dev/null; do
@@ -116,7 +117,7 @@ clean_up() {
     [ -z "$command_pid" ] || ! kill -TERM "$command_pid" 2>/dev/null || ended_within 300 "$command_pid" ||
         kill -KILL "$command_pid" 2>/dev/null
     [ -n "$folder" ] || exit "$code"
-    # Containers first: an engine waits ten seconds for each that does not heed TERM.
+    # Containers first: an engine waits ten seconds for each that ignores TERM.
     stop_containers
     if [ -n "$daemon" ]; then
         kill -TERM "$daemon" 2>/dev/null
@@ -124,7 +125,7 @@ clean_up() {
     fi
     stop_containers
     left=$(processes)
-    # shellcheck disable=SC2086 # one process id a word
+    # shellcheck disable=SC2086 # one process id per word
     [ -z "$left" ] || kill -KILL $left 2>/dev/null
     awk -v top="$folder" '$5 == top || index($5, top "/") == 1 { print $5 }' /proc/self/mountinfo | sort -r |
         while read -r mount; do umount -l "$mount" 2>/dev/null; done
@@ -134,7 +135,7 @@ clean_up() {
     exit "$code"
 }
 
-# A bridge with an address that is hardly in use; both follow from the name of the folder and the process id.
+# Makes a bridge, with a name from the folder's and an address from the process id, which is unlikely to be in use.
 make_bridge() {
     bridge=oz${folder##*.}
     "$tools/busybox" ip link add "$bridge" type bridge &&
@@ -142,45 +143,48 @@ make_bridge() {
         "$tools/busybox" ip link set "$bridge" up
 }
 
-# Starts this script again in a network of its own; returns where there can be none.
+# Starts this script again in a new network namespace; returns if there can be none.
 leave_network() {
     unshare --net true 2>/dev/null || return 0
-    say "starting a private engine in a network of its own"
+    say "starting a private engine without a network"
     exec unshare --net bash "$here/engine.sh" run --alone "$@"
 }
 
-# An engine writes much that nobody needs after a crash. The memory is taken as files come, and there is enough.
+# Puts the folder into memory if 4 GiB are free: nothing in it must survive a crash. Files take memory only as they are written.
 keep_in_memory() {
     local free
     free=$(awk '$1 == "MemAvailable:" { print int($2 / 1024) }' /proc/meminfo)
     [ "${free:-0}" -lt 4096 ] || mount -t tmpfs -o "mode=711,size=$((free / 2))m" oz-engine "$folder" 2>/dev/null || true
 }
 
-# Installs what a private engine needs. A network of its own has no route to a package mirror, so this comes first.
+# Installs what a private engine needs, and downloads what cargo needs, before a network namespace cuts off the mirrors.
 install_engine() {
-    command -v dockerd >/dev/null || "$here/setup.sh" install docker.io iptables || die "cannot install docker.io"
-    "$here/setup.sh" || exit 1
+    "$here/setup.sh" engine || exit 1
+    [ "${command[0]##*/}" = cargo ] || return 0
+    "$here/setup.sh" tests || exit 1
+    "${command[0]}" fetch --locked --quiet --target "$(rustc -vV | sed -n 's/^host: //p')" ||
+        say "cannot fetch all crates; using those that are here"
 }
 
-# Starts a private engine and leaves its address in $host.
+# Starts a private engine and sets $host to its address.
 start_private() {
     local left=600 died
-    # A short path: that of a socket has at most 108 bytes.
+    # A short path: a socket's has at most 108 bytes.
     folder=$(mktemp -d /tmp/oz-engine.XXXXXX) || die "cannot make a folder in /tmp"
     host=unix://$folder/s
     keep_in_memory
     if [ -n "$alone" ]; then
-        "$tools/busybox" ip link set lo up || die "cannot set up the loopback of a network of its own"
-        # Else the engine warns of it with each container. A new network has it as the machine has it.
-        echo 1 >/proc/sys/net/ipv4/ip_forward || say "cannot turn forwarding on; the engine will warn of it"
+        "$tools/busybox" ip link set lo up || die "cannot set up the loopback of the network namespace"
+        # Without it the engine warns about each container.
+        echo 1 >/proc/sys/net/ipv4/ip_forward || say "cannot enable IP forwarding; the engine will warn about it"
         bridge=none
     else
         make_bridge || die "cannot make a network bridge, so no private engine can be started here"
     fi
-    # Instead of the machine's own settings.
+    # Keeps out the machine's /etc/docker/daemon.json.
     echo '{}' >"$folder/daemon.json"
-    # A session of its own, so that Ctrl-C reaches the command and not the engine it still needs; and the engine ends
-    # with this script even when that is killed.
+    # A session of its own, so that Ctrl-C reaches the command and not the engine that it still needs. The engine ends with
+    # this script even if that is killed.
     local with=(setsid)
     command -v setpriv >/dev/null && with+=(setpriv --pdeathsig TERM)
     "${with[@]}" dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" -H "$host" \
@@ -194,7 +198,7 @@ start_private() {
         left=$((left - 1))
         if [ -n "$died" ] || [ "$left" -le 0 ]; then
             tail -n 20 "$folder/log" >&2
-            die "the private dockerd ${died:+ended}${died:-did not answer in time}; its last lines are above"
+            die "the private dockerd $([ -n "$died" ] && echo ended || echo "did not answer in 60 s"); its last lines are above"
         fi
         sleep 0.1
     done
@@ -213,7 +217,7 @@ find_engine() {
         return
     fi
     [ -z "$why" ] || die "no Docker engine: none answers at DOCKER_HOST or the default socket, and a private one" \
-        "cannot be started ($why). Start Docker, or name an engine in OZ_TEST_DOCKER_HOST, or run this as root on Debian."
+        "cannot be started ($why). Start Docker, set OZ_TEST_DOCKER_HOST to an engine, or run this as root on Debian."
     [ -z "$checking" ] || return 0
     [ -n "$alone" ] || install_engine
     [ -n "$alone" ] || [ -z "$private" ] || leave_network "${command[@]}"
@@ -234,7 +238,7 @@ case "${1:-}" in
     private=yes
     shift
     ;;
-# What --private becomes by `leave_network`.
+# `leave_network` turns --private into this.
 --alone)
     private=yes
     alone=yes
@@ -250,10 +254,11 @@ trap 'exit 129' HUP
 trap 'exit 143' TERM
 trap 'exit 130' INT
 find_engine "$private"
-# From here a Ctrl-C is the command's business: it has got it too, and its exit code says what came of it.
+# The command gets a Ctrl-C too, and its exit code tells the result.
 trap ':' INT
 export OZ_TEST_DOCKER_HOST=$host DOCKER_HOST=$host
-# In the background, so that a TERM is heeded at once; that would make it ignore Ctrl-C and lose its input.
+# In the background, so that this script reacts to TERM at once. bash would make such a command ignore INT and QUIT and read
+# nothing.
 env --default-signal=INT,QUIT "$@" <&0 &
 command_pid=$!
 code=0

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Whatever building and testing need: checks it, and as root on Debian installs what is missing. Silent and quick when
-# there is nothing to do. With `tests` it looks for what only the tests need as well, with `fuzz` for what only fuzzing
-# does, with `static` for what only the static binary and the image do, with `packages` and `package-tests` for what making and
-# testing packages does; with `install PACKAGE...` it installs just these, which engine.sh uses.
+# setup.sh [tests | fuzz | static | packages | package-tests | deny | coverage]
+# setup.sh engine
+#
+# Checks for the tools that building needs, and those of the named purpose; as root on Debian it installs what is missing, and
+# elsewhere it fails and names it. Silent and quick when nothing is missing. `engine` is only what a private engine needs.
 #
 # What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
 # the registry's package would start a service.
@@ -19,7 +20,7 @@ die() {
     exit 1
 }
 
-# Runs a command and shows what it said only when it failed.
+# Runs a command and shows its output only if it fails.
 quietly() {
     local log status=0
     log=$(mktemp)
@@ -33,35 +34,44 @@ apt() {
     quietly env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120 "$@"
 }
 
-# Always from fresh package lists: old ones may know an older Rust only, or files that are gone.
+can_install() {
+    [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null
+}
+
+# Fresh package lists: old ones may have an older Rust only, or files that are gone. Once per run.
+refreshed=
+refresh() {
+    [ -z "$refreshed" ] || return 0
+    refreshed=yes
+    apt update || say "apt-get update failed; using the package lists that are here"
+}
+
 install() {
-    if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        die "missing: $*; as root on Debian \`make setup\` installs it, elsewhere install it by hand and try again"
-    fi
+    can_install || die "missing: $*; as root on Debian \`make setup\` installs them, elsewhere install them yourself"
+    refresh
     say "installing $*"
-    apt update || say "apt-get update failed; going on with the package lists that are here"
     apt install -y --no-install-recommends "$@" || die "cannot install $*"
 }
 
-# A root who only sets up for somebody else must not own the folder in which they build.
+# Keeps the owner of the checkout: root may set up for somebody else, who builds in this folder.
 make_tools_folder() {
     mkdir -p "$tools"
     [ "$(id -u)" -ne 0 ] || chown --reference="$root" "$root/target" "$tools"
 }
 
-# Unpacks the program $2 of a package into target/tools, which needs no root.
+# Unpacks the program $2 of the package $1 into target/tools. Does not need root.
 unpack() {
     local package=$1 name=$2 work file
     command -v apt-get >/dev/null || die "missing: $name; put a static busybox and docker-registry into $tools"
     say "unpacking $name from the package $package into target/tools"
     work=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder of now
+    # shellcheck disable=SC2064 # expanded now, as $work is local
     trap "rm -rf '$work'" EXIT
     # apt drops its privileges for a download.
     chmod 755 "$work"
     [ "$(id -u)" -ne 0 ] || chown _apt "$work" 2>/dev/null || true
     if ! (cd "$work" && apt download "$package" 2>/dev/null); then
-        [ "$(id -u)" -ne 0 ] || apt update || true
+        [ "$(id -u)" -ne 0 ] || refresh
         (cd "$work" && apt download "$package") || die "cannot download $package"
     fi
     dpkg-deb -x "$work"/*.deb "$work/x"
@@ -75,11 +85,25 @@ unpack() {
     rm -rf "$work"
 }
 
-# Whether cargo is there and new enough: the larger of both versions is its own.
+# Whether the version $1 is that of a Rust that is new enough.
+is_new_enough() {
+    [ -n "$1" ] && [ "$(printf '%s\n' "$needed_rust" "$1" | sort -V | tail -n1)" = "$1" ]
+}
+
 rust_is_fit() {
-    local found
-    found=$("${CARGO:-cargo}" --version 2>/dev/null | cut -d' ' -f2)
-    [ -n "$found" ] && [ "$(printf '%s\n' "$needed_rust" "$found" | sort -V | tail -n1)" = "$found" ]
+    is_new_enough "$("${CARGO:-cargo}" --version 2>/dev/null | cut -d' ' -f2)"
+}
+
+no_rust() {
+    die "Rust $needed_rust or newer is needed, with cargo, rustfmt and clippy: from https://rustup.rs, or as rustc-web," \
+        "cargo-web, rustfmt-web and rust-web-clippy from bookworm-security (Debian 12)"
+}
+
+# Before anything is installed for it.
+require_packaged_rust() {
+    can_install || no_rust
+    refresh
+    is_new_enough "$(apt-cache policy rustc-web | sed -n 's/^ *Candidate: \([0-9.]*\).*/\1/p')" || no_rust
 }
 
 build_needs() {
@@ -87,9 +111,10 @@ build_needs() {
     command -v cc >/dev/null || missing+=(gcc libc6-dev)
     command -v pkg-config >/dev/null || missing+=(pkg-config)
     { command -v pkg-config >/dev/null && pkg-config --exists openssl; } || missing+=(libssl-dev)
-    # Without it cargo trusts nobody.
+    # Without it cargo trusts no server.
     [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || missing+=(ca-certificates)
     if ! rust_is_fit; then
+        require_packaged_rust
         missing+=(cargo-web rustc-web rustfmt-web rust-web-clippy)
     else
         command -v cargo-fmt >/dev/null || missing+=(rustfmt-web)
@@ -97,15 +122,15 @@ build_needs() {
     fi
     [ ${#missing[@]} -eq 0 ] && return
     install "${missing[@]}"
-    rust_is_fit || die "Rust $needed_rust or newer is needed; see https://rustup.rs"
+    rust_is_fit || no_rust
 }
 
-# A busybox without libraries: it is all that a task image has. "interpreter" is the mark of a dynamic program.
+# Whether a program needs no loader. A task image has only a busybox, so that must be static.
 is_static() {
     [ -x "$1" ] && ! LC_ALL=C grep -qa '/ld-linux\|/ld-musl' "$1"
 }
 
-test_tools() {
+busybox() {
     if ! [ -x "$tools/busybox" ]; then
         if is_static /bin/busybox; then
             make_tools_folder
@@ -115,10 +140,14 @@ test_tools() {
             unpack busybox-static busybox
         fi
     fi
+}
+
+test_tools() {
+    busybox
     [ -x "$tools/docker-registry" ] || unpack docker-registry docker-registry
 }
 
-# Programs that the tests run as they are.
+# Programs that the tests run as they are installed.
 test_programs() {
     local program missing=()
     for program in podman openssl mandoc zsh fish; do
@@ -128,8 +157,8 @@ test_programs() {
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 
-# OpenSSL is built from its sources; and a compiler for musl is rustup's when that has the target, else Debian's, which
-# builds the standard library itself (packaging/static says more).
+# OpenSSL is built from source. The compiler for musl is rustup's if that has the target, else Debian's, which builds the
+# standard library itself (see packaging/static/build.sh).
 static_needs() {
     local musl missing=()
     musl=$(rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-unknown-linux-musl/lib
@@ -147,12 +176,12 @@ static_needs() {
     [ -d "$musl" ] || debian_rust_is_fit || die "the static binary needs Debian's Rust $needed_rust or rustup's musl target"
 }
 
-# By their full path: a rustup in front of them may be what builds everything else.
+# By their full paths, as rustup may come first in PATH.
 debian_rust_is_fit() {
     [ -x /usr/bin/rustc ] && [ -d /usr/lib/rustlib/src/rust/library ] && CARGO=/usr/bin/cargo rust_is_fit
 }
 
-# Programs by the packages that they are in: NAME:PACKAGE.
+# Installs the packages of missing programs, each given as PROGRAM:PACKAGE.
 programs() {
     local program missing=()
     for program in "$@"; do
@@ -161,13 +190,13 @@ programs() {
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 
-# A small Debian, of the release and from the mirror of this machine, to install packages in: kept as an archive without what
-# no test looks at.
+# Makes an archive of a small Debian, in which the tests install packages: of this machine's release and from its mirror,
+# without documentation and caches.
 debian_root() {
     local work suite mirror
     [ ! -e "$tools/debian-root.tar" ] || return 0
     if [ "$(id -u)" -ne 0 ] || ! command -v apt-get >/dev/null; then
-        die "a small Debian can be made as root on Debian only; put one into $tools/debian-root.tar"
+        die "only root on Debian can make a small Debian; put an archive of one at $tools/debian-root.tar"
     fi
     suite=$(sed -n 's/^VERSION_CODENAME=//p' /etc/os-release)
     # shellcheck disable=SC2016 # apt's own variables
@@ -176,34 +205,59 @@ debian_root() {
     say "making a small Debian in target/tools"
     make_tools_folder
     work=$(mktemp -d)
-    # shellcheck disable=SC2064 # the folder of now
+    # shellcheck disable=SC2064 # expanded now, as $work is local
     trap "rm -rf '$work'" EXIT
     quietly debootstrap --variant=minbase --include=systemd "$suite" "$work/root" "$mirror" ||
-        die "debootstrap has failed"
+        die "debootstrap failed"
     rm -rf "$work"/root/var/cache/apt/* "$work"/root/var/lib/apt/lists/* "$work"/root/usr/share/{doc,locale,man,i18n}/*
     tar -C "$work/root" --one-file-system -cf "$tools/.debian-root.tar.$$" .
     mv "$tools/.debian-root.tar.$$" "$tools/debian-root.tar"
     rm -rf "$work"
 }
 
-# The fuzzer itself is written in C++.
+# libFuzzer is written in C++.
 fuzz_needs() {
     command -v c++ >/dev/null || install g++
 }
 
+# cargo-deny, built from source into target/tools: about two minutes.
+deny_needs() {
+    local version=0.20.2
+    [ "$("$tools/bin/cargo-deny" --version 2>/dev/null)" != "cargo-deny $version" ] || return 0
+    say "building cargo-deny $version into target/tools; this takes some minutes"
+    make_tools_folder
+    quietly "${CARGO:-cargo}" install --locked --root "$tools" --version "$version" cargo-deny || die "cannot build cargo-deny"
+}
+
+# llvm-cov and llvm-profdata that read what this rustc writes.
+coverage_needs() {
+    local major
+    major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')
+    [ ! -x "$(rustc --print sysroot)/lib/rustlib/$(rustc -vV | sed -n 's/^host: //p')/bin/llvm-cov" ] || return 0
+    programs "llvm-cov-$major:llvm-$major"
+}
+
 case "${1:-}" in
-install)
-    shift
-    install "$@"
-    ;;
 tests)
     build_needs
     test_tools
     test_programs
     ;;
+engine)
+    command -v dockerd >/dev/null || install docker.io iptables
+    busybox
+    ;;
 fuzz)
     build_needs
     fuzz_needs
+    ;;
+deny)
+    build_needs
+    deny_needs
+    ;;
+coverage)
+    build_needs
+    coverage_needs
     ;;
 static)
     build_needs

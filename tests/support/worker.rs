@@ -27,11 +27,12 @@ pub fn binary() -> PathBuf {
 }
 
 impl Builder {
-    /// A worker with nothing in its environment but `PATH`, an empty `HOME` and backtraces.
+    /// A worker with nothing in its environment but `PATH`, an empty `HOME`, backtraces, and the path of `make coverage`.
     pub fn new(binary: &Path) -> Self {
         let mut command = Command::new(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", "/nonexistent").env("RUST_BACKTRACE", "1");
+        command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         Self { command, echo: None }
     }
 

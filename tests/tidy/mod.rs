@@ -1,20 +1,19 @@
-//! The house rules, read off the sources: no engine, no network, nothing is run but `cargo tree`.
-//!
-//! The compiler and clippy check what they can; here is what they cannot.
+//! The rules that neither the compiler nor clippy can check, read off the sources. No engine, no network.
 
 mod files;
 mod imports;
+mod modules;
 mod outside;
 
 use std::path::{Path, PathBuf};
 
 pub(crate) use outside::{spans, table};
 
-/// A source file of the product, without its tests.
+/// A source file of the product.
 pub(crate) struct Source {
-    /// From the repository's root, as `src/link/dial.rs`.
+    /// From the repository's root, as `src/docker/conn.rs`.
     pub(crate) path: String,
-    /// Its lines that are neither a comment nor inside of a test module, with their numbers.
+    /// Its lines of code, without comments and tests, with their numbers.
     pub(crate) code: Vec<(usize, String)>,
 }
 
@@ -22,7 +21,7 @@ pub(crate) fn root() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR"))
 }
 
-/// Every file of the repository but what is built or belongs to git, by its path from the root.
+/// Returns every file outside of `target` and `.git` with its path from the root.
 pub(crate) fn files() -> Vec<(String, PathBuf)> {
     let mut found = Vec::new();
     let mut folders = vec![root().to_owned()];
@@ -42,12 +41,12 @@ pub(crate) fn files() -> Vec<(String, PathBuf)> {
     found
 }
 
-/// A file's text by its path from the root.
+/// Returns a file's text by its path from the root.
 pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// All of `src`, without files that hold tests only.
+/// Returns the files in `src` that hold more than tests.
 pub(crate) fn sources() -> Vec<Source> {
     let is_test = |name: &str| name.ends_with("/tests.rs") || name.ends_with("_tests.rs");
     let names = files().into_iter().map(|(name, _)| name);
@@ -57,8 +56,8 @@ pub(crate) fn sources() -> Vec<Source> {
     sources
 }
 
-/// Leaves out comments, and each item that is only there for tests: a line with a semicolon, or a block up to the
-/// brace in the same column.
+/// Returns the lines that are neither blank nor a comment nor part of an item with `#[cfg(test)]`, which ends with the first
+/// line's semicolon or with a brace in its own column.
 fn code(text: &str) -> Vec<(usize, String)> {
     let mut code = Vec::new();
     let mut lines = (1..).zip(text.lines());
@@ -77,7 +76,7 @@ fn code(text: &str) -> Vec<(usize, String)> {
     code
 }
 
-/// Where any of these words stands in the code of these files, as `path:line: text`.
+/// Returns each line of code that has any of these words, as `path:line: text`.
 pub(crate) fn places<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &[&str]) -> Vec<String> {
     let has = |line: &str| words.iter().any(|word| line.contains(word));
     let of = |source: &'a Source| {
@@ -89,7 +88,7 @@ pub(crate) fn places<'a>(sources: impl IntoIterator<Item = &'a Source>, words: &
 }
 
 #[test]
-fn what_is_only_for_tests_is_no_code() {
+fn items_for_tests_are_left_out() {
     let text = "a\n#[cfg(test)]\n#[path = \"x\"]\nmod x;\nb\n    #[cfg(test)]\n    fn f() {\n        c\n    }\n// d\n\n\
                 #[cfg(test)]\nmod tests {\n    e\n}\nf";
     let lines: Vec<_> = code(text).into_iter().map(|(_, line)| line).collect();

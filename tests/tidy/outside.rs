@@ -1,50 +1,50 @@
-//! What the project says and brings along: the README's tables, and what it depends on.
+//! The README's tables, and what the product depends on.
 
 use std::process::Command;
 
-use oz_agent_worker::cli::SETTINGS;
 use oz_agent_worker::exit::Exit;
 
 use super::{read, root};
 
-/// The rows of the table under a heading, each as its cells without blanks.
+/// Returns the rows of the table under a heading, each as its cells.
 pub(crate) fn table(heading: &str) -> Vec<Vec<String>> {
     let text = read("README.md");
     let section = text.split("\n## ").find(|section| section.starts_with(heading));
     let section = section.unwrap_or_else(|| panic!("README.md has no section {heading}"));
-    let cells = |line: &str| -> Vec<String> {
-        // A bar inside of a code span is written with a backslash.
-        let line = line.trim().trim_matches('|').replace("\\|", "\u{0}");
-        line.split('|').map(|cell| cell.replace('\u{0}', "|").trim().to_owned()).collect()
-    };
     let rows: Vec<_> = section.lines().filter(|line| line.starts_with('|')).skip(2).map(cells).collect();
     assert!(!rows.is_empty(), "the section {heading} has no table");
     rows
 }
 
-/// The code spans of a cell.
+/// Returns the rows of the README's table with these column heads, in lower case.
+pub(crate) fn table_with(heads: &[&str]) -> Vec<Vec<String>> {
+    let text = read("README.md");
+    let is_head = |line: &&str| line.starts_with('|') && cells(&line.to_lowercase()) == heads;
+    let mut lines = text.lines().skip_while(|line| !is_head(line));
+    assert!(lines.next().is_some(), "README.md has no table with the columns {heads:?}");
+    lines.take_while(|line| line.starts_with('|')).skip(1).map(cells).collect()
+}
+
+/// Returns a row's cells, trimmed. A bar in a code span is written with a backslash.
+fn cells(line: &str) -> Vec<String> {
+    let line = line.trim().trim_matches('|').replace("\\|", "\u{0}");
+    line.split('|').map(|cell| cell.replace('\u{0}', "|").trim().to_owned()).collect()
+}
+
+/// Returns the code spans of a cell.
 pub(crate) fn spans(cell: &str) -> Vec<&str> {
     cell.split('`').skip(1).step_by(2).collect()
 }
 
 #[test]
-fn the_readme_has_every_setting_with_its_flag_variable_and_default() {
-    let mut rows = table("Settings");
-    assert_eq!(rows.len(), SETTINGS.len(), "as many rows as settings");
-    for setting in SETTINGS {
-        let flags: Vec<_> = [setting.short, setting.flag].into_iter().flatten().collect();
-        let variables: Vec<_> = setting.variable.into_iter().collect();
-        let is_its_row = |row: &Vec<String>| spans(&row[0]) == flags && spans(&row[1]) == variables;
-        let place = rows.iter().position(is_its_row);
-        let place = place.unwrap_or_else(|| panic!("no row has {flags:?} and {variables:?}: {rows:#?}"));
-        let row = rows.remove(place);
-        assert_eq!(row.len(), 4, "{row:?}");
-        let default = setting.default.unwrap_or_default();
-        let shown = row[2].replace('`', "");
-        let fits = if default.is_empty() { !row[2].contains('`') } else { shown == default };
-        assert!(fits, "{flags:?} {variables:?}: the default is {default:?}, the README says {:?}", row[2]);
-        assert!(row[3].len() > 5, "{row:?} says nothing");
-    }
+fn the_readme_names_the_declared_rust() {
+    let manifest = read("Cargo.toml");
+    let declared = manifest.lines().find_map(|line| line.strip_prefix("rust-version = "));
+    let needed = format!("Rust {} or newer", declared.unwrap().trim_matches('"'));
+    let text = read("README.md").split_whitespace().collect::<Vec<_>>().join(" ");
+    assert!(text.contains(&needed), "README.md does not say {needed:?}");
+    let fuzz = read("tests/fuzz/Cargo.toml");
+    assert!(fuzz.lines().any(|line| line.strip_prefix("rust-version = ") == declared));
 }
 
 #[test]
@@ -56,9 +56,13 @@ fn the_readme_has_every_exit_code() {
     assert!(rows.iter().all(|row| row.len() == 2 && row[1].len() > 10), "{rows:#?}");
 }
 
-/// The product has no async runtime, no HTTP or Docker library, and no second TLS beside the system's.
+/// The crates that `.deny.toml` bans: `make deny` looks at more, but this needs no tool.
 #[test]
-fn the_product_depends_on_nothing_that_was_ruled_out() {
+fn the_product_depends_on_no_banned_crate() {
+    let rules = read(".deny.toml");
+    let list = rules.split_once("\ndeny = [").and_then(|(_, rest)| rest.split_once(']')).unwrap().0;
+    let banned: Vec<_> = list.split('"').skip(1).step_by(2).collect();
+    assert!(banned.contains(&"tokio") && banned.contains(&"rustls"), "{banned:?}");
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let args = ["tree", "--offline", "--locked", "-e", "normal", "--prefix", "none", "--format", "{p}"];
     let tree = Command::new(cargo).args(args).current_dir(root()).output().unwrap();
@@ -66,8 +70,6 @@ fn the_product_depends_on_nothing_that_was_ruled_out() {
     let text = String::from_utf8(tree.stdout).unwrap();
     let names: Vec<_> = text.lines().filter_map(|line| line.split(' ').next()).collect();
     assert!(names.contains(&"oz-agent-worker") && names.contains(&"tungstenite"), "{names:?}");
-    let ruled_out =
-        ["tokio", "async-std", "smol", "futures", "hyper", "bollard", "ring", "rustls", "reqwest"];
-    let found: Vec<_> = names.iter().filter(|name| ruled_out.contains(name)).collect();
+    let found: Vec<_> = names.iter().filter(|name| banned.contains(name)).collect();
     assert_eq!(found, Vec::<&&str>::new());
 }

@@ -283,7 +283,7 @@ fn a_message_over_the_limit_ends_its_connection_and_not_the_worker() {
         assert_eq!(ended, Some(Ended::Closed(Some(1009))));
     }
     let told =
-        warnings(&worker, "connection lost why=\"a message of 16777217 bytes, the limit is 16777216\"");
+        warnings(&worker, "connection lost reason=\"a message of 16777217 bytes, the limit is 16777216\"");
     assert_eq!(told.len(), 2, "{told:#?}");
     // The second pause is another step of the backoff: the short connection between has not reset it.
     assert!(told[0].contains("attempt=1") && told[1].contains("attempt=2"), "{told:#?}");

@@ -16,13 +16,10 @@ use crate::support::worker::Worker;
 fn an_answer_that_will_not_change_ends_the_worker_with_advice() {
     let plane = ControlPlane::start(Options::default());
     let cases = [
-        (
-            Some(401),
-            "answered 401: the key is missing or unknown; check the key (OZ_API_KEY or OZ_API_KEY_FILE)",
-        ),
-        (Some(403), "answered 403: this is not the admin key; check the key (OZ_API_KEY or OZ_API_KEY_FILE)"),
-        (Some(302), "answered 302: a redirect is not followed; set the WebSocket URL"),
-        (Some(404), "answered 404: check the path of the WebSocket URL"),
+        (Some(401), "answered 401: the API key is missing or unknown; check OZ_API_KEY or OZ_API_KEY_FILE"),
+        (Some(403), "answered 403: the API key is not an admin key; check OZ_API_KEY or OZ_API_KEY_FILE"),
+        (Some(302), "answered 302: redirects are not followed; set --web-socket-url"),
+        (Some(404), "answered 404: check the path of --web-socket-url"),
         (None, "answered 403"),
     ];
     for (status, expected) in cases {
@@ -92,14 +89,11 @@ fn attempts_are_counted_and_a_key_in_clear_is_warned_about_once() {
     assert_eq!(code, Some(1), "{err}");
     let count = |what: &str| err.lines().filter(|line| line.contains(what)).count();
     assert_eq!(
-        (count("connecting url="), count("connection lost"), count("without encryption")),
+        (count("connecting url="), count("connecting failed"), count("without encryption")),
         (2, 1, 1),
         "{err}"
     );
-    assert!(
-        err.contains("gave up after 2 failures in a row; the last: connecting failed: cannot resolve"),
-        "{err}"
-    );
+    assert!(err.contains("gave up after 2 failures in a row; the last: cannot resolve"), "{err}");
     assert!(
         err.contains("use wss:// in --web-socket-url") && err.contains("worker stopped exit_code=1"),
         "{err}"

@@ -15,6 +15,7 @@ mod reconcile;
 mod registry;
 mod settings;
 mod stop;
+mod threads;
 mod versions;
 mod whole;
 

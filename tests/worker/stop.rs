@@ -184,7 +184,7 @@ fn a_worker_that_is_not_connected_just_ends() {
     ends_well(&mut dialling);
     drop((request, peer));
     let mut waiting = to(&url);
-    waiting.wait_log(DEADLINE, |line| line.contains("connection lost") && line.contains("attempt=2"));
+    waiting.wait_log(DEADLINE, |line| line.contains("connecting failed") && line.contains("attempt=2"));
     waiting.signal(Signal::TERM);
     ends_well(&mut waiting);
 }

@@ -1,6 +1,4 @@
 //! The completion for bash. It needs bash 4 and nothing of the package bash-completion.
-//!
-//! Owns the function that bash calls. It must not know which settings there are.
 
 use super::{NAME, flags};
 use crate::cli::{SETTINGS, Setting, ValueHint};
@@ -12,7 +10,7 @@ const HEAD: &str = "\
 _oz_agent_worker() {
     local word=${COMP_WORDS[COMP_CWORD]} flag=${COMP_WORDS[COMP_CWORD - 1]} joined='' words=''
     COMPREPLY=()
-    # bash takes --flag=value apart: the = is a word of its own.
+    # bash splits --flag=value: the = is a word of its own.
     if [[ $word == = ]]; then
         word='' joined=1
     elif [[ $flag == = ]]; then
@@ -36,18 +34,18 @@ pub(super) fn completion() -> String {
     let nothing = format!("    {})\n        return\n        ;;\n", nothing.join(" | "));
     let values: String = SETTINGS.iter().filter_map(value).collect();
     let all: Vec<_> = SETTINGS.iter().flat_map(flags).collect();
-    // Whatever else is before the cursor: there is nothing but flags, and a switch takes nothing after a `=`.
+    // After anything else only a flag can follow, and nothing follows the `=` of a switch.
     let rest = format!("    *)\n        [[ $joined ]] || words='{}'\n        ;;\n", all.join(" "));
     [HEAD, &nothing, &values, &rest, TAIL].concat().replace("@NAME@", NAME)
 }
 
-/// What is offered after a flag, if its value cannot be just anything.
+/// The case that completes the value of a setting; `None` if it can be anything.
 fn value(setting: &Setting) -> Option<String> {
     let files = "mapfile -t COMPREPLY < <(compgen -f -- \"$word\")\n        return";
     let action = match setting.values {
         ValueHint::Any => return None,
         ValueHint::Words(words) => format!("words='{}'", words.join(" ")),
-        // Outside of a completion, as in a test, there is no option to set.
+        // compopt fails if the function is called outside of a completion, as in tests.
         ValueHint::Path => format!("compopt -o filenames 2>/dev/null\n        {files}"),
         ValueHint::PathFirst => format!("compopt -o filenames -o nospace 2>/dev/null\n        {files}"),
     };

@@ -1,8 +1,6 @@
-//! A sample of a file with the worker's variables, for systemd's `EnvironmentFile=` and for a shell's `set -a; . file`.
+//! A sample environment file, for systemd's `EnvironmentFile=` and for a shell's `set -a; . FILE`.
 //!
-//! Owns its form. It must not know where a package puts it. Each variable has one line that begins with `#NAME=`, so that
-//! to set it is to take one character away, and a file in which nothing was set can be told from one in which something
-//! was.
+//! Each variable has one line that begins with `#NAME=`: removing the `#` sets it.
 
 use std::fmt::Write as _;
 
@@ -11,46 +9,45 @@ use crate::cli::{EXTERNAL, Occurs, SETTINGS, Setting};
 
 /// The widest line, in characters.
 const WIDTH: usize = 78;
-/// The one variable that is read by systemd's unit and by nobody else.
+/// A variable that only the systemd unit reads.
 const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
-/// What a comment begins with. A variable has no blank there.
+/// How a comment begins. The `#` before a variable has no space after it.
 const COMMENT: &str = "# ";
 
 const HEAD: [&str; 5] = [
-    "The settings of oz-agent-worker, one NAME=VALUE a line. To set one, take away the # before it. What is not set has its \
-     default; an empty value counts as not set.",
-    "systemd reads this file for the service (EnvironmentFile=): /etc/oz-agent-worker/worker.env, or ID.env beside it for \
-     the instance ID. The worker itself does not look for it. After a change: systemctl restart oz-agent-worker",
-    "It can hold the key, so nobody but root and the service may read it.",
-    "systemd takes a value as it is: there is no export, and $NAME or $(command) is not replaced. Put a value with blanks, \
-     quotes, $ or backslashes into 'single quotes', which means the same to systemd and to a shell.",
-    "A shell reads it with: set -a; . FILE; set +a",
+    "The settings of oz-agent-worker, one NAME=VALUE per line. To set a variable, remove the # before it. A variable that is \
+     not set, or is empty, has its default.",
+    "systemd reads this file for the service (EnvironmentFile=): /etc/oz-agent-worker/worker.env, or ID.env in the same \
+     directory for the instance ID. The worker itself does not read it. After a change: systemctl restart oz-agent-worker",
+    "The file can contain the API key: only root and the service should be able to read it.",
+    "systemd does not know export and does not expand $NAME or $(command). Put a value with spaces, quotes, $ or backslashes \
+     into 'single quotes', which mean the same to systemd and to a shell.",
+    "A shell reads the file with: set -a; . FILE; set +a",
 ];
 
 /// The sample, with a final line break.
 pub(super) fn sample() -> String {
     let mut text = HEAD.map(|paragraph| wrap(paragraph, COMMENT, WIDTH)).join("#\n");
     for required in [true, false] {
-        heading(if required { "What has to be set" } else { "What can be set" }, &mut text);
-        let settings = SETTINGS.iter().filter(|setting| setting.required.is_some() == required);
-        settings.for_each(|setting| ours(setting, &mut text));
+        heading(if required { "Required settings" } else { "Optional settings" }, &mut text);
+        let settings = SETTINGS.iter().filter(|setting| setting.required == required);
+        settings.for_each(|setting| own(setting, &mut text));
     }
     variable(UNIT_ARGUMENTS, "", &[&flags_only()], &mut text);
-    heading("What other programs read as well", &mut text);
+    heading("Variables of other programs", &mut text);
     for external in EXTERNAL {
         variable(external.variable, "", &[external.help], &mut text);
     }
     text
 }
 
-/// What has no variable.
+/// The comment on [`UNIT_ARGUMENTS`], with the flags that have no variable.
 fn flags_only() -> String {
     let names =
         SETTINGS.iter().filter(|setting| setting.variable.is_none() && setting.occurs != Occurs::Alone);
     let names: Vec<_> = names.filter_map(|setting| setting.flag).collect();
     format!(
-        "Flags, as on a command line: for {}, which have no variable. systemd's unit takes them from here; the worker \
-         itself does not look at this one.",
+        "Flags as on the command line, for {}, which have no variable. Only the systemd unit reads this variable.",
         names.join(", ")
     )
 }
@@ -59,15 +56,14 @@ fn heading(words: &str, text: &mut String) {
     let _ = writeln!(text, "\n{COMMENT}---- {words} ----");
 }
 
-fn ours(setting: &Setting, text: &mut String) {
+fn own(setting: &Setting, text: &mut String) {
     let Some(name) = setting.variable else { return };
     let default = setting.default.map(|default| format!("Default: {default}"));
-    let parts = [setting.required, Some(setting.help), default.as_deref()];
-    let parts: Vec<_> = parts.into_iter().flatten().collect();
+    let parts: Vec<_> = std::iter::once(setting.help).chain(default.as_deref()).collect();
     variable(name, value(setting), &parts, text);
 }
 
-/// The default where it is one that could be typed; some are words.
+/// The default if it is a value; a default with spaces is a description.
 fn value(setting: &Setting) -> &'static str {
     setting.default.filter(|default| !default.contains(' ')).unwrap_or_default()
 }

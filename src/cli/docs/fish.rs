@@ -1,6 +1,4 @@
 //! The completion for fish.
-//!
-//! Owns its `complete` commands. It must not know which settings there are.
 
 use std::fmt::Write as _;
 
@@ -12,7 +10,7 @@ const HEAD: &str = "\
 # fish completion for @NAME@. Put it as @NAME@.fish into /usr/share/fish/vendor_completions.d
 # or ~/.config/fish/completions, or type: @NAME@ --print fish | source
 
-# Whether a flag that takes a value is not there yet: as the last word it is having its value typed.
+# Whether a flag with a value has not been typed yet. As the last word it is waiting for its value.
 function __oz_agent_worker_lacks
     set -l words (commandline -opc)
     for word in $words[2..-2] (string match -- '*=*' $words[-1])
@@ -52,7 +50,7 @@ fn command(setting: &Setting) -> Option<String> {
     Some(line)
 }
 
-/// When a flag that can be given once is still offered.
+/// The condition under which a flag that may be given once is still offered.
 fn condition(setting: &Setting, long: &str) -> String {
     let short = setting.short.map(|short| format!("-s {} ", short.trim_start_matches('-')));
     match setting.value_name {

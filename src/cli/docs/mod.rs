@@ -1,8 +1,5 @@
-//! What the worker prints about itself: the help text, the man page, the completions of three shells and a sample of
-//! an environment file.
-//!
-//! Owns their form; every name, default and description in them is from the tables of settings and exit codes, so
-//! that no page can say something else than another. It must not know how a setting is read or what it is used for.
+//! The texts that the worker prints about itself, made from the tables of settings and exit codes: the help, the man
+//! page, the completions of three shells and a sample environment file.
 
 mod bash;
 mod environment;
@@ -17,31 +14,48 @@ mod tests;
 mod wrap;
 mod zsh;
 
-use crate::cli::arguments::Cli;
-use crate::cli::{ConfigError, Page, Setting, page};
+use super::invocation::Invocation;
+use super::{Arguments, ConfigError, Setting, table};
+use crate::sys::environment::Environment;
 
-/// What the program is called.
+/// The name of the program.
 const NAME: &str = env!("CARGO_PKG_NAME");
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// What is to be printed instead of running, with a final line break. That needs no setting, and no other one matters.
-pub fn asked_for(cli: &Cli) -> Result<Option<String>, ConfigError> {
-    match &cli.print {
-        _ if cli.help => Ok(Some(help::help())),
-        _ if cli.version => Ok(Some(format!("{NAME} {VERSION}\n"))),
-        Some(word) => page(word).map(|page| Some(text(page))),
-        None => Ok(None),
-    }
+/// A text that `--print` prints.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Page {
+    /// The man page, as roff.
+    Man,
+    /// The completions for bash.
+    Bash,
+    /// The completions for zsh.
+    Zsh,
+    /// The completions for fish.
+    Fish,
+    /// A sample environment file.
+    Environment,
 }
 
-fn text(page: Page) -> String {
-    match page {
+/// Returns the text that the command line asks for, with a final line break. It depends on no other setting.
+///
+/// # Errors
+/// When `--print` names no page.
+pub(crate) fn requested(arguments: &Arguments) -> Result<Option<String>, ConfigError> {
+    if arguments.has(&table::HELP) {
+        return Ok(Some(help::help()));
+    }
+    if arguments.has(&table::VERSION) {
+        return Ok(Some(format!("{NAME} {VERSION}\n")));
+    }
+    let invocation = Invocation { arguments, environment: &Environment::default() };
+    Ok(invocation.read_if_given(&table::PRINT)?.map(|page| match page {
         Page::Man => man::page(),
         Page::Bash => bash::completion(),
         Page::Zsh => zsh::completion(),
         Page::Fish => fish::completion(),
         Page::Environment => environment::sample(),
-    }
+    }))
 }
 
 /// The flags of a setting, the short one first.
@@ -49,9 +63,9 @@ fn flags(setting: &Setting) -> Vec<&'static str> {
     [setting.short, setting.flag].into_iter().flatten().collect()
 }
 
-/// What a setting does, in as few words as fit beside it: the first part of its description.
+/// The first part of a setting's help: up to the end of the sentence, or to a semicolon.
 fn summary(setting: &Setting) -> &'static str {
-    let help = setting.help;
-    let end = [". ", "; "].into_iter().filter_map(|mark| help.find(mark)).min();
-    end.and_then(|end| help.get(..end)).unwrap_or(help).trim_end_matches('.')
+    let end = [". ", "; "].into_iter().filter_map(|mark| setting.help.find(mark)).min();
+    let first = end.and_then(|end| setting.help.split_at_checked(end)).map(|(first, _)| first);
+    first.unwrap_or(setting.help).trim_end_matches('.')
 }

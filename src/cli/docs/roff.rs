@@ -5,10 +5,10 @@ use super::wrap::wrap;
 /// The widest line of the source, in characters. What a reader sees is broken elsewhere.
 const WIDTH: usize = 78;
 
-/// A page that is being written.
+/// A page under construction.
 pub(super) struct Roff {
     text: String,
-    /// Whether the last thing was a heading, after which a paragraph macro has no place.
+    /// Whether the last line was a heading, after which no paragraph macro may follow.
     fresh: bool,
 }
 
@@ -54,7 +54,7 @@ impl Roff {
         self.lines(&prose(words));
     }
 
-    /// One more line of an item, such as its default.
+    /// A further line of an item, such as its default.
     pub(super) fn note(&mut self, words: &str) {
         self.line_break();
         self.lines(&prose(words));
@@ -64,12 +64,12 @@ impl Roff {
         self.macro_line(".br");
     }
 
-    /// A line that is already escaped.
+    /// Text that is already escaped.
     pub(super) fn raw(&mut self, line: &str) {
         self.lines(line);
     }
 
-    /// Lines that are to be typed as they are.
+    /// Lines to type as they are.
     pub(super) fn example(&mut self, lines: &[&str]) {
         self.macro_line(".PP");
         self.macro_line(".RS 4");
@@ -100,7 +100,7 @@ impl Roff {
     }
 }
 
-/// What must come out as it is, character by character: a dash is a minus, which is what a shell wants.
+/// Escapes text so that it appears unchanged and can be copied: a dash stays an ASCII minus.
 pub(super) fn literal(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for c in text.chars() {
@@ -126,7 +126,7 @@ pub(super) fn italic(text: &str) -> String {
     format!("\\fI{}\\fR", literal(text))
 }
 
-/// Prose, in which flags are bold, and so is what is between backticks.
+/// Escapes prose. Flags and text between backticks are bold.
 pub(super) fn prose(text: &str) -> String {
     let parts = text.split('`').enumerate();
     parts.map(|(index, part)| if index % 2 == 1 { bold(part) } else { plain(part) }).collect()
@@ -136,8 +136,8 @@ fn plain(text: &str) -> String {
     text.split(' ').map(plain_word).collect::<Vec<_>>().join(" ")
 }
 
-/// A word with the marks around it. Only a name has real minuses: the dash of any other word is a hyphen, at which a
-/// line may be broken.
+/// Escapes a word with the punctuation around it. A dash is a minus in names and flags, else a hyphen, at which a line may be
+/// broken.
 fn plain_word(word: &str) -> String {
     let core = word.trim_start_matches('(').trim_end_matches([',', '.', ':', ';', ')']);
     let (before, after) = word.split_once(core).unwrap_or_default();
@@ -150,7 +150,7 @@ fn plain_word(word: &str) -> String {
     }
 }
 
-/// A line that begins with a dot or an apostrophe would be a macro.
+/// Escapes a dot or apostrophe at the start of a line, which would make it a macro.
 fn guarded(line: &str) -> String {
     if line.starts_with(['.', '\'']) { format!("\\&{line}") } else { line.to_owned() }
 }
@@ -160,7 +160,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_typed_comes_out_as_it_is() {
+    fn literal_text_is_escaped() {
         assert_eq!(literal(r#"a\b --x '"`^~"#), r#"a\eb \-\-x \(aq\(dq\(ga\(ha\(ti"#);
         assert_eq!(bold("--pull"), r"\fB\-\-pull\fR");
     }
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn no_text_becomes_a_macro() {
+    fn text_is_never_a_macro() {
         let mut roff = Roff::new("a-b", "2020-01-02", "1.0", "M");
         roff.section("NAME");
         roff.paragraph(".docker is a folder");
@@ -189,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_happens_to_begin_with_a_dot_is_guarded() {
+    fn a_wrapped_line_that_begins_with_a_dot_is_escaped() {
         let mut roff = Roff::new("a", "2020-01-02", "1.0", "M");
         roff.paragraph(&format!("{} .docker", "a".repeat(WIDTH)));
         assert!(roff.finish().ends_with("a\n\\&.docker\n"));

@@ -1,18 +1,16 @@
-//! Quoting, for shells.
-//!
-//! Owns how a text is kept from being read as anything else. It must not know what a completion is.
+//! Quoting for shells.
 
-/// For bash and zsh, in which nothing means anything between single quotes.
+/// Quotes a text for bash and zsh.
 pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 
-/// For fish, which knows two escapes between them.
+/// Quotes a text for fish, which has two escapes within single quotes.
 pub(super) fn fish_quoted(text: &str) -> String {
     format!("'{}'", text.replace('\\', "\\\\").replace('\'', "\\'"))
 }
 
-/// For a part of a specification of zsh's `_arguments`, in which these end something.
+/// Escapes a part of a specification for zsh's `_arguments`.
 pub(super) fn zsh_part(text: &str) -> String {
     let special = |c: char| matches!(c, '\\' | '[' | ']' | ':');
     text.chars().flat_map(|c| special(c).then_some('\\').into_iter().chain([c])).collect()
@@ -23,13 +21,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_quote_does_not_end_what_is_quoted() {
+    fn quotes_and_backslashes_are_escaped() {
         assert_eq!(quoted(r"it's \ $x"), r"'it'\''s \ $x'");
         assert_eq!(fish_quoted(r"it's \ $x"), r"'it\'s \\ $x'");
     }
 
     #[test]
-    fn a_bracket_or_a_colon_does_not_end_a_part() {
+    fn brackets_and_colons_are_escaped() {
         assert_eq!(zsh_part(r"HOST:PATH[:MODE] \"), r"HOST\:PATH\[\:MODE\] \\");
     }
 }

@@ -1,9 +1,7 @@
-//! Lines of a given width.
-//!
-//! Owns where a paragraph is broken. It must not know what it says.
+//! Line breaking.
 
-/// A paragraph as lines of at most so many characters, each with this before it and a line break after it. A word that is
-/// longer has a line to itself.
+/// Breaks a paragraph into lines of at most `width` characters, each with `before` at its start and a line break at its end.
+/// A longer word has a line of its own.
 pub(super) fn wrap(paragraph: &str, before: &str, width: usize) -> String {
     let mut text = String::new();
     let mut column = 0;
@@ -29,14 +27,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_line_is_filled_up_to_the_last_column_and_no_further() {
+    fn lines_are_filled_up_to_the_width() {
         assert_eq!(wrap("aaa bb c", "# ", 8), "# aaa bb\n# c\n");
         assert_eq!(wrap("aaa bbb c", "# ", 8), "# aaa\n# bbb c\n");
         assert_eq!(wrap("ää bb c", "# ", 7), "# ää bb\n# c\n");
     }
 
     #[test]
-    fn a_word_that_is_too_long_is_not_broken() {
+    fn a_long_word_is_not_broken() {
         assert_eq!(wrap("a bbbbbbbbb c", "", 4), "a\nbbbbbbbbb\nc\n");
     }
 }

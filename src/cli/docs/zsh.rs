@@ -1,6 +1,4 @@
 //! The completion for zsh.
-//!
-//! Owns the call of `_arguments` and the form of its specifications. It must not know which settings there are.
 
 use super::shell::{quoted, zsh_part};
 use super::{NAME, flags, summary};
@@ -15,7 +13,7 @@ _@NAME@() {
     _arguments \\
 ";
 
-/// It is a function's body when zsh loads it from `fpath`, and a script when it is sourced.
+/// zsh runs the file as the body of the function when it loads it from `fpath`, and as a script when it is sourced.
 const TAIL: &str = "}
 
 if [[ $funcstack[1] == _@NAME@ ]]; then
@@ -32,8 +30,8 @@ pub(super) fn completion() -> String {
     [HEAD, &lines, "\n", TAIL].concat().replace("@NAME@", NAME)
 }
 
-/// As `'*'{-v+,--volumes=}'[what it does]:VALUE:_files'`. After `+` a value may follow at once, after `=` behind an equals
-/// sign.
+/// A specification such as `'*'{-v+,--volumes=}'[summary]:VALUE:_files'`. With `+` the value may follow the flag directly,
+/// with `=` after an equals sign.
 fn specification(setting: &Setting) -> Option<String> {
     let flags = flags(setting);
     setting.flag?;
@@ -56,7 +54,7 @@ fn specification(setting: &Setting) -> Option<String> {
     })
 }
 
-/// What the value is called, and what is offered for it; a blank is nothing.
+/// The placeholder of the value and the action that completes it; a space means nothing.
 fn value(setting: &Setting) -> String {
     let Some(name) = setting.value_name else { return String::new() };
     let action = match setting.values {

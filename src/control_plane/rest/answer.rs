@@ -1,6 +1,4 @@
-//! What is asked and what is answered: the path of a run, and the state in the body that comes back.
-//!
-//! Pure. Owns the words of the states and what a body must have. It must not know how either travels.
+//! The URL path of a run, and the state in the body of the response.
 
 use serde::Deserialize;
 use serde_json::Value;
@@ -10,44 +8,44 @@ use crate::logging::value;
 use crate::net::url::percent_encode;
 use crate::protocol::RunState;
 
-/// Where a run is.
+/// The path of the API for runs.
 const RUNS: &str = "/api/v1/agent/runs/";
-/// Characters of a foreign word that are shown.
-const LONGEST_WORD: usize = 40;
+/// The most characters of an unknown state that are shown.
+const MAX_STATE: usize = 40;
 
-/// Why an answer tells no state. It shows nothing of the body but a state's first characters: a run has secrets.
+/// Why a response has no valid state. A run contains secrets, so the texts show nothing of it except an unknown state.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
-    /// It breaks off, or never was JSON.
-    #[error("it is not JSON, from line {line}, column {column} on")]
+    /// The body is not JSON, or is truncated.
+    #[error("not valid JSON at line {line}, column {column}")]
     Json {
         /// From 1.
         line: usize,
         /// From 1.
         column: usize,
     },
-    /// It is JSON, but no object with a `state` that is a word.
-    #[error("it has no state")]
+    /// The body is JSON, but not an object with a string `state`.
+    #[error("no state")]
     NoState,
-    /// A word that is no state.
-    #[error("its state is {}, which is none", value(word))]
-    State {
-        /// At most 40 characters of it.
-        word: String,
+    /// `state` is none of [`RunState::ALL`].
+    #[error("unknown state {}", value(state))]
+    UnknownState {
+        /// Its first 40 characters.
+        state: String,
     },
-    /// Its `run_id` is not the one that was asked for.
-    #[error("it is about another run")]
+    /// `run_id` is a different one.
+    #[error("it is for another run")]
     OtherRun,
-    /// The body is longer than the bound.
-    #[error("it is longer than {limit} bytes")]
+    /// The body exceeds the limit.
+    #[error("the body is longer than {limit} bytes")]
     TooLong {
-        /// The bound.
+        /// The limit.
         limit: u64,
     },
-    /// The head is longer than the bound.
-    #[error("its head is longer than {limit} bytes")]
+    /// The head exceeds the limit.
+    #[error("the head is longer than {limit} bytes")]
     LongHead {
-        /// The bound.
+        /// The limit.
         limit: usize,
     },
 }
@@ -58,8 +56,8 @@ struct Body {
     run_id: Option<Value>,
 }
 
-/// The path of a run below the control plane's root. None for an id that no path can name: whoever reads `.` or `..`,
-/// percent-encoded or not, may take it for a step.
+/// Returns the path of a run below the server root. `None` for an empty id and for `.` and `..`, which servers and proxies
+/// may resolve even if they are percent-encoded.
 pub(super) fn path(task_id: &str) -> Option<String> {
     match task_id {
         "" | "." | ".." => None,
@@ -67,22 +65,22 @@ pub(super) fn path(task_id: &str) -> Option<String> {
     }
 }
 
-/// The state that a body tells of the run `task_id`. A body without `run_id` is taken to be about it.
+/// Returns the state of the run `task_id` from the body of a response. `run_id` may be missing from the body.
 ///
 /// # Errors
-/// When it is not what the protocol says.
-pub fn state_of(task_id: &str, body: &[u8]) -> Result<RunState, AnswerError> {
+/// The body is not a run with a known state, or it is another run.
+pub(super) fn state_of(task_id: &str, body: &[u8]) -> Result<RunState, AnswerError> {
     let body: Body = serde_json::from_slice(body).map_err(|error| match error.classify() {
         Category::Data => AnswerError::NoState,
         _ => AnswerError::Json { line: error.line(), column: error.column() },
     })?;
-    // A proxy that reads an encoded slash as a step leads elsewhere.
+    // A proxy that decodes %2F may have requested another path.
     if body.run_id.is_some_and(|id| id != task_id) {
         return Err(AnswerError::OtherRun);
     }
-    let word = body.state.as_str().ok_or(AnswerError::NoState)?;
-    let state = RunState::ALL.into_iter().find(|state| state.word() == word);
-    state.ok_or_else(|| AnswerError::State { word: word.chars().take(LONGEST_WORD).collect() })
+    let name = body.state.as_str().ok_or(AnswerError::NoState)?;
+    let state = RunState::ALL.into_iter().find(|state| state.word() == name);
+    state.ok_or_else(|| AnswerError::UnknownState { state: name.chars().take(MAX_STATE).collect() })
 }
 
 #[cfg(test)]
@@ -90,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_id_is_one_step_of_the_path_whatever_is_in_it() {
+    fn an_id_is_one_segment_of_the_path() {
         let cases = [
             ("0a-b_c.~", "0a-b_c.~"),
             ("a/b", "a%2Fb"),
@@ -100,13 +98,13 @@ mod tests {
             ("%2e%2E", "%252e%252E"),
             ("ü \u{0}\r\n", "%C3%BC%20%00%0D%0A"),
         ];
-        for (id, step) in cases {
-            assert_eq!(path(id).unwrap(), format!("/api/v1/agent/runs/{step}"), "{id:?}");
+        for (id, segment) in cases {
+            assert_eq!(path(id).unwrap(), format!("/api/v1/agent/runs/{segment}"), "{id:?}");
         }
     }
 
     #[test]
-    fn what_would_be_a_step_of_its_own_is_not_asked_for() {
+    fn an_id_that_would_change_the_path_has_no_path() {
         for id in ["", ".", ".."] {
             assert_eq!(path(id), None, "{id}");
         }
@@ -125,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn a_body_on_every_prefix_is_no_state() {
+    fn a_truncated_body_has_no_state() {
         let body = br#"{"run_id":"r","state":"CANCELLED"}"#;
         for cut in 0..body.len() {
             assert!(matches!(state_of("r", &body[..cut]), Err(AnswerError::Json { .. })), "{cut}");
@@ -133,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_protocol_does_not_say_is_no_state() {
+    fn an_invalid_body_has_no_state() {
         let bodies = [
             "[]",
             "null",
@@ -157,18 +155,18 @@ mod tests {
     }
 
     #[test]
-    fn a_word_that_is_no_state_is_named_in_one_short_line() {
-        for word in ["failed", " FAILED", "", "DONE"] {
-            let error = state_of("r", format!(r#"{{"state":"{word}"}}"#).as_bytes()).unwrap_err();
-            assert_eq!(error, AnswerError::State { word: word.to_owned() });
+    fn an_unknown_state_is_shown_in_one_short_line() {
+        for name in ["failed", " FAILED", "", "DONE"] {
+            let error = state_of("r", format!(r#"{{"state":"{name}"}}"#).as_bytes()).unwrap_err();
+            assert_eq!(error, AnswerError::UnknownState { state: name.to_owned() });
         }
         let long = format!(r#"{{"state":"a\nb{}"}}"#, "x".repeat(60_000));
-        let told = state_of("r", long.as_bytes()).unwrap_err().to_string();
-        assert!(told.starts_with("its state is \"a\\nbxxx") && told.len() < 80, "{told}");
+        let text = state_of("r", long.as_bytes()).unwrap_err().to_string();
+        assert!(text.starts_with("unknown state \"a\\nbxxx") && text.len() < 80, "{text}");
     }
 
     #[test]
-    fn an_answer_about_another_run_is_refused() {
+    fn a_body_of_another_run_is_refused() {
         for id in [r#""q""#, r#""""#, "7", "{}"] {
             let body = format!(r#"{{"run_id":{id},"state":"CANCELLED"}}"#);
             assert_eq!(state_of("r", body.as_bytes()), Err(AnswerError::OtherRun), "{id}");
@@ -176,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn an_error_shows_nothing_else_of_the_body() {
+    fn errors_do_not_show_the_body() {
         for body in [
             "\"hunter2\"",
             "hunter2",

@@ -1,7 +1,4 @@
-//! Why a look-up gave no state.
-//!
-//! Owns the words, and which failures the next look-up would meet as well. It must not know how they were found. No
-//! error has the key, a path or a query in it, and each is one line.
+//! Why a look-up returned no state. No error contains the API key, a path or a query, and each text is one line.
 
 use std::time::Duration;
 
@@ -9,54 +6,54 @@ use thiserror::Error;
 
 use super::answer::AnswerError;
 
-/// The settings cannot be used. The configuration has ruled that out.
+/// A setting cannot be used in a request. The configuration checks them first, so this is a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ControlPlaneError {
-    /// The root is not an `http` or `https` URL with a host and, perhaps, a path.
-    #[error("the control plane's root URL cannot be used")]
+    /// The root is not an `http` or `https` URL of a host and an optional path.
+    #[error("the server root URL must be http:// or https:// with a host and an optional path")]
     Root,
-    /// The key is no header.
-    #[error("the API key has characters that no HTTP header may have")]
+    /// The API key cannot be sent in a header.
+    #[error("the API key contains characters that HTTP headers do not allow")]
     Key,
 }
 
-/// One look-up that gave no state; `at` is the control plane as `scheme://host:port`.
+/// Why one look-up failed. `at` is the control plane as `scheme://host:port`.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LookupError {
-    /// 404: the run is not there, or the key may not see it.
+    /// 404: the run does not exist, or the API key may not see it.
     #[error("the control plane does not know this run")]
     Unknown,
-    /// The id is too long for a URL, or would be read as a step of its path: nothing was asked.
-    #[error("no URL can name this run")]
-    Unaskable,
+    /// The id is too long for a URL or would change its path, so no request was made.
+    #[error("the run's id cannot be part of a URL")]
+    InvalidId,
     /// 401 or 403.
-    #[error("{at} answered {status}: check the key (OZ_API_KEY or OZ_API_KEY_FILE)")]
+    #[error("{at} answered {status}: check the API key in OZ_API_KEY or OZ_API_KEY_FILE")]
     Refused {
-        /// Who.
+        /// The control plane.
         at: String,
         /// The HTTP status.
         status: u16,
     },
-    /// 3xx. Following it could hand the key to another host.
-    #[error("{at} answered {status}: a redirect is not followed; set --server-root-url to where it leads")]
+    /// 3xx. Following it could send the API key to another host.
+    #[error("{at} answered {status}: redirects are not followed; set --server-root-url to the final URL")]
     Redirected {
-        /// Who.
+        /// The control plane.
         at: String,
         /// The HTTP status.
         status: u16,
     },
-    /// Any other status but 200.
+    /// Any other status except 200.
     #[error("{at} answered {status}")]
     Status {
-        /// Who.
+        /// The control plane.
         at: String,
         /// The HTTP status.
         status: u16,
     },
-    /// 200 with something that is no state.
-    #[error("the answer of {at} cannot be used")]
+    /// 200 with a head or a body that cannot be used.
+    #[error("invalid response from {at}")]
     Answer {
-        /// Who.
+        /// The control plane.
         at: String,
         /// What is wrong with it.
         #[source]
@@ -64,38 +61,38 @@ pub enum LookupError {
     },
     /// The certificate does not verify.
     #[error(
-        "the certificate of {at} does not verify ({why}): check the host name in the URL, the date, and the CA \
-         (SSL_CERT_FILE names a file of trusted ones)"
+        "the certificate of {at} does not verify ({reason}): check the host name in --server-root-url, the system \
+         clock, and the CA (SSL_CERT_FILE names a file of trusted certificates)"
     )]
     Certificate {
-        /// Who.
+        /// The control plane.
         at: String,
-        /// What the TLS library said.
-        why: String,
+        /// OpenSSL's verification error.
+        reason: String,
     },
-    /// No whole answer in time.
-    #[error("{at} has not answered within {within:?}")]
+    /// No complete response before the deadline.
+    #[error("{at} did not answer within {within:?}")]
     TimedOut {
-        /// Who.
+        /// The control plane.
         at: String,
-        /// The deadline of a look-up.
+        /// The limit for a look-up.
         within: Duration,
     },
-    /// The name, the connection or what came over it is broken.
-    #[error("no answer from {at}: {why}")]
+    /// DNS, TCP, TLS or HTTP failed.
+    #[error("no answer from {at}: {reason}")]
     Unreachable {
-        /// Who.
+        /// The control plane.
         at: String,
-        /// What was said, at most 200 characters.
-        why: String,
+        /// The cause, at most 200 characters.
+        reason: String,
     },
 }
 
 impl LookupError {
-    /// Whether the look-up of another run would fail in the same way now.
+    /// Whether the look-up of any other run would now fail too.
     pub fn is_systemic(&self) -> bool {
         match self {
-            Self::Unknown | Self::Unaskable | Self::Answer { .. } => false,
+            Self::Unknown | Self::InvalidId | Self::Answer { .. } => false,
             Self::Status { status, .. } => *status >= 500 || matches!(status, 408 | 425 | 429),
             Self::Refused { .. }
             | Self::Redirected { .. }
@@ -111,12 +108,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_failures_are_about_one_run_only() {
+    fn failures_of_one_run_are_not_systemic() {
         let at = || "http://h:80".to_owned();
         let status = |status| LookupError::Status { at: at(), status }.is_systemic();
         assert!([500, 502, 503, 599, 408, 425, 429].into_iter().all(status));
         assert!(![400, 405, 410, 414, 422, 204].into_iter().any(status));
-        assert!(!LookupError::Unknown.is_systemic() && !LookupError::Unaskable.is_systemic());
+        assert!(!LookupError::Unknown.is_systemic() && !LookupError::InvalidId.is_systemic());
         assert!(!LookupError::Answer { at: at(), source: AnswerError::NoState }.is_systemic());
         assert!(LookupError::Refused { at: at(), status: 401 }.is_systemic());
         assert!(LookupError::TimedOut { at: at(), within: Duration::ZERO }.is_systemic());

@@ -1,4 +1,4 @@
-//! The thread `oz-poller`: takes a batch of runs, asks for one state after the other, and gives one answer per batch.
+//! The thread `oz-poller`, which looks up the states of runs in batches.
 
 use std::io;
 use std::mem::replace;
@@ -14,18 +14,18 @@ use crate::protocol::RunState;
 use crate::sys::cancel::Never;
 use crate::sys::pool::Pool;
 
-/// The runs of a batch whose state is known. One answer comes for each batch that was taken, even if none is known.
+/// The jobs of a batch whose run has a known state.
 pub type RunStates = Vec<(JobId, RunState)>;
 
-/// The handle of the thread. Dropping it waits for the look-up under way, for its deadline at most, and skips the rest.
+/// The handle of the thread. Dropping it waits for the current look-up, at most until its deadline, and skips the rest.
 pub struct RunPoller {
     pool: Pool<Vec<(JobId, String)>>,
-    /// Dropped to stop the thread after the look-up under way.
+    /// Dropped to stop the thread after the current look-up.
     open: Option<Sender<Never>>,
 }
 
 impl RunPoller {
-    /// Starts the thread, which sends its answers to `answers`.
+    /// Starts the thread. It sends to `answers` once per batch, even if no state was found.
     ///
     /// # Errors
     /// The system has no more threads.
@@ -37,7 +37,7 @@ impl RunPoller {
         Self::start_with(begin, answers)
     }
 
-    /// `begin` is called for each batch and returns what looks up one id.
+    /// Calls `begin` for each batch, and what it returns for each id.
     fn start_with<L>(
         begin: impl Fn() -> L + Send + Sync + 'static,
         answers: Sender<RunStates>,
@@ -48,7 +48,7 @@ impl RunPoller {
         let (open, closed) = bounded(0);
         let work = move |runs: Vec<(JobId, String)>| {
             let mut found = Vec::new();
-            // The panic hook logs a panic, and what was found until then holds.
+            // The panic hook logs a panic. The states found before it are valid.
             let _ = catch_unwind(AssertUnwindSafe(|| poll_all(&runs, &closed, &mut begin(), &mut found)));
             select! {
                 send(answers, found) -> _ => {}
@@ -58,8 +58,8 @@ impl RunPoller {
         Ok(Self { pool: Pool::single("oz-poller", work)?, open: Some(open) })
     }
 
-    /// Hands over a batch of jobs with the ids of their runs; never blocks. Returns `false` if a batch waits already, besides
-    /// the one that is worked on.
+    /// Queues a batch of jobs with the ids of their runs; never blocks. Returns false if another batch is queued already,
+    /// besides the current one.
     pub fn poll(&self, runs: Vec<(JobId, String)>) -> bool {
         self.pool.give(runs)
     }
@@ -78,7 +78,7 @@ impl Drop for RunPoller {
     }
 }
 
-/// Asks until the end, or until a failure that the next run would meet as well. At most one line per batch is a warning.
+/// Looks up each run until a systemic failure or until `closed` is disconnected. Logs at most one warning.
 fn poll_all(
     runs: &[(JobId, String)],
     closed: &Receiver<Never>,
@@ -96,15 +96,15 @@ fn poll_all(
                 debug!("run looked up task={task} state={state}");
                 found.push((*job, state));
             }
-            Err(error @ (LookupError::Unknown | LookupError::Unaskable)) => {
+            Err(error @ (LookupError::Unknown | LookupError::InvalidId)) => {
                 debug!("run not found task={task} error={}", message(&error.to_string()));
             }
             Err(error) => {
                 let level = if replace(&mut warned, true) { Level::Debug } else { Level::Warn };
                 let systemic = error.is_systemic();
-                let not_asked = if systemic { left } else { 0 };
+                let skipped = if systemic { left } else { 0 };
                 let error = error_chain(&error);
-                log!(level, "run look-up failed task={task} not_asked={not_asked} error={}", message(&error));
+                log!(level, "run look-up failed task={task} skipped={skipped} error={}", message(&error));
                 if systemic {
                     return;
                 }
@@ -132,7 +132,7 @@ mod tests {
         "http://h:80".to_owned()
     }
 
-    /// Answers by the id's first letter, and keeps what was asked.
+    /// Returns a result that depends on the id's first letter.
     fn scripted(id: &str) -> Result<RunState, LookupError> {
         match id.chars().next() {
             Some('c') => Ok(RunState::Cancelled),
@@ -143,33 +143,33 @@ mod tests {
         }
     }
 
-    /// Jobs with numbers from 0.
+    /// Returns a batch with job ids from 0.
     fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
         (0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()
     }
 
-    /// The ids that were asked for, and the jobs whose state was found.
-    fn asked(ids: &[&str]) -> (Vec<String>, Vec<JobId>) {
+    /// Returns the ids that were looked up, and the jobs whose state was found.
+    fn poll(ids: &[&str]) -> (Vec<String>, Vec<JobId>) {
         let (_open, closed) = bounded(0);
-        let mut asked = Vec::new();
+        let mut looked_up = Vec::new();
         let mut found = Vec::new();
         let mut look_up = |id: &str| {
-            asked.push(id.to_owned());
+            looked_up.push(id.to_owned());
             scripted(id)
         };
         poll_all(&batch(ids), &closed, &mut look_up, &mut found);
-        (asked, found.into_iter().map(|(job, _)| job).collect())
+        (looked_up, found.into_iter().map(|(job, _)| job).collect())
     }
 
     #[test]
-    fn what_is_about_one_run_does_not_stop_the_others() {
+    fn a_failure_of_one_run_does_not_stop_the_batch() {
         let all = ["u1", "c1", "w1", "w2", "c2"];
-        assert_eq!(asked(&all), (ids(&all), vec![JobId(1), JobId(4)]));
+        assert_eq!(poll(&all), (ids(&all), vec![JobId(1), JobId(4)]));
     }
 
     #[test]
-    fn what_the_next_would_meet_as_well_ends_the_batch() {
-        assert_eq!(asked(&["c1", "x1", "c2", "c3"]), (ids(&["c1", "x1"]), vec![JobId(0)]));
+    fn a_systemic_failure_ends_the_batch() {
+        assert_eq!(poll(&["c1", "x1", "c2", "c3"]), (ids(&["c1", "x1"]), vec![JobId(0)]));
     }
 
     #[test]
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn one_batch_may_wait_and_no_more() {
+    fn one_batch_may_be_queued() {
         let (sender, answers) = bounded(4);
         let (arrive, arrived) = bounded(4);
         let (gate, open) = bounded::<()>(0);
@@ -213,7 +213,7 @@ mod tests {
     }
 
     #[test]
-    fn dropping_it_ends_after_the_look_up_under_way_though_nobody_takes_the_answer() {
+    fn a_drop_waits_for_the_current_look_up_only() {
         let (sender, _answers) = bounded(0);
         let (arrive, arrived) = bounded(4);
         let (gate, open) = bounded::<()>(0);
@@ -240,15 +240,18 @@ mod tests {
                 drop(poller);
                 dropped.send(()).unwrap();
             });
-            assert!(end.recv_timeout(Duration::from_millis(50)).is_err(), "it waits for the one under way");
+            assert!(
+                end.recv_timeout(Duration::from_millis(50)).is_err(),
+                "the drop waits for the current look-up"
+            );
             drop(gate);
             end.recv_timeout(DEADLINE).expect("the drop does not end");
         });
-        assert_eq!(count.load(Ordering::SeqCst), 1, "the rest was not asked for");
+        assert_eq!(count.load(Ordering::SeqCst), 1, "the rest is skipped");
     }
 
     #[test]
-    fn abandoning_it_waits_for_nothing() {
+    fn an_abandoned_poller_waits_for_nothing() {
         let (sender, _answers) = bounded(0);
         let (arrive, arrived) = bounded(4);
         let (gate, open) = bounded::<()>(0);

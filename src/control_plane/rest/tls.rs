@@ -1,10 +1,7 @@
-//! TLS under ureq, made as the link makes its own.
-//!
-//! Owns the way of ureq's buffers and deadlines through a TLS stream. It must not know HTTP. ureq's own connector would
-//! bring another rule of whom to trust, and the types of rustls.
+//! TLS for ureq, with the same trusted certificates as the link. ureq's own connectors trust other ones.
 
 use std::fmt;
-use std::io::{Read, Write};
+use std::io::{self, Read, Write};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,17 +14,17 @@ use ureq::unversioned::transport::{
 
 use crate::control_plane::tls;
 
-/// The peer's certificate does not verify, for this reason. It travels inside of [`Error::Other`].
+/// The reason why the peer's certificate does not verify. ureq carries it in [`Error::Other`].
 #[derive(Debug, thiserror::Error)]
 #[error("the certificate does not verify ({0})")]
-pub(super) struct Distrusted(pub(super) String);
+pub(super) struct CertificateError(pub(super) String);
 
-/// The link of ureq's chain that makes TLS out of TCP where the URL wants it.
+/// Wraps ureq's TCP connection in TLS for `https` URLs.
 #[derive(Debug)]
-pub(super) struct Tls;
+pub(super) struct TlsConnector;
 
-impl<T: Transport> Connector<T> for Tls {
-    type Out = Either<T, Secured<T>>;
+impl<T: Transport> Connector<T> for TlsConnector {
+    type Out = Either<T, TlsTransport<T>>;
 
     fn connect(
         &self,
@@ -38,56 +35,58 @@ impl<T: Transport> Connector<T> for Tls {
         if !details.needs_tls() {
             return Ok(Some(Either::A(tcp)));
         }
-        // An IPv6 address is in brackets in a URL, and nowhere else.
+        // Only URLs have brackets around IPv6 addresses.
         let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
         let connector = tls::connector().map_err(|error| Error::Other(error.into()))?;
         let mut wire = TransportAdapter::new(tcp, Arc::clone(&details.current_time));
-        wire.set_timeout(left(details));
-        let stream = connector.connect(host, wire).map_err(refused)?;
+        wire.set_timeout(time_left(details));
+        let stream = connector.connect(host, wire).map_err(handshake_error)?;
         let config = details.config;
         let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(Either::B(Secured { stream, buffers })))
+        Ok(Some(Either::B(TlsTransport { stream, buffers })))
     }
 }
 
-/// What is left of the time for connecting: some of it went into TCP.
-fn left(details: &ConnectionDetails<'_>) -> NextTimeout {
-    let gone = match details.now {
+/// Returns the rest of the time for connecting, of which TCP has used a part.
+fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
+    let used = match details.now {
         Instant::Exact(start) => start.elapsed(),
         Instant::AlreadyHappened | Instant::NotHappening => Duration::ZERO,
     };
     let after = match details.timeout.after {
-        Within::Exact(time) => Within::Exact(time.saturating_sub(gone)),
+        Within::Exact(time) => Within::Exact(time.saturating_sub(used)),
         Within::NotHappening => Within::NotHappening,
     };
     NextTimeout { after, ..details.timeout }
 }
 
-fn refused<S>(error: HandshakeError<S>) -> Error {
+fn handshake_error<S>(error: HandshakeError<S>) -> Error {
     match error {
-        HandshakeError::Failure(error) => match tls::distrust(&error.to_string()) {
-            Some(why) => Error::Other(Distrusted(why).into()),
+        HandshakeError::Failure(error) => match tls::verification_error(&error.to_string()) {
+            Some(reason) => Error::Other(CertificateError(reason).into()),
             None => Error::Other(error.into()),
         },
-        // Nothing that is under it says so.
+        // Cannot happen: ureq's TCP transport waits or fails.
         HandshakeError::WouldBlock(_) => Error::Tls("the TLS handshake was interrupted"),
     }
 }
 
 /// A connection inside TLS.
-pub(super) struct Secured<T: Transport> {
+pub(super) struct TlsTransport<T: Transport> {
     stream: TlsStream<TransportAdapter<T>>,
     buffers: LazyBuffers,
 }
 
-impl<T: Transport> Transport for Secured<T> {
+impl<T: Transport> Transport for TlsTransport<T> {
     fn buffers(&mut self) -> &mut dyn Buffers {
         &mut self.buffers
     }
 
     fn transmit_output(&mut self, amount: usize, timeout: NextTimeout) -> Result<(), Error> {
         self.stream.get_mut().set_timeout(timeout);
-        let output = self.buffers.output().get(..amount).unwrap_or_default();
+        let buffer = self.buffers.output();
+        let (output, _) =
+            buffer.split_at_checked(amount).ok_or(io::Error::from(io::ErrorKind::InvalidInput))?;
         Ok(self.stream.write_all(output)?)
     }
 
@@ -107,8 +106,8 @@ impl<T: Transport> Transport for Secured<T> {
     }
 }
 
-impl<T: Transport> fmt::Debug for Secured<T> {
+impl<T: Transport> fmt::Debug for TlsTransport<T> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Secured")
+        f.write_str("TlsTransport")
     }
 }

@@ -1,7 +1,4 @@
-//! From a URL to an open WebSocket: DNS, TCP, TLS, upgrade.
-//!
-//! Owns their deadlines and the judgement of every failure: can another attempt help? It must not know what is sent over
-//! the connection, and it makes exactly one attempt.
+//! One attempt to open the WebSocket: DNS, TCP, TLS, upgrade.
 
 use std::io;
 use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
@@ -17,90 +14,105 @@ use tungstenite::HandshakeError;
 use tungstenite::client::{IntoClientRequest, client_with_config};
 use tungstenite::error::ProtocolError;
 
-use super::answer::{Verdict, judge, status};
-use super::error::LinkError;
+use super::answer::{classify, status};
+use super::error::{DialError, LinkError};
 use super::outbox::Inbox;
 use super::socket::{Socket, config};
 use super::wait::Want;
-use super::wire::{Channel, HandshakeDeadline, Head, Wire};
+use super::wire::{Channel, HandshakeDeadline, Wire};
 use super::{LinkConfig, Timing};
 use crate::control_plane::tls;
 
-/// How many addresses of a name are tried: what a resolver may answer is not bounded.
+/// The most addresses of a name that are tried. A resolver may return any number.
 const MAX_ADDRESSES: usize = 8;
 
-/// What the kernel may hold of what we send. Small, so that a slow line shows as a full buffer and not as a peer that
-/// has fallen silent, and large enough for some 2 MB a second to the other side of the world.
+/// The kernel's send buffer. Small enough that a slow line shows as a full buffer and not as a silent peer, large enough
+/// for 2 MB/s around the world.
 const SEND_BUFFER: usize = 256 << 10;
 
-/// Why there is no connection.
-#[derive(Debug)]
-pub(super) enum DialError {
-    /// Another attempt cannot help.
-    Permanent(LinkError),
-    /// Another attempt may help.
-    Transient(String),
-    /// The link is to end.
-    Closing,
-}
-
-/// Where to.
-struct Target {
+/// The part of a URL that names the peer.
+struct Origin {
     host: String,
     port: u16,
     tls: bool,
 }
 
-/// One attempt. It ends early when `inbox` asks for the end, but for the DNS look-up.
+/// Makes one attempt to connect. A close of the link cuts it short, except during the DNS look-up.
+///
+/// # Errors
+/// There is no connection, and the error tells whether another attempt may succeed.
 pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialError> {
     let start = Instant::now();
-    let deadline = |time: Duration| HandshakeDeadline { until: start + time, inbox: Rc::clone(inbox) };
-    let (target, request) = (target(&link.url)?, request(link)?);
-    let tcp = reach(&target.host, &resolve(&target)?, &deadline(link.timing.connect))?;
+    let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
+    let origin = origin(&link.url)?;
+    let request = request(link)?;
+    let addresses = resolve(&origin)?;
+    let tcp = connect_any(&origin.host, &addresses, &deadline(link.timing.connect))?;
     let deadline = deadline(link.timing.handshake);
     let wire = Wire::new(tcp, deadline.clone());
-    let channel =
-        if target.tls { secure(&target.host, wire, &deadline, &link.timing)? } else { Channel::plain(wire) };
+    let channel = if origin.tls {
+        tls_handshake(&origin.host, wire, &deadline, &link.timing)?
+    } else {
+        Channel::plain(wire)
+    };
     upgrade(request, channel, &deadline, &link.timing)
 }
 
-fn unusable(why: &'static str) -> DialError {
-    DialError::Permanent(LinkError::Unusable { why })
+fn unusable(reason: &'static str) -> DialError {
+    DialError::Permanent(LinkError::Unusable { reason })
 }
 
-fn target(url: &Uri) -> Result<Target, DialError> {
+fn origin(url: &Uri) -> Result<Origin, DialError> {
     let tls = match url.scheme_str() {
         Some("ws") => false,
         Some("wss") => true,
-        _ => return Err(unusable("the scheme of the URL is neither ws nor wss")),
+        _ => return Err(unusable("the WebSocket URL must start with ws:// or wss://")),
     };
-    let host = url.host().filter(|host| !host.is_empty()).ok_or_else(|| unusable("the URL has no host"))?;
-    // An IPv6 address is in brackets in a URL, and nowhere else.
+    let host = url.host().filter(|host| !host.is_empty());
+    let host = host.ok_or_else(|| unusable("the WebSocket URL has no host"))?;
+    // Only URLs have brackets around IPv6 addresses.
     let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
     let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    Ok(Target { host, port, tls })
+    Ok(Origin { host, port, tls })
 }
 
 fn request(link: &LinkConfig) -> Result<Request<()>, DialError> {
-    let mut request =
-        link.url.clone().into_client_request().map_err(|_| unusable("the URL is not one for a request"))?;
+    let request = link.url.clone().into_client_request();
+    let mut request = request.map_err(|_| unusable("the WebSocket URL cannot be used in a request"))?;
     let mut bearer = HeaderValue::from_str(&format!("Bearer {}", link.api_key.expose()))
-        .map_err(|_| unusable("the API key has characters that no HTTP header may have"))?;
+        .map_err(|_| unusable("the API key contains characters that HTTP headers do not allow"))?;
     bearer.set_sensitive(true);
     request.headers_mut().insert(AUTHORIZATION, bearer);
     Ok(request)
 }
 
-/// Connects to the first address that answers. Each gets an equal share of the time that is left, so that one that is
-/// silent does not keep the others from being tried.
-fn reach(host: &str, addresses: &[SocketAddr], deadline: &HandshakeDeadline) -> Result<TcpStream, DialError> {
+fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, DialError> {
+    let host = origin.host.as_str();
+    let addresses: Vec<_> = (host, origin.port)
+        .to_socket_addrs()
+        .map_err(|error| DialError::Transient(format!("cannot resolve {host}: {error}")))?
+        .take(MAX_ADDRESSES)
+        .collect();
+    if addresses.is_empty() {
+        return Err(DialError::Transient(format!("cannot resolve {host}: it has no address")));
+    }
+    Ok(addresses)
+}
+
+/// Connects to the first address that accepts. Each one gets an equal share of the time left, so that a silent address
+/// does not use up the time of the others.
+fn connect_any(
+    host: &str,
+    addresses: &[SocketAddr],
+    deadline: &HandshakeDeadline,
+) -> Result<TcpStream, DialError> {
     let mut failures = Vec::new();
     for (tried, &address) in addresses.iter().enumerate() {
         let left = deadline.until.saturating_duration_since(Instant::now());
-        let rest = u32::try_from(addresses.len() - tried).unwrap_or(1);
+        let untried = u32::try_from(addresses.len() - tried).unwrap_or(1);
         let share =
-            HandshakeDeadline { until: Instant::now() + left / rest, inbox: Rc::clone(&deadline.inbox) };
-        match reach_one(address, &share) {
+            HandshakeDeadline { until: Instant::now() + left / untried, inbox: Rc::clone(&deadline.inbox) };
+        match connect_one(address, &share) {
             Ok(tcp) => return Ok(tcp),
             Err(_) if deadline.inbox.closing() => return Err(DialError::Closing),
             Err(error) => failures.push(format!("{address}: {error}")),
@@ -109,17 +121,7 @@ fn reach(host: &str, addresses: &[SocketAddr], deadline: &HandshakeDeadline) -> 
     Err(DialError::Transient(format!("cannot connect to {host}: {}", failures.join("; "))))
 }
 
-fn resolve(target: &Target) -> Result<Vec<SocketAddr>, DialError> {
-    let failed = |why: &str| DialError::Transient(format!("cannot resolve {}: {why}", target.host));
-    let found = (target.host.as_str(), target.port).to_socket_addrs();
-    let addresses: Vec<_> = found.map_err(|error| failed(&error.to_string()))?.take(MAX_ADDRESSES).collect();
-    if addresses.is_empty() {
-        return Err(failed("no address"));
-    }
-    Ok(addresses)
-}
-
-fn reach_one(address: SocketAddr, deadline: &HandshakeDeadline) -> io::Result<TcpStream> {
+fn connect_one(address: SocketAddr, deadline: &HandshakeDeadline) -> io::Result<TcpStream> {
     let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(family, SocketType::STREAM, flags, None)?;
@@ -136,13 +138,14 @@ fn reach_one(address: SocketAddr, deadline: &HandshakeDeadline) -> io::Result<Tc
     Ok(TcpStream::from(socket))
 }
 
-fn secure(
+fn tls_handshake(
     host: &str,
     wire: Wire,
     deadline: &HandshakeDeadline,
     timing: &Timing,
 ) -> Result<Channel, DialError> {
-    let connector = tls::connector().map_err(|error| DialError::Transient(format!("no TLS: {error}")))?;
+    let connector =
+        tls::connector().map_err(|error| DialError::Transient(format!("cannot set up TLS: {error}")))?;
     let error = match connector.connect(host, wire) {
         Ok(stream) => return Ok(Channel::tls(stream)),
         Err(native_tls::HandshakeError::Failure(error)) => error.to_string(),
@@ -151,14 +154,14 @@ fn secure(
     if deadline.inbox.closing() {
         return Err(DialError::Closing);
     }
-    if let Some(why) = tls::distrust(&error) {
-        return Err(DialError::Permanent(LinkError::Certificate { host: host.to_owned(), why }));
+    if let Some(reason) = tls::verification_error(&error) {
+        return Err(DialError::Permanent(LinkError::Certificate { host: host.to_owned(), reason }));
     }
-    if Instant::now() >= deadline.until {
-        let why = format!("no TLS answer within {:?} of dialling", timing.handshake);
-        return Err(DialError::Transient(why));
-    }
-    Err(DialError::Transient(format!("the TLS handshake failed: {error}")))
+    Err(DialError::Transient(if Instant::now() >= deadline.until {
+        format!("no TLS handshake within {:?} of dialling", timing.handshake)
+    } else {
+        format!("the TLS handshake failed: {error}")
+    }))
 }
 
 pub(super) fn upgrade(
@@ -176,33 +179,23 @@ pub(super) fn upgrade(
     if deadline.inbox.closing() {
         return Err(DialError::Closing);
     }
-    match answered(&head) {
-        Some(Verdict::Permanent(error)) => return Err(DialError::Permanent(error)),
-        Some(Verdict::Transient(why)) => return Err(DialError::Transient(why)),
-        None => {}
+    // A 101 that tungstenite refused is not a matter of the status.
+    if let Some(status) = status(&head.bytes()).filter(|&status| status != 101) {
+        return Err(classify(status));
     }
-    Err(DialError::Transient(match error {
-        Some(error) if Instant::now() < deadline.until => unanswered(&error),
-        _ => format!(
-            "no answer to the upgrade within {:?} of dialling; a wrong path in the URL, even a trailing slash, is never \
-             answered",
+    let Some(error) = error.filter(|_| Instant::now() < deadline.until) else {
+        return Err(DialError::Transient(format!(
+            "no response to the upgrade within {:?} of dialling; a wrong path in --web-socket-url, even a trailing slash, \
+             gets no response",
             timing.handshake
-        ),
-    }))
-}
-
-/// The verdict on an answer that tungstenite did not take, unless it was meant as an upgrade.
-fn answered(head: &Head) -> Option<Verdict> {
-    status(&head.bytes()).filter(|&status| status != 101).map(judge)
-}
-
-fn unanswered(error: &tungstenite::Error) -> String {
-    match error {
+        )));
+    };
+    Err(DialError::Transient(match error {
         tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            "the peer closed the connection without an answer to the upgrade".to_owned()
+            "the control plane closed the connection without a response to the upgrade".to_owned()
         }
         error => format!("the upgrade failed: {error}"),
-    }
+    }))
 }
 
 #[cfg(test)]
@@ -218,12 +211,12 @@ mod tests {
     }
 
     fn parts(url: &str) -> Option<(String, u16, bool)> {
-        let target = target(&url.parse().unwrap()).ok()?;
-        Some((target.host, target.port, target.tls))
+        let origin = origin(&url.parse().unwrap()).ok()?;
+        Some((origin.host, origin.port, origin.tls))
     }
 
     #[test]
-    fn the_target_of_a_url() {
+    fn a_url_gives_host_port_and_tls() {
         assert_eq!(parts("ws://h/p?q=1"), Some(("h".to_owned(), 80, false)));
         assert_eq!(parts("wss://u:p@h.example/p"), Some(("h.example".to_owned(), 443, true)));
         assert_eq!(parts("ws://[::1]:8080/p"), Some(("::1".to_owned(), 8080, false)));
@@ -232,7 +225,7 @@ mod tests {
     }
 
     #[test]
-    fn the_request_has_the_key_and_does_not_show_it() {
+    fn the_request_carries_the_key_but_its_debug_does_not_show_it() {
         let request = request(&link("ws://u:pw@h:81/p?worker_id=w%201", "k3y")).unwrap();
         assert_eq!(request.headers()["authorization"], "Bearer k3y");
         assert_eq!(request.headers()["host"], "h:81");
@@ -241,30 +234,32 @@ mod tests {
     }
 
     #[test]
-    fn a_key_with_a_line_break_is_no_header() {
+    fn a_key_with_a_line_break_is_refused() {
         assert!(matches!(request(&link("ws://h/p", "a\nb")), Err(DialError::Permanent(_))));
     }
 
-    fn reached(addresses: &[SocketAddr], within: Duration) -> Result<SocketAddr, DialError> {
+    fn connected(addresses: &[SocketAddr], within: Duration) -> Result<SocketAddr, DialError> {
         let (_outbox, inbox) = crate::control_plane::ws::outbox::pair().unwrap();
         let deadline = HandshakeDeadline { until: Instant::now() + within, inbox: Rc::new(inbox) };
-        reach("h", addresses, &deadline).map(|tcp| tcp.peer_addr().unwrap())
+        connect_any("h", addresses, &deadline).map(|tcp| tcp.peer_addr().unwrap())
     }
 
     #[test]
-    fn every_address_is_tried_until_one_answers() {
-        let gone = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fn every_address_is_tried_until_one_accepts() {
+        let refusing = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (dead, dead_too, live) = (gone(), gone(), listener.local_addr().unwrap());
+        let (dead, dead_too, live) = (refusing(), refusing(), listener.local_addr().unwrap());
         let time = Duration::from_secs(20);
-        assert_eq!(reached(&[dead, dead_too, live], time).unwrap(), live);
-        let Err(DialError::Transient(why)) = reached(&[dead, dead_too], time) else { panic!("reached") };
-        assert!(why.contains(&dead.to_string()) && why.contains(&dead_too.to_string()), "{why}");
+        assert_eq!(connected(&[dead, dead_too, live], time).unwrap(), live);
+        let Err(DialError::Transient(reason)) = connected(&[dead, dead_too], time) else {
+            panic!("connected")
+        };
+        assert!(reason.contains(&dead.to_string()) && reason.contains(&dead_too.to_string()), "{reason}");
     }
 
     #[test]
     fn a_silent_address_leaves_time_for_the_next() {
-        // A listener whose queue is full neither takes nor refuses.
+        // A listener with a full queue neither accepts nor refuses.
         let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
         let full = socket(SocketFlags::CLOEXEC);
         rustix::net::bind(&full, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
@@ -276,6 +271,6 @@ mod tests {
         }
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let live = listener.local_addr().unwrap();
-        assert_eq!(reached(&[silent, live], Duration::from_secs(3)).unwrap(), live);
+        assert_eq!(connected(&[silent, live], Duration::from_secs(3)).unwrap(), live);
     }
 }

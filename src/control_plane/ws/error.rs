@@ -1,49 +1,45 @@
-//! Why the link ends for good.
-//!
-//! Owns the errors after which no other attempt is made, each with what to check. It must not know how they were
-//! found, nor which exit code they become.
+//! The errors of the link: those that end it, and those of one attempt to connect.
 
 use thiserror::Error;
 
-/// What an operator can do about a [`LinkError`]; the owner of the process maps it to an exit code.
+/// What an operator can do about a [`LinkError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkErrorKind {
-    /// Trying again cannot help: something has to be set right first.
+    /// Another attempt cannot succeed until somebody corrects a setting.
     Permanent,
-    /// Every attempt that was allowed has failed.
+    /// Every allowed attempt has failed.
     GaveUp,
     /// A bug in the worker.
     Panicked,
 }
 
-/// After this the link's thread is gone.
+/// Why the link ended for good; its thread makes no further attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LinkError {
     /// 401.
     #[error(
-        "the control plane answered 401: the key is missing or unknown; check the key (OZ_API_KEY or OZ_API_KEY_FILE)"
+        "the control plane answered 401: the API key is missing or unknown; check OZ_API_KEY or OZ_API_KEY_FILE"
     )]
     Unauthorized,
     /// 403.
     #[error(
-        "the control plane answered 403: this is not the admin key; check the key (OZ_API_KEY or OZ_API_KEY_FILE)"
+        "the control plane answered 403: the API key is not an admin key; check OZ_API_KEY or OZ_API_KEY_FILE"
     )]
     Forbidden,
     /// 404.
-    #[error("the control plane answered 404: check the path of the WebSocket URL")]
+    #[error("the control plane answered 404: check the path of --web-socket-url")]
     NotFound,
-    /// Any other 4xx but 408, 425 and 429.
+    /// Any other 4xx except 408, 425 and 429.
     #[error(
-        "the control plane answered {status}: it refuses this request; check the WebSocket URL and the key (OZ_API_KEY or \
-         OZ_API_KEY_FILE)"
+        "the control plane answered {status}: check --web-socket-url, and the API key in OZ_API_KEY or OZ_API_KEY_FILE"
     )]
     Refused {
         /// The HTTP status.
         status: u16,
     },
-    /// 3xx. Following it would hand the key to another host.
+    /// 3xx. Following it would send the API key to another host.
     #[error(
-        "the control plane answered {status}: a redirect is not followed; set the WebSocket URL to where it leads"
+        "the control plane answered {status}: redirects are not followed; set --web-socket-url to the final URL"
     )]
     Redirected {
         /// The HTTP status.
@@ -51,7 +47,7 @@ pub enum LinkError {
     },
     /// 2xx instead of 101.
     #[error(
-        "the answer was {status} without an upgrade: this is no WebSocket; check the path of the WebSocket URL"
+        "the control plane answered {status} instead of opening a WebSocket: check the path of --web-socket-url"
     )]
     NotUpgraded {
         /// The HTTP status.
@@ -59,28 +55,28 @@ pub enum LinkError {
     },
     /// The peer's certificate does not verify.
     #[error(
-        "the certificate of {host} does not verify ({why}): check the host name in the URL, the date, and the CA \
-         (SSL_CERT_FILE names a file of trusted ones)"
+        "the certificate of {host} does not verify ({reason}): check the host name in --web-socket-url, the system \
+         clock, and the CA (SSL_CERT_FILE names a file of trusted certificates)"
     )]
     Certificate {
-        /// Whose certificate was asked for.
+        /// The host that was dialled.
         host: String,
-        /// What the TLS library said.
-        why: String,
+        /// OpenSSL's verification error.
+        reason: String,
     },
-    /// The URL or the key cannot be made into a request.
-    #[error("no request can be made: {why}")]
+    /// The URL or the API key cannot be used in a request.
+    #[error("{reason}")]
     Unusable {
-        /// Which part, and what is wrong with it.
-        why: &'static str,
+        /// Which of them, and what is wrong with it.
+        reason: &'static str,
     },
-    /// The give-up rule.
-    #[error("gave up after {failures} failures in a row; the last: {why}")]
+    /// Too many attempts have failed, see [`LinkConfig::max_attempts`](super::LinkConfig::max_attempts).
+    #[error("gave up after {failures} failures in a row; the last: {reason}")]
     GaveUp {
-        /// How many attempts have failed.
+        /// How many attempts have failed since the last success.
         failures: u32,
         /// The last failure.
-        why: String,
+        reason: String,
     },
     /// A bug.
     #[error("the link's thread has panicked")]
@@ -96,9 +92,15 @@ impl LinkError {
             _ => LinkErrorKind::Permanent,
         }
     }
+}
 
-    /// Whether trying again could not help.
-    pub fn permanent(&self) -> bool {
-        self.kind() == LinkErrorKind::Permanent
-    }
+/// Why an attempt to connect failed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum DialError {
+    /// Another attempt cannot succeed.
+    Permanent(LinkError),
+    /// Another attempt may succeed.
+    Transient(String),
+    /// The attempt was cut short because the link is closing.
+    Closing,
 }

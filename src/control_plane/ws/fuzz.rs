@@ -1,6 +1,4 @@
-//! What the control plane's side sends: the answer to the upgrade, and then frames.
-//!
-//! Owns the pair of sockets in place of TCP, and what holds for any bytes. It must not be used by the product.
+//! Fuzz entry points for the bytes of a control plane: the response to the upgrade, and the frames after it.
 
 use std::os::fd::OwnedFd;
 use std::rc::Rc;
@@ -10,131 +8,132 @@ use http::Request;
 use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, send, shutdown, socketpair};
 
 use super::Timing;
-use super::answer::{Verdict, judge, status};
+use super::answer::{classify, status};
 use super::confirm::Confirms;
-use super::dial::{DialError, upgrade};
+use super::dial::upgrade;
+use super::error::DialError;
 use super::outbox::{self, Outbox};
-use super::socket::{Fault, Incoming, Socket};
+use super::socket::{Fault, Received, Socket};
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use crate::fuzz::{Input, assert_one_line};
 
-/// The most bytes that are sent, and the most pieces: what a socket holds unread is bounded.
-const MOST: usize = 32 * 1024;
-const PIECES: usize = 64;
-/// The most bytes of one piece: no buffer that reads is smaller, and what does not fit would be lost.
-const PIECE: usize = 4096;
-/// The longest message of an error: our own words, and a reason of a close frame with each byte escaped.
-const LONGEST: usize = 2048;
+/// The most bytes and pieces that are sent: the socket must hold all of them unread.
+const MAX_BYTES: usize = 32 * 1024;
+const MAX_PIECES: usize = 64;
+/// The most bytes of one piece: a read into a smaller buffer would lose the rest of it.
+const MAX_PIECE: usize = 4096;
+/// The longest error text: one of ours with the reason of a close frame, each byte of it escaped.
+const MAX_TEXT: usize = 2048;
 
-/// Our end of a connection on which the peer has said all of it and nothing will follow.
-struct Peer {
+/// The worker's end of a connection on which the peer has sent everything and shut down its side.
+struct Connection {
     channel: Channel,
     deadline: HandshakeDeadline,
-    /// Takes what we write.
-    _end: OwnedFd,
+    /// Receives what the worker writes.
+    _peer: OwnedFd,
     _outbox: Outbox,
 }
 
-/// Each read gives one piece, as TCP may do. `None` when the system has no more sockets.
-fn said(pieces: &[&[u8]]) -> Option<Peer> {
+/// Sends the pieces so that each read returns one, as TCP may. `None` if the system has no more sockets.
+fn connection(pieces: &[&[u8]]) -> Option<Connection> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let (ours, end) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
+    let (ours, peer) = socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).ok()?;
     for piece in pieces {
-        assert_eq!(send(&end, piece, SendFlags::NOSIGNAL), Ok(piece.len()), "the socket takes all of it");
+        assert_eq!(send(&peer, piece, SendFlags::NOSIGNAL), Ok(piece.len()), "the socket takes all of it");
     }
-    shutdown(&end, Shutdown::Write).ok()?;
+    shutdown(&peer, Shutdown::Write).ok()?;
     let (outbox, inbox) = outbox::pair().ok()?;
     let deadline =
         HandshakeDeadline { until: Instant::now() + Duration::from_secs(5), inbox: Rc::new(inbox) };
     let channel = Channel::plain(Wire::new(ours.into(), deadline.clone()));
-    Some(Peer { channel, deadline, _end: end, _outbox: outbox })
+    Some(Connection { channel, deadline, _peer: peer, _outbox: outbox })
 }
 
-/// The input as one read gives it, and cut as it says.
+/// Returns the data in pieces of full size, and cut as the input's first line says.
 fn both_ways<'a>(input: &Input<'a>) -> [Vec<&'a [u8]>; 2] {
-    let data = input.data.get(..MOST).unwrap_or(input.data);
-    let cut = input.cut(data);
-    let few: Vec<&[u8]> = cut.into_iter().take(PIECES).flat_map(|piece| piece.chunks(PIECE)).collect();
-    let length: usize = few.iter().map(|piece| piece.len()).sum();
-    let rest = data.get(length..).unwrap_or_default().chunks(PIECE);
-    [data.chunks(PIECE).collect(), few.into_iter().chain(rest).collect()]
+    let (data, _) = input.data.split_at(input.data.len().min(MAX_BYTES));
+    let pieces = input.cut(data).into_iter().take(MAX_PIECES);
+    let cut: Vec<&[u8]> = pieces.flat_map(|piece| piece.chunks(MAX_PIECE)).collect();
+    let (_, rest) = data.split_at(cut.iter().map(|piece| piece.len()).sum());
+    [data.chunks(MAX_PIECE).collect(), cut.into_iter().chain(rest.chunks(MAX_PIECE)).collect()]
 }
 
-/// The answer to the upgrade. It cannot be a good one, since the key that it has to know is a random one.
+/// Reads the bytes as the response to the upgrade, whole and in pieces.
 pub fn link_answer(bytes: &[u8]) {
     let input = Input::new(bytes);
-    let [whole, parts] = both_ways(&input).map(|pieces| answered(&pieces));
+    let [whole, parts] = both_ways(&input).map(|pieces| read_response(&pieces));
     assert_eq!(whole, parts);
     if let Some(status) = status(input.data) {
         assert!((100..1000).contains(&status));
-        let permanent = matches!(judge(status), Verdict::Permanent(_));
+        let permanent = matches!(classify(status), DialError::Permanent(_));
         assert!(whole.is_none_or(|text| status == 101 || text.starts_with("permanent") == permanent));
     }
 }
 
-fn answered(pieces: &[&[u8]]) -> Option<String> {
-    let peer = said(pieces)?;
+fn read_response(pieces: &[&[u8]]) -> Option<String> {
+    let Connection { channel, deadline, _peer, _outbox } = connection(pieces)?;
     let request = Request::get("ws://h/p").header("Host", "h").header("Upgrade", "websocket");
     let request = request.header("Connection", "Upgrade").header("Sec-WebSocket-Version", "13");
     let request = request.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).ok()?;
-    let text = match upgrade(request, peer.channel, &peer.deadline, &Timing::default()) {
+    let text = match upgrade(request, channel, &deadline, &Timing::default()) {
         Ok(_) => return Some("upgraded".to_owned()),
         Err(DialError::Permanent(error)) => format!("permanent {}", crate::logging::error_chain(&error)),
         Err(DialError::Transient(text)) => format!("transient {text}"),
         Err(DialError::Closing) => "closing".to_owned(),
     };
-    assert_one_line(&text, LONGEST);
+    assert_one_line(&text, MAX_TEXT);
     Some(text)
 }
 
-/// What comes after the upgrade.
+/// Reads the bytes as the frames after the upgrade, whole and in pieces.
 pub fn link_frames(bytes: &[u8]) {
     let input = Input::new(bytes);
-    let [whole, parts] = both_ways(&input).map(|pieces| heard(&pieces));
+    let [whole, parts] = both_ways(&input).map(|pieces| read_frames(&pieces));
     assert_eq!(whole, parts);
 }
 
-/// All messages up to the end, and the end.
-fn heard(pieces: &[&[u8]]) -> Option<(Vec<Incoming>, Fault)> {
-    let Peer { channel, _end, .. } = said(pieces)?;
+/// Returns all messages, and the fault after the last.
+fn read_frames(pieces: &[&[u8]]) -> Option<(Vec<Received>, Fault)> {
+    let Connection { channel, _peer, .. } = connection(pieces)?;
     let sent: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let (mut socket, mut confirms, mut messages) =
-        (Socket::upgraded(channel), Confirms::default(), Vec::new());
+    let mut socket = Socket::without_handshake(channel);
+    let mut confirms = Confirms::default();
+    let mut messages = Vec::new();
     for seq in 1..4 {
         confirms.sent(seq);
-        confirms.ping();
+        confirms.next_ping();
     }
     let mut confirmed = 0;
     loop {
         let message = match socket.read() {
             Ok(message) => message,
-            Err(fault) => return Some((messages, ended(socket, fault))),
+            Err(fault) => return Some((messages, check_fault(socket, fault))),
         };
         match &message {
-            Incoming::Text(text) => assert!(text.len() <= sent),
-            Incoming::Binary(length) => assert!(*length <= sent),
-            Incoming::Pong(payload) => {
+            Received::Text(text) => assert!(text.len() <= sent),
+            Received::Binary(length) => assert!(*length <= sent),
+            Received::Pong(payload) => {
                 if let Some(seq) = confirms.pong(payload) {
                     assert!(seq > confirmed && seq < 4, "{seq} after {confirmed}");
                     confirmed = seq;
                 }
             }
-            Incoming::Closed(text) => assert_one_line(text, LONGEST),
-            Incoming::Nothing | Incoming::Handled => {}
+            Received::Closed(text) => assert_one_line(text, MAX_TEXT),
+            Received::Nothing | Received::Handled => {}
         }
         messages.push(message);
         assert!(messages.len() <= sent + 1, "more messages than bytes");
-        // Pongs and the reply to a close frame are queued by the read.
+        // The read queues pongs and the reply to a close frame.
         let _ = socket.flush();
     }
 }
 
-fn ended(mut socket: Socket, fault: Fault) -> Fault {
+fn check_fault(mut socket: Socket, fault: Fault) -> Fault {
     let (Fault::Refused(_, text) | Fault::Lost(text)) = &fault;
-    assert_one_line(text, LONGEST);
+    assert_one_line(text, MAX_TEXT);
     if let Fault::Refused(reason, _) = &fault {
         let _ = socket.queue_close(*reason);
-        assert!(socket.counts().0 > 0, "refused for nothing");
+        assert!(socket.counts().0 > 0, "refused without a byte from the peer");
     }
     fault
 }

@@ -1,8 +1,4 @@
-//! The WebSocket link to the control plane: one thread that owns the socket, dials, reads, writes, pings and
-//! reconnects.
-//!
-//! Owns the handle [`Link`] and what crosses the door: events out, messages in, both as text. It must not know what the
-//! messages mean, and it decides nothing about tasks.
+//! The WebSocket link to the control plane: a thread that connects, sends and receives messages, pings and reconnects.
 
 mod answer;
 mod confirm;
@@ -35,70 +31,69 @@ pub use self::error::{LinkError, LinkErrorKind};
 pub use self::outbox::OutboxFull;
 pub use self::timers::Timing;
 
-/// Where to connect, as whom, and how long to try.
+/// The settings of the link.
 #[derive(Clone)]
 pub struct LinkConfig {
-    /// `ws` or `wss`, with the `worker_id` already in the query.
+    /// A `ws` or `wss` URL with the `worker_id` in its query.
     pub url: Uri,
-    /// Sent as the bearer.
+    /// The bearer token.
     pub api_key: Secret,
-    /// Part of claims.
+    /// Sent with claims.
     pub worker_id: String,
-    /// After so many failures in a row the link gives up; 0 for never.
+    /// The link gives up after this many consecutive failures; 0 means never.
     pub max_attempts: u32,
-    /// The failures count only when they all lie within so long a time; zero for any time.
+    /// Only failures within this time count towards `max_attempts`; zero means all of them.
     pub window: Duration,
     /// Deadlines and intervals.
     pub timing: Timing,
 }
 
-/// The number of a connection: 1 for the first, and higher for each later one.
+/// The number of a connection, from 1.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Epoch(pub u64);
 
-/// What the link tells. `Fatal` and `Closed` are the last. Its `Debug` shows no message: an assignment holds secrets.
+/// An event of the link. `Fatal` and `Closed` are the last. `Debug` shows no assignment, because it contains secrets.
 #[derive(Clone, PartialEq)]
 pub enum LinkEvent {
-    /// A connection stands.
+    /// Connected.
     Up {
         /// Its number, for [`Outbound::epoch`].
         epoch: Epoch,
     },
-    /// A text frame came, at most 16 MiB: a message, or what is wrong with the frame.
+    /// A text message of at most 16 MiB, decoded.
     Message(Result<Incoming, Invalid>),
-    /// A binary message came; its content is dropped.
+    /// A binary message, whose content is dropped.
     Binary {
-        /// Its size.
+        /// Its length.
         bytes: usize,
     },
-    /// The peer's process has received the message with this number, and all that were sent before it on this
-    /// connection.
+    /// The peer has received the message with this number and all messages before it on this connection.
     Confirmed {
         /// [`Outbound::seq`].
         seq: u64,
     },
-    /// The first attempt to connect has failed; another follows. Only ever before an `Up`.
+    /// The link's first attempt to connect has failed, and another follows.
     Failed,
-    /// The connection has ended; another attempt follows. Only ever after an `Up`.
+    /// The connection of the last `Up` has ended, and another attempt follows.
     Down {
-        /// For people.
-        why: String,
+        /// The cause, for people.
+        reason: String,
     },
-    /// No other attempt will be made.
+    /// The link has ended because of an error.
     Fatal(LinkError),
-    /// The end that [`Link::close`] asked for.
+    /// The link has ended after [`Link::close`].
     Closed,
 }
 
-/// A message for the peer. Its `Debug` does not show the text.
+/// A message to send. `Debug` shows only its kind.
 #[derive(Clone, PartialEq)]
 pub struct Outbound {
-    /// The connection that it is meant for: it is dropped, never sent, on any other.
+    /// The connection to send it on. Without that connection the message is dropped.
     pub epoch: Epoch,
-    /// With a number the link finds out whether it has arrived ([`LinkEvent::Confirmed`]). Numbers rise within a
-    /// connection.
+    /// A number for [`LinkEvent::Confirmed`], higher than that of every earlier message on the connection. `None` asks for
+    /// no confirmation.
     pub seq: Option<u64>,
-    /// The message. The link's thread encodes it when its turn comes.
+    /// The message. The link's thread encodes it just before sending.
     pub message: Outgoing,
 }
 
@@ -113,7 +108,7 @@ impl fmt::Debug for LinkEvent {
             Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
             Self::Confirmed { seq } => write!(f, "Confirmed({seq})"),
             Self::Failed => f.write_str("Failed"),
-            Self::Down { why } => write!(f, "Down({why:?})"),
+            Self::Down { reason } => write!(f, "Down({reason:?})"),
             Self::Fatal(error) => write!(f, "Fatal({error:?})"),
             Self::Closed => f.write_str("Closed"),
         }
@@ -126,22 +121,22 @@ impl fmt::Debug for Outbound {
     }
 }
 
-/// The handle of the link's thread. Dropping it closes the link, without waiting for the end.
+/// The handle of the link's thread. Dropping it closes the link without waiting for the thread.
 pub struct Link {
     outbox: outbox::Outbox,
     thread: Option<JoinHandle<()>>,
-    /// Closes when the thread has ended.
+    /// Disconnected once the thread has ended.
     ended: Receiver<Never>,
 }
 
 impl Link {
-    /// Starts the thread `oz-link`, which connects at once and sends what it has to tell to `events`.
+    /// Starts the thread `oz-link`, which connects at once and sends its events to `events`.
     ///
-    /// `events` should be bounded: the thread waits while it is full, so its receiver must be read until the last
-    /// event. When the receiver is dropped the thread ends: at once when it waits for room, else with the next event.
+    /// The thread blocks while the channel is full, so read it until the last event. The thread ends with the next event
+    /// after the receiver is dropped.
     ///
     /// # Errors
-    /// No pipe or no thread can be made.
+    /// The pipe or the thread cannot be created.
     pub fn start(config: LinkConfig, events: Sender<LinkEvent>) -> io::Result<Self> {
         let (outbox, inbox) = outbox::pair()?;
         let body = move |events: &Sender<LinkEvent>| supervise::supervise(&config, inbox, events);
@@ -149,36 +144,37 @@ impl Link {
         Ok(Self { outbox, thread: Some(thread), ended })
     }
 
-    /// Queues a message; never blocks. It is dropped when its connection has ended by the time its turn comes.
+    /// Queues a message; never blocks.
     ///
     /// # Errors
-    /// 1024 messages wait already. The connection is then given up, since a later message's confirmation would stand for this
-    /// one too.
+    /// 1024 messages wait already. The link then drops the connection, because the confirmation of a later message would
+    /// include this one.
     pub fn send(&self, message: Outbound) -> Result<(), OutboxFull> {
         self.outbox.push(message)
     }
 
-    /// Asks for the orderly end: what is queued is sent, then a close frame, then the peer's is waited for, for at most
-    /// [`Timing::close_wait`]. Without a connection the end comes at once (a DNS look-up is not interrupted).
+    /// Closes the link: sends the queued messages and a close frame, and waits for the peer's, for at most
+    /// [`Timing::close_wait`] without progress. An attempt to connect is cut short, except during the DNS look-up.
     /// [`LinkEvent::Closed`] follows.
     pub fn close(&self) {
         self.outbox.close();
     }
 
-    /// From now on no wait before another attempt is longer than 2 s, and one that is under way ends now: for a worker that
-    /// is about to stop and still has something to tell. Failures count as before.
+    /// Ends the wait between two attempts and limits later ones to 2 s, for a worker that is stopping and still has
+    /// reports to send. Failures count as before.
     pub fn stop_waiting(&self) {
         self.outbox.stop_waiting();
     }
 
-    /// Waits for the thread's end, which a [`close`](Self::close) or a fatal error brings, until `deadline`;
-    /// `false` says that it still runs.
+    /// Waits until `deadline` for the thread to end, after [`close`](Self::close) or a fatal error. Returns whether it has.
     pub fn join(&mut self, deadline: Instant) -> bool {
         if let Err(RecvTimeoutError::Timeout) = self.ended.recv_deadline(deadline) {
             return false;
         }
-        // A panic in the thread has been an event already.
-        self.thread.take().map(JoinHandle::join);
+        if let Some(thread) = self.thread.take() {
+            // A panic of the thread was reported as an event.
+            let _ = thread.join();
+        }
         true
     }
 }
@@ -189,7 +185,7 @@ impl Drop for Link {
     }
 }
 
-/// Runs `body` in the thread `oz-link`; a panic in it becomes an event.
+/// Runs `body` on the thread `oz-link`. A panic becomes [`LinkError::Panicked`].
 fn spawn(
     events: Sender<LinkEvent>,
     body: impl FnOnce(&Sender<LinkEvent>) + Send + 'static,
@@ -198,7 +194,7 @@ fn spawn(
     let thread = std::thread::Builder::new().name("oz-link".to_owned()).spawn(move || {
         let _alive: Sender<Never> = alive;
         if catch_unwind(AssertUnwindSafe(|| body(&events))).is_err() {
-            // A receiver that is gone has ended the process already.
+            // Without a receiver nobody needs the event.
             let _ = events.send(LinkEvent::Fatal(LinkError::Panicked));
         }
     })?;
@@ -213,16 +209,16 @@ mod tests {
     use crate::protocol::{Assignment, EncodedReport, FailureReason, Report};
 
     #[test]
-    fn a_panic_in_the_thread_is_an_event_and_the_end() {
-        let (events, told) = bounded(4);
+    fn a_panic_of_the_thread_is_its_last_event() {
+        let (events, received) = bounded(4);
         let (thread, ended) = spawn(events, |_| panic!("on purpose")).unwrap();
-        assert_eq!(told.recv().unwrap(), LinkEvent::Fatal(LinkError::Panicked));
+        assert_eq!(received.recv().unwrap(), LinkEvent::Fatal(LinkError::Panicked));
         assert!(ended.recv().is_err());
         thread.join().unwrap();
     }
 
     #[test]
-    fn no_message_is_shown() {
+    fn debug_shows_no_message() {
         let assignment = Assignment {
             task_id: "t".to_owned(),
             additional_oz_args: vec!["hunter2".to_owned()],
@@ -237,10 +233,9 @@ mod tests {
     }
 
     #[test]
-    fn each_error_is_of_one_kind() {
-        assert!(LinkError::Unauthorized.permanent());
-        assert_eq!(LinkError::GaveUp { failures: 3, why: String::new() }.kind(), LinkErrorKind::GaveUp);
+    fn errors_have_kinds() {
+        assert_eq!(LinkError::Unauthorized.kind(), LinkErrorKind::Permanent);
+        assert_eq!(LinkError::GaveUp { failures: 3, reason: String::new() }.kind(), LinkErrorKind::GaveUp);
         assert_eq!(LinkError::Panicked.kind(), LinkErrorKind::Panicked);
-        assert!(!LinkError::Panicked.permanent());
     }
 }

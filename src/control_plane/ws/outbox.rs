@@ -1,6 +1,4 @@
-//! What is to be sent: a bounded queue, and a byte in a pipe that wakes the link's thread out of its poll.
-//!
-//! Owns the order "push, then wake" and its mirror "take the wake back, then look". It must not know the socket.
+//! The messages that wait to be sent: a bounded queue, and a pipe that wakes the link's thread out of poll(2).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,61 +11,71 @@ use thiserror::Error;
 
 use super::{Epoch, Outbound};
 
-/// How many messages may wait. Main sends at most a few for each task, so this is reached only when the peer takes
-/// nothing any more.
+/// The most messages that may wait. Each task sends a few at most, so the queue fills only when the peer stops
+/// reading.
 const CAPACITY: usize = 1024;
 
-/// There is no room for another message; it was not queued, and its connection will be given up.
+/// The queue is full: the message was not queued, and the link will drop its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[error("too many messages wait to be sent")]
 pub struct OutboxFull;
 
-/// What both ends share.
+/// The writing end of the wake pipe, and the flags that the link's thread looks at once awake.
 struct Waker {
     pipe: OwnedFd,
-    /// A byte is in the pipe, or is about to be: nobody need write another.
-    woken: AtomicBool,
+    /// A byte is in the pipe or about to be written, so no other is needed.
+    pending: AtomicBool,
     closing: AtomicBool,
-    stop_waiting_requested: AtomicBool,
-    /// A message found no room, so what comes after it must not be confirmed: that would confirm it too.
+    stop_waiting: AtomicBool,
+    /// A message was lost. A pong for a later message would confirm it too, so the connection must end.
     overflowed: AtomicBool,
 }
 
 impl Waker {
     fn wake(&self) {
-        if self.woken.swap(true, Ordering::AcqRel) {
+        if self.pending.swap(true, Ordering::AcqRel) {
             return;
         }
-        // It fails only for a pipe that is full, which wakes as well, or for a reader that is gone.
+        // This fails only if the pipe is full, which wakes the reader too, or if the reader is gone.
         let _ = rustix::io::write(&self.pipe, &[1]);
     }
 }
 
-/// The end that main holds.
+/// The sender's end.
 pub(super) struct Outbox {
     queue: Sender<Outbound>,
     waker: Arc<Waker>,
 }
 
-/// The end that the link's thread holds.
+/// The end of the link's thread.
 pub(super) struct Inbox {
     queue: Receiver<Outbound>,
     waker: Arc<Waker>,
     pipe: OwnedFd,
 }
 
-/// A new pair.
+/// Creates an empty queue.
+///
+/// # Errors
+/// The pipe cannot be created.
 pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
-    let (queue, waiting) = bounded(CAPACITY);
+    let (sender, receiver) = bounded(CAPACITY);
     let (pipe, writer) = pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)?;
-    let [woken, closing, stop_waiting_requested, overflowed] = [const { AtomicBool::new(false) }; 4];
-    let waker = Arc::new(Waker { pipe: writer, woken, closing, stop_waiting_requested, overflowed });
-    Ok((Outbox { queue, waker: Arc::clone(&waker) }, Inbox { queue: waiting, waker, pipe }))
+    let waker = Arc::new(Waker {
+        pipe: writer,
+        pending: AtomicBool::new(false),
+        closing: AtomicBool::new(false),
+        stop_waiting: AtomicBool::new(false),
+        overflowed: AtomicBool::new(false),
+    });
+    Ok((Outbox { queue: sender, waker: Arc::clone(&waker) }, Inbox { queue: receiver, waker, pipe }))
 }
 
 impl Outbox {
-    /// Queues a message; never blocks. One for a thread that has ended is dropped like one for a connection that
-    /// has ended.
+    /// Queues a message and wakes the link's thread; never blocks. Drops the message if the thread has ended.
+    ///
+    /// # Errors
+    /// 1024 messages wait already.
     pub(super) fn push(&self, message: Outbound) -> Result<(), OutboxFull> {
         match self.queue.try_send(message) {
             Ok(()) => self.waker.wake(),
@@ -81,54 +89,54 @@ impl Outbox {
         Ok(())
     }
 
-    /// Asks for the orderly end.
+    /// Tells the link to send what is queued and close.
     pub(super) fn close(&self) {
         self.waker.closing.store(true, Ordering::Release);
         self.waker.wake();
     }
 
-    /// Asks for shorter waits between connections.
+    /// Tells the link to end its wait between two attempts and to keep later ones short.
     pub(super) fn stop_waiting(&self) {
-        self.waker.stop_waiting_requested.store(true, Ordering::Release);
+        self.waker.stop_waiting.store(true, Ordering::Release);
         self.waker.wake();
     }
 }
 
 impl Inbox {
-    /// Takes the wake back. Must come before a look at the queue, or a message pushed in between is left lying.
-    pub(super) fn clear(&self) {
+    /// Empties the wake pipe. Call it before looking at the queue, or a message pushed in between is not noticed.
+    pub(super) fn clear_wake(&self) {
         let mut bytes = [0; 16];
         while matches!(rustix::io::read(&self.pipe, &mut bytes), Ok(n) if n > 0) {}
-        self.waker.woken.swap(false, Ordering::AcqRel);
+        self.waker.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// Whether the end was asked for.
+    /// Whether the link was told to close.
     pub(super) fn closing(&self) -> bool {
         self.waker.closing.load(Ordering::Acquire)
     }
 
-    /// Whether haste was asked for since the last time this was asked.
-    pub(super) fn stop_waiting_requested(&self) -> bool {
-        self.waker.stop_waiting_requested.swap(false, Ordering::AcqRel)
+    /// Whether the link was told to stop waiting since the last call.
+    pub(super) fn take_stop_waiting(&self) -> bool {
+        self.waker.stop_waiting.swap(false, Ordering::AcqRel)
     }
 
-    /// Whether a message has found no room since the last time this was asked.
-    pub(super) fn overflowed(&self) -> bool {
+    /// Whether a message was lost because the queue was full, since the last call.
+    pub(super) fn take_overflowed(&self) -> bool {
         self.waker.overflowed.swap(false, Ordering::AcqRel)
     }
 
-    /// The next message for this connection; those meant for another are dropped.
+    /// Returns the next message for this connection, and drops those for any other.
     pub(super) fn next(&self, epoch: Epoch) -> Option<Outbound> {
         while let Ok(message) = self.queue.try_recv() {
             if message.epoch == epoch {
                 return Some(message);
             }
-            log::debug!("message dropped why=\"meant for an earlier connection\" epoch={}", message.epoch.0);
+            log::debug!("message dropped reason=\"connection has ended\" epoch={}", message.epoch.0);
         }
         None
     }
 
-    /// Drops what waits. Between two connections it can only be meant for those that have ended.
+    /// Drops every queued message. Without a connection they are all for earlier ones.
     pub(super) fn discard_queued(&self) {
         while self.queue.try_recv().is_ok() {}
     }
@@ -158,21 +166,21 @@ mod tests {
     }
 
     #[test]
-    fn a_push_wakes_once_until_it_is_quieted() {
+    fn pushes_wake_once_until_the_wake_is_cleared() {
         let (outbox, inbox) = pair().unwrap();
         assert!(!wakes(&inbox));
         outbox.push(message(1, 1)).unwrap();
         outbox.push(message(1, 2)).unwrap();
         assert!(wakes(&inbox));
-        assert_eq!(rustix::io::read(&inbox.pipe, &mut [0; 16]).unwrap(), 1, "one byte for both");
-        inbox.clear();
+        assert_eq!(rustix::io::read(&inbox.pipe, &mut [0; 16]).unwrap(), 1, "one byte for two pushes");
+        inbox.clear_wake();
         assert!(!wakes(&inbox));
         outbox.push(message(1, 3)).unwrap();
-        assert!(wakes(&inbox), "again after the quiet");
+        assert!(wakes(&inbox), "a push after the clear");
     }
 
     #[test]
-    fn no_push_is_ever_left_lying() {
+    fn no_push_goes_unnoticed() {
         let (outbox, inbox) = pair().unwrap();
         let sender = std::thread::spawn(move || {
             for seq in 0..20_000 {
@@ -185,8 +193,8 @@ mod tests {
         let mut expected = 0;
         while expected < 20_000 {
             let woken = wait(&inbox, None, Instant::now() + Duration::from_secs(20)).unwrap();
-            assert!(woken.waker, "{expected} came, and then no wake");
-            inbox.clear();
+            assert!(woken.waker, "no wake after {expected} messages");
+            inbox.clear_wake();
             while let Some(message) = inbox.next(Epoch(1)) {
                 assert_eq!(message.seq, Some(expected));
                 expected += 1;
@@ -205,7 +213,7 @@ mod tests {
         inbox.discard_queued();
         outbox.push(message(1, 1025)).unwrap();
         drop(inbox);
-        assert_eq!(outbox.push(message(1, 1026)), Ok(()), "nobody there is no lack of room");
+        assert_eq!(outbox.push(message(1, 1026)), Ok(()), "a thread that has ended is not a full queue");
     }
 
     #[test]
@@ -220,20 +228,18 @@ mod tests {
     }
 
     #[test]
-    fn haste_wakes_and_is_told_once() {
+    fn stop_waiting_wakes_and_is_reported_once() {
         let (outbox, inbox) = pair().unwrap();
-        assert!(!inbox.stop_waiting_requested());
+        assert!(!inbox.take_stop_waiting());
         outbox.stop_waiting();
-        assert!(
-            wakes(&inbox)
-                && inbox.stop_waiting_requested()
-                && !inbox.stop_waiting_requested()
-                && !inbox.closing()
-        );
+        assert!(wakes(&inbox));
+        assert!(inbox.take_stop_waiting());
+        assert!(!inbox.take_stop_waiting());
+        assert!(!inbox.closing());
     }
 
     #[test]
-    fn the_close_is_seen_with_what_was_pushed_before_it() {
+    fn a_close_keeps_the_messages_pushed_before_it() {
         let (outbox, inbox) = pair().unwrap();
         outbox.push(message(1, 1)).unwrap();
         assert!(!inbox.closing());

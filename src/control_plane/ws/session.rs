@@ -1,48 +1,55 @@
 //! One connection, from its first frame to its end: the poll loop.
-//!
-//! Owns the order of a turn: read what is there, send what can be sent, look at the clock, wait. It must not know how the
-//! connection came to be, or what follows it.
 
 use std::io;
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
-use log::{debug, warn};
+use log::debug;
 
 use super::confirm::Confirms;
-use super::outbox::Inbox;
-use super::socket::{CloseReason, Fault, Incoming, Socket};
+use super::outbox::{Inbox, OutboxFull};
+use super::socket::{CloseReason, Fault, Received, Socket};
 use super::timers::Heartbeat;
 use super::wait::{Want, wait};
-use super::{Epoch, LinkConfig, LinkEvent};
+use super::{Epoch, LinkConfig, LinkEvent, Outbound};
 use crate::logging::{message, value};
 use crate::protocol::{decode, encode};
 
-/// The most messages that are read, and the most that are sent, before the other direction has its turn.
+/// The most messages that are read or sent before the other direction has its turn.
 const TURN: usize = 64;
 
 /// The most bytes that are decoded before the other direction has its turn; a single message may be longer.
 const INPUT_BUDGET: usize = 1 << 20;
 
-/// Why the connection ended.
+/// How a session ended.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// It was lost, refused or closed by the peer.
+pub(super) enum SessionEnd {
+    /// The connection was lost, refused or closed by the peer, for this reason.
     Lost(String),
-    /// Nobody listens to the events any more.
-    Abandoned,
-    /// The end that was asked for.
+    /// The link was told to close.
     Closed,
+    /// Nobody receives the link's events any more.
+    ReceiverDropped,
 }
 
-enum Stop {
+/// Why the poll loop ended.
+enum LoopEnd {
     Fault(Fault),
+    /// The peer sent a close frame, described here.
     PeerClosed(String),
-    End(End),
+    /// The link was told to close, and the peer has replied or its reply is overdue.
+    Closed,
+    ReceiverDropped,
 }
 
-impl From<Fault> for Stop {
+impl LoopEnd {
+    fn lost(reason: impl Into<String>) -> Self {
+        Self::Fault(Fault::Lost(reason.into()))
+    }
+}
+
+impl From<Fault> for LoopEnd {
     fn from(fault: Fault) -> Self {
         Self::Fault(fault)
     }
@@ -58,17 +65,17 @@ pub(super) struct Session<'a> {
     dead_after: Duration,
     heart: Heartbeat,
     confirms: Confirms,
-    /// Since when a confirmation is waited for without any that came; a full send buffer puts it off.
-    unanswered: Option<Instant>,
-    /// The last flush was stopped by a full send buffer.
+    /// When the wait for the oldest missing pong began. It begins anew with every pong and while `blocked`.
+    awaiting_pong_since: Option<Instant>,
+    /// The kernel's send buffer was full at the last flush.
     blocked: bool,
-    /// Set once the end was asked for: when the close last made progress, and bytes accepted until then.
-    closing: Option<(Instant, u64)>,
-    /// Our close frame is queued.
+    /// While closing: when the kernel last accepted bytes, and how many in all.
+    close_progress: Option<(Instant, u64)>,
+    /// Our close frame is queued, and nothing can follow it.
     close_sent: bool,
 }
 
-/// What one turn may read: so many messages, and so many bytes of them to decode.
+/// What one turn may still read and decode.
 struct Budget {
     messages: usize,
     bytes: usize,
@@ -111,142 +118,148 @@ impl<'a> Session<'a> {
             dead_after: timing.dead_after,
             heart: Heartbeat::new(timing, Instant::now()),
             confirms: Confirms::default(),
-            unanswered: None,
+            awaiting_pong_since: None,
             blocked: false,
-            closing: None,
+            close_progress: None,
             close_sent: false,
         }
     }
 
-    /// Runs until the connection has ended; the socket is closed when it returns.
-    pub(super) fn run(mut self) -> End {
-        let stop = loop {
-            match self.turn() {
-                Ok(until) => {
-                    if let Err(error) = self.wait(until) {
-                        break Stop::End(End::Lost(format!("cannot wait for the socket: {error}")));
-                    }
-                }
-                Err(stop) => break stop,
+    /// Runs until the connection has ended, and closes the socket.
+    pub(super) fn run(mut self) -> SessionEnd {
+        let end = loop {
+            let until = match self.turn() {
+                Ok(until) => until,
+                Err(end) => break end,
+            };
+            if let Err(error) = self.wait(until) {
+                break LoopEnd::lost(format!("cannot wait for the socket: {error}"));
             }
         };
-        match stop {
-            Stop::End(end) => end,
-            Stop::Fault(Fault::Lost(why)) => End::Lost(why),
-            Stop::PeerClosed(why) => {
-                // The control plane waits for us to end the connection: only our reply goes out first.
-                self.linger(false);
-                End::Lost(why)
+        match end {
+            LoopEnd::Closed => SessionEnd::Closed,
+            LoopEnd::ReceiverDropped => SessionEnd::ReceiverDropped,
+            LoopEnd::Fault(Fault::Lost(reason)) => SessionEnd::Lost(reason),
+            LoopEnd::PeerClosed(reason) => {
+                // The control plane leaves it to the worker to close the TCP connection, so only the reply is sent first.
+                self.finish(false);
+                SessionEnd::Lost(reason)
             }
-            Stop::Fault(Fault::Refused(reason, why)) => {
-                warn!("closing the connection reply={reason:?} why={}", message(&why));
-                if self.socket.queue_close(reason).is_ok() {
-                    self.linger(true);
+            LoopEnd::Fault(Fault::Refused(close, reason)) => {
+                debug!("closing connection code={} reason={}", close.code().0, message(&reason));
+                if self.socket.queue_close(close).is_ok() {
+                    self.finish(true);
                 }
-                End::Lost(why)
+                SessionEnd::Lost(reason)
             }
         }
     }
 
-    /// Everything that can be done without waiting, within bounds; then says until when to wait.
-    fn turn(&mut self) -> Result<Instant, Stop> {
-        // Before anything is read: a pong that is there by now may be for what came after the lost message.
-        if self.inbox.overflowed() {
-            return Err(Stop::End(End::Lost("too many messages wait to be sent".to_owned())));
+    /// Does everything that can be done without waiting, within bounds. Returns until when to wait.
+    ///
+    /// # Errors
+    /// The loop must end.
+    fn turn(&mut self) -> Result<Instant, LoopEnd> {
+        // Before reading: a pong that has arrived since may be for a message after the lost one.
+        if self.inbox.take_overflowed() {
+            return Err(LoopEnd::lost(OutboxFull.to_string()));
         }
         let was_blocked = self.blocked;
-        // Not `||`: both have their turn.
-        let more = self.read_some()? | self.write_some()?;
+        let more_to_read = self.read_some()?;
+        let more_to_write = self.write_some()?;
         let now = Instant::now();
         let (received, accepted) = self.socket.counts();
         self.heart.observe(now, received, accepted, was_blocked || self.blocked);
-        // After the close frame there are no pings either.
-        let mute = self.blocked || self.close_sent;
-        if self.heart.dead(now, mute) {
-            return Err(Stop::End(End::Lost("the peer has fallen silent".to_owned())));
+        let cannot_ping = self.blocked || self.close_sent;
+        if self.heart.is_dead(now, cannot_ping) {
+            return Err(LoopEnd::lost("the control plane has stopped responding"));
         }
-        self.check_answers(now, mute)?;
-        let next = self.heart.next(mute);
+        self.check_pongs(now, cannot_ping)?;
         let close_by = self.close_by(now, accepted)?;
-        Ok(if more { now } else { close_by.map_or(next, |at| at.min(next)) })
+        if more_to_read || more_to_write {
+            return Ok(now);
+        }
+        let next = self.heart.next_check(cannot_ping);
+        Ok(close_by.map_or(next, |close_by| close_by.min(next)))
     }
 
-    /// A peer that talks but does not answer pings would keep a claim or a report waiting for ever. The heartbeat's own
-    /// wake-ups are often enough to notice.
-    fn check_answers(&mut self, now: Instant, mute: bool) -> Result<(), Stop> {
-        if !self.confirms.waiting() {
-            self.unanswered = None;
-        } else if mute || self.unanswered.is_none() {
-            self.unanswered = Some(now);
+    /// Ends the loop if pongs are missing for `dead_after`: a peer that sends other frames but no pongs would keep claims
+    /// and reports unconfirmed for ever. The wake-ups for the heartbeat are frequent enough for this check.
+    fn check_pongs(&mut self, now: Instant, cannot_ping: bool) -> Result<(), LoopEnd> {
+        if !self.confirms.awaits_pong() {
+            self.awaiting_pong_since = None;
+        } else if cannot_ping || self.awaiting_pong_since.is_none() {
+            self.awaiting_pong_since = Some(now);
         }
-        match self.unanswered {
+        match self.awaiting_pong_since {
             Some(since) if now >= since + self.dead_after => {
-                Err(Stop::End(End::Lost("the peer does not answer pings".to_owned())))
+                Err(LoopEnd::lost("the control plane does not answer pings"))
             }
             _ => Ok(()),
         }
     }
 
-    /// When a close that was asked for is given up: after so long a time without progress.
-    fn close_by(&mut self, now: Instant, accepted: u64) -> Result<Option<Instant>, Stop> {
+    /// While closing, returns when to give up: `close_wait` after the last progress.
+    fn close_by(&mut self, now: Instant, accepted: u64) -> Result<Option<Instant>, LoopEnd> {
         if !self.inbox.closing() {
             return Ok(None);
         }
-        let (progress, before) = *self.closing.get_or_insert((now, accepted));
+        let (mut progress_at, before) = *self.close_progress.get_or_insert((now, accepted));
         if accepted != before {
-            self.closing = Some((now, accepted));
-            return Ok(Some(now + self.close_wait));
+            progress_at = now;
+            self.close_progress = Some((now, accepted));
         }
-        if now >= progress + self.close_wait {
-            debug!("close given up why=\"no answer\"");
-            return Err(Stop::End(End::Closed));
+        let close_by = progress_at + self.close_wait;
+        if now >= close_by {
+            debug!("close given up reason=\"no reply\"");
+            return Err(LoopEnd::Closed);
         }
-        Ok(Some(progress + self.close_wait))
+        Ok(Some(close_by))
     }
 
     fn wait(&self, until: Instant) -> io::Result<()> {
         let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: true };
         if wait(self.inbox, Some(want), until)?.waker {
-            self.inbox.clear();
+            self.inbox.clear_wake();
         }
         Ok(())
     }
 
-    /// Reads until nothing is there; `true` says that there may be more.
-    fn read_some(&mut self) -> Result<bool, Stop> {
+    /// Reads within the budget of a turn. Returns whether there may be more to read.
+    fn read_some(&mut self) -> Result<bool, LoopEnd> {
         let mut budget = Budget::new();
         while budget.is_left() {
             let event = match self.socket.read()? {
-                Incoming::Nothing => return Ok(false),
-                Incoming::Closed(_) if self.close_sent => return Err(Stop::End(End::Closed)),
-                Incoming::Closed(why) => return Err(Stop::PeerClosed(why)),
-                Incoming::Pong(payload) => {
+                Received::Nothing => return Ok(false),
+                Received::Closed(_) if self.close_sent => return Err(LoopEnd::Closed),
+                Received::Closed(reason) => return Err(LoopEnd::PeerClosed(reason)),
+                Received::Pong(payload) => {
                     let seq = self.confirms.pong(&payload);
                     if seq.is_some() {
-                        self.unanswered = None;
+                        self.awaiting_pong_since = None;
                     }
                     seq.map(|seq| LinkEvent::Confirmed { seq })
                 }
-                // Nothing is taken any more.
-                Incoming::Text(_) | Incoming::Binary(_) if self.close_sent => None,
-                Incoming::Text(text) => {
+                // Nothing is accepted after our close frame.
+                Received::Text(_) | Received::Binary(_) if self.close_sent => None,
+                Received::Text(text) => {
                     budget.spend(text.len());
                     Some(LinkEvent::Message(decode(&text)))
                 }
-                Incoming::Binary(bytes) => Some(LinkEvent::Binary { bytes }),
-                Incoming::Handled => None,
+                Received::Binary(bytes) => Some(LinkEvent::Binary { bytes }),
+                Received::Handled => None,
             };
             budget.next_message();
             if let Some(event) = event {
-                self.events.send(event).map_err(|_| Stop::End(End::Abandoned))?;
+                self.events.send(event).map_err(|_| LoopEnd::ReceiverDropped)?;
             }
         }
         Ok(true)
     }
 
-    /// Flush, take one, flush: tungstenite never holds a second message while the first is not out. `true` says that
-    /// there may be more.
-    fn write_some(&mut self) -> Result<bool, Stop> {
+    /// Sends at most [`TURN`] frames. Returns whether there may be more to send. It flushes every frame before it queues
+    /// the next, so that tungstenite buffers one at a time.
+    fn write_some(&mut self) -> Result<bool, LoopEnd> {
         for _ in 0..TURN {
             self.blocked = !self.socket.flush()?;
             if self.blocked || !self.queue_one()? {
@@ -256,22 +269,24 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    /// Queues the next frame that is due; `false` says that none is.
-    fn queue_one(&mut self) -> Result<bool, Stop> {
+    /// Queues the next frame that is due. Returns false if none is.
+    fn queue_one(&mut self) -> Result<bool, LoopEnd> {
         if self.close_sent {
             return Ok(false);
         }
-        // Before the look at the queue: what was pushed before the close was asked for is then seen.
+        // Read before the queue, so that every message pushed before the close is sent.
         let closing = self.inbox.closing();
-        if self.confirms.full() || self.heart.ping_due(Instant::now()) {
+        if self.confirms.batch_is_full() || self.heart.ping_due(Instant::now()) {
             self.queue_ping()?;
-        } else if let Some(message) = self.inbox.next(self.epoch) {
-            let text = encode(&message.message, self.worker_id);
-            let (task, kind) = (value(message.message.task_id()), message.message.kind());
-            debug!("message sent task={task} type={kind} bytes={}", text.len());
+        } else if let Some(Outbound { seq, message, .. }) = self.inbox.next(self.epoch) {
+            let text = encode(&message, self.worker_id);
+            let task = value(message.task_id());
+            debug!("message sent task={task} type={} bytes={}", message.kind(), text.len());
             self.socket.queue_text(text)?;
-            message.seq.into_iter().for_each(|seq| self.confirms.sent(seq));
-        } else if self.confirms.pending() {
+            if let Some(seq) = seq {
+                self.confirms.sent(seq);
+            }
+        } else if self.confirms.needs_ping() {
             self.queue_ping()?;
         } else if closing {
             self.socket.queue_close(CloseReason::Leaving)?;
@@ -284,21 +299,22 @@ impl<'a> Session<'a> {
 
     fn queue_ping(&mut self) -> Result<(), Fault> {
         self.heart.pinged(Instant::now());
-        self.socket.queue_ping(self.confirms.ping())
+        self.socket.queue_ping(self.confirms.next_ping())
     }
 
-    /// Sends what is queued, within `close_wait`. With `linger` it also takes what the peer still sends, until it closes:
-    /// bytes left unread would make the kernel reset the connection, and the close frame could be lost with it.
-    fn linger(&mut self, linger: bool) {
+    /// Sends what is queued, for at most `close_wait`. With `linger` it also reads and drops what the peer sends, until the
+    /// peer closes: with unread bytes the kernel would reset the connection, and the peer might never get the close frame.
+    fn finish(&mut self, linger: bool) {
         let until = Instant::now() + self.close_wait;
         while Instant::now() < until && !self.inbox.closing() {
             let Ok(flushed) = self.socket.flush() else { return };
-            if linger && !self.socket.discard() || flushed && !linger {
+            let done = if linger { !self.socket.discard() } else { flushed };
+            if done {
                 return;
             }
             let want = Want { socket: self.socket.as_fd(), write: !flushed, read: linger };
             match wait(self.inbox, Some(want), until) {
-                Ok(woken) if woken.waker => self.inbox.clear(),
+                Ok(woken) if woken.waker => self.inbox.clear_wake(),
                 Ok(_) => {}
                 Err(_) => return,
             }
@@ -310,7 +326,7 @@ impl<'a> Session<'a> {
 mod tests {
     use super::*;
 
-    /// How many messages of `bytes` each are read in one turn.
+    /// Returns how many messages of this size one turn reads.
     fn read_in_a_turn(bytes: usize) -> usize {
         let mut budget = Budget::new();
         std::iter::from_fn(|| {
@@ -328,6 +344,6 @@ mod tests {
         assert_eq!(read_in_a_turn(100), TURN);
         assert_eq!(read_in_a_turn(INPUT_BUDGET / 4), 4);
         assert_eq!(read_in_a_turn(INPUT_BUDGET - 1), 2);
-        assert_eq!(read_in_a_turn(16 << 20), 1, "a long message is read whole");
+        assert_eq!(read_in_a_turn(16 << 20), 1, "a long message is read completely");
     }
 }

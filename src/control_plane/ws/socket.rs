@@ -1,7 +1,4 @@
-//! The WebSocket: read one message, queue one, flush. Nothing here waits.
-//!
-//! Owns tungstenite's manners: `WouldBlock` on a write means queued, a refused message leaves the connection open for a
-//! close frame, and only close codes that may be sent are sent. It must not know when to read or what to send.
+//! The WebSocket over tungstenite: read a message, queue one, flush. Nothing here waits.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -15,51 +12,64 @@ use tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 use super::wire::Channel;
 use crate::logging::value;
 
-/// The largest message, and the largest frame of one, that is taken from the peer.
+/// The largest message that is accepted, in bytes.
 const MAX_MESSAGE: usize = 16 << 20;
 
-/// Also how much tungstenite clears before each read, even one that finds nothing.
+/// tungstenite's read buffer, in bytes. It clears this many before every read, so more would cost processor time.
 const READ_BUFFER: usize = 16 << 10;
 
-/// What one read gave.
+/// The result of one read.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Incoming {
-    /// There is nothing now.
+pub(super) enum Received {
+    /// Nothing to read at the moment.
     Nothing,
-    /// A whole text message.
+    /// A complete text message.
     Text(String),
-    /// A whole binary message of so many bytes.
+    /// A complete binary message: its length in bytes. The content is dropped.
     Binary(usize),
     /// The payload of a pong.
     Pong(Vec<u8>),
-    /// Something that is answered already.
+    /// A frame that needs no further action, such as a ping: tungstenite has queued the pong.
     Handled,
-    /// The peer's close frame; the reply goes out with the next flush.
+    /// The peer's close frame, described for the log. The next flush sends the reply.
     Closed(String),
 }
 
-/// Why nothing more can be read.
+/// Why a connection cannot be used any more.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Fault {
-    /// The connection still stands, and is to be closed with this.
+    /// The peer sent something invalid. A close frame with this reason can still be sent.
     Refused(CloseReason, String),
     /// The connection is gone.
     Lost(String),
 }
 
-/// Why we close.
+/// The reason in a close frame of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CloseReason {
     /// 1001: the worker stops.
     Leaving,
-    /// 1002: the peer broke the protocol.
+    /// 1002: the peer violated the protocol.
     Protocol,
-    /// 1007: a text that is not UTF-8.
+    /// 1007: a text message is not UTF-8.
     NotText,
-    /// 1009: a message over the bound.
+    /// 1009: a message exceeds [`MAX_MESSAGE`].
     TooBig,
 }
 
+impl CloseReason {
+    /// Returns the code, and the text for people.
+    pub(super) fn code(self) -> (u16, &'static str) {
+        match self {
+            Self::Leaving => (1001, "the worker stops"),
+            Self::Protocol => (1002, "protocol error"),
+            Self::NotText => (1007, "text that is not utf-8"),
+            Self::TooBig => (1009, "message too big"),
+        }
+    }
+}
+
+/// Lets tungstenite send a text without a copy.
 struct SharedText(Arc<str>);
 
 impl AsRef<[u8]> for SharedText {
@@ -73,7 +83,7 @@ pub(super) struct Socket {
     socket: WebSocket<Channel>,
 }
 
-/// The bounds for `client_with_config`.
+/// Returns the limits for `client_with_config`.
 pub(super) fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
@@ -82,61 +92,57 @@ pub(super) fn config() -> WebSocketConfig {
 }
 
 impl Socket {
-    /// Takes a connection whose handshake is over; from here on nothing waits.
+    /// Takes a connection after its handshake. From now on reads and writes do not wait.
     pub(super) fn new(mut socket: WebSocket<Channel>) -> Self {
         socket.get_mut().expire();
         Self { socket }
     }
 
-    /// A connection whose handshake was left out.
+    /// Takes a connection without a handshake.
     #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn upgraded(channel: Channel) -> Self {
+    pub(super) fn without_handshake(channel: Channel) -> Self {
         let role = tungstenite::protocol::Role::Client;
         Self::new(WebSocket::from_raw_socket(channel, role, Some(config())))
     }
 
     /// Reads at most one message.
-    pub(super) fn read(&mut self) -> Result<Incoming, Fault> {
+    pub(super) fn read(&mut self) -> Result<Received, Fault> {
         match self.socket.read() {
-            Ok(Message::Text(text)) => Ok(Incoming::Text(text.as_str().to_owned())),
-            Ok(Message::Binary(bytes)) => Ok(Incoming::Binary(bytes.len())),
-            Ok(Message::Pong(payload)) => Ok(Incoming::Pong(payload.to_vec())),
-            Ok(Message::Close(frame)) => Ok(Incoming::Closed(described(frame.as_ref()))),
-            Ok(Message::Ping(_) | Message::Frame(_)) => Ok(Incoming::Handled),
-            Err(error) if would_block(&error) => Ok(Incoming::Nothing),
+            Ok(Message::Text(text)) => Ok(Received::Text(text.as_str().to_owned())),
+            Ok(Message::Binary(bytes)) => Ok(Received::Binary(bytes.len())),
+            Ok(Message::Pong(payload)) => Ok(Received::Pong(payload.to_vec())),
+            Ok(Message::Close(frame)) => Ok(Received::Closed(describe_close(frame.as_ref()))),
+            Ok(Message::Ping(_) | Message::Frame(_)) => Ok(Received::Handled),
+            Err(error) if would_block(&error) => Ok(Received::Nothing),
             Err(error) => Err(fault(error)),
         }
     }
 
-    /// Queues a text. The one before it must be out, or tungstenite's buffer grows without a bound.
+    /// Queues a text. Flush the one before it first, or tungstenite's buffer grows without limit.
     pub(super) fn queue_text(&mut self, text: Arc<str>) -> Result<(), Fault> {
-        // Not copied: a report is large, and this process keeps it until it is confirmed.
+        // Without a copy: a report may have megabytes and stays in memory until it is confirmed.
         let bytes = Bytes::from_owner(SharedText(text));
         match Utf8Bytes::try_from(bytes) {
-            Ok(text) => queued(self.socket.write(Message::Text(text))),
+            Ok(text) => ignore_would_block(self.socket.write(Message::Text(text))),
             Err(error) => Err(Fault::Lost(format!("a message is not UTF-8: {error}"))),
         }
     }
 
     /// Queues a ping; `payload` is at most 125 bytes.
     pub(super) fn queue_ping(&mut self, payload: Vec<u8>) -> Result<(), Fault> {
-        queued(self.socket.write(Message::Ping(payload.into())))
+        ignore_would_block(self.socket.write(Message::Ping(payload.into())))
     }
 
-    /// Queues a close frame; after it nothing can be queued.
+    /// Queues a close frame. Nothing can be queued after it.
     pub(super) fn queue_close(&mut self, reason: CloseReason) -> Result<(), Fault> {
-        // A pong that waits would be put behind the close frame.
+        // tungstenite would put a pending pong behind the close frame.
         self.flush()?;
-        let (code, reason) = match reason {
-            CloseReason::Leaving => (CloseCode::Away, "the worker stops"),
-            CloseReason::Protocol => (CloseCode::Protocol, "protocol error"),
-            CloseReason::NotText => (CloseCode::Invalid, "text that is not utf-8"),
-            CloseReason::TooBig => (CloseCode::Size, "message too big"),
-        };
-        queued(self.socket.close(Some(CloseFrame { code, reason: reason.into() })))
+        let (code, text) = reason.code();
+        let frame = CloseFrame { code: CloseCode::from(code), reason: text.into() };
+        ignore_would_block(self.socket.close(Some(frame)))
     }
 
-    /// Sends what is queued; `false` says that the kernel takes no more now.
+    /// Sends what is queued. Returns false if the kernel's send buffer is full.
     pub(super) fn flush(&mut self) -> Result<bool, Fault> {
         match self.socket.flush() {
             Ok(()) => Ok(true),
@@ -145,12 +151,12 @@ impl Socket {
         }
     }
 
-    /// Bytes from the peer so far, and bytes that the kernel took for it.
+    /// Returns the bytes received from the peer, and the bytes accepted by the kernel for sending.
     pub(super) fn counts(&self) -> (u64, u64) {
         (self.socket.get_ref().received(), self.socket.get_ref().accepted())
     }
 
-    /// Throws away what the peer sends; `false` says that it has closed.
+    /// Reads and drops at most 1 MiB of what the peer sends. Returns false once the peer has closed.
     pub(super) fn discard(&mut self) -> bool {
         self.socket.get_mut().discard()
     }
@@ -166,7 +172,8 @@ fn would_block(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
 }
 
-fn queued(result: tungstenite::Result<()>) -> Result<(), Fault> {
+/// For writes: tungstenite has queued the frame even if it returns `WouldBlock`.
+fn ignore_would_block(result: tungstenite::Result<()>) -> Result<(), Fault> {
     match result {
         Err(error) if !would_block(&error) => Err(fault(error)),
         _ => Ok(()),
@@ -179,22 +186,26 @@ fn fault(error: Error) -> Fault {
             CloseReason::TooBig,
             format!("a message of {size} bytes, the limit is {MAX_MESSAGE}"),
         ),
-        Error::Utf8(why) => Fault::Refused(CloseReason::NotText, format!("a text that is not utf-8: {why}")),
+        Error::Utf8(error) => {
+            Fault::Refused(CloseReason::NotText, format!("a text message is not UTF-8: {error}"))
+        }
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | Error::ConnectionClosed
-        | Error::AlreadyClosed => Fault::Lost("the peer closed without a close frame".to_owned()),
+        | Error::AlreadyClosed => {
+            Fault::Lost("the control plane closed the connection without a close frame".to_owned())
+        }
         Error::Protocol(error) => Fault::Refused(CloseReason::Protocol, format!("a protocol error: {error}")),
-        Error::Io(error) => Fault::Lost(error.to_string()),
         error => Fault::Lost(error.to_string()),
     }
 }
 
-fn described(frame: Option<&CloseFrame>) -> String {
+fn describe_close(frame: Option<&CloseFrame>) -> String {
+    let closed = "the control plane closed the connection";
     match frame {
         Some(frame) => {
-            format!("the peer closed with code {} {}", u16::from(frame.code), value(frame.reason.as_str()))
+            format!("{closed} with code {} {}", u16::from(frame.code), value(frame.reason.as_str()))
         }
-        None => "the peer closed".to_owned(),
+        None => closed.to_owned(),
     }
 }
 
@@ -203,11 +214,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_words_of_a_close_frame_are_shown_as_those_of_somebody_else() {
+    fn the_text_of_a_close_frame_is_quoted_and_escaped() {
         let reason = "bye\nWARN \u{202e}forged".into();
         let frame = CloseFrame { code: CloseCode::Away, reason };
-        let expected = "the peer closed with code 1001 \"bye\\nWARN \\u{202e}forged\"";
-        assert_eq!(described(Some(&frame)), expected);
-        assert_eq!(described(None), "the peer closed");
+        let expected =
+            "the control plane closed the connection with code 1001 \"bye\\nWARN \\u{202e}forged\"";
+        assert_eq!(describe_close(Some(&frame)), expected);
+        assert_eq!(describe_close(None), "the control plane closed the connection");
     }
 }

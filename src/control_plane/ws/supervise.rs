@@ -1,6 +1,4 @@
-//! Connection after connection: dial, run, wait, again; until the end is asked for or no attempt can help.
-//!
-//! Owns the epoch and the log lines of the link. It must not know frames.
+//! Connection after connection: dial, run the session, wait, and again, until the link closes or gives up.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -11,27 +9,27 @@ use crossbeam_channel::Sender;
 use http::Uri;
 use log::{info, warn};
 
-use super::dial::{DialError, dial};
+use super::dial::dial;
+use super::error::DialError;
 use super::outbox::Inbox;
-use super::session::{End, Session};
+use super::session::{Session, SessionEnd};
 use super::timers::{Backoff, Next};
 use super::wait::wait;
 use super::{Epoch, LinkConfig, LinkError, LinkEvent};
 use crate::logging::{message, value};
 
-/// The body of the link's thread.
+/// Runs the link's thread until the link has closed, has failed for good, or the receiver of `events` is dropped.
 pub(super) fn supervise(link: &LinkConfig, inbox: Inbox, events: &Sender<LinkEvent>) {
-    let last = Supervisor {
+    let supervisor = Supervisor {
         link,
         inbox: Rc::new(inbox),
         events,
         backoff: Backoff::new(&link.timing, link.max_attempts, link.window),
         epoch: Epoch(0),
-    }
-    .run();
-    if let Some(event) = last {
-        // Whoever dropped the receiver does not want to know.
-        let _ = events.send(event);
+    };
+    if let Ok(last) = supervisor.run() {
+        // Without a receiver nobody needs the event.
+        let _ = events.send(last);
     }
 }
 
@@ -44,92 +42,101 @@ struct Supervisor<'a> {
 }
 
 impl Supervisor<'_> {
-    /// Gives the last event; none when nobody listens.
-    fn run(mut self) -> Option<LinkEvent> {
-        let url = shown(&self.link.url);
+    /// Returns the last event of the link.
+    ///
+    /// # Errors
+    /// The receiver of the events is dropped.
+    fn run(mut self) -> Result<LinkEvent, ReceiverDropped> {
+        let url = redacted(&self.link.url);
         loop {
             info!("connecting url={}", value(&url));
-            let (why, next) = match dial(self.link, &self.inbox) {
-                Err(DialError::Permanent(error)) => return Some(LinkEvent::Fatal(error)),
-                Err(DialError::Closing) => return Some(LinkEvent::Closed),
-                Err(DialError::Transient(why)) => {
-                    self.notice_stop_waiting();
+            let (line, reason, next) = match dial(self.link, &self.inbox) {
+                Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
+                Err(DialError::Closing) => return Ok(LinkEvent::Closed),
+                Err(DialError::Transient(reason)) => {
+                    self.shorten_waits_if_told();
                     let next = self.backoff.failed(Instant::now(), random());
                     if self.epoch == Epoch(0) && matches!(next, Next::Retry { attempt: 1, .. }) {
-                        self.events.send(LinkEvent::Failed).ok()?;
+                        self.send(LinkEvent::Failed)?;
                     }
-                    (format!("connecting failed: {why}"), next)
+                    (format!("connecting failed reason={}", message(&reason)), reason, next)
                 }
                 Ok(socket) => {
-                    let up = Instant::now();
+                    let connected_at = Instant::now();
                     self.epoch.0 += 1;
                     info!("connected url={} epoch={}", value(&url), self.epoch.0);
-                    self.events.send(LinkEvent::Up { epoch: self.epoch }).ok()?;
+                    self.send(LinkEvent::Up { epoch: self.epoch })?;
                     match Session::new(socket, &self.inbox, self.events, self.link, self.epoch).run() {
-                        End::Abandoned => return None,
-                        End::Closed => return Some(LinkEvent::Closed),
-                        End::Lost(_) if self.inbox.closing() => return Some(LinkEvent::Closed),
-                        End::Lost(why) => {
-                            self.notice_stop_waiting();
-                            self.events.send(LinkEvent::Down { why: why.clone() }).ok()?;
+                        SessionEnd::ReceiverDropped => return Err(ReceiverDropped),
+                        SessionEnd::Closed => return Ok(LinkEvent::Closed),
+                        SessionEnd::Lost(_) if self.inbox.closing() => return Ok(LinkEvent::Closed),
+                        SessionEnd::Lost(reason) => {
+                            self.shorten_waits_if_told();
+                            self.send(LinkEvent::Down { reason: reason.clone() })?;
                             let now = Instant::now();
-                            (why, self.backoff.ended(now - up, now, random()))
+                            let next = self.backoff.ended(now - connected_at, now, random());
+                            (format!("connection lost reason={}", message(&reason)), reason, next)
                         }
                     }
                 }
             };
-            if let Some(last) = self.follow(why, next) {
-                return Some(last);
+            match next {
+                Next::GiveUp { failures } => {
+                    return Ok(LinkEvent::Fatal(LinkError::GaveUp { failures, reason }));
+                }
+                Next::Retry { delay, attempt } => {
+                    warn!("{line} retry_in={delay:.1?} attempt={attempt}");
+                    self.pause(delay);
+                }
+            }
+            if self.inbox.closing() {
+                return Ok(LinkEvent::Closed);
             }
         }
     }
 
-    /// Whether the link was told to stop_waiting since the last look.
-    fn notice_stop_waiting(&mut self) -> bool {
-        let stop_waiting_requested = self.inbox.stop_waiting_requested();
-        if stop_waiting_requested {
+    fn send(&self, event: LinkEvent) -> Result<(), ReceiverDropped> {
+        self.events.send(event).map_err(|_| ReceiverDropped)
+    }
+
+    /// Limits every later wait if the link was told to stop waiting since the last call; returns whether it was.
+    fn shorten_waits_if_told(&mut self) -> bool {
+        let told = self.inbox.take_stop_waiting();
+        if told {
             self.backoff.stop_waiting();
         }
-        stop_waiting_requested
+        told
     }
 
-    fn follow(&mut self, why: String, next: Next) -> Option<LinkEvent> {
-        match next {
-            Next::GiveUp { failures } => Some(LinkEvent::Fatal(LinkError::GaveUp { failures, why })),
-            Next::Retry { delay, attempt } => {
-                warn!("connection lost why={} retry_in={delay:.1?} attempt={attempt}", message(&why));
-                self.pause(delay).then_some(LinkEvent::Closed)
-            }
-        }
-    }
-
-    /// Waits, unless haste is asked for meanwhile; `true` says that the end was asked for. What is queued meanwhile can only
-    /// be for a connection that has ended.
-    fn pause(&mut self, delay: Duration) -> bool {
+    /// Waits for `delay`, or until the link is told to stop waiting or to close. Drops the messages queued meanwhile:
+    /// they are for a connection that has ended.
+    fn pause(&mut self, delay: Duration) {
         let until = Instant::now() + delay;
         while !self.inbox.closing() {
             self.inbox.discard_queued();
-            if Instant::now() >= until || self.notice_stop_waiting() {
-                return false;
+            if Instant::now() >= until || self.shorten_waits_if_told() {
+                return;
             }
             match wait(&*self.inbox, None, until) {
-                Ok(woken) if woken.waker => self.inbox.clear(),
+                Ok(woken) if woken.waker => self.inbox.clear_wake(),
                 Ok(_) => {}
-                // Without poll(2) there is still the pause to keep.
+                // Without poll(2) the pause still prevents a busy loop.
                 Err(_) => std::thread::sleep(until.saturating_duration_since(Instant::now())),
             }
         }
-        true
     }
 }
 
-/// Of no use for secrets, and good enough to spread workers.
+/// Nobody receives the link's events any more.
+struct ReceiverDropped;
+
+/// Returns a number that spreads workers over time; it is not fit for secrets.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
 }
 
-/// The URL without its query and user info, which may hold what is not for the log.
-fn shown(url: &Uri) -> String {
+/// Returns the URL without user info and query, which may hold secrets.
+fn redacted(url: &Uri) -> String {
     let scheme = url.scheme_str().unwrap_or_default();
     let host = url.host().unwrap_or_default();
     let port = url.port_u16().map(|port| format!(":{port}")).unwrap_or_default();
@@ -141,14 +148,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_url_is_shown_without_query_and_user_info() {
+    fn a_redacted_url_has_no_query_and_no_user_info() {
         let url: Uri = "wss://me:secret@[::1]:8443/a/b?worker_id=w&token=secret".parse().unwrap();
-        assert_eq!(shown(&url), "wss://[::1]:8443/a/b");
-        assert_eq!(shown(&"ws://h/".parse().unwrap()), "ws://h/");
+        assert_eq!(redacted(&url), "wss://[::1]:8443/a/b");
+        assert_eq!(redacted(&"ws://h/".parse().unwrap()), "ws://h/");
     }
 
     #[test]
-    fn randomness_is_not_always_the_same() {
+    fn random_numbers_differ() {
         let first = random();
         assert!((0..100).any(|_| random() != first));
     }

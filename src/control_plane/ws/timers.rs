@@ -1,6 +1,6 @@
 //! When to ping, when a connection is dead, when to try again and when to give up.
 //!
-//! Pure: the time and the randomness are passed in. It must not know sockets or threads.
+//! Pure: the caller passes the time and the randomness.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -8,21 +8,21 @@ use std::time::{Duration, Instant};
 /// The deadlines and intervals of the link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Timing {
-    /// Reaching any of the peer's addresses (10 s).
+    /// Limit for DNS and TCP, over all addresses of the peer (10 s).
     pub connect: Duration,
-    /// The whole of connect, TLS and upgrade (20 s).
+    /// Limit for DNS, TCP, TLS and the upgrade together (20 s).
     pub handshake: Duration,
-    /// Between two pings on an idle connection (30 s).
+    /// Interval of pings on an idle connection (30 s).
     pub ping_every: Duration,
-    /// Without a byte from the peer for so long, the connection is dead (60 s).
+    /// A connection on which the peer sends nothing for this long is dead (60 s).
     pub dead_after: Duration,
-    /// The first wait before another attempt (1 s).
+    /// The shortest wait between two attempts (1 s).
     pub backoff_min: Duration,
-    /// The longest wait before another attempt (60 s).
+    /// The longest wait between two attempts (60 s).
     pub backoff_max: Duration,
-    /// A connection that lasted so long was a success (30 s).
+    /// A connection that lasted this long resets the count of failures (30 s).
     pub stable_after: Duration,
-    /// How long a close may go on without progress (5 s).
+    /// A close without progress for this long is given up (5 s).
     pub close_wait: Duration,
 }
 
@@ -42,10 +42,10 @@ impl Default for Timing {
     }
 }
 
-/// The longest wait before another attempt for those in a stop_waiting.
-const STOP_WAITING_MAX: Duration = Duration::from_secs(2);
+/// The longest wait between two attempts after [`Backoff::stop_waiting`].
+const SHORT_WAIT: Duration = Duration::from_secs(2);
 
-/// Counts failures in a row, and says how long to wait after each.
+/// Counts consecutive failures and decides what follows each.
 #[derive(Debug)]
 pub(super) struct Backoff {
     min: Duration,
@@ -53,10 +53,10 @@ pub(super) struct Backoff {
     stable_after: Duration,
     max_attempts: u32,
     window: Duration,
-    /// How often the wait has been doubled, plus one.
-    step: u32,
+    /// Waits since the last success. Each is twice as long as the one before.
+    waits: u32,
     failures: u32,
-    /// When the failures that lie within the window were; empty without a window.
+    /// The times of the failures within the window; empty without a window.
     recent: VecDeque<Instant>,
 }
 
@@ -65,20 +65,20 @@ pub(super) struct Backoff {
 pub(super) enum Next {
     /// Another attempt.
     Retry {
-        /// Wait so long before it.
+        /// The wait before it.
         delay: Duration,
         /// Its number since the last success, from 1.
         attempt: u32,
     },
-    /// None.
+    /// No further attempt.
     GiveUp {
-        /// How many have failed in a row.
+        /// Consecutive failures.
         failures: u32,
     },
 }
 
 impl Backoff {
-    /// Nothing has failed yet. `max_attempts` of 0 never gives up; a `window` of zero is none.
+    /// Starts without failures. See [`LinkConfig`](super::LinkConfig) for `max_attempts` and `window`.
     pub(super) fn new(timing: &Timing, max_attempts: u32, window: Duration) -> Self {
         Self {
             min: timing.backoff_min,
@@ -86,13 +86,13 @@ impl Backoff {
             stable_after: timing.stable_after,
             max_attempts,
             window,
-            step: 0,
+            waits: 0,
             failures: 0,
             recent: VecDeque::new(),
         }
     }
 
-    /// An attempt that never became a connection, or a connection that ended too early. `random` is any number.
+    /// Counts a failure and returns what follows. `random` varies the delay.
     pub(super) fn failed(&mut self, now: Instant, random: u64) -> Next {
         self.failures = self.failures.saturating_add(1);
         if self.exhausted(now) {
@@ -101,19 +101,20 @@ impl Backoff {
         self.retry(random)
     }
 
-    /// A connection that ended after it `lasted` so long: a failure, unless that was long enough.
+    /// Returns what follows a connection that `lasted` this long: a failure if it ended before `stable_after`.
     pub(super) fn ended(&mut self, lasted: Duration, now: Instant, random: u64) -> Next {
         if lasted < self.stable_after {
             return self.failed(now, random);
         }
-        (self.step, self.failures) = (0, 0);
+        self.waits = 0;
+        self.failures = 0;
         self.recent.clear();
         self.retry(random)
     }
 
-    /// No later wait is longer than 2 s.
+    /// Limits every later wait to 2 s.
     pub(super) fn stop_waiting(&mut self) {
-        self.max = self.max.min(STOP_WAITING_MAX);
+        self.max = self.max.min(SHORT_WAIT);
     }
 
     fn exhausted(&mut self, now: Instant) -> bool {
@@ -130,81 +131,89 @@ impl Backoff {
     }
 
     fn retry(&mut self, random: u64) -> Next {
-        let doubled = self.min.saturating_mul(1_u32.checked_shl(self.step).unwrap_or(u32::MAX));
-        self.step = self.step.saturating_add(1);
-        Next::Retry { delay: jittered(doubled.min(self.max), random), attempt: self.step }
+        let doubled = self.min.saturating_mul(1_u32.checked_shl(self.waits).unwrap_or(u32::MAX));
+        self.waits = self.waits.saturating_add(1);
+        Next::Retry { delay: jittered(doubled.min(self.max), random), attempt: self.waits }
     }
 }
 
-/// Between three quarters of `delay` and all of it, so that workers which lost the same control plane do not come
-/// back together.
+/// Returns 75 % to 100 % of `delay`, so that workers that lost the same control plane do not all return at once.
 fn jittered(delay: Duration, random: u64) -> Duration {
     let quarter = delay / 4;
     delay - quarter.mul_f64((random >> 32) as f64 / f64::from(u32::MAX))
 }
 
-/// Keeps one connection alive, and says when it is dead.
+/// Decides when to ping a connection and when it is dead.
 #[derive(Debug)]
 pub(super) struct Heartbeat {
     ping_every: Duration,
     dead_after: Duration,
-    life: Instant,
-    pinged: Instant,
-    /// The first ping since the last sign of life.
-    asked: Option<Instant>,
+    /// When the peer last showed that it is alive.
+    alive_at: Instant,
+    pinged_at: Instant,
+    /// The first ping after `alive_at`.
+    unanswered_since: Option<Instant>,
     received: u64,
     accepted: u64,
 }
 
 impl Heartbeat {
-    /// The connection stands since `now`.
+    /// Starts with a connection that is alive at `now`.
     pub(super) fn new(timing: &Timing, now: Instant) -> Self {
-        let (ping_every, dead_after) = (timing.ping_every, timing.dead_after);
-        Self { ping_every, dead_after, life: now, pinged: now, asked: None, received: 0, accepted: 0 }
+        Self {
+            ping_every: timing.ping_every,
+            dead_after: timing.dead_after,
+            alive_at: now,
+            pinged_at: now,
+            unanswered_since: None,
+            received: 0,
+            accepted: 0,
+        }
     }
 
-    /// What has gone over the wire so far: bytes `received` from the peer, and bytes `accepted` by the kernel. The
-    /// latter count as life only while the send buffer was full (`blocked`): then the peer's side must have taken some.
+    /// Takes the connection's counters: bytes `received` from the peer, and bytes `accepted` by the kernel to send.
+    /// The latter prove that the peer reads only if the send buffer was full (`blocked`).
     pub(super) fn observe(&mut self, now: Instant, received: u64, accepted: u64, blocked: bool) {
         if received != self.received || (blocked && accepted != self.accepted) {
-            self.life = now;
-            self.asked = None;
+            self.alive_at = now;
+            self.unanswered_since = None;
         }
-        (self.received, self.accepted) = (received, accepted);
+        self.received = received;
+        self.accepted = accepted;
     }
 
     /// Whether a ping is due.
     pub(super) fn ping_due(&self, now: Instant) -> bool {
-        now >= self.pinged + self.ping_every
+        now >= self.pinged_at + self.ping_every
     }
 
-    /// A ping of any kind was sent.
+    /// Records that a ping was sent, for a heartbeat or a confirmation.
     pub(super) fn pinged(&mut self, now: Instant) {
-        self.pinged = now;
-        self.asked.get_or_insert(now);
+        self.pinged_at = now;
+        self.unanswered_since.get_or_insert(now);
     }
 
-    /// Whether the silence has lasted too long; `blocked` says that the send buffer is full.
-    pub(super) fn dead(&self, now: Instant, blocked: bool) -> bool {
-        self.death(blocked).is_some_and(|death| now >= death)
+    /// Whether the connection is dead. `blocked`: the send buffer is full, so no ping can be sent.
+    pub(super) fn is_dead(&self, now: Instant, blocked: bool) -> bool {
+        self.deadline(blocked).is_some_and(|deadline| now >= deadline)
     }
 
-    /// When to look again: for the next ping, which a blocked connection cannot send, or for its death.
-    pub(super) fn next(&self, blocked: bool) -> Instant {
-        let ping = self.pinged + self.ping_every;
-        match self.death(blocked) {
-            Some(death) if blocked => death,
-            Some(death) => death.min(ping),
+    /// Returns when to check again: at the next ping, unless `blocked`, or when the connection would be dead.
+    pub(super) fn next_check(&self, blocked: bool) -> Instant {
+        let ping = self.pinged_at + self.ping_every;
+        match self.deadline(blocked) {
+            Some(deadline) if blocked => deadline,
+            Some(deadline) => deadline.min(ping),
             None => ping,
         }
     }
 
-    /// When the silence becomes death. A peer that was not asked owes no answer: after the process was stopped for a
-    /// while the silence may be our own, and a connection that is given up costs the runs on it.
-    fn death(&self, blocked: bool) -> Option<Instant> {
-        let silence = self.life + self.dead_after;
-        match self.asked {
-            Some(asked) => Some(silence.max(asked + self.dead_after.saturating_sub(self.ping_every))),
+    /// Returns when a peer that stays silent counts as dead. `None` while no ping is unanswered and the connection is
+    /// not blocked: this process may have been suspended, and a dropped connection loses its runs.
+    fn deadline(&self, blocked: bool) -> Option<Instant> {
+        let silence = self.alive_at + self.dead_after;
+        match self.unanswered_since {
+            Some(ping) => Some(silence.max(ping + self.dead_after.saturating_sub(self.ping_every))),
             None => blocked.then_some(silence),
         }
     }
@@ -228,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_wait_doubles_up_to_its_bound() {
+    fn the_wait_doubles_up_to_the_maximum() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
         let seconds: Vec<u64> = (0..9).map(|_| delay(backoff.failed(now, 0)).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
@@ -238,14 +247,14 @@ mod tests {
     }
 
     #[test]
-    fn who_is_in_a_hurry_waits_two_seconds_at_most_and_never_longer_than_before() {
+    fn stop_waiting_limits_waits_to_two_seconds() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
         assert_eq!(delay(backoff.failed(now, 0)), SECOND);
         backoff.stop_waiting();
         for _ in 0..40 {
             assert_eq!(delay(backoff.failed(now, 0)), 2 * SECOND);
         }
-        assert_eq!(delay(backoff.ended(30 * SECOND, now, 0)), SECOND, "the first is as short as ever");
+        assert_eq!(delay(backoff.ended(30 * SECOND, now, 0)), SECOND, "shorter waits stay");
         let quick = Timing { backoff_max: SECOND / 2, ..Timing::default() };
         let mut quick = Backoff::new(&quick, 0, Duration::ZERO);
         quick.stop_waiting();
@@ -253,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_jitter_takes_at_most_a_quarter() {
+    fn jitter_shortens_the_wait_by_at_most_a_quarter() {
         assert_eq!(jittered(8 * SECOND, 0), 8 * SECOND);
         assert_eq!(jittered(8 * SECOND, u64::MAX), 6 * SECOND);
         let middle = jittered(8 * SECOND, u64::MAX / 2);
@@ -261,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn only_a_connection_that_lasted_starts_over() {
+    fn only_a_stable_connection_resets_the_backoff() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
         backoff.failed(now, 0);
         assert_eq!(delay(backoff.ended(29 * SECOND, now, 0)), 2 * SECOND);
@@ -270,7 +279,7 @@ mod tests {
     }
 
     #[test]
-    fn a_control_plane_that_accepts_and_closes_is_dialled_some_twenty_times_in_a_quarter_of_an_hour() {
+    fn a_peer_that_accepts_and_closes_is_dialled_twenty_times_in_15_minutes() {
         let (mut backoff, start) = (backoff(0, 0), Instant::now());
         let (mut now, mut dials) = (start, 0);
         while now < start + 900 * SECOND {
@@ -281,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn it_gives_up_after_so_many_failures_in_a_row() {
+    fn it_gives_up_after_the_maximum_of_consecutive_failures() {
         let (mut backoff, now) = (backoff(3, 0), Instant::now());
         backoff.failed(now, 0);
         backoff.failed(now, 0);
@@ -300,8 +309,8 @@ mod tests {
         assert_eq!(backoff.failed(now + 18 * SECOND, 0), Next::GiveUp { failures: 4 });
     }
 
-    /// A connection that was pinged when it was due.
-    fn asked() -> (Heartbeat, Instant) {
+    /// A connection after its first ping.
+    fn pinged() -> (Heartbeat, Instant) {
         let now = Instant::now();
         let mut heart = Heartbeat::new(&Timing::default(), now);
         heart.pinged(now + 30 * SECOND);
@@ -309,48 +318,48 @@ mod tests {
     }
 
     #[test]
-    fn silence_is_death_and_any_byte_is_life() {
-        let (mut heart, now) = asked();
-        assert!(!heart.dead(now + 59 * SECOND, false) && heart.dead(now + 60 * SECOND, false));
+    fn a_silent_peer_is_dead_and_any_byte_proves_it_alive() {
+        let (mut heart, now) = pinged();
+        assert!(!heart.is_dead(now + 59 * SECOND, false) && heart.is_dead(now + 60 * SECOND, false));
         heart.observe(now + 50 * SECOND, 1, 0, false);
         heart.pinged(now + 60 * SECOND);
-        assert!(!heart.dead(now + 109 * SECOND, false));
+        assert!(!heart.is_dead(now + 109 * SECOND, false));
         heart.observe(now + 100 * SECOND, 1, 0, false);
-        assert!(heart.dead(now + 110 * SECOND, false), "the same count is no new byte");
+        assert!(heart.is_dead(now + 110 * SECOND, false), "an unchanged count is silence");
     }
 
     #[test]
-    fn who_was_not_asked_is_not_dead() {
+    fn a_peer_without_an_unanswered_ping_is_not_dead() {
         let now = Instant::now();
         let mut heart = Heartbeat::new(&Timing::default(), now);
         let woken = now + 500 * SECOND;
-        assert!(heart.ping_due(woken) && !heart.dead(woken, false), "the process was stopped");
+        assert!(heart.ping_due(woken) && !heart.is_dead(woken, false), "the process was suspended");
         heart.pinged(woken);
         heart.pinged(woken + 10 * SECOND);
-        assert!(!heart.dead(woken + 29 * SECOND, false) && heart.dead(woken + 30 * SECOND, false));
-        assert_eq!(heart.next(false), woken + 30 * SECOND);
+        assert!(!heart.is_dead(woken + 29 * SECOND, false) && heart.is_dead(woken + 30 * SECOND, false));
+        assert_eq!(heart.next_check(false), woken + 30 * SECOND);
     }
 
     #[test]
-    fn bytes_that_leave_are_life_only_while_the_buffer_was_full() {
-        let (mut heart, now) = asked();
+    fn sent_bytes_prove_life_only_while_the_buffer_is_full() {
+        let (mut heart, now) = pinged();
         heart.observe(now + 50 * SECOND, 0, 100, false);
-        assert!(heart.dead(now + 60 * SECOND, true));
+        assert!(heart.is_dead(now + 60 * SECOND, true));
         heart.observe(now + 55 * SECOND, 0, 200, true);
-        assert!(!heart.dead(now + 114 * SECOND, true));
+        assert!(!heart.is_dead(now + 114 * SECOND, true));
         heart.observe(now + 100 * SECOND, 0, 200, true);
-        assert!(heart.dead(now + 115 * SECOND, true), "blocked without progress");
+        assert!(heart.is_dead(now + 115 * SECOND, true), "blocked without progress");
     }
 
     #[test]
-    fn an_idle_connection_wakes_for_its_ping_only() {
+    fn an_idle_connection_wakes_only_for_its_ping() {
         let now = Instant::now();
         let mut heart = Heartbeat::new(&Timing::default(), now);
-        assert_eq!(heart.next(false), now + 30 * SECOND);
-        assert_eq!(heart.next(true), now + 60 * SECOND);
+        assert_eq!(heart.next_check(false), now + 30 * SECOND);
+        assert_eq!(heart.next_check(true), now + 60 * SECOND);
         assert!(!heart.ping_due(now + 29 * SECOND) && heart.ping_due(now + 30 * SECOND));
         heart.pinged(now + 30 * SECOND);
         heart.observe(now + 30 * SECOND, 7, 0, false);
-        assert_eq!(heart.next(false), now + 60 * SECOND);
+        assert_eq!(heart.next_check(false), now + 60 * SECOND);
     }
 }

@@ -1,15 +1,13 @@
-//! The one place where the link's thread waits: poll(2) on the wake pipe and, where there is one, the socket.
-//!
-//! Owns the conversion of a deadline into a time-out. It must not know what is waited for.
+//! Where the link's thread waits: poll(2) on the wake pipe and, during a connection, the socket.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-/// A socket, and what is hoped of it.
+/// A socket, and the directions to wait for.
 #[derive(Clone, Copy)]
 pub(super) struct Want<'a> {
     pub(super) socket: BorrowedFd<'a>,
@@ -17,36 +15,40 @@ pub(super) struct Want<'a> {
     pub(super) read: bool,
 }
 
-/// What ended the wait; neither of both at the deadline, or for a signal.
+/// What ended the wait: neither, at the deadline or after a signal.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Woken {
     pub(super) socket: bool,
     pub(super) waker: bool,
 }
 
-/// Waits until something happens, or `until`.
+/// Waits for the socket, for a wake-up, or until `until`.
+///
+/// # Errors
+/// poll(2) failed with anything but EINTR.
 pub(super) fn wait(waker: &impl AsFd, want: Option<Want<'_>>, until: Instant) -> io::Result<Woken> {
+    let timeout = timeout(until);
     let waker = PollFd::from_borrowed_fd(waker.as_fd(), PollFlags::IN);
-    let left = timeout(until.saturating_duration_since(Instant::now()));
     let Some(want) = want else {
         let mut fds = [waker];
-        checked(poll(&mut fds, Some(&left)))?;
+        ignore_signals(poll(&mut fds, Some(&timeout)))?;
         return Ok(Woken { socket: false, waker: !fds[0].revents().is_empty() });
     };
     let mut flags = PollFlags::empty();
     flags.set(PollFlags::IN, want.read);
     flags.set(PollFlags::OUT, want.write);
     let mut fds = [waker, PollFd::from_borrowed_fd(want.socket, flags)];
-    checked(poll(&mut fds, Some(&left)))?;
+    ignore_signals(poll(&mut fds, Some(&timeout)))?;
     Ok(Woken { socket: !fds[1].revents().is_empty(), waker: !fds[0].revents().is_empty() })
 }
 
-fn timeout(left: Duration) -> Timespec {
-    // It fails only for a time that is longer than a clock can tell.
+fn timeout(until: Instant) -> Timespec {
+    let left = until.saturating_duration_since(Instant::now());
+    // The conversion fails only beyond the range of time_t. The callers wait again.
     Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 })
 }
 
-fn checked(result: Result<usize, Errno>) -> io::Result<()> {
+fn ignore_signals(result: Result<usize, Errno>) -> io::Result<()> {
     match result {
         Ok(_) | Err(Errno::INTR) => Ok(()),
         Err(error) => Err(error.into()),
@@ -57,24 +59,25 @@ fn checked(result: Result<usize, Errno>) -> io::Result<()> {
 mod tests {
     use std::io::Write;
     use std::os::unix::net::UnixStream;
+    use std::time::Duration;
 
     use super::*;
 
     #[test]
-    fn each_end_is_told_apart() {
+    fn the_socket_and_the_waker_are_reported_separately() {
         let (waker, mut writer) = UnixStream::pair().unwrap();
         let (near, mut far) = UnixStream::pair().unwrap();
-        let want = Want { socket: near.as_fd(), read: true, write: false };
+        let read = Want { socket: near.as_fd(), read: true, write: false };
         let later = || Instant::now() + Duration::from_secs(30);
-        assert_eq!(wait(&waker, Some(want), Instant::now()).unwrap(), Woken::default());
+        assert_eq!(wait(&waker, Some(read), Instant::now()).unwrap(), Woken::default());
         far.write_all(b"x").unwrap();
-        assert_eq!(wait(&waker, Some(want), later()).unwrap(), Woken { socket: true, waker: false });
-        let deaf = Want { read: false, ..want };
-        assert_eq!(wait(&waker, Some(deaf), Instant::now()).unwrap(), Woken::default());
-        let writing = Want { write: true, ..deaf };
-        assert_eq!(wait(&waker, Some(writing), later()).unwrap(), Woken { socket: true, waker: false });
+        assert_eq!(wait(&waker, Some(read), later()).unwrap(), Woken { socket: true, waker: false });
+        let neither = Want { read: false, ..read };
+        assert_eq!(wait(&waker, Some(neither), Instant::now()).unwrap(), Woken::default());
+        let write = Want { write: true, ..neither };
+        assert_eq!(wait(&waker, Some(write), later()).unwrap(), Woken { socket: true, waker: false });
         writer.write_all(b"x").unwrap();
-        assert_eq!(wait(&waker, Some(want), later()).unwrap(), Woken { socket: true, waker: true });
+        assert_eq!(wait(&waker, Some(read), later()).unwrap(), Woken { socket: true, waker: true });
         assert_eq!(wait(&waker, None, later()).unwrap(), Woken { socket: false, waker: true });
     }
 }

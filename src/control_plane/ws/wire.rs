@@ -1,7 +1,4 @@
-//! The bytes under the WebSocket: a TCP stream that is never blocking for the kernel, plain or inside TLS.
-//!
-//! Owns the deadline of the handshake (during which a read or a write waits, but no longer than that), the counters that
-//! the heartbeat looks at, and a record of the answer's first bytes. It must not know what the bytes mean.
+//! The byte stream under the WebSocket: non-blocking TCP, plain or inside TLS, that waits only during the handshake.
 
 use std::cell::RefCell;
 use std::io::{self, Read, Write};
@@ -15,10 +12,10 @@ use native_tls::TlsStream;
 use super::outbox::Inbox;
 use super::wait::{Want, wait};
 
-/// How much of the answer is kept: a status line and more.
-const HEAD: usize = 512;
+/// How many of the response's first bytes are kept: more than a status line.
+const HEAD_BYTES: usize = 512;
 
-/// A non-blocking TCP stream that counts. With a deadline it behaves like a blocking one, until the deadline ends.
+/// A non-blocking TCP stream that counts its bytes. While it has a deadline, reads and writes wait, but not beyond it.
 pub(super) struct Wire {
     tcp: TcpStream,
     deadline: Option<HandshakeDeadline>,
@@ -26,7 +23,7 @@ pub(super) struct Wire {
     accepted: u64,
 }
 
-/// How long a read or a write may wait, and who can cut it short.
+/// Until when a read or a write may wait, and the inbox whose close ends the wait.
 #[derive(Clone)]
 pub(super) struct HandshakeDeadline {
     pub(super) until: Instant,
@@ -34,8 +31,10 @@ pub(super) struct HandshakeDeadline {
 }
 
 impl HandshakeDeadline {
-    /// Waits for the socket. Fails with `TimedOut` when the time is over, and with `ConnectionAborted` when the link
-    /// is to end.
+    /// Waits for the socket.
+    ///
+    /// # Errors
+    /// `TimedOut` at the deadline, `ConnectionAborted` when the link is closing, or poll(2) failed.
     pub(super) fn wait(&self, want: Want<'_>) -> io::Result<()> {
         loop {
             if self.inbox.closing() {
@@ -46,7 +45,7 @@ impl HandshakeDeadline {
             }
             let woken = wait(&self.inbox, Some(want), self.until)?;
             if woken.waker {
-                self.inbox.clear();
+                self.inbox.clear_wake();
                 self.inbox.discard_queued();
             }
             if woken.socket {
@@ -57,12 +56,13 @@ impl HandshakeDeadline {
 }
 
 impl Wire {
-    /// Takes a stream that is non-blocking.
+    /// Wraps a stream that is non-blocking already.
     pub(super) fn new(tcp: TcpStream, deadline: HandshakeDeadline) -> Self {
         Self { tcp, deadline: Some(deadline), received: 0, accepted: 0 }
     }
 
-    fn attempt<T>(
+    /// Repeats `io` until it does not have to wait, or returns `WouldBlock` without a deadline.
+    fn retry<T>(
         &mut self,
         write: bool,
         mut io: impl FnMut(&mut TcpStream) -> io::Result<T>,
@@ -81,7 +81,7 @@ impl Wire {
 
 impl Read for Wire {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = self.attempt(false, |tcp| tcp.read(buffer))?;
+        let count = self.retry(false, |tcp| tcp.read(buffer))?;
         self.received += count as u64;
         Ok(count)
     }
@@ -89,7 +89,7 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let count = self.attempt(true, |tcp| tcp.write(bytes))?;
+        let count = self.retry(true, |tcp| tcp.write(bytes))?;
         self.accepted += count as u64;
         Ok(count)
     }
@@ -104,61 +104,61 @@ enum Layer {
     Tls(Box<TlsStream<Wire>>),
 }
 
-/// What the WebSocket is spoken over.
+/// The connection under the WebSocket, with or without TLS.
 pub(super) struct Channel {
     layer: Layer,
     head: Head,
 }
 
-/// The first bytes of the answer, readable by whoever dialled even when the stream is lost in an error.
+/// The first bytes that were read. Clones share them, so they remain readable when an error has dropped the stream.
 #[derive(Clone, Default)]
 pub(super) struct Head(Rc<RefCell<Vec<u8>>>);
 
 impl Head {
-    /// A copy of what was read.
+    /// Returns a copy.
     pub(super) fn bytes(&self) -> Vec<u8> {
         self.0.borrow().clone()
     }
 
     fn record(&self, bytes: &[u8]) {
         let mut head = self.0.borrow_mut();
-        let room = HEAD - head.len();
-        head.extend(bytes.iter().take(room));
+        let free = HEAD_BYTES - head.len();
+        head.extend(bytes.iter().take(free));
     }
 }
 
 impl Channel {
-    /// `ws`.
+    /// For `ws://`.
     pub(super) fn plain(wire: Wire) -> Self {
         Self { layer: Layer::Plain(wire), head: Head::default() }
     }
 
-    /// `wss`.
+    /// For `wss://`, after the TLS handshake.
     pub(super) fn tls(stream: TlsStream<Wire>) -> Self {
         Self { layer: Layer::Tls(Box::new(stream)), head: Head::default() }
     }
 
-    /// The record of the answer's first bytes.
+    /// The first bytes that are read, which are the response to the upgrade request.
     pub(super) fn head(&self) -> Head {
         self.head.clone()
     }
 
-    /// The handshake is over: from here a read or a write that would wait says so.
+    /// Ends the handshake: from now on reads and writes return `WouldBlock` instead of waiting.
     pub(super) fn expire(&mut self) {
         self.wire_mut().deadline = None;
     }
 
-    /// Bytes that came from the peer, TLS included.
+    /// Bytes received from the peer, including those of TLS.
     pub(super) fn received(&self) -> u64 {
         self.wire().received
     }
 
-    /// Bytes that the kernel has taken, TLS included.
+    /// Bytes that the kernel has accepted for sending, including those of TLS.
     pub(super) fn accepted(&self) -> u64 {
         self.wire().accepted
     }
 
-    /// Throws away what the peer sends, up to some bound; `false` says that it has closed.
+    /// Reads and drops at most 1 MiB of what the peer sends. Returns false once the peer has closed.
     pub(super) fn discard(&mut self) -> bool {
         let mut buffer = [0; 16 * 1024];
         for _ in 0..64 {
@@ -192,30 +192,31 @@ impl Read for Channel {
             Layer::Plain(wire) => wire.read(buffer),
             Layer::Tls(stream) => stream.read(buffer),
         }?;
-        self.head.record(buffer.get(..count).unwrap_or_default());
+        let (read, _) = buffer.split_at_checked(count).ok_or(io::ErrorKind::InvalidData)?;
+        self.head.record(read);
         Ok(count)
     }
 }
 
 impl Write for Channel {
-    /// Takes as much as it can before it says that it would block: tungstenite moves the rest of its buffer after each
-    /// write, and TLS takes no more than a record of 16 KiB at a time.
+    /// Writes until the kernel takes no more, because tungstenite moves the rest of its buffer after every write and TLS
+    /// takes one record of 16 KiB at a time.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut taken = 0;
-        while let Some(rest) = bytes.get(taken..).filter(|rest| !rest.is_empty()) {
+        let mut rest = bytes;
+        while !rest.is_empty() {
             let result = match &mut self.layer {
                 Layer::Plain(wire) => wire.write(rest),
                 Layer::Tls(stream) => stream.write(rest),
             };
             match result {
                 Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => taken += count,
-                // An error that lasts comes again with the next write.
-                Err(_) if taken > 0 => break,
+                Ok(count) => (_, rest) = rest.split_at_checked(count).ok_or(io::ErrorKind::InvalidData)?,
+                // The next write reports the error if it lasts.
+                Err(_) if rest.len() < bytes.len() => break,
                 Err(error) => return Err(error),
             }
         }
-        Ok(taken)
+        Ok(bytes.len() - rest.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {

@@ -1,21 +1,21 @@
-//! Look-ups over TLS: the link and REST trust the same control planes, and no others.
+//! Look-ups over TLS. The link and REST trust the same certificates.
 
 use std::net::TcpListener;
 use std::path::PathBuf;
 
 use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError};
-use oz_agent_worker::control_plane::ws::LinkError;
+use oz_agent_worker::control_plane::ws::{LinkConfig, LinkError, LinkEvent};
 use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 
 use crate::link::{
-    PATIENCE, accept, calm, config, hangs_up, in_a_process_of_its_own, listen, millis, start_with,
+    TIMEOUT, accept, config, fast_retry, hangs_up, in_own_process, listen, millis, start_with,
 };
 use crate::support::control_plane::{ControlPlane, Options, RunSpec};
 use crate::support::door::{Door, Lock};
 use crate::support::pki::Pki;
 
-/// Says to the child where the authority and its certificates are.
+/// Names the folder of the authority and its certificates for the child process.
 const FOLDER: &str = "OZ_TEST_TRUST_FOLDER";
 
 fn door(plane: &ControlPlane, certificate: &(PathBuf, PathBuf)) -> Door {
@@ -24,41 +24,41 @@ fn door(plane: &ControlPlane, certificate: &(PathBuf, PathBuf)) -> Door {
 
 fn rest(plane: &ControlPlane, host: &str, door: &Door) -> Rest {
     let root = format!("https://{host}:{}", door.port());
-    Rest::new(&root, &Secret::new(plane.key())).unwrap().with_deadline(PATIENCE)
+    Rest::new(&root, &Secret::new(plane.key())).unwrap().with_deadline(TIMEOUT)
 }
 
-/// What the link makes of the same door; none when it connects.
-fn link(plane: &ControlPlane, host: &str, door: &Door) -> Option<LinkError> {
+/// Connects the link through the same door; returns its error, if any.
+fn link_error(plane: &ControlPlane, host: &str, door: &Door) -> Option<LinkError> {
     let url = plane.ws_url().replace("ws://", "wss://");
     let url = url.replace(&plane.address().to_string(), &format!("{host}:{}", door.port()));
-    let config = config(&format!("{url}?worker_id=w"), calm());
+    let config = config(&format!("{url}?worker_id=w"), fast_retry());
     let api_key = Secret::new(plane.key());
-    let running = start_with(oz_agent_worker::control_plane::ws::LinkConfig { api_key, ..config });
+    let running = start_with(LinkConfig { api_key, ..config });
     match running.next() {
-        oz_agent_worker::control_plane::ws::LinkEvent::Up { .. } => None,
-        oz_agent_worker::control_plane::ws::LinkEvent::Fatal(error) => Some(error),
+        LinkEvent::Up { .. } => None,
+        LinkEvent::Fatal(error) => Some(error),
         other => panic!("{other:?}"),
     }
 }
 
-/// Both refuse, and for the same reason.
-fn refused(plane: &ControlPlane, host: &str, door: &Door) {
+/// Asserts that both refuse the certificate for the same reason.
+fn assert_refused(plane: &ControlPlane, host: &str, door: &Door) {
     let error = rest(plane, host, door).run_state("r").unwrap_err();
-    let LookupError::Certificate { at, why } = &error else { panic!("{error:?}") };
+    let LookupError::Certificate { at, reason } = &error else { panic!("{error:?}") };
     assert_eq!(*at, format!("https://{host}:{}", door.port()));
-    let Some(LinkError::Certificate { why: links, .. }) = link(plane, host, door) else {
+    let Some(LinkError::Certificate { reason: link_reason, .. }) = link_error(plane, host, door) else {
         panic!("not refused")
     };
-    assert_eq!(*why, links);
+    assert_eq!(*reason, link_reason);
     assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
 }
 
 #[test]
-fn whom_the_system_does_not_know_is_not_trusted() {
+fn an_unknown_authority_is_not_trusted() {
     let (pki, plane) = (Pki::new(), ControlPlane::start(Options::default()));
     let door = door(&plane, &pki.server("server", "DNS:localhost", 2));
-    refused(&plane, "localhost", &door);
-    assert_eq!(plane.view(|world| (world.requests.len(), world.attempts)), (0, 0), "nothing came through");
+    assert_refused(&plane, "localhost", &door);
+    assert_eq!(plane.view(|world| (world.requests.len(), world.attempts)), (0, 0), "no request was made");
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn an_authority_in_ssl_cert_file_is_trusted_by_the_link_and_by_rest() {
     pki.server("numbered", "IP:127.0.0.1", 2);
     pki.server("expired", "DNS:localhost", -1);
     let variables = [("SSL_CERT_FILE", pki.ca()), (FOLDER, pki.path().to_owned())];
-    in_a_process_of_its_own("rest::trust::in_a_process_with_ssl_cert_file", &variables);
+    in_own_process("rest::tls::in_a_process_with_ssl_cert_file", &variables);
 }
 
 #[test]
@@ -79,41 +79,35 @@ fn in_a_process_with_ssl_cert_file() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec { prompt: "x".repeat(40_000), ..RunSpec::default() });
     let whole = door(&plane, &pair("server"));
-    assert_eq!(link(&plane, "localhost", &whole), None);
+    assert_eq!(link_error(&plane, "localhost", &whole), None);
     plane.cancel(&id);
     assert_eq!(rest(&plane, "localhost", &whole).run_state(&id), Ok(RunState::Cancelled));
-    refused(&plane, "127.0.0.1", &whole);
+    assert_refused(&plane, "127.0.0.1", &whole);
     let numbered = door(&plane, &pair("numbered"));
     assert_eq!(rest(&plane, "127.0.0.1", &numbered).run_state(&id), Ok(RunState::Cancelled));
-    refused(&plane, "localhost", &door(&plane, &pair("expired")));
+    assert_refused(&plane, "localhost", &door(&plane, &pair("expired")));
 }
 
-fn secured(url: &str) -> String {
-    url.replace("ws://", "https://").replace("/ws?worker_id=w", "")
-}
-
-fn at(url: &str) -> Rest {
-    Rest::new(&secured(url), &Secret::new("k3y")).unwrap()
-}
-
-/// Runs a look-up at a server that does `talk`.
-fn told(within: u64, talk: impl FnOnce(&TcpListener) + Send) -> LookupError {
+/// Returns the error of a look-up at a server that runs `talk`.
+fn lookup_error(within: u64, talk: impl FnOnce(&TcpListener) + Send) -> LookupError {
     let (listener, url) = listen();
     std::thread::scope(|scope| {
         scope.spawn(|| talk(&listener));
-        at(&url).with_deadline(millis(within)).run_state("r").unwrap_err()
+        let root = url.replace("ws://", "https://").replace("/ws?worker_id=w", "");
+        let rest = Rest::new(&root, &Secret::new("k3y")).unwrap();
+        rest.with_deadline(millis(within)).run_state("r").unwrap_err()
     })
 }
 
 #[test]
-fn a_server_that_is_silent_in_the_handshake_runs_into_the_deadline() {
-    let error = told(300, |listener| assert!(hangs_up(&mut accept(listener))));
+fn a_server_that_is_silent_in_the_handshake_times_out() {
+    let error = lookup_error(300, |listener| assert!(hangs_up(&mut accept(listener))));
     assert!(matches!(error, LookupError::TimedOut { .. }), "{error:?}");
 }
 
 #[test]
-fn a_server_that_speaks_no_tls_is_no_matter_of_trust() {
-    let error = told(20_000, |listener| {
+fn a_server_without_tls_is_not_a_certificate_error() {
+    let error = lookup_error(20_000, |listener| {
         let mut stream = accept(listener);
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     });

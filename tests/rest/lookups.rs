@@ -1,4 +1,4 @@
-//! The worker's look-ups at a control plane that does what it should, and the thread that makes them.
+//! Look-ups at the test control plane, and the thread that makes them.
 
 use std::time::Duration;
 
@@ -27,7 +27,7 @@ fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
 }
 
 #[test]
-fn every_state_that_a_run_goes_through_is_seen() {
+fn every_state_of_a_run_is_returned() {
     let plane = ControlPlane::start(Options::default());
     let rest = rest(&plane, plane.key());
     let (done, failed, cancelled) = (
@@ -56,7 +56,7 @@ fn every_state_that_a_run_goes_through_is_seen() {
 }
 
 #[test]
-fn an_id_may_hold_anything() {
+fn an_id_may_contain_any_characters() {
     let plane = ControlPlane::start(Options::default());
     let rest = rest(&plane, plane.key());
     plane.submit(RunSpec::default());
@@ -71,7 +71,7 @@ fn an_id_may_hold_anything() {
 }
 
 #[test]
-fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
+fn a_missing_run_and_a_hidden_run_are_unknown() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec::default());
     assert_eq!(rest(&plane, plane.key()).run_state("none"), Err(LookupError::Unknown));
@@ -82,7 +82,7 @@ fn a_run_that_is_not_there_is_unknown_and_so_is_every_run_to_another_key() {
 }
 
 #[test]
-fn a_batch_gives_one_answer_with_what_is_known() {
+fn a_batch_has_one_answer_with_the_known_states() {
     let plane = ControlPlane::start(Options::default());
     let (sender, answers) = bounded(1);
     let poller = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
@@ -94,14 +94,14 @@ fn a_batch_gives_one_answer_with_what_is_known() {
     let before = plane.view(|world| world.requests.len());
     assert!(poller.poll(batch(&[&first, &second])));
     assert_eq!(next(&answers), []);
-    assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second would fail as well");
+    assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second look-up is skipped");
     plane.fail_rest_with(None);
     assert!(poller.poll(batch(&[&first])));
-    assert_eq!(next(&answers), [(JobId(0), RunState::Pending)], "it goes on with the next batch");
+    assert_eq!(next(&answers), [(JobId(0), RunState::Pending)], "the next batch is looked up");
 }
 
 #[test]
-fn a_batch_goes_over_one_connection_where_that_is_kept() {
+fn a_batch_shares_one_kept_connection() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(1);
@@ -122,12 +122,12 @@ fn a_batch_goes_over_one_connection_where_that_is_kept() {
             std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
         }
         assert_eq!(next(&answers).len(), 2);
-        assert!(crate::link::hangs_up(&mut stream), "batch {round} has left its connection open");
+        assert!(crate::link::hangs_up(&mut stream), "batch {round} left its connection open");
     }
 }
 
 #[test]
-fn dropping_it_waits_no_longer_than_one_deadline() {
+fn a_drop_waits_for_one_look_up_at_most() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
     let (sender, answers) = bounded(1);

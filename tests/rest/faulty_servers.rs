@@ -1,5 +1,4 @@
-//! Look-ups at servers that stall, break off, lie or lead elsewhere. The key is told to none but the configured one, and
-//! stands in no error.
+//! Look-ups at servers that stall, disconnect, redirect or send wrong data. The key never leaks.
 
 use std::io::Write;
 use std::net::TcpStream;
@@ -13,7 +12,7 @@ use oz_agent_worker::logging::error_chain;
 use oz_agent_worker::protocol::RunState;
 use oz_agent_worker::secret::Secret;
 
-use crate::link::{PATIENCE, accept, hangs_up, in_a_process_of_its_own, listen, millis, request};
+use crate::link::{TIMEOUT, accept, hangs_up, in_own_process, listen, millis, request};
 
 const KEY: &str = "hunter2-k3y";
 
@@ -25,9 +24,9 @@ fn http(url: &str) -> String {
     url.replace("ws://", "http://").replace("/ws?worker_id=w", "")
 }
 
-/// Looks up the run `r` at a server that does `talk` once it has the request.
+/// Looks up the run `r` at a server that runs `talk` after the request.
 fn with(
-    asks: impl FnOnce(ControlPlane) -> ControlPlane,
+    configure: impl FnOnce(ControlPlane) -> ControlPlane,
     talk: impl FnOnce(&mut TcpStream) + Send,
 ) -> Result<RunState, LookupError> {
     let (listener, url) = listen();
@@ -38,17 +37,17 @@ fn with(
             assert!(head.starts_with("GET /api/v1/agent/runs/r HTTP/1.1\r\n"), "{head}");
             talk(&mut stream);
         });
-        asks(plane(&http(&url))).run_state("r")
+        configure(plane(&http(&url))).run_state("r")
     });
     if let Err(error) = &result {
-        let told = format!("{error} {error:?} {}", error_chain(error));
-        assert!(!told.contains(KEY) && !told.contains("/api") && !told.contains('\n'), "{told}");
+        let text = format!("{error} {error:?} {}", error_chain(error));
+        assert!(!text.contains(KEY) && !text.contains("/api") && !text.contains('\n'), "{text}");
     }
     result
 }
 
 fn answered(answer: &str) -> Result<RunState, LookupError> {
-    with(|plane| plane.with_deadline(PATIENCE), |stream| stream.write_all(answer.as_bytes()).unwrap())
+    with(|plane| plane.with_deadline(TIMEOUT), |stream| stream.write_all(answer.as_bytes()).unwrap())
 }
 
 fn status(status: &str) -> LookupError {
@@ -68,7 +67,7 @@ fn source(result: Result<RunState, LookupError>) -> AnswerError {
 }
 
 #[test]
-fn each_status_means_what_it_says() {
+fn each_status_has_its_error() {
     assert!(matches!(status("401 No"), LookupError::Refused { status: 401, .. }));
     assert!(matches!(status("403 No"), LookupError::Refused { status: 403, .. }));
     assert_eq!(status("404 Not Found"), LookupError::Unknown);
@@ -76,12 +75,12 @@ fn each_status_means_what_it_says() {
         let error = status(&format!("{code} X"));
         assert!(matches!(error, LookupError::Status { status, .. } if status == code), "{error:?}");
     }
-    let told = status("500 Oh").to_string();
-    assert!(told.starts_with("http://127.0.0.1:") && told.ends_with(" answered 500"), "{told}");
+    let text = status("500 Oh").to_string();
+    assert!(text.starts_with("http://127.0.0.1:") && text.ends_with(" answered 500"), "{text}");
 }
 
 #[test]
-fn a_bare_status_line_is_an_answer() {
+fn a_bare_status_line_is_classified() {
     assert!(matches!(
         answered("HTTP/1.1 403 Refused\r\n\r\n"),
         Err(LookupError::Refused { status: 403, .. })
@@ -89,7 +88,7 @@ fn a_bare_status_line_is_an_answer() {
 }
 
 #[test]
-fn a_redirect_is_an_error_and_nobody_else_sees_the_key() {
+fn a_redirect_is_an_error_and_is_not_followed() {
     let (elsewhere, target) = listen();
     let target = http(&target);
     for code in [300, 301, 302, 303, 307, 308] {
@@ -102,24 +101,24 @@ fn a_redirect_is_an_error_and_nobody_else_sees_the_key() {
         }
     }
     elsewhere.set_nonblocking(true).unwrap();
-    assert!(elsewhere.accept().is_err(), "somebody followed");
+    assert!(elsewhere.accept().is_err(), "the redirect was followed");
 }
 
 #[test]
-fn what_is_no_run_is_no_state() {
+fn a_body_that_is_not_a_run_is_an_error() {
     assert_eq!(body(r#"{"run_id":"r","state":"CANCELLED"}"#), Ok(RunState::Cancelled));
     assert!(matches!(source(body("<html>welcome to the hotel</html>")), AnswerError::Json { .. }));
     assert!(matches!(source(body("")), AnswerError::Json { .. }));
     assert_eq!(source(body(r#"{"state":7}"#)), AnswerError::NoState);
     assert_eq!(source(body(r#"{"run_id":"s","state":"CANCELLED"}"#)), AnswerError::OtherRun);
-    let told = error_chain(&body(r#"{"state":"DONE\nnow"}"#).unwrap_err());
-    assert!(told.ends_with("cannot be used: its state is \"DONE\\nnow\", which is none"), "{told}");
+    let text = error_chain(&body(r#"{"state":"DONE\nnow"}"#).unwrap_err());
+    assert!(text.ends_with(": unknown state \"DONE\\nnow\""), "{text}");
     let zipped = "HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: 4\r\n\r\n\x1f\x08xx";
     assert!(matches!(source(answered(zipped)), AnswerError::Json { .. }));
 }
 
 #[test]
-fn half_an_answer_is_none() {
+fn a_truncated_response_is_an_error() {
     let whole = "HTTP/1.1 200 OK\r\nContent-Length: 21\r\n\r\n{\"state\":\"CANCELLED\"}";
     assert_eq!(answered(whole), Ok(RunState::Cancelled));
     for cut in [0, 7, 15, 30, 45, whole.len() - 1] {
@@ -137,10 +136,10 @@ fn half_an_answer_is_none() {
 }
 
 #[test]
-fn what_has_no_end_is_cut_off() {
+fn an_endless_response_is_cut_off() {
     let endless = |head: &'static str, more: &'static [u8]| {
         with(
-            |plane| plane.with_deadline(PATIENCE),
+            |plane| plane.with_deadline(TIMEOUT),
             move |stream| {
                 stream.write_all(head.as_bytes()).unwrap();
                 let block = more.repeat(1000);
@@ -162,7 +161,7 @@ fn what_has_no_end_is_cut_off() {
 }
 
 #[test]
-fn who_is_slow_or_silent_runs_into_the_deadline() {
+fn slow_and_silent_servers_time_out() {
     let short = |plane: ControlPlane| plane.with_deadline(millis(300));
     let silent = with(short, |stream| assert!(hangs_up(stream)));
     let drip = |head: &'static str, drop: &'static str| {
@@ -182,29 +181,31 @@ fn who_is_slow_or_silent_runs_into_the_deadline() {
 }
 
 #[test]
-fn nobody_there_is_said_with_the_place() {
+fn an_unreachable_server_is_named_in_the_error() {
     let (listener, url) = listen();
     let root = http(&url);
     drop(listener);
-    let Err(LookupError::Unreachable { at, why }) = plane(&root).run_state("r") else { panic!("reached") };
-    assert!(at == root && why.contains("refused"), "{at} {why}");
+    let Err(LookupError::Unreachable { at, reason }) = plane(&root).run_state("r") else {
+        panic!("connected")
+    };
+    assert!(at == root && reason.contains("refused"), "{at} {reason}");
     let error = plane("http://no-such-host.invalid").run_state("r").unwrap_err();
     assert!(error.to_string().starts_with("no answer from http://no-such-host.invalid:80: "), "{error}");
     assert!(error.is_systemic());
 }
 
 #[test]
-fn the_environment_names_no_proxy_and_no_line_of_the_log_has_the_key() {
+fn proxy_variables_are_ignored_and_the_key_is_not_logged() {
     let (proxy, url) = listen();
     let url = PathBuf::from(http(&url));
     let names = ["HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"];
     let variables = names.map(|name| (name, url.clone()));
-    in_a_process_of_its_own("rest::lies::in_a_process_with_a_proxy_and_a_log", &variables);
+    in_own_process("rest::faulty_servers::in_a_process_with_a_proxy_and_a_log", &variables);
     proxy.set_nonblocking(true).unwrap();
-    assert!(proxy.accept().is_err(), "somebody came to the proxy");
+    assert!(proxy.accept().is_err(), "a request went to the proxy");
 }
 
-/// Every line of every crate, as the log of a process of its own.
+/// A logger that keeps the lines of every crate.
 struct Lines(Mutex<Vec<String>>);
 
 impl Log for Lines {
@@ -231,12 +232,12 @@ fn in_a_process_with_a_proxy_and_a_log() {
     let (sender, answers) = crossbeam_channel::bounded(1);
     let poller = RunPoller::start(plane(&http(&url)), sender).unwrap();
     let taken = || {
-        let found = answers.recv_timeout(PATIENCE).unwrap();
+        let found = answers.recv_timeout(TIMEOUT).unwrap();
         let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
-        let told = lines.join("\n");
-        assert!(!told.contains(KEY) && told.contains("DEBUG ureq"), "{told}");
-        // At that level ureq shows the bytes of a request, sixteen a line.
-        assert!(!told.contains("TRACE"), "{told}");
+        let text = lines.join("\n");
+        assert!(!text.contains(KEY) && text.contains("DEBUG ureq"), "{text}");
+        // At TRACE ureq would log the bytes of a request, sixteen per line.
+        assert!(!text.contains("TRACE"), "{text}");
         let own = lines.into_iter().filter(|line| line.contains(" oz_agent_worker"));
         (found.len(), own.collect::<Vec<_>>())
     };
@@ -248,7 +249,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     };
     let batch = |ids: &[&str]| {
-        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()))
+        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()));
     };
 
     batch(&["a", "b", "c d", "e", "f"]);
@@ -258,15 +259,15 @@ fn in_a_process_with_a_proxy_and_a_log() {
     answer("403 Forbidden", "");
     let (found, own) = taken();
     let at = http(&url);
-    let room = "oz_agent_worker::control_plane::rest::poller";
+    let target = "oz_agent_worker::control_plane::rest::poller";
     let expected = [
-        format!("DEBUG {room} run looked up task=a state=FAILED"),
-        format!("DEBUG {room} run not found task=b error=\"the control plane does not know this run\""),
+        format!("DEBUG {target} run looked up task=a state=FAILED"),
+        format!("DEBUG {target} run not found task=b error=\"the control plane does not know this run\""),
         format!(
-            "WARN {room} run look-up failed task=\"c d\" not_asked=0 error=\"the answer of {at} cannot be used: its state is \\\"what\\\\n?\\\", which is none\""
+            "WARN {target} run look-up failed task=\"c d\" skipped=0 error=\"invalid response from {at}: unknown state \\\"what\\\\n?\\\"\""
         ),
         format!(
-            "DEBUG {room} run look-up failed task=e not_asked=1 error=\"{at} answered 403: check the key (OZ_API_KEY or OZ_API_KEY_FILE)\""
+            "DEBUG {target} run look-up failed task=e skipped=1 error=\"{at} answered 403: check the API key in OZ_API_KEY or OZ_API_KEY_FILE\""
         ),
     ];
     assert_eq!((found, own), (1, expected.to_vec()));
@@ -276,7 +277,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
     let (found, own) = taken();
     assert!(found == 0 && own.len() == 1, "{own:?}");
     assert!(
-        own[0].starts_with(&format!("WARN {room} run look-up failed task=a not_asked=2 error=")),
+        own[0].starts_with(&format!("WARN {target} run look-up failed task=a skipped=2 error=")),
         "{own:?}"
     );
     drop(listener);

@@ -1,0 +1,194 @@
+//! The configuration: the values of all settings, and how one depends on another.
+
+use std::io;
+use std::path::Path;
+use std::time::Duration;
+
+use http::Uri;
+use log::LevelFilter;
+
+use super::invocation::Invocation;
+use super::read::Given;
+use super::settings::Echo;
+use super::table::{
+    API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
+    LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
+    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_WINDOW, SERVER_ROOT_URL, TASK_TIMEOUT, VOLUMES,
+    WEB_SOCKET_URL, WORKER_ID,
+};
+use super::{Arguments, ConfigError, url};
+use crate::policy::{LostRuns, PullPolicy, VolumeBind};
+use crate::secret::Secret;
+use crate::sys::environment::Environment;
+
+/// The values of all settings, checked. `Debug` shows no secret.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Config {
+    /// Visible ASCII and spaces, not blank: it fits into a header.
+    pub(crate) api_key: Secret,
+    /// Not blank, no control characters, at most [`super::table::WORKER_ID_LIMIT`] bytes.
+    pub(crate) worker_id: String,
+    /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
+    pub(crate) web_socket_url: Uri,
+    /// `http` or `https`, without user info, query, fragment and final slash.
+    pub(crate) server_root_url: String,
+    /// The least severe level that is logged.
+    pub(crate) log_level: LevelFilter,
+    /// Whether task containers are removed after their report is delivered.
+    pub(crate) cleanup: bool,
+    /// Mounts of every task container, each on its own path.
+    pub(crate) volumes: Vec<VolumeBind>,
+    /// Variables of every task container, in the order typed, each name once.
+    pub(crate) env: Vec<(String, Secret)>,
+    /// Size of the pool, 1 to [`MAX_TASKS`].
+    pub(crate) max_concurrent_tasks: usize,
+    /// When images are pulled.
+    pub(crate) pull: PullPolicy,
+    /// How much of a task's output is reported, in bytes: [`super::table::MIN_OUTPUT`] to [`super::table::MAX_OUTPUT`].
+    pub(crate) max_output: usize,
+    /// How long a task may run; zero: no limit.
+    pub(crate) task_timeout: Duration,
+    /// How long running tasks may continue after the first signal; may be zero.
+    pub(crate) drain_timeout: Duration,
+    /// How long to wait for an unreachable engine; may be zero.
+    pub(crate) engine_timeout: Duration,
+    /// How often the control plane is asked for the state of each running task; zero: never.
+    pub(crate) reconcile_interval: Duration,
+    /// What to do with tasks whose run the control plane has failed.
+    pub(crate) lost_runs: LostRuns,
+    /// Versions of one sidecar image to keep, at least 1.
+    pub(crate) keep_sidecar_volumes: usize,
+    /// Free space that the engine's disk needs for a new task, in bytes; 0: no check.
+    pub(crate) min_free_disk: u64,
+    /// Consecutive failed connections after which the worker gives up; 0: never.
+    pub(crate) reconnect_max_attempts: u32,
+    /// Only failures within this time count; zero: all.
+    pub(crate) reconnect_window: Duration,
+}
+
+impl Config {
+    /// Reads all settings. `cores` is the number of processors, for the default size of the pool; `read_file` reads
+    /// the key file.
+    ///
+    /// # Errors
+    /// When a setting is missing or invalid.
+    pub(crate) fn new(
+        arguments: &Arguments,
+        environment: &Environment,
+        cores: usize,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        let invocation = Invocation { arguments, environment };
+        let (web_socket_url, server_root_url) = urls(&invocation)?;
+        let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
+        Ok(Self {
+            api_key: api_key(&invocation, read_file)?,
+            worker_id: invocation.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
+            web_socket_url,
+            server_root_url,
+            log_level: invocation.read(&LOG_LEVEL)?,
+            cleanup: !arguments.has(&NO_CLEANUP),
+            volumes: volumes(&invocation)?,
+            env: variables(&invocation)?,
+            max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
+            pull: invocation.read(&PULL)?,
+            max_output: invocation.read(&MAX_OUTPUT_SIZE)?,
+            task_timeout: invocation.read(&TASK_TIMEOUT)?,
+            drain_timeout: invocation.read(&DRAIN_TIMEOUT)?,
+            engine_timeout: invocation.read(&ENGINE_TIMEOUT)?,
+            reconcile_interval: invocation.read(&RECONCILE_INTERVAL)?,
+            lost_runs: invocation.read(&LOST_RUNS)?,
+            keep_sidecar_volumes: invocation.read(&KEEP_SIDECAR_VOLUMES)?,
+            min_free_disk: invocation.read(&MIN_FREE_DISK)?,
+            reconnect_max_attempts: invocation.read(&RECONNECT_MAX_ATTEMPTS)?,
+            reconnect_window: invocation.read(&RECONNECT_WINDOW)?,
+        })
+    }
+
+    /// The URL to connect to: the WebSocket URL with the worker's ID in its query.
+    pub(crate) fn link_url(&self) -> String {
+        url::with_query(&self.web_socket_url, "worker_id", &self.worker_id)
+    }
+
+    /// A warning if the API key is sent to another host without encryption.
+    pub(crate) fn plain_text_warning(&self) -> Option<String> {
+        let uri = &self.web_socket_url;
+        (url::is_plain(uri) && !url::is_loopback(uri)).then(|| {
+            let host = uri.host().unwrap_or_default();
+            format!(
+                "the API key and the tasks go to {host} without encryption; use wss:// in --web-socket-url"
+            )
+        })
+    }
+}
+
+/// The API key: typed, else from its variable, else from the first line of the key file. A typed key file takes
+/// precedence over the variable of the key.
+fn api_key(
+    invocation: &Invocation<'_>,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<Secret, ConfigError> {
+    let file_is_typed = invocation.arguments.has(&API_KEY_FILE);
+    if file_is_typed && invocation.arguments.has(&API_KEY.setting) {
+        return Err(ConfigError::TwoApiKeys);
+    }
+    if !file_is_typed && let Some(key) = invocation.read_if_given(&API_KEY)? {
+        return Ok(key);
+    }
+    let file = invocation.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
+    let text = read_file(Path::new(file.value))
+        .map_err(|error| ConfigError::key_file(&file.name, file.value, error))?;
+    if text.len() > KEY_FILE_LIMIT {
+        return Err(file.invalid("must be a file of at most 64 KiB with the API key on its first line"));
+    }
+    let name = format!("first line of {}", file.name);
+    let value = text.lines().next().unwrap_or_default();
+    (API_KEY.read)(&Given { name, value, echo: Echo::Nothing, environment: file.environment })
+}
+
+/// The WebSocket URL and the root URL. If only one of them is given, the other is derived from it.
+fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
+    let web_socket = invocation.given(&WEB_SOCKET_URL.setting)?;
+    let root = invocation.given(&SERVER_ROOT_URL.setting)?;
+    let (web_socket, root) = match (web_socket, root) {
+        (Some(web_socket), Some(root)) => {
+            ((WEB_SOCKET_URL.read)(&web_socket)?, (SERVER_ROOT_URL.read)(&root)?)
+        }
+        (None, Some(given)) => {
+            let root = (SERVER_ROOT_URL.read)(&given)?;
+            let web_socket = url::derive(&root, url::WEB_SOCKET, url::WORKER_PATH);
+            (web_socket.map_err(|right| given.invalid(right))?, root)
+        }
+        (given, None) => {
+            let given = given.unwrap_or_else(|| invocation.default(&WEB_SOCKET_URL.setting));
+            let web_socket = (WEB_SOCKET_URL.read)(&given)?;
+            let root = url::derive(&web_socket, url::HTTP, "/").map_err(|right| given.invalid(right))?;
+            (web_socket, root)
+        }
+    };
+    Ok((web_socket, root.to_string().trim_end_matches('/').into()))
+}
+
+/// The mounts of tasks; a second one on the same path is an error.
+fn volumes(invocation: &Invocation<'_>) -> Result<Vec<VolumeBind>, ConfigError> {
+    let mut binds: Vec<VolumeBind> = Vec::new();
+    for given in invocation.typed(&VOLUMES.setting) {
+        let bind = (VOLUMES.read)(&given)?;
+        if binds.iter().any(|other| other.container == bind.container) {
+            return Err(given.invalid(format!("must be the only mount at {}", bind.container)));
+        }
+        binds.push(bind);
+    }
+    Ok(binds)
+}
+
+/// The variables of tasks; a later value of the same name replaces an earlier one.
+fn variables(invocation: &Invocation<'_>) -> Result<Vec<(String, Secret)>, ConfigError> {
+    let mut variables: Vec<(String, Secret)> = Vec::new();
+    for given in invocation.typed(&ENV.setting) {
+        let (name, value) = (ENV.read)(&given)?;
+        variables.retain(|(other, _)| *other != name);
+        variables.push((name, value));
+    }
+    Ok(variables)
+}

@@ -1,0 +1,61 @@
+//! Where the value of a setting comes from: its flag, else its variable, else its default.
+
+use super::read::Given;
+use super::settings::{Reader, Setting};
+use super::{Arguments, ConfigError};
+use crate::secret::Secret;
+use crate::sys::environment::Environment;
+
+/// The command line and the environment.
+pub(super) struct Invocation<'a> {
+    pub(super) arguments: &'a Arguments,
+    pub(super) environment: &'a Environment,
+}
+
+impl<'a> Invocation<'a> {
+    /// The value of a setting, or of its default.
+    pub(super) fn read<T>(&self, reader: &Reader<T>) -> Result<T, ConfigError> {
+        match self.read_if_given(reader)? {
+            Some(value) => Ok(value),
+            None => (reader.read)(&self.default(&reader.setting)),
+        }
+    }
+
+    /// The value of a setting, if its flag or variable is set.
+    pub(super) fn read_if_given<T>(&self, reader: &Reader<T>) -> Result<Option<T>, ConfigError> {
+        let given = self.given(&reader.setting)?;
+        given.map(|given| (reader.read)(&given)).transpose()
+    }
+
+    /// The text of a setting: of its flag, else of its variable, if that is set and not empty.
+    pub(super) fn given(&self, setting: &Setting) -> Result<Option<Given<'a>>, ConfigError> {
+        if let Some(typed) = self.typed(setting).next() {
+            return Ok(Some(typed));
+        }
+        let Some(variable) = setting.variable else { return Ok(None) };
+        let Some(value) = self.environment.get(variable).filter(|value| !value.is_empty()) else {
+            return Ok(None);
+        };
+        match value.to_str() {
+            Some(value) => Ok(Some(self.text(setting, variable, value))),
+            None => Err(ConfigError::hidden(variable, "must be valid UTF-8")),
+        }
+    }
+
+    /// The values of a flag in the order typed.
+    pub(super) fn typed(&self, setting: &Setting) -> impl Iterator<Item = Given<'a>> {
+        let flag = setting.flag.unwrap_or_default();
+        let values = self.arguments.values(setting).iter();
+        values.map(move |value| self.text(setting, flag, Secret::expose(value)))
+    }
+
+    /// The text of a setting's default.
+    pub(super) fn default(&self, setting: &Setting) -> Given<'a> {
+        let name = setting.flag.or(setting.variable).unwrap_or_default();
+        self.text(setting, name, setting.default.unwrap_or_default())
+    }
+
+    fn text(&self, setting: &Setting, name: &str, value: &'a str) -> Given<'a> {
+        Given { name: name.into(), value, echo: setting.echo, environment: self.environment }
+    }
+}

@@ -1,0 +1,392 @@
+//! The table of settings: the names, texts and reader of each in one place.
+
+use std::time::Duration;
+
+use http::Uri;
+use log::LevelFilter;
+
+use super::docs::Page;
+use super::read;
+use super::settings::{Echo, Occurs, Reader, Setting, ValueHint};
+use super::words::{LEVELS, LOST_RUNS_WORDS, PAGES, PULL_POLICIES, names};
+use crate::policy::{LostRuns, PullPolicy, VolumeBind};
+use crate::secret::Secret;
+
+/// The size limit of the key file, in bytes.
+pub(crate) const KEY_FILE_LIMIT: usize = 64 * 1024;
+/// The length limit of a worker ID, in bytes.
+pub(crate) const WORKER_ID_LIMIT: usize = 256;
+/// The largest pool.
+pub(crate) const MAX_TASKS: usize = 1024;
+/// The smallest limit of a task's output, in bytes.
+pub(crate) const MIN_OUTPUT: usize = 1024;
+/// The largest limit of a task's output, in bytes.
+pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
+/// The most versions of one sidecar image that can be kept.
+const MAX_KEPT_VOLUMES: usize = 1000;
+/// In seconds.
+const DAY: u64 = 24 * 60 * 60;
+
+pub(super) const API_KEY: Reader<Secret> = Reader {
+    setting: Setting {
+        flag: Some("--api-key"),
+        variable: Some("OZ_API_KEY"),
+        value_name: Some("KEY"),
+        required: true,
+        echo: Echo::Nothing,
+        help: "The control plane's API key for workers. Required, unless --api-key-file or OZ_API_KEY_FILE \
+               is set. Other users of this host can read command lines, so prefer the variable or the \
+               file.",
+        ..Setting::EMPTY
+    },
+    read: read::api_key,
+};
+
+pub(super) const API_KEY_FILE: Setting = Setting {
+    flag: Some("--api-key-file"),
+    variable: Some("OZ_API_KEY_FILE"),
+    value_name: Some("PATH"),
+    values: ValueHint::Path,
+    required: true,
+    help: "A file with the API key on its first line, at most 64 KiB. Required, unless --api-key or \
+           OZ_API_KEY is set.",
+    ..Setting::EMPTY
+};
+
+pub(super) const WORKER_ID: Reader<String> = Reader {
+    setting: Setting {
+        flag: Some("--worker-id"),
+        variable: Some("OZ_WORKER_ID"),
+        value_name: Some("ID"),
+        required: true,
+        help: "The name of this worker, at most 256 bytes. Required, and different for every worker.",
+        ..Setting::EMPTY
+    },
+    read: read::worker_id,
+};
+
+pub(super) const WEB_SOCKET_URL: Reader<Uri> = Reader {
+    setting: Setting {
+        flag: Some("--web-socket-url"),
+        variable: Some("OZ_WS_URL"),
+        value_name: Some("URL"),
+        default: Some("ws://localhost:8080/api/v1/selfhosted/worker/ws"),
+        required: true,
+        echo: Echo::Url,
+        help: "The control plane's WebSocket URL for workers: ws:// or wss://. If only --server-root-url \
+               is set, the worker uses that host and port. Required, unless --server-root-url is set or \
+               the control plane runs on this host.",
+        ..Setting::EMPTY
+    },
+    read: read::web_socket_url,
+};
+
+pub(super) const SERVER_ROOT_URL: Reader<Uri> = Reader {
+    setting: Setting {
+        flag: Some("--server-root-url"),
+        variable: Some("OZ_SERVER_ROOT_URL"),
+        value_name: Some("URL"),
+        default: Some("http://localhost:8080"),
+        required: true,
+        echo: Echo::Url,
+        help: "The control plane's root URL as tasks reach it: http:// or https://. If only \
+               --web-socket-url is set, the worker uses that host and port. Required, unless \
+               --web-socket-url is set or the control plane runs on this host.",
+        ..Setting::EMPTY
+    },
+    read: read::server_root_url,
+};
+
+pub(super) const LOG_LEVEL: Reader<LevelFilter> = Reader {
+    setting: Setting {
+        flag: Some("--log-level"),
+        variable: Some("OZ_LOG_LEVEL"),
+        value_name: Some("LEVEL"),
+        values: ValueHint::Words(&names(&LEVELS)),
+        default: Some("info"),
+        help: "The least severe level to log to stderr: debug, info, warn or error.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.word(&LEVELS),
+};
+
+pub(super) const NO_CLEANUP: Setting = Setting {
+    flag: Some("--no-cleanup"),
+    help: "Keep task containers after they have ended, for debugging.",
+    ..Setting::EMPTY
+};
+
+pub(super) const VOLUMES: Reader<VolumeBind> = Reader {
+    setting: Setting {
+        flag: Some("--volumes"),
+        short: Some("-v"),
+        value_name: Some("HOST:CONTAINER[:MODE]"),
+        values: ValueHint::PathFirst,
+        occurs: Occurs::Many,
+        help: "Mount a directory of the host, or a named volume, into every task container. MODE is a \
+               comma-separated list such as ro or rw,z. May be repeated.",
+        ..Setting::EMPTY
+    },
+    read: read::volume,
+};
+
+pub(super) const ENV: Reader<(String, Secret)> = Reader {
+    setting: Setting {
+        flag: Some("--env"),
+        short: Some("-e"),
+        value_name: Some("KEY[=VALUE]"),
+        occurs: Occurs::Many,
+        echo: Echo::Nothing,
+        help: "Set a variable in every task container. KEY alone copies the variable from the worker's \
+               environment. May be repeated; the last value of a variable is used.",
+        ..Setting::EMPTY
+    },
+    read: read::variable,
+};
+
+pub(super) const MAX_CONCURRENT_TASKS: Reader<usize> = Reader {
+    setting: Setting {
+        flag: Some("--max-concurrent-tasks"),
+        variable: Some("OZ_MAX_CONCURRENT_TASKS"),
+        value_name: Some("COUNT"),
+        default: Some("twice the cores, at least 4"),
+        help: "The maximum number of tasks that run at the same time, 1 to 1024.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.number(1..=MAX_TASKS),
+};
+
+pub(super) const PULL: Reader<PullPolicy> = Reader {
+    setting: Setting {
+        flag: Some("--pull"),
+        variable: Some("OZ_PULL"),
+        value_name: Some("POLICY"),
+        values: ValueHint::Words(&names(&PULL_POLICIES)),
+        default: Some("auto"),
+        help: "When to pull images. auto: for every task, but use a local image if the pull fails; always: \
+               for every task, and fail if the pull fails; missing: only if there is no local image; never: \
+               do not pull.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.word(&PULL_POLICIES),
+};
+
+pub(super) const MAX_OUTPUT_SIZE: Reader<usize> = Reader {
+    setting: Setting {
+        flag: Some("--max-output"),
+        value_name: Some("BYTES"),
+        default: Some("4MiB"),
+        help: "The maximum size of a task's reported output, 1024 bytes to 64 MiB; the middle of longer \
+               output is left out. A number of bytes, or a number with KiB (or k) or MiB (or m).",
+        ..Setting::EMPTY
+    },
+    read: |given| given.size_within(MIN_OUTPUT..=MAX_OUTPUT),
+};
+
+pub(super) const TASK_TIMEOUT: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--task-timeout"),
+        variable: Some("OZ_TASK_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("8h"),
+        help: "How long a task may run, at most 365d; 0 means no limit. The time counts from the start of \
+               the task's container and goes on while the worker restarts. A duration is a number with s, \
+               m, h or d, such as 90s or 1h30m; a number without a unit is in seconds.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(365 * DAY),
+};
+
+pub(super) const DRAIN_TIMEOUT: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--drain-timeout"),
+        variable: Some("OZ_DRAIN_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("0"),
+        help: "How long running tasks may continue after the first signal, at most 7d. Meanwhile the \
+               worker takes no new tasks. At the end of this time, or at the next signal, it stops them.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(7 * DAY),
+};
+
+pub(super) const ENGINE_TIMEOUT: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--engine-timeout"),
+        variable: Some("OZ_ENGINE_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("5m"),
+        help: "How long to wait for an engine that cannot be reached (a restart, an upgrade), at most 1d. \
+               After that, the tasks that need it fail.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(DAY),
+};
+
+pub(super) const RECONCILE_INTERVAL: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--reconcile-interval"),
+        variable: Some("OZ_RECONCILE_INTERVAL"),
+        value_name: Some("DURATION"),
+        default: Some("60s"),
+        help: "How often to ask the control plane whether each running task is still wanted, at most 1d; 0 \
+               means never. Unless it is 0, the worker also asks after each reconnect.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(DAY),
+};
+
+pub(super) const LOST_RUNS: Reader<LostRuns> = Reader {
+    setting: Setting {
+        flag: Some("--lost-runs"),
+        variable: Some("OZ_LOST_RUNS"),
+        value_name: Some("WHAT"),
+        values: ValueHint::Words(&names(&LOST_RUNS_WORDS)),
+        default: Some("stop"),
+        help: "What to do with a running task whose run the control plane has failed, as it does when the \
+               connection is lost. stop: stop the task; finish: let it finish, and report it. A task whose \
+               run was cancelled is always stopped.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.word(&LOST_RUNS_WORDS),
+};
+
+pub(super) const KEEP_SIDECAR_VOLUMES: Reader<usize> = Reader {
+    setting: Setting {
+        flag: Some("--keep-sidecar-volumes"),
+        variable: Some("OZ_KEEP_SIDECAR_VOLUMES"),
+        value_name: Some("COUNT"),
+        default: Some("2"),
+        help: "How many unpacked versions of each sidecar image to keep, including the newest, 1 to 1000. \
+               Older versions that no container uses are removed.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.number(1..=MAX_KEPT_VOLUMES),
+};
+
+pub(super) const MIN_FREE_DISK: Reader<u64> = Reader {
+    setting: Setting {
+        flag: Some("--min-free-disk"),
+        variable: Some("OZ_MIN_FREE_DISK"),
+        value_name: Some("BYTES"),
+        default: Some("1GiB"),
+        help: "Refuse new tasks while the engine's disk has less free space than this; 0 means no check. \
+               Disks of engines on other hosts are not checked. A number of bytes, or a number with KiB, \
+               MiB, GiB or TiB (or k, m, g or t).",
+        ..Setting::EMPTY
+    },
+    read: |given| given.size(),
+};
+
+pub(super) const RECONNECT_MAX_ATTEMPTS: Reader<u32> = Reader {
+    setting: Setting {
+        variable: Some("OZ_RECONNECT_MAX_ATTEMPTS"),
+        value_name: Some("COUNT"),
+        default: Some("0"),
+        help: "Exit after this number of failed connections in a row; 0 means never.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.number(0..=u32::MAX),
+};
+
+pub(super) const RECONNECT_WINDOW: Reader<Duration> = Reader {
+    setting: Setting {
+        variable: Some("OZ_RECONNECT_WINDOW_SECONDS"),
+        value_name: Some("SECONDS"),
+        default: Some("0"),
+        help: "For OZ_RECONNECT_MAX_ATTEMPTS, count only the failures of the last SECONDS seconds; 0 means \
+               all.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.number(0..=u32::MAX).map(|seconds| Duration::from_secs(seconds.into())),
+};
+
+pub(super) const PRINT: Reader<Page> = Reader {
+    setting: Setting {
+        flag: Some("--print"),
+        value_name: Some("WHAT"),
+        values: ValueHint::Words(&names(&PAGES)),
+        occurs: Occurs::Alone,
+        help: "Print the man page (man), the completions for a shell (bash, zsh or fish) or a sample \
+               environment file (environment), and exit.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.word(&PAGES),
+};
+
+pub(super) const HELP: Setting = Setting {
+    flag: Some("--help"),
+    short: Some("-h"),
+    occurs: Occurs::Alone,
+    help: "Print this help and exit.",
+    ..Setting::EMPTY
+};
+
+pub(super) const VERSION: Setting = Setting {
+    flag: Some("--version"),
+    short: Some("-V"),
+    occurs: Occurs::Alone,
+    help: "Print the version and exit.",
+    ..Setting::EMPTY
+};
+
+/// Every setting, in the order of the help text: required ones first.
+pub const SETTINGS: &[Setting] = &[
+    API_KEY.setting,
+    API_KEY_FILE,
+    WORKER_ID.setting,
+    WEB_SOCKET_URL.setting,
+    SERVER_ROOT_URL.setting,
+    LOG_LEVEL.setting,
+    NO_CLEANUP,
+    VOLUMES.setting,
+    ENV.setting,
+    MAX_CONCURRENT_TASKS.setting,
+    PULL.setting,
+    MAX_OUTPUT_SIZE.setting,
+    TASK_TIMEOUT.setting,
+    DRAIN_TIMEOUT.setting,
+    ENGINE_TIMEOUT.setting,
+    RECONCILE_INTERVAL.setting,
+    LOST_RUNS.setting,
+    KEEP_SIDECAR_VOLUMES.setting,
+    MIN_FREE_DISK.setting,
+    RECONNECT_MAX_ATTEMPTS.setting,
+    RECONNECT_WINDOW.setting,
+    PRINT.setting,
+    HELP,
+    VERSION,
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_each_setting_has_one() {
+        let mut names: Vec<_> =
+            SETTINGS.iter().flat_map(|s| [s.flag, s.short, s.variable]).flatten().collect();
+        let count = names.len();
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(SETTINGS.iter().all(|s| s.flag.is_some() || s.variable.is_some()));
+    }
+
+    #[test]
+    fn required_settings_come_first_and_have_variables() {
+        let first = SETTINGS.iter().take_while(|setting| setting.required).count();
+        assert_eq!((first, SETTINGS.iter().filter(|setting| setting.required).count()), (5, 5));
+        assert!(SETTINGS.iter().take(first).all(|setting| setting.variable.is_some()));
+    }
+
+    #[test]
+    fn the_help_explains_each_word_and_the_default_is_one_of_them() {
+        for setting in SETTINGS {
+            let ValueHint::Words(words) = setting.values else { continue };
+            let in_help: Vec<_> = setting.help.split(|c: char| !c.is_ascii_lowercase()).collect();
+            assert!(words.iter().all(|word| in_help.contains(word)), "{setting:?}");
+            assert!(setting.default.is_none_or(|default| words.contains(&default)), "{setting:?}");
+        }
+    }
+}
