@@ -27,7 +27,7 @@ PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(
 
 .PHONY: help setup needs engine build install uninstall clean
 .PHONY: demo demo-server demo-build
-.PHONY: test one check unused deny coverage fuzz soak test-packages
+.PHONY: test one check deny coverage fuzz soak test-packages
 .PHONY: static reproducible image deb rpm dist
 .DEFAULT_GOAL := help
 # Prerequisites are in the order in which they must run.
@@ -94,11 +94,8 @@ check: needs ## format, lints, documentation, unused items and the declared Rust
 	$(CARGO) clippy --locked --test packages -- -D warnings
 	$(CARGO) clippy --locked --lib --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features fuzzing
-	@tests/tidy/rust-version.sh
-
-# Items of the product that nothing uses; tests/tidy/unused.rs says more.
-unused: needs
 	$(CARGO) check --locked --example unused --features dead-code
+	@tests/tidy/rust-version.sh
 
 deny: needs ## licences, sources, duplicates and bans of crates, and advisories if their database can be fetched
 	@tests/support/setup.sh deny

@@ -45,11 +45,6 @@ impl RunState {
             Self::Cancelled => "CANCELLED",
         }
     }
-
-    /// Whether the run is over.
-    pub fn ended(self) -> bool {
-        matches!(self, Self::Succeeded | Self::Failed | Self::Cancelled)
-    }
 }
 
 impl fmt::Display for RunState {

@@ -246,11 +246,17 @@ fn a_wait_returns_when_the_container_is_stopped() {
     let lab = Lab::new();
     let docker = &lab.docker;
     let cancel = &lab.cancel;
-    let id = lab.create("stop", &lab.shell("trap 'exit 3' TERM; while true; do sleep 0.1; done"));
+    let id = lab.create("stop", &lab.shell("trap 'exit 3' TERM; echo ready; while true; do sleep 0.1; done"));
     let wait = docker.container_wait(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();
     assert!(docker.container_inspect(cancel, &id).unwrap().state.running);
+    // Before it has a handler, process 1 of a container ignores TERM.
+    let mut log = Vec::new();
+    while log != b"ready\n" {
+        log.clear();
+        docker.container_logs(cancel, &id, &mut |_, bytes| log.extend_from_slice(bytes)).unwrap();
+    }
     docker.container_stop(cancel, &id, Duration::from_secs(30)).unwrap();
     assert_eq!(wait.join().unwrap(), 3);
 }

@@ -18,11 +18,11 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("fuzz", &["cli", "control_plane", "docker", "logging", "policy", "protocol", "secret", "sys", "task"]),
     ("job", &["protocol", "sys"]),
     ("logging", &[]),
-    ("net", &["sys"]),
+    ("net", &[]),
     ("policy", &[]),
     ("protocol", &["secret"]),
     ("secret", &[]),
-    ("sys", &["logging"]),
+    ("sys", &[]),
     ("task", &["docker", "job", "logging", "policy", "protocol", "secret", "sys"]),
 ];
 

@@ -45,7 +45,4 @@ fn main() -> std::process::ExitCode {
 fn for_tests() {
     let _ = control_plane::rest::ControlPlane::run_state;
     let _ = control_plane::rest::ControlPlane::with_deadline;
-    let _ = docker::Docker::with_timeouts;
-    let _ = docker::Endpoint::parse;
-    let _ = docker::PathStat::is_symlink;
 }

@@ -52,7 +52,7 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     let (windows, mainframe) = (engine_of("windows", "amd64"), engine_of("linux", "s390x"));
     let at = |fake: &FakeDocker| fake.endpoint().to_string();
     let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
-    let listens = "check that DOCKER_HOST names a docker engine";
+    let listens = "check that DOCKER_HOST is the address of a docker engine";
     let cases = [
         (
             format!("unix://{}", folder.path().join("none").display()),
@@ -64,7 +64,7 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
         (free, "Connection refused", "nothing listens on that port"),
         (at(&old), "supports API 1.30", "1.41 (engine 20.10)"),
         (at(&ssh), "not HTTP", listens),
-        (at(&closes), "broke", listens),
+        (at(&closes), "lost the connection to the docker engine", listens),
         (at(&windows), "runs windows/amd64 containers", "tasks need linux/amd64 or linux/arm64"),
         (at(&mainframe), "runs linux/s390x containers", "tasks need linux/amd64 or linux/arm64"),
         ("ssh://host".to_owned(), "ssh://", "ssh -N -L"),
