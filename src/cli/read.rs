@@ -9,7 +9,7 @@ use http::Uri;
 use super::settings::Echo;
 use super::table::WORKER_ID_LIMIT;
 use super::{ConfigError, units, url, volumes};
-use crate::net::url::printable;
+use crate::net::url::redacted;
 use crate::policy::VolumeBind;
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
@@ -29,7 +29,7 @@ impl Given<'_> {
     pub(super) fn invalid(&self, right: impl Into<String>) -> ConfigError {
         match self.echo {
             Echo::Whole => ConfigError::invalid(&self.name, self.value, right),
-            Echo::Url => ConfigError::invalid(&self.name, &printable(self.value), right),
+            Echo::Url => ConfigError::invalid(&self.name, &redacted(self.value), right),
             Echo::Nothing => ConfigError::hidden(&self.name, right),
         }
     }

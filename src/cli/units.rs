@@ -1,9 +1,10 @@
 //! Numbers with units: sizes in bytes, durations in seconds.
 
-/// A number of digits only: `parse` alone would accept a plus sign.
+use crate::net::digits;
+
+/// A number of digits only, with blanks around it.
 pub(super) fn number(text: &str) -> Option<u64> {
-    let text = text.trim();
-    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+    digits::number(text.trim())
 }
 
 /// A size in bytes, from a number alone or with one of KiB, MiB, GiB, TiB, k, m, g and t, in upper or lower case.

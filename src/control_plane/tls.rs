@@ -1,4 +1,4 @@
-//! TLS to the control plane, for the WebSocket and for REST: the trusted certificates and the verification errors.
+//! TLS to the control plane, for the WebSocket and for REST: the trusted certificates.
 //!
 //! native-tls trusts the first bundle that it finds in the usual places of Linux systems, and the certificates in every
 //! usual folder. `SSL_CERT_FILE` replaces the bundle if the file exists; `SSL_CERT_DIR` adds folders. Both silently
@@ -18,26 +18,12 @@ use crate::sys::files;
 /// The largest bundle that is checked, in bytes. The usual ones have 250 KB.
 const MAX_BUNDLE: usize = 16 * 1024 * 1024;
 
-/// OpenSSL's error when it does not trust the peer's certificate.
-const VERIFY_FAILED: &str = "certificate verify failed";
-
 /// Loads the trusted certificates, which may have changed since the last connection.
 ///
 /// # Errors
 /// OpenSSL cannot be set up.
 pub(crate) fn connector() -> Result<TlsConnector, native_tls::Error> {
     TlsConnector::new()
-}
-
-/// Returns why the peer's certificate does not verify, or `None` if a handshake failed with `error` for another reason.
-///
-/// OpenSSL has used the same text since 0.9. native-tls appends the reason in parentheses.
-pub(crate) fn verification_error(error: &str) -> Option<String> {
-    if !error.contains(VERIFY_FAILED) {
-        return None;
-    }
-    let reason = error.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')'));
-    Some(reason.unwrap_or(VERIFY_FAILED).to_owned())
 }
 
 /// The variables that name trusted certificates. native-tls and OpenSSL read them themselves; this only checks them.
@@ -191,13 +177,5 @@ mod tests {
         let start = format!("variable=SSL_CERT_DIR path={} error=", place("bare"));
         assert!(found[0].starts_with(&start) && found[0].contains("openssl rehash"), "{found:?}");
         assert!(found[1].contains(&place("gone")) && found[1].contains("No such file"), "{found:?}");
-    }
-
-    #[test]
-    fn only_a_certificate_error_is_a_verification_error() {
-        let text = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify failed:ssl/statem.c:1889: \
-                    (self-signed certificate)";
-        assert_eq!(verification_error(text).unwrap(), "self-signed certificate");
-        assert_eq!(verification_error("unexpected EOF"), None);
     }
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::net::digits::number;
 use crate::secret::Secret;
 
 /// An API version such as 1.41, ordered numerically.
@@ -25,11 +26,8 @@ impl ApiVersion {
     /// Parses `MAJOR.MINOR`. Returns `None` for anything else.
     pub fn parse(text: &str) -> Option<Self> {
         let (major, minor) = text.trim().split_once('.')?;
-        let number = |part: &str| {
-            let digits = !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
-            if digits { part.parse().ok() } else { None }
-        };
-        Some(Self { major: number(major)?, minor: number(minor)? })
+        let part = |text| number(text).and_then(|number| number.try_into().ok());
+        Some(Self { major: part(major)?, minor: part(minor)? })
     }
 }
 

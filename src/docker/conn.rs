@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use native_tls::TlsStream;
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
@@ -13,6 +13,7 @@ use super::Endpoint;
 use super::connect::Attempt;
 use super::timeouts::deadline;
 use super::tls::{Handshake, TlsClient, TlsError};
+use crate::net::poll::poll_one;
 use crate::sys::cancel::{CancelToken, Watch};
 
 /// An open connection. Dropping it closes the socket.
@@ -262,23 +263,6 @@ fn wait(socket: &impl AsFd, interest: PollFlags, deadline: Option<Instant>) -> i
             return Err(io::ErrorKind::TimedOut.into());
         }
     }
-}
-
-/// Polls one socket for at most `limit`. Returns no events on a timeout or a signal.
-pub(super) fn poll_one(
-    socket: &impl AsFd,
-    interest: PollFlags,
-    limit: Option<Duration>,
-) -> io::Result<PollFlags> {
-    // A time too long for the kernel means no limit.
-    let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-    let mut fds = [PollFd::new(socket, interest)];
-    match poll(&mut fds, limit.as_ref()) {
-        Ok(_) | Err(Errno::INTR) => {}
-        Err(error) => return Err(error.into()),
-    }
-    let [fd] = fds;
-    Ok(fd.revents())
 }
 
 #[cfg(test)]

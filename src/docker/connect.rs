@@ -1,8 +1,7 @@
 //! Connects a socket, with a deadline and keepalive.
 
 use std::io;
-use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -10,8 +9,8 @@ use rustix::event::PollFlags;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connect, socket_with, sockopt};
 
-use super::conn::poll_one;
-use super::timeouts::deadline;
+use crate::net::connect::{connect_first, resolve};
+use crate::net::poll::poll_one;
 use crate::sys::cancel::CancelToken;
 
 /// How often a connect checks its token: shutting a socket down does not end a connect.
@@ -51,38 +50,22 @@ impl Attempt<'_> {
         }
     }
 
-    /// Connects to the first address of `host` that answers. Each address gets an equal share of the time left, so that
-    /// one that drops packets leaves time for the others. The name is resolved with the resolver's own timeouts.
+    /// Connects to the first address of `host` that answers. The name is resolved with the resolver's own timeouts.
     pub(super) fn tcp(&self, host: &str, port: u16) -> io::Result<OwnedFd> {
-        let addresses: Vec<SocketAddr> = (host, port).to_socket_addrs()?.collect();
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the host name has no address");
-        for (tried, address) in addresses.iter().enumerate() {
-            let left = self.deadline.saturating_duration_since(Instant::now());
-            let share = left / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
-            match self.tcp_to(*address, deadline(share)) {
-                Ok(socket) => return Ok(socket),
-                Err(error) if self.cancel.is_cancelled() => return Err(error),
-                Err(error) => last = error,
-            }
-        }
-        Err(last)
+        let addresses = resolve(host, port)?;
+        let wait = |socket: BorrowedFd<'_>, until| self.wait_writable(socket, until);
+        connect_first(&addresses, self.deadline, set_keepalive, wait).map_err(|failures| {
+            // The last address stands for all: an operator's host has one, or all fail alike.
+            let last = failures.into_iter().next_back();
+            last.map_or_else(|| io::ErrorKind::NotFound.into(), |(_, error)| error)
+        })
     }
 
-    fn tcp_to(&self, address: SocketAddr, deadline: Instant) -> io::Result<OwnedFd> {
-        let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-        let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-        set_keepalive(&socket)?;
-        match connect(&socket, &address) {
-            Ok(()) => return Ok(socket),
-            Err(Errno::INPROGRESS | Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
+    fn wait_writable(&self, socket: BorrowedFd<'_>, until: Instant) -> io::Result<()> {
         loop {
-            let seen = poll_one(&socket, PollFlags::OUT, Some(self.slice(deadline)?))?;
+            let seen = poll_one(&socket, PollFlags::OUT, Some(self.slice(until)?))?;
             if !seen.is_empty() {
-                sockopt::socket_error(&socket)??;
-                return Ok(socket);
+                return Ok(());
             }
         }
     }
@@ -119,6 +102,7 @@ mod tests {
     use std::net::TcpListener;
 
     use super::*;
+    use crate::docker::timeouts::deadline;
 
     #[test]
     fn a_vanished_peer_is_detected_within_a_minute() {

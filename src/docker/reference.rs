@@ -147,8 +147,8 @@ fn valid_domain(domain: &str) -> Result<&str, &'static str> {
     const PROBLEM: &str = "the registry is not a host name with an optional port";
     let host = match domain.rsplit_once(':') {
         Some((host, port)) if !port.ends_with(']') => {
-            let digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
-            if !digits {
+            // Docker takes any number of digits here.
+            if port.is_empty() || !port.bytes().all(|byte| byte.is_ascii_digit()) {
                 return Err(PROBLEM);
             }
             host

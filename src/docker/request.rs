@@ -1,12 +1,12 @@
 //! Requests to the engine. Names from outside are encoded into paths and queries, so that none can change the request.
 
-use std::fmt::Write as _;
 use std::io::Read;
 use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Error;
+use crate::net::url::percent_encode;
 use crate::secret::Secret;
 
 /// The most bytes of a name in a path. Far more than any real name has.
@@ -66,7 +66,7 @@ impl RequestTarget {
     pub fn segment(mut self, segment: &str) -> Result<Self, Error> {
         check_segment(segment)?;
         self.path.push('/');
-        encode(&mut self.path, segment, b"");
+        self.path.push_str(&percent_encode(segment, b""));
         Ok(self)
     }
 
@@ -76,7 +76,7 @@ impl RequestTarget {
             check_segment(segment)?;
         }
         self.path.push('/');
-        encode(&mut self.path, name, b"/:@");
+        self.path.push_str(&percent_encode(name, b"/:@"));
         Ok(self)
     }
 
@@ -86,7 +86,7 @@ impl RequestTarget {
         self.query.push(if self.query.is_empty() { '?' } else { '&' });
         self.query.push_str(name);
         self.query.push('=');
-        encode(&mut self.query, value, b"");
+        self.query.push_str(&percent_encode(value, b""));
         self
     }
 
@@ -122,19 +122,6 @@ fn check_segment(segment: &str) -> Result<(), Error> {
             Err(Error::Invalid { what: format!("a name of {} bytes", segment.len()) })
         }
         _ => Ok(()),
-    }
-}
-
-/// Appends `text`, percent-encoding all but the unreserved characters of RFC 3986 and those in `keep`.
-fn encode(out: &mut String, text: &str, keep: &[u8]) {
-    for byte in text.bytes() {
-        let plain = byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte);
-        if plain {
-            out.push(char::from(byte));
-        } else {
-            // Writing to a string cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
     }
 }
 

@@ -11,9 +11,7 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsConnector, 
 
 use super::certificates::{CertificateError, Names, TlsFiles, check, setup};
 use super::error::one_line;
-
-/// OpenSSL's reason if the peer's certificate is rejected.
-const VERIFY_FAILED: &str = "certificate verify failed";
+use crate::net::tls::{reason, verification_failure};
 
 /// The TLS settings for any number of connections.
 #[derive(Clone)]
@@ -182,10 +180,10 @@ impl TlsClient {
 
 impl Names {
     fn explain(&self, host: &str, text: &str) -> TlsError {
-        let reason = reason(text);
-        if text.contains(VERIFY_FAILED) {
-            return self.rejected(host, reason);
+        if let Some(reason) = verification_failure(text) {
+            return self.rejected(host, one_line(reason));
         }
+        let reason = one_line(reason(text));
         if text.contains(" alert ") {
             let what = match &self.client {
                 Some(path) => format!("the client certificate {path}"),
@@ -224,15 +222,6 @@ impl Names {
         }
         TlsError::Certificate { reason }
     }
-}
-
-/// Returns the reason in OpenSSL's text: the result of the verification, which native-tls appends in brackets, else the
-/// REASON of `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DETAIL`.
-fn reason(text: &str) -> String {
-    let verified = text.contains(VERIFY_FAILED).then(|| text.rsplit_once(" (")).flatten();
-    let verified = verified.and_then(|(_, rest)| rest.strip_suffix(')'));
-    let reason = text.split(':').nth(4).filter(|_| text.starts_with("error:"));
-    one_line(verified.or(reason).unwrap_or(text))
 }
 
 impl fmt::Debug for TlsClient {

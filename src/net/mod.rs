@@ -1,3 +1,7 @@
-//! What both socket stacks share: URLs.
+//! What the link, the REST calls and the Docker client share: sockets, URLs, numbers and OpenSSL's error texts.
 
+pub(crate) mod connect;
+pub(crate) mod digits;
+pub(crate) mod poll;
+pub(crate) mod tls;
 pub(crate) mod url;

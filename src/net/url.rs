@@ -1,20 +1,21 @@
 //! URLs as text: percent-encoding, and a form that is safe to show.
 
-/// Percent-encodes every byte but the unreserved ones (RFC 3986, 2.3).
-pub(crate) fn percent_encode(value: &str) -> String {
-    let mut encoded = String::with_capacity(value.len());
-    for byte in value.bytes() {
-        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+/// Returns `text` with every byte percent-encoded but the unreserved ones (RFC 3986, 2.3) and those in `keep`.
+pub(crate) fn percent_encode(text: &str, keep: &[u8]) -> String {
+    const HEX: [char; 16] = ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'A', 'B', 'C', 'D', 'E', 'F'];
+    let mut encoded = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) || keep.contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            encoded.extend(['%', HEX[usize::from(byte >> 4)], HEX[usize::from(byte & 15)]]);
         }
     }
     encoded
 }
 
 /// A URL as it may be shown: without what stands before an `@`, and without its query, which may hold a token.
-pub(crate) fn printable(text: &str) -> String {
+pub(crate) fn redacted(text: &str) -> String {
     let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?..."));
     match (text.rsplit_once('@'), text.split_once("://")) {
         (Some((_, host)), Some((scheme, _))) if !scheme.contains('@') => {
@@ -22,5 +23,32 @@ pub(crate) fn printable(text: &str) -> String {
         }
         (Some((_, host)), _) => format!("...@{host}{query}"),
         (None, _) => format!("{text}{query}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_but_unreserved_bytes_are_encoded() {
+        assert_eq!(percent_encode("aZ09-._~", b""), "aZ09-._~");
+        assert_eq!(percent_encode("a b&c=d/ö%+", b""), "a%20b%26c%3Dd%2F%C3%B6%25%2B");
+        assert_eq!(percent_encode("h:5000/a b", b"/:"), "h:5000/a%20b");
+    }
+
+    #[test]
+    fn a_redacted_url_has_no_password_and_no_query() {
+        let cases = [
+            ("ws://h/x", "ws://h/x"),
+            ("ws://u:p@h/x?t=p", "ws://...@h/x?..."),
+            ("u:p@h", "...@h"),
+            ("u@p://h", "...@p://h"),
+            ("ws://u:p@q@h", "ws://...@h"),
+            ("ws://h#p", "ws://h?..."),
+        ];
+        for (text, shown) in cases {
+            assert_eq!(redacted(text), shown);
+        }
     }
 }

@@ -61,7 +61,7 @@ struct Body {
 pub(super) fn path(task_id: &str) -> Option<String> {
     match task_id {
         "" | "." | ".." => None,
-        id => Some(format!("{RUNS}{}", percent_encode(id))),
+        id => Some(format!("{RUNS}{}", percent_encode(id, b""))),
     }
 }
 

@@ -13,6 +13,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::control_plane::tls;
+use crate::net::tls::verification_failure;
 
 /// The reason why the peer's certificate does not verify. ureq carries it in [`Error::Other`].
 #[derive(Debug, thiserror::Error)]
@@ -62,8 +63,8 @@ fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
 
 fn handshake_error<S>(error: HandshakeError<S>) -> Error {
     match error {
-        HandshakeError::Failure(error) => match tls::verification_error(&error.to_string()) {
-            Some(reason) => Error::Other(CertificateError(reason).into()),
+        HandshakeError::Failure(error) => match verification_failure(&error.to_string()) {
+            Some(reason) => Error::Other(CertificateError(reason.to_owned()).into()),
             None => Error::Other(error.into()),
         },
         // Cannot happen: ureq's TCP transport waits or fails.

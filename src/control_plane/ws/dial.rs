@@ -1,15 +1,14 @@
 //! One attempt to open the WebSocket: DNS, TCP, TLS, upgrade.
 
 use std::io;
-use std::net::{SocketAddr, TcpStream, ToSocketAddrs};
-use std::os::fd::AsFd;
+use std::net::TcpStream;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
-use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, connect, socket_with, sockopt};
+use rustix::net::sockopt;
 use tungstenite::HandshakeError;
 use tungstenite::client::{IntoClientRequest, client_with_config};
 use tungstenite::error::ProtocolError;
@@ -22,9 +21,8 @@ use super::wait::Want;
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use super::{LinkConfig, Timing};
 use crate::control_plane::tls;
-
-/// The most addresses of a name that are tried. A resolver may return any number.
-const MAX_ADDRESSES: usize = 8;
+use crate::net::connect::{connect_first, resolve};
+use crate::net::tls::verification_failure;
 
 /// The kernel's send buffer. Small enough that a slow line shows as a full buffer and not as a silent peer, large enough
 /// for 2 MB/s around the world.
@@ -46,8 +44,7 @@ pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialE
     let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
     let origin = origin(&link.url)?;
     let request = request(link)?;
-    let addresses = resolve(&origin)?;
-    let tcp = connect_any(&origin.host, &addresses, &deadline(link.timing.connect))?;
+    let tcp = connect(&origin, &deadline(link.timing.connect))?;
     let deadline = deadline(link.timing.handshake);
     let wire = Wire::new(tcp, deadline.clone());
     let channel = if origin.tls {
@@ -86,56 +83,29 @@ fn request(link: &LinkConfig) -> Result<Request<()>, DialError> {
     Ok(request)
 }
 
-fn resolve(origin: &Origin) -> Result<Vec<SocketAddr>, DialError> {
-    let host = origin.host.as_str();
-    let addresses: Vec<_> = (host, origin.port)
-        .to_socket_addrs()
-        .map_err(|error| DialError::Transient(format!("cannot resolve {host}: {error}")))?
-        .take(MAX_ADDRESSES)
-        .collect();
-    if addresses.is_empty() {
-        return Err(DialError::Transient(format!("cannot resolve {host}: it has no address")));
-    }
-    Ok(addresses)
+fn connect(origin: &Origin, deadline: &HandshakeDeadline) -> Result<TcpStream, DialError> {
+    let host = &origin.host;
+    let addresses = resolve(host, origin.port)
+        .map_err(|error| DialError::Transient(format!("cannot resolve {host}: {error}")))?;
+    let wait = |socket: BorrowedFd<'_>, until| {
+        let share = HandshakeDeadline { until, inbox: Rc::clone(&deadline.inbox) };
+        share.wait(Want { socket, write: true, read: false })
+    };
+    connect_first(&addresses, deadline.until, set_options, wait).map(TcpStream::from).map_err(|failures| {
+        if deadline.inbox.closing() {
+            return DialError::Closing;
+        }
+        let failures: Vec<_> =
+            failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
+        DialError::Transient(format!("cannot connect to {host}: {}", failures.join("; ")))
+    })
 }
 
-/// Connects to the first address that accepts. Each one gets an equal share of the time left, so that a silent address
-/// does not use up the time of the others.
-fn connect_any(
-    host: &str,
-    addresses: &[SocketAddr],
-    deadline: &HandshakeDeadline,
-) -> Result<TcpStream, DialError> {
-    let mut failures = Vec::new();
-    for (tried, &address) in addresses.iter().enumerate() {
-        let left = deadline.until.saturating_duration_since(Instant::now());
-        let untried = u32::try_from(addresses.len() - tried).unwrap_or(1);
-        let share =
-            HandshakeDeadline { until: Instant::now() + left / untried, inbox: Rc::clone(&deadline.inbox) };
-        match connect_one(address, &share) {
-            Ok(tcp) => return Ok(tcp),
-            Err(_) if deadline.inbox.closing() => return Err(DialError::Closing),
-            Err(error) => failures.push(format!("{address}: {error}")),
-        }
-    }
-    Err(DialError::Transient(format!("cannot connect to {host}: {}", failures.join("; "))))
-}
-
-fn connect_one(address: SocketAddr, deadline: &HandshakeDeadline) -> io::Result<TcpStream> {
-    let family = if address.is_ipv4() { AddressFamily::INET } else { AddressFamily::INET6 };
-    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    let socket = socket_with(family, SocketType::STREAM, flags, None)?;
-    match connect(&socket, &address) {
-        Err(Errno::INPROGRESS) => {
-            deadline.wait(Want { socket: socket.as_fd(), write: true, read: false })?;
-            sockopt::socket_error(&socket)??;
-        }
-        result => result?,
-    }
-    sockopt::set_tcp_nodelay(&socket, true)?;
-    sockopt::set_socket_keepalive(&socket, true)?;
-    sockopt::set_socket_send_buffer_size(&socket, SEND_BUFFER)?;
-    Ok(TcpStream::from(socket))
+fn set_options(socket: &OwnedFd) -> io::Result<()> {
+    sockopt::set_tcp_nodelay(socket, true)?;
+    sockopt::set_socket_keepalive(socket, true)?;
+    sockopt::set_socket_send_buffer_size(socket, SEND_BUFFER)?;
+    Ok(())
 }
 
 fn tls_handshake(
@@ -154,8 +124,9 @@ fn tls_handshake(
     if deadline.inbox.closing() {
         return Err(DialError::Closing);
     }
-    if let Some(reason) = tls::verification_error(&error) {
-        return Err(DialError::Permanent(LinkError::Certificate { host: host.to_owned(), reason }));
+    if let Some(reason) = verification_failure(&error) {
+        let (host, reason) = (host.to_owned(), reason.to_owned());
+        return Err(DialError::Permanent(LinkError::Certificate { host, reason }));
     }
     Err(DialError::Transient(if Instant::now() >= deadline.until {
         format!("no TLS handshake within {:?} of dialling", timing.handshake)
@@ -238,39 +209,29 @@ mod tests {
         assert!(matches!(request(&link("ws://h/p", "a\nb")), Err(DialError::Permanent(_))));
     }
 
-    fn connected(addresses: &[SocketAddr], within: Duration) -> Result<SocketAddr, DialError> {
+    #[test]
+    fn a_failed_connection_names_each_address_and_what_failed() {
         let (_outbox, inbox) = crate::control_plane::ws::outbox::pair().unwrap();
-        let deadline = HandshakeDeadline { until: Instant::now() + within, inbox: Rc::new(inbox) };
-        connect_any("h", addresses, &deadline).map(|tcp| tcp.peer_addr().unwrap())
+        let deadline =
+            HandshakeDeadline { until: Instant::now() + Duration::from_secs(20), inbox: Rc::new(inbox) };
+        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
+        let Err(DialError::Transient(reason)) = connect(&origin, &deadline) else { panic!("connected") };
+        let start = format!("cannot connect to 127.0.0.1: 127.0.0.1:{port}: Connection refused");
+        assert!(reason.starts_with(&start), "{reason}");
     }
 
     #[test]
-    fn every_address_is_tried_until_one_accepts() {
-        let refusing = || TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    fn the_socket_has_its_options() {
+        let (_outbox, inbox) = crate::control_plane::ws::outbox::pair().unwrap();
+        let deadline =
+            HandshakeDeadline { until: Instant::now() + Duration::from_secs(20), inbox: Rc::new(inbox) };
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let (dead, dead_too, live) = (refusing(), refusing(), listener.local_addr().unwrap());
-        let time = Duration::from_secs(20);
-        assert_eq!(connected(&[dead, dead_too, live], time).unwrap(), live);
-        let Err(DialError::Transient(reason)) = connected(&[dead, dead_too], time) else {
-            panic!("connected")
-        };
-        assert!(reason.contains(&dead.to_string()) && reason.contains(&dead_too.to_string()), "{reason}");
-    }
-
-    #[test]
-    fn a_silent_address_leaves_time_for_the_next() {
-        // A listener with a full queue neither accepts nor refuses.
-        let socket = |flags| socket_with(AddressFamily::INET, SocketType::STREAM, flags, None).unwrap();
-        let full = socket(SocketFlags::CLOEXEC);
-        rustix::net::bind(&full, &SocketAddr::from(([127, 0, 0, 1], 0))).unwrap();
-        rustix::net::listen(&full, 0).unwrap();
-        let silent = SocketAddr::try_from(rustix::net::getsockname(&full).unwrap()).unwrap();
-        let waiting = [(); 4].map(|()| socket(SocketFlags::CLOEXEC | SocketFlags::NONBLOCK));
-        for filler in &waiting {
-            let _ = connect(filler, &silent);
-        }
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let live = listener.local_addr().unwrap();
-        assert_eq!(connected(&[silent, live], Duration::from_secs(3)).unwrap(), live);
+        let port = listener.local_addr().unwrap().port();
+        let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
+        let tcp = connect(&origin, &deadline).unwrap();
+        assert!(sockopt::tcp_nodelay(&tcp).unwrap() && sockopt::socket_keepalive(&tcp).unwrap());
+        // The kernel doubles it for its own use.
+        assert!(sockopt::socket_send_buffer_size(&tcp).unwrap() <= 2 * SEND_BUFFER);
     }
 }

@@ -4,8 +4,9 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::time::Instant;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::io::Errno;
+use rustix::event::{PollFd, PollFlags};
+
+use crate::net::poll::poll;
 
 /// A socket, and the directions to wait for.
 #[derive(Clone, Copy)]
@@ -27,32 +28,19 @@ pub(super) struct Woken {
 /// # Errors
 /// poll(2) failed with anything but EINTR.
 pub(super) fn wait(waker: &impl AsFd, want: Option<Want<'_>>, until: Instant) -> io::Result<Woken> {
-    let timeout = timeout(until);
+    let left = Some(until.saturating_duration_since(Instant::now()));
     let waker = PollFd::from_borrowed_fd(waker.as_fd(), PollFlags::IN);
     let Some(want) = want else {
         let mut fds = [waker];
-        ignore_signals(poll(&mut fds, Some(&timeout)))?;
+        poll(&mut fds, left)?;
         return Ok(Woken { socket: false, waker: !fds[0].revents().is_empty() });
     };
     let mut flags = PollFlags::empty();
     flags.set(PollFlags::IN, want.read);
     flags.set(PollFlags::OUT, want.write);
     let mut fds = [waker, PollFd::from_borrowed_fd(want.socket, flags)];
-    ignore_signals(poll(&mut fds, Some(&timeout)))?;
+    poll(&mut fds, left)?;
     Ok(Woken { socket: !fds[1].revents().is_empty(), waker: !fds[0].revents().is_empty() })
-}
-
-fn timeout(until: Instant) -> Timespec {
-    let left = until.saturating_duration_since(Instant::now());
-    // The conversion fails only beyond the range of time_t. The callers wait again.
-    Timespec::try_from(left).unwrap_or(Timespec { tv_sec: 3600, tv_nsec: 0 })
-}
-
-fn ignore_signals(result: Result<usize, Errno>) -> io::Result<()> {
-    match result {
-        Ok(_) | Err(Errno::INTR) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
 }
 
 #[cfg(test)]

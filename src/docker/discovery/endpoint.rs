@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use super::context::ContextError;
 use crate::docker::certificates::CertificateError;
 use crate::docker::tls::TlsClient;
-use crate::net::url::printable;
+use crate::net::digits;
+use crate::net::url::redacted;
 
 /// Docker's registered ports for plain HTTP and TLS.
 const PLAIN_PORT: u16 = 2375;
@@ -150,11 +151,8 @@ impl Address {
     /// Parses an address. `origin` tells error messages where it was set.
     pub(in crate::docker) fn parse(origin: &str, value: &str) -> Result<Self, EndpointError> {
         // The value may hold a password, although no supported form has one.
-        let malformed = |problem| EndpointError::Malformed {
-            origin: origin.to_owned(),
-            value: printable(value),
-            problem,
-        };
+        let malformed =
+            |problem| EndpointError::Malformed { origin: origin.to_owned(), value: redacted(value), problem };
         let (scheme, rest) = value.split_once("://").ok_or_else(|| malformed("it has no scheme"))?;
         // RFC 3986, section 3.1.
         let is_valid = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
@@ -167,7 +165,7 @@ impl Address {
             "https" => host_port(rest, true).map_err(malformed),
             _ => Err(EndpointError::Unsupported {
                 origin: origin.to_owned(),
-                value: printable(value),
+                value: redacted(value),
                 scheme: scheme.to_owned(),
                 instead: alternative(scheme),
             }),
@@ -238,7 +236,8 @@ fn host_port(rest: &str, https: bool) -> Result<Address, &'static str> {
             None => (host_name(rest)?, None),
         },
     };
-    let port = port.map(port_number).transpose()?;
+    let port =
+        port.map(|text| digits::port(text).ok_or("the port is not a number from 1 to 65535")).transpose()?;
     Ok(Address::Tcp { host: host.to_owned(), port, https })
 }
 
@@ -250,12 +249,6 @@ fn host_name(host: &str) -> Result<&str, &'static str> {
         host if !host.chars().all(allowed) => Err("the host contains a character that no host name has"),
         host => Ok(host),
     }
-}
-
-fn port_number(port: &str) -> Result<u16, &'static str> {
-    let digits = !port.is_empty() && port.chars().all(|c| c.is_ascii_digit());
-    let number = if digits { port.parse().ok() } else { None };
-    number.filter(|number| *number != 0).ok_or("the port is not a number from 1 to 65535")
 }
 
 #[cfg(test)]

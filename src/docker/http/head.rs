@@ -3,6 +3,8 @@
 use super::HttpError;
 use super::body::Framing;
 
+use crate::net::digits::number;
+
 /// The most bytes of a head. Most have less than 1 KiB; `X-Docker-Container-Path-Stat` can add some KiB.
 pub(in crate::docker) const MAX_HEAD: usize = 64 * 1024;
 /// The most headers of a response.
@@ -58,8 +60,7 @@ impl Head {
 /// Parses a length. Only digits are valid, while `str::parse` accepts a sign.
 fn length(value: &[u8]) -> Result<u64, HttpError> {
     let text = std::str::from_utf8(value.trim_ascii()).map_err(|_| HttpError::Length)?;
-    let digits = !text.is_empty() && text.chars().all(|c| c.is_ascii_digit());
-    if digits { text.parse().map_err(|_| HttpError::Length) } else { Err(HttpError::Length) }
+    number(text).ok_or(HttpError::Length)
 }
 
 /// Collects bytes until a head is complete.

@@ -1,0 +1,46 @@
+//! OpenSSL's error texts. native-tls gives nothing else; they have been the same since OpenSSL 1.1.
+
+/// The reason in the text if the peer's certificate was refused.
+const REFUSED: &str = "certificate verify failed";
+
+/// Returns why the peer's certificate was refused, if the error `text` of a handshake is about that.
+///
+/// native-tls appends the result of the verification in brackets.
+pub(crate) fn verification_failure(text: &str) -> Option<&str> {
+    if !text.contains(REFUSED) {
+        return None;
+    }
+    let result = text.rsplit_once(" (").and_then(|(_, rest)| rest.strip_suffix(')'));
+    Some(result.unwrap_or(REFUSED))
+}
+
+/// Returns the reason in OpenSSL's `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DETAIL`; the whole text if it has another form.
+pub(crate) fn reason(text: &str) -> &str {
+    let field = text.split(':').nth(4).filter(|_| text.starts_with("error:"));
+    field.unwrap_or(text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TEXT: &str = "error:0A000086:SSL routines:tls_post_process_server_certificate:certificate verify \
+                        failed:ssl/statem/statem_clnt.c:1889: (self-signed certificate)";
+
+    #[test]
+    fn a_refused_certificate_is_known_by_its_text() {
+        assert_eq!(verification_failure(TEXT), Some("self-signed certificate"));
+        assert_eq!(verification_failure("certificate verify failed"), Some(REFUSED));
+        assert_eq!(verification_failure("error:0A00010B:SSL routines::wrong version number:x.c:354:"), None);
+    }
+
+    #[test]
+    fn the_reason_is_the_fifth_field() {
+        assert_eq!(reason(TEXT), REFUSED);
+        assert_eq!(
+            reason("error:0A00010B:SSL routines:f:wrong version number:x.c:354:"),
+            "wrong version number"
+        );
+        assert_eq!(reason("the handshake failed: x: y: z: w"), "the handshake failed: x: y: z: w");
+    }
+}
