@@ -1,11 +1,11 @@
 //! Messages to text frames.
 
-use std::fmt;
+use std::fmt::{self, Write as _};
 use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
-use super::fit::fit;
+use super::fit::{escaped_len, fit};
 use super::{FailureReason, Outgoing, PullRequest, Report, RunResult};
 
 /// The longest message that is sent, in bytes. The known control plane ends its process, for all its workers, on a message
@@ -15,6 +15,9 @@ const _: () = assert!(MAX_MESSAGE_BYTES < 100 << 20);
 
 /// What a report may need besides its output, in bytes: ids, message and links, with every character escaped.
 const ENVELOPE_BYTES: usize = 1 << 20;
+
+/// What the other fields of a frame usually need, in bytes.
+const SMALL_FIELDS: usize = 512;
 
 /// The longest `message` of a failure and `reason` of a rejection, in bytes: texts of engines and registries must not fill
 /// a frame.
@@ -67,9 +70,14 @@ fn frame(kind: &str, task_id: &str, worker_id: &str, mut data: Map<String, Value
     if matches!(kind, "task_claimed" | "task_completed") {
         data.insert("worker_id".into(), worker_id.into());
     }
+    let output = data.get("output").and_then(Value::as_str).map_or(0, escaped_len);
     // `json!` would copy the output once more.
     let frame = Map::from_iter([("type".into(), kind.into()), ("data".into(), Value::Object(data))]);
-    Value::Object(frame).to_string()
+    // Allocated once: a text that doubles as it grows would take three times the output.
+    let mut text = String::with_capacity(output + SMALL_FIELDS);
+    // Writing to a string cannot fail.
+    let _ = write!(text, "{}", Value::Object(frame));
+    text
 }
 
 impl Outgoing {
