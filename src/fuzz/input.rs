@@ -24,7 +24,7 @@ impl<'a> Input<'a> {
     }
 
     /// Returns the steering byte at `index`, or 0 if there is none.
-    pub(crate) fn knob(&self, index: usize) -> u8 {
+    pub(crate) fn steering(&self, index: usize) -> u8 {
         self.steer.get(index).copied().unwrap_or_default()
     }
 
@@ -36,7 +36,7 @@ impl<'a> Input<'a> {
     /// Returns the data, repeated to about `size` bytes if the first steering byte is `*`, because a fuzzer rarely finds long inputs
     /// by chance.
     pub(crate) fn inflated(&self, size: usize) -> Vec<u8> {
-        let times = if self.knob(0) == b'*' { size / self.data.len().max(1) + 1 } else { 1 };
+        let times = if self.steering(0) == b'*' { size / self.data.len().max(1) + 1 } else { 1 };
         self.data.repeat(times)
     }
 

@@ -9,7 +9,7 @@ use crate::cli::{Arguments, Config, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID
 use crate::logging::error_chain;
 use crate::sys::environment::Environment;
 
-/// Each line of the data is an argument. The key comes from its variable, or is unset if the first knob is `f`.
+/// Parses each line of the data as an argument. `OZ_API_KEY` is set unless the first steering byte is `f`.
 pub fn settings(bytes: &[u8]) {
     let input = Input::new(bytes);
     let arguments = input.data.split(|byte| *byte == b'\n').map(|line| OsString::from_vec(line.to_vec()));
@@ -20,7 +20,7 @@ pub fn settings(bytes: &[u8]) {
     if let Err(error) = docs::requested(&arguments) {
         assert_one_line(&error.to_string(), 4096);
     }
-    let key = if input.knob(0) == b'f' { ("OZ_OTHER", MARKER) } else { ("OZ_API_KEY", MARKER) };
+    let key = if input.steering(0) == b'f' { ("OZ_OTHER", MARKER) } else { ("OZ_API_KEY", MARKER) };
     let environment: Environment = [key, ("OZ_WORKER_ID", "w")].into_iter().collect();
     let file = |_: &_| Ok::<_, io::Error>(format!("\u{feff}{MARKER} \r\nmore"));
     match Config::new(&arguments, &environment, 2, &file) {
@@ -28,13 +28,16 @@ pub fn settings(bytes: &[u8]) {
         Err(error) => {
             let text = error_chain(&error);
             assert_one_line(&text, 4096);
-            assert!(!text.contains(MARKER), "the key is shown");
+            assert!(!text.contains(MARKER), "the error shows the key");
         }
     }
 }
 
 fn accepted(config: &Config) {
-    assert!(!format!("{config:?}").contains(MARKER) || !config.api_key.expose().contains(MARKER));
+    // Without the key, the marker can only come from the input.
+    if config.api_key.expose().contains(MARKER) {
+        assert!(!format!("{config:?}").contains(MARKER), "Debug shows the key");
+    }
     assert!((MIN_OUTPUT..=MAX_OUTPUT).contains(&config.max_output));
     assert!((1..=MAX_TASKS).contains(&config.max_concurrent_tasks));
     assert!((1..=WORKER_ID_LIMIT).contains(&config.worker_id.len()));
@@ -50,5 +53,5 @@ fn accepted(config: &Config) {
     }
     let mut names: Vec<&String> = config.env.iter().map(|(name, _)| name).collect();
     names.sort_unstable();
-    assert!(!names.windows(2).any(|pair| pair.first() == pair.last()), "a variable twice");
+    assert!(!names.windows(2).any(|pair| pair.first() == pair.last()), "a variable is set twice");
 }

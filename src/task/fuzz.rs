@@ -15,12 +15,12 @@ const LINE: usize = 60;
 /// The longest link that is kept, in bytes.
 const LINK: usize = 2048;
 
-/// Collects the output of both streams. Pieces go to them in turn if the input's first knob is `2`, else all to one.
+/// Collects the output of both streams. Pieces go to them in turn if the input's first steering byte is `2`, else all to one.
 pub fn task_output(bytes: &[u8]) {
     let input = Input::new(bytes);
-    let cap = usize::from(input.knob(1)) * 4;
+    let cap = usize::from(input.steering(1)) * 4;
     let data = input.inflated(8 * 1024);
-    let other = if input.knob(0) == b'2' { Stream::Stderr } else { Stream::Stdout };
+    let other = if input.steering(0) == b'2' { Stream::Stderr } else { Stream::Stdout };
     let turns = [Stream::Stdout, other].into_iter().cycle();
     let pieces: Vec<(&[u8], Stream)> = input.cut(&data).into_iter().zip(turns).collect();
     let parts = collected(cap, pieces.iter().copied());
@@ -31,7 +31,7 @@ pub fn task_output(bytes: &[u8]) {
         check_one_stream(&data, cap, &parts);
     }
     check_collected(&parts, cap);
-    check_fit(&parts.output, usize::from(input.knob(2)) * 8);
+    check_fit(&parts.output, usize::from(input.steering(2)) * 8);
 }
 
 fn collected<'a>(cap: usize, pieces: impl IntoIterator<Item = (&'a [u8], Stream)>) -> Collected {

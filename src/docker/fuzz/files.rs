@@ -118,7 +118,7 @@ pub fn certificates(bytes: &[u8]) {
         part.clone().map(String::into_bytes).ok_or_else(|| std::io::ErrorKind::NotFound.into())
     };
     let files = Files { exists: &|_| true, read: &read };
-    let found = TlsFiles::of_folder(&PathBuf::from("/c"), files, input.knob(0) == b'v', false);
+    let found = TlsFiles::of_folder(&PathBuf::from("/c"), files, input.steering(0) == b'v', false);
     let outcome = match found {
         Ok(files) => {
             let shown = format!("{files:?}");

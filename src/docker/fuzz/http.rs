@@ -9,13 +9,13 @@ use crate::fuzz::Input;
 /// A body. The steering byte `c` means chunked, `u` until the close; any other is the size.
 pub fn http_body(bytes: &[u8]) {
     let input = Input::new(bytes);
-    let framing = match input.knob(0) {
+    let framing = match input.steering(0) {
         b'c' => Framing::Chunked,
         b'u' => Framing::UntilClose,
         size => Framing::Sized(u64::from(size)),
     };
     let whole = Decoded::of(framing, [input.data], input.data.len() + 1);
-    let parts = Decoded::of(framing, input.cut(input.data), usize::from(input.knob(1)) + 1);
+    let parts = Decoded::of(framing, input.cut(input.data), usize::from(input.steering(1)) + 1);
     assert_eq!(whole.end, parts.end);
     if whole.end.is_ok() {
         assert_eq!((&whole.payload, whole.used, whole.done), (&parts.payload, parts.used, parts.done));

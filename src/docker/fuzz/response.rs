@@ -30,8 +30,8 @@ pub fn http_response(bytes: &[u8]) {
     let (_, rest) = data.split_at(few_bytes);
     let pieces: Vec<&[u8]> = few.iter().copied().chain(rest.chunks(PIECE)).collect();
     let whole: Vec<&[u8]> = data.chunks(PIECE).collect();
-    let to_head = input.knob(0) == b'h';
-    for size in [1 + usize::from(input.knob(1)), PIECE] {
+    let to_head = input.steering(0) == b'h';
+    for size in [1 + usize::from(input.steering(1)), PIECE] {
         assert_eq!(read(&whole, to_head, PIECE), read(&pieces, to_head, size));
     }
     interpret(&pieces, to_head);
