@@ -124,7 +124,7 @@ impl Coordinator {
         self.time_out(now);
         self.poll_runs(now);
         self.late_sweep(now);
-        self.go_on_stopping(now);
+        self.continue_stop(now);
         std::mem::take(&mut self.effects)
     }
 

@@ -1,5 +1,5 @@
-//! Stopping: no new tasks; running ones may end by themselves until the drain is over; then they are stopped and reported;
-//! then the link closes and the process ends.
+//! Stopping: the worker takes no new tasks. Running tasks continue until the drain is over; then they are stopped and reported.
+//! At the end the link closes and the process exits.
 //!
 //! ```text
 //! Draining ---> Ending ---> GaveUp
@@ -9,8 +9,8 @@
 //!                     Closing ---> (exit)
 //! ```
 //!
-//! - `Draining` ends when its time is up, when all tasks ended, with the next signal, or with the link.
-//! - `Ending` becomes `GaveUp` when reports are not confirmed in time or the link is gone.
+//! - `Draining` ends when its time is up, all tasks have ended, the next signal comes, or the link ends.
+//! - `Ending` becomes `GaveUp` when reports are not confirmed in time, or the link has ended.
 //! - `Closing` follows when no job is left. In every step after `Draining`, a signal ends the process at once.
 
 use std::time::{Duration, Instant};
@@ -23,12 +23,12 @@ use crate::job::{JobId, Settlement};
 use crate::logging::value;
 use crate::sys::cancel::CancelReason;
 
-/// From the end of the drain until unconfirmed reports are given up: the containers' grace time of 10 s, and time to
-/// collect, send and reconnect.
+/// How long to wait for reports after the drain: the containers' grace time of 10 s, and time to collect, send and
+/// reconnect.
 const REPORTS: Duration = Duration::from_secs(40);
 
-/// From the end of the drain until the process ends with whatever is left. Without a drain, this is within the 90 s that
-/// service managers give by default.
+/// When the process exits after the drain, even with tasks left. Without a drain, this is within the 90 s that service
+/// managers allow by default.
 const TOTAL: Duration = Duration::from_secs(80);
 
 /// The time between two progress lines.
@@ -36,11 +36,11 @@ const PROGRESS: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Step {
-    /// Running tasks go on.
+    /// Running tasks continue.
     Draining,
-    /// Tasks were told to end; their reports are waited for.
+    /// Tasks are being stopped; the worker waits for their reports.
     Ending,
-    /// Reports are not waited for any more.
+    /// The worker no longer waits for reports.
     GaveUp,
     /// Every job is done; the link closes.
     Closing,
@@ -49,7 +49,7 @@ enum Step {
 pub(super) struct Stop {
     exit: Exit,
     step: Step,
-    /// The longest time that the whole stop takes.
+    /// The maximum duration of the stop.
     budget: Duration,
     /// When the drain ends or ended.
     drained_at: Instant,
@@ -93,7 +93,7 @@ impl Coordinator {
         }
     }
 
-    /// A link that ends by itself ends the worker: nothing can be reported any more.
+    /// Stops the worker after the link has failed: no report can be sent any more.
     pub(super) fn link_gone(&mut self, exit: Exit, now: Instant) {
         if std::mem::replace(&mut self.link_is_gone, true) {
             return;
@@ -109,7 +109,7 @@ impl Coordinator {
         }
     }
 
-    /// Whether tasks were told to end.
+    /// Whether the drain is over and running tasks are being stopped.
     pub(super) fn is_ending(&self) -> bool {
         self.stop.as_ref().is_some_and(|stop| !stop.is_draining())
     }
@@ -146,8 +146,8 @@ impl Coordinator {
         self.effects.push(Effect::StopWaiting);
     }
 
-    /// Takes the next step of a stop, after every event.
-    pub(super) fn go_on_stopping(&mut self, now: Instant) {
+    /// Takes the next step of a stop. Called after every event.
+    pub(super) fn continue_stop(&mut self, now: Instant) {
         let Some(stop) = &self.stop else { return };
         let tasks_ended = || !self.jobs.values().any(JobState::is_working);
         if stop.is_draining() && (now >= stop.drained_at || tasks_ended()) {
@@ -183,7 +183,7 @@ impl Coordinator {
         self.effects.push(info(format!("{step} tasks={tasks} working={working} left_s={left_s}")));
     }
 
-    /// Leaves what this process cannot deliver to the next one.
+    /// Gives up unconfirmed reports; the next process delivers them.
     fn give_up_reports(&mut self) {
         for (id, job) in &mut self.jobs {
             if job.give_up_report() {
