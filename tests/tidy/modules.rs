@@ -145,7 +145,7 @@ fn the_table_and_the_dead_code_check_have_every_module() {
 /// All but `fuzz`, which is not in the product.
 #[test]
 fn the_readme_has_the_table_of_modules() {
-    let rows = table_with(&["module", "may use", "what it is for"]);
+    let rows = table_with(&["module", "may use", "purpose"]);
     let list = |cell: &str| match cell {
         ALL => vec![ALL.to_owned()],
         cell => spans(cell).into_iter().map(str::to_owned).collect(),
