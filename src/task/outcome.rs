@@ -1,19 +1,19 @@
-//! Why a task failed: the one table from errors and cancel reasons to the `failure_reason` on the wire.
+//! Maps errors and cancel reasons to the `failure_reason` of a report.
 
 use crate::docker::Error;
 use crate::logging::error_chain;
 use crate::protocol::{FailureReason, RunResult};
 use crate::sys::cancel::CancelReason;
 
-/// Why a task has no exit code of its own to report.
+/// Why a task is reported as failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
-    /// Its token was cancelled.
+    /// The task's token was cancelled.
     Cancelled,
     /// A step failed.
     Failed {
         reason: FailureReason,
-        /// For people; holds no secrets.
+        /// The cause, for people; without secrets.
         message: String,
     },
 }
@@ -23,7 +23,8 @@ impl Failure {
         Self::Failed { reason, message: message.into() }
     }
 
-    /// Classifies an engine error: cancelled, `docker_unreachable`, or else `reason`. `step` begins the message.
+    /// Returns the failure for an engine error. Its reason is `reason` unless the call was cancelled or the engine is unreachable.
+    /// Its message starts with `step`.
     pub(super) fn engine(reason: FailureReason, step: &str, error: &Error) -> Self {
         if error.is_cancelled() {
             return Self::Cancelled;
@@ -48,7 +49,7 @@ impl Failure {
                     Some(CancelReason::RunOver) => {
                         (FailureReason::TaskCancelled, "the run had already ended at the control plane")
                     }
-                    // The report of a lost claim is not sent, and a task's own token is never cancelled for a sibling.
+                    // Never sent: a lost claim gets no report, and `Sibling` cancels only a part of a task.
                     Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
                         (FailureReason::Internal, "the task was dropped")
                     }

@@ -1,7 +1,7 @@
 //! Populates a volume from an image without running anything.
 //!
-//! A container of the image is created and exported, and the stream is unpacked through a second one that mounts the volume.
-//! That works with images that have neither a shell nor tar.
+//! Two containers are created and never started: one of the image, which is exported, and one that mounts the volume, into which
+//! the export is unpacked. So the image needs neither a shell nor tar.
 
 use std::time::{Duration, Instant};
 
@@ -14,13 +14,13 @@ use crate::logging::value;
 use crate::task::names::{self, ContainerRef};
 use crate::task::plan::{AGENT_DIR, WORKER_LABEL};
 
-/// How long another worker's populator is waited for. One that is older belongs to a worker that has crashed.
+/// How long to wait for another worker's populator. After that, it is treated as a leftover of a crashed worker.
 const POPULATOR_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// How often to check whether another worker's populator is done.
 const POPULATOR_PAUSE: Duration = Duration::from_millis(500);
 
-/// Mounts a volume in a helper container, whose name keeps all other workers from populating the same volume.
+/// A helper container that mounts a volume. Its name acts as a lock: two workers cannot populate the same volume at once.
 pub(super) struct VolumePopulator<'a> {
     spec: HelperSpec<'a>,
     population: &'a Population<'a>,
@@ -28,10 +28,10 @@ pub(super) struct VolumePopulator<'a> {
 }
 
 impl<'a> VolumePopulator<'a> {
-    /// Creates the helper, once no other worker has one for this volume.
+    /// Waits until no other worker populates the volume, and creates the helper.
     ///
     /// # Errors
-    /// Those of the engine, or cancelled.
+    /// An engine error, or [`Error::Cancelled`].
     pub(super) fn create(spec: HelperSpec<'a>, population: &'a Population<'a>) -> Result<Self, Error> {
         let name = names::populator(population.volume);
         let mount = Mount {
@@ -52,10 +52,10 @@ impl<'a> VolumePopulator<'a> {
         Err(Error::Cancelled)
     }
 
-    /// Whether the volume has its marker.
+    /// Returns whether the volume has its marker.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// An engine error.
     pub(super) fn is_complete(&self) -> Result<bool, Error> {
         let engine = self.spec.engine;
         marker::present(engine.docker, &engine.cancel, self.helper.id(), AGENT_DIR)
@@ -64,7 +64,7 @@ impl<'a> VolumePopulator<'a> {
     /// Unpacks the image into the volume and writes the marker. Files of an earlier, interrupted attempt are overwritten.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// An engine error.
     pub(super) fn populate(&self) -> Result<(), Error> {
         let engine = self.spec.engine;
         let source = self.spec.replace(&names::source(self.helper.name()))?;
@@ -76,7 +76,7 @@ impl<'a> VolumePopulator<'a> {
     /// Returns the path of the agent's script, or `None` if the volume has none.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// An engine error.
     pub(super) fn entrypoint(&self) -> Result<Option<&'static str>, Error> {
         let engine = self.spec.engine;
         for path in ENTRYPOINTS {
@@ -89,8 +89,9 @@ impl<'a> VolumePopulator<'a> {
     }
 }
 
-/// Waits one pause for the container that has the name. Removes it instead if it is too old or has this worker's label: within
-/// one process no two threads populate the same volume, so it is a leftover. `seen` is its id and when it was first seen.
+/// Sleeps for [`POPULATOR_PAUSE`] while another worker's container has this name. A leftover is removed instead: a container that
+/// has existed for [`POPULATOR_TIMEOUT`], or one with this worker's label, as two threads of one process never populate the same
+/// volume. `seen` holds the container's id and when it was first seen.
 fn wait_for_other(
     spec: HelperSpec<'_>,
     name: &str,
