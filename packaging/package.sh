@@ -1,13 +1,13 @@
 #!/bin/bash
 # package.sh deb | rpm | tar | dist
 #
-# Packs WORKER, the static binary, into OUT (target/dist) and prints the path of each file. `dist` makes a whole release: deb, rpm,
-# archive, sources, SBOM, third-party licences and checksums. It removes the files of earlier releases.
+# Packs WORKER, the static binary, into OUT (default target/dist) and prints the path of each file. `dist` removes the files of
+# earlier releases and makes a whole release: deb, rpm, archive, sources, SBOM, third-party licences and checksums.
 #
-# A package contains what `make install` installs with PREFIX=/usr, and the third-party licences. dpkg-deb and rpmbuild make the
+# A package contains the files of `make install` with PREFIX=/usr, and the third-party licences. dpkg-deb and rpmbuild make the
 # packages. The same sources give the same bytes: every time stamp is SOURCE_DATE_EPOCH, by default the time of the last commit.
 #
-# Publishers should set MAINTAINER="Name <address>". RELEASE (1) counts packages of the same version.
+# Publishers should set MAINTAINER="Name <address>". RELEASE (default 1) numbers the packages of one version.
 set -euo pipefail
 export LC_ALL=C TZ=UTC
 umask 022
@@ -15,7 +15,7 @@ umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
 name=oz-agent-worker
-worker=$(realpath "${WORKER:?is not set to the static binary, as \`make dist\` does}")
+worker=$(realpath "${WORKER:?is not set: set it to the static binary, or run \`make dist\`}")
 out=${OUT:-$root/target/dist}
 maintainer=${MAINTAINER:-The oz-agent-worker authors <oz-agent-worker@example.org>}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
@@ -28,7 +28,7 @@ die() {
     exit 1
 }
 
-# Outside a git repository, as in an unpacked source archive, it is the time of the changelog's last change.
+# The default outside a git repository, as in an unpacked source archive, is the time of the changelog's last change.
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md")}
 export SOURCE_DATE_EPOCH
 
@@ -61,7 +61,7 @@ set_times() {
     find "$1" -exec touch --no-dereference --date="@$SOURCE_DATE_EPOCH" {} +
 }
 
-# Prints the control file for an installed size of $1 KiB. Not by sed: a maintainer's name can contain any character.
+# Prints the control file for an installed size of $1 KiB. Does not use sed, because a maintainer's name can contain any character.
 control() {
     local text
     text=$(<"$here/deb/control.in")
@@ -113,7 +113,7 @@ rpm() {
     echo "$out/$name-$version-$release.x86_64.rpm"
 }
 
-# An archive to unpack over / on hosts without dpkg or rpm. It has no settings, since an upgrade must not overwrite them.
+# Makes an archive to unpack over / on hosts without dpkg or rpm. It contains no settings, so an upgrade does not overwrite them.
 tar() {
     local file=$out/$name-$version-x86_64-linux.tar.gz
     make_tree /usr/local
@@ -130,14 +130,14 @@ sources() {
     local file=$out/$name-$version.tar.gz
     git -C "$root" rev-parse --quiet --verify HEAD >/dev/null ||
         die "cannot make the source archive: $root is not a git repository with a commit"
-    git -C "$root" diff --quiet HEAD -- || say "warning: the source archive has the last commit, without the uncommitted changes"
+    git -C "$root" diff --quiet HEAD -- || say "warning: the source archive does not contain the uncommitted changes"
     git -C "$root" archive --format=tar --prefix="$name-$version/" HEAD | gzip -9n >"$file"
     echo "$file"
 }
 
 dist() {
     local part
-    # Removes the files of other versions, and nothing else.
+# Removes only the files of earlier releases.
     rm -f "$out/$name"[-_]* "$out/SHA256SUMS"
     for part in deb rpm tar sources; do "$part"; done
     WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"

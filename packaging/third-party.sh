@@ -12,7 +12,7 @@ export LC_ALL=C
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
 cargo=${CARGO:-cargo}
-worker=$(realpath "${WORKER:?is not set to the static binary, as \`make dist\` does}")
+worker=$(realpath "${WORKER:?is not set: set it to the static binary, or run \`make dist\`}")
 registry=${CARGO_HOME:-$HOME/.cargo}/registry/src
 cd "$root"
 name=oz-agent-worker
