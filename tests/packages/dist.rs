@@ -1,4 +1,4 @@
-//! The files of a release, which `make dist` makes.
+//! The release files that `make dist` builds.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -8,7 +8,7 @@ use crate::root::run;
 use crate::source;
 
 #[test]
-fn the_checksums_cover_every_file_and_are_right() {
+fn the_checksums_cover_every_file_and_match() {
     let sums = dist("SHA256SUMS");
     let folder = sums.parent().unwrap();
     run(Command::new("sha256sum").args(["--check", "--strict", "SHA256SUMS"]).current_dir(folder));
@@ -79,7 +79,7 @@ fn the_sbom_lists_every_linked_crate_and_library() {
     assert_eq!(linked.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new());
     let others: Vec<_> = listed.difference(&linked).map(|name| name.split(' ').next().unwrap()).collect();
     assert_eq!(others, ["llvm-libunwind", "musl", "openssl", "rust-std"]);
-    // Each id is valid and unique, and used by its package and by one relationship.
+    // Each id is valid, unique, and appears in one package and one relationship.
     let ids: Vec<_> = spdx.lines().filter_map(|line| line.strip_prefix("SPDXID: SPDXRef-")).collect();
     let fits = |id: &&str| id.chars().all(|c| c.is_ascii_alphanumeric() || c == '.' || c == '-');
     assert!(ids.iter().all(fits) && ids.len() == ids.iter().collect::<BTreeSet<_>>().len(), "{ids:?}");
@@ -108,7 +108,7 @@ fn each_linked_part_has_its_licence_text() {
     }
 }
 
-/// It is unpacked over /, so it must not overwrite settings.
+/// The archive is unpacked over /, so it must not overwrite settings.
 #[test]
 fn the_archive_has_the_worker_and_no_settings() {
     let archive = dist(&format!("oz-agent-worker-{VERSION}-x86_64-linux.tar.gz"));
@@ -146,7 +146,7 @@ fn the_source_archive_has_every_tracked_file() {
         list.lines().filter(|line| !line.ends_with('/')).filter_map(|line| line.strip_prefix(&top)).collect();
     let tracked: BTreeSet<_> = tracked.lines().collect();
     let different: Vec<_> = files.symmetric_difference(&tracked).collect();
-    assert!(different.is_empty(), "only in the archive or only tracked: {different:?}");
+    assert!(different.is_empty(), "the archive and the tracked files differ: {different:?}");
 }
 
 #[test]

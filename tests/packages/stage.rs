@@ -1,5 +1,5 @@
-//! A stage for workers that are not started from the build folder: it builds their arguments, and serves the engine on a
-//! TCP port, because its socket does not exist in another root folder.
+//! A stage for workers in another root folder. It builds their arguments, and makes the engine available on a TCP port,
+//! because the engine's socket does not exist there.
 
 use std::ops::{Deref, DerefMut};
 use std::path::Path;
@@ -14,7 +14,7 @@ use crate::support::stage::{self, DEADLINE, StageBuilder};
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
 use crate::support::worker::{Worker, WorkerBuilder};
 
-/// The shared stage, and the engine on a port of 127.0.0.1.
+/// The shared stage, and a proxy from a port of 127.0.0.1 to the engine.
 pub struct Stage {
     stage: stage::Stage,
     engine_proxy: FaultProxy,
@@ -63,8 +63,8 @@ impl Stage {
         assert_eq!(run.output.as_deref(), Some("fine\n"));
     }
 
-    /// Waits until the worker is connected, which proves that it trusts the control plane, and stops it.
-    pub fn connects(&self, mut worker: Worker) {
+    /// Asserts that the worker trusts the control plane: waits until it is connected, and stops it.
+    pub fn assert_connects(&self, mut worker: Worker) {
         worker.wait_log(DEADLINE, is_connected);
         worker.signal(Signal::TERM);
         let status = worker.wait_exit(DEADLINE);
@@ -72,8 +72,8 @@ impl Stage {
         self.plane.assert_no_violations();
     }
 
-    /// Waits until the worker exits because it does not trust the control plane; `reason` is OpenSSL's error text.
-    pub fn refuses(&self, mut worker: Worker, reason: &str) {
+    /// Asserts that the worker exits because it does not trust the control plane. `reason` is OpenSSL's error text.
+    pub fn assert_refuses(&self, mut worker: Worker, reason: &str) {
         let code = worker.wait_exit(DEADLINE).code();
         let log = worker.stderr().all().join("\n");
         assert!(code == Some(3) && log.contains(reason), "exit code {code:?}; expected {reason:?} in\n{log}");
@@ -100,7 +100,7 @@ pub fn is_connected(line: &str) -> bool {
     line.contains("] connected")
 }
 
-/// Runs a container to its end. Returns its exit code and its output; the spec must ask for a TTY, or the output is
+/// Runs a container until it exits. Returns its exit code and output. The spec must set `Tty`, so that the output is not
 /// framed.
 pub fn run_container(engine: &Engine, spec: &Value) -> (i64, String) {
     let id = engine.json("POST", "/containers/create", spec)["Id"].as_str().unwrap().to_owned();

@@ -144,7 +144,7 @@ fn a_certificate_from_an_unknown_ca_is_refused() {
     let secured = Secured::new();
     let jail = secured.jail();
     let worker = secured.stage.start(jail.program(), &secured.args());
-    secured.stage.refuses(worker, UNKNOWN);
+    secured.stage.assert_refuses(worker, UNKNOWN);
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_certificate_for_another_host_is_refused() {
     jail.copy(&secured.pki.ca(), "/ca.pem");
     let args = secured.stage.secured_args("other.example", &secured.proxy);
     let worker = secured.stage.start(jail.program().env("SSL_CERT_FILE", "/ca.pem"), &args);
-    secured.stage.refuses(worker, "hostname mismatch");
+    secured.stage.assert_refuses(worker, "hostname mismatch");
 }
 
 #[test]
@@ -166,7 +166,7 @@ fn the_system_s_cas_are_found_in_every_usual_place() {
         eprintln!("{place}");
         let jail = secured.jail();
         jail.copy(&secured.pki.ca(), place);
-        secured.stage.connects(secured.stage.start(jail.program(), &secured.args()));
+        secured.stage.assert_connects(secured.stage.start(jail.program(), &secured.args()));
     }
 }
 
@@ -180,28 +180,28 @@ fn ssl_cert_file_replaces_the_bundle_and_ssl_cert_dir_adds_folders() {
     let jail = secured.jail();
     jail.copy(&other.ca(), "/other.pem");
     jail.copy(&secured.pki.ca(), BUNDLES[0]);
-    stage.refuses(start(&jail, "SSL_CERT_FILE", "/other.pem"), UNKNOWN);
+    stage.assert_refuses(start(&jail, "SSL_CERT_FILE", "/other.pem"), UNKNOWN);
 
     // A missing file does not replace the bundle.
     let worker = start(&jail, "SSL_CERT_FILE", "/gone.pem");
     let warning = "certificates not usable variable=SSL_CERT_FILE path=/gone.pem";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
-    stage.connects(worker);
+    stage.assert_connects(worker);
 
     let jail = secured.jail();
     jail.copy(&other.ca(), "/other.pem");
     jail.copy(&secured.pki.ca(), &format!("/etc/ssl/certs/{}", secured.hashed()));
-    stage.connects(start(&jail, "SSL_CERT_FILE", "/other.pem"));
+    stage.assert_connects(start(&jail, "SSL_CERT_FILE", "/other.pem"));
 
     // SSL_CERT_DIR adds to the bundle, also as a list of folders.
     let jail = secured.jail();
     jail.copy(&other.ca(), BUNDLES[0]);
     jail.copy(&secured.pki.ca(), &format!("/mine/{}", secured.hashed()));
-    stage.connects(start(&jail, "SSL_CERT_DIR", "/mine"));
+    stage.assert_connects(start(&jail, "SSL_CERT_DIR", "/mine"));
     let worker = start(&jail, "SSL_CERT_DIR", "/gone:/mine");
     let warning = "certificates not usable variable=SSL_CERT_DIR path=/gone";
     worker.wait_log(DEADLINE, |line| line.contains(warning));
-    stage.connects(worker);
+    stage.assert_connects(worker);
 }
 
 #[test]
@@ -223,7 +223,7 @@ fn an_engine_behind_tls_is_checked_against_the_system_s_bundle() {
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4), "{:#?}", worker.stderr().all());
     let jail = Jail::new();
     jail.copy(&pki.ca(), BUNDLES[0]);
-    stage.connects(start(&jail));
+    stage.assert_connects(start(&jail));
 }
 
 #[test]
@@ -233,7 +233,7 @@ fn names_resolve_by_the_hosts_file_and_a_dns_server() {
     let jail = Jail::new();
     jail.put("/etc/hosts", "127.0.0.1 known.example\n");
     jail.put("/etc/resolv.conf", format!("nameserver {ADDRESS}\n"));
-    let connects = |host: &str| stage.connects(stage.start(jail.program(), &stage.plain_args(host)));
+    let connects = |host: &str| stage.assert_connects(stage.start(jail.program(), &stage.plain_args(host)));
     connects("known.example");
     assert_eq!(server.answers(), (0, 0));
     connects("plane.example");
