@@ -8,15 +8,15 @@
 //!
 //! # Words
 //!
-//! - *run*: the control plane's record of what a user asked for.
-//! - *task*: what this worker executes for a run.
+//! - *run*: the control plane's record of a user's request.
+//! - *task*: the work that this worker does for a run.
 //! - *execution*: one launch of a task.
 //! - *job*: a task that holds one of the worker's slots.
 //! - *claim*: the message that takes a run; *report*: the message that ends it.
-//! - *settlement*: what became of a report, and with it of the container.
+//! - *settlement*: the outcome of a report, which decides whether the container is removed.
 //! - *link*: the WebSocket connection, through all reconnects; *epoch*: the number of one connection.
 //! - *sidecar*: an image whose files are mounted into the task's container.
-//! - *engine*: the Docker Engine, or another one that answers its API.
+//! - *engine*: the Docker Engine, or another program with the same API.
 //!
 //! # Threads
 //!
@@ -25,25 +25,25 @@
 //! | `main` | one `select!` | does I/O, decodes or encodes |
 //! | `oz-link` | `poll`, and connecting with deadlines; it decodes and encodes messages | decides |
 //! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
-//! | `oz-log` | writing a line | is waited for |
+//! | `oz-log` | writing a line | delays other threads |
 //! | `oz-poller` | REST calls, with deadlines; none with `--reconcile-interval 0` | decides, touches the WebSocket |
-//! | `oz-notify` | telling the service manager; none without one | is waited for |
-//! | `ctrl-c` | waiting for a signal | does anything but pass it on |
+//! | `oz-notify` | writing to the service manager; absent without one | delays other threads |
+//! | `ctrl-c` | waiting for a signal, which it passes on | does anything else |
 //! | `oz-sweep` | calls to the engine, once | touches what this process created |
-//! | `oz-disk` | one look at the engine's disk, for an assignment | is waited for |
+//! | `oz-disk` | one check of the engine's disk, for an assignment | delays other threads |
 //!
 //! The last two end when their work is done.
 //!
 //! # Rules
 //!
-//! `tests/tidy` checks those that a program can check.
+//! `tests/tidy` checks them where a program can.
 //!
 //! - The modules that decide or decode are pure: no I/O, no clock, no thread. They are `protocol`, `coordinator`, `task::plan`,
 //!   `task::output` and `docker::http`.
-//! - A run is claimed when a slot is free, started once the claim is confirmed, and its container removed once its report is
+//! - A run is claimed when a slot is free. Its container is started once the claim is confirmed, and removed once the report is
 //!   confirmed.
 //! - Everything is bounded: output, bodies, headers, frames, queues, retries, waits.
-//! - What can be a secret is a [`secret::Secret`] until it is on the wire.
+//! - A value that may be secret is a [`secret::Secret`] until it is sent.
 
 pub mod app;
 pub mod cli;
