@@ -28,14 +28,14 @@ fn load_from(
     Config::new(&arguments, &variables.iter().copied().collect(), 3, file)
 }
 
-/// Loads these settings, with a key and an ID unless they are given.
+/// Loads the settings, with a default key and worker ID.
 fn load(line: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut all = vec![("OZ_API_KEY", MARK), ("OZ_WORKER_ID", "w")];
     all.extend(variables);
     load_from(line, &all, &no_file)
 }
 
-/// The error, which must be one line without a secret.
+/// Returns the error's text. Asserts that it is one line without the secret.
 fn message(result: Result<Config, ConfigError>) -> String {
     let error = result.unwrap_err();
     let text = error.to_string();
@@ -45,7 +45,7 @@ fn message(result: Result<Config, ConfigError>) -> String {
 }
 
 #[test]
-fn the_defaults() {
+fn unset_settings_have_their_defaults() {
     let config = load(&[], &[]).unwrap();
     let expected = Config {
         api_key: Secret::new(MARK),
@@ -79,9 +79,9 @@ struct Case {
     first: &'static str,
     /// Another valid value.
     second: &'static str,
-    /// The configured value.
+    /// Reads the setting from the configuration.
     get: fn(&Config) -> String,
-    /// The first value, as configured.
+    /// What `get` returns for `first`.
     expected: &'static str,
 }
 
@@ -141,7 +141,7 @@ const CASES: [Case; 14] = [
     case(["--min-free-disk", "OZ_MIN_FREE_DISK"], ["2KiB", "0"], |c| c.min_free_disk.to_string(), "2048"),
 ];
 
-/// All but the key file, which is tested alone.
+/// Except for the key file, which has a separate test.
 #[test]
 fn every_setting_with_a_flag_and_a_variable_has_a_case() {
     let both = SETTINGS.iter().filter_map(|setting| Some((setting.flag?, setting.variable?)));
@@ -268,7 +268,7 @@ fn the_default_size_of_the_pool_is_twice_the_cores_within_bounds() {
 }
 
 #[test]
-fn the_reconnect_variables() {
+fn reconnect_variables_have_bounds() {
     let attempts = "OZ_RECONNECT_MAX_ATTEMPTS";
     let window = "OZ_RECONNECT_WINDOW_SECONDS";
     let config = load(&[], &[(attempts, "4294967295"), (window, "60")]).unwrap();
@@ -384,7 +384,7 @@ fn an_unencrypted_connection_to_another_host_is_a_warning() {
 }
 
 #[test]
-fn variables_of_tasks() {
+fn task_variables_are_set_or_copied() {
     let line = ["-e", "A=1=2", "-e", "B=x", "-e", "OWN", "-e", "NONE=", "--env", "B=y", "-e", "BLANK"];
     let config = load(&line, &[("OWN", MARK), ("BLANK", "")]).unwrap();
     let env: Vec<_> = config.env.iter().map(|(key, value)| (key.as_str(), value.expose())).collect();

@@ -30,19 +30,19 @@ fn a_pull_decodes_at_every_split() {
 #[test]
 fn a_layer_progresses_to_done() {
     let mut stream = PullStream::default();
-    let mut say = |status: &str, current: i64, total: i64| {
+    let mut push = |status: &str, current: i64, total: i64| {
         let detail = serde_json::json!({ "current": current, "total": total });
         let line = serde_json::json!({ "id": "a", "status": status, "progressDetail": detail });
         stream.push(format!("{line}\n").as_bytes()).unwrap();
         pulled(&stream)
     };
-    assert_eq!(say("Waiting", 0, 0), (1, 0, 0, 0));
-    assert_eq!(say("Downloading", 4, 9), (1, 0, 4, 9));
-    assert_eq!(say("Downloading", -1, -1), (1, 0, 0, 9));
-    assert_eq!(say("Download complete", 0, 0), (1, 0, 9, 9));
-    assert_eq!(say("Extracting", 3, 9), (1, 0, 9, 9));
-    assert_eq!(say("Pull complete", 0, 0), (1, 1, 9, 9));
-    assert_eq!(say("Retrying in 5 seconds", 0, 0), (1, 1, 9, 9));
+    assert_eq!(push("Waiting", 0, 0), (1, 0, 0, 0));
+    assert_eq!(push("Downloading", 4, 9), (1, 0, 4, 9));
+    assert_eq!(push("Downloading", -1, -1), (1, 0, 0, 9));
+    assert_eq!(push("Download complete", 0, 0), (1, 0, 9, 9));
+    assert_eq!(push("Extracting", 3, 9), (1, 0, 9, 9));
+    assert_eq!(push("Pull complete", 0, 0), (1, 1, 9, 9));
+    assert_eq!(push("Retrying in 5 seconds", 0, 0), (1, 1, 9, 9));
 }
 
 #[test]

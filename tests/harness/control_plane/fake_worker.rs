@@ -1,4 +1,4 @@
-//! A minimal worker, to test the control plane.
+//! A minimal worker, to test the stand-in for the control plane.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -64,7 +64,7 @@ impl FakeWorker {
         self.send("task_completed", &data);
     }
 
-    /// Waits until the control plane has received everything that was sent.
+    /// Waits until the control plane has received all messages sent so far.
     pub fn sync(&mut self) {
         self.socket.send(Message::Ping("sync".into())).unwrap();
         while !matches!(self.socket.read().unwrap(), Message::Pong(_)) {}
