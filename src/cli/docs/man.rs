@@ -1,4 +1,4 @@
-//! The manual page oz-agent-worker(1): its order, and the sections that are made from the tables.
+//! The manual page oz-agent-worker(1): the order of its sections, and those made from the tables.
 
 use super::roff::{Roff, bold, italic};
 use super::{NAME, VERSION, flags, manual};
@@ -22,12 +22,12 @@ const DESCRIPTION: [&str; 4] = [
 const SIGNALS: [(&str, &str); 2] = [
     (
         "SIGTERM, SIGINT, SIGHUP",
-        "The first one stops taking tasks and gives back those that wait. Running tasks go on for --drain-timeout; then, or at \
-         the next signal, they are stopped and reported. When every report is delivered the worker ends with 0. See STOPPING.",
+        "At the first one, the worker takes no new tasks. Running tasks continue for --drain-timeout; then, or at the next \
+         signal, they are stopped and reported. When every report is delivered, the worker ends with 0. See STOPPING.",
     ),
     (
         "a further one",
-        "Ends the worker at once, with 130. The next start with the same id takes over what is left on the engine.",
+        "Ends the worker at once, with 130. The next start with the same id takes over the tasks that are left on the engine.",
     ),
 ];
 
@@ -35,7 +35,7 @@ const FILES: [(&str, &str); 4] = [
     (
         "/etc/oz-agent-worker/worker.env",
         "The variables of the service, read by systemd and not by the worker; flags without a variable go into OZ_WORKER_ARGS. \
-         `oz-agent-worker --print environment` prints a sample. It can hold the key, so nobody else may read it.",
+         `oz-agent-worker --print environment` prints a sample. It may contain the key, so other users must not be able to read it.",
     ),
     ("/etc/oz-agent-worker/ID.env", "The same for the instance ID of the service, read after worker.env."),
     (
