@@ -66,8 +66,7 @@ impl DiskWatch {
         Some(format!("the engine's disk has {free} free, less than --min-free-disk {least}"))
     }
 
-    /// Returns the bytes that an unprivileged program may still write. The engine is root and may write more, but what is
-    /// reserved for root is not for tasks.
+    /// Returns the free bytes, without the space reserved for root. The engine could use that space, but tasks should not.
     fn free(&self) -> Result<u64, NotWatched> {
         let found = statvfs(&self.folder)
             .map_err(|error| NotWatched::Unreadable { folder: self.folder.clone(), error })?;
@@ -75,8 +74,8 @@ impl DiskWatch {
     }
 }
 
-/// Returns the engine's data folder. `host` is this machine's name: behind a forwarded socket, in a virtual machine, and for
-/// a worker in a container the engine has another one.
+/// Returns the engine's data folder. `host` is this machine's name. The engine's machine has another name behind a forwarded
+/// socket, in a virtual machine, and for a worker in a container.
 fn data_folder(engine: &Engine, is_local: bool, host: &str) -> Result<PathBuf, NotWatched> {
     let root = PathBuf::from(&engine.root);
     if !is_local {

@@ -1,4 +1,4 @@
-//! The process: what the arguments ask for, the start, and the exit code.
+//! The process: handles the arguments, starts the worker, and returns the exit code.
 
 pub mod disk;
 pub mod engine;
@@ -25,10 +25,10 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::environment::Environment;
 use crate::{logging, task};
 
-/// The most signals that wait for the main thread. More than three have no meaning.
+/// The capacity of the channel for signals. More than three have no effect.
 const SIGNALS: usize = 8;
 
-/// Prints what the arguments ask for, or serves until the worker ends. Returns the exit code.
+/// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -68,7 +68,7 @@ fn report(error: &dyn std::error::Error, exit: Exit) -> Exit {
     exit
 }
 
-/// A reader that closed the pipe is no failure; a page that cannot be written whole is one.
+/// A pipe closed by its reader is not a failure; any other incomplete output is.
 fn print(page: &str) -> Exit {
     match io::stdout().write_all(page.as_bytes()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => report(&error, Exit::Failure),
@@ -116,13 +116,13 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     exit
 }
 
-/// Turns SIGTERM, SIGINT and SIGHUP into messages. The first also ends a start that hangs.
+/// Turns SIGTERM, SIGINT and SIGHUP into messages. The first one also cancels a start that hangs.
 fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
     let (sender, signals) = bounded(SIGNALS);
     let starting = starting.clone();
     ctrlc::set_handler(move || {
         starting.cancel(CancelReason::Shutdown);
-        // A full channel holds more signals than have a meaning.
+        // If the channel is full, a further signal has no effect.
         let _ = sender.try_send(());
     })?;
     Ok(signals)
@@ -133,8 +133,8 @@ fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {
     exit
 }
 
-/// The variables that name the engine. A value that is not UTF-8 is kept as text, not dropped: without it another engine
-/// would be used.
+/// The variables that name the engine. A value that is not UTF-8 is converted to text, because dropping it would
+/// select another engine.
 impl From<&Environment> for EndpointEnv {
     fn from(environment: &Environment) -> Self {
         let get = |name| environment.get(name).map(|value| value.to_string_lossy().into_owned());

@@ -28,14 +28,14 @@ use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
 use crate::task::{Job, JobControl, Options, Tasks, adopt};
 
-/// The most events of the link that wait for the main thread; beyond that the link's thread blocks.
+/// The capacity of the channel for the link's events. While it is full, the link's thread blocks.
 const LINK_EVENTS: usize = 256;
 
 /// How long the link's thread may take to end.
 const LINK_END: Duration = Duration::from_secs(2);
 
 /// When the late sweep is due. A busy engine can create a container seconds after the caller was killed. The next start
-/// removes what it creates even later.
+/// removes containers that are created even later.
 const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
 
 /// Why the worker could not begin.
@@ -68,7 +68,7 @@ struct Runtime {
     /// `None` if polling is turned off.
     poller: Option<RunPoller>,
     jobs: HashMap<JobId, Handle>,
-    /// The connection that is up, as last told to the coordinator.
+    /// The current connection, as last reported to the coordinator.
     epoch: Option<Epoch>,
 }
 
@@ -297,13 +297,13 @@ impl Runtime {
         let cancel = CancelToken::new();
         self.jobs.insert(id, Handle { cancel: cancel.clone(), control });
         if !self.pool.give(Job { id, work, cancel, signals }) {
-            // The coordinator counts slots, so this is a defect. Ending the process is better than a run that nothing works on.
+            // The coordinator counts slots, so this is a defect. The process ends, because the run would never be executed.
             error!("task pool full, ending");
             self.link.close();
         }
     }
 
-    /// On a thread of its own: a network file system that hangs must not hold up the main thread.
+    /// Uses a separate thread, because a network file system can hang.
     fn check_disk(&self) {
         let (disk, results) = (self.disk.clone(), self.disk_results.clone());
         let check = move || {
@@ -323,7 +323,7 @@ impl Runtime {
         }
     }
 
-    /// On a thread of its own: the engine may be busy.
+    /// Uses a separate thread, because the engine may be busy.
     fn late_sweep(&self) {
         let (docker, stopping) = (self.docker.clone(), self.stopping.clone());
         let (worker_id, process_id) = (self.worker_id.clone(), self.process_id.clone());

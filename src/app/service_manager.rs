@@ -1,6 +1,6 @@
-//! What the service manager is told by sd_notify(3): that the worker is ready, its status, and how long its stop may take.
+//! Reports the worker's readiness, status and maximum stop time to the service manager, with sd_notify(3).
 //!
-//! systemd waits for a stop as long as it is told here, so its `TimeoutStopSec` need not follow the drain timeout.
+//! systemd waits for a stop for the reported time, so `TimeoutStopSec` need not follow the drain timeout.
 
 use std::io;
 use std::time::Duration;
@@ -16,7 +16,7 @@ use crate::sys::pool::spawn_detached;
 /// The variable with the service manager's socket; unset without one.
 pub const VARIABLE: &str = "NOTIFY_SOCKET";
 
-/// The most messages that wait. A working service manager never leaves so many.
+/// The capacity of the queue. With a working service manager it never fills.
 const MESSAGES: usize = 256;
 
 /// Added to the longest time of a stop, for closing the link and exiting.
@@ -53,8 +53,8 @@ impl Notifier {
         Ok(notifier)
     }
 
-    /// Queues what changed; never blocks. A service manager that does not read must not hold up claims and reports, so a
-    /// change that finds the queue full is dropped, and sent with the next one.
+    /// Queues the changes; never blocks, because a service manager that does not read must not delay claims and reports. If
+    /// the queue is full, the changes are sent with the next ones.
     pub fn tell(&mut self, now: &Status) {
         let Some(messages) = self.messages.as_ref().filter(|_| self.last_sent.as_ref() != Some(now)) else {
             return;
@@ -68,7 +68,7 @@ impl Notifier {
 /// Returns what changed since `before`.
 ///
 /// A worker is ready once it is connected, or once its first attempt failed and it tries again: services that start after it
-/// need not wait for the control plane. A worker that is refused for good is never ready.
+/// need not wait for the control plane. A permanently refused worker is never ready.
 fn changes(before: Option<&Status>, now: &Status) -> Vec<Notice> {
     let mut changes = Vec::new();
     let is_connecting = |status: &Status| status.link == LinkState::Connecting;
