@@ -1,6 +1,6 @@
 //! The command line: which flags were typed, with which values.
 //!
-//! Its errors never repeat a value, nor an argument that may be one: a mistyped `--apikey=...` holds a key too.
+//! Errors show no value, and no argument that may contain one: a mistyped `--apikey=...` contains a key too.
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;
@@ -21,7 +21,7 @@ pub(crate) enum ArgumentsError {
     /// No setting has this flag.
     #[error("unknown flag {0}; see --help")]
     UnknownFlag(String),
-    /// Neither a flag nor the value of one, by its position from 1.
+    /// An argument that is neither a flag nor a value, by its position from 1.
     #[error("argument {0} is not a flag; see --help")]
     Stray(usize),
     /// A flag at the end, or before another flag.
@@ -82,8 +82,8 @@ impl Arguments {
     }
 }
 
-/// Returns the arguments with long flags, each followed by its value as an argument of its own: pico-args would take the next flag
-/// for a missing value, and leave what it does not know to the caller.
+/// Returns the arguments with long flags, each followed by its value as a separate argument. pico-args would use the next flag as
+/// the value of a flag without one, and would not report unknown arguments.
 fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, ArgumentsError> {
     let mut normal = Vec::new();
     let mut rest = (1..).zip(arguments);
@@ -129,7 +129,7 @@ fn find(name: &str) -> Option<(&'static str, &'static Setting)> {
     Some((setting.flag?, setting))
 }
 
-/// The error for an argument that is not known. It shows only what looks like a flag: anything else may be a key.
+/// The error for an unknown argument. Shows the argument only if it looks like a flag: anything else may be a key.
 fn unknown(name: &str, position: usize) -> ArgumentsError {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.starts_with('-') && name.len() <= LONGEST_NAME && name.chars().all(plain) {

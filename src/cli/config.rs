@@ -122,8 +122,8 @@ impl Config {
     }
 }
 
-/// The API key: typed, else from its variable, else from the first line of the key file. A typed key file takes
-/// precedence over the variable of the key.
+/// The API key: from its flag, else from its variable, else from the first line of the key file. A key file given by flag
+/// takes precedence over the key's variable.
 fn api_key(
     invocation: &Invocation<'_>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,

@@ -58,7 +58,7 @@ pub enum ValueHint {
     Words(&'static [&'static str]),
     /// Paths of this host.
     Path,
-    /// Paths of this host, to which the value adds more.
+    /// Paths of this host; the value continues after the path.
     PathFirst,
 }
 

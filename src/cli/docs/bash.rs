@@ -10,7 +10,7 @@ const HEAD: &str = "\
 _oz_agent_worker() {
     local word=${COMP_WORDS[COMP_CWORD]} flag=${COMP_WORDS[COMP_CWORD - 1]} joined='' words=''
     COMPREPLY=()
-    # bash splits --flag=value: the = is a word of its own.
+    # bash splits --flag=value: the = is a separate word.
     if [[ $word == = ]]; then
         word='' joined=1
     elif [[ $flag == = ]]; then

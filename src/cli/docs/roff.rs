@@ -2,7 +2,7 @@
 
 use super::wrap::wrap;
 
-/// The widest line of the source, in characters. What a reader sees is broken elsewhere.
+/// The widest line of the source, in characters. The formatter breaks the visible lines again.
 const WIDTH: usize = 78;
 
 /// A page under construction.
@@ -69,7 +69,7 @@ impl Roff {
         self.lines(line);
     }
 
-    /// Lines to type as they are.
+    /// Lines that are not filled, such as commands.
     pub(super) fn example(&mut self, lines: &[&str]) {
         self.macro_line(".PP");
         self.macro_line(".RS 4");

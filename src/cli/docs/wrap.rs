@@ -1,7 +1,7 @@
 //! Line breaking.
 
 /// Breaks a paragraph into lines of at most `width` characters, each with `before` at its start and a line break at its end.
-/// A longer word has a line of its own.
+/// A longer word gets a separate line.
 pub(super) fn wrap(paragraph: &str, before: &str, width: usize) -> String {
     let mut text = String::new();
     let mut column = 0;

@@ -78,7 +78,7 @@ mod tests {
         assert_eq!(text.split_once(".hy 0\n").unwrap().1, expected);
     }
 
-    /// Anything else would come out as it is written.
+    /// Other Markdown would be printed unchanged.
     #[test]
     fn the_sections_keep_to_the_subset() {
         for section in SECTIONS {
