@@ -55,7 +55,7 @@ pub enum LookupError {
     Answer {
         /// The control plane.
         at: String,
-        /// What is wrong with it.
+        /// Why it cannot be used.
         #[source]
         source: AnswerError,
     },

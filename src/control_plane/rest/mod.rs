@@ -76,8 +76,8 @@ impl ControlPlane {
     /// Returns the state of the run `task_id`; blocks for at most the deadline.
     ///
     /// # Errors
-    /// There is no valid response. [`LookupError::Unknown`] does not prove that the run is gone: the API key may not be
-    /// allowed to see it.
+    /// There is no valid response. [`LookupError::Unknown`] means that the run does not exist, or that the API key may not
+    /// see it.
     pub fn run_state(&self, task_id: &str) -> Result<RunState, LookupError> {
         self.session().run_state(task_id)
     }
@@ -153,7 +153,7 @@ impl Session {
                 LookupError::Answer { at, source: AnswerError::LongHead { limit } }
             }
             ureq::Error::Timeout(_) => LookupError::TimedOut { at, within },
-            // TLS reports a time-out as an error of its own.
+            // TLS reports a time-out as a separate error.
             _ if elapsed >= within => LookupError::TimedOut { at, within },
             ureq::Error::Other(error) => match error.downcast::<CertificateError>() {
                 Ok(error) => LookupError::Certificate { at, reason: error.0 },
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn an_id_that_cannot_be_in_a_url_is_not_looked_up() {
-        // Nobody listens on port 1, so a request would fail with another error.
+        // Nothing listens on port 1, so a request would fail with another error.
         let plane = plane("http://127.0.0.1:1").unwrap();
         for id in ["", ".", "..", &"x".repeat(70_000)] {
             assert_eq!(plane.run_state(id), Err(LookupError::InvalidId));

@@ -37,7 +37,7 @@ impl RunPoller {
         Self::start_with(begin, answers)
     }
 
-    /// Calls `begin` for each batch, and what it returns for each id.
+    /// Calls `begin` for each batch, and the function that it returns for each id.
     fn start_with<L>(
         begin: impl Fn() -> L + Send + Sync + 'static,
         answers: Sender<RunStates>,

@@ -48,7 +48,7 @@ impl<T: Transport> Connector<T> for TlsConnector {
     }
 }
 
-/// Returns the rest of the time for connecting, of which TCP has used a part.
+/// Returns the time left for connecting, after TCP has used a part of it.
 fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
     let used = match details.now {
         Instant::Exact(start) => start.elapsed(),

@@ -1,8 +1,8 @@
-//! What a response to the upgrade request means when it is not an upgrade.
+//! Classifies responses that refuse the upgrade request.
 
 use super::error::{DialError, LinkError};
 
-/// Returns the status in the first bytes of a response, as soon as its three digits are there.
+/// Returns the status in the first bytes of a response, as soon as its three digits have arrived.
 ///
 /// The control plane sends 401 and 403 as a bare status line and then resets the connection, so the head may never be
 /// complete. tungstenite then reports only an incomplete handshake.

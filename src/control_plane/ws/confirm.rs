@@ -1,4 +1,4 @@
-//! Which messages the peer has received: a ping follows them, and its pong confirms every message sent before it.
+//! Tracks which messages the peer has received: the pong for a ping confirms every message sent before that ping.
 
 use std::collections::VecDeque;
 

@@ -150,7 +150,7 @@ pub(super) fn upgrade(
     if deadline.inbox.closing() {
         return Err(DialError::Closing);
     }
-    // A 101 that tungstenite refused is not a matter of the status.
+    // tungstenite refused a 101 for another reason than the status.
     if let Some(status) = status(&head.bytes()).filter(|&status| status != 101) {
         return Err(classify(status));
     }

@@ -5,7 +5,7 @@ use thiserror::Error;
 /// What an operator can do about a [`LinkError`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LinkErrorKind {
-    /// Another attempt cannot succeed until somebody corrects a setting.
+    /// Another attempt cannot succeed until an operator corrects a setting.
     Permanent,
     /// Every allowed attempt has failed.
     GaveUp,
@@ -67,7 +67,7 @@ pub enum LinkError {
     /// The URL or the API key cannot be used in a request.
     #[error("{reason}")]
     Unusable {
-        /// Which of them, and what is wrong with it.
+        /// The URL or the key, and the problem.
         reason: &'static str,
     },
     /// Too many attempts have failed, see [`LinkConfig::max_attempts`](super::LinkConfig::max_attempts).

@@ -194,7 +194,7 @@ fn spawn(
     let thread = std::thread::Builder::new().name("oz-link".to_owned()).spawn(move || {
         let _alive: Sender<Never> = alive;
         if catch_unwind(AssertUnwindSafe(|| body(&events))).is_err() {
-            // Without a receiver nobody needs the event.
+            // Fails if the receiver is dropped; then the event is not needed.
             let _ = events.send(LinkEvent::Fatal(LinkError::Panicked));
         }
     })?;

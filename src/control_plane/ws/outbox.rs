@@ -20,7 +20,7 @@ const CAPACITY: usize = 1024;
 #[error("too many messages wait to be sent")]
 pub struct OutboxFull;
 
-/// The writing end of the wake pipe, and the flags that the link's thread looks at once awake.
+/// The writing end of the wake pipe, and the flags that the link's thread reads after a wake-up.
 struct Waker {
     pipe: OwnedFd,
     /// A byte is in the pipe or about to be written, so no other is needed.
@@ -36,7 +36,7 @@ impl Waker {
         if self.pending.swap(true, Ordering::AcqRel) {
             return;
         }
-        // This fails only if the pipe is full, which wakes the reader too, or if the reader is gone.
+        // This fails only if the pipe is full, which wakes the reader too, or if the reader has ended.
         let _ = rustix::io::write(&self.pipe, &[1]);
     }
 }
@@ -89,7 +89,7 @@ impl Outbox {
         Ok(())
     }
 
-    /// Tells the link to send what is queued and close.
+    /// Tells the link to send the queued messages and close.
     pub(super) fn close(&self) {
         self.waker.closing.store(true, Ordering::Release);
         self.waker.wake();

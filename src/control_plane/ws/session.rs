@@ -29,7 +29,7 @@ pub(super) enum SessionEnd {
     Lost(String),
     /// The link was told to close.
     Closed,
-    /// Nobody receives the link's events any more.
+    /// The receiver of the link's events was dropped.
     ReceiverDropped,
 }
 
@@ -65,7 +65,7 @@ pub(super) struct Session<'a> {
     dead_after: Duration,
     heart: Heartbeat,
     confirms: Confirms,
-    /// When the wait for the oldest missing pong began. It begins anew with every pong and while `blocked`.
+    /// When the wait for the oldest missing pong began. It restarts with every pong and while `blocked`.
     awaiting_pong_since: Option<Instant>,
     /// The kernel's send buffer was full at the last flush.
     blocked: bool,
@@ -302,7 +302,7 @@ impl<'a> Session<'a> {
         self.socket.queue_ping(self.confirms.next_ping())
     }
 
-    /// Sends what is queued, for at most `close_wait`. With `linger` it also reads and drops what the peer sends, until the
+    /// Sends the queued frames, for at most `close_wait`. With `linger` it also reads and drops what the peer sends, until the
     /// peer closes: with unread bytes the kernel would reset the connection, and the peer might never get the close frame.
     fn finish(&mut self, linger: bool) {
         let until = Instant::now() + self.close_wait;

@@ -40,7 +40,7 @@ pub(super) enum Received {
 pub(super) enum Fault {
     /// The peer sent something invalid. A close frame with this reason can still be sent.
     Refused(CloseReason, String),
-    /// The connection is gone.
+    /// The connection is lost.
     Lost(String),
 }
 
@@ -142,7 +142,7 @@ impl Socket {
         ignore_would_block(self.socket.close(Some(frame)))
     }
 
-    /// Sends what is queued. Returns false if the kernel's send buffer is full.
+    /// Sends the queued frames. Returns false if the kernel's send buffer is full.
     pub(super) fn flush(&mut self) -> Result<bool, Fault> {
         match self.socket.flush() {
             Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! Connection after connection: dial, run the session, wait, and again, until the link closes or gives up.
+//! The loop over connections: dials, runs the session and waits, until the link closes or gives up.
 
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
@@ -28,7 +28,7 @@ pub(super) fn supervise(link: &LinkConfig, inbox: Inbox, events: &Sender<LinkEve
         epoch: Epoch(0),
     };
     if let Ok(last) = supervisor.run() {
-        // Without a receiver nobody needs the event.
+        // Fails if the receiver is dropped; then the event is not needed.
         let _ = events.send(last);
     }
 }
@@ -127,7 +127,7 @@ impl Supervisor<'_> {
     }
 }
 
-/// Nobody receives the link's events any more.
+/// The receiver of the link's events was dropped.
 struct ReceiverDropped;
 
 /// Returns a number that spreads workers over time; it is not fit for secrets.
