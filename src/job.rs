@@ -44,7 +44,7 @@ pub struct AdoptedTask {
     pub ended_for: Option<CancelReason>,
 }
 
-/// What became of a job's report.
+/// The outcome of a job's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
     /// The control plane has it: the container can be removed.

@@ -1,4 +1,4 @@
-//! Assignments and cancels: what is held, claimed, answered and given back.
+//! Assignments and cancels: holds, claims, answers and gives back assignments.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -123,7 +123,7 @@ impl Coordinator {
         self.backlog.iter().any(|pending| pending.assignment.task_id == task_id)
     }
 
-    /// Claims the oldest first. A task whose former execution is still cleaned up waits for that.
+    /// Claims the oldest assignments first. A task waits while an earlier execution of it is being cleaned up.
     pub(super) fn admit(&mut self) {
         while self.link_is_up() && self.stop.is_none() && self.jobs.len() < self.rules.slots {
             let can_start = |pending: &PendingAssignment| {
@@ -161,7 +161,7 @@ impl Coordinator {
         self.send(None, Outgoing::Rejected { task_id: task_id.to_owned(), reason: reason.to_owned() });
     }
 
-    /// Reports a task that never had a slot. Not confirmed: if it is lost, the control plane takes the run back.
+    /// Reports a task that never had a slot, without a confirmation: if the report is lost, the control plane takes the run back.
     pub(super) fn fail(&mut self, task_id: &str, reason: FailureReason, message: &str) {
         let (task_id, message) = (task_id.to_owned(), message.to_owned());
         self.send(None, Outgoing::Failed { task_id, reason, message });

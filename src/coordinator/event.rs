@@ -21,9 +21,9 @@ pub enum Event {
     LinkUp,
     /// The connection ended; the link reconnects.
     LinkDown,
-    /// The link ended, because of [`Effect::CloseLink`] or because it cannot go on.
+    /// The link ended, because of [`Effect::CloseLink`] or because of a permanent error.
     LinkGone {
-        /// The exit code if the link ended by itself.
+        /// The exit code if the link ended because of an error.
         exit: Exit,
     },
     /// A message came.
@@ -37,7 +37,7 @@ pub enum Event {
     },
     /// The answer to [`Effect::CheckDisk`].
     DiskChecked {
-        /// Why there is too little space for a new task, for people; `None` if there is enough or nobody knows.
+        /// Why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
         low: Option<String>,
     },
     /// The answer to [`Effect::PollRuns`]: the runs whose state is known.
@@ -72,11 +72,11 @@ pub enum Effect {
         /// The job.
         job: JobId,
     },
-    /// Tell a job what became of its report.
+    /// Tell a job the outcome of its report.
     Settle {
         /// The job.
         job: JobId,
-        /// It decides what becomes of the container.
+        /// Decides whether the container is removed.
         settlement: Settlement,
     },
     /// End a job's task; [`JobEvent::Finished`] still follows.
@@ -127,8 +127,8 @@ pub enum LinkState {
 /// A stop that began.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopping {
-    /// Whether running tasks may still end by themselves.
+    /// Whether running tasks may still continue.
     pub draining: bool,
-    /// The longest time that the whole stop takes, from its beginning.
+    /// The maximum duration of the stop, from its beginning.
     pub budget: Duration,
 }

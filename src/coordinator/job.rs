@@ -22,7 +22,7 @@ pub(super) struct JobState {
     phase: Phase,
     /// When the task's time is up.
     pub(super) ends_at: Option<Instant>,
-    /// Why the task was told to end, if it was.
+    /// Why the task is being ended, if it is.
     pub(super) ending: Option<CancelReason>,
 }
 
@@ -76,7 +76,7 @@ impl JobState {
         matches!(self.phase, Phase::Working)
     }
 
-    /// Whether it is working and was not told to end.
+    /// Whether it is working and is not being ended.
     pub(super) fn is_running(&self) -> bool {
         self.is_working() && self.ending.is_none()
     }

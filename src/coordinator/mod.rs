@@ -6,7 +6,7 @@
 //! - A run is claimed only when a slot is free for it. An unclaimed run stays with the control plane.
 //! - A claim that was not confirmed when its connection ended may not have arrived, and the run may go to another worker: the
 //!   task is dropped, unstarted and unreported.
-//! - A report holds its slot until the control plane is known to have it.
+//! - A report holds its slot until it is confirmed.
 //! - Nothing is started twice: an assignment of a task that the worker already holds is answered with the task's state.
 
 mod assign;
@@ -42,11 +42,11 @@ pub struct Rules {
     pub slots: usize,
     /// How long a task may run; zero: without a limit.
     pub task_timeout: Duration,
-    /// How long running tasks may go on after the first signal.
+    /// How long running tasks may continue after the first signal.
     pub drain_timeout: Duration,
     /// How often the control plane is asked for the states of the runs; zero: never.
     pub reconcile_interval: Duration,
-    /// What becomes of a task whose run failed at the control plane.
+    /// What to do with a task whose run failed at the control plane.
     pub lost_runs: LostRuns,
     /// Whether the engine's disk is checked before a task is claimed.
     pub check_disk: bool,
@@ -147,7 +147,7 @@ impl Coordinator {
 
     fn link_up(&mut self, now: Instant) {
         self.link = LinkState::Up;
-        // The control plane does not repeat a cancel from the time without a connection. Polling the runs finds it.
+        // The control plane does not repeat a cancel that it sent without a connection. Polling the runs finds it.
         self.poll_at = Some(now);
         let unsent: Vec<JobId> =
             self.jobs.iter().filter(|(_, job)| job.has_unsent_report()).map(|(id, _)| *id).collect();
@@ -195,7 +195,7 @@ impl Coordinator {
         }
     }
 
-    /// A job that ends without a report panicked.
+    /// A job that ends without a report has panicked.
     fn done(&mut self, id: JobId) {
         self.engine_away.remove(&id);
         let Some(job) = self.jobs.remove(&id) else { return };

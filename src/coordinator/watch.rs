@@ -48,7 +48,7 @@ impl Coordinator {
         }
     }
 
-    /// Polls all runs that go on here when that is due and the last poll was answered.
+    /// Polls the runs of all running tasks if a poll is due and the last poll was answered.
     pub(super) fn poll_runs(&mut self, now: Instant) {
         let interval = self.rules.reconcile_interval;
         let jobs = self.jobs.iter().filter(|(_, job)| job.is_running() && job.is_claimed());
