@@ -126,7 +126,7 @@ fn exposed<S: Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S:
     serializer.collect_seq(secrets.iter().map(Secret::expose))
 }
 
-/// Limits and mounts of a container. `AutoRemove` is left out on purpose: the logs would go with the container.
+/// Limits and mounts of a container. `AutoRemove` is left out on purpose: the logs would be removed with the container.
 #[derive(Debug, Clone, Default, Serialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct HostConfig {
@@ -286,7 +286,7 @@ pub struct Volume {
     pub created_at: String,
 }
 
-/// The type of what is at a path in a container (the header `X-Docker-Container-Path-Stat`).
+/// The type of the file at a path in a container (the header `X-Docker-Container-Path-Stat`).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub struct PathStat {
     /// Bits of Go's `os.FileMode`, which differ from those of stat(2).

@@ -12,7 +12,7 @@ use crate::sys::cancel::CancelToken;
 const STAT: &str = "X-Docker-Container-Path-Stat";
 
 impl Docker {
-    /// Returns the type of what is at `path`, or `None` if nothing is. A missing container is an error.
+    /// Returns the type of the file at `path`, or `None` if there is none. A missing container is an error.
     pub fn archive_stat(
         &self,
         cancel: &CancelToken,
@@ -29,7 +29,7 @@ impl Docker {
         parse_stat(stat).map(Some)
     }
 
-    /// Returns the file or folder at `path` as a tar stream, or `None` if nothing is there. A missing container is an error.
+    /// Returns the file or folder at `path` as a tar stream, or `None` if there is none. A missing container is an error.
     pub fn archive_get(&self, cancel: &CancelToken, id: &str, path: &str) -> Result<Option<Body>, Error> {
         let response = self.exchange(cancel, Request::get(archive(id, path)?))?;
         if response.status == 404 {

@@ -55,7 +55,7 @@ pub enum CertificateError {
     Unusable {
         /// The file.
         path: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: String,
     },
     /// The key is encrypted, and there is no setting for its password.

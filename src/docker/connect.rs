@@ -55,7 +55,7 @@ impl Attempt<'_> {
         let addresses = resolve(host, port)?;
         let wait = |socket: BorrowedFd<'_>, until| self.wait_writable(socket, until);
         connect_first(&addresses, self.deadline, set_keepalive, wait).map_err(|failures| {
-            // The last address stands for all: an operator's host has one, or all fail alike.
+            // Returns only the last error: usually a host has one address, or all fail for the same reason.
             let last = failures.into_iter().next_back();
             last.map_or_else(|| io::ErrorKind::NotFound.into(), |(_, error)| error)
         })

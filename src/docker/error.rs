@@ -65,7 +65,7 @@ pub enum Error {
     /// The answer is not HTTP, not the expected JSON, or exceeds a limit.
     #[error("unexpected answer from the docker engine: {what}")]
     Protocol {
-        /// What is wrong with the answer.
+        /// The problem.
         what: String,
     },
     /// The connection was lost during a call. The engine may or may not have executed the request.
@@ -104,8 +104,8 @@ impl Error {
         matches!(self, Self::Engine { status: 404, .. })
     }
 
-    /// Returns whether a name is taken, or an object is in use or being removed. For a taken name Podman 4 answers 500,
-    /// which only its message tells from other errors.
+    /// Returns whether a name is taken, or an object is in use or being removed. For a taken name Podman 4 answers 500;
+    /// only the message distinguishes that from other errors.
     pub fn is_conflict(&self) -> bool {
         match self {
             Self::Engine { status, message } => {

@@ -1,4 +1,4 @@
-//! One request and its response, over a connection of their own (`Connection: close`), so that none is ever stale.
+//! One request and its response on a new connection (`Connection: close`), so that no connection is stale.
 
 use std::io;
 use std::time::{Duration, Instant};

@@ -144,7 +144,7 @@ impl Docker {
         dialer.exchange(cancel, request)?.success().map(drop)
     }
 
-    /// Sends any request, below `/vX.Y/`. Returns the response whatever its status, with its body unread.
+    /// Sends any request, below `/vX.Y/`. Returns the response for any status, with its body unread.
     pub fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
         let inner = &self.0;
         let version = Some(inner.engine.api_version);

@@ -31,7 +31,7 @@ pub struct Reference {
 pub struct ReferenceError {
     /// The text, at most [`MAX_NAME`] characters.
     pub text: String,
-    /// What is wrong with it.
+    /// The problem.
     pub problem: &'static str,
 }
 

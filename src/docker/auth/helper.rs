@@ -113,7 +113,7 @@ impl<'a> CredentialHelper<'a> {
     }
 }
 
-/// Why waiting for a child was given up.
+/// Why a wait for a child ended early.
 enum Abort {
     Cancelled,
     Late,

@@ -77,7 +77,7 @@ pub enum EndpointError {
         origin: String,
         /// The address as written, without user and password.
         value: String,
-        /// What is wrong with it.
+        /// The problem.
         problem: &'static str,
     },
     /// The context does not exist.
@@ -100,7 +100,7 @@ pub enum EndpointError {
         name: String,
         /// The context's file.
         path: String,
-        /// What is wrong with the file.
+        /// The problem.
         problem: ContextError,
     },
     /// `DOCKER_API_VERSION` is not a version.
