@@ -6,7 +6,7 @@ use serde_json::Value;
 pub(crate) const MARKER: &str = "hunter2-MARKER";
 
 /// A fuzzer's input: a first line of steering bytes, and the data. The steering bytes choose options of the target and the lengths
-/// of the pieces that [`Input::cut`] makes. So a seed is what a peer sends, with one line before it.
+/// of the pieces that [`Input::cut`] makes. A seed is data from a peer after one line of steering bytes.
 #[derive(Clone, Copy)]
 pub(crate) struct Input<'a> {
     pub(crate) steer: &'a [u8],

@@ -1,6 +1,6 @@
 //! The log: one line per event, to stderr, in UTC.
 //!
-//! simple_logger prints with `eprintln!`, which panics if stderr is a pipe whose reader has gone. [`Guard`] keeps that
+//! simple_logger prints with `eprintln!`, which panics if the reader of stderr has closed the pipe. [`Guard`] keeps that
 //! panic from ending a worker with tasks. The panic hook writes to stderr itself, since a panic in a hook would abort the
 //! process.
 
@@ -145,18 +145,18 @@ fn clean(message: String) -> String {
 struct Guard<L> {
     inner: L,
     /// Whether stderr is closed for good. If so, the logger is not called, so that not every event unwinds.
-    gone: AtomicBool,
-    /// Whether stderr is still open: after a panic for a full disk it is, and logging may work again.
+    is_closed: AtomicBool,
+    /// Checks whether stderr is still open. It is after a panic caused by a full disk, and logging may work again.
     is_open: fn() -> bool,
 }
 
 impl<L: Log> Guard<L> {
     fn new(inner: L, is_open: fn() -> bool) -> Self {
-        Self { inner, gone: AtomicBool::new(false), is_open }
+        Self { inner, is_closed: AtomicBool::new(false), is_open }
     }
 
     fn protected(&self, work: impl FnOnce(&L)) {
-        if self.gone.load(Ordering::Relaxed) {
+        if self.is_closed.load(Ordering::Relaxed) {
             return;
         }
         let outer = IN_LOGGER.replace(true);
@@ -164,7 +164,7 @@ impl<L: Log> Guard<L> {
         let result = catch_unwind(AssertUnwindSafe(|| work(&self.inner)));
         IN_LOGGER.set(outer);
         if result.is_err() && !(self.is_open)() {
-            self.gone.store(true, Ordering::Relaxed);
+            self.is_closed.store(true, Ordering::Relaxed);
         }
     }
 }
@@ -175,7 +175,7 @@ impl<L: Log> Log for Guard<L> {
     }
 
     fn log(&self, record: &Record<'_>) {
-        if self.gone.load(Ordering::Relaxed) || !self.enabled(record.metadata()) {
+        if self.is_closed.load(Ordering::Relaxed) || !self.enabled(record.metadata()) {
             return;
         }
         // Formatted outside of `protected`: a panic in a `Display` is a defect and not about stderr.

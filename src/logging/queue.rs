@@ -1,7 +1,7 @@
-//! The queue of log lines, which a thread of its own writes to stderr.
+//! The queue of log lines, which a separate thread writes to stderr.
 //!
-//! If stderr is a pipe that nobody reads, as with a stuck service manager, writes block. The queue keeps the other threads
-//! from waiting: lines that do not fit are dropped and counted.
+//! Writes block if the reader of stderr stalls, such as a stuck service manager. With the queue, other threads never wait: lines
+//! that do not fit are dropped and counted.
 
 use std::io;
 use std::sync::Arc;

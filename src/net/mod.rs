@@ -1,4 +1,4 @@
-//! What the link, the REST calls and the Docker client share: sockets, URLs, numbers and OpenSSL's error texts.
+//! Code shared by the link, the REST calls and the Docker client: sockets, URLs, numbers and OpenSSL's error texts.
 
 pub(crate) mod connect;
 pub(crate) mod digits;

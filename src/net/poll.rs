@@ -7,12 +7,12 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec};
 use rustix::io::Errno;
 
-/// Waits until one of `fds` is ready, for at most `limit`; without it, without an end. A signal ends the wait early.
+/// Waits until one of `fds` is ready, for at most `limit` if there is one. A signal ends the wait early.
 ///
 /// # Errors
-/// Those of poll(2).
+/// An error of poll(2).
 pub(crate) fn poll(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Result<()> {
-    // A limit that the kernel cannot hold never comes.
+    // A limit too large for the kernel counts as none.
     let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
     match rustix::event::poll(fds, limit.as_ref()) {
         Ok(_) | Err(Errno::INTR) => Ok(()),
@@ -20,10 +20,10 @@ pub(crate) fn poll(fds: &mut [PollFd<'_>], limit: Option<Duration>) -> io::Resul
     }
 }
 
-/// Waits for `interest` on one socket as [`poll`] does. Returns what happened; nothing after the limit or a signal.
+/// Waits for `interest` on one socket as [`poll`] does. Returns the events that occurred; none after the limit or a signal.
 ///
 /// # Errors
-/// Those of poll(2).
+/// An error of poll(2).
 pub(crate) fn poll_one(
     socket: &impl AsFd,
     interest: PollFlags,

@@ -1,4 +1,4 @@
-//! OpenSSL's error texts. native-tls gives nothing else; they have been the same since OpenSSL 1.1.
+//! OpenSSL's error texts, which are all that native-tls reports. They have not changed since OpenSSL 1.1.
 
 /// The reason in the text if the peer's certificate was refused.
 const REFUSED: &str = "certificate verify failed";

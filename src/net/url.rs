@@ -14,7 +14,7 @@ pub(crate) fn percent_encode(text: &str, keep: &[u8]) -> String {
     encoded
 }
 
-/// A URL as it may be shown: without what stands before an `@`, and without its query, which may hold a token.
+/// A URL that is safe to show: without everything before an `@`, and without its query, which may hold a token.
 pub(crate) fn redacted(text: &str) -> String {
     let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?..."));
     match (text.rsplit_once('@'), text.split_once("://")) {

@@ -101,7 +101,7 @@ impl<'a> Fields<'a> {
         self.get(name)
     }
 
-    /// Returns every entry, those that are `null` too.
+    /// Returns every entry, including those that are `null`.
     pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
         self.map.iter()
     }

@@ -1,8 +1,8 @@
 //! Text cut to a length that can be sent.
 
-/// Returns `text`, without as much of its middle as makes it take at most `max_encoded` bytes in a JSON string.
+/// Returns `text`, cut in the middle so that it takes at most `max_encoded` bytes in a JSON string.
 ///
-/// A line in the place of the middle says how many bytes are missing. Returns nothing if that line alone is too long.
+/// A line at the cut says how many bytes are missing. Returns an empty text if that line alone is too long.
 pub(crate) fn fit(text: String, max_encoded: usize) -> String {
     if escaped_len(&text) <= max_encoded {
         return text;
@@ -42,7 +42,7 @@ pub(crate) fn escaped_len(text: &str) -> usize {
     text.bytes().map(escaped_byte_len).sum()
 }
 
-/// As serde_json writes it: it escapes neither DEL nor what is not ASCII.
+/// As serde_json writes it: DEL and characters outside of ASCII are not escaped.
 fn escaped_byte_len(byte: u8) -> usize {
     match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0c => 2,

@@ -2,14 +2,14 @@
 
 use std::fmt;
 
-/// Where a run stands, in the control plane's own words.
+/// The state of a run, as the control plane names it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RunState {
     /// `QUEUED`.
     Queued,
-    /// `PENDING`: nobody has it.
+    /// `PENDING`: no worker has it.
     Pending,
-    /// `CLAIMED`: handed to a worker that has not said yet that it takes it.
+    /// `CLAIMED`: sent to a worker that has not claimed it yet.
     Claimed,
     /// `INPROGRESS`.
     InProgress,

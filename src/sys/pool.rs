@@ -74,7 +74,7 @@ fn serve<J>(jobs: &Receiver<J>, work: &(impl Fn(J) + ?Sized)) {
     }
 }
 
-/// Runs `work` on a thread of this name that nobody joins. The panic hook logs its panics.
+/// Runs `work` on a detached thread of this name. The panic hook logs its panics.
 ///
 /// # Errors
 /// If the system has no more threads.
