@@ -1,7 +1,7 @@
-//! Containers and volumes that earlier processes of this worker have left: adopts tasks whose report is owed, removes the rest.
+//! Containers and volumes left by earlier processes of this worker: adopts tasks that are not reported yet, removes the rest.
 //!
-//! [`find`] runs once before the worker takes tasks. [`late_sweep`] runs once later, beside tasks, for what the engine has
-//! created only after [`find`]. Neither touches anything that has another worker's label.
+//! [`find`] runs once before the worker takes tasks. [`late_sweep`] runs once later, while tasks run, for objects that the engine
+//! created after [`find`]. Neither touches objects with another worker's label.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, SystemTime};
@@ -27,7 +27,7 @@ const REMOVING: [&str; 2] = ["dead", "removing"];
 /// What to do with a container.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind<'a> {
-    /// The task was started, and its report is owed.
+    /// The task was started and is not reported yet.
     Task {
         /// How long ago it was started.
         ran: Duration,
@@ -42,7 +42,7 @@ enum Kind<'a> {
     Kept,
     /// A helper container.
     Helper(HelperKind<'a>),
-    /// Not created by this worker, whatever its label.
+    /// Not created by this worker, despite its label.
     Other,
 }
 
@@ -58,9 +58,9 @@ struct Scan<'a> {
     used: BTreeSet<String>,
 }
 
-/// Returns the task containers whose report an earlier process of this worker has not delivered, and removes what else it has
-/// left: containers that were never started, helpers, and volumes that are incomplete or belong to a task that is gone. Call it
-/// before the worker takes tasks. A removal that fails is logged.
+/// Returns the task containers that earlier processes of this worker have not reported. Removes their other objects: containers
+/// that were never started, helpers, incomplete volumes, and volumes of tasks without a container. Call it before the worker
+/// takes tasks. A removal that fails is logged.
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
@@ -114,7 +114,7 @@ impl<'a> Scan<'a> {
         Ok(Self { docker, cancel, worker_id, now, volumes, used: BTreeSet::new() })
     }
 
-    /// Returns `None` for a container that is gone or that the engine fails to inspect: a broken container must not keep the
+    /// Returns `None` for a container that no longer exists or that the engine fails to inspect: a broken one must not keep the
     /// worker from starting.
     fn inspect(&self, summary: &ContainerSummary) -> Result<Option<Container>, Error> {
         match self.docker.container_inspect(self.cancel, &summary.id) {
@@ -130,7 +130,7 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// Removes or keeps a container according to its kind. Returns a task whose report is owed.
+    /// Removes or keeps a container according to its kind. Returns the task if it is not reported yet.
     fn take(&mut self, container: &Container) -> Option<AdoptedTask> {
         match kind(container, self.worker_id, self.now) {
             Kind::Task { ran, ended_for } => return Some(self.adopt(container, ran, ended_for)),
@@ -257,7 +257,7 @@ fn kind<'a>(container: &'a Container, worker_id: &str, now: OffsetDateTime) -> K
     }
 }
 
-/// Whether another process than this one has created it. `false` without a process label.
+/// Whether another process created it. `false` without a process label.
 fn is_of_earlier_process(labels: &BTreeMap<String, String>, process_id: &str) -> bool {
     labels.get(PROCESS_LABEL).is_some_and(|id| id != process_id)
 }

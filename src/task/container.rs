@@ -23,10 +23,10 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 /// From TERM to KILL when a task is stopped.
 const STOP_GRACE: Duration = Duration::from_secs(10);
 
-/// The engine sets `OOMKilled` a moment after the exit. How long to wait for it if the exit code allows it.
+/// How long to wait for `OOMKilled`, which the engine sets shortly after the exit.
 const OOM_WAIT: Duration = Duration::from_secs(1);
 
-/// The pause between two looks at `OOMKilled`.
+/// The pause between two checks of `OOMKilled`.
 const OOM_PAUSE: Duration = Duration::from_millis(100);
 
 /// The exit code of a process that got KILL, which the kernel sends when memory is short.
@@ -66,7 +66,7 @@ enum StartAttempt {
 }
 
 impl<'a> TaskContainer<'a> {
-    /// Removes containers of earlier executions of the same task by this worker, whatever their name, except kept ones.
+    /// Removes containers of earlier executions of the same task by this worker, under any name, except kept ones.
     ///
     /// # Errors
     /// `container_create` if a container that this worker did not create has the name.
@@ -123,7 +123,7 @@ impl<'a> TaskContainer<'a> {
                 cleanup.container = None;
                 answer_lost.set(false);
             }
-            // Not cancellable: the engine completes a creation whose caller has gone, and nobody would remove the container.
+            // Not cancellable: the engine completes a creation without its caller, and the container would be left behind.
             let created = docker.container_create(&CancelToken::new(), &self.container.name, &definition);
             if created.as_ref().is_err_and(Error::is_ambiguous) {
                 answer_lost.set(true);

@@ -86,8 +86,8 @@ impl Images {
         pulled_image(engine, image)
     }
 
-    /// Returns the credentials for the image's registry. Credentials that cannot be read only cost a warning, because the
-    /// image may be public.
+    /// Returns the credentials for the image's registry. Credentials that cannot be read only cause a warning, because
+    /// the image may be public.
     fn login(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Login, Failure> {
         let host = image.domain();
         let login =

@@ -65,14 +65,14 @@ impl JobControl {
         let _ = self.release.try_send(());
     }
 
-    /// Tells the job what became of its report. Only the first settlement counts.
+    /// Tells the job the outcome of its report. Only the first settlement counts.
     pub(crate) fn settle(&self, settlement: Settlement) {
         let _ = self.settle.try_send(settlement);
     }
 }
 
 impl JobSignals {
-    /// Waits until the claim is confirmed. Returns `false` if the job was cancelled, or if nobody can release it any more.
+    /// Waits until the claim is confirmed. Returns `false` if the job was cancelled or the coordinator's side was dropped.
     fn wait_release(&self, cancel: &CancelToken) -> bool {
         select! {
             recv(self.released) -> released => released.is_ok() && !cancel.is_cancelled(),
@@ -80,7 +80,7 @@ impl JobSignals {
         }
     }
 
-    /// Waits until the report is settled. Returns `Undelivered` if nobody can settle it any more.
+    /// Waits until the report is settled. Returns `Undelivered` if the coordinator's side was dropped.
     fn wait_settled(&self) -> Settlement {
         self.settled.recv().unwrap_or(Settlement::Undelivered)
     }

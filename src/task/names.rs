@@ -1,4 +1,4 @@
-//! Container names. They carry what the next process must know of a container, because labels cannot be changed later.
+//! Container names. They hold the state of a container for the next process, because labels cannot be changed later.
 
 use std::fmt;
 

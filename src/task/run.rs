@@ -1,4 +1,4 @@
-//! The steps of one task. Whatever step fails, a report is made and everything the task created is removed.
+//! The steps of one task. If a step fails, the task is still reported, and everything that it created is removed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -152,7 +152,7 @@ impl Tasks {
         report(&assignment.task_id, result, collected)
     }
 
-    /// Waits for a container that an earlier process has started, or ends it if that process was about to.
+    /// Waits for a container that an earlier process has started, or ends it if that process was stopping it.
     fn adopt(
         &self,
         job: &Job,
@@ -206,7 +206,7 @@ impl Tasks {
         Err(Failure::new(FailureReason::SidecarPrep, "another process keeps removing the sidecar volume"))
     }
 
-    /// Looks for the markers through the task container. From its creation on, it keeps its volumes from being removed.
+    /// Checks the markers through the task container, which from its creation on protects its volumes from removal.
     fn volumes_are_complete(
         &self,
         container: &TaskContainer<'_>,
@@ -242,7 +242,7 @@ impl Tasks {
                 self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
                 self.finish(job, container, container.wait_exit(wait))
             }
-            // If only the answer was lost it may run, but its output is not worth a wait.
+            // If only the answer was lost the container may run, but its output is not worth a wait.
             Err(failure) => (failure.into_result(job.cancel.reason(), None), Collected::default()),
         }
     }

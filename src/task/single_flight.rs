@@ -1,4 +1,4 @@
-//! Does the work for one key once at a time: callers that come meanwhile wait for the result.
+//! Runs the work for a key once at a time: callers that arrive meanwhile wait for the result.
 //!
 //! The first caller leads. If it is cancelled or panics, one of the waiting callers leads instead.
 
@@ -116,7 +116,7 @@ mod tests {
     fn until_waiting(single_flight: &SingleFlight<u32>, key: &str, count: usize) {
         let start = std::time::Instant::now();
         while single_flight.lock().get(key).map_or(0, Vec::len) < count {
-            assert!(start.elapsed() < DEADLINE, "nobody joined");
+            assert!(start.elapsed() < DEADLINE, "no caller joined");
             std::thread::yield_now();
         }
     }
@@ -198,7 +198,7 @@ mod tests {
     fn until_key(single_flight: &SingleFlight<u32>, key: &str) {
         let start = std::time::Instant::now();
         while !single_flight.lock().contains_key(key) {
-            assert!(start.elapsed() < DEADLINE, "nobody leads");
+            assert!(start.elapsed() < DEADLINE, "no caller leads");
             std::thread::yield_now();
         }
     }

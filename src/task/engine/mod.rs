@@ -48,7 +48,7 @@ impl TaskEngine<'_> {
     }
 
     /// As [`TaskEngine::call`] for clean-up, which a cancelled task still needs: `request` gets a fresh token. Once the
-    /// worker is stopping, an engine that is unavailable is not waited for.
+    /// worker is stopping, it does not wait for an unavailable engine.
     ///
     /// # Errors
     /// The engine's last error; [`Error::Unreachable`] if the engine stayed away.

@@ -94,11 +94,11 @@ impl<'a> Retry<'a> {
         self.repeat(cancel, cancel, retryable, request)
     }
 
-    /// As [`Retry::call`] with a fresh token, which is passed to `request`. Once the worker is stopping, an engine that is
-    /// unavailable is not waited for.
+    /// As [`Retry::call`] with a fresh token, which is passed to `request`. Once the worker is stopping, it does
+    /// not wait for an unavailable engine.
     ///
     /// # Errors
-    /// As [`Retry::call`], but never [`Error::Cancelled`] by itself.
+    /// As [`Retry::call`], but [`Error::Cancelled`] only if `request` returns it.
     pub(super) fn cleanup<T>(
         &self,
         retryable: impl FnMut(&Error) -> bool,
@@ -241,7 +241,7 @@ impl OutageWaiter<'_, '_> {
 }
 
 impl Drop for OutageWaiter<'_, '_> {
-    /// The last waiter reports that nobody waits for the engine any more.
+    /// The last waiter reports that no call waits for the engine any more.
     fn drop(&mut self) {
         let mut outage = self.retry.lock();
         let away = outage.since.map(|since| since.elapsed()).unwrap_or_default();

@@ -43,7 +43,7 @@ impl<'a> HelperSpec<'a> {
             ..CreateContainer::default()
         };
         let mut container = ContainerRef { name: name.to_owned(), id: None };
-        // Not cancellable: the engine completes a creation whose caller has gone, and nobody would remove the container.
+        // Not cancellable: the engine completes a creation without its caller, and the container would be left behind.
         match self.engine.docker.container_create(&CancelToken::new(), name, &definition) {
             Ok(created) => {
                 container.id = Some(created.id);
@@ -62,7 +62,7 @@ impl<'a> HelperSpec<'a> {
     /// leftover.
     ///
     /// # Errors
-    /// Those of the engine.
+    /// An engine error.
     pub(super) fn replace(self, name: &str) -> Result<Helper<'a>, Error> {
         match self.create(name, Vec::new()) {
             Err(error) if error.is_conflict() => {

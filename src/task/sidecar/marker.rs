@@ -11,7 +11,7 @@ const NAME: &str = ".oz-sidecar-complete";
 /// Whether the volume that `container` has mounted at `mount_path` is complete.
 ///
 /// # Errors
-/// Those of the engine.
+/// An engine error.
 pub(in crate::task) fn present(
     docker: &Docker,
     cancel: &CancelToken,
@@ -25,7 +25,7 @@ pub(in crate::task) fn present(
 /// Marks the volume as complete. The file holds the image's id.
 ///
 /// # Errors
-/// Those of the engine.
+/// An engine error.
 pub(super) fn write(
     docker: &Docker,
     cancel: &CancelToken,

@@ -39,7 +39,7 @@ pub(in crate::task) struct PopulatedVolume {
     pub(in crate::task) entrypoint: Option<&'static str>,
 }
 
-/// What a volume is to hold.
+/// The intended contents of a volume.
 pub(in crate::task) struct Population<'a> {
     /// The volume's name; it is created if it does not exist.
     pub(in crate::task) volume: &'a str,

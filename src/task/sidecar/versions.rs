@@ -30,7 +30,7 @@ pub(super) fn superseded(volumes: Vec<Volume>, newest: &str, image: &str, keep: 
     older.into_iter().take(surplus).map(|(_, name)| name).collect()
 }
 
-/// Returns what all versions of an image have in common.
+/// Returns the image's repository and tag, which all its versions share.
 fn repository_and_tag(image: &str) -> Option<(String, Option<String>)> {
     let image = Reference::parse(image).ok()?;
     Some((image.repository(), image.tag().map(str::to_owned)))
