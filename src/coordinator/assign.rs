@@ -14,7 +14,7 @@ use crate::sys::cancel::CancelReason;
 pub const BACKLOG: usize = 64;
 
 /// How long an assignment waits for a slot before it is given back. Shorter than the 120 s after which the control plane
-/// takes it back by itself, so that a run is never held by both.
+/// takes it back, so that a run is never held by both.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
 
 pub(super) struct PendingAssignment {
@@ -63,7 +63,7 @@ impl Coordinator {
         }
     }
 
-    /// A check that is under way also covers the assignments that come meanwhile.
+    /// A running check also covers the assignments that arrive before its result.
     pub(super) fn disk_checked(&mut self, low: Option<&str>) {
         self.checking_disk = false;
         let Some(reason) = low else {

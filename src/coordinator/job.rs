@@ -33,7 +33,7 @@ enum Phase {
     Dropped,
     /// The task ended and its report is not confirmed. `seq` is the report's number on this connection, once it was sent.
     Reporting { report: Arc<EncodedReport>, seq: Option<u64> },
-    /// The job cleans up. The report is kept for an assignment that comes meanwhile.
+    /// The job cleans up. The report is kept, to answer an assignment that arrives before the end.
     Settled { report: Option<Arc<EncodedReport>> },
 }
 

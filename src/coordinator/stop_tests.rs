@@ -69,8 +69,8 @@ fn a_failed_link_ends_the_worker_with_its_exit_code() {
     script.on(confirmed(1));
     script.assign("b");
     script.on(Event::LinkDown);
-    let gone = script.on(Event::LinkGone { exit: Exit::Refused });
-    assert_eq!(gone, [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
+    let effects = script.on(Event::LinkGone { exit: Exit::Refused });
+    assert_eq!(effects, [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
     assert_eq!(script.finish(0, "a"), [undelivered(0)]);
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
     assert_eq!(script.finish(1, "b"), [unwanted(1)]);

@@ -291,7 +291,7 @@ fn a_cancel_in_every_phase() {
 }
 
 #[test]
-fn an_invalid_assignment_fails_its_task_unless_that_is_here() {
+fn an_invalid_assignment_fails_its_task_unless_the_worker_has_it() {
     let invalid = |id: Option<&str>| {
         Event::Invalid(Invalid { task_id: id.map(str::to_owned), message: "data.task: is missing".into() })
     };

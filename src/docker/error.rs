@@ -247,7 +247,7 @@ mod tests {
     }
 
     #[test]
-    fn refused_credentials_are_told_from_other_failed_pulls() {
+    fn refused_credentials_are_distinguished_from_other_failed_pulls() {
         let pull = |message: &str| Error::Pull { message: message.into() };
         for refused in [
             "Get \"https://registry-1.docker.io/v2/\": unauthorized: incorrect username or password",

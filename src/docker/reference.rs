@@ -239,7 +239,7 @@ mod tests {
     }
 
     #[test]
-    fn ports_are_told_from_tags() {
+    fn ports_are_distinguished_from_tags() {
         assert_eq!(canonical("localhost:5000/a"), "localhost:5000/a:latest");
         assert_eq!(canonical("localhost:5000/a/b/c:t"), "localhost:5000/a/b/c:t");
         assert_eq!(canonical("localhost/a"), "localhost/a:latest");

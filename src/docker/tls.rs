@@ -277,8 +277,8 @@ mod tests {
         let old = Names { ca_expired: Some("2001".into()), ..names() };
         let text = old.explain("h", "certificate verify failed: (certificate has expired)").to_string();
         assert!(text.contains("/c/ca.pem") && text.contains("2001"), "{text}");
-        let nobody = Names::default().explain("h", "certificate verify failed: (self-signed certificate)");
-        assert!(nobody.to_string().contains("this machine trusts"), "{nobody}");
+        let unnamed = Names::default().explain("h", "certificate verify failed: (self-signed certificate)");
+        assert!(unnamed.to_string().contains("this machine trusts"), "{unnamed}");
     }
 
     #[test]

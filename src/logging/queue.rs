@@ -140,9 +140,9 @@ mod tests {
         }
         drop(permit);
         assert_eq!(written.recv_timeout(DEADLINE).unwrap(), "INFO 0");
-        let told = written.recv_timeout(DEADLINE).unwrap();
-        let lines: usize = told.strip_prefix("WARN log lines dropped lines=").unwrap().parse().unwrap();
-        assert!((more..=more + 1).contains(&lines), "{told}");
+        let line = written.recv_timeout(DEADLINE).unwrap();
+        let lines: usize = line.strip_prefix("WARN log lines dropped lines=").unwrap().parse().unwrap();
+        assert!((more..=more + 1).contains(&lines), "{line}");
         assert_eq!(written.recv_timeout(DEADLINE).unwrap(), "INFO 1");
     }
 

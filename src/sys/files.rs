@@ -8,7 +8,7 @@ use std::path::Path;
 /// Returns the content of a file of at most `limit` bytes.
 ///
 /// # Errors
-/// `FileTooLarge` beyond the limit, `Other` if it is not a regular file, and those of the system, such as `NotFound`.
+/// `FileTooLarge` beyond the limit, `Other` if it is not a regular file, or an error of the system, such as `NotFound`.
 pub(crate) fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
@@ -25,7 +25,7 @@ pub(crate) fn read(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
 /// Returns the names of all entries of a folder.
 ///
 /// # Errors
-/// Those of the system.
+/// An error of the system.
 pub(crate) fn names(folder: &Path) -> io::Result<Vec<OsString>> {
     fs::read_dir(folder)?.map(|entry| Ok(entry?.file_name())).collect()
 }

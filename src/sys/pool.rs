@@ -158,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detached_thread_has_its_name_and_is_not_waited_for() {
+    fn a_detached_thread_has_its_name_and_does_not_block_its_caller() {
         let (open, gate) = bounded::<()>(0);
         let (done, results) = bounded(1);
         let work = move || {

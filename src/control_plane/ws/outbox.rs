@@ -110,12 +110,12 @@ impl Inbox {
         self.waker.pending.swap(false, Ordering::AcqRel);
     }
 
-    /// Whether the link was told to close.
+    /// Whether the link was asked to close.
     pub(super) fn closing(&self) -> bool {
         self.waker.closing.load(Ordering::Acquire)
     }
 
-    /// Whether the link was told to stop waiting since the last call.
+    /// Whether the link was asked to stop waiting since the last call.
     pub(super) fn take_stop_waiting(&self) -> bool {
         self.waker.stop_waiting.swap(false, Ordering::AcqRel)
     }

@@ -27,7 +27,7 @@ const INPUT_BUDGET: usize = 1 << 20;
 pub(super) enum SessionEnd {
     /// The connection was lost, refused or closed by the peer, for this reason.
     Lost(String),
-    /// The link was told to close.
+    /// The link was asked to close.
     Closed,
     /// The receiver of the link's events was dropped.
     ReceiverDropped,
@@ -38,7 +38,7 @@ enum LoopEnd {
     Fault(Fault),
     /// The peer sent a close frame, described here.
     PeerClosed(String),
-    /// The link was told to close, and the peer has replied or its reply is overdue.
+    /// The link was asked to close, and the peer has replied or its reply is overdue.
     Closed,
     ReceiverDropped,
 }

@@ -54,7 +54,7 @@ impl Supervisor<'_> {
                 Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Ok(LinkEvent::Closed),
                 Err(DialError::Transient(reason)) => {
-                    self.shorten_waits_if_told();
+                    self.shorten_waits_if_asked();
                     let next = self.backoff.failed(Instant::now(), random());
                     if self.epoch == Epoch(0) && matches!(next, Next::Retry { attempt: 1, .. }) {
                         self.send(LinkEvent::Failed)?;
@@ -71,7 +71,7 @@ impl Supervisor<'_> {
                         SessionEnd::Closed => return Ok(LinkEvent::Closed),
                         SessionEnd::Lost(_) if self.inbox.closing() => return Ok(LinkEvent::Closed),
                         SessionEnd::Lost(reason) => {
-                            self.shorten_waits_if_told();
+                            self.shorten_waits_if_asked();
                             self.send(LinkEvent::Down { reason: reason.clone() })?;
                             let now = Instant::now();
                             let next = self.backoff.ended(now - connected_at, now, random());
@@ -99,22 +99,22 @@ impl Supervisor<'_> {
         self.events.send(event).map_err(|_| ReceiverDropped)
     }
 
-    /// Limits every later wait if the link was told to stop waiting since the last call; returns whether it was.
-    fn shorten_waits_if_told(&mut self) -> bool {
-        let told = self.inbox.take_stop_waiting();
-        if told {
+    /// Limits every later wait if the link was asked to stop waiting since the last call; returns whether it was.
+    fn shorten_waits_if_asked(&mut self) -> bool {
+        let asked = self.inbox.take_stop_waiting();
+        if asked {
             self.backoff.stop_waiting();
         }
-        told
+        asked
     }
 
-    /// Waits for `delay`, or until the link is told to stop waiting or to close. Drops the messages queued meanwhile:
+    /// Waits for `delay`, or until the link is asked to stop waiting or to close. Drops messages queued during the wait:
     /// they are for a connection that has ended.
     fn pause(&mut self, delay: Duration) {
         let until = Instant::now() + delay;
         while !self.inbox.closing() {
             self.inbox.discard_queued();
-            if Instant::now() >= until || self.shorten_waits_if_told() {
+            if Instant::now() >= until || self.shorten_waits_if_asked() {
                 return;
             }
             match wait(&*self.inbox, None, until) {

@@ -77,7 +77,7 @@ fn from_logs(
 /// Returns the output in the archive's first entry; `None` if that is not a regular file or is empty.
 ///
 /// # Errors
-/// Those of `body`; `InvalidData` if it is not an archive or its headers are too long.
+/// An error of `body`, or `InvalidData` if it is not an archive or its headers are too long.
 pub(in crate::task) fn first_file(body: impl Read, cap: usize) -> io::Result<Option<Collected>> {
     let remaining = Cell::new(MAX_HEADERS);
     let mut archive = tar::Archive::new(Bounded { source: body, remaining: &remaining });
