@@ -126,7 +126,7 @@ fn a_removal_in_progress_is_awaited() {
 }
 
 #[test]
-fn a_missing_path_is_told_from_a_missing_container() {
+fn a_missing_path_is_distinguished_from_a_missing_container() {
     let missing = || vec![write("HTTP/1.1 404 x\r\nContent-Length: 40\r\n\r\n")];
     let there = || vec![json(200, r#"{"Id":"c"}"#)];
     let gone = || vec![json(404, r#"{"message":"No such container: c"}"#)];
@@ -161,7 +161,7 @@ fn a_silent_pull_still_reports_progress() {
     let mut seen = Vec::new();
     let mut progress = |progress: &PullProgress| {
         seen.push(progress.clone());
-        // The engine waits for the third report, which must come while it is silent.
+        // The engine waits for the third report, so that report must come while the engine is silent.
         if seen.len() == 3 {
             release.send(()).unwrap();
         }

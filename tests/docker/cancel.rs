@@ -22,7 +22,7 @@ fn cancelled<T: Send + 'static>(
     mut script: Script,
     call: impl FnOnce(&Docker, &CancelToken) -> Result<T, Error> + Send + 'static,
 ) -> Result<T, Error> {
-    let (tell, told) = bounded(1);
+    let (tell, reached) = bounded(1);
     script.extend([Step::Tell(tell), Step::Stall]);
     let (_fake, docker) = FakeDocker::connected(vec![script], Timeouts::default());
     let token = CancelToken::new();
@@ -30,7 +30,7 @@ fn cancelled<T: Send + 'static>(
     let result = in_time(
         move || call(&docker, &caller),
         || {
-            told.recv_timeout(PATIENCE).expect("the engine got no request");
+            reached.recv_timeout(PATIENCE).expect("the engine got no request");
             token.cancel(CancelReason::Requested);
         },
     );

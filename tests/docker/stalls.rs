@@ -9,7 +9,7 @@ use oz_agent_worker::sys::cancel::CancelToken;
 use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, temp_dir, write};
 
 const SHORT: Duration = Duration::from_millis(50);
-/// Much longer than the deadline under test, so that only that one can expire.
+/// Much longer than the deadline under test, so that no other deadline can expire.
 const LONG: Duration = Duration::from_secs(60);
 
 fn generous() -> Timeouts {
@@ -136,7 +136,7 @@ fn only_a_wait_and_a_stop_may_stay_silent() {
     let exit = || write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     let body = || write("10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n");
     let stopped = json(204, "");
-    // Long enough for a busy machine to answer the wait, and half of the time that the stop takes.
+    // Half of the time that the stop takes: long enough for a busy machine to answer the wait.
     let head = Duration::from_secs(2);
     let scripts =
         vec![vec![exit(), pause(), body()], vec![Step::Pause(head * 2), stopped], vec![Step::Stall]];
@@ -175,9 +175,8 @@ fn a_silent_or_cut_pull_is_an_error() {
 #[test]
 fn a_missing_engine_is_unreachable() {
     let dir = temp_dir();
-    let nobody = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-    for endpoint in
-        [Endpoint::Unix(dir.join("none")), Endpoint::Tcp { host: "127.0.0.1".into(), port: nobody }]
+    let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    for endpoint in [Endpoint::Unix(dir.join("none")), Endpoint::Tcp { host: "127.0.0.1".into(), port: free }]
     {
         let error = Docker::connect(&CancelToken::new(), endpoint.clone(), None).unwrap_err();
         assert!(error.is_unreachable(), "{error:?}");

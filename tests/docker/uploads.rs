@@ -93,9 +93,9 @@ fn a_refusal_ends_a_stuck_upload() {
 #[test]
 fn a_refusal_is_read_after_the_engine_has_closed_the_connection() {
     // The source holds back the second piece until the engine has closed, so that sending it fails.
-    let (tell, told) = bounded(1);
+    let (tell, reached) = bounded(1);
     let script = vec![json(507, r#"{"message":"disk full"}"#), Step::Tell(tell)];
-    let mut source = Then(Some(vec![b'x'; 100]), move || gone(&told));
+    let mut source = Then(Some(vec![b'x'; 100]), move || wait_reached(&reached));
     let (result, _fake) = put(script, Timeouts::default(), &mut source);
     assert!(
         matches!(&result, Err(Error::Engine { status: 507, message }) if message == "disk full"),
@@ -103,18 +103,18 @@ fn a_refusal_is_read_after_the_engine_has_closed_the_connection() {
     );
 }
 
-fn gone(told: &Receiver<()>) -> io::Result<usize> {
-    let _ = told.recv_timeout(PATIENCE);
+fn wait_reached(reached: &Receiver<()>) -> io::Result<usize> {
+    let _ = reached.recv_timeout(PATIENCE);
     Ok(100)
 }
 
 #[test]
 fn an_early_success_does_not_stop_the_upload() {
-    let (tell, told) = bounded(1);
+    let (tell, reached) = bounded(1);
     let script = vec![json(200, ""), Step::Tell(tell), Step::ReadBody];
     let mut times = 0;
     let mut source = Then(Some(vec![b'x'; 100]), move || {
-        let _ = told.recv_timeout(PATIENCE);
+        let _ = reached.recv_timeout(PATIENCE);
         times += 1;
         Ok(if times > 20 { 0 } else { 50 })
     });

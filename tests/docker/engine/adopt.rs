@@ -100,7 +100,7 @@ impl Scene {
         name
     }
 
-    /// Creates what a killed process leaves of filling `volume`; with the marker if the volume was `complete`.
+    /// Creates the objects that a killed process leaves while filling `volume`, with the marker if `complete`.
     fn filler(&self, worker: &str, volume: &str, complete: bool) -> [String; 2] {
         let name = format!("oz-fill-{volume}");
         let id = self.container(&name, worker, None, "", &[volume]);
@@ -182,7 +182,7 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
 
     let found = scene.find();
 
-    let told: Vec<_> =
+    let entries: Vec<_> =
         found.iter().map(|one| (one.task_id.as_str(), one.container.as_str(), one.ended_for)).collect();
     let expected = [
         ("a", running.as_str(), None),
@@ -191,7 +191,7 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
         ("d", &ended, Some(CancelReason::Shutdown)),
         ("e", &paused, None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(entries, expected);
     assert_eq!(found[1].volumes, std::slice::from_ref(&own), "the task's own, not those that all share");
     assert!(
         found.iter().filter_map(|one| one.ran).all(|ran| ran > Duration::ZERO && ran.as_secs() < 600),

@@ -48,12 +48,12 @@ fn an_unreachable_or_unsupported_address_is_explained() {
     let dir = tempfile::tempdir().unwrap();
     let stale = dir.path().join("stale.sock");
     drop(UnixListener::bind(&stale).unwrap());
-    let nobody = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
+    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     let stale = format!("unix://{}", stale.display());
     let cases: [(&str, &[&str]); 7] = [
         ("unix:///none/s", &["unix:///none/s", "address from DOCKER_HOST", "install and start an engine"]),
         (&stale, &[&stale, "no engine listens on it", "stale file"]),
-        (&tcp(nobody), &[&tcp(nobody), "refused", "nothing listens on that port"]),
+        (&tcp(free), &[&tcp(free), "refused", "nothing listens on that port"]),
         ("tcp://no-such-host.invalid:1", &["no-such-host.invalid", "check the host's name"]),
         ("ssh://u@h", &["DOCKER_HOST is", "ssh:// is not supported", "ssh -N -L"]),
         ("fd://", &["fd:// is not supported", "systemd"]),
@@ -218,9 +218,9 @@ fn a_refused_client_certificate_is_explained() {
     let stranger = foreign.client("stranger", Key::Pkcs8, 2);
     copy(&pki.ca(), &stranger.join("ca.pem"));
     let expired = pki.client("expired", Key::Pkcs8, -1);
-    let nobody = pki.path().join("nobody");
-    std::fs::create_dir(&nobody).unwrap();
-    copy(&pki.ca(), &nobody.join("ca.pem"));
+    let anonymous = pki.path().join("anonymous");
+    std::fs::create_dir(&anonymous).unwrap();
+    copy(&pki.ca(), &anonymous.join("ca.pem"));
     let (certificate, key) = pki.server("server", "DNS:localhost", 2);
     for version in [SslVersion::TLS1_2, SslVersion::TLS1_3] {
         let lock = ServerTls::with(&certificate, &key, Some(&pki.ca()), version, TlsEnd::CloseNotify);
@@ -228,7 +228,7 @@ fn a_refused_client_certificate_is_explained() {
         let cases = [
             (&stranger, "refused the client certificate", "stranger/cert.pem"),
             (&expired, "refused the client certificate", "expired/cert.pem (expired since"),
-            (&nobody, "refused this client", "has no certificate to show"),
+            (&anonymous, "refused this client", "has no certificate to show"),
         ];
         for (folder, words, name) in cases {
             let folder = folder.display().to_string();

@@ -1,4 +1,4 @@
-//! Streams over TLS: a cut is told from an end, and deadlines and cancellation work as without TLS.
+//! Streams over TLS: a cut is distinguished from an end, and deadlines and cancellation work as without TLS.
 
 use std::io::{self, Read};
 use std::time::Duration;
@@ -105,7 +105,7 @@ fn deadlines_apply_to_everything_but_a_wait() {
 
 #[test]
 fn a_cancel_ends_a_read_a_write_and_a_handshake() {
-    let (tell, told) = bounded(1);
+    let (tell, reached) = bounded(1);
     let scripts = vec![
         vec![Step::Tell(tell.clone()), Step::Stall],
         vec![write("HTTP/1.1 200 OK\r\n\r\nhello"), Step::Tell(tell.clone()), Step::Stall],
@@ -126,7 +126,7 @@ fn a_cancel_ends_a_read_a_write_and_a_handshake() {
         let docker = lab.docker.clone();
         let caller = token.clone();
         let thread = std::thread::spawn(move || call(&docker, &caller));
-        told.recv_timeout(PATIENCE).unwrap();
+        reached.recv_timeout(PATIENCE).unwrap();
         token.cancel(CancelReason::Requested);
         let result = thread.join().unwrap();
         assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
