@@ -4,9 +4,9 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
-    reason = "a test that cannot go on has failed, and a panic with its place is how that is said"
+    reason = "a panic shows where a test has failed"
 )]
-#![allow(clippy::print_stderr, unreachable_pub, reason = "it has no log and no public interface of its own")]
+#![allow(clippy::print_stderr, unreachable_pub, reason = "tests have no log and no public interface")]
 
 mod docker;
 mod docs;

@@ -11,7 +11,7 @@ fn mandoc_reports_no_problem() {
     assert_eq!(quietly(Command::new("mandoc").args(["-T", "lint", "-W", "warning", &file])), "");
 }
 
-/// Shows that the check above works.
+/// Proves that `mandoc` finds errors.
 #[test]
 fn mandoc_reports_an_unknown_macro() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! The texts that the binary prints, compared with each other and read by the programs that they are for.
+//! The texts that the binary prints, compared with each other and read by the programs that use them.
 
 mod environment;
 mod man;
@@ -13,7 +13,7 @@ use std::time::Duration;
 use crate::support::process::Process;
 use crate::support::worker::binary;
 
-/// For any of these programs; far more than it takes on a busy machine.
+/// The time limit of a program; far more than it needs on a busy machine.
 const DEADLINE: Duration = Duration::from_secs(60);
 
 /// The output of the binary with these arguments and an empty environment.
@@ -50,7 +50,7 @@ fn a_page_needs_no_other_setting_and_goes_to_stdout() {
     for word in ["man", "bash", "zsh", "fish", "environment"] {
         let page = page(word);
         assert!(page.lines().count() > 20, "{word}: {page}");
-        // Other settings are ignored, even invalid ones, and so is case.
+        // Other settings, even invalid ones, and the case of the word are ignored.
         assert_eq!(printed(&["--print", &word.to_uppercase(), "--pull", "nonsense"]), page);
         assert_eq!(printed(&[&format!("--print={word}")]), page);
     }
@@ -67,20 +67,20 @@ fn an_unknown_page_is_a_usage_error_that_lists_the_pages() {
         (&["--print", "man", "--print", "bash"], "--print is given more than once; see --help"),
     ] {
         let output = Command::new(binary()).args(args).env_clear().output().unwrap();
-        let told = String::from_utf8(output.stderr).unwrap();
+        let stderr = String::from_utf8(output.stderr).unwrap();
         assert_eq!((output.status.code(), output.stdout.as_slice()), (Some(2), &b""[..]), "{args:?}");
-        assert_eq!(told, format!("oz-agent-worker: {expected}\n"));
+        assert_eq!(stderr, format!("oz-agent-worker: {expected}\n"));
     }
 }
 
-/// A package must not be built with half a page. A reader that closes its pipe has seen enough.
+/// A package must not be built with a truncated page. A pipe closed by its reader is not an error.
 #[test]
 fn an_incomplete_page_is_a_failure_unless_the_reader_closed_the_pipe() {
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
     let output = Command::new(binary()).args(["--print", "man"]).env_clear().stdout(full).output().unwrap();
-    let told = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{told}");
-    assert!(told.starts_with("oz-agent-worker: ") && told.contains("No space left"), "{told}");
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.starts_with("oz-agent-worker: ") && stderr.contains("No space left"), "{stderr}");
     let (reader, writer) = std::io::pipe().unwrap();
     drop(reader);
     let output = Command::new(binary()).args(["--print", "man"]).env_clear().stdout(writer).output().unwrap();

@@ -71,12 +71,12 @@ pub(super) fn readme_names() -> BTreeSet<String> {
     let text = read("README.md");
     let mut names = BTreeSet::new();
     for word in text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_') {
-        // The others belong to the tests and to the systemd unit.
+        // Other variables belong to the tests and to the systemd unit.
         if word.starts_with("OZ_") && !word.starts_with("OZ_TEST_") && word != "OZ_WORKER_ARGS" {
             names.insert(word.to_owned());
         }
     }
-    // Code spans with a flag, alone or with a value. Longer ones are commands of other programs.
+    // Code spans with a flag, alone or with a value. Longer spans are commands of other programs.
     for span in spans(&text).into_iter().filter(|span| span.starts_with('-') && span.split(' ').count() <= 2)
     {
         names.insert(span.split([' ', '=']).next().unwrap().to_owned());

@@ -1,4 +1,4 @@
-//! All texts agree on flags, variables, defaults, words and exit codes, as read back from what the binary prints.
+//! All texts that the binary prints agree on flags, variables, defaults, words and exit codes.
 
 use std::collections::BTreeSet;
 use std::process::Command;
@@ -110,14 +110,14 @@ fn the_completions_offer_the_flags_of_the_help_and_the_same_words() {
     }
 }
 
-/// The words that the error about an invalid one lists.
+/// The valid words that the error about an invalid word lists.
 fn accepted(flag: &str) -> Vec<String> {
     let mut command = Command::new(binary());
     command.args([flag, "nonsense"]).env_clear().env("OZ_API_KEY", "k").env("OZ_WORKER_ID", "w");
     let output = command.output().unwrap();
     assert_eq!(output.status.code(), Some(2));
-    let told = String::from_utf8(output.stderr).unwrap();
-    let (_, words) = told.trim_end().split_once("must be one of ").unwrap_or_else(|| panic!("{told}"));
+    let stderr = String::from_utf8(output.stderr).unwrap();
+    let (_, words) = stderr.trim_end().split_once("must be one of ").unwrap_or_else(|| panic!("{stderr}"));
     words.split(", ").map(str::to_owned).collect()
 }
 

@@ -43,7 +43,7 @@ fn assert_offers(ask: &dyn Fn(&str) -> BTreeSet<String>, cases: &[Case<'_>]) {
     }
 }
 
-/// `COMP_WORDS` as bash sets it: an equals sign or a colon is a word of its own.
+/// `COMP_WORDS` as bash sets it: an equals sign or a colon is a separate word.
 fn comp_words(line: &str) -> Vec<String> {
     let mut words = vec!["oz-agent-worker".to_owned()];
     for word in line.split(' ') {
@@ -92,7 +92,7 @@ fn bash_offers_flags_words_and_files() {
     assert_eq!(ask("-v /a:/b "), all);
 }
 
-/// A call of the function alone does not show that bash uses it.
+/// Other tests call the function directly, which does not prove that bash uses it.
 #[test]
 fn bash_calls_the_function_for_the_worker() {
     let (_page, file) = page_file("bash");

@@ -33,7 +33,7 @@ fn main_is_short() {
     assert!(read("src/main.rs").lines().count() <= 20);
 }
 
-/// A reader has the repository only, so it must not refer to pages outside of it.
+/// Files must not refer to pages outside of the repository, because a reader has only the repository.
 #[test]
 fn no_file_refers_to_a_page_outside_of_the_repository() {
     let pages = ["PROTOCOL", "ENGINE", "DESIGN", "STATIC"].map(|page| format!("{page}.md"));

@@ -1,4 +1,4 @@
-//! Who may know what: one test per rule, with the files that are allowed to use what the rule forbids.
+//! Restricted imports: one test per rule, with the files that are exempt from the rule.
 
 use super::{Source, places, sources};
 
@@ -34,7 +34,7 @@ const PURE: [&str; 28] = [
     "src/task/plan.rs",
 ];
 
-/// Every word outside of these files is a break of the rule.
+/// Fails for every use of the words outside of these files.
 fn only_in(allowed: &[&str], words: &[&str]) {
     let all = sources();
     let elsewhere = all.iter().filter(|source| !allowed.contains(&source.path.as_str()));

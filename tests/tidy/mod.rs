@@ -1,4 +1,4 @@
-//! The rules that neither the compiler nor clippy can check, read off the sources. No engine, no network.
+//! Rules that neither the compiler nor clippy can check, checked on the source text. No engine, no network.
 
 mod files;
 mod imports;
@@ -46,7 +46,7 @@ pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(root().join(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 
-/// Returns the files in `src` that hold more than tests.
+/// Returns the files in `src` that contain product code.
 pub(crate) fn sources() -> Vec<Source> {
     let is_test = |name: &str| name.ends_with("/tests.rs") || name.ends_with("_tests.rs");
     let names = files().into_iter().map(|(name, _)| name);

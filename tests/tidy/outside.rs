@@ -1,4 +1,4 @@
-//! The README's tables, and what the product depends on.
+//! The README's tables, and the product's dependencies.
 
 use std::process::Command;
 
@@ -56,7 +56,7 @@ fn the_readme_has_every_exit_code() {
     assert!(rows.iter().all(|row| row.len() == 2 && row[1].len() > 10), "{rows:#?}");
 }
 
-/// The crates that `.deny.toml` bans: `make deny` looks at more, but this needs no tool.
+/// Checks the bans of `.deny.toml` without a tool; `make deny` checks more.
 #[test]
 fn the_product_depends_on_no_banned_crate() {
     let rules = read(".deny.toml");

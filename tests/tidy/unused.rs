@@ -1,6 +1,6 @@
-//! The product as a private binary, so that `dead_code` finds what nothing uses. `make check` builds it.
+//! The product as a private binary, so that `dead_code` finds unused items. `make check` builds it.
 //!
-//! In the library every `pub` item counts as used. Here only what `app::run` reaches and what `for_tests` names does. An item
+//! In the library every `pub` item counts as used. Here only the items that `app::run` or `for_tests` uses count. An item
 //! that only unit tests need is `#[cfg(test)]`; one that only fuzzing needs is `#[cfg(feature = "fuzzing")]`.
 
 #![deny(dead_code)]
