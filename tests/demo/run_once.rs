@@ -1,4 +1,4 @@
-//! `demo run`: one task from the control plane into a container and back, with every result checked.
+//! `demo run`: runs one task from the control plane in a container, and checks every result.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

@@ -12,7 +12,7 @@ const AGENT: &str = include_str!("agent.sh");
 const KEY: &str = "demo-key";
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The worker is dropped first, and so killed before its images are removed.
+/// The worker is dropped first, so that it is killed before its images are removed.
 pub struct Setup {
     /// The worker.
     pub worker: Worker,

@@ -13,7 +13,7 @@ use crate::support::stage::DEADLINE;
 const TASKS: usize = 300;
 const FAULTS: usize = 50;
 
-/// Workers times faults is more than [`FAULTS`], because the last ones may find no connection to end.
+/// `WORKERS * FAULTS_EACH` exceeds [`FAULTS`], because the last faults may find no connection to end.
 const WORKERS: usize = 12;
 const FAULTS_EACH: usize = 5;
 
@@ -108,7 +108,7 @@ fn three_hundred_tasks_over_fifty_connection_faults_each_run_once_and_are_report
             });
         }
         let mut submitted = 0;
-        // More tasks until all workers had their faults, because a connection only reaches its limit with traffic.
+        // Submits tasks until all workers had their faults, because a connection reaches its limit only with traffic.
         while submitted < TASKS || left.load(Ordering::SeqCst) > 0 && submitted < 2 * TASKS {
             fleet.submit(rng.u64(0..=1500), [0, 0, 3][rng.usize(0..=2)]);
             submitted += 1;

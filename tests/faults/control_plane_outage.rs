@@ -30,7 +30,7 @@ fn submit(fleet: &Fleet, count: usize, max_pending: usize) {
     }
 }
 
-/// Of 400 tasks 64 end during the outage and 20 wait for a slot. All are started once and reported, and no container is
+/// Of 400 tasks, 64 end during the outage and 20 wait for a slot. Each is started once and reported, and no container is
 /// left.
 #[test]
 fn four_hundred_tasks_around_an_outage_are_all_reported() {
@@ -74,7 +74,7 @@ fn four_hundred_tasks_around_an_outage_are_all_reported() {
 }
 
 /// After a half-open connection the control plane may have two connections of one worker for a while. It sends runs to
-/// both, and when the old one ends it requeues or fails those of the new one too.
+/// both. When the old connection ends, the control plane requeues or fails the runs of the new one too.
 #[test]
 fn no_run_is_lost_when_an_old_connection_ends_late_at_the_control_plane() {
     let seed = Seed::new();

@@ -61,7 +61,7 @@ impl SlowRegistry {
     }
 }
 
-/// A stage on an engine of its own, which the test stops and starts.
+/// A stage with a private engine, which the test stops and starts.
 struct Fixture {
     stage: Stage,
     sync: SyncDir,
@@ -154,7 +154,7 @@ fn a_killed_engine_does_not_affect_running_and_pulling_tasks() {
     restart_engine(Signal::KILL);
 }
 
-/// The report has no exit code, because it is unknown.
+/// The exit code is unknown, so the report has none.
 #[test]
 fn a_task_fails_if_the_engine_does_not_come_back_in_time() {
     let mut fixture = Fixture::new(Options::default());
@@ -189,7 +189,7 @@ fn an_unreachable_engine_does_not_block_a_stop() {
     assert_eq!(worker.wait_exit(Duration::from_secs(30)).code(), Some(0), "{:#?}", worker.stderr().all());
 }
 
-/// A worker that reaches its engine through a proxy, by which the test loses requests and answers.
+/// A worker that reaches its engine through a proxy, with which the test drops requests and answers.
 struct LossyEngine {
     stage: Stage,
     proxy: EngineProxy,
@@ -258,7 +258,7 @@ fn a_start_is_retried_only_if_the_container_was_not_started() {
     lossy.stop();
 }
 
-/// It is read from the beginning, and no part appears twice.
+/// The output is read again from the beginning, and no part appears twice.
 #[test]
 fn interrupted_output_is_read_again() {
     let lossy = LossyEngine::new();
@@ -272,9 +272,9 @@ fn interrupted_output_is_read_again() {
     lossy.stop();
 }
 
-/// Of every other call during the life of a task, one answer is lost.
+/// Each of the remaining kinds of calls loses one answer.
 #[test]
-fn every_other_call_is_retried_after_a_lost_answer() {
+fn the_remaining_calls_are_retried_after_a_lost_answer() {
     let lossy = LossyEngine::new();
     let texts = [
         "/export",

@@ -1,6 +1,6 @@
-//! Several workers on one engine and one control plane, each connected through a fault proxy of its own.
+//! Several workers on one engine and one control plane, each connected through a separate fault proxy.
 //!
-//! Several, because a worker backs off longer after each fault: with one worker fifty faults would take an hour.
+//! A worker backs off longer after each fault, so with a single worker fifty faults would take an hour.
 
 use serde_json::Value;
 

@@ -1,4 +1,4 @@
-//! Injected faults, many of them and at random moments: no task is lost, run twice or left behind.
+//! Many injected faults at random moments: no task is lost or run twice, and nothing is left behind.
 
 mod connection_faults;
 

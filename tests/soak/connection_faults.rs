@@ -51,7 +51,7 @@ impl ConnectionFaults {
         Self { rng: rng.fork(), count: BTreeMap::new(), lookup_failures: 0 }
     }
 
-    /// ConnectionFaults one connection after the other.
+    /// Injects a fault into one connection after the other.
     pub fn inject(&mut self, until: &Until<'_>, setup: &Setup) {
         while !until.over() {
             for _ in 0..self.rng.u64(1..=3) {
@@ -64,7 +64,7 @@ impl ConnectionFaults {
         }
     }
 
-    /// ConnectionFaults the present connection when it has lasted so long, and waits for the next.
+    /// Injects a fault into the current connection once it has lasted this long, and waits for the next connection.
     fn end_after(&mut self, lasts: Duration, until: &Until<'_>, setup: &Setup) {
         until.pause(lasts);
         if until.over() {

@@ -27,7 +27,7 @@ pub struct Gauge {
     pub loads: Vec<Sample>,
     /// The medians of each rest.
     pub rests: Vec<Sample>,
-    /// The maxima. The one of the memory is the kernel's, so it is exact.
+    /// The maxima. The kernel measures the peak of the memory, so it is exact.
     pub peak: Sample,
 }
 
@@ -72,7 +72,7 @@ impl Gauge {
 }
 
 impl Gauge {
-    /// Returns what has grown, if anything. Memory is compared under load and at rest. Threads and files are compared at
+    /// Returns the values that have grown, if any. Memory is compared under load and at rest. Threads and files are compared at
     /// rest only: under load the number of files depends on how many calls to the engine are in flight.
     pub fn grown(&self) -> Option<String> {
         let (Some([first, .., last]), Some([calm, .., end])) = (self.loads.get(..2), self.rests.get(..2))

@@ -14,7 +14,7 @@ const MAX_DESCRIBED: usize = 10;
 /// How a task ends unless it is cancelled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum End {
-    /// By itself: after this time, with this many bytes of output and this exit code.
+    /// The script exits: after this time, with this number of bytes of output and this exit code.
     Exit { millis: u64, bytes: usize, code: i64 },
     /// It is never started, for this failure reason.
     Failure(&'static str),
@@ -36,7 +36,7 @@ pub struct Ledger {
     count: Count,
 }
 
-/// How many runs ended in which way.
+/// The number of runs for each kind of end.
 #[derive(Debug, Default)]
 pub struct Count {
     pub completed: usize,
@@ -112,8 +112,8 @@ impl Ledger {
         }
     }
 
-    /// Checks the runs without a report, and the starts. Returns the counts, and an error that describes what is wrong, with
-    /// the worker's log lines about it.
+    /// Checks the runs without a report, and the starts. Returns the counts, and an error that describes the problems, with
+    /// the worker's log lines about them.
     pub fn close(mut self, remains: &Remains) -> (Count, Result<(), String>) {
         let mut starts = HashSet::new();
         for id in &remains.started {

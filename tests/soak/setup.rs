@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// How many tasks the worker runs at the same time.
 pub const SLOTS: usize = 8;
 
-/// The worker is dropped first, and so killed before its images are removed.
+/// The worker is dropped first, so that it is killed before its images are removed.
 pub struct Setup {
     pub worker: Worker,
     pub proxy: FaultProxy,
@@ -67,7 +67,7 @@ impl Setup {
     pub fn wait_idle(&self) -> Result<(), String> {
         let Self { worker, stage, .. } = self;
         let end = Instant::now() + DEADLINE;
-        // A task has no container at first, so it takes several checks in a row.
+        // A task has no container at first, so only several checks in a row are reliable.
         let mut idle = 0;
         while idle < 10 {
             let ended = stage

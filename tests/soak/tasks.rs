@@ -78,7 +78,7 @@ impl Tasks {
             self.cancel_due(Instant::now(), plane, ledger);
             ledger.settle(plane);
         }
-        // All that are still planned.
+        // All cancels that are still planned.
         self.cancel_due(Instant::now() + Duration::from_secs(3600), plane, ledger);
     }
 
