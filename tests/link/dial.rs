@@ -1,4 +1,4 @@
-//! Connecting, and what each failure to connect means.
+//! Connecting, and the event or error for each failure to connect.
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -125,7 +125,7 @@ fn a_refused_connection_is_retried_up_to_the_limit() {
 
 #[test]
 fn a_host_name_is_resolved() {
-    // Nobody listens on ::1, which may come first.
+    // Nothing listens on ::1, which may be tried first.
     let (listener, url) = listen();
     let running = start(&url.replace("127.0.0.1", "localhost"), fast_retry());
     let _peer = accept_ws(&listener);

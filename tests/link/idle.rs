@@ -16,7 +16,7 @@ fn link_thread() -> PathBuf {
     found.into_iter().next().unwrap()
 }
 
-/// Returns how often the thread has gone to sleep.
+/// Returns the number of the thread's voluntary context switches: how often it has slept.
 fn sleeps(thread: &Path) -> u64 {
     let status = fs::read_to_string(thread.join("status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
@@ -35,7 +35,7 @@ fn an_idle_link_wakes_only_for_pings() {
 }
 
 #[test]
-#[ignore = "run by the test above in a process of its own"]
+#[ignore = "run by the test above in a separate process"]
 fn in_a_process_with_one_link() {
     let (listener, url) = listen();
     let running = start(&url, Timing { ping_every: millis(100), ..fast_retry() });

@@ -114,7 +114,7 @@ pub(crate) fn start(url: &str, timing: Timing) -> Running {
     start_with(config(url, timing))
 }
 
-/// Starts a link that gives up after so many failed attempts.
+/// Starts a link that gives up after this number of failed attempts.
 pub(crate) fn start_limited(url: &str, timing: Timing, attempts: u32) -> Running {
     start_with(LinkConfig { max_attempts: attempts, ..config(url, timing) })
 }
@@ -179,7 +179,7 @@ impl Running {
     }
 }
 
-/// Returns a message that the worker does not know, with `text` as its type.
+/// Returns a message of the unknown type `text`.
 pub(crate) fn message(text: &str) -> String {
     json!({ "type": text }).to_string()
 }
@@ -235,7 +235,7 @@ pub(crate) fn hangs_up(stream: &mut TcpStream) -> bool {
     }
 }
 
-/// Runs an ignored test of this binary in a process of its own, with these environment variables.
+/// Runs an ignored test of this binary in a separate process, with these environment variables.
 pub(crate) fn in_own_process(test: &str, variables: &[(&str, PathBuf)]) {
     let output = Command::new(std::env::current_exe().unwrap())
         .args(["--exact", test, "--ignored", "--nocapture"])

@@ -52,7 +52,7 @@ fn stop_waiting_ends_a_wait_and_shortens_later_ones() {
     drop(accept_ws(&listener));
     running.up();
     running.down();
-    // Whether the link waits already or is about to, only this call can end the hour.
+    // The wait of an hour may not have begun yet. Only this call can end it.
     running.link.stop_waiting();
     drop(accept_ws(&listener));
     assert_eq!(running.up(), Epoch(2));

@@ -110,7 +110,7 @@ fn a_full_outbox_is_reported_at_once() {
     let running = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
-    // Nobody reads the events, so the thread soon blocks and takes no further messages.
+    // The events are not read, so the thread soon blocks and takes no further messages.
     (0..10).for_each(|_| peer.send(Message::text("x")).unwrap());
     let outbound = || Outbound { epoch, seq: None, message: report("") };
     let sent = (0..100_000).take_while(|_| running.link.send(outbound()).is_ok()).count();
@@ -129,7 +129,7 @@ fn a_big_message_arrives_whole() {
     running.send(epoch, Some(2), "after it");
     assert!(next_output(&mut peer) == big);
     assert_eq!(next_output(&mut peer), "after it");
-    // With what is around it, exactly the limit.
+    // With the rest of the message, exactly the limit.
     let back = "y".repeat((16 << 20) - message("").len());
     peer.send(Message::text(message(&back))).unwrap();
     loop {

@@ -108,7 +108,7 @@ fn a_certificate_in_ssl_cert_dir_is_trusted() {
 }
 
 #[test]
-#[ignore = "run by the tests above in a process of its own"]
+#[ignore = "run by the tests above in a separate process"]
 fn in_a_process_with_ssl_cert_file() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let (listener, url) = listen();

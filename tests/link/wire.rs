@@ -148,7 +148,7 @@ fn pongs_keep_a_connection_alive() {
     let running = start(&url, timing);
     let mut peer = accept_ws(&listener);
     let epoch = running.up();
-    // 30 pings take 3 s. Silence is allowed for 2 s.
+    // 30 pings take 3 s; the allowed silence is 2 s.
     for _ in 0..30 {
         assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
     }
@@ -197,13 +197,13 @@ fn a_report_over_a_slow_line_keeps_the_connection_alive() {
     let (listener, url) = listen();
     set_socket_recv_buffer_size(&listener, 64 << 10).unwrap();
     let timing = Timing { ping_every: millis(100), dead_after: millis(1500), ..fast_retry() };
-    // Encoding and decoding it can take longer than silence is allowed, so neither happens during the connection.
+    // Encoding and decoding can take longer than the allowed silence, so both happen without a connection.
     let text = "r".repeat(8 << 20);
     let message = report(&text);
     let running = start(&url, timing);
     let mut peer = tungstenite::accept(Slow(accept(&listener))).unwrap();
     let epoch = running.up();
-    // At 64 KiB in 25 ms this takes twice as long as silence is allowed, and the peer sends nothing meanwhile.
+    // At 64 KiB in 25 ms this takes twice the allowed silence, during which the peer sends nothing.
     running.send_message(epoch, Some(1), message);
     let received = next_text(&mut peer);
     assert!(matches!(peer.read().unwrap(), Message::Ping(_)));
@@ -224,7 +224,7 @@ fn a_peer_that_does_not_read_is_dropped() {
 }
 
 #[test]
-fn reading_goes_on_while_writing_is_blocked() {
+fn reading_continues_while_writing_is_blocked() {
     let (listener, url) = listen();
     let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);

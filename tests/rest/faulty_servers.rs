@@ -224,7 +224,7 @@ impl Log for Lines {
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
 
 #[test]
-#[ignore = "run by the test above in a process of its own"]
+#[ignore = "run by the test above in a separate process"]
 fn in_a_process_with_a_proxy_and_a_log() {
     log::set_logger(&LINES).unwrap();
     log::set_max_level(LevelFilter::Trace);

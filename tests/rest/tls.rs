@@ -72,7 +72,7 @@ fn an_authority_in_ssl_cert_file_is_trusted_by_the_link_and_by_rest() {
 }
 
 #[test]
-#[ignore = "run by the test above in a process of its own"]
+#[ignore = "run by the test above in a separate process"]
 fn in_a_process_with_ssl_cert_file() {
     let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
     let pair = |name: &str| (folder.join(format!("{name}.pem")), folder.join(format!("{name}.key")));
