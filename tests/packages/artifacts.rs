@@ -1,4 +1,4 @@
-//! Paths of the packages under test, which `make test-packages` makes first.
+//! Paths of the packages under test, which `make test-packages` builds first.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;

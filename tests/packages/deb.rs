@@ -136,10 +136,10 @@ fn a_purge_keeps_groups_user_and_home_that_existed_before_the_installation() {
     root.sh(
         "groupadd --system docker; useradd --user-group --home-dir /var/lib/oz-agent-worker oz-agent-worker",
     );
-    root.write("/var/lib/oz-agent-worker/data", "somebody's");
+    root.write("/var/lib/oz-agent-worker/data", "foreign");
     install(&root, 1);
     root.sh("dpkg -P oz-agent-worker; getent group docker; getent passwd oz-agent-worker; getent group oz-agent-worker");
-    assert_eq!(root.read("/var/lib/oz-agent-worker/data"), "somebody's");
+    assert_eq!(root.read("/var/lib/oz-agent-worker/data"), "foreign");
 }
 
 /// `postinst` enables the units in a list as root, so the service's user must not be able to write that list.

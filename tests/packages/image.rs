@@ -12,7 +12,7 @@ use crate::{DEADLINE, source, static_binary};
 
 const LARGEST: u64 = 8 * 1024 * 1024;
 
-/// The image, loaded under a name of its own; removed when dropped.
+/// The image, loaded under a unique name; removed when dropped.
 struct Loaded {
     name: String,
     engine: Engine,
@@ -158,15 +158,15 @@ fn loading_fails_without_an_engine_or_an_image() {
 }
 
 #[test]
-fn root_in_a_container_runs_a_task() {
+fn a_worker_in_a_container_runs_a_task_as_root() {
     let stage = Stage::new();
     let image = Loaded::new(&stage);
     Container::start(&stage, &image, "", &json!({})).run_a_task_and_stop();
 }
 
-/// The documented alternative: not root, a read-only root file system, and the socket's group.
+/// The documented alternative: an unprivileged user with the socket's group, and a read-only root file system.
 #[test]
-fn nobody_in_a_read_only_container_runs_a_task() {
+fn an_unprivileged_worker_in_a_read_only_container_runs_a_task() {
     let stage = Stage::new();
     let image = Loaded::new(&stage);
     let group = std::fs::metadata(socket(&stage)).unwrap().gid().to_string();

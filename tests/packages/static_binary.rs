@@ -77,7 +77,7 @@ fn the_binary_is_static_and_within_its_size_limit() {
     assert!(text.contains("statically linked"), "{text}");
 }
 
-/// The test above would pass if the reader found no headers.
+/// The test above would also pass if the reader found no headers.
 #[test]
 fn the_elf_reader_recognizes_a_dynamic_program() {
     let elf = Elf::read(&std::env::current_exe().unwrap());
