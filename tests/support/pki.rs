@@ -5,7 +5,7 @@ use std::process::Command;
 
 use tempfile::TempDir;
 
-/// An authority, and a folder for what it signs; dropping it removes the folder.
+/// An authority, and a folder for the certificates that it signs; dropping it removes the folder.
 pub struct Pki {
     folder: TempDir,
 }
@@ -43,7 +43,7 @@ impl Pki {
         Self::named("OZ test authority")
     }
 
-    /// Creates an authority with this name. Of two with the same name OpenSSL finds only one.
+    /// Creates an authority with this name. OpenSSL finds only one of several authorities with the same name.
     pub fn named(name: &str) -> Self {
         let pki = Self { folder: tempfile::tempdir().expect("a folder") };
         let name = &format!("/CN={name}");

@@ -38,7 +38,7 @@ impl Podman {
         let settings = format!("{SETTINGS}{}", if runc { RUNC } else { "" });
         std::fs::write(folder.path().join("containers.conf"), settings).expect("a file");
         let socket = folder.path().join("s");
-        // In a network namespace of its own, so that its bridge and firewall rules end with it.
+        // In a separate network namespace, so that the kernel removes its bridge and firewall rules.
         let mut command = Command::new("unshare");
         set(command.args(["--net", "podman"]), folder.path());
         command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
@@ -75,7 +75,7 @@ fn set(command: &mut Command, folder: &Path) {
 
 impl Drop for Podman {
     fn drop(&mut self) {
-        // Its containers outlive it, and its storage is mounted.
+        // Podman's containers outlive it, and its storage is mounted.
         for arguments in [&["rm", "--all", "--force", "--time", "0"][..], &["umount", "--all", "--force"]] {
             let _ = podman(self.folder.path()).args(arguments).output();
         }

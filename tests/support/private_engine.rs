@@ -57,7 +57,7 @@ fn ip(args: &[&str]) {
 }
 
 impl PrivateEngine {
-    /// Returns why none can run here, if so.
+    /// Returns the reason if no private engine can run here.
     pub fn unavailable() -> Option<&'static str> {
         if !rustix::process::geteuid().is_root() {
             return Some("only root can start a dockerd");
@@ -67,7 +67,7 @@ impl PrivateEngine {
         (!found).then_some("there is no dockerd")
     }
 
-    /// Starts one on a TCP port, with this certificate, for clients with a certificate of `authority`. Returns once it answers.
+    /// Starts an engine on a TCP port, with this certificate, for clients with a certificate of `authority`. Returns once it answers.
     pub fn with_tls(authority: &Path, certificate: &Path, key: &Path) -> Self {
         let port = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
         let files = [("--tlscacert", authority), ("--tlscert", certificate), ("--tlskey", key)];
@@ -75,12 +75,12 @@ impl PrivateEngine {
         Self::start(format!("tcp://127.0.0.1:{port}"), ["--tlsverify".into()].into_iter().chain(files))
     }
 
-    /// Starts one on a Unix socket. Returns once it answers.
+    /// Starts an engine on a Unix socket. Returns once it answers.
     pub fn on_unix_socket() -> Self {
         Self::start(String::new(), [])
     }
 
-    /// Starts one; an empty `host` stands for a socket in the engine's folder.
+    /// Starts an engine; an empty `host` stands for a socket in its folder.
     fn start(host: String, tls: impl IntoIterator<Item = OsString>) -> Self {
         if let Some(reason) = Self::unavailable() {
             panic!("this test needs a private dockerd: {reason}");
@@ -101,7 +101,7 @@ impl PrivateEngine {
     pub fn launch(&mut self) {
         let folder = self.folder.path();
         let group = format!("/{}", folder.file_name().unwrap().to_string_lossy());
-        // It ends with the test, even if the test is killed.
+        // The engine ends with the test, even if the test is killed.
         let mut command = Command::new("setpriv");
         command.args([
             "--pdeathsig",
@@ -147,7 +147,7 @@ impl PrivateEngine {
         let _ = std::fs::remove_file(self.folder.path().join("exec/containerd/containerd.pid"));
     }
 
-    /// Unmounts what a killed dockerd left mounted, which would keep its folder from being removed.
+    /// Unmounts the mounts of a killed dockerd, which would keep its folder from being removed.
     fn unmount(&self) {
         let folder = format!("{}/", self.folder.path().display());
         let mounts = std::fs::read_to_string("/proc/mounts").unwrap_or_default();
@@ -179,7 +179,7 @@ impl PrivateEngine {
 }
 
 impl Drop for PrivateEngine {
-    /// Starts a stopped engine once more, because only it can end the containers that a killed one left running.
+    /// Starts a stopped engine once more, because only an engine can end the containers of a killed one.
     fn drop(&mut self) {
         let end = || {
             if self.process.is_none() {
@@ -187,7 +187,7 @@ impl Drop for PrivateEngine {
             }
             self.stop(Signal::TERM);
         };
-        // A panic here must not replace the test's own.
+        // A panic here must not hide the panic of the test.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(end));
         self.unmount();
     }

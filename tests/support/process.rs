@@ -78,7 +78,7 @@ impl Process {
     /// Starts a process without stdin. With `echo`, copies each line of its stderr to stderr, after that prefix.
     pub fn spawn(command: &mut Command, echo: Option<&'static str>) -> Self {
         let command = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        // A process group of its own, so that Ctrl-C at the terminal reaches only the test, which then ends the process.
+        // A separate process group, so that Ctrl-C at the terminal reaches only the test, which then ends the process.
         let mut child =
             command.process_group(0).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         let pidfd = pidfd_open(Pid::from_child(&child), PidfdFlags::empty()).expect("a pidfd");

@@ -1,4 +1,4 @@
-//! Repeatable random choices: numbers that follow from a seed, which is printed when a test fails.
+//! Repeatable random choices from a seed, which is printed when a test fails.
 //!
 //! The timing of threads and processes still varies; only the choices are the same.
 
@@ -8,7 +8,7 @@ use std::ops::RangeInclusive;
 /// Sets the seed of a test that is to be repeated.
 const VARIABLE: &str = "OZ_TEST_SEED";
 
-/// The seed of one test. Keep it until the test ends: it prints itself if the test panics.
+/// The seed of one test. Keep it until the test ends: its drop prints the seed if the test panics.
 #[derive(Debug)]
 pub struct Seed(u64);
 
@@ -72,7 +72,7 @@ impl Rng {
         usize::try_from(self.u64(low..=high)).expect("the range is of usize")
     }
 
-    /// Returns a generator of its own, for a thread.
+    /// Returns a separate generator, for a thread.
     pub fn fork(&mut self) -> Self {
         Self(self.next())
     }

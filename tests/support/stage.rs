@@ -107,7 +107,7 @@ impl Stage {
         StageBuilder::new("test").control_plane(ControlPlane::start(options)).build()
     }
 
-    /// Returns a worker that is not started. The images exist on this engine only, so it pulls nothing that is there.
+    /// Returns a worker that is not started. Its pull policy is `missing`, because the images exist on this engine only.
     pub fn worker(&self) -> WorkerBuilder {
         self.worker_pulling("missing")
     }
@@ -118,7 +118,7 @@ impl Stage {
         self.build_worker(&self.worker_id, &address).args(["--pull", policy])
     }
 
-    /// As [`Stage::worker`], with another id. What such a worker leaves on the engine is not removed with the stage.
+    /// As [`Stage::worker`], with another id. The stage does not remove the containers and volumes of such a worker.
     pub fn worker_named(&self, id: &str) -> WorkerBuilder {
         self.worker_via(id, &self.plane.address().to_string())
     }

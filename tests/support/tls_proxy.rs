@@ -217,7 +217,7 @@ impl Pipe {
             self.bytes.resize(BLOCK, 0);
             let read = would_block(from.read(&mut self.bytes));
             self.bytes.truncate(*read.as_ref().ok().and_then(Option::as_ref).unwrap_or(&0));
-            // An error is an end too, such as a client that closes without close_notify.
+            // An error also ends a direction, such as a client that closes without close_notify.
             self.ended = !matches!(read, Ok(None)) && self.bytes.is_empty();
             moved |= self.ended || !self.bytes.is_empty();
         }

@@ -1,7 +1,7 @@
 //! A stand-in for the control plane, for the tests, the demo and the soak. It serves the WebSocket and the REST part on one
 //! port of 127.0.0.1.
 //!
-//! It behaves as the real one, including its oddities. Messages that the protocol does not allow are recorded in
+//! It behaves like the real one, including its oddities. Messages that the protocol does not allow are recorded in
 //! [`ControlPlane::violations`]: a test should end with `plane.assert_no_violations()`.
 //!
 //! [`model`] has the state and the rules, without I/O. [`server`] accepts connections and passes them to [`socket`] or
@@ -93,12 +93,12 @@ impl Shared {
 }
 
 impl ControlPlane {
-    /// Starts one on 127.0.0.1. Panics if the port is in use.
+    /// Starts a control plane on 127.0.0.1. Panics if the port is in use.
     pub fn start(options: Options) -> Self {
         Self::try_start(options).expect("a port on 127.0.0.1")
     }
 
-    /// Starts one on 127.0.0.1. Returns an error if the port is in use.
+    /// Starts a control plane on 127.0.0.1. Returns an error if the port is in use.
     pub fn try_start(options: Options) -> std::io::Result<Self> {
         let listener = TcpListener::bind(("127.0.0.1", options.port))?;
         let (address, key) = (listener.local_addr()?, options.key.clone());

@@ -210,7 +210,7 @@ impl Connection {
 }
 
 impl Jitter {
-    /// Returns a copy with a random number generator of its own.
+    /// Returns a copy with a separate random number generator.
     pub(super) fn fork(&mut self) -> Self {
         Self { rng: self.rng.fork(), max_delay_ms: self.max_delay_ms }
     }
@@ -224,7 +224,7 @@ impl Jitter {
         offsets.windows(2).map(|pair| pair[1] - pair[0]).collect()
     }
 
-    /// Sleeps. Data that arrives meanwhile is read together.
+    /// Sleeps. Data that arrives during the sleep is read together.
     fn delay(&mut self) {
         std::thread::sleep(Duration::from_millis(self.rng.u64(0..=self.max_delay_ms)));
     }
