@@ -9,7 +9,7 @@ use crate::support::stage::{DEADLINE, Stage};
 use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::worker::{Worker, WorkerBuilder};
 
-/// Returns a worker with the sync folder that finishes runs which the control plane has failed.
+/// Returns a worker with the sync folder and `--lost-runs finish`.
 fn builder(stage: &Stage, sync: &SyncDir) -> WorkerBuilder {
     stage.worker().args(["--lost-runs", "finish", "--log-level", "debug", "-v", &sync.mount()])
 }
@@ -30,7 +30,7 @@ fn result(report: &Value) -> (Option<i64>, Option<&str>, Option<&str>) {
 
 /// One task is still running, one ended while no worker ran, and one had already been reported.
 #[test]
-fn tasks_of_a_killed_worker_are_waited_for_and_reported() {
+fn tasks_of_a_killed_worker_are_adopted_and_reported() {
     let stage = Stage::new();
     let sync = SyncDir::new();
     let worker = stage.start(builder(&stage, &sync));
@@ -74,7 +74,7 @@ fn a_task_whose_cancel_was_interrupted_is_reported_as_cancelled() {
     stage.plane.cancel(&id);
     worker.wait_log(DEADLINE, |line| line.contains("container stopping") && line.contains(&id));
     kill(worker);
-    // Only now, so that the task ends after the worker that stopped it was killed.
+    // The task must end after the worker that stopped it was killed.
     sync.release(1);
 
     let worker = stage.start(builder(&stage, &sync));
@@ -171,7 +171,7 @@ fn a_container_created_after_the_next_start_is_removed() {
     stage.stop(worker);
 }
 
-/// A kept container and its volume do not get in the way of the same task or of the next process.
+/// A kept container and its volume do not affect the same task or the next process.
 #[test]
 fn a_kept_container_is_reported_once_and_its_task_can_run_again() {
     let stage = Stage::new();

@@ -159,7 +159,7 @@ fn while_a_sidecar_volume_is_being_filled() {
     stage.stop(worker);
 }
 
-/// Neither call can be cancelled once it is sent, so the worker waits for the answer and removes the container.
+/// A create or start cannot be cancelled once it is sent, so the worker waits for the answer and removes the container.
 #[test]
 fn while_the_engine_creates_or_starts_the_container() {
     let stage = Stage::new();
@@ -186,7 +186,7 @@ fn before_the_claim_is_confirmed() {
     let sync = SyncDir::new();
     let worker = stage.start(stage.worker().args(["--max-concurrent-tasks", "2", "-v", &sync.mount()]));
     stage.plane.hold_pongs(true);
-    // The second gives the first one time to start by mistake.
+    // While the second runs, a mistake would start the first.
     let ids = [0, 1].map(|_| stage.plane.submit(stage.spec("echo >> /sync/log")));
     ids.iter().for_each(|id| wait_log(&worker, "container created", id));
     for id in &ids {

@@ -53,7 +53,7 @@ fn tasks_of_two_workers_that_need_the_same_missing_volume_share_it() {
     }
 }
 
-/// Takes long enough to unpack for other tasks to arrive meanwhile.
+/// Unpacking takes long enough for other tasks to arrive.
 fn heavy() -> RootFs {
     let big: Vec<u8> =
         (0..32_u32 << 20).map(|index| index.wrapping_mul(2_654_435_761).to_be_bytes()[0]).collect();

@@ -42,7 +42,7 @@ fn settled(process: &Path) -> u64 {
     }
 }
 
-/// Returns how often the threads of a process have gone to sleep, and so been woken.
+/// Returns the number of voluntary context switches of a process's threads: how often they were woken.
 fn switches(process: &Path) -> u64 {
     let threads = std::fs::read_dir(process).unwrap();
     let count = |status: &str| {

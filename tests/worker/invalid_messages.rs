@@ -1,4 +1,4 @@
-//! Invalid messages from the control plane: reported if they name a task, logged if not, without effect on other tasks.
+//! Invalid messages from the control plane are reported if they name a task, else logged, and do not affect other tasks.
 
 use serde_json::{Value, json};
 
@@ -297,7 +297,7 @@ fn a_message_just_below_the_limit_is_accepted() {
     let stage = Stage::new();
     let worker = stage.start_worker();
     let mut spec = stage.spec("echo large");
-    // The assignment has it twice, as the title and as the prompt.
+    // The assignment contains the text twice, as the title and as the prompt.
     spec.prompt = "x".repeat(15 * MIB / 2);
     assert_eq!(stage.run(&spec).output.as_deref(), Some("large\n"));
     assert_eq!(stage.plane.connections(), 1);

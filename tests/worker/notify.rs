@@ -1,4 +1,4 @@
-//! Notifications to the service manager, read from a socket that stands in for it.
+//! Notifications to the service manager, received on a socket in its place.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Instant;

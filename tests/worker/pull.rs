@@ -10,7 +10,7 @@ use crate::support::worker::Worker;
 
 /// The architecture that this machine's engine runs.
 const NATIVE: &str = if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" };
-/// An architecture that it does not run.
+/// An architecture that this machine's engine does not run.
 const FOREIGN: &str = if cfg!(target_arch = "aarch64") { "amd64" } else { "arm64" };
 
 /// Images in a registry. Dropping it removes from the engine what was pulled.
@@ -95,7 +95,7 @@ fn task_image_and_sidecars_come_from_a_registry_by_tag_and_by_digest() {
     images.task("task:latest", "latest\n", NATIVE);
     let worker = with_policy(&stage, "always");
     let (task_by_digest, agent_by_digest) = (format!("team/deep/task@{first}"), format!("agent@{agent}"));
-    // With both, the digest decides.
+    // If a name has a tag and a digest, the digest counts.
     let both = format!("team/deep/task:v2@{first}");
     let cases = [
         ("team/deep/task:v1", agent_by_digest.as_str(), "one\n"),

@@ -23,7 +23,7 @@ fn running(stage: &Stage, sync: &SyncDir, count: usize) -> String {
     id
 }
 
-/// The look-ups find it: periodic ones, and the one after a reconnect.
+/// The periodic look-ups find the cancel, and so does the look-up after a reconnect.
 #[test]
 fn a_missed_cancel_is_found_by_look_ups() {
     for (interval, reconnects) in [("1s", false), ("1d", true)] {
@@ -106,7 +106,7 @@ fn a_task_over_its_time_limit_is_stopped() {
     stage.stop(worker);
 }
 
-/// The time includes what passed under an earlier process.
+/// The time includes the time under an earlier process.
 #[test]
 fn an_adopted_task_over_its_time_limit_is_stopped() {
     let stage = Stage::new();

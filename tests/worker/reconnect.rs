@@ -9,7 +9,7 @@ use crate::support::stage::{DEADLINE, Stage};
 use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::worker::Worker;
 
-/// Starts a worker with `slots` slots and the sync folder that finishes runs which the control plane has failed.
+/// Starts a worker with `slots` slots, the sync folder and `--lost-runs finish`.
 fn started(stage: &Stage, sync: &SyncDir, slots: usize) -> Worker {
     let (slots, mount) = (slots.to_string(), sync.mount());
     let args = ["--max-concurrent-tasks", &slots, "--log-level", "debug", "-v", &mount];
@@ -45,7 +45,7 @@ fn a_claim_that_was_not_confirmed_is_dropped_and_made_again() {
     let submit = || stage.plane.submit(stage.spec("echo $TASK_ID >> /sync/log"));
     let first = submit();
     wait_events(&worker, "container created", 1);
-    // The second gives the first one time to start by mistake.
+    // While the second runs, a mistake would start the first.
     let second = submit();
     wait_events(&worker, "container created", 2);
     assert_eq!(sync.lines(), Vec::<String>::new());
@@ -163,7 +163,7 @@ fn the_backlog_is_dropped_and_sent_again() {
     stage.stop(worker);
 }
 
-/// It is answered with the task's claim or report.
+/// The assignment is answered with the task's claim or report.
 #[test]
 fn a_repeated_assignment_is_answered_and_starts_nothing() {
     let stage = Stage::new();
@@ -188,7 +188,7 @@ fn a_repeated_assignment_is_answered_and_starts_nothing() {
     assert_eq!((sync.lines().len(), run.claims, run.terminal_reports), (1, 2, 1));
 }
 
-/// As happens when a claim takes longer than the control plane's time-out.
+/// This happens when a claim takes longer than the control plane's time-out.
 #[test]
 fn a_repeated_assignment_in_the_backlog_is_queued_once() {
     let stage = Stage::new();
@@ -217,7 +217,7 @@ fn a_control_plane_that_accepts_and_closes_is_retried_with_back_off() {
     stage.stop(worker);
 }
 
-/// The exit code is the one of the refusal. The next process reports the task.
+/// The worker exits with the code for a refusal. The next process reports the task.
 #[test]
 fn a_permanent_refusal_stops_running_tasks() {
     let stage = Stage::new();

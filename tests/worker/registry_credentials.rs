@@ -117,7 +117,7 @@ impl Drop for Pushed {
     }
 }
 
-/// The worker is not restarted: it reads the file for each pull.
+/// The worker needs no restart, because it reads the file for each pull.
 #[test]
 fn a_password_added_to_config_json_is_used_from_the_next_pull_on() {
     let lab = Lab::new(Registry::with_password());

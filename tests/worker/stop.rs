@@ -109,7 +109,7 @@ fn tasks_in_every_phase_are_reported_as_stopped() {
     assert_eq!(sync.lines().len(), 1, "the unconfirmed task was started");
 }
 
-/// The container exits before the signal, but the engine reports that late.
+/// The container exits before the signal, but the engine reports the exit late.
 #[test]
 fn a_task_that_ended_just_before_the_signal_is_completed() {
     let stage = Stage::new();
@@ -157,7 +157,7 @@ fn a_second_signal_ends_the_worker_at_once() {
         assert_eq!(stage.plane.wait_ended(&id).terminal_reports, 0, "the worker waited for the task");
         let container = stage.wait_running(&id);
         assert_eq!(container["State"]["Running"], true);
-        // The worker of the next iteration would adopt it.
+        // Otherwise the worker of the next iteration would adopt the container.
         stage.engine.remove_container(container["Id"].as_str().unwrap());
     }
 }

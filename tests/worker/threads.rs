@@ -7,7 +7,7 @@ use crate::support::control_plane::State;
 use crate::support::stage::Stage;
 use crate::tidy;
 
-/// Threads that end as soon as their errand is done.
+/// Threads that end once their work is done.
 const SHORT_LIVED: [&str; 2] = ["oz-disk", "oz-sweep"];
 
 /// Returns the first column of the table of threads in `src/lib.rs`.
