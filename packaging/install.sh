@@ -2,8 +2,8 @@
 # install.sh install | uninstall, with WORKER (the binary), PREFIX, SYSCONFDIR and DESTDIR from the environment.
 #
 # Installs the worker with its man page, completions, systemd units, sysusers.d file and environment file. Needs no network, and
-# with DESTDIR no root. Creates no user and starts nothing: packages do that in their own scripts, and for everybody else the
-# commands are printed. `install` never changes an existing environment file, and `uninstall` keeps one that was edited.
+# with DESTDIR no root. Creates no user and starts nothing: the scripts of packages do that, and without a package the script
+# prints the commands. `install` never changes an existing environment file, and `uninstall` keeps one that was edited.
 set -euo pipefail
 
 here=$(cd "$(dirname "$0")" && pwd)
@@ -17,7 +17,7 @@ bindir=$prefix/bin
 docdir=$prefix/share/doc/$name
 units=$prefix/lib/systemd/system
 environment=$sysconfdir/$name/worker.env
-# Each line is a path and its mode. The environment file is handled apart.
+# Each line is a path and its mode. The environment file is handled separately.
 files=(
     "$bindir/$name 755"
     "$prefix/share/man/man1/$name.1 644"
@@ -69,7 +69,7 @@ content() {
     *.service) unit plain instance ;;
     */sysusers.d/*) cat "$here/systemd/sysusers.conf" ;;
     */LICENSE | *.md) cat "$root/${1##*/}" ;;
-    *) die "there is no rule that makes $1" ;;
+    *) die "cannot make $1: unknown file" ;;
     esac
 }
 

@@ -137,7 +137,7 @@ sources() {
 
 dist() {
     local part
-# Removes only the files of earlier releases.
+    # Removes only the files of earlier releases.
     rm -f "$out/$name"[-_]* "$out/SHA256SUMS"
     for part in deb rpm tar sources; do "$part"; done
     WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"

@@ -1,11 +1,11 @@
 #!/bin/bash
 # third-party.sh licences | sbom
 #
-# Prints what the static binary WORKER is linked with. `licences` prints a list and each licence text once; `sbom` prints an SPDX
-# 2.3 document in tag-value format. The crates come from `cargo tree`, without build dependencies and procedural macros, their
-# checksums from Cargo.lock and their licence texts from their sources. The parts that are not crates (musl, the unwinder, Rust's
-# standard library) are listed in the file `parts` beside the binary, which static/build.sh writes; their licence texts are in
-# licences/. The same sources give the same bytes.
+# Prints the software that the static binary WORKER is linked with. `licences` prints a list and each licence text once; `sbom`
+# prints an SPDX 2.3 document in tag-value format. The crates come from `cargo tree`, without build dependencies and procedural
+# macros, their checksums from Cargo.lock and their licence texts from their sources. The parts that are not crates (musl, the
+# unwinder, Rust's standard library) are listed in the file `parts` beside the binary, which static/build.sh writes; their licence
+# texts are in licences/. The same sources give the same bytes.
 set -euo pipefail
 export LC_ALL=C
 
@@ -78,7 +78,7 @@ parts() {
 licences() {
     local work part from text sum
     work=$(mktemp -d)
-    # shellcheck disable=SC2064 # the local variable is gone when the trap runs
+    # shellcheck disable=SC2064 # the local variable is out of scope when the trap runs
     trap "rm -rf '$work'" EXIT
     parts >"$work/parts"
     while IFS=$'\t' read -r part from; do

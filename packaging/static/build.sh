@@ -1,7 +1,7 @@
 #!/bin/bash
 # build.sh
 #
-# Builds target/static/oz-agent-worker: one file for every Linux on x86-64, including OpenSSL and the C library. Builds nothing
+# Builds target/static/oz-agent-worker: one file for every Linux on x86-64, including OpenSSL and the C library. Does nothing
 # if nothing has changed. CARGO_TARGET_DIR is honoured.
 #
 # musl, because a static glibc needs shared libraries of the same glibc on the host to resolve names. musl's allocator, because
