@@ -1,7 +1,7 @@
 # `make help` lists the targets.
 #
-# Every target first installs what it needs (tests/support/setup.sh) when it runs as root on Debian; elsewhere it says what is
-# missing.
+# As root on Debian, every target first installs the tools that it needs (tests/support/setup.sh); elsewhere it lists the missing
+# ones.
 
 CARGO ?= cargo
 export CARGO
@@ -119,7 +119,7 @@ soak: engine needs ## ten minutes of random tasks, cuts and cancels (SOAK_SECOND
 		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
 
 # Runs the tests of whole tasks with the static binary, too.
-test-packages: engine needs dist ## what is installed: static binary, image, packages, service, and whole tasks with that binary
+test-packages: engine needs dist ## the static binary, image, packages and service, and whole tasks with that binary
 	@tests/support/setup.sh package-tests
 	$(CARGO) test --locked --no-run --test packages --test all
 	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \

@@ -1,5 +1,5 @@
 #!/bin/sh
-# A stand-in for an agent: prints what it was given, pretends to work, and exits.
+# A stand-in for an agent: prints its arguments, pretends to work, and exits.
 # If DEMO_SCRIPT is set, runs it instead of the pretended work.
 echo "agent started for task $TASK_ID"
 echo "arguments: $*"

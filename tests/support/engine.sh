@@ -4,15 +4,15 @@
 #
 # `check` fails if `run` would find no engine, before anything is installed or built.
 #
-# `run` runs COMMAND with OZ_TEST_DOCKER_HOST and DOCKER_HOST set to a Docker engine, the first of these that there is:
-#   - the one that OZ_TEST_DOCKER_HOST names already;
-#   - one that answers at DOCKER_HOST or a default socket (with --private only if no private one can be started);
-#   - a private one, for root: a dockerd with all its files in a temporary folder, ended and removed afterwards unless this
+# `run` runs COMMAND with OZ_TEST_DOCKER_HOST and DOCKER_HOST set to a Docker engine, the first available of these:
+#   - the engine that OZ_TEST_DOCKER_HOST names;
+#   - an engine that answers at DOCKER_HOST or a default socket (with --private only if no private engine can be started);
+#   - a private engine, for root: a dockerd with all its files in a temporary folder, ended and removed afterwards unless this
 #     script is killed with KILL. It makes no firewall rule and leaves nothing behind.
 #
-# With --private the engine and COMMAND run in a network namespace that has a loopback only: COMMAND reaches only what it
+# With --private the engine and COMMAND run in a network namespace that has only a loopback: COMMAND reaches only servers that it
 # starts itself, and task containers have no network. With its files in memory, a container then takes a quarter of the
-# processor time that it takes with a bridge and a disk. Without --private the engine gets a bridge of its own.
+# processor time that it takes with a bridge and a disk. Without --private the engine gets a separate bridge.
 # `--bridge none` is for the namespace only: elsewhere it deletes the docker0 of another engine.
 #
 # Returns COMMAND's exit code.
@@ -157,7 +157,7 @@ keep_in_memory() {
     [ "${free:-0}" -lt 4096 ] || mount -t tmpfs -o "mode=711,size=$((free / 2))m" oz-engine "$folder" 2>/dev/null || true
 }
 
-# Installs what a private engine needs, and downloads what cargo needs, before a network namespace cuts off the mirrors.
+# Installs the packages of a private engine and downloads the crates, before a network namespace cuts off the mirrors.
 install_engine() {
     "$here/setup.sh" engine || exit 1
     [ "${command[0]##*/}" = cargo ] || return 0
@@ -183,7 +183,7 @@ start_private() {
     fi
     # Keeps out the machine's /etc/docker/daemon.json.
     echo '{}' >"$folder/daemon.json"
-    # A session of its own, so that Ctrl-C reaches the command and not the engine that it still needs. The engine ends with
+    # A separate session, so that Ctrl-C reaches the command but not the engine, which the command still needs. The engine ends with
     # this script even if that is killed.
     local with=(setsid)
     command -v setpriv >/dev/null && with+=(setpriv --pdeathsig TERM)
@@ -238,7 +238,7 @@ case "${1:-}" in
     private=yes
     shift
     ;;
-# `leave_network` turns --private into this.
+# `leave_network` replaces --private with this option.
 --alone)
     private=yes
     alone=yes
@@ -254,7 +254,7 @@ trap 'exit 129' HUP
 trap 'exit 143' TERM
 trap 'exit 130' INT
 find_engine "$private"
-# The command gets a Ctrl-C too, and its exit code tells the result.
+# The command gets a Ctrl-C too, and its exit code is the result.
 trap ':' INT
 export OZ_TEST_DOCKER_HOST=$host DOCKER_HOST=$host
 # In the background, so that this script reacts to TERM at once. bash would make such a command ignore INT and QUIT and read

@@ -2,11 +2,11 @@
 # setup.sh [tests | fuzz | static | packages | package-tests | deny | coverage]
 # setup.sh engine
 #
-# Checks for the tools that building needs, and those of the named purpose; as root on Debian it installs what is missing, and
-# elsewhere it fails and names it. Silent and quick when nothing is missing. `engine` is only what a private engine needs.
+# Checks for the build tools and the tools of the named purpose. As root on Debian it installs the missing ones; elsewhere it lists
+# them and fails. Silent and quick when nothing is missing. `engine` checks only for the tools of a private engine.
 #
-# What only the tests run (a registry, a static busybox) is unpacked into target/tools instead of being installed:
-# the registry's package would start a service.
+# Programs that only the tests run (a registry, a static busybox) are unpacked into target/tools instead of being installed,
+# because the registry's package would start a service.
 set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
@@ -38,7 +38,7 @@ can_install() {
     [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null
 }
 
-# Fresh package lists: old ones may have an older Rust only, or files that are gone. Once per run.
+# Updates the package lists, once per run: old lists may have only an older Rust, or files that the mirror no longer has.
 refreshed=
 refresh() {
     [ -z "$refreshed" ] || return 0
@@ -53,7 +53,7 @@ install() {
     apt install -y --no-install-recommends "$@" || die "cannot install $*"
 }
 
-# Keeps the owner of the checkout: root may set up for somebody else, who builds in this folder.
+# Keeps the owner of the checkout: root may set up for another user, who builds in this folder.
 make_tools_folder() {
     mkdir -p "$tools"
     [ "$(id -u)" -ne 0 ] || chown --reference="$root" "$root/target" "$tools"
@@ -79,13 +79,13 @@ unpack() {
     file=$(find "$work/x" -type f -path "*/bin/$name")
     [ -n "$file" ] || die "the package $package has no $name"
     make_tools_folder
-    # By a rename, so that a half-copied tool is never found.
+    # A rename, so that an incomplete tool is never found.
     cp "$file" "$tools/.$name.$$"
     mv "$tools/.$name.$$" "$tools/$name"
     rm -rf "$work"
 }
 
-# Whether the version $1 is that of a Rust that is new enough.
+# Whether Rust version $1 is new enough.
 is_new_enough() {
     [ -n "$1" ] && [ "$(printf '%s\n' "$needed_rust" "$1" | sort -V | tail -n1)" = "$1" ]
 }
@@ -99,7 +99,7 @@ no_rust() {
         "cargo-web, rustfmt-web and rust-web-clippy from bookworm-security (Debian 12)"
 }
 
-# Before anything is installed for it.
+# Fails if Debian has no Rust that is new enough, before anything is installed.
 require_packaged_rust() {
     can_install || no_rust
     refresh
@@ -229,7 +229,7 @@ deny_needs() {
     quietly "${CARGO:-cargo}" install --locked --root "$tools" --version "$version" cargo-deny || die "cannot build cargo-deny"
 }
 
-# llvm-cov and llvm-profdata that read what this rustc writes.
+# llvm-cov and llvm-profdata that can read the profiles of this rustc.
 coverage_needs() {
     local major
     major=$(rustc -vV | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')

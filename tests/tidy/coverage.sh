@@ -1,8 +1,8 @@
 #!/bin/bash
 # coverage.sh [CARGO TEST ARGUMENTS...]
 #
-# Runs the tests with instrumented code and prints for each file which part of it they have run; the lines are shown in
-# target/coverage/html. Without arguments these are all tests. A worker that is killed reports nothing.
+# Runs the tests with instrumented code and prints the coverage of each file; the lines are shown in
+# target/coverage/html. Without arguments it runs all tests. A killed worker writes no coverage.
 #
 # LLVM's tools must have the major version of rustc's LLVM: rustup's llvm-tools, or Debian's llvm-VERSION.
 set -euo pipefail
@@ -28,7 +28,7 @@ rm -rf "$folder/raw"
 "$cargo" test --locked --lib --test all --no-run 2>&1 | tee "$folder/log" >&2
 tests/support/engine.sh run --private "$cargo" test --locked --lib --test all "$@"
 
-# --failure-mode: what a killed worker has left is incomplete.
+# --failure-mode: a killed worker leaves an incomplete profile.
 llvm llvm-profdata merge --sparse --failure-mode=all "$folder"/raw/*.profraw -o "$folder/merged"
 objects=(-object "$folder/build/debug/oz-agent-worker")
 while read -r binary; do

@@ -1,8 +1,8 @@
 #!/bin/bash
 # rust-version.sh
 #
-# Builds with the declared `rust-version`, or says that it was not checked. Builds nothing when that is the Rust at hand, with
-# which `make check` has just built.
+# Builds with the declared `rust-version`, or says that it was not checked. Does nothing if that is the default Rust, with which
+# `make check` has just built.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 cargo=${CARGO:-cargo}
