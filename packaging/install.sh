@@ -33,7 +33,7 @@ files=(
     "$docdir/LICENSE 644"
 )
 
-# The paths go into units by sed: no blanks, and no character that is special to sed or systemd.
+# sed writes the paths into units, so they must not have blanks or characters that are special to sed or systemd.
 for folder in "$prefix" "$sysconfdir"; do
     [[ $folder =~ ^/[A-Za-z0-9._/+-]+$ ]] || {
         echo "install: PREFIX and SYSCONFDIR must be absolute paths of letters, digits and . _ / + -, not \"$folder\"" >&2

@@ -22,7 +22,7 @@ const MESSAGES: usize = 256;
 /// Added to the longest time of a stop, for closing the link and exiting.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
-/// Tells the service manager about changes of the worker's status; does nothing without one.
+/// Tells the service manager about changes of the worker's status; does nothing without a service manager.
 pub struct Notifier {
     messages: Option<Sender<Vec<Notice>>>,
     last_sent: Option<Status>,

@@ -7,7 +7,7 @@ use super::tests::*;
 use super::{BACKLOG, Effect, Event, JobEvent, JobId, LostRuns, Rules};
 use crate::protocol::RunState;
 
-/// In any order of events no run is started twice while it is here, no more jobs than slots run, and every number is new.
+/// In any order of events, the worker starts no run twice while it has it, uses at most its slots, and never reuses a number.
 #[test]
 fn random_histories_keep_the_rules() {
     for seed in 0..300 {

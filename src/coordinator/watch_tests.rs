@@ -105,7 +105,7 @@ fn a_task_is_claimed_once_the_disk_has_space_for_it() {
     assert_eq!(script.assign("b"), [], "one check at a time");
     let both = [claimed(Some(1), "a"), started(0, "a"), claimed(Some(2), "b"), started(1, "b")];
     assert_eq!(script.on(disk(None)), both);
-    assert_eq!(script.assign("a"), [claimed(None, "a")], "a task that is here needs no more space");
+    assert_eq!(script.assign("a"), [claimed(None, "a")], "a task that the worker has needs no more space");
     assert_eq!(script.assign("c"), [Effect::CheckDisk], "each new task is checked");
 }
 

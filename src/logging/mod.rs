@@ -144,7 +144,7 @@ fn clean(message: String) -> String {
 /// Catches panics of a logger, so that they do not end the thread that logs.
 struct Guard<L> {
     inner: L,
-    /// Whether stderr is closed for good. If so, the logger is not called, so that not every event unwinds.
+    /// Whether stderr is closed permanently. If so, the logger is not called, because each event would unwind.
     is_closed: AtomicBool,
     /// Checks whether stderr is still open. It is after a panic caused by a full disk, and logging may work again.
     is_open: fn() -> bool,

@@ -163,7 +163,7 @@ install_engine() {
     [ "${command[0]##*/}" = cargo ] || return 0
     "$here/setup.sh" tests || exit 1
     "${command[0]}" fetch --locked --quiet --target "$(rustc -vV | sed -n 's/^host: //p')" ||
-        say "cannot fetch all crates; using those that are here"
+        say "cannot fetch all crates; using the local ones"
 }
 
 # Starts a private engine and sets $host to its address.

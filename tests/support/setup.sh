@@ -43,7 +43,7 @@ refreshed=
 refresh() {
     [ -z "$refreshed" ] || return 0
     refreshed=yes
-    apt update || say "apt-get update failed; using the package lists that are here"
+    apt update || say "apt-get update failed; using the old package lists"
 }
 
 install() {

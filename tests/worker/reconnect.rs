@@ -106,7 +106,7 @@ fn a_running_task_continues_and_reports_on_the_next_connection() {
     }
 }
 
-/// All reports go into a connection that is not read, and arrive on the next one.
+/// All reports are sent on a connection that the peer does not read, and arrive on the next connection.
 #[test]
 fn twenty_unconfirmed_reports_arrive_on_the_next_connection() {
     const MANY: usize = 20;

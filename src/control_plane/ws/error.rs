@@ -13,7 +13,7 @@ pub enum LinkErrorKind {
     Panicked,
 }
 
-/// Why the link ended for good; its thread makes no further attempt.
+/// Why the link ended permanently; its thread makes no further attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LinkError {
     /// 401.

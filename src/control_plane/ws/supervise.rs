@@ -18,7 +18,7 @@ use super::wait::wait;
 use super::{Epoch, LinkConfig, LinkError, LinkEvent};
 use crate::logging::{message, value};
 
-/// Runs the link's thread until the link has closed, has failed for good, or the receiver of `events` is dropped.
+/// Runs the link's thread until the link has closed, has failed permanently, or the receiver of `events` is dropped.
 pub(super) fn supervise(link: &LinkConfig, inbox: Inbox, events: &Sender<LinkEvent>) {
     let supervisor = Supervisor {
         link,
