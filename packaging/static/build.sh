@@ -83,8 +83,9 @@ discard_build_of_another_compiler() {
 }
 
 build() {
-    # Some of the C code calls functions of libgcc.
-    flags+=(-Ctarget-feature=+crt-static -Clink-arg=-lgcc "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    # Some of the C code calls functions of libgcc. Packed relocations (DT_RELR, in musl since 1.2.4) save 24 bytes for each
+    # pointer in the binary's tables.
+    flags+=(-Ctarget-feature=+crt-static -Clink-arg=-lgcc -Clink-arg=-Wl,-z,pack-relative-relocs "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
         "--remap-path-prefix=$built=/target" "--remap-path-prefix=$root=/source"
         "--remap-path-prefix=$("$rustc" --print sysroot)=/rust")
     local IFS=$'\x1f'

@@ -1,5 +1,5 @@
 #!/bin/bash
-# setup.sh [tests | fuzz | static | packages | package-tests | deny | coverage]
+# setup.sh [demo | check | tests | fuzz | static | packages | package-tests | deny | coverage]
 # setup.sh engine
 #
 # Checks for the build tools and the tools of the named purpose. As root on Debian it installs the missing ones; elsewhere it lists
@@ -115,10 +115,7 @@ build_needs() {
     [ -e /etc/ssl/certs/ca-certificates.crt ] || [ ! -e /etc/debian_version ] || missing+=(ca-certificates)
     if ! rust_is_fit; then
         require_packaged_rust
-        missing+=(cargo-web rustc-web rustfmt-web rust-web-clippy)
-    else
-        command -v cargo-fmt >/dev/null || missing+=(rustfmt-web)
-        command -v cargo-clippy >/dev/null || missing+=(rust-web-clippy)
+        missing+=(cargo-web rustc-web)
     fi
     [ ${#missing[@]} -eq 0 ] && return
     install "${missing[@]}"
@@ -140,6 +137,14 @@ busybox() {
             unpack busybox-static busybox
         fi
     fi
+}
+
+# Programs that `make check` runs.
+check_needs() {
+    local missing=()
+    command -v cargo-fmt >/dev/null || missing+=(rustfmt-web)
+    command -v cargo-clippy >/dev/null || missing+=(rust-web-clippy)
+    [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
 }
 
 test_tools() {
@@ -238,8 +243,17 @@ coverage_needs() {
 }
 
 case "${1:-}" in
+demo)
+    build_needs
+    busybox
+    ;;
+check)
+    build_needs
+    check_needs
+    ;;
 tests)
     build_needs
+    check_needs
     test_tools
     test_programs
     ;;
@@ -274,6 +288,5 @@ package-tests)
     ;;
 *)
     build_needs
-    test_tools
     ;;
 esac
