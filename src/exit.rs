@@ -21,9 +21,12 @@ impl Exit {
     /// Every code in order, with its text for `--help` and the man page.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Success, "Stopped by a signal, and all reports delivered."),
-        (Self::Failure, "Gave up reconnecting, or could not deliver a report."),
+        (Self::Failure, "Gave up reconnecting, could not deliver a report or stop in time, or has a defect."),
         (Self::Usage, "A setting is missing or invalid."),
-        (Self::Refused, "The control plane refused the worker permanently: check the API key and the URL."),
+        (
+            Self::Refused,
+            "The control plane refused the worker permanently: check the API key, the URL and the certificate.",
+        ),
         (Self::Engine, "The Docker engine cannot be reached or used."),
         (Self::Interrupted, "Ended immediately by a further signal."),
     ];

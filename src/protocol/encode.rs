@@ -28,7 +28,8 @@ const MAX_TEXT_BYTES: usize = 4096;
 pub struct EncodedReport {
     task_id: String,
     kind: &'static str,
-    text: Arc<str>,
+    /// Not an `Arc<str>`, which would copy the text once more.
+    text: Arc<String>,
 }
 
 impl EncodedReport {
@@ -41,8 +42,8 @@ impl EncodedReport {
     fn with_limit(report: Report, worker_id: &str, max_bytes: usize) -> Self {
         let task_id = report.task_id.clone();
         let kind = report.kind();
-        let text = frame(kind, &task_id, worker_id, report_data(report, max_bytes - ENVELOPE_BYTES)).into();
-        Self { task_id, kind, text }
+        let text = frame(kind, &task_id, worker_id, report_data(report, max_bytes - ENVELOPE_BYTES));
+        Self { task_id, kind, text: Arc::new(text) }
     }
 }
 
@@ -53,7 +54,7 @@ impl fmt::Debug for EncodedReport {
 }
 
 /// Returns a message as the text of one frame.
-pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<str> {
+pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<String> {
     let (task_id, data) = match message {
         Outgoing::Report(report) => return Arc::clone(&report.text),
         Outgoing::Failed { task_id, reason, message } => {
@@ -62,7 +63,7 @@ pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<str> {
         Outgoing::Claimed { task_id } => (task_id, Map::new()),
         Outgoing::Rejected { task_id, reason } => (task_id, object(json!({ "reason": bounded(reason) }))),
     };
-    frame(message.kind(), task_id, worker_id, data).into()
+    Arc::new(frame(message.kind(), task_id, worker_id, data))
 }
 
 fn frame(kind: &str, task_id: &str, worker_id: &str, mut data: Map<String, Value>) -> String {

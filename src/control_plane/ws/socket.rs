@@ -70,7 +70,7 @@ impl CloseReason {
 }
 
 /// Lets tungstenite send a text without a copy.
-struct SharedText(Arc<str>);
+struct SharedText(Arc<String>);
 
 impl AsRef<[u8]> for SharedText {
     fn as_ref(&self) -> &[u8] {
@@ -119,7 +119,7 @@ impl Socket {
     }
 
     /// Queues a text. Flush the one before it first, or tungstenite's buffer grows without limit.
-    pub(super) fn queue_text(&mut self, text: Arc<str>) -> Result<(), Fault> {
+    pub(super) fn queue_text(&mut self, text: Arc<String>) -> Result<(), Fault> {
         // Without a copy: a report may have megabytes and stays in memory until it is confirmed.
         let bytes = Bytes::from_owner(SharedText(text));
         match Utf8Bytes::try_from(bytes) {
