@@ -21,12 +21,9 @@ impl Exit {
     /// Every code in order, with its text for `--help` and the man page.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Success, "Stopped by a signal, and all reports delivered."),
-        (Self::Failure, "Gave up reconnecting, could not deliver a report or stop in time, or has a defect."),
+        (Self::Failure, "Gave up reconnecting, a report or the stop took too long, or a defect."),
         (Self::Usage, "A setting is missing or invalid."),
-        (
-            Self::Refused,
-            "The control plane refused the worker permanently: check the API key, the URL and the certificate.",
-        ),
+        (Self::Refused, "The control plane refused the worker: check key, URL and certificate."),
         (Self::Engine, "The Docker engine cannot be reached or used."),
         (Self::Interrupted, "Ended immediately by a further signal."),
     ];

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -308,7 +309,8 @@ impl Runtime {
         let (disk, results) = (self.disk.clone(), self.disk_results.clone());
         let check = move || {
             // The main thread takes one result before it starts another check, so there is room.
-            let _ = results.try_send(disk.as_ref().and_then(DiskWatch::low));
+            let low = catch_unwind(|| disk.as_ref().and_then(DiskWatch::low));
+            let _ = results.try_send(low.unwrap_or_default());
         };
         if let Err(error) = spawn_detached("oz-disk", check) {
             warn!("disk check failed error={}", value(&error.to_string()));

@@ -395,11 +395,12 @@ fn task_variables_are_set_or_copied() {
         ("A\0=hunter2", "invalid --env \"A\\0\": must be KEY=VALUE or KEY"),
         ("A=hunter2\0", "invalid --env \"A\": must not have a NUL"),
         ("UNSET", "invalid --env \"UNSET\": must be KEY=VALUE, or the name of a variable that is set"),
-        ("", "invalid --env \"\": must be KEY=VALUE or KEY"),
+        ("", "invalid --env: must be KEY=VALUE or KEY"),
+        ("TOKEN: hunter2", "invalid --env: must be KEY=VALUE or KEY"),
     ];
     for (entry, expected) in cases {
         let text = message(load(&[&format!("--env={entry}")], &[]));
-        assert!(text.starts_with(expected), "{text}");
+        assert!(text.starts_with(expected) && !text.contains(MARK), "{text}");
     }
     let environment =
         [("OWN".to_string(), OsString::from_vec(b"hunter2\xff".to_vec()))].into_iter().collect();

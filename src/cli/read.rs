@@ -140,7 +140,9 @@ pub(super) fn variable(given: &Given<'_>) -> Result<(String, Secret), ConfigErro
     };
     let invalid = |right: &str| ConfigError::invalid(&given.name, name, right);
     if name.is_empty() || name.chars().any(|c| c.is_whitespace() || c.is_control()) {
-        return Err(invalid("must be KEY=VALUE or KEY, with a name without spaces or control characters"));
+        let right = "must be KEY=VALUE or KEY, with a name without spaces or control characters";
+        // Without an equals sign this may be a name and a value.
+        return Err(if value.is_some() { invalid(right) } else { ConfigError::hidden(&given.name, right) });
     }
     let value = match (value, given.environment.get(name)) {
         (Some(value), _) => value,

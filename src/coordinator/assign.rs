@@ -86,7 +86,9 @@ impl Coordinator {
         } else if !self.engine_away.is_empty() {
             Some("the docker engine does not answer")
         } else {
-            (self.backlog.len() >= BACKLOG).then_some("the worker's backlog is full")
+            // A run with a free slot waits only for the check of the disk, and takes no place in the backlog.
+            let free_slots = self.rules.slots.saturating_sub(self.jobs.len());
+            (self.backlog.len() >= BACKLOG + free_slots).then_some("the worker's backlog is full")
         }
     }
 
@@ -152,7 +154,12 @@ impl Coordinator {
     pub(super) fn expire(&mut self, now: Instant) {
         while self.backlog.front().is_some_and(|pending| now >= pending.until()) {
             let Some(pending) = self.backlog.pop_front() else { return };
-            self.reject(&pending.assignment.task_id, "no slot was free in time");
+            let reason = if pending.disk_checked {
+                "no slot was free in time"
+            } else {
+                "the check of the engine's disk got no answer in time"
+            };
+            self.reject(&pending.assignment.task_id, reason);
         }
     }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::super::tests::*;
-use super::super::{CancelReason, Effect, Event, JobEvent, JobId, LostRuns, Rules};
+use super::super::{BACKLOG, CancelReason, Effect, Event, JobEvent, JobId, LostRuns, Rules};
 use crate::protocol::{FailureReason, RunState};
 
 #[test]
@@ -136,10 +136,26 @@ fn a_check_that_hangs_holds_up_nothing_else() {
     let answer = failed("b", FailureReason::TaskCancelled, "cancelled before it was started");
     assert_eq!(script.on(cancel("b")), [answer]);
     assert_eq!(script.assign("c"), [], "the check still runs");
-    assert_eq!(script.after(60), [rejected("c", "no slot was free in time")]);
+    assert_eq!(script.after(60), [rejected("c", "the check of the engine's disk got no answer in time")]);
     assert_eq!(script.assign("d"), []);
     assert_eq!(script.on(Event::LinkDown), []);
     assert_eq!(script.on(disk(None)), [], "its assignments belong to the control plane again");
     assert_eq!(script.on(Event::LinkUp), [reported(Some(3), "a")]);
     assert_eq!(script.assign("e"), [Effect::CheckDisk]);
+}
+
+/// A run with a free slot takes no place in the backlog, with a check of the disk or without.
+#[test]
+fn a_burst_fills_the_slots_and_the_backlog() {
+    for check_disk in [false, true] {
+        let mut script = Script::with(Rules { slots: 100, check_disk, ..RULES });
+        script.on(Event::LinkUp);
+        let assigned: Vec<Effect> =
+            (0..100 + BACKLOG).flat_map(|number| script.assign(&number.to_string())).collect();
+        let effects = if check_disk { script.on(disk(None)) } else { assigned };
+        let is_start = |effect: &&Effect| matches!(effect, Effect::Start { .. });
+        assert_eq!(effects.iter().filter(is_start).count(), 100, "{check_disk}");
+        assert_eq!(script.coordinator.backlog.len(), BACKLOG);
+        assert_eq!(script.assign("more"), [rejected("more", "the worker's backlog is full")]);
+    }
 }

@@ -16,8 +16,11 @@ const _: () = assert!(MAX_MESSAGE_BYTES < 100 << 20);
 /// What a report may need besides its output, in bytes: ids, message and links, with every character escaped.
 const ENVELOPE_BYTES: usize = 1 << 20;
 
-/// What the other fields of a frame usually need, in bytes.
-const SMALL_FIELDS: usize = 512;
+/// The bytes of a frame without its type and its fields: `{"data":{},"type":""}`.
+const FRAME: usize = 21;
+
+/// The most bytes that a field adds to its name and value: quotes, a colon and a comma.
+const PUNCTUATION: usize = 6;
 
 /// The longest `message` of a failure and `reason` of a rejection, in bytes: texts of engines and registries must not fill
 /// a frame.
@@ -71,11 +74,15 @@ fn frame(kind: &str, task_id: &str, worker_id: &str, mut data: Map<String, Value
     if matches!(kind, "task_claimed" | "task_completed") {
         data.insert("worker_id".into(), worker_id.into());
     }
-    let output = data.get("output").and_then(Value::as_str).map_or(0, escaped_len);
+    let field = |(name, value): (&String, &Value)| match value {
+        Value::String(text) => name.len() + escaped_len(text),
+        value => name.len() + value.to_string().len(),
+    };
+    let length: usize = data.iter().map(field).map(|length| length + PUNCTUATION).sum();
     // `json!` would copy the output once more.
     let frame = Map::from_iter([("type".into(), kind.into()), ("data".into(), Value::Object(data))]);
     // Allocated once: a text that doubles as it grows would take three times the output.
-    let mut text = String::with_capacity(output + SMALL_FIELDS);
+    let mut text = String::with_capacity(length + kind.len() + FRAME);
     // Writing to a string cannot fail.
     let _ = write!(text, "{}", Value::Object(frame));
     text

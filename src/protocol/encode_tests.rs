@@ -68,6 +68,20 @@ fn a_failure_omits_empty_fields_and_bounds_its_message() {
 }
 
 #[test]
+fn a_frame_is_allocated_once_and_without_waste() {
+    let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: true });
+    done.output = "a\"\n\u{1}€".repeat(1000);
+    done.session_link = Some("https://s".repeat(100));
+    let pull = PullRequest { url: "https://p".repeat(10), created_at: "2026-01-02T03:04:05Z".into() };
+    done.artifacts = vec![pull; 100];
+    let failed = Report::failed("r", FailureReason::Internal, "\"".repeat(4000));
+    for report in [done, failed] {
+        let text = EncodedReport::new(report, "w").text;
+        assert!(text.capacity() - text.len() < 64, "{} of {}", text.len(), text.capacity());
+    }
+}
+
+#[test]
 fn a_task_that_never_had_a_slot_fails_as_one_that_had() {
     let (task_id, reason, message) = ("r".to_owned(), FailureReason::TaskCancelled, "cancelled".to_owned());
     let report = Report::failed(&task_id, reason, message.as_str());

@@ -53,7 +53,7 @@ pub(super) enum Stopped {
 #[derive(Clone)]
 pub(super) struct TaskContainer<'a> {
     pub(super) engine: &'a TaskEngine<'a>,
-    /// Has no id before the creation. The name changes when the container is stopped early or kept.
+    /// Has no id before the creation.
     pub(super) container: ContainerRef,
 }
 

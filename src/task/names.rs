@@ -41,7 +41,7 @@ pub(super) enum HelperKind<'a> {
 /// `container=NAME id=SHORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct ContainerRef {
-    /// The name it was created with.
+    /// The name with which it was created. A container that is stopped early or kept is renamed on the engine; its id stays.
     pub(super) name: String,
     /// `None` before the creation, and while it is uncertain whether the container exists.
     pub(super) id: Option<String>,

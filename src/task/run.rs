@@ -104,18 +104,26 @@ impl Tasks {
         let task_id = job.work.task_id();
         let mut cleanup = Cleanup::default();
         // A panic fails only this task, and is cleaned up after like any other failure.
-        let run = || self.with_engine(job, |engine| self.run(job, engine, &mut cleanup));
+        let run = || {
+            let report = self.with_engine(job, |engine| self.run(job, engine, &mut cleanup));
+            self.end(task_id, start, report)
+        };
         let report = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             error!("task panicked task={}", value(task_id));
-            Report::failed(task_id, FailureReason::Internal, "the worker panicked while running the task")
+            let message = "the worker panicked while running the task";
+            self.end(task_id, start, Report::failed(task_id, FailureReason::Internal, message))
         });
-        let took = start.elapsed().as_millis();
-        info!("task ended task={} {} took_ms={took}", value(task_id), log_fields(&report));
-        let report = EncodedReport::new(report, &self.options.settings.worker_id);
         self.emit(job.id, JobEvent::Finished { report: Arc::new(report) });
         let settlement = job.signals.wait_settled();
         // A new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
         self.with_engine(job, |engine| self.clean_up(engine, &cleanup, settlement));
+    }
+
+    /// Logs the end of a task, and encodes its report.
+    fn end(&self, task_id: &str, start: Instant, report: Report) -> EncodedReport {
+        let took = start.elapsed().as_millis();
+        info!("task ended task={} {} took_ms={took}", value(task_id), log_fields(&report));
+        EncodedReport::new(report, &self.options.settings.worker_id)
     }
 
     fn emit(&self, job: JobId, event: JobEvent) {

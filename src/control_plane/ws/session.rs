@@ -246,7 +246,10 @@ impl<'a> Session<'a> {
                     budget.spend(text.len());
                     Some(LinkEvent::Message(decode(&text)))
                 }
-                Received::Binary(bytes) => Some(LinkEvent::Binary { bytes }),
+                Received::Binary(bytes) => {
+                    budget.spend(bytes);
+                    Some(LinkEvent::Binary { bytes })
+                }
                 Received::Handled => None,
             };
             budget.next_message();
