@@ -27,7 +27,7 @@ PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(
 
 .PHONY: help setup needs engine build install uninstall clean
 .PHONY: demo demo-server demo-build
-.PHONY: test one check deny coverage fuzz soak test-packages
+.PHONY: test one check deny coverage fuzz soak bench test-packages
 .PHONY: static reproducible image deb rpm dist
 .DEFAULT_GOAL := help
 # Prerequisites are in the order in which they must run.
@@ -120,6 +120,11 @@ soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEE
 	$(CARGO) build --locked --example soak
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
 		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
+
+# Measures the static binary if `make static` has built it.
+bench: engine setup ## measure the worker beside the same work by hand (BENCH_QUICK=1, BENCH_VS=COMMAND, BENCH_WORKERS)
+	$(CARGO) build --release --locked --bin oz-agent-worker --example bench
+	@$(ENGINE) --private $(TARGET)/release/examples/bench
 
 # Runs the tests of whole tasks with the static binary, too.
 test-packages: engine needs dist ## the static binary, image, packages and service, and whole tasks with that binary

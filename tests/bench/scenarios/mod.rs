@@ -1,0 +1,39 @@
+//! The scenarios, in the order in which they run: the most important first.
+
+mod burst;
+mod claim;
+mod connect;
+mod idle;
+mod output;
+mod parallel;
+mod reconnect;
+mod sidecar;
+mod size;
+mod sleeping;
+mod task;
+
+use crate::bench::Bench;
+use crate::figure::Figure;
+
+/// One subject.
+pub struct Scenario {
+    pub name: &'static str,
+    /// Its share of the time, in percent.
+    pub share: f64,
+    /// Measures all workers.
+    pub measure: fn(&Bench) -> Vec<Figure>,
+}
+
+pub const SCENARIOS: [Scenario; 11] = [
+    Scenario { name: "size", share: 1.0, measure: size::measure },
+    Scenario { name: "connect", share: 8.0, measure: connect::measure },
+    Scenario { name: "claim", share: 6.0, measure: claim::measure },
+    Scenario { name: "task", share: 14.0, measure: task::measure },
+    Scenario { name: "parallel", share: 14.0, measure: parallel::measure },
+    Scenario { name: "output", share: 20.0, measure: output::measure },
+    Scenario { name: "idle", share: 14.0, measure: idle::measure },
+    Scenario { name: "sidecar", share: 8.0, measure: sidecar::measure },
+    Scenario { name: "reconnect", share: 3.0, measure: reconnect::measure },
+    Scenario { name: "burst", share: 3.0, measure: burst::measure },
+    Scenario { name: "sleeping", share: 9.0, measure: sleeping::measure },
+];

@@ -1,0 +1,38 @@
+//! Many tasks `true` at once, all of which may run at the same time. The floor is as many threads that each run one by hand.
+
+use crate::bench::Bench;
+use crate::figure::Figure;
+use crate::session::timed;
+
+pub fn measure(bench: &Bench) -> Vec<Figure> {
+    let count = bench.pick(100, 20);
+    let mut time = bench.figure(format!("{count} true at once"), "ms");
+    let mut cpu = bench.figure(format!("{count} at once, CPU per task"), "ms");
+    let mut peak = bench.figure(format!("{count} at once, peak memory"), "MiB");
+    let sessions = bench.start_all(&[("OZ_MAX_CONCURRENT_TASKS", &count.to_string())]);
+    let spec = bench.spec("true");
+    for session in &sessions {
+        session.run(&spec);
+    }
+    for _ in bench.rounds(2, 1) {
+        for (index, session) in sessions.iter().enumerate() {
+            let floor = timed(|| by_hand(bench, count));
+            let gauge = session.gauge();
+            gauge.reset_peak();
+            let before = gauge.cpu_ms();
+            time.add_pair(index, floor, session.run_all(&spec, count));
+            cpu.add(index, (gauge.cpu_ms() - before) / count as f64);
+            peak.add(index, gauge.peak_mib());
+        }
+    }
+    vec![time, cpu, peak]
+}
+
+fn by_hand(bench: &Bench, count: usize) {
+    let hand = &bench.hand;
+    std::thread::scope(|scope| {
+        for _ in 0..count {
+            scope.spawn(|| hand.run("true"));
+        }
+    });
+}

@@ -1,0 +1,163 @@
+//! The workers that are measured, and one running worker with its control plane.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+use crate::gauge::Gauge;
+use crate::support::control_plane::run::new_id;
+use crate::support::control_plane::{ControlPlane, Options, RunSpec, State};
+use crate::support::engine::Engine;
+use crate::support::process::{Process, Signal};
+
+/// The longest time that one task may take.
+pub const DEADLINE: Duration = Duration::from_secs(150);
+
+/// How long the containers of an ended task may stay. A worker that leaves some is measured all the same.
+const REMOVED_WITHIN: Duration = Duration::from_secs(15);
+
+/// A worker program.
+pub struct Program {
+    /// The head of its columns.
+    pub name: String,
+    pub path: PathBuf,
+    pub args: Vec<String>,
+}
+
+/// A running worker with a control plane of its own. Dropping it kills the worker and removes its containers and volumes.
+pub struct Session {
+    pub process: Process,
+    pub plane: ControlPlane,
+    engine: Engine,
+    worker_id: String,
+}
+
+impl Program {
+    /// Returns the program of a command, which is split at spaces.
+    pub fn of(name: String, command: &str) -> Self {
+        let mut words = command.split_whitespace().map(str::to_owned);
+        let path = PathBuf::from(words.next().unwrap_or_default());
+        Self { name, path, args: words.collect() }
+    }
+
+    /// Starts a worker. All workers get the same arguments and variables, and `settings` as further variables.
+    pub fn start(
+        &self,
+        engine: &Engine,
+        urls: [&str; 2],
+        worker_id: &str,
+        settings: &[(&str, &str)],
+    ) -> Process {
+        let [socket, root] = urls;
+        let mut command = Command::new(&self.path);
+        command.args(&self.args).args(["--worker-id", worker_id]);
+        command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
+        command.env("HOME", "/nonexistent").env("DOCKER_HOST", engine.host());
+        command.env("OZ_API_KEY", Options::default().key);
+        command.env("OZ_WS_URL", socket).env("OZ_SERVER_ROOT_URL", root);
+        command.envs(settings.iter().copied());
+        Process::spawn(&mut command, None)
+    }
+}
+
+impl Session {
+    /// Starts a worker and waits until it is connected.
+    pub fn start(engine: &Engine, program: &Program, settings: &[(&str, &str)]) -> Self {
+        let plane = ControlPlane::start(Options::default());
+        let worker_id = format!("bench-{}", new_id());
+        let process = program.start(engine, [&plane.ws_url(), &plane.root_url()], &worker_id, settings);
+        let session = Self { process, plane, engine: engine.clone(), worker_id };
+        session.wait_connected(1);
+        session
+    }
+
+    /// Waits until the control plane has accepted this number of handshakes in total.
+    pub fn wait_connected(&self, count: usize) {
+        let connected = self.plane.holds_within(DEADLINE, |model| model.connections.len() >= count);
+        assert!(connected, "the worker does not connect\n{}", self.log_tail());
+    }
+
+    /// Returns the counters of the worker's process.
+    pub fn gauge(&self) -> Gauge {
+        Gauge::of(self.process.id())
+    }
+
+    /// Runs a task. Returns the time from the assignment to the report, in milliseconds. Then waits until its container is
+    /// removed, which does not count.
+    pub fn run(&self, spec: &RunSpec) -> f64 {
+        self.run_all(spec, 1)
+    }
+
+    /// Runs a number of tasks at once. Returns the time from the first assignment to the last report, in milliseconds.
+    pub fn run_all(&self, spec: &RunSpec, count: usize) -> f64 {
+        let before = self.engine.container_names();
+        let ids: Vec<String> = (0..count).map(|_| self.plane.submit(spec)).collect();
+        let ended = self.plane.holds_within(DEADLINE, |model| model.runs.iter().all(|run| run.state.ended()));
+        assert!(ended, "not all of {count} tasks have ended\n{}", self.log_tail());
+        let runs = self.plane.forget(|_| true);
+        assert_eq!(runs.len(), ids.len());
+        for run in &runs {
+            assert_eq!(run.state, State::Succeeded, "{:?}\n{}", run.message, self.log_tail());
+        }
+        let first = runs.iter().filter_map(|run| run.sent).min().expect("an assignment");
+        let last = runs.iter().filter_map(|run| run.history.last()).map(|received| received.at).max();
+        wait_removed(&self.engine, &before);
+        millis(last.expect("a report").duration_since(first))
+    }
+
+    /// Returns the last lines of the worker's log.
+    pub fn log_tail(&self) -> String {
+        let lines = self.process.stderr().all();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.process.signal(Signal::KILL);
+        remove_all_of(&self.engine, &self.worker_id);
+    }
+}
+
+/// Waits until the engine has no other containers than `before`.
+pub fn wait_removed(engine: &Engine, before: &[String]) {
+    let end = Instant::now() + REMOVED_WITHIN;
+    while engine.container_names().iter().any(|name| !before.contains(name)) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// Removes the containers and volumes that have the worker's id in a name or in a label, whatever the label is.
+pub fn remove_all_of(engine: &Engine, worker_id: &str) {
+    let objects = |path: &str, key: &str| -> Vec<Value> {
+        let list = engine.json("GET", path, &Value::Null);
+        let list = if key.is_empty() { list } else { list[key].clone() };
+        let all = list.as_array().cloned().unwrap_or_default();
+        all.into_iter().filter(|object| object.to_string().contains(worker_id)).collect()
+    };
+    for container in objects("/containers/json?all=1", "") {
+        engine.remove_container(container["Id"].as_str().unwrap_or_default());
+    }
+    for volume in objects("/volumes", "Volumes") {
+        engine.remove_volume(volume["Name"].as_str().unwrap_or_default());
+    }
+}
+
+/// Returns a name for a program: the folder that it is in.
+pub fn name_of(path: &Path) -> String {
+    let folder = path.parent().and_then(Path::file_name);
+    folder.map_or_else(|| "worker".to_owned(), |name| name.to_string_lossy().into_owned())
+}
+
+pub fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+/// Returns how long `act` takes, in milliseconds.
+pub fn timed(act: impl FnOnce()) -> f64 {
+    let start = Instant::now();
+    act();
+    millis(start.elapsed())
+}

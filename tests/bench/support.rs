@@ -1,0 +1,14 @@
+//! The modules of tests/support that the bench uses.
+
+#![allow(dead_code, reason = "the tests use the rest of it")]
+
+#[path = "../support/control_plane/mod.rs"]
+pub mod control_plane;
+#[path = "../support/engine.rs"]
+pub mod engine;
+#[path = "../support/images.rs"]
+pub mod images;
+#[path = "../support/process.rs"]
+pub mod process;
+#[path = "../support/registry.rs"]
+pub mod registry;
