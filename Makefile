@@ -122,7 +122,7 @@ soak: engine ## ten minutes of random tasks, cuts and cancels (SOAK_SECONDS, SEE
 		$(TARGET)/debug/examples/soak $(SOAK_WORKER)
 
 # Measures the static binary if `make static` has built it.
-bench: engine setup ## measure the worker beside the same work by hand (BENCH_QUICK=1, BENCH_VS=COMMAND, BENCH_WORKERS)
+bench: engine setup ## measure the worker beside the same work by hand (BENCH_QUICK=1, BENCH_VS=COMMAND)
 	$(CARGO) build --release --locked --bin oz-agent-worker --example bench
 	@$(ENGINE) --private $(TARGET)/release/examples/bench
 

@@ -12,7 +12,7 @@ use crate::support::engine::Engine;
 use crate::support::images::{AGENT, Layout, RootFs};
 
 /// The time limit of a read.
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(60);
 
 /// Runs containers like those of a worker: of the same image, with the agent on a volume at `/agent`. Dropping it removes the
 /// volume.

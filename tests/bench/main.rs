@@ -2,7 +2,8 @@
 //!
 //! `bench`. It measures the binaries named by `BENCH_WORKERS` (separated by spaces; the default is `target/static/oz-agent-worker`,
 //! if that exists, and `target/release/oz-agent-worker`), and the program of the command in `BENCH_VS`. The engine is the one of
-//! `OZ_TEST_DOCKER_HOST`. `BENCH_QUICK=1` takes two minutes instead of ten. `make bench` sets the engine.
+//! `OZ_TEST_DOCKER_HOST`, which `make bench` sets. `BENCH_QUICK=1` takes two minutes instead of ten. `BENCH_ONLY` names the
+//! scenarios to run; the default is all.
 //!
 //! Each sample of a worker is taken right after a sample of its floor, and the workers take turns, so that a change of the
 //! machine's load affects all of them. Nothing here asserts a time. A file in `scenarios` measures one subject.
@@ -36,11 +37,13 @@ mod support;
 use bench::Bench;
 use report::Report;
 use scenarios::{SCENARIOS, Scenario};
-use session::{Program, name_of};
+use session::{Program, limit_waits, name_of};
 
 /// The time for all scenarios, with and without `BENCH_QUICK`. The rest is for the engine and the images.
 const QUICK: Duration = Duration::from_secs(105);
 const FULL: Duration = Duration::from_secs(560);
+/// How much longer a worker that hangs is waited for.
+const GRACE: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     let quick = variable("BENCH_QUICK").is_some();
@@ -57,17 +60,21 @@ fn main() -> ExitCode {
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).expect("a signal handler");
     let start = Instant::now();
     let mut report = Report::start(&programs, versus);
+    limit_waits(start + if quick { QUICK } else { FULL } + GRACE);
     let bench = Bench::new(programs, quick, Arc::clone(&interrupted));
     let mut failed = false;
     let mut share = Duration::ZERO;
-    for scenario in &SCENARIOS {
+    let only = variable("BENCH_ONLY");
+    let is_named =
+        |name: &str| only.as_ref().is_none_or(|list| list.split_whitespace().any(|one| one == name));
+    for scenario in SCENARIOS.iter().filter(|scenario| is_named(scenario.name)) {
         share += bench.pick(FULL, QUICK).mul_f64(scenario.share / 100.0);
         failed |= !run(&bench, scenario, &mut report, start, share);
         if interrupted.load(Ordering::SeqCst) {
             return ExitCode::FAILURE;
         }
     }
-    let path = report.finish(&target.join("bench"), &bench.programs, start.elapsed().as_secs_f64());
+    let path = report.finish(&target.join("bench"), &bench, start.elapsed().as_secs_f64());
     println!("{:.0} s; all samples: {}", start.elapsed().as_secs_f64(), path.display());
     if failed { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use crate::bench::Bench;
 use crate::figure::Figure;
 use crate::gauge::Load;
 use crate::session::Program;
@@ -81,7 +82,7 @@ impl Report {
     }
 
     /// Prints the load again and writes the file into `folder`. Returns its path.
-    pub fn finish(self, folder: &Path, programs: &[Program], seconds: f64) -> PathBuf {
+    pub fn finish(self, folder: &Path, bench: &Bench, seconds: f64) -> PathBuf {
         let after = Load::measure();
         println!();
         print_load("after", &after);
@@ -95,11 +96,12 @@ impl Report {
         };
         let document = json!({
             "date": date,
+            "quick": bench.quick,
             "seconds": seconds,
             "cores": cores(),
             "load_before": load(&self.before),
             "load_after": load(&after),
-            "workers": programs.iter().map(worker).collect::<Vec<_>>(),
+            "workers": bench.programs.iter().map(worker).collect::<Vec<_>>(),
             "scenarios": self.scenarios,
         });
         std::fs::create_dir_all(folder).expect("a folder");

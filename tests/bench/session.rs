@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::OnceLock;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
@@ -12,8 +13,8 @@ use crate::support::control_plane::{ControlPlane, Options, RunSpec, State};
 use crate::support::engine::Engine;
 use crate::support::process::{Process, Signal};
 
-/// The longest time that one task may take.
-pub const DEADLINE: Duration = Duration::from_secs(150);
+/// When every wait ends.
+static LIMIT: OnceLock<Instant> = OnceLock::new();
 
 /// How long the containers of an ended task may stay. A worker that leaves some is measured all the same.
 const REMOVED_WITHIN: Duration = Duration::from_secs(15);
@@ -75,7 +76,7 @@ impl Session {
 
     /// Waits until the control plane has accepted this number of handshakes in total.
     pub fn wait_connected(&self, count: usize) {
-        let connected = self.plane.holds_within(DEADLINE, |model| model.connections.len() >= count);
+        let connected = self.plane.holds_within(time_left(), |model| model.connections.len() >= count);
         assert!(connected, "the worker does not connect\n{}", self.log_tail());
     }
 
@@ -94,7 +95,8 @@ impl Session {
     pub fn run_all(&self, spec: &RunSpec, count: usize) -> f64 {
         let before = self.engine.container_names();
         let ids: Vec<String> = (0..count).map(|_| self.plane.submit(spec)).collect();
-        let ended = self.plane.holds_within(DEADLINE, |model| model.runs.iter().all(|run| run.state.ended()));
+        let ended =
+            self.plane.holds_within(time_left(), |model| model.runs.iter().all(|run| run.state.ended()));
         assert!(ended, "not all of {count} tasks have ended\n{}", self.log_tail());
         let runs = self.plane.forget(|_| true);
         assert_eq!(runs.len(), ids.len());
@@ -143,6 +145,16 @@ pub fn remove_all_of(engine: &Engine, worker_id: &str) {
     for volume in objects("/volumes", "Volumes") {
         engine.remove_volume(volume["Name"].as_str().unwrap_or_default());
     }
+}
+
+/// Sets when every wait for a worker ends, and with it the scenario.
+pub fn limit_waits(end: Instant) {
+    LIMIT.get_or_init(|| end);
+}
+
+/// Returns how long to wait for a worker at most.
+pub fn time_left() -> Duration {
+    LIMIT.get().map_or(Duration::ZERO, |end| end.saturating_duration_since(Instant::now()))
 }
 
 /// Returns a name for a program: the folder that it is in.

@@ -6,7 +6,7 @@ use serde_json::Value;
 
 use crate::bench::Bench;
 use crate::figure::Figure;
-use crate::session::{DEADLINE, Session, wait_removed};
+use crate::session::{Session, time_left, wait_removed};
 use crate::support::control_plane::State;
 use crate::support::engine::Engine;
 
@@ -41,7 +41,7 @@ fn sleeping(bench: &Bench, count: usize) -> Vec<Figure> {
         threads.add(index, session.gauge().threads());
         kill_all(&bench.engine, &before);
         let ended =
-            session.plane.holds_within(DEADLINE, |model| model.runs.iter().all(|run| run.state.ended()));
+            session.plane.holds_within(time_left(), |model| model.runs.iter().all(|run| run.state.ended()));
         assert!(ended, "not all tasks have ended\n{}", session.log_tail());
         wait_removed(&bench.engine, &before);
         after.add(index, session.gauge().rss_mib());
@@ -51,11 +51,11 @@ fn sleeping(bench: &Bench, count: usize) -> Vec<Figure> {
 
 /// Waits until all tasks are claimed and their containers run.
 fn wait_running(bench: &Bench, session: &Session, before: &[String], count: usize) {
-    let claimed = session.plane.holds_within(DEADLINE, |model| {
+    let claimed = session.plane.holds_within(time_left(), |model| {
         model.runs.iter().all(|run| run.state == State::InProgress || run.state.ended())
     });
     assert!(claimed, "not all tasks are claimed\n{}", session.log_tail());
-    let end = Instant::now() + DEADLINE;
+    let end = Instant::now() + time_left();
     let running = || {
         let list = bench.engine.containers("status", "running");
         list.iter().filter(|container| !is_in(before, container)).count()
