@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use tungstenite::{Message, WebSocket};
 
 use crate::gauge::Gauge;
-use crate::session::{Program, remove_all_of};
+use crate::session::{Program, end};
 use crate::support::control_plane::run::new_id;
 use crate::support::control_plane::{ControlPlane, Options, RunSpec};
 use crate::support::engine::Engine;
@@ -17,7 +17,7 @@ use crate::support::process::{Process, Signal};
 /// The longest wait for a message.
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A worker and its connection. Dropping it kills the worker.
+/// A worker and its connection. Dropping it stops the worker.
 pub struct Link {
     process: Process,
     socket: WebSocket<TcpStream>,
@@ -110,7 +110,9 @@ impl Answer {
 
 impl Drop for Link {
     fn drop(&mut self) {
-        self.process.signal(Signal::KILL);
-        remove_all_of(&self.engine, &self.worker_id);
+        self.process.signal(Signal::TERM);
+        // Its last report needs a pong.
+        while self.process.is_running() && self.socket.read().is_ok() {}
+        end(&self.process, &self.engine, &self.worker_id);
     }
 }

@@ -19,6 +19,9 @@ static LIMIT: OnceLock<Instant> = OnceLock::new();
 /// How long the containers of an ended task may stay. A worker that leaves some is measured all the same.
 const REMOVED_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a worker may take to exit after SIGTERM, before it is killed.
+const STOPPED_WITHIN: Duration = Duration::from_secs(15);
+
 /// A worker program.
 pub struct Program {
     /// The head of its columns.
@@ -27,7 +30,7 @@ pub struct Program {
     pub args: Vec<String>,
 }
 
-/// A running worker with a control plane of its own. Dropping it kills the worker and removes its containers and volumes.
+/// A running worker with a control plane of its own. Dropping it stops the worker and removes its containers and volumes.
 pub struct Session {
     pub process: Process,
     pub plane: ControlPlane,
@@ -118,8 +121,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
-        self.process.signal(Signal::KILL);
-        remove_all_of(&self.engine, &self.worker_id);
+        end(&self.process, &self.engine, &self.worker_id);
     }
 }
 
@@ -131,19 +133,28 @@ pub fn wait_removed(engine: &Engine, before: &[String]) {
     }
 }
 
-/// Removes the containers and volumes that have the worker's id in a name or in a label, whatever the label is.
-pub fn remove_all_of(engine: &Engine, worker_id: &str) {
-    let objects = |path: &str, key: &str| -> Vec<Value> {
-        let list = engine.json("GET", path, &Value::Null);
-        let list = if key.is_empty() { list } else { list[key].clone() };
-        let all = list.as_array().cloned().unwrap_or_default();
-        all.into_iter().filter(|object| object.to_string().contains(worker_id)).collect()
-    };
-    for container in objects("/containers/json?all=1", "") {
-        engine.remove_container(container["Id"].as_str().unwrap_or_default());
+/// Stops a worker and removes the containers and volumes that have its id in a name or in a label, whatever the label is. A
+/// worker that is killed while it unpacks a sidecar would make the next one wait.
+pub fn end(process: &Process, engine: &Engine, worker_id: &str) {
+    process.signal(Signal::TERM);
+    let end = Instant::now() + STOPPED_WITHIN;
+    while process.is_running() && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
     }
-    for volume in objects("/volumes", "Volumes") {
-        engine.remove_volume(volume["Name"].as_str().unwrap_or_default());
+    process.signal(Signal::KILL);
+    let is_own = |object: &&Value| object.to_string().contains(worker_id);
+    let remove = |path: &str, object: &Value, id: &str| {
+        let id = object[id].as_str().unwrap_or_default();
+        // Fails for a volume that another worker uses.
+        engine.request("DELETE", &format!("{path}/{id}?force=1&v=1"), &[], &[]);
+    };
+    let containers = engine.json("GET", "/containers/json?all=1", &Value::Null);
+    for container in containers.as_array().into_iter().flatten().filter(is_own) {
+        remove("/containers", container, "Id");
+    }
+    let volumes = engine.json("GET", "/volumes", &Value::Null);
+    for volume in volumes["Volumes"].as_array().into_iter().flatten().filter(is_own) {
+        remove("/volumes", volume, "Name");
     }
 }
 

@@ -22,17 +22,20 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
             let sent: Vec<_> = (0..COUNT).map(|_| link.assign(&spec)).collect();
             let first = sent.first().expect("an assignment").1;
             let mut waiting: HashSet<String> = sent.into_iter().map(|(id, _)| id).collect();
-            let (mut claims, mut last) = (0, first);
-            while !waiting.is_empty() {
+            let (mut claims, mut ended, mut last, mut used) = (0, 0, first, before);
+            // To the end of all, so that the worker is idle when it is stopped.
+            while !waiting.is_empty() || ended < COUNT {
                 let answer = link.next();
+                ended += usize::from(answer.is_final());
                 if waiting.remove(&answer.task_id) {
                     claims += usize::from(answer.kind == "task_claimed");
                     last = answer.at;
+                    used = if waiting.is_empty() { link.gauge().cpu_ms() } else { used };
                 }
             }
             time.add(index, millis(last.duration_since(first)));
             claimed.add(index, claims as f64);
-            cpu.add(index, link.gauge().cpu_ms() - before);
+            cpu.add(index, used - before);
             peak.add(index, link.gauge().peak_mib());
         }
     }
