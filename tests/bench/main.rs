@@ -58,10 +58,10 @@ fn main() -> ExitCode {
     let interrupted = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).expect("a signal handler");
-    let start = Instant::now();
     let mut report = Report::start(&programs, versus);
-    limit_waits(start + if quick { QUICK } else { FULL } + GRACE);
     let bench = Bench::new(programs, quick, Arc::clone(&interrupted));
+    let start = Instant::now();
+    limit_waits(start + bench.pick(FULL, QUICK) + GRACE);
     let mut failed = false;
     let mut share = Duration::ZERO;
     let only = variable("BENCH_ONLY");

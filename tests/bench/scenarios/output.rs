@@ -1,7 +1,5 @@
 //! Tasks with much output, from the assignment to the report. The floor runs the same container by hand and reads its log.
 
-use std::time::Duration;
-
 use crate::bench::Bench;
 use crate::figure::Figure;
 use crate::session::{Session, timed};
@@ -28,23 +26,24 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
     for session in &sessions {
         session.run(&bench.spec("true"));
     }
-    let mut figures = Vec::new();
-    for kind in &KINDS {
-        if !figures.is_empty() && !bench.has_time(Duration::ZERO) {
-            break;
+    let mut figures: Vec<[Figure; 3]> = KINDS.iter().map(|kind| empty(bench, kind)).collect();
+    for _ in bench.rounds(3, 1) {
+        for (kind, figures) in KINDS.iter().zip(&mut figures) {
+            one_round(bench, &sessions, kind, figures);
         }
-        figures.extend(of_kind(bench, &sessions, kind));
     }
-    figures
+    figures.into_iter().flatten().collect()
 }
 
-fn of_kind(bench: &Bench, sessions: &[Session], kind: &Kind) -> [Figure; 3] {
-    let mib = bench.pick(kind.full, kind.quick);
-    let name = format!("{mib} MiB, {}", kind.name);
-    let mut time = bench.figure(&name, "ms");
-    let mut cpu = bench.figure(format!("{name}, CPU"), "ms");
-    let mut peak = bench.figure(format!("{name}, peak"), "MiB");
-    let bytes = u64::from(mib) << 20;
+fn empty(bench: &Bench, kind: &Kind) -> [Figure; 3] {
+    let name = format!("{} MiB, {}", bench.pick(kind.full, kind.quick), kind.name);
+    let cpu = bench.figure(format!("{name}, CPU"), "ms");
+    let peak = bench.figure(format!("{name}, peak"), "MiB");
+    [bench.figure(name, "ms"), cpu, peak]
+}
+
+fn one_round(bench: &Bench, sessions: &[Session], kind: &Kind, [time, cpu, peak]: &mut [Figure; 3]) {
+    let bytes = u64::from(bench.pick(kind.full, kind.quick)) << 20;
     let script = format!("{} | head -c {bytes}", kind.source);
     for (index, session) in sessions.iter().enumerate() {
         let floor = timed(|| assert!(bench.hand.run_and_read_log(&script) > bytes));
@@ -55,5 +54,4 @@ fn of_kind(bench: &Bench, sessions: &[Session], kind: &Kind) -> [Figure; 3] {
         cpu.add(index, gauge.cpu_ms() - before);
         peak.add(index, gauge.peak_mib());
     }
-    [time, cpu, peak]
 }

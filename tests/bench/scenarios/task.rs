@@ -20,7 +20,7 @@ fn with_policy(bench: &Bench, policy: &str) -> [Figure; 2] {
     }
     let before: Vec<f64> = sessions.iter().map(|session| session.gauge().cpu_ms()).collect();
     let mut count = 0;
-    for _ in bench.rounds(20, 5) {
+    for _ in bench.rounds(30, 10) {
         for (index, session) in sessions.iter().enumerate() {
             let floor = timed(|| bench.hand.run("true"));
             time.add_pair(index, floor, session.run(&spec));
