@@ -15,7 +15,7 @@ use crate::support::engine::Engine;
 use crate::support::process::{Process, Signal};
 
 /// The longest wait for a message.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(30);
 
 /// A worker and its connection. Dropping it stops the worker.
 pub struct Link {

@@ -19,6 +19,12 @@ static LIMIT: OnceLock<Instant> = OnceLock::new();
 /// How long the containers of an ended task may stay. A worker that leaves some is measured all the same.
 const REMOVED_WITHIN: Duration = Duration::from_secs(15);
 
+/// How long a worker may take to connect.
+const CONNECTED_WITHIN: Duration = Duration::from_secs(30);
+
+/// How often a wait for a connection checks whether the worker has exited.
+const CHECKED_EVERY: Duration = Duration::from_millis(200);
+
 /// How long a worker may take to exit after SIGTERM, before it is killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 
@@ -79,8 +85,12 @@ impl Session {
 
     /// Waits until the control plane has accepted this number of handshakes in total.
     pub fn wait_connected(&self, count: usize) {
-        let connected = self.plane.holds_within(time_left(), |model| model.connections.len() >= count);
-        assert!(connected, "the worker does not connect\n{}", self.log_tail());
+        let end = Instant::now() + CONNECTED_WITHIN;
+        let connected = || self.plane.holds_within(CHECKED_EVERY, |model| model.connections.len() >= count);
+        while !connected() {
+            let goes_on = self.process.is_running() && Instant::now() < end;
+            assert!(goes_on, "the worker does not connect\n{}", self.log_tail());
+        }
     }
 
     /// Returns the counters of the worker's process.
