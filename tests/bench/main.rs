@@ -83,8 +83,9 @@ fn main() -> ExitCode {
 fn run(bench: &Bench, scenario: &Scenario, report: &mut Report, start: Instant, share: Duration) -> bool {
     let limit = bench.pick(FULL, QUICK);
     let own = limit.mul_f64(scenario.share / 100.0) / 2;
-    let end = (start + share).max(Instant::now() + own).min(start + limit);
-    if Instant::now() + own > end {
+    let least = Instant::now() + own;
+    let end = (start + share).max(least).min(start + limit);
+    if least > end {
         report.skip(scenario.name, "skipped, because no time is left");
         return true;
     }
