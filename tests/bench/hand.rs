@@ -11,8 +11,8 @@ use crate::support::control_plane::run::new_id;
 use crate::support::engine::Engine;
 use crate::support::images::{AGENT, Layout, RootFs};
 
-/// The time limit of a read.
-const DEADLINE: Duration = Duration::from_secs(60);
+/// The time limit of a read, and so of a wait for an exit.
+const DEADLINE: Duration = Duration::from_secs(150);
 
 /// Runs containers like those of a worker: of the same image, with the agent on a volume at `/agent`. Dropping it removes the
 /// volume.
@@ -47,7 +47,7 @@ impl Hand {
     /// As [`Hand::run`], and reads the container's log before it removes the container. Returns the number of bytes read.
     pub fn run_and_read_log(&self, script: &str) -> u64 {
         let container = self.run_to_exit(script);
-        let bytes = self.read(&format!("/containers/{container}/logs?stdout=1&stderr=1"));
+        let bytes = self.read("GET", &format!("/containers/{container}/logs?stdout=1&stderr=1"), |_| {});
         self.remove(&container);
         bytes
     }
@@ -57,7 +57,7 @@ impl Hand {
         let body = json!({"Image": image, "Cmd": ["/never-started"], "Labels": {"oz-bench": self.volume}});
         let container = self.engine.json("POST", "/containers/create", &body);
         let container = container["Id"].as_str().expect("an id");
-        let bytes = self.read(&format!("/containers/{container}/export"));
+        let bytes = self.read("GET", &format!("/containers/{container}/export"), |_| {});
         self.remove(container);
         bytes
     }
@@ -65,8 +65,10 @@ impl Hand {
     fn run_to_exit(&self, script: &str) -> String {
         let container = self.create_with(script, true);
         self.engine.json("POST", &format!("/containers/{container}/start"), &Value::Null);
-        let exit = self.engine.json("POST", &format!("/containers/{container}/wait"), &Value::Null);
-        assert_eq!(exit["StatusCode"], 0, "{script}");
+        let mut answer = Vec::new();
+        self.read("POST", &format!("/containers/{container}/wait"), |bytes| answer.extend_from_slice(bytes));
+        let answer = String::from_utf8_lossy(&answer);
+        assert!(answer.contains("\"StatusCode\":0"), "{script}: {answer}");
         container
     }
 
@@ -90,20 +92,20 @@ impl Hand {
         self.engine.remove_container(container);
     }
 
-    /// Returns the number of bytes of an answer, which is read in pieces and discarded.
-    fn read(&self, path: &str) -> u64 {
+    /// Passes an answer, with its head, to `sink` in pieces. Returns its length.
+    fn read(&self, method: &str, path: &str, sink: impl FnMut(&[u8])) -> u64 {
         let host = self.engine.host();
         match host.strip_prefix("unix://") {
             Some(socket) => {
                 let stream = UnixStream::connect(socket).expect("the engine");
                 stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
-                count(stream, path)
+                exchange(stream, method, path, sink)
             }
             None => {
                 let address = host.split_once("://").map_or(host, |(_, address)| address);
                 let stream = TcpStream::connect(address.trim_end_matches('/')).expect("the engine");
                 stream.set_read_timeout(Some(DEADLINE)).expect("a time-out");
-                count(stream, path)
+                exchange(stream, method, path, sink)
             }
         }
     }
@@ -118,18 +120,19 @@ impl Drop for Hand {
     }
 }
 
-fn count(mut stream: impl Read + Write, path: &str) -> u64 {
+fn exchange(mut stream: impl Read + Write, method: &str, path: &str, mut sink: impl FnMut(&[u8])) -> u64 {
     // With HTTP/1.0 the answer ends with its connection.
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n").expect("a request goes out");
+    write!(stream, "{method} {path} HTTP/1.0\r\nHost: engine\r\n\r\n").expect("a request goes out");
     let mut buffer = vec![0; 64 << 10];
     let mut total = 0;
     loop {
-        let bytes = stream.read(&mut buffer).expect("an answer comes in");
-        let status = buffer.get(8..13);
-        assert!(total > 0 || bytes < 13 || status == Some(b" 200 "), "{path}: no success");
-        if bytes == 0 {
+        let count = stream.read(&mut buffer).expect("an answer comes in");
+        let bytes = &buffer[..count];
+        assert!(total > 0 || bytes.get(8..13) == Some(b" 200 "), "{path}: no success");
+        if bytes.is_empty() {
             return total;
         }
-        total += bytes as u64;
+        sink(bytes);
+        total += count as u64;
     }
 }
