@@ -4,7 +4,7 @@
 //! candidate of each kind is kept: a line may be endless.
 
 use memchr::memmem::Finder;
-use memchr::{memchr, memchr2_iter, memrchr};
+use memchr::{memchr, memrchr};
 
 /// The most pull requests that are kept for one task.
 pub(crate) const MAX_ARTIFACTS: usize = 100;
@@ -14,6 +14,9 @@ const LONGEST_LINK: usize = 2048;
 
 /// The longest owner, repository name or number, in bytes. GitHub allows 39, 100 and far less.
 const LONGEST_PART: usize = 100;
+
+/// The bytes that are allocated for a URL at first.
+const USUAL_URL: usize = 128;
 
 const PULL_REQUEST: &str = "https://github.com/";
 const PULL: &[u8] = b"pull";
@@ -137,18 +140,19 @@ impl PullRequests {
 
     /// Takes the next byte.
     fn step(&mut self, byte: u8, artifacts: &mut Vec<String>) {
-        if let Some(mut candidate) = self.candidate.take() {
-            if candidate.push(byte) {
-                self.candidate = Some(candidate);
-            } else if candidate.is_complete()
-                && artifacts.len() < MAX_ARTIFACTS
-                && !artifacts.contains(&candidate.url)
-            {
-                artifacts.push(candidate.url);
-            }
+        if let Some(candidate) = &mut self.candidate
+            && !candidate.push(byte)
+            && let Some(candidate) = self.candidate.take()
+            && candidate.is_complete()
+            && artifacts.len() < MAX_ARTIFACTS
+            && !artifacts.contains(&candidate.url)
+        {
+            artifacts.push(candidate.url);
         }
         if self.site.push(byte) {
-            self.candidate = Some(Candidate { url: PULL_REQUEST.into(), part: 0, length: 0 });
+            let mut url = String::with_capacity(USUAL_URL);
+            url.push_str(PULL_REQUEST);
+            self.candidate = Some(Candidate { url, part: 0, length: 0 });
         }
     }
 }
@@ -277,7 +281,9 @@ impl Session {
         let plain = self.plain.push(lower);
         let secure = self.secure.push(lower);
         if (plain || secure) && self.first.is_none() && self.candidate.is_none() {
-            self.candidate = Some(if secure { SECURE } else { PLAIN }.into());
+            let mut url = String::with_capacity(USUAL_URL);
+            url.push_str(if secure { SECURE } else { PLAIN });
+            self.candidate = Some(url);
         }
         if byte != b'\n' {
             return None;
@@ -304,12 +310,30 @@ impl Session {
     }
 }
 
+/// Whether the word "session" is in the text, in any case.
 fn mentions_session(text: &[u8]) -> bool {
-    let is_word = |text: &[u8]| {
-        text.split_at_checked(SESSION.len())
-            .is_some_and(|(word, _)| word.eq_ignore_ascii_case(SESSION.as_bytes()))
-    };
-    memchr2_iter(b's', b'S', text).any(|at| is_word(text.split_at(at).1))
+    const STEP: usize = size_of::<u64>();
+    const LOWER: u128 = u128::from_ne_bytes([b's' ^ b'S'; 16]);
+    const LETTER: u128 = u128::from_ne_bytes([b's'; 16]);
+    const LOW_BITS: u64 = u64::from_ne_bytes([0x01; STEP]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; STEP]);
+    let mut rest = text;
+    // The letter is common, so a search for it alone stops often. This one stops where three of the word's letters are.
+    while let Some(window) = rest.first_chunk::<16>() {
+        let other = (u128::from_le_bytes(*window) | LOWER) ^ LETTER;
+        // Of its first eight bytes, byte n is zero if bytes n, n + 2 and n + 3 of the window are the letter.
+        let other = (other | other >> 16 | other >> 24) as u64;
+        let has_zero = other.wrapping_sub(LOW_BITS) & !other & HIGH_BITS != 0;
+        if has_zero && has_word(window) {
+            return true;
+        }
+        (_, rest) = rest.split_at(STEP);
+    }
+    has_word(rest)
+}
+
+fn has_word(text: &[u8]) -> bool {
+    text.windows(SESSION.len()).any(|word| word.eq_ignore_ascii_case(SESSION.as_bytes()))
 }
 
 /// Whether a byte ends a URL: it is not allowed in one (RFC 3986), or usually stands around one. Control characters are

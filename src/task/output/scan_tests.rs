@@ -218,6 +218,19 @@ fn skipping_gives_the_state_of_the_bytes_one_by_one() {
 }
 
 #[test]
+fn the_word_is_found_at_every_place_in_any_case() {
+    for length in 0..40 {
+        for start in 0..=length {
+            let text = |word: &str| format!("{}{word}{}", "s".repeat(start), "S".repeat(length - start));
+            assert!(mentions_session(text("SeSsIoN").as_bytes()), "{length} {start}");
+            for other in ["sessio", "sesion", "ssssss", "s\u{17f}ssion", "SESS\0ION"] {
+                assert!(!mentions_session(text(other).as_bytes()), "{other:?} {length} {start}");
+            }
+        }
+    }
+}
+
+#[test]
 fn the_number_of_artifacts_is_bounded() {
     let text: String = (0..2 * MAX_ARTIFACTS).map(|n| format!("https://github.com/o/r/pull/{n} ")).collect();
     let found = scan([text.as_str()]);

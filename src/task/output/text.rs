@@ -14,25 +14,22 @@ impl Utf8Lossy {
     /// Decodes `bytes` and appends to `text`. An incomplete character at the end waits for the next call.
     pub(crate) fn push(&mut self, bytes: &[u8], text: &mut String) {
         let joined;
-        let mut rest = bytes;
+        let mut bytes = bytes;
         if !self.pending.is_empty() {
             joined = [self.pending.as_slice(), bytes].concat();
             self.pending.clear();
-            rest = &joined;
+            bytes = &joined;
         }
-        loop {
-            let error = match std::str::from_utf8(rest) {
-                Ok(valid) => return push_valid(valid, text),
-                Err(error) => error,
-            };
-            let (valid, after) = rest.split_at(error.valid_up_to());
-            push_valid(&String::from_utf8_lossy(valid), text);
-            let Some(length) = error.error_len() else {
-                self.pending.extend_from_slice(after);
-                return;
-            };
-            text.push(char::REPLACEMENT_CHARACTER);
-            (_, rest) = after.split_at(length);
+        let (whole, incomplete) = bytes.split_at(bytes.len() - incomplete_len(bytes));
+        self.pending.extend_from_slice(incomplete);
+        if let Ok(valid) = std::str::from_utf8(whole) {
+            return push_valid(valid, text);
+        }
+        for chunk in whole.utf8_chunks() {
+            push_valid(chunk.valid(), text);
+            if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
         }
     }
 
@@ -43,6 +40,14 @@ impl Utf8Lossy {
             text.push(char::REPLACEMENT_CHARACTER);
         }
     }
+}
+
+/// Returns the length of an incomplete character at the end, at most 3.
+fn incomplete_len(bytes: &[u8]) -> usize {
+    let is_incomplete = |text: &[u8]| {
+        std::str::from_utf8(text).is_err_and(|error| (error.valid_up_to(), error.error_len()) == (0, None))
+    };
+    (1..=bytes.len().min(3)).find(|len| is_incomplete(bytes.split_at(bytes.len() - len).1)).unwrap_or(0)
 }
 
 fn push_valid(valid: &str, text: &mut String) {
