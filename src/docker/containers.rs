@@ -1,5 +1,6 @@
 //! Calls for containers. A call that has nothing to do, such as removing a missing container, succeeds.
 
+use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -16,7 +17,13 @@ use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 
 /// The buffer size for reading a log, in bytes.
-const READ: usize = 32 * 1024;
+const READ: usize = 64 * 1024;
+/// A read of a log of fewer bytes is small. The engine sends each line by itself.
+const SMALL_READ: usize = 2048;
+/// How many small reads of a log come before a pause, so that short logs are read without one.
+const UNPAUSED_READS: usize = 16;
+/// The pause after a small read, in which more lines arrive. The engine's socket buffer has room for more than that.
+const READ_PAUSE: Duration = Duration::from_micros(500);
 /// The first pause between two attempts while another removal is in progress. It doubles each time.
 const FIRST_REMOVE_PAUSE: Duration = Duration::from_millis(50);
 /// The longest pause between two such attempts.
@@ -110,10 +117,17 @@ impl Docker {
         let mut body = self.call(cancel, Request::get(target))?.body;
         let mut demux = LogDemux::default();
         let mut buffer = vec![0; READ];
+        let mut small_reads = 0;
         loop {
-            match body.read_more(&mut buffer)? {
-                [] => return demux.finish(),
-                bytes => demux.push(bytes, sink)?,
+            let bytes = body.read_more(&mut buffer)?;
+            if bytes.is_empty() {
+                return demux.finish();
+            }
+            demux.push(bytes, sink)?;
+            small_reads += usize::from(bytes.len() < SMALL_READ);
+            if bytes.len() < SMALL_READ && small_reads > UNPAUSED_READS {
+                // Without it, a log of short lines costs a wake-up for each.
+                thread::sleep(READ_PAUSE);
             }
         }
     }
