@@ -62,7 +62,8 @@ impl DiskWatch {
     /// Returns why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
     pub fn low(&self) -> Option<String> {
         let free = self.free().ok().filter(|free| *free < self.min_free)?;
-        let (free, least) = (readable(free), readable(self.min_free));
+        let free = readable(free);
+        let least = readable(self.min_free);
         Some(format!("the engine's disk has {free} free, less than --min-free-disk {least}"))
     }
 

@@ -287,7 +287,8 @@ impl Runtime {
     /// A full outbox ends the connection. On the next one the coordinator sends again what was not confirmed.
     fn send(&self, seq: Option<u64>, message: Outgoing) {
         let Some(epoch) = self.epoch else { return };
-        let (task, kind) = (value(message.task_id()).to_string(), message.kind());
+        let task = value(message.task_id()).to_string();
+        let kind = message.kind();
         if self.link.send(Outbound { epoch, seq, message }).is_err() {
             warn!("outbox full, reconnecting task={task} type={kind}");
         }
@@ -306,7 +307,8 @@ impl Runtime {
 
     /// Uses a separate thread, because a network file system can hang.
     fn check_disk(&self) {
-        let (disk, results) = (self.disk.clone(), self.disk_results.clone());
+        let disk = self.disk.clone();
+        let results = self.disk_results.clone();
         let check = move || {
             // The main thread takes one result before it starts another check, so there is room.
             let low = catch_unwind(|| disk.as_ref().and_then(DiskWatch::low));
@@ -327,8 +329,10 @@ impl Runtime {
 
     /// Uses a separate thread, because the engine may be busy.
     fn late_sweep(&self) {
-        let (docker, stopping) = (self.docker.clone(), self.stopping.clone());
-        let (worker_id, process_id) = (self.worker_id.clone(), self.process_id.clone());
+        let docker = self.docker.clone();
+        let stopping = self.stopping.clone();
+        let worker_id = self.worker_id.clone();
+        let process_id = self.process_id.clone();
         let sweep = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &process_id) {
             Ok(()) => debug!("late sweep done"),
             Err(error) if error.is_cancelled() => {}

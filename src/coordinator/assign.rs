@@ -170,8 +170,10 @@ impl Coordinator {
 
     /// Reports a task that never had a slot, without a confirmation: if the report is lost, the control plane takes the run back.
     pub(super) fn fail(&mut self, task_id: &str, reason: FailureReason, message: &str) {
-        let (task_id, message) = (task_id.to_owned(), message.to_owned());
-        self.send(None, Outgoing::Failed { task_id, reason, message });
+        self.send(
+            None,
+            Outgoing::Failed { task_id: task_id.to_owned(), reason, message: message.to_owned() },
+        );
     }
 }
 

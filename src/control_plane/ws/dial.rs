@@ -125,8 +125,8 @@ fn tls_handshake(
         return Err(DialError::Closing);
     }
     if let Some(reason) = verification_failure(&error) {
-        let (host, reason) = (host.to_owned(), reason.to_owned());
-        return Err(DialError::Permanent(LinkError::Certificate { host, reason }));
+        let error = LinkError::Certificate { host: host.to_owned(), reason: reason.to_owned() };
+        return Err(DialError::Permanent(error));
     }
     Err(DialError::Transient(if Instant::now() >= deadline.until {
         format!("no TLS handshake within {:?} of dialling", timing.handshake)
