@@ -1,6 +1,5 @@
 //! Calls for containers. A call that has nothing to do, such as removing a missing container, succeeds.
 
-use std::thread;
 use std::time::{Duration, Instant};
 
 use serde::Deserialize;
@@ -18,11 +17,12 @@ use crate::sys::cancel::CancelToken;
 
 /// The buffer size for reading a log, in bytes.
 const READ: usize = 64 * 1024;
-/// A read of a log of fewer bytes is small. The engine sends each line by itself.
+/// A read of a log with fewer bytes is followed by a pause: the engine sends each line by itself, and a log of short lines
+/// would cost a wake-up for each.
 const SMALL_READ: usize = 2048;
-/// How many small reads of a log come before a pause, so that short logs are read without one.
+/// How many small reads have no pause, so that a short log is read without one.
 const UNPAUSED_READS: usize = 16;
-/// The pause after a small read, in which more lines arrive. The engine's socket buffer has room for more than that.
+/// The time in which more lines arrive. It is shorter than the engine takes to fill the socket's buffer.
 const READ_PAUSE: Duration = Duration::from_micros(500);
 /// The first pause between two attempts while another removal is in progress. It doubles each time.
 const FIRST_REMOVE_PAUSE: Duration = Duration::from_millis(50);
@@ -125,9 +125,9 @@ impl Docker {
             }
             demux.push(bytes, sink)?;
             small_reads += usize::from(bytes.len() < SMALL_READ);
-            if bytes.len() < SMALL_READ && small_reads > UNPAUSED_READS {
-                // Without it, a log of short lines costs a wake-up for each.
-                thread::sleep(READ_PAUSE);
+            let pauses = bytes.len() < SMALL_READ && small_reads > UNPAUSED_READS;
+            if pauses && !cancel.sleep(READ_PAUSE) {
+                return Err(Error::Cancelled);
             }
         }
     }
