@@ -12,6 +12,9 @@ const PRINTED: usize = 10;
 /// The growth that is allowed, in percent.
 const MAX_GROWTH: u64 = 10;
 
+/// The resident memory that is allowed at the end, in KiB, with eight slots and the default cap on output.
+const MAX_RSS_KIB: u64 = 96 << 10;
+
 /// One sample, or the medians of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Sample {
@@ -85,6 +88,9 @@ impl Gauge {
             ("the number of threads at rest", calm.threads, end.threads),
             ("the number of open files at rest", calm.files, end.files),
         ];
+        if end.rss_kib > MAX_RSS_KIB {
+            return Some(format!("resident memory at rest is {} KiB, more than {MAX_RSS_KIB}", end.rss_kib));
+        }
         let grown = pairs.into_iter().find(|(_, then, now)| now * 100 > then * (100 + MAX_GROWTH));
         grown
             .map(|(what, then, now)| format!("{what} grew by more than {MAX_GROWTH} %: from {then} to {now}"))
