@@ -127,6 +127,7 @@ impl PullRequests {
                 rest = after;
             }
             let Some(start) = self.finder.find(rest) else {
+                // Only the beginning of a URL can be at the end.
                 let (_, end) = rest.split_at(rest.len().saturating_sub(PULL_REQUEST.len() - 1));
                 end.iter().for_each(|byte| self.step(*byte, artifacts));
                 return;
@@ -222,7 +223,7 @@ impl Session {
         let mut rest = text;
         loop {
             if !self.is_in_needle() {
-                let (skipped, after) = rest.split_at(self.irrelevant(rest));
+                let (skipped, after) = rest.split_at(self.skippable(rest));
                 self.skip(skipped);
                 rest = after;
             }
@@ -235,13 +236,14 @@ impl Session {
         }
     }
 
-    /// Whether the last bytes begin one of the needles.
+    /// Returns whether the last bytes are the beginning of a needle.
     fn is_in_needle(&self) -> bool {
         self.word.matched + self.plain.matched + self.secure.matched > 0
     }
 
-    /// Returns how many bytes come before the next that begins, ends or completes something, the word "session" aside.
-    fn irrelevant(&self, text: &[u8]) -> usize {
+    /// Returns how many bytes can be skipped: those before the end of the current URL, before the end of a line whose first
+    /// URL is known, or before the next "://".
+    fn skippable(&self, text: &[u8]) -> usize {
         let next = if self.candidate.is_some() {
             text.iter().position(|byte| ends_url(*byte))
         } else if self.first.is_some() {
@@ -252,7 +254,8 @@ impl Session {
         next.unwrap_or(text.len())
     }
 
-    /// Takes bytes that [`Session::irrelevant`] has counted.
+    /// Takes bytes that can be skipped, none of which is in a needle begun before. The state is then as if each of them had
+    /// gone through [`Session::step`].
     fn skip(&mut self, bytes: &[u8]) {
         if let Some(url) = &mut self.candidate {
             let free = (LONGEST_LINK + 1).saturating_sub(url.len());
@@ -310,7 +313,7 @@ impl Session {
     }
 }
 
-/// Whether the word "session" is in the text, in any case.
+/// Returns whether the text contains the word "session", in upper or lower case.
 fn mentions_session(text: &[u8]) -> bool {
     const STEP: usize = size_of::<u64>();
     const LOWER: u128 = u128::from_ne_bytes([b's' ^ b'S'; 16]);
@@ -318,10 +321,11 @@ fn mentions_session(text: &[u8]) -> bool {
     const LOW_BITS: u64 = u64::from_ne_bytes([0x01; STEP]);
     const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; STEP]);
     let mut rest = text;
-    // The letter is common, so a search for it alone stops often. This one stops where three of the word's letters are.
+    // A search for one letter stops often, because all of the word's letters are common. This one stops only where all three
+    // letters s are.
     while let Some(window) = rest.first_chunk::<16>() {
         let other = (u128::from_le_bytes(*window) | LOWER) ^ LETTER;
-        // Of its first eight bytes, byte n is zero if bytes n, n + 2 and n + 3 of the window are the letter.
+        // Byte n is zero if bytes n, n + 2 and n + 3 of the window are the letter.
         let other = (other | other >> 16 | other >> 24) as u64;
         let has_zero = other.wrapping_sub(LOW_BITS) & !other & HIGH_BITS != 0;
         if has_zero && has_word(window) {
