@@ -6,9 +6,8 @@
 //! `make soak` sets all of them.
 //!
 //! First comes a warm-up, in which every slot reports the largest output. Then comes load in two parts, with a rest after
-//! each: three minutes (three tenths of the whole), and the remaining seven. That gives two comparisons: the third and the
-//! last minute under load, and the two rests. glibc's allocator needs the minutes before: what it keeps depends on the order of
-//! sizes, and each of the worker's threads has an arena.
+//! each: one minute (a tenth of the whole), and the remaining nine. That gives two comparisons: the first and the last
+//! minute under load, and the two rests.
 
 #![allow(
     clippy::unwrap_used,
@@ -118,8 +117,7 @@ fn soak(worker: &Path, length: Duration, interrupted: &AtomicBool) -> Result<(),
         gauge: Gauge::of(setup.worker.id()),
     };
     soak.tasks.warm_up(&setup, &mut soak.ledger)?;
-    let settling = 3 * minute;
-    for time in [settling, length.saturating_sub(settling)] {
+    for time in [minute, length.saturating_sub(minute)] {
         soak.load(time, minute)?;
         soak.rest()?;
     }
@@ -177,9 +175,9 @@ fn print_figures(gauge: &Gauge) -> Result<(), String> {
         println!("{name:34}{:10}{:9}{:8}", sample.rss_kib, sample.threads, sample.files);
     };
     let (loads, rests) = (&gauge.loads, &gauge.rests);
-    row("under load, third minute", &loads[0]);
+    row("under load, first minute", &loads[0]);
     row("under load, last minute", &loads[1]);
-    row("at rest, after three minutes", &rests[0]);
+    row("at rest, after the first minute", &rests[0]);
     row("at rest, at the end", &rests[1]);
     row("peak", &gauge.peak);
     gauge.grown().map_or(Ok(()), Err)
