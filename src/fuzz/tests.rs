@@ -2,6 +2,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use super::TARGETS;
+use crate::sys::numbers::Numbers;
 
 /// How many mutated seeds each target is run with.
 const MUTATIONS: usize = 60;
@@ -21,40 +22,27 @@ fn stem(path: &Path) -> String {
     path.file_stem().unwrap().to_str().unwrap().to_owned()
 }
 
-/// A small deterministic random number generator (xorshift).
-struct Numbers(u64);
-
-impl Numbers {
-    /// Returns a number below `limit`, or 0 if that is 0.
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        usize::try_from(self.0 % limit.max(1) as u64).unwrap()
-    }
-
-    /// Returns a seed with one to three random changes.
-    fn mutated(&mut self, seeds: &[Vec<u8>]) -> Vec<u8> {
-        let mut bytes = seeds[self.below(seeds.len())].clone();
-        for _ in 0..=self.below(3) {
-            let from = self.below(bytes.len() + 1);
-            let to = (from + self.below(16)).min(bytes.len());
-            let special = [0, b'\n', b'\r', b'"', b'{', b':', b'0', 0x7f, 0x80, 0xff];
-            match self.below(6) {
-                0 => bytes.truncate(from),
-                1 => drop(bytes.drain(from..to)),
-                2 => bytes.insert(from, special[self.below(special.len())]),
-                3 => bytes.extend_from_within(from..to),
-                4 if from < to => bytes[from] ^= 1 << self.below(8),
-                _ => {
-                    let other = &seeds[self.below(seeds.len())];
-                    bytes.truncate(from);
-                    bytes.extend_from_slice(&other[self.below(other.len() + 1)..]);
-                }
+/// Returns a seed with one to three random changes.
+fn mutated(numbers: &mut Numbers, seeds: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = seeds[numbers.below(seeds.len())].clone();
+    for _ in 0..=numbers.below(3) {
+        let from = numbers.below(bytes.len() + 1);
+        let to = (from + numbers.below(16)).min(bytes.len());
+        let special = [0, b'\n', b'\r', b'"', b'{', b':', b'0', 0x7f, 0x80, 0xff];
+        match numbers.below(6) {
+            0 => bytes.truncate(from),
+            1 => drop(bytes.drain(from..to)),
+            2 => bytes.insert(from, special[numbers.below(special.len())]),
+            3 => bytes.extend_from_within(from..to),
+            4 if from < to => bytes[from] ^= 1 << numbers.below(8),
+            _ => {
+                let other = &seeds[numbers.below(seeds.len())];
+                bytes.truncate(from);
+                bytes.extend_from_slice(&other[numbers.below(other.len() + 1)..]);
             }
         }
-        bytes
     }
+    bytes
 }
 
 #[test]
@@ -69,7 +57,7 @@ fn every_target_accepts_its_seeds_and_mutations_of_them() {
         }
         let mut numbers = Numbers(0x9e37_79b9_7f4a_7c15);
         for _ in 0..MUTATIONS {
-            let bytes = numbers.mutated(&seeds);
+            let bytes = mutated(&mut numbers, &seeds);
             run(name, &bytes.escape_ascii().to_string(), &bytes, target);
         }
     }

@@ -59,18 +59,7 @@ pub(crate) fn left_out_line(bytes: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    /// A small deterministic generator (xorshift).
-    struct Numbers(u64);
-
-    impl Numbers {
-        fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            usize::try_from(self.0 % limit as u64).unwrap()
-        }
-    }
+    use crate::sys::numbers::Numbers;
 
     #[test]
     fn the_escaped_length_is_that_of_the_encoder() {

@@ -3,4 +3,6 @@
 pub mod cancel;
 pub mod environment;
 pub(crate) mod files;
+#[cfg(test)]
+pub(crate) mod numbers;
 pub(crate) mod pool;

@@ -147,7 +147,7 @@ impl<'a> TaskContainer<'a> {
     /// container was never started.
     ///
     /// # Errors
-    /// `container_start`, `docker_unreachable` or cancelled; the container may run all the same.
+    /// `container_start`, `docker_unreachable` or cancelled; the container may be running nevertheless.
     pub(super) fn start(&self, started: &mut bool) -> Result<Option<Wait>, Failure> {
         let id = self.container.key();
         let attempted = Cell::new(false);

@@ -93,13 +93,7 @@ impl Bench {
 
     /// Returns a run whose agent executes `script` and prints nothing else. Its images are on the engine and in the registry.
     pub fn spec(&self, script: &str) -> RunSpec {
-        let env = [("OZ_TEST_QUIET", "1"), ("OZ_TEST_SCRIPT", script)];
-        RunSpec {
-            docker_image: Some(self.task_image.clone()),
-            sidecar_image: self.sidecar_image.clone(),
-            env_vars: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            ..RunSpec::default()
-        }
+        RunSpec::quiet(&self.task_image, &self.sidecar_image, script)
     }
 
     /// Returns a run that is claimed and then fails at once: neither the engine nor the registry has its image.

@@ -16,7 +16,7 @@ use crate::support::process::{Process, Signal};
 /// When every wait ends.
 static LIMIT: OnceLock<Instant> = OnceLock::new();
 
-/// How long the containers of an ended task may stay. A worker that leaves some is measured all the same.
+/// How long the containers of an ended task may stay. A worker that leaves some is measured anyway.
 const REMOVED_WITHIN: Duration = Duration::from_secs(15);
 
 /// How long a worker may take to connect.

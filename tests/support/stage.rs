@@ -149,13 +149,7 @@ impl Stage {
 
     /// Returns a run whose agent executes `script` and prints nothing else.
     pub fn spec(&self, script: &str) -> RunSpec {
-        let env = [("OZ_TEST_QUIET", "1"), ("OZ_TEST_SCRIPT", script)];
-        RunSpec {
-            docker_image: Some(self.task_image.clone()),
-            sidecar_image: self.sidecar_image.clone(),
-            env_vars: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
-            ..RunSpec::default()
-        }
+        RunSpec::quiet(&self.task_image, &self.sidecar_image, script)
     }
 
     /// Submits a run and waits until it has ended.

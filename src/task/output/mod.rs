@@ -93,18 +93,6 @@ impl Collector {
 mod tests {
     use super::*;
 
-    /// A small deterministic generator (xorshift).
-    pub(super) struct Numbers(pub(super) u64);
-
-    impl Numbers {
-        pub(super) fn below(&mut self, limit: usize) -> usize {
-            self.0 ^= self.0 << 13;
-            self.0 ^= self.0 >> 7;
-            self.0 ^= self.0 << 17;
-            usize::try_from(self.0 % limit as u64).unwrap()
-        }
-    }
-
     #[test]
     fn a_chunk_of_one_stream_does_not_cut_a_url_of_the_other() {
         let mut collector = Collector::new(1000);

@@ -225,8 +225,8 @@ fn ends_url(byte: u8) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Numbers;
     use super::*;
+    use crate::sys::numbers::Numbers;
 
     fn scan<'a>(parts: impl IntoIterator<Item = &'a str>) -> Found {
         let mut scanner = Scanner::default();

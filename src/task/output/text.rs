@@ -132,8 +132,8 @@ fn split_before(text: &str, room: usize) -> (&str, &str) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::Numbers;
     use super::*;
+    use crate::sys::numbers::Numbers;
 
     fn decode<'a>(chunks: impl Iterator<Item = &'a [u8]>) -> String {
         let mut decoder = Utf8Lossy::default();

@@ -71,6 +71,17 @@ pub struct RunSpec {
 }
 
 impl RunSpec {
+    /// Returns a run in these images whose agent executes `script` and prints nothing else.
+    pub fn quiet(task_image: &str, sidecar_image: &str, script: &str) -> Self {
+        let env = [("OZ_TEST_QUIET", "1"), ("OZ_TEST_SCRIPT", script)];
+        Self {
+            docker_image: Some(task_image.to_owned()),
+            sidecar_image: sidecar_image.to_owned(),
+            env_vars: env.map(|(name, value)| (name.to_owned(), value.to_owned())).into(),
+            ..Self::default()
+        }
+    }
+
     /// Returns the `data` of the `task_assignment` for the run `id`.
     pub fn assignment(&self, id: &str) -> Value {
         let mut config = self.agent_config_snapshot.clone().unwrap_or_else(|| json!({}));
