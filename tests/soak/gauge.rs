@@ -13,7 +13,7 @@ const PRINTED: usize = 10;
 const MAX_GROWTH: u64 = 10;
 
 /// The resident memory that is allowed at the end, in KiB, with eight slots and the default cap on output.
-const MAX_RSS_KIB: u64 = 96 << 10;
+const MAX_RSS_KIB: u64 = 32 << 10;
 
 /// One sample, or the medians of several.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

@@ -18,6 +18,9 @@ const DEADLINE: Duration = Duration::from_secs(120);
 /// How many tasks the worker runs at the same time.
 pub const SLOTS: usize = 8;
 
+/// The worker runs with the environment that this unit sets.
+const UNIT: &str = include_str!("../../packaging/systemd/oz-agent-worker.service.in");
+
 /// The worker is dropped first, so that it is killed before its images are removed.
 pub struct Setup {
     pub worker: Worker,
@@ -57,7 +60,8 @@ impl Setup {
         let mount = format!("{}:/soak", folder.path().display());
         let worker = stage.worker_via(&stage.worker_id, &proxy.address()).args(["-v", &mount]);
         let worker = worker.args(["--max-concurrent-tasks", &SLOTS.to_string(), "--lost-runs", "finish"]);
-        let worker = worker.args(["--reconcile-interval", "5s"]).start();
+        let worker = worker.args(["--reconcile-interval", "5s"]);
+        let worker = unit_environment().fold(worker, |worker, (name, value)| worker.env(name, value)).start();
         let setup = Self { worker, proxy, folder, broken_sidecar, stage };
         setup.stage.plane.wait_connected(1);
         Ok(setup)
@@ -107,4 +111,8 @@ impl Setup {
         let started = started.lines().map(str::to_owned).collect();
         Ok(Remains { runs: self.stage.plane.runs(), started, log: self.worker.stderr().all() })
     }
+}
+
+fn unit_environment() -> impl Iterator<Item = (&'static str, &'static str)> {
+    UNIT.lines().filter_map(|line| line.strip_prefix("Environment=")?.split_once('='))
 }
