@@ -24,8 +24,9 @@ const PHASE: &str = "reading the body";
 pub struct Body {
     source: BodySource,
     decoder: Decoder,
-    /// Where the undecoded bytes of `source.read_ahead` start.
+    /// Where the undecoded bytes of `source.read_ahead` start and end.
     start: usize,
+    end: usize,
     /// The longest silence; `None` for no limit.
     idle: Option<Duration>,
     /// The error of an earlier read. Bytes after an error cannot be decoded.
@@ -36,13 +37,14 @@ pub struct Body {
 pub(super) struct BodySource {
     pub(super) conn: Conn,
     pub(super) call: Call,
-    /// Bytes read from the connection but not yet decoded; at first those that came with the head.
+    /// The buffer for reading; at first the bytes that came with the head.
     pub(super) read_ahead: Vec<u8>,
 }
 
 impl Body {
     pub(super) fn new(source: BodySource, framing: Framing, idle: Duration) -> Self {
-        Self { source, decoder: Decoder::new(framing), start: 0, idle: Some(idle), broken: None }
+        let end = source.read_ahead.len();
+        Self { source, decoder: Decoder::new(framing), start: 0, end, idle: Some(idle), broken: None }
     }
 
     /// Removes the limit on silence.
@@ -127,7 +129,8 @@ impl Body {
     }
 
     fn decode(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let (_, input) = self.source.read_ahead.split_at(self.start);
+        let (read, _) = self.source.read_ahead.split_at(self.end);
+        let (_, input) = read.split_at(self.start);
         let decoded = match &self.broken {
             Some(problem) => Err(problem.clone()),
             None => self.decoder.decode(input, buf),
@@ -144,10 +147,11 @@ impl Body {
     /// Reads more from the socket, once everything before is decoded. Returns `false` if nothing came within `wait`.
     fn fill(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
         let BodySource { conn, call, read_ahead } = &mut self.source;
+        // Once: clearing it before each read would cost more than a short read itself.
         read_ahead.resize(READ, 0);
         let read = conn.read(read_ahead, wait);
-        read_ahead.truncate(*read.as_ref().unwrap_or(&0));
         self.start = 0;
+        self.end = *read.as_ref().unwrap_or(&0);
         match read {
             // A cancelled call closes the socket, which must not count as the end of a body without a length.
             Ok(0) if call.cancel.is_cancelled() || !self.decoder.close() => Err(call.ended(PHASE)),

@@ -13,6 +13,8 @@ pub(super) const MAX_LINE: usize = 256 * 1024;
 pub(super) const MAX_LAYERS: usize = 1024;
 /// The most bytes in the id of a counted layer. Real ids have twelve.
 const MAX_ID: usize = 128;
+/// The longest payload of a log's frame that is copied to join it with others, in bytes.
+const SMALL_FRAME: usize = 2048;
 
 /// Decodes the JSON lines of a pull.
 #[derive(Debug, Default)]
@@ -155,34 +157,41 @@ pub(super) struct LogDemux {
     header: [u8; 8],
     have: usize,
     left: usize,
+    /// The payload of adjacent small frames of one stream. Empty between calls.
+    joined: Vec<u8>,
 }
 
 impl LogDemux {
-    /// Decodes the next bytes and passes their payload to `sink`, in pieces.
+    /// Decodes the next bytes and passes their payload to `sink`, in pieces. Payload of small frames is joined, because the
+    /// engine sends each line in a frame of its own.
     pub(super) fn push(
         &mut self,
         mut bytes: &[u8],
         sink: &mut dyn FnMut(LogStream, &[u8]),
     ) -> Result<(), Error> {
-        while let Some((first, rest)) = bytes.split_first() {
+        let mut joined = Joined { bytes: std::mem::take(&mut self.joined), stream: LogStream::Stdout };
+        let mut result = Ok(());
+        while result.is_ok() && !bytes.is_empty() {
             if self.left > 0 {
                 let (payload, rest) = bytes.split_at(self.left.min(bytes.len()));
-                sink(stream_of(self.header)?, payload);
                 self.left -= payload.len();
                 bytes = rest;
+                result = stream_of(self.header).map(|stream| joined.push(stream, payload, sink));
                 continue;
             }
-            if let Some(slot) = self.header.get_mut(self.have) {
-                *slot = *first;
-            }
-            self.have += 1;
+            let (_, missing) = self.header.split_at_mut(self.have);
+            let (header, rest) = bytes.split_at(missing.len().min(bytes.len()));
+            missing.split_at_mut(header.len()).0.copy_from_slice(header);
+            self.have += header.len();
             bytes = rest;
             if self.have == self.header.len() {
                 self.have = 0;
-                self.left = length_of(self.header)?;
+                result = length_of(self.header).map(|length| self.left = length);
             }
         }
-        Ok(())
+        joined.flush(sink);
+        self.joined = joined.bytes;
+        result
     }
 
     /// Checks that the log does not end within a frame.
@@ -191,6 +200,31 @@ impl LogDemux {
             return Ok(());
         }
         Err(Error::protocol("a log ends within a frame"))
+    }
+}
+
+struct Joined {
+    bytes: Vec<u8>,
+    stream: LogStream,
+}
+
+impl Joined {
+    fn push(&mut self, stream: LogStream, payload: &[u8], sink: &mut dyn FnMut(LogStream, &[u8])) {
+        if stream != self.stream || payload.len() > SMALL_FRAME {
+            self.flush(sink);
+        }
+        if payload.len() > SMALL_FRAME {
+            return sink(stream, payload);
+        }
+        self.stream = stream;
+        self.bytes.extend_from_slice(payload);
+    }
+
+    fn flush(&mut self, sink: &mut dyn FnMut(LogStream, &[u8])) {
+        if !self.bytes.is_empty() {
+            sink(self.stream, &self.bytes);
+            self.bytes.clear();
+        }
     }
 }
 

@@ -129,6 +129,28 @@ fn a_log_decodes_at_every_split() {
 }
 
 #[test]
+fn small_frames_of_one_stream_are_joined() {
+    let large = vec![b'x'; SMALL_FRAME + 1];
+    let frames =
+        [(1, b"a\n".as_slice()), (1, b"b\n"), (2, b"c\n"), (2, b"d\n"), (2, &large), (1, b"e\n"), (1, b"f")];
+    let log: Vec<u8> = frames.iter().flat_map(|(kind, payload)| frame(*kind, payload)).collect();
+    let mut pieces = Vec::new();
+    let mut sink = |stream, bytes: &[u8]| pieces.push((stream, bytes.to_vec()));
+    // Without the last byte, and then with an invalid header behind it: what came before an error is passed on.
+    let mut demux = LogDemux::default();
+    demux.push(&log[..log.len() - 1], &mut sink).unwrap();
+    demux.push(b"fxxxxxxxx", &mut sink).unwrap_err();
+    let expected = [
+        (LogStream::Stdout, b"a\nb\n".to_vec()),
+        (LogStream::Stderr, b"c\nd\n".to_vec()),
+        (LogStream::Stderr, large),
+        (LogStream::Stdout, b"e\n".to_vec()),
+        (LogStream::Stdout, b"f".to_vec()),
+    ];
+    assert_eq!(pieces, expected);
+}
+
+#[test]
 fn a_log_that_ends_within_a_frame_is_an_error() {
     let log = log();
     let ends = [0, 11, 19, 30, 42, 51];

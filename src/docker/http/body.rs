@@ -83,8 +83,10 @@ impl Decoder {
             && let Some((first, after_first)) = from.split_first()
         {
             let Some(left) = self.payload_left() else {
-                self.0 = self.0.after(*first)?;
-                from = after_first;
+                (self.0, from) = match self.0.after_framing(from) {
+                    Some(next) => next,
+                    None => (self.0.after(*first)?, after_first),
+                };
                 continue;
             };
             let n = from.len().min(to.len()).min(usize::try_from(left).unwrap_or(usize::MAX));
@@ -123,6 +125,27 @@ impl Decoder {
 }
 
 impl State {
+    /// Returns the state and the bytes after the usual framing between two chunks' data, or `None` for any other framing and
+    /// where a part of it is missing.
+    fn after_framing(self, bytes: &[u8]) -> Option<(Self, &[u8])> {
+        let line = match self {
+            Self::DataCr => bytes.strip_prefix(b"\r\n")?,
+            Self::Size(0, 0) => bytes,
+            _ => return None,
+        };
+        let mut size = 0;
+        let mut rest = line;
+        while let Some((byte, after)) = rest.split_first()
+            && let Some(digit) = char::from(*byte).to_digit(16)
+            && line.len() - rest.len() < MAX_DIGITS
+        {
+            size = size << 4 | u64::from(digit);
+            rest = after;
+        }
+        let data = rest.strip_prefix(b"\r\n")?;
+        (size > 0).then_some((Self::Data(size), data))
+    }
+
     /// Returns the state after one byte of framing.
     fn after(self, byte: u8) -> Result<Self, HttpError> {
         match (self, byte) {

@@ -42,6 +42,8 @@ pub(crate) struct Collector {
     stderr: Reader,
     capped: Capped,
     found: Found,
+    /// The text of one piece; kept to allocate it once.
+    text: String,
 }
 
 #[derive(Debug, Default)]
@@ -58,6 +60,7 @@ impl Collector {
             stderr: Reader::default(),
             capped: Capped::new(cap),
             found: Found::default(),
+            text: String::new(),
         }
     }
 
@@ -67,12 +70,11 @@ impl Collector {
             Stream::Stdout => &mut self.stdout,
             Stream::Stderr => &mut self.stderr,
         };
-        let mut text = String::new();
         for piece in bytes.chunks(PIECE) {
-            text.clear();
-            reader.decoder.push(piece, &mut text);
-            reader.scanner.push(&text, &mut self.found);
-            self.capped.push(&text);
+            self.text.clear();
+            reader.decoder.push(piece, &mut self.text);
+            reader.scanner.push(&self.text, &mut self.found);
+            self.capped.push(&self.text);
         }
     }
 

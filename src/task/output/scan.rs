@@ -1,6 +1,10 @@
 //! Finds the URLs of pull requests and of the session in a task's output.
 //!
-//! Works byte by byte, so that no split hides a URL, and keeps at most one candidate of each kind: a line may be endless.
+//! Bytes that cannot belong to a URL are skipped; the others are taken one by one, so that no split hides a URL. At most one
+//! candidate of each kind is kept: a line may be endless.
+
+use memchr::memmem::Finder;
+use memchr::{memchr, memrchr};
 
 /// The most pull requests that are kept for one task.
 pub(crate) const MAX_ARTIFACTS: usize = 100;
@@ -11,8 +15,15 @@ const LONGEST_LINK: usize = 2048;
 /// The longest owner, repository name or number, in bytes. GitHub allows 39, 100 and far less.
 const LONGEST_PART: usize = 100;
 
+/// The bytes that are allocated for a URL at first.
+const USUAL_URL: usize = 128;
+
 const PULL_REQUEST: &str = "https://github.com/";
 const PULL: &[u8] = b"pull";
+
+const SESSION: &str = "session";
+const PLAIN: &str = "http://";
+const SECURE: &str = "https://";
 
 /// The URLs found so far.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -33,11 +44,9 @@ pub(crate) struct Scanner {
 impl Scanner {
     /// Takes the next part of the text, which may be cut anywhere.
     pub(crate) fn push(&mut self, text: &str, found: &mut Found) {
-        for byte in text.bytes() {
-            self.pull_request.push(byte, &mut found.artifacts);
-            if found.session_link.is_none() {
-                found.session_link = self.session.push(byte);
-            }
+        self.pull_request.push(text.as_bytes(), &mut found.artifacts);
+        if found.session_link.is_none() {
+            found.session_link = self.session.push(text.as_bytes());
         }
     }
 
@@ -88,6 +97,7 @@ impl Needle {
 /// Finds pull requests. One candidate is enough: a URL that begins inside of another has a colon, which ends that one.
 #[derive(Debug)]
 struct PullRequests {
+    finder: Finder<'static>,
     site: Needle,
     candidate: Option<Candidate>,
 }
@@ -103,24 +113,47 @@ struct Candidate {
 
 impl Default for PullRequests {
     fn default() -> Self {
-        Self { site: Needle::new(PULL_REQUEST), candidate: None }
+        Self { finder: Finder::new(PULL_REQUEST), site: Needle::new(PULL_REQUEST), candidate: None }
     }
 }
 
 impl PullRequests {
-    fn push(&mut self, byte: u8, artifacts: &mut Vec<String>) {
-        if let Some(mut candidate) = self.candidate.take() {
-            if candidate.push(byte) {
-                self.candidate = Some(candidate);
-            } else if candidate.is_complete()
-                && artifacts.len() < MAX_ARTIFACTS
-                && !artifacts.contains(&candidate.url)
-            {
-                artifacts.push(candidate.url);
+    fn push(&mut self, text: &[u8], artifacts: &mut Vec<String>) {
+        let mut rest = text;
+        loop {
+            while self.candidate.is_some() || self.site.matched > 0 {
+                let Some((byte, after)) = rest.split_first() else { return };
+                self.step(*byte, artifacts);
+                rest = after;
             }
+            let Some(start) = self.finder.find(rest) else {
+                // Only the beginning of a URL can be at the end.
+                let (_, end) = rest.split_at(rest.len().saturating_sub(PULL_REQUEST.len() - 1));
+                end.iter().for_each(|byte| self.step(*byte, artifacts));
+                return;
+            };
+            (_, rest) = rest.split_at(start);
+            let (site, after) = rest.split_at(PULL_REQUEST.len());
+            site.iter().for_each(|byte| self.step(*byte, artifacts));
+            rest = after;
+        }
+    }
+
+    /// Takes the next byte.
+    fn step(&mut self, byte: u8, artifacts: &mut Vec<String>) {
+        if let Some(candidate) = &mut self.candidate
+            && !candidate.push(byte)
+            && let Some(candidate) = self.candidate.take()
+            && candidate.is_complete()
+            && artifacts.len() < MAX_ARTIFACTS
+            && !artifacts.contains(&candidate.url)
+        {
+            artifacts.push(candidate.url);
         }
         if self.site.push(byte) {
-            self.candidate = Some(Candidate { url: PULL_REQUEST.into(), part: 0, length: 0 });
+            let mut url = String::with_capacity(USUAL_URL);
+            url.push_str(PULL_REQUEST);
+            self.candidate = Some(Candidate { url, part: 0, length: 0 });
         }
     }
 }
@@ -159,6 +192,8 @@ impl Candidate {
 /// Finds the session link: remembers for the current line its first URL and whether the word "session" was there.
 #[derive(Debug)]
 struct Session {
+    /// Finds the part that all URLs have.
+    finder: Finder<'static>,
     word: Needle,
     plain: Needle,
     secure: Needle,
@@ -171,9 +206,10 @@ struct Session {
 impl Default for Session {
     fn default() -> Self {
         Self {
-            word: Needle::new("session"),
-            plain: Needle::new("http://"),
-            secure: Needle::new("https://"),
+            finder: Finder::new("://"),
+            word: Needle::new(SESSION),
+            plain: Needle::new(PLAIN),
+            secure: Needle::new(SECURE),
             mentioned: false,
             first: None,
             candidate: None,
@@ -182,15 +218,75 @@ impl Default for Session {
 }
 
 impl Session {
+    /// Takes the next bytes; returns the link at the end of its line, and ignores the bytes after it.
+    fn push(&mut self, text: &[u8]) -> Option<String> {
+        let mut rest = text;
+        loop {
+            if !self.is_in_needle() {
+                let (skipped, after) = rest.split_at(self.skippable(rest));
+                self.skip(skipped);
+                rest = after;
+            }
+            let (byte, after) = rest.split_first()?;
+            let link = self.step(*byte);
+            if link.is_some() {
+                return link;
+            }
+            rest = after;
+        }
+    }
+
+    /// Returns whether the last bytes are the beginning of a needle.
+    fn is_in_needle(&self) -> bool {
+        self.word.matched + self.plain.matched + self.secure.matched > 0
+    }
+
+    /// Returns how many bytes can be skipped: those before the end of the current URL, before the end of a line whose first
+    /// URL is known, or before the next "://".
+    fn skippable(&self, text: &[u8]) -> usize {
+        let next = if self.candidate.is_some() {
+            text.iter().position(|byte| ends_url(*byte))
+        } else if self.first.is_some() {
+            memchr(b'\n', text)
+        } else {
+            self.finder.find(text)
+        };
+        next.unwrap_or(text.len())
+    }
+
+    /// Takes bytes that can be skipped, none of which is in a needle begun before. The state is then as if each of them had
+    /// gone through [`Session::step`].
+    fn skip(&mut self, bytes: &[u8]) {
+        if let Some(url) = &mut self.candidate {
+            let free = (LONGEST_LINK + 1).saturating_sub(url.len());
+            url.extend(bytes.iter().take(free).map(|byte| char::from(*byte)));
+        }
+        let mut line = bytes;
+        if let Some(at) = memrchr(b'\n', bytes) {
+            self.mentioned = false;
+            (_, line) = bytes.split_at(at + 1);
+        }
+        self.mentioned = self.mentioned || mentions_session(line);
+        let (_, end) = line.split_at(line.len().saturating_sub(SECURE.len() - 1));
+        for byte in end {
+            let lower = byte.to_ascii_lowercase();
+            self.word.push(lower);
+            self.plain.push(lower);
+            self.secure.push(lower);
+        }
+    }
+
     /// Takes the next byte; returns the link at the end of its line.
-    fn push(&mut self, byte: u8) -> Option<String> {
+    fn step(&mut self, byte: u8) -> Option<String> {
         let lower = byte.to_ascii_lowercase();
         self.mentioned |= self.word.push(lower);
         self.push_url(byte);
         let plain = self.plain.push(lower);
         let secure = self.secure.push(lower);
         if (plain || secure) && self.first.is_none() && self.candidate.is_none() {
-            self.candidate = Some(if secure { "https://" } else { "http://" }.into());
+            let mut url = String::with_capacity(USUAL_URL);
+            url.push_str(if secure { SECURE } else { PLAIN });
+            self.candidate = Some(url);
         }
         if byte != b'\n' {
             return None;
@@ -217,6 +313,33 @@ impl Session {
     }
 }
 
+/// Returns whether the text contains the word "session", in upper or lower case.
+fn mentions_session(text: &[u8]) -> bool {
+    const STEP: usize = size_of::<u64>();
+    const LOWER: u128 = u128::from_ne_bytes([b's' ^ b'S'; 16]);
+    const LETTER: u128 = u128::from_ne_bytes([b's'; 16]);
+    const LOW_BITS: u64 = u64::from_ne_bytes([0x01; STEP]);
+    const HIGH_BITS: u64 = u64::from_ne_bytes([0x80; STEP]);
+    let mut rest = text;
+    // A search for one letter stops often, because all of the word's letters are common. This one stops only where all three
+    // letters s are.
+    while let Some(window) = rest.first_chunk::<16>() {
+        let other = (u128::from_le_bytes(*window) | LOWER) ^ LETTER;
+        // Byte n is zero if bytes n, n + 2 and n + 3 of the window are the letter.
+        let other = (other | other >> 16 | other >> 24) as u64;
+        let has_zero = other.wrapping_sub(LOW_BITS) & !other & HIGH_BITS != 0;
+        if has_zero && has_word(window) {
+            return true;
+        }
+        (_, rest) = rest.split_at(STEP);
+    }
+    has_word(rest)
+}
+
+fn has_word(text: &[u8]) -> bool {
+    text.windows(SESSION.len()).any(|word| word.eq_ignore_ascii_case(SESSION.as_bytes()))
+}
+
 /// Whether a byte ends a URL: it is not allowed in one (RFC 3986), or usually stands around one. Control characters are
 /// included, so an escape sequence ends a URL.
 fn ends_url(byte: u8) -> bool {
@@ -224,232 +347,5 @@ fn ends_url(byte: u8) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::sys::numbers::Numbers;
-
-    fn scan<'a>(parts: impl IntoIterator<Item = &'a str>) -> Found {
-        let mut scanner = Scanner::default();
-        let mut found = Found::default();
-        parts.into_iter().for_each(|part| scanner.push(part, &mut found));
-        scanner.finish(&mut found);
-        found
-    }
-
-    /// A simple implementation for the whole text, without limits on lengths.
-    fn scan_whole(text: &str) -> Found {
-        let mut artifacts: Vec<String> = vec![];
-        for (start, _) in text.match_indices(PULL_REQUEST) {
-            let url = pull_request_at(text.get(start..).unwrap());
-            artifacts.extend(url.filter(|url| !artifacts.contains(url)));
-        }
-        let mentions = |line: &&str| line.to_ascii_lowercase().contains("session");
-        let session_link = text.split('\n').filter(mentions).find_map(first_url);
-        Found { artifacts, session_link }
-    }
-
-    fn pull_request_at(text: &str) -> Option<String> {
-        let mut parts = text.strip_prefix(PULL_REQUEST)?.splitn(4, '/');
-        let (owner, repo, pull, rest) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-        let good = |name: &str| {
-            !name.is_empty()
-                && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '_' | '.' | '-'))
-        };
-        let digits: String = rest.chars().take_while(char::is_ascii_digit).collect();
-        let is_one = good(owner) && good(repo) && pull == "pull" && !digits.is_empty();
-        is_one.then(|| format!("https://github.com/{owner}/{repo}/pull/{digits}"))
-    }
-
-    fn first_url(line: &str) -> Option<String> {
-        let lower = line.to_ascii_lowercase();
-        let mut from = 0;
-        loop {
-            let here = lower.get(from..)?;
-            let start = from + [here.find("http://"), here.find("https://")].into_iter().flatten().min()?;
-            let run: String =
-                line.get(start..)?.chars().take_while(|c| !c.is_ascii() || !ends_url(*c as u8)).collect();
-            let run: String = run.chars().take_while(char::is_ascii).collect();
-            let (scheme, rest) = run.split_once("://")?;
-            let rest = rest.trim_end_matches(|c| ".,;:!?*)]}'\">".contains(c));
-            if rest.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '[') {
-                return Some(format!("{}://{rest}", scheme.to_ascii_lowercase()));
-            }
-            from = start + run.len();
-        }
-    }
-
-    #[test]
-    fn pull_request_urls_are_found() {
-        let cases: [(&str, &[&str]); 12] = [
-            ("see https://github.com/o/r/pull/12.", &["12"]),
-            ("https://github.com/o/r/pull/12/files#x https://github.com/o/r/pull/12", &["12"]),
-            ("https://github.com/o/r/pull/12abc\nhttps://github.com/o/r/pull/1", &["12", "1"]),
-            ("https://github.com/o/r/pull/2 https://github.com/o/r/pull/1", &["2", "1"]),
-            ("https://github.com/https://github.com/o/r/pull/3", &["3"]),
-            ("https://github.com/o/r/pull/https://github.com/o/r/pull/4", &["4"]),
-            ("hhttps://githhttps://github.com/o/r/pull/5", &["5"]),
-            ("\x1b[1mhttps://github.com/o/r/pull/6\x1b[0m7", &["6"]),
-            ("https://github.com/o/r/pull/8é9", &["8"]),
-            ("http://github.com/o/r/pull/1 https://github.com/o/pull/1 https://github.com//r/pull/1", &[]),
-            ("https://github.com/o/r/pull/ https://github.com/o/r/pulls/1 https://github.com/o/r/pul/1", &[]),
-            (
-                "https://github.com/o r/pull/1 https://github.com/o/r/issues/1 https://github.com/o/r/pull",
-                &[],
-            ),
-        ];
-        for (text, numbers) in cases {
-            let expected: Vec<_> =
-                numbers.iter().map(|number| format!("https://github.com/o/r/pull/{number}")).collect();
-            assert_eq!(scan([text]).artifacts, expected, "{text}");
-        }
-        let odd = "https://github.com/A-b_c.d/0.-_Z/pull/0";
-        assert_eq!(scan([odd]).artifacts, [odd]);
-    }
-
-    #[test]
-    fn session_links_are_found() {
-        let cases = [
-            ("session https://s.example/1", Some("https://s.example/1")),
-            ("Session: (https://s.example/1).", Some("https://s.example/1")),
-            ("open <http://s.example/SESSIONS/1?a=b&c=d#e>;", Some("http://s.example/SESSIONS/1?a=b&c=d#e")),
-            ("https://a.example https://b.example session", Some("https://a.example")),
-            ("https://a.example\nsession\nhttps://b.example", None),
-            (
-                "https://a.example\nmy session https://b.example\nsession https://c.example",
-                Some("https://b.example"),
-            ),
-            ("sess ion https://a.example", None),
-            ("sesession=\"https://a.example/x\",\"https://b.example\"", Some("https://a.example/x")),
-            ("session \x1b[4mhttps://a.example/x\x1b[0m.", Some("https://a.example/x")),
-            ("\x1b]8;;https://a.example/x\x1b\\session\x1b]8;;\x1b\\", Some("https://a.example/x")),
-            ("\x1b]8;;https://a.example/x\x07session", Some("https://a.example/x")),
-            ("session http://, https://... https://a.example", Some("https://a.example")),
-            ("session hhttphttps://a.example", Some("https://a.example")),
-            ("session HTTPS://A.example/X", Some("https://A.example/X")),
-            ("session [link](https://a.example/x_y(1))", Some("https://a.example/x_y(1")),
-            ("session https://[::1]:8080/x", Some("https://[::1]:8080/x")),
-            ("session **https://a.example/x!**", Some("https://a.example/x")),
-            ("session https://a.example/xé", Some("https://a.example/x")),
-            ("session ftp://a.example", None),
-        ];
-        for (text, link) in cases {
-            assert_eq!(scan([text]).session_link.as_deref(), link, "{text}");
-        }
-    }
-
-    #[test]
-    fn the_result_does_not_depend_on_the_split() {
-        let texts = [
-            "xhttps://github.com/o/r/pull/12 https://github.com/a/b/pull/3",
-            "https://github.com/https://github.com/o/r/pull/3é",
-            "hhttp://a.example/é\nsesSession \"https://b.example/1\".",
-        ];
-        for text in texts {
-            let whole = scan_whole(text);
-            assert_ne!(whole, Found::default());
-            let borders: Vec<_> = (0..=text.len()).filter(|at| text.is_char_boundary(*at)).collect();
-            for first in &borders {
-                for second in borders.iter().filter(|second| *second >= first) {
-                    let (left, right) = text.split_at(*second);
-                    let (left, middle) = left.split_at(*first);
-                    assert_eq!(scan([left, middle, right]), whole, "{text} {first} {second}");
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn random_texts_give_the_result_of_the_simple_implementation() {
-        let fragments = [
-            "https://",
-            "http://",
-            "HTTP",
-            "h",
-            "ht",
-            "github.com/",
-            "https://github.com/",
-            "o/r",
-            "/",
-            "pull",
-            "/pull/",
-            "1",
-            "23",
-            "session",
-            "SESSION",
-            "ses",
-            "sion",
-            " ",
-            " ",
-            "\n",
-            "\n",
-            ".",
-            ",",
-            "\"",
-            "a.example",
-            "é",
-            "\x1b[0m",
-            "https://github.com/o/r/pull/",
-            "x",
-            "_",
-            "[",
-            ")",
-            ":",
-        ];
-        let mut numbers = Numbers(42);
-        let mut with_artifact = 0;
-        let mut with_link = 0;
-        for _ in 0..20_000 {
-            let parts: Vec<_> =
-                (0..numbers.below(24)).map(|_| fragments[numbers.below(fragments.len())]).collect();
-            let whole = scan_whole(&parts.concat());
-            with_artifact += usize::from(!whole.artifacts.is_empty());
-            with_link += usize::from(whole.session_link.is_some());
-            assert_eq!(scan(parts.iter().copied()), whole, "{:?}", parts.concat());
-        }
-        assert!(with_artifact > 300 && with_link > 300, "{with_artifact} {with_link}");
-    }
-
-    #[test]
-    fn the_number_of_artifacts_is_bounded() {
-        let text: String =
-            (0..2 * MAX_ARTIFACTS).map(|n| format!("https://github.com/o/r/pull/{n} ")).collect();
-        let found = scan([text.as_str()]);
-        assert_eq!(found.artifacts.len(), MAX_ARTIFACTS);
-        assert_eq!(found.artifacts.last().unwrap(), "https://github.com/o/r/pull/99");
-    }
-
-    #[test]
-    fn urls_beyond_the_limits_are_ignored() {
-        let digits = "1".repeat(LONGEST_PART);
-        let fits = format!("https://github.com/o/r/pull/{digits}");
-        assert_eq!(scan([fits.as_str()]).artifacts, [fits.as_str()]);
-        assert!(scan([fits.as_str(), "1 "]).artifacts.is_empty());
-        assert!(
-            scan(["https://github.com/", &"o".repeat(LONGEST_PART + 1), "/r/pull/1"]).artifacts.is_empty()
-        );
-        let link = format!("https://a.example/{}", "x".repeat(LONGEST_LINK - 18));
-        assert_eq!(scan(["session ", &link]).session_link.as_deref(), Some(link.as_str()));
-        let next = scan(["session ", &link, "x https://b.example"]).session_link;
-        assert_eq!(next.as_deref(), Some("https://b.example"));
-    }
-
-    #[test]
-    fn an_endless_line_needs_no_memory() {
-        let mut scanner = Scanner::default();
-        let mut found = Found::default();
-        scanner.push("https://a.example/ https://github.com/", &mut found);
-        for _ in 0..1000 {
-            scanner.push(&"o".repeat(1000), &mut found);
-        }
-        assert!(scanner.pull_request.candidate.is_none());
-        scanner.push(" https://b.example/ session\nhttps://", &mut found);
-        for _ in 0..1000 {
-            scanner.push(&"o".repeat(1000), &mut found);
-        }
-        assert_eq!(found.session_link.as_deref(), Some("https://a.example/"));
-        let mut fresh = Scanner::default();
-        fresh.push("http://", &mut Found::default());
-        fresh.push(&"o".repeat(100_000), &mut Found::default());
-        assert!(fresh.session.candidate.is_some_and(|url| url.len() <= LONGEST_LINK + 1));
-    }
-}
+#[path = "scan_tests.rs"]
+mod tests;

@@ -1,7 +1,5 @@
 //! Decodes bytes to text, and caps the text that is kept.
 
-use std::collections::VecDeque;
-
 use crate::protocol::left_out_line;
 
 /// Decodes UTF-8 in pieces, to what `String::from_utf8_lossy` returns for the whole. A NUL becomes U+FFFD too, because the
@@ -16,23 +14,23 @@ impl Utf8Lossy {
     /// Decodes `bytes` and appends to `text`. An incomplete character at the end waits for the next call.
     pub(crate) fn push(&mut self, bytes: &[u8], text: &mut String) {
         let joined;
-        let mut rest = bytes;
+        let mut bytes = bytes;
         if !self.pending.is_empty() {
             joined = [self.pending.as_slice(), bytes].concat();
             self.pending.clear();
-            rest = &joined;
+            bytes = &joined;
         }
-        while let Err(error) = std::str::from_utf8(rest) {
-            let (valid, after) = rest.split_at(error.valid_up_to());
-            push_valid(valid, text);
-            let Some(length) = error.error_len() else {
-                self.pending.extend_from_slice(after);
-                return;
-            };
-            text.push(char::REPLACEMENT_CHARACTER);
-            (_, rest) = after.split_at(length);
+        let (whole, incomplete) = bytes.split_at(bytes.len() - incomplete_len(bytes));
+        self.pending.extend_from_slice(incomplete);
+        if let Ok(valid) = std::str::from_utf8(whole) {
+            return push_valid(valid, text);
         }
-        push_valid(rest, text);
+        for chunk in whole.utf8_chunks() {
+            push_valid(chunk.valid(), text);
+            if !chunk.invalid().is_empty() {
+                text.push(char::REPLACEMENT_CHARACTER);
+            }
+        }
     }
 
     /// Ends the text: appends U+FFFD for an incomplete character.
@@ -44,12 +42,20 @@ impl Utf8Lossy {
     }
 }
 
-fn push_valid(bytes: &[u8], text: &mut String) {
-    for (index, part) in bytes.split(|byte| *byte == 0).enumerate() {
+/// Returns the length of an incomplete character at the end, at most 3.
+fn incomplete_len(bytes: &[u8]) -> usize {
+    let is_incomplete = |text: &[u8]| {
+        std::str::from_utf8(text).is_err_and(|error| (error.valid_up_to(), error.error_len()) == (0, None))
+    };
+    (1..=bytes.len().min(3)).find(|len| is_incomplete(bytes.split_at(bytes.len() - len).1)).unwrap_or(0)
+}
+
+fn push_valid(valid: &str, text: &mut String) {
+    for (index, part) in valid.split('\0').enumerate() {
         if index > 0 {
             text.push(char::REPLACEMENT_CHARACTER);
         }
-        text.push_str(&String::from_utf8_lossy(part));
+        text.push_str(part);
     }
 }
 
@@ -59,75 +65,81 @@ fn push_valid(bytes: &[u8], text: &mut String) {
 #[derive(Debug)]
 pub(crate) struct Capped {
     cap: usize,
-    head: String,
-    head_is_full: bool,
-    /// The last bytes; may begin in the middle of a character.
-    tail: VecDeque<u8>,
+    /// At most the cap. Once text is left out, a head of whole characters and a ring of the last bytes.
+    bytes: Vec<u8>,
+    /// The length of the head; 0 while nothing is left out.
+    head: usize,
+    /// Where the ring's oldest byte is, counted from the head's end.
+    oldest: usize,
     left_out: u64,
 }
 
 impl Capped {
     /// `cap` is in bytes and does not count the line about what was left out.
     pub(crate) fn new(cap: usize) -> Self {
-        Self { cap, head: String::new(), head_is_full: false, tail: VecDeque::new(), left_out: 0 }
+        Self { cap, bytes: Vec::new(), head: 0, oldest: 0, left_out: 0 }
     }
 
     /// Takes the next part of the text.
     pub(crate) fn push(&mut self, text: &str) {
-        let mut rest = text;
-        if !self.head_is_full {
-            let room = (self.cap / 4).saturating_sub(self.head.len());
-            let (head, after) = split_before(text, room);
-            self.head.push_str(head);
-            self.head_is_full = !after.is_empty();
-            rest = after;
+        let free = self.cap - self.bytes.len();
+        let (fitting, rest) = text.as_bytes().split_at(text.len().min(free));
+        let needed = self.bytes.len() + fitting.len();
+        if needed > self.bytes.capacity() {
+            // Doubles like any vector, but not beyond the cap.
+            let capacity = (self.bytes.len() * 2).clamp(needed, self.cap);
+            self.bytes.reserve_exact(capacity - self.bytes.len());
         }
-        self.push_tail(rest.as_bytes());
+        self.bytes.extend_from_slice(fitting);
+        if !rest.is_empty() {
+            self.replace_oldest(rest);
+        }
     }
 
-    fn push_tail(&mut self, bytes: &[u8]) {
-        // Bytes that the head could not use for a whole character belong to the tail, so a text as long as the cap fits.
-        let room = self.cap.saturating_sub(self.head.len());
-        let (skipped, bytes) = bytes.split_at(bytes.len().saturating_sub(room));
-        let dropped = (self.tail.len() + bytes.len()).saturating_sub(room);
-        self.tail.drain(..dropped);
-        self.left_out = self.left_out.saturating_add((skipped.len() + dropped) as u64);
-        let needed = self.tail.len() + bytes.len();
-        if needed > self.tail.capacity() {
-            // Doubles like any queue, but not beyond the cap.
-            let capacity = (self.tail.len() * 2).clamp(needed, room.max(needed));
-            self.tail.reserve_exact(capacity - self.tail.len());
+    /// Takes bytes that do not fit.
+    fn replace_oldest(&mut self, bytes: &[u8]) {
+        if self.left_out == 0 {
+            self.head = (0..=self.cap / 4).rfind(|at| is_boundary(&self.bytes, *at)).unwrap_or(0);
         }
-        self.tail.extend(bytes);
+        self.left_out = self.left_out.saturating_add(bytes.len() as u64);
+        let (_, ring) = self.bytes.split_at_mut(self.head);
+        if ring.is_empty() {
+            return;
+        }
+        let (_, last) = bytes.split_at(bytes.len().saturating_sub(ring.len()));
+        let size = ring.len();
+        let (newest, oldest) = ring.split_at_mut(self.oldest);
+        let (first, second) = last.split_at(last.len().min(oldest.len()));
+        oldest.split_at_mut(first.len()).0.copy_from_slice(first);
+        newest.split_at_mut(second.len()).0.copy_from_slice(second);
+        self.oldest = (self.oldest + last.len()) % size;
     }
 
     /// Returns what was kept, with a line in the middle if something was left out.
     pub(crate) fn finish(mut self) -> String {
-        let tail: &[u8] = self.tail.make_contiguous();
-        let mut output = self.head;
-        if self.left_out == 0 {
-            output.push_str(&String::from_utf8_lossy(tail));
-            return output;
+        if self.left_out > 0 {
+            let (_, ring) = self.bytes.split_at_mut(self.head);
+            ring.rotate_left(self.oldest);
+            let broken = ring.iter().take_while(|byte| is_continuation(**byte)).count();
+            let line = left_out_line(self.left_out.saturating_add(broken as u64));
+            // Exact: a vector of many megabytes would double.
+            self.bytes.reserve_exact(line.len());
+            self.bytes.splice(self.head..self.head + broken, line.into_bytes());
         }
-        let broken = tail.iter().take_while(|byte| is_continuation(**byte)).count();
-        let (broken, tail) = tail.split_at(broken);
-        output.push_str(&left_out_line(self.left_out.saturating_add(broken.len() as u64)));
-        output.push_str(&String::from_utf8_lossy(tail));
-        output
+        // Without a copy. The bytes are whole characters.
+        String::from_utf8(self.bytes)
+            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
     }
+}
+
+/// Whether a character starts at this byte, or the text ends there.
+fn is_boundary(text: &[u8], at: usize) -> bool {
+    text.get(at).is_none_or(|byte| !is_continuation(*byte))
 }
 
 /// Whether a byte continues a character.
 fn is_continuation(byte: u8) -> bool {
     byte & 0b1100_0000 == 0b1000_0000
-}
-
-/// Splits off as many whole characters as fit into `room` bytes.
-fn split_before(text: &str, room: usize) -> (&str, &str) {
-    // No character has more than four bytes.
-    (0..4)
-        .find_map(|less| text.split_at_checked(room.min(text.len()).checked_sub(less)?))
-        .unwrap_or(("", text))
 }
 
 #[cfg(test)]
@@ -200,8 +212,7 @@ mod tests {
         let mut capped = Capped::new(cap);
         for part in parts {
             capped.push(part);
-            assert!(capped.head.len() + capped.tail.len() <= cap);
-            assert!(capped.head.len() + capped.tail.capacity() <= 2 * cap + 8);
+            assert!(capped.bytes.len() <= cap && capped.bytes.capacity() <= cap.max(8));
         }
         capped.finish()
     }
@@ -235,11 +246,13 @@ mod tests {
     }
 
     #[test]
-    fn the_capacity_of_the_tail_is_bounded_by_the_cap() {
+    fn the_capacity_is_bounded_by_the_cap() {
         let mut capped = Capped::new(100_000);
         for _ in 0..10_000 {
             capped.push("0123456789012345678901234567890123456789");
         }
-        assert!(capped.tail.capacity() <= 100_000, "{}", capped.tail.capacity());
+        assert_eq!(capped.bytes.capacity(), 100_000);
+        let text = capped.finish();
+        assert_eq!((text.len(), text.capacity()), (100_033, 100_033));
     }
 }
