@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use tungstenite::error::{CapacityError, ProtocolError};
 use tungstenite::protocol::frame::coding::CloseCode;
-use tungstenite::protocol::{CloseFrame, WebSocketConfig};
+use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 
 use super::wire::Channel;
@@ -17,6 +17,9 @@ const MAX_MESSAGE: usize = 16 << 20;
 
 /// tungstenite's read buffer, in bytes. It clears this many before every read, so more would cost processor time.
 const READ_BUFFER: usize = 16 << 10;
+
+/// A longer text, in bytes, is written through a buffer of its own.
+const LONG: usize = 64 << 10;
 
 /// The result of one read.
 #[derive(Debug, PartialEq, Eq)]
@@ -81,6 +84,9 @@ impl AsRef<[u8]> for SharedText {
 /// One connection after its handshake.
 pub(super) struct Socket {
     socket: WebSocket<Channel>,
+    /// Writes one long text and is then dropped: a buffer of tungstenite keeps the size of its largest frame. Meanwhile
+    /// `socket` can read, but its writes are held.
+    long: Option<WebSocketContext>,
 }
 
 /// Returns the limits for `client_with_config`.
@@ -95,14 +101,13 @@ impl Socket {
     /// Takes a connection after its handshake. From now on reads and writes do not wait.
     pub(super) fn new(mut socket: WebSocket<Channel>) -> Self {
         socket.get_mut().expire();
-        Self { socket }
+        Self { socket, long: None }
     }
 
     /// Takes a connection without a handshake.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn without_handshake(channel: Channel) -> Self {
-        let role = tungstenite::protocol::Role::Client;
-        Self::new(WebSocket::from_raw_socket(channel, role, Some(config())))
+        Self::new(WebSocket::from_raw_socket(channel, Role::Client, Some(config())))
     }
 
     /// Reads at most one message.
@@ -118,14 +123,19 @@ impl Socket {
         }
     }
 
-    /// Queues a text. Flush the one before it first, or tungstenite's buffer grows without limit.
+    /// Queues a text. Everything before it must be flushed.
     pub(super) fn queue_text(&mut self, text: Arc<String>) -> Result<(), Fault> {
         // Without a copy: a report may have megabytes and stays in memory until it is confirmed.
-        let bytes = Bytes::from_owner(SharedText(text));
-        match Utf8Bytes::try_from(bytes) {
-            Ok(text) => ignore_would_block(self.socket.write(Message::Text(text))),
-            Err(error) => Err(Fault::Lost(format!("a message is not UTF-8: {error}"))),
+        let text = Utf8Bytes::try_from(Bytes::from_owner(SharedText(text)))
+            .map_err(|error| Fault::Lost(format!("a message is not UTF-8: {error}")))?;
+        if text.len() <= LONG {
+            return ignore_would_block(self.socket.write(Message::Text(text)));
         }
+        let channel = self.socket.get_mut();
+        let long = self.long.insert(WebSocketContext::new(Role::Client, Some(config())));
+        let result = ignore_would_block(long.write(channel, Message::Text(text)));
+        channel.hold(true);
+        result
     }
 
     /// Queues a ping; `payload` is at most 125 bytes.
@@ -144,11 +154,16 @@ impl Socket {
 
     /// Sends the queued frames. Returns false if the kernel's send buffer is full.
     pub(super) fn flush(&mut self) -> Result<bool, Fault> {
-        match self.socket.flush() {
-            Ok(()) => Ok(true),
-            Err(error) if would_block(&error) => Ok(false),
-            Err(error) => Err(fault(error)),
+        if let Some(long) = &mut self.long {
+            let channel = self.socket.get_mut();
+            channel.hold(false);
+            if !flushed(long.flush(channel))? {
+                channel.hold(true);
+                return Ok(false);
+            }
+            self.long = None;
         }
+        flushed(self.socket.flush())
     }
 
     /// Returns the bytes received from the peer, and the bytes accepted by the kernel for sending.
@@ -170,6 +185,15 @@ impl AsFd for Socket {
 
 fn would_block(error: &Error) -> bool {
     matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::WouldBlock)
+}
+
+/// For flushes: returns false if the kernel's send buffer is full.
+fn flushed(result: tungstenite::Result<()>) -> Result<bool, Fault> {
+    match result {
+        Ok(()) => Ok(true),
+        Err(error) if would_block(&error) => Ok(false),
+        Err(error) => Err(fault(error)),
+    }
 }
 
 /// For writes: tungstenite has queued the frame even if it returns `WouldBlock`.
@@ -211,7 +235,61 @@ fn describe_close(frame: Option<&CloseFrame>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::net::UnixStream;
+    use std::rc::Rc;
+    use std::time::Instant;
+
+    use super::super::outbox;
+    use super::super::wire::{HandshakeDeadline, Wire};
     use super::*;
+
+    /// A connection of small kernel buffers, and its peer, which waits when it reads.
+    fn pair() -> (Socket, WebSocket<UnixStream>) {
+        let (ours, peer) = UnixStream::pair().unwrap();
+        ours.set_nonblocking(true).unwrap();
+        let (_, inbox) = outbox::pair().unwrap();
+        let deadline = HandshakeDeadline { until: Instant::now(), inbox: Rc::new(inbox) };
+        let wire = Wire::new(std::os::fd::OwnedFd::from(ours).into(), deadline);
+        let socket = Socket::without_handshake(Channel::plain(wire));
+        (socket, WebSocket::from_raw_socket(peer, Role::Server, None))
+    }
+
+    #[test]
+    fn a_pong_waits_for_the_end_of_a_long_text() {
+        let (mut socket, mut peer) = pair();
+        let text = Arc::new("ä€".repeat(1 << 20));
+        peer.send(Message::Ping("one".into())).unwrap();
+        socket.queue_text(Arc::clone(&text)).unwrap();
+        assert_eq!(socket.flush(), Ok(false), "the kernel does not take all of it");
+        assert_eq!(socket.read(), Ok(Received::Handled));
+        let peer = std::thread::spawn(move || [(); 3].map(|()| peer.read().unwrap()));
+        while !socket.flush().unwrap() {
+            // tungstenite tries to send the pong in every read.
+            assert_eq!(socket.read(), Ok(Received::Nothing));
+        }
+        assert!(socket.long.is_none(), "its buffer is kept");
+        socket.queue_text(Arc::new("short".to_owned())).unwrap();
+        assert_eq!(socket.flush(), Ok(true));
+        let [long, pong, short] = peer.join().unwrap();
+        assert!(long == Message::text(text.as_str()), "another text");
+        assert_eq!([pong, short], [Message::Pong("one".into()), Message::text("short")]);
+    }
+
+    #[test]
+    fn texts_of_every_length_arrive_whole_and_in_order() {
+        let lengths = [0, 1, LONG - 1, LONG, LONG + 1, 1 << 20, 5, 3 << 20, LONG + 2, 0];
+        let (mut socket, mut peer) = pair();
+        let peer = std::thread::spawn(move || lengths.map(|_| peer.read().unwrap().into_text().unwrap()));
+        for (index, length) in lengths.into_iter().enumerate() {
+            socket.queue_text(Arc::new(index.to_string().repeat(length))).unwrap();
+            while !socket.flush().unwrap() {
+                std::thread::yield_now();
+            }
+        }
+        for (index, text) in peer.join().unwrap().into_iter().enumerate() {
+            assert!(text.as_str() == index.to_string().repeat(lengths[index]), "{index}");
+        }
+    }
 
     #[test]
     fn the_text_of_a_close_frame_is_quoted_and_escaped() {

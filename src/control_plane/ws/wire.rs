@@ -108,6 +108,9 @@ enum Layer {
 pub(super) struct Channel {
     layer: Layer,
     head: Head,
+    /// How many bytes of the buffer that is being written the kernel has taken already.
+    written: usize,
+    held: bool,
 }
 
 /// The first bytes that were read. Clones share them, so they remain readable when an error has dropped the stream.
@@ -130,12 +133,21 @@ impl Head {
 impl Channel {
     /// For `ws://`.
     pub(super) fn plain(wire: Wire) -> Self {
-        Self { layer: Layer::Plain(wire), head: Head::default() }
+        Self::new(Layer::Plain(wire))
     }
 
     /// For `wss://`, after the TLS handshake.
     pub(super) fn tls(stream: TlsStream<Wire>) -> Self {
-        Self { layer: Layer::Tls(Box::new(stream)), head: Head::default() }
+        Self::new(Layer::Tls(Box::new(stream)))
+    }
+
+    fn new(layer: Layer) -> Self {
+        Self { layer, head: Head::default(), written: 0, held: false }
+    }
+
+    /// While held, every write returns `WouldBlock`.
+    pub(super) fn hold(&mut self, held: bool) {
+        self.held = held;
     }
 
     /// The first bytes that are read, which are the response to the upgrade request.
@@ -199,24 +211,28 @@ impl Read for Channel {
 }
 
 impl Write for Channel {
-    /// Writes until the kernel takes no more, because tungstenite moves the rest of its buffer after every write and TLS
-    /// takes one record of 16 KiB at a time.
+    /// Returns `WouldBlock` until the kernel has taken all bytes. Each call must start with the bytes of the last one, and may
+    /// add more behind them. A partial count would make tungstenite move the rest of its buffer, after every few packets of a
+    /// message of many megabytes.
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let mut rest = bytes;
-        while !rest.is_empty() {
-            let result = match &mut self.layer {
+        if self.held {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        loop {
+            let (_, rest) = bytes.split_at_checked(self.written).ok_or(io::ErrorKind::InvalidInput)?;
+            if rest.is_empty() {
+                self.written = 0;
+                return Ok(bytes.len());
+            }
+            let count = match &mut self.layer {
                 Layer::Plain(wire) => wire.write(rest),
                 Layer::Tls(stream) => stream.write(rest),
-            };
-            match result {
-                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
-                Ok(count) => (_, rest) = rest.split_at_checked(count).ok_or(io::ErrorKind::InvalidData)?,
-                // The next write reports the error if it lasts.
-                Err(_) if rest.len() < bytes.len() => break,
-                Err(error) => return Err(error),
+            }?;
+            if count == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
+            self.written += count;
         }
-        Ok(bytes.len() - rest.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
