@@ -3,19 +3,47 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use serde_json::Value;
+use serde_json::value::RawValue;
 
-use super::fields::{FieldError, Fields};
+use super::fields::{self, FieldError, Fields};
 use super::{AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, Incoming, InstanceShape};
+use super::{json, salvage};
 use crate::secret::Secret;
 
 /// The `model_id` of a run that was created without a model.
 const NO_MODEL: &str = "pending";
 
+/// The longest `task_id` and `execution_id`, in bytes. They become labels, and an engine does not start a process with more
+/// than some megabytes of labels.
+pub(super) const MAX_ID_BYTES: usize = 4096;
+
+/// How deep `mcp_servers` may nest.
+const MAX_DEPTH: usize = 1000;
+
+const FRAME: &[&str] = &["type", "data"];
+const CANCEL: &[&str] = &["task_id"];
+const ASSIGNMENT: &[&str] = &[
+    "task_id",
+    "task",
+    "docker_image",
+    "sidecar_image",
+    "env_vars",
+    "additional_sidecars",
+    "trace_id",
+    "execution_id",
+    "instance_shape",
+    "additional_oz_args",
+];
+const TASK: &[&str] = &["id", "agent_config_snapshot"];
+const AGENT: &[&str] =
+    &["environment_id", "model_id", "profile_id", "skill_spec", "mcp_servers", "computer_use_enabled"];
+const SIDECAR: &[&str] = &["image", "mount_path", "read_write"];
+const SHAPE: &[&str] = &["vcpus", "memory_gb"];
+
 /// A text frame that is not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// The task, if its id could be read: its run can be failed.
+    /// The task of an assignment, if its id could be read: its run can be failed.
     pub task_id: Option<String>,
     /// The field and what would be right; never the value, which may be a secret.
     pub message: String,
@@ -27,18 +55,19 @@ impl From<FieldError> for Invalid {
     }
 }
 
-/// Decodes one text frame.
+/// Decodes one text frame. Unknown fields are skipped, and of several fields with one name the last counts.
 ///
 /// # Errors
 /// It is not JSON, has no type, or lacks what its type requires.
 pub fn decode(text: &str) -> Result<Incoming, Invalid> {
-    let value: Value = serde_json::from_str(text).map_err(|error| malformed(&error))?;
-    let frame = Fields::new("message", &value)?;
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let value: &RawValue = serde_json::from_str(text).map_err(|error| malformed(text, &error))?;
+    let frame = Fields::new("message", value, FRAME)?;
     let kind = frame.string("type")?.ok_or_else(|| FieldError::missing("type"))?;
-    match kind {
+    match kind.as_ref() {
         "task_assignment" => assignment(&frame),
         "task_cancel" | "task_cancellation" => {
-            let data = data(&frame)?;
+            let data = data(&frame, CANCEL)?;
             let task_id = task_id(&data)?;
             Ok(Incoming::Cancel { task_id })
         }
@@ -47,23 +76,23 @@ pub fn decode(text: &str) -> Result<Incoming, Invalid> {
 }
 
 /// Keeps serde_json's position and leaves out its text, which may quote the message.
-fn malformed(error: &serde_json::Error) -> Invalid {
+fn malformed(text: &str, error: &serde_json::Error) -> Invalid {
     let message = format!("message: is not JSON (line {}, column {})", error.line(), error.column());
-    Invalid { task_id: None, message }
+    Invalid { task_id: salvage::task_id(text.as_bytes()), message }
 }
 
-fn data<'a>(frame: &Fields<'a>) -> Result<Fields<'a>, FieldError> {
+fn data<'a>(frame: &Fields<'a>, names: &'static [&'static str]) -> Result<Fields<'a>, FieldError> {
     let value = frame.value("data").ok_or_else(|| FieldError::missing("data"))?;
-    Fields::new("data", value)
+    Fields::new("data", value, names)
 }
 
 fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
     let id = data.string("task_id")?.filter(|id| !id.trim().is_empty());
-    id.map(str::to_owned).ok_or_else(|| FieldError::new("data.task_id", "must be a string that is not blank"))
+    id.map(String::from).ok_or_else(|| FieldError::new("data.task_id", "must be a string that is not blank"))
 }
 
 fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
-    let data = data(frame)?;
+    let data = data(frame, ASSIGNMENT)?;
     let task_id = task_id(&data)?;
     match read_assignment(&data, &task_id) {
         Ok(assignment) => Ok(Incoming::Assignment(Arc::new(assignment))),
@@ -72,14 +101,17 @@ fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
 }
 
 fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, FieldError> {
-    let task = data.object("task")?.ok_or_else(|| FieldError::missing("data.task"))?;
+    let execution_id = data.text("execution_id")?;
+    short("data.task_id", task_id)?;
+    short("data.execution_id", execution_id.as_deref().unwrap_or_default())?;
+    let task = data.object("task", TASK)?.ok_or_else(|| FieldError::missing("data.task"))?;
     let agent_task_id = task.text("id")?.unwrap_or_else(|| task_id.to_owned());
     let sidecar_image = data.text("sidecar_image")?;
     Ok(Assignment {
         task_id: task_id.to_owned(),
         agent_task_id,
         agent: task
-            .object("agent_config_snapshot")?
+            .object("agent_config_snapshot", AGENT)?
             .map(|fields| agent(&fields))
             .transpose()?
             .unwrap_or_default(),
@@ -89,10 +121,18 @@ fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, Field
         env_vars: env_vars(data)?,
         additional_sidecars: sidecars(data)?,
         trace_id: data.text("trace_id")?,
-        execution_id: data.text("execution_id")?,
+        execution_id,
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,
     })
+}
+
+fn short(path: &str, id: &str) -> Result<(), FieldError> {
+    if id.len() > MAX_ID_BYTES {
+        let requirement = format!("must have at most {MAX_ID_BYTES} bytes, not {}", id.len());
+        return Err(FieldError::new(path, &requirement));
+    }
+    Ok(())
 }
 
 fn agent(fields: &Fields<'_>) -> Result<AgentConfig, FieldError> {
@@ -108,26 +148,34 @@ fn agent(fields: &Fields<'_>) -> Result<AgentConfig, FieldError> {
 
 /// An empty object counts as unset, like a blank string.
 fn mcp_servers(fields: &Fields<'_>) -> Result<Option<Secret>, FieldError> {
-    let Some(servers) = fields.object("mcp_servers")? else { return Ok(None) };
-    let set = servers.entries().next().is_some();
-    let compact = fields.value("mcp_servers").filter(|_| set).map(Value::to_string);
-    Ok(compact.map(Secret::new))
+    const NAME: &str = "mcp_servers";
+    let Some(value) = fields.value(NAME) else { return Ok(None) };
+    if json::kind(value) != "an object" {
+        return Err(FieldError::wrong_type(&fields.at(NAME), "an object", value));
+    }
+    let compact = json::compact(value, MAX_DEPTH).ok_or_else(|| {
+        FieldError::new(&fields.at(NAME), &format!("must not nest deeper than {MAX_DEPTH} levels"))
+    })?;
+    Ok((compact != "{}").then(|| Secret::new(compact)))
 }
 
 fn env_vars(data: &Fields<'_>) -> Result<BTreeMap<String, Secret>, FieldError> {
-    let Some(fields) = data.object("env_vars")? else { return Ok(BTreeMap::new()) };
-    let read = |(name, value): (&String, &Value)| {
-        let text =
-            value.as_str().ok_or_else(|| FieldError::wrong_type(&fields.at(name), "a string", value))?;
-        Ok((name.clone(), Secret::new(text)))
+    // The last of several members of a name counts, also if an earlier one is invalid.
+    let members: BTreeMap<_, _> = data.members("env_vars")?.into_iter().collect();
+    let read = |(name, value): (String, &RawValue)| match json::string(value) {
+        Some(text) => Ok((name, Secret::new(text))),
+        None => {
+            let path = fields::at(&data.at("env_vars"), &name);
+            Err(FieldError::wrong_type(&path, "a string", value))
+        }
     };
-    fields.entries().map(read).collect()
+    members.into_iter().map(read).collect()
 }
 
 fn sidecars(data: &Fields<'_>) -> Result<Vec<AdditionalSidecar>, FieldError> {
-    let read = |(index, value): (usize, &Value)| {
+    let read = |(index, value): (usize, &RawValue)| {
         let path = format!("data.additional_sidecars[{index}]");
-        let fields = Fields::new(&path, value)?;
+        let fields = Fields::new(&path, value, SIDECAR)?;
         Ok(AdditionalSidecar {
             image: fields
                 .text("image")?
@@ -138,21 +186,23 @@ fn sidecars(data: &Fields<'_>) -> Result<Vec<AdditionalSidecar>, FieldError> {
             read_write: fields.boolean("read_write")?.unwrap_or(false),
         })
     };
-    data.array("additional_sidecars")?.iter().enumerate().map(read).collect()
+    data.array("additional_sidecars")?.into_iter().enumerate().map(read).collect()
 }
 
 fn shape(data: &Fields<'_>) -> Result<InstanceShape, FieldError> {
-    let Some(fields) = data.object("instance_shape")? else { return Ok(InstanceShape::default()) };
+    let Some(fields) = data.object("instance_shape", SHAPE)? else { return Ok(InstanceShape::default()) };
     let positive = |name| Ok::<_, FieldError>(fields.number(name)?.filter(|number| *number > 0.0));
     Ok(InstanceShape { vcpus: positive("vcpus")?, memory_gb: positive("memory_gb")? })
 }
 
 fn strings(data: &Fields<'_>, name: &str) -> Result<Vec<String>, FieldError> {
-    let read = |(index, value): (usize, &Value)| {
-        let text = value.as_str().map(str::to_owned);
-        text.ok_or_else(|| FieldError::wrong_type(&format!("{}[{index}]", data.at(name)), "a string", value))
+    let read = |(index, value): (usize, &RawValue)| {
+        let path = || format!("{}[{index}]", data.at(name));
+        json::string(value)
+            .map(String::from)
+            .ok_or_else(|| FieldError::wrong_type(&path(), "a string", value))
     };
-    data.array(name)?.iter().enumerate().map(read).collect()
+    data.array(name)?.into_iter().enumerate().map(read).collect()
 }
 
 #[cfg(test)]

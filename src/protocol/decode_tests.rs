@@ -1,6 +1,6 @@
 //! Messages of the control plane, good, odd and wrong.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::*;
 
@@ -153,4 +153,150 @@ fn both_types_of_a_cancel_and_an_unknown_type() {
         assert_eq!(decode(&text), Ok(Incoming::Cancel { task_id: "r".into() }));
     }
     assert_eq!(decode(r#"{"type":"news","data":4}"#), Ok(Incoming::Unknown { kind: "news".into() }));
+}
+
+/// A message with this text in the place of the value of a field, which is `"PLACE"` in `message`.
+fn raw(message: &Value, text: &str) -> String {
+    message.to_string().replace("\"PLACE\"", text)
+}
+
+fn decoded(text: &str) -> Assignment {
+    match decode(text) {
+        Ok(Incoming::Assignment(assignment)) => Assignment::clone(&assignment),
+        other => panic!("not an assignment: {other:?}"),
+    }
+}
+
+#[test]
+fn lone_surrogates_become_replacement_characters() {
+    let cases = [
+        (r#""a\ud83d""#, "a\u{fffd}"),
+        (r#""\ud83d\ud83d\ude00""#, "\u{fffd}\u{1f600}"),
+        (r#""\ude00\ud83d""#, "\u{fffd}\u{fffd}"),
+        (r#""\ud83d\u0041é\uD800""#, "\u{fffd}Aé\u{fffd}"),
+        (r#""\ud83d\n\"""#, "\u{fffd}\n\""),
+    ];
+    for (text, expected) in cases {
+        let oz_args = "/data/additional_oz_args/0";
+        assert_eq!(decoded(&raw(&with(oz_args, json!("PLACE")), text)).additional_oz_args[0], expected);
+        let token = decoded(&raw(&with("/data/env_vars/TOKEN", json!("PLACE")), text)).env_vars;
+        assert_eq!(token.get("TOKEN").map(Secret::expose), Some(expected));
+        let name = decoded(&raw(&with("/data/env_vars", json!({"PLACE": "v"})), text)).env_vars;
+        assert_eq!(name.keys().collect::<Vec<_>>(), [expected]);
+        assert_eq!(decoded(&raw(&with("/data/task_id", json!("PLACE")), text)).task_id, expected);
+        let unused = with("/data/task/title", json!("PLACE"));
+        assert_eq!(decoded(&raw(&unused, text)), assigned(&full()));
+        assert_eq!(decoded(&raw(&with("/data/unknown", json!({"PLACE": 1})), text)), assigned(&full()));
+    }
+}
+
+#[test]
+fn unknown_values_are_skipped_whatever_they_are() {
+    let deep = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let objects = format!("{}1{}", r#"{"a":"#.repeat(5000), "}".repeat(5000));
+    for value in ["1e999", "-1e-999", &"9".repeat(5000), &deep(130), &deep(100_000), &objects] {
+        for pointer in ["/data/unknown", "/data/task/task_definition", "/data/task/created_at"] {
+            assert_eq!(decoded(&raw(&with(pointer, json!("PLACE")), value)), assigned(&full()), "{pointer}");
+        }
+        let mut message = full();
+        message["other"] = json!("PLACE");
+        assert_eq!(decoded(&raw(&message, value)), assigned(&full()));
+    }
+    let shape = with("/data/instance_shape/vcpus", json!("PLACE"));
+    let invalid = decode(&raw(&shape, "1e999")).unwrap_err();
+    assert_eq!(invalid.message, "data.instance_shape.vcpus: is out of range");
+}
+
+#[test]
+fn a_byte_order_mark_is_skipped() {
+    assert_eq!(decoded(&format!("\u{feff}{}", full())), assigned(&full()));
+}
+
+#[test]
+fn mcp_servers_are_compacted_and_not_rebuilt() {
+    let pointer = "/data/task/agent_config_snapshot/mcp_servers";
+    let servers = |text: &str| {
+        decode(&raw(&with(pointer, json!("PLACE")), text)).map(|message| match message {
+            Incoming::Assignment(assignment) => assignment.agent.mcp_servers.clone(),
+            other => panic!("{other:?}"),
+        })
+    };
+    let cases = [
+        (r#"{ "z" : 1.00 , "a":[ 1e999, -0 ,"b  c" ],"z": {"\u00e9\"":"\\" } }"#, {
+            r#"{"z":1.00,"a":[1e999,-0,"b  c"],"z":{"\u00e9\"":"\\"}}"#
+        }),
+        ("{\n\t\"a\"\r: \"\\ud83d \\ud83d\\ude00\\udc00\"}", r#"{"a":"\ufffd \ud83d\ude00\ufffd"}"#),
+    ];
+    for (text, expected) in cases {
+        assert_eq!(servers(text).unwrap().unwrap().expose(), expected);
+    }
+    assert_eq!(servers(" { } "), Ok(None));
+    let deep = |depth: usize| format!("{}1{}", r#"{"[":"#.repeat(depth), "}".repeat(depth));
+    assert_eq!(servers(&deep(1000)).unwrap().unwrap().expose(), deep(1000));
+    let invalid = servers(&deep(1001)).unwrap_err();
+    assert_eq!(invalid.task_id.as_deref(), Some("run-1"));
+    assert!(invalid.message.ends_with("mcp_servers: must not nest deeper than 1000 levels"), "{invalid:?}");
+    assert!(servers("[1]").unwrap_err().message.ends_with("mcp_servers: must be an object, not an array"));
+}
+
+#[test]
+fn the_last_of_several_fields_with_one_name_counts() {
+    let text = r#"{"type":"news","data":7,"data":{"task_id":9,"task_id":"r","task":{},"sidecar_image":"s",
+        "env_vars":{"A":5,"A":"x"},"docker_image":"i","docker_image":null},"type":"task_assignment"}"#;
+    let assignment = decoded(text);
+    assert_eq!((assignment.task_id.as_str(), assignment.docker_image.as_str()), ("r", DEFAULT_TASK_IMAGE));
+    assert_eq!(assignment.env_vars.get("A").map(Secret::expose), Some("x"));
+}
+
+#[test]
+fn ids_and_numbers_of_members_are_bounded() {
+    for pointer in ["/data/task_id", "/data/execution_id"] {
+        assigned(&with(pointer, json!("i".repeat(4096))));
+        let invalid = wrong_field(pointer, json!("i".repeat(4097)));
+        let name = pointer.replace('/', ".");
+        assert_eq!(
+            format!(".{}", invalid.message),
+            format!("{name}: must have at most 4096 bytes, not 4097")
+        );
+        assert!(invalid.task_id.is_some());
+    }
+    let vars = |count: usize| json!(BTreeMap::from_iter((0..count).map(|n| (n.to_string(), ""))));
+    assert_eq!(assigned(&with("/data/env_vars", vars(16_384))).env_vars.len(), 16_384);
+    let invalid = wrong_field("/data/env_vars", vars(16_385));
+    assert_eq!(invalid.message, "data.env_vars: must have at most 16384 members");
+    let invalid = wrong_field("/data/additional_oz_args", json!(vec!["a"; 16_385]));
+    assert_eq!(invalid.message, "data.additional_oz_args: must have at most 16384 members");
+}
+
+#[test]
+fn the_run_of_an_assignment_that_is_not_json_is_found() {
+    let id = |text: &str| decode(text).unwrap_err().task_id;
+    let found = [
+        r#"{"type":"task_assignment","data":{"task_id":"r","task":{]}"#,
+        r#"{"data":{"a":{"task_id":"no"},"b":["task_id","no"],"task_id":"r"},"type":"task_assignment" oops"#,
+        r#"{"type":"task_assignment","data":{"x":"\"task_id\":\"no\"","task_id" : "r","y":"\x"}}"#,
+        "{\"type\":\"task_assignment\",\"data\":{\"task_id\":\"r\",\"prompt\":\"a\nb\"}}",
+        r#"{"type":"task_cancel","type":"task_assignment","data":{"task_id":"no","task_id":"r"},}"#,
+        r#"{"\u0074ype":"task_assignment","data":{"task_id":"r"#,
+    ];
+    for text in &found[..5] {
+        assert_eq!(id(text).as_deref(), Some("r"), "{text}");
+    }
+    let not_found = [
+        found[5],
+        r#"{"type":"task_cancel","data":{"task_id":"r"},}"#,
+        r#"{"type":"task_assignment","data":[{"task_id":"r"}],}"#,
+        r#"{"type":"task_assignment","data":{"task":{"task_id":"r"}},}"#,
+        r#"{"type":"task_assignment","task_id":"r",}"#,
+        r#"{"type":"task_assignment","data":{"task_id":7},}"#,
+        r#"{"type":"task_assignment","data":{"task_id":" "},}"#,
+        r#"{"x":{"type":"task_assignment"},"data":{"task_id":"r"},}"#,
+        r#"{"x":"\"type\":\"task_assignment\"","data":{"task_id":"r"},}"#,
+    ];
+    for text in not_found {
+        assert_eq!(id(text), None, "{text}");
+    }
+    let far =
+        format!(r#"{{"type":"task_assignment","x":"{}","data":{{"task_id":"r"}},}}"#, "x".repeat(70_000));
+    assert_eq!(id(&far), None, "beyond the first 64 KiB");
 }

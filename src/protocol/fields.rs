@@ -1,12 +1,15 @@
 //! Fields of a JSON object: `null` counts as absent, and errors name the field by its path and never show its value.
 
-use serde_json::{Map, Value};
+use std::borrow::Cow;
 
-/// A JSON object and its path in the message.
-#[derive(Clone)]
+use serde_json::value::RawValue;
+
+use super::json::{self, MAX_MEMBERS};
+
+/// Some fields of a JSON object, and its path in the message.
 pub(super) struct Fields<'a> {
     path: String,
-    map: &'a Map<String, Value>,
+    members: Vec<(&'static str, &'a RawValue)>,
 }
 
 /// A wrong field: its path and what would be right.
@@ -23,16 +26,8 @@ impl FieldError {
     }
 
     /// For a value of the wrong type. Names the type that was found, not the value.
-    pub(super) fn wrong_type(path: &str, expected: &str, found: &Value) -> Self {
-        let found = match found {
-            Value::Null => "null",
-            Value::Bool(_) => "a boolean",
-            Value::Number(_) => "a number",
-            Value::String(_) => "a string",
-            Value::Array(_) => "an array",
-            Value::Object(_) => "an object",
-        };
-        Self(format!("{path}: must be {expected}, not {found}"))
+    pub(super) fn wrong_type(path: &str, expected: &str, found: &RawValue) -> Self {
+        Self(format!("{path}: must be {expected}, not {}", json::kind(found)))
     }
 }
 
@@ -47,62 +42,98 @@ pub(crate) fn shown_name(name: &str) -> String {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(path: &str, value: &'a Value) -> Result<Self, FieldError> {
-        let map = value.as_object().ok_or_else(|| FieldError::wrong_type(path, "an object", value))?;
-        Ok(Self { path: path.to_owned(), map })
+    /// Reads the fields with these names; the others are skipped.
+    pub(super) fn new(
+        path: &str,
+        value: &'a RawValue,
+        names: &'static [&'static str],
+    ) -> Result<Self, FieldError> {
+        let members = json::members(value, names);
+        let members = members.ok_or_else(|| FieldError::wrong_type(path, "an object", value))?;
+        Ok(Self { path: path.to_owned(), members })
     }
 
     /// Returns the path of a field.
     pub(super) fn at(&self, name: &str) -> String {
-        let name = shown_name(name);
-        if self.path.is_empty() { name } else { format!("{}.{name}", self.path) }
+        at(&self.path, name)
     }
 
-    fn get(&self, name: &str) -> Option<&'a Value> {
-        self.map.get(name).filter(|value| !value.is_null())
+    /// Returns a value that is not `null`.
+    pub(super) fn value(&self, name: &str) -> Option<&'a RawValue> {
+        let (_, value) = self.members.iter().find(|(known, _)| *known == name)?;
+        (value.get() != "null").then_some(*value)
     }
 
     fn typed<T>(
         &self,
         name: &str,
         expected: &str,
-        read: impl Fn(&'a Value) -> Option<T>,
+        read: impl Fn(&'a RawValue) -> Option<T>,
     ) -> Result<Option<T>, FieldError> {
-        let Some(value) = self.get(name) else { return Ok(None) };
+        let Some(value) = self.value(name) else { return Ok(None) };
         read(value).map(Some).ok_or_else(|| FieldError::wrong_type(&self.at(name), expected, value))
     }
 
-    pub(super) fn string(&self, name: &str) -> Result<Option<&'a str>, FieldError> {
-        self.typed(name, "a string", Value::as_str)
+    pub(super) fn string(&self, name: &str) -> Result<Option<Cow<'a, str>>, FieldError> {
+        self.typed(name, "a string", json::string)
     }
 
     /// Returns a string, trimmed; `None` if it is blank.
     pub(super) fn text(&self, name: &str) -> Result<Option<String>, FieldError> {
-        Ok(self.string(name)?.map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned))
+        let text = self.string(name)?;
+        Ok(text.as_deref().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned))
     }
 
     pub(super) fn boolean(&self, name: &str) -> Result<Option<bool>, FieldError> {
-        self.typed(name, "true or false", Value::as_bool)
+        self.typed(name, "true or false", |value| value.get().parse().ok())
     }
 
     pub(super) fn number(&self, name: &str) -> Result<Option<f64>, FieldError> {
-        self.typed(name, "a number", Value::as_f64)
+        let number = self.typed(name, "a number", |value| value.get().parse::<f64>().ok())?;
+        match number {
+            Some(number) if number.is_infinite() => Err(FieldError::new(&self.at(name), "is out of range")),
+            number => Ok(number),
+        }
     }
 
-    pub(super) fn array(&self, name: &str) -> Result<&'a [Value], FieldError> {
-        Ok(self.typed(name, "an array", Value::as_array)?.map(Vec::as_slice).unwrap_or_default())
+    pub(super) fn object(
+        &self,
+        name: &str,
+        names: &'static [&'static str],
+    ) -> Result<Option<Fields<'a>>, FieldError> {
+        self.value(name).map(|value| Fields::new(&self.at(name), value, names)).transpose()
     }
 
-    pub(super) fn object(&self, name: &str) -> Result<Option<Fields<'a>>, FieldError> {
-        self.get(name).map(|value| Fields::new(&self.at(name), value)).transpose()
+    /// Returns the elements of an array.
+    pub(super) fn array(&self, name: &str) -> Result<Vec<&'a RawValue>, FieldError> {
+        self.all(name, "an array", json::elements)
     }
 
-    pub(super) fn value(&self, name: &str) -> Option<&'a Value> {
-        self.get(name)
+    /// Returns every member of an object, including those that are `null`.
+    pub(super) fn members(&self, name: &str) -> Result<Vec<(String, &'a RawValue)>, FieldError> {
+        self.all(name, "an object", json::all_members)
     }
 
-    /// Returns every entry, including those that are `null`.
-    pub(super) fn entries(&self) -> impl Iterator<Item = (&'a String, &'a Value)> + use<'a> {
-        self.map.iter()
+    fn all<T>(
+        &self,
+        name: &str,
+        expected: &str,
+        read: impl Fn(&'a RawValue) -> Option<Vec<T>>,
+    ) -> Result<Vec<T>, FieldError> {
+        let Some(value) = self.value(name) else { return Ok(Vec::new()) };
+        read(value).ok_or_else(|| {
+            let path = self.at(name);
+            if json::kind(value) == expected {
+                FieldError::new(&path, &format!("must have at most {MAX_MEMBERS} members"))
+            } else {
+                FieldError::wrong_type(&path, expected, value)
+            }
+        })
     }
+}
+
+/// Returns the path of a member.
+pub(super) fn at(path: &str, name: &str) -> String {
+    let name = shown_name(name);
+    if path.is_empty() { name } else { format!("{path}.{name}") }
 }

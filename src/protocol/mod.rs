@@ -6,7 +6,9 @@ mod decode;
 mod encode;
 mod fields;
 mod fit;
+mod json;
 mod run_state;
+mod salvage;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

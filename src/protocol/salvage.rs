@@ -1,0 +1,78 @@
+//! Finds the run of an assignment that cannot be read as JSON, so that the run can be failed.
+
+use super::json;
+
+/// How many bytes of a message are searched.
+const SEARCHED: usize = 64 << 10;
+
+/// Where a token is: the depth of its object or array, and the key of the top-level member that it belongs to.
+#[derive(Default)]
+struct Place {
+    depth: usize,
+    /// The last key of the top-level object.
+    member: String,
+    /// The last key of `data`.
+    field: String,
+}
+
+/// Returns `data.task_id` if the message looks like an assignment: top-level `type` is `task_assignment`. Looks at the first
+/// 64 KiB only, so `message` may be the beginning of a message. Text inside strings and in deeper values is not mistaken for
+/// either.
+pub(super) fn task_id(message: &[u8]) -> Option<String> {
+    let (searched, _) = message.split_at(message.len().min(SEARCHED));
+    let text = searched.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+    let (mut kind, mut id) = (None, None);
+    let mut place = Place::default();
+    let mut last = String::new();
+    let mut is_value = false;
+    let mut rest = text;
+    while let Some(first) = rest.chars().next() {
+        let mut len = first.len_utf8();
+        match first {
+            '"' => {
+                let Some(end) = string_end(rest) else { break };
+                len = end;
+                let string = rest.get(..end).and_then(json::unchecked_string).unwrap_or_default();
+                match (place.depth, is_value) {
+                    (1, true) if place.member == "type" => kind = Some(string),
+                    (2, true) if place.member == "data" && place.field == "task_id" => id = Some(string),
+                    _ => last = string,
+                }
+                is_value = false;
+            }
+            ':' => {
+                is_value = true;
+                match place.depth {
+                    1 => place.member = std::mem::take(&mut last),
+                    2 => place.field = std::mem::take(&mut last),
+                    _ => {}
+                }
+            }
+            '{' | '[' => {
+                place.depth += 1;
+                place.field.clear();
+                is_value = false;
+            }
+            '}' | ']' => {
+                place.depth = place.depth.saturating_sub(1);
+                is_value = false;
+            }
+            ',' => is_value = false,
+            _ => {}
+        }
+        (_, rest) = rest.split_at_checked(len)?;
+    }
+    (kind? == "task_assignment").then_some(())?;
+    id.filter(|id| !id.trim().is_empty())
+}
+
+/// Returns the length of the string at the start, with its quotes; `None` if it does not end.
+fn string_end(text: &str) -> Option<usize> {
+    let mut escaped = false;
+    let end = text.bytes().skip(1).position(|byte| {
+        let ends = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        ends
+    })?;
+    Some(end + 2)
+}
