@@ -234,8 +234,10 @@ impl Runtime {
                 self.epoch = None;
                 Some(Event::LinkDown)
             }
-            LinkEvent::Message(Ok(message)) => Some(Event::Message(message)),
-            LinkEvent::Message(Err(invalid)) => Some(Event::Invalid(invalid)),
+            LinkEvent::Message { message, bytes } => {
+                self.link.taken(bytes);
+                Some(message.map_or_else(Event::Invalid, Event::Message))
+            }
             LinkEvent::Binary { bytes } => {
                 warn!("message invalid error=\"a binary frame\" bytes={bytes}");
                 None

@@ -75,6 +75,12 @@ pub fn decode(text: &str) -> Result<Incoming, Invalid> {
     }
 }
 
+/// Returns the error for a message of `bytes` bytes, of which only the beginning was stored.
+pub fn too_long(beginning: &[u8], bytes: u64, limit: u64) -> Invalid {
+    let message = format!("message: must have at most {limit} bytes, not {bytes}");
+    Invalid { task_id: salvage::task_id(beginning), message }
+}
+
 /// Keeps serde_json's position and leaves out its text, which may quote the message.
 fn malformed(text: &str, error: &serde_json::Error) -> Invalid {
     let message = format!("message: is not JSON (line {}, column {})", error.line(), error.column());

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use crate::secret::Secret;
 
-pub use decode::{Invalid, decode};
+pub use decode::{Invalid, decode, too_long};
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
 pub(crate) use fields::shown_name;
 pub(crate) use fit::left_out_line;

@@ -121,7 +121,11 @@ pub(crate) fn start_limited(url: &str, timing: Timing, attempts: u32) -> Running
 
 impl Running {
     pub(crate) fn next(&self) -> LinkEvent {
-        self.events.recv_timeout(TIMEOUT).expect("no event")
+        let event = self.events.recv_timeout(TIMEOUT).expect("no event");
+        if let LinkEvent::Message { bytes, .. } = &event {
+            self.link.taken(*bytes);
+        }
+        event
     }
 
     pub(crate) fn up(&self) -> Epoch {
@@ -140,7 +144,7 @@ impl Running {
 
     pub(crate) fn text(&self) -> String {
         match self.next() {
-            LinkEvent::Message(Ok(Incoming::Unknown { kind })) => kind,
+            LinkEvent::Message { message: Ok(Incoming::Unknown { kind }), .. } => kind,
             other => panic!("not Message but {other:?}"),
         }
     }

@@ -134,7 +134,7 @@ fn a_big_message_arrives_whole() {
     peer.send(Message::text(message(&back))).unwrap();
     loop {
         match running.next() {
-            LinkEvent::Message(Ok(Incoming::Unknown { kind })) => {
+            LinkEvent::Message { message: Ok(Incoming::Unknown { kind }), .. } => {
                 assert!(kind == back, "16 MiB is within the limit");
                 return;
             }

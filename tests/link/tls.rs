@@ -125,7 +125,7 @@ fn in_a_process_with_ssl_cert_file() {
     // The confirmation may come before or after the message.
     let text = loop {
         match running.next() {
-            LinkEvent::Message(Ok(Incoming::Unknown { kind })) => break kind,
+            LinkEvent::Message { message: Ok(Incoming::Unknown { kind }), .. } => break kind,
             LinkEvent::Confirmed { .. } => {}
             other => panic!("{other:?}"),
         }

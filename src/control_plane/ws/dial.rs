@@ -9,14 +9,12 @@ use std::time::{Duration, Instant};
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
 use rustix::net::sockopt;
-use tungstenite::HandshakeError;
-use tungstenite::client::{IntoClientRequest, client_with_config};
-use tungstenite::error::ProtocolError;
+use tungstenite::client::IntoClientRequest;
 
-use super::answer::{classify, status};
 use super::error::{DialError, LinkError};
 use super::outbox::Inbox;
-use super::socket::{Socket, config};
+use super::socket::Socket;
+use super::upgrade::upgrade;
 use super::wait::Want;
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use super::{LinkConfig, Timing};
@@ -132,40 +130,6 @@ fn tls_handshake(
         format!("no TLS handshake within {:?} of dialling", timing.handshake)
     } else {
         format!("the TLS handshake failed: {error}")
-    }))
-}
-
-pub(super) fn upgrade(
-    request: Request<()>,
-    channel: Channel,
-    deadline: &HandshakeDeadline,
-    timing: &Timing,
-) -> Result<Socket, DialError> {
-    let head = channel.head();
-    let error = match client_with_config(request, channel, Some(config())) {
-        Ok((socket, _)) => return Ok(Socket::new(socket)),
-        Err(HandshakeError::Failure(error)) => Some(error),
-        Err(HandshakeError::Interrupted(_)) => None,
-    };
-    if deadline.inbox.closing() {
-        return Err(DialError::Closing);
-    }
-    // tungstenite refused a 101 for another reason than the status.
-    if let Some(status) = status(&head.bytes()).filter(|&status| status != 101) {
-        return Err(classify(status));
-    }
-    let Some(error) = error.filter(|_| Instant::now() < deadline.until) else {
-        return Err(DialError::Transient(format!(
-            "no response to the upgrade within {:?} of dialling; a wrong path in --web-socket-url, even a trailing slash, \
-             gets no response",
-            timing.handshake
-        )));
-    };
-    Err(DialError::Transient(match error {
-        tungstenite::Error::Protocol(ProtocolError::HandshakeIncomplete) => {
-            "the control plane closed the connection without a response to the upgrade".to_owned()
-        }
-        error => format!("the upgrade failed: {error}"),
     }))
 }
 

@@ -10,10 +10,10 @@ use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, s
 use super::Timing;
 use super::answer::{classify, status};
 use super::confirm::Confirms;
-use super::dial::upgrade;
 use super::error::DialError;
 use super::outbox::{self, Outbox};
 use super::socket::{Fault, Received, Socket};
+use super::upgrade::upgrade;
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use crate::fuzz::{Input, assert_one_line};
 
@@ -96,7 +96,8 @@ pub fn link_frames(bytes: &[u8]) {
 fn read_frames(pieces: &[&[u8]]) -> Option<(Vec<Received>, Fault)> {
     let Connection { channel, _peer, .. } = connection(pieces)?;
     let sent: usize = pieces.iter().map(|piece| piece.len()).sum();
-    let mut socket = Socket::without_handshake(channel);
+    let mut socket = Socket::new(channel);
+    socket.allow(usize::MAX);
     let mut confirms = Confirms::default();
     let mut messages = Vec::new();
     for seq in 1..4 {
@@ -112,6 +113,7 @@ fn read_frames(pieces: &[&[u8]]) -> Option<(Vec<Received>, Fault)> {
         match &message {
             Received::Text(text) => assert!(text.len() <= sent),
             Received::Binary(length) => assert!(*length <= sent),
+            Received::Skipped(skipped) => assert!(skipped.beginning.len() as u64 <= skipped.bytes),
             Received::Pong(payload) => {
                 if let Some(seq) = confirms.pong(payload) {
                     assert!(seq > confirmed && seq < 4, "{seq} after {confirmed}");

@@ -4,6 +4,7 @@ mod answer;
 mod confirm;
 mod dial;
 mod error;
+mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod outbox;
@@ -11,6 +12,7 @@ mod session;
 mod socket;
 mod supervise;
 mod timers;
+mod upgrade;
 mod wait;
 mod wire;
 
@@ -60,8 +62,13 @@ pub enum LinkEvent {
         /// Its number, for [`Outbound::epoch`].
         epoch: Epoch,
     },
-    /// A text message of at most 16 MiB, decoded.
-    Message(Result<Incoming, Invalid>),
+    /// A text message, decoded, or a message that was too long.
+    Message {
+        /// The message, or why it is none.
+        message: Result<Incoming, Invalid>,
+        /// Its bytes, for [`Link::taken`].
+        bytes: usize,
+    },
     /// A binary message, whose content is dropped.
     Binary {
         /// Its length.
@@ -101,10 +108,10 @@ impl fmt::Debug for LinkEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Up { epoch } => write!(f, "Up({})", epoch.0),
-            Self::Message(Ok(Incoming::Assignment(assignment))) => {
+            Self::Message { message: Ok(Incoming::Assignment(assignment)), .. } => {
                 write!(f, "Assignment({:?})", assignment.task_id)
             }
-            Self::Message(message) => write!(f, "Message({message:?})"),
+            Self::Message { message, .. } => write!(f, "Message({message:?})"),
             Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
             Self::Confirmed { seq } => write!(f, "Confirmed({seq})"),
             Self::Failed => f.write_str("Failed"),
@@ -151,6 +158,11 @@ impl Link {
     /// include this one.
     pub fn send(&self, message: Outbound) -> Result<(), OutboxFull> {
         self.outbox.push(message)
+    }
+
+    /// Call it for every [`LinkEvent::Message`] that was received. The link stops reading while 16 MiB of messages were not taken.
+    pub fn taken(&self, bytes: usize) {
+        self.outbox.taken(bytes);
     }
 
     /// Closes the link: sends the queued messages and a close frame, and waits for the peer's, for at most
@@ -224,7 +236,7 @@ mod tests {
             additional_oz_args: vec!["hunter2".to_owned()],
             ..Assignment::default()
         };
-        let message = LinkEvent::Message(Ok(Incoming::Assignment(Arc::new(assignment))));
+        let message = LinkEvent::Message { message: Ok(Incoming::Assignment(Arc::new(assignment))), bytes: 1 };
         let report =
             Report { output: "hunter2".to_owned(), ..Report::failed("t", FailureReason::Internal, "m") };
         let report = Arc::new(EncodedReport::new(report, "w"));

@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -14,6 +14,10 @@ use super::{Epoch, Outbound};
 /// The most messages that may wait. Each task sends a few at most, so the queue fills only when the peer stops
 /// reading.
 const CAPACITY: usize = 1024;
+
+/// While the received messages that were not taken have this many bytes, no more are read. The last may exceed it by its own
+/// length, so at most 32 MiB wait.
+const MAX_UNTAKEN: usize = 16 << 20;
 
 /// The queue is full: the message was not queued, and the link will drop its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -29,6 +33,8 @@ struct Waker {
     stop_waiting: AtomicBool,
     /// A message was lost. A pong for a later message would confirm it too, so the connection must end.
     overflowed: AtomicBool,
+    /// The bytes of the received messages that were not taken.
+    untaken: AtomicUsize,
 }
 
 impl Waker {
@@ -67,6 +73,7 @@ pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
         closing: AtomicBool::new(false),
         stop_waiting: AtomicBool::new(false),
         overflowed: AtomicBool::new(false),
+        untaken: AtomicUsize::new(0),
     });
     Ok((Outbox { queue: sender, waker: Arc::clone(&waker) }, Inbox { queue: receiver, waker, pipe }))
 }
@@ -89,6 +96,14 @@ impl Outbox {
         Ok(())
     }
 
+    /// Records that a received message was taken, and wakes the link's thread if it waits for that.
+    pub(super) fn taken(&self, bytes: usize) {
+        let before = self.waker.untaken.fetch_sub(bytes, Ordering::AcqRel);
+        if before >= MAX_UNTAKEN && before - bytes < MAX_UNTAKEN {
+            self.waker.wake();
+        }
+    }
+
     /// Tells the link to send the queued messages and close.
     pub(super) fn close(&self) {
         self.waker.closing.store(true, Ordering::Release);
@@ -103,6 +118,16 @@ impl Outbox {
 }
 
 impl Inbox {
+    /// Records a received message that is about to be handed on.
+    pub(super) fn received(&self, bytes: usize) {
+        self.waker.untaken.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Whether no more messages may be received until some are taken.
+    pub(super) fn is_full(&self) -> bool {
+        self.waker.untaken.load(Ordering::Acquire) >= MAX_UNTAKEN
+    }
+
     /// Empties the wake pipe. Call it before looking at the queue, or a message pushed in between is not noticed.
     pub(super) fn clear_wake(&self) {
         let mut bytes = [0; 16];

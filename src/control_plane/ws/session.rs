@@ -8,18 +8,21 @@ use crossbeam_channel::Sender;
 use log::debug;
 
 use super::confirm::Confirms;
+use super::frames::Skipped;
 use super::outbox::{Inbox, OutboxFull};
 use super::socket::{CloseReason, Fault, Received, Socket};
 use super::timers::Heartbeat;
 use super::wait::{Want, wait};
+use super::wire::LIMITS;
 use super::{Epoch, LinkConfig, LinkEvent, Outbound};
 use crate::logging::{message, value};
-use crate::protocol::{decode, encode};
+use crate::protocol::{Incoming, Invalid, decode, encode, too_long};
 
 /// The most messages that are read or sent before the other direction has its turn.
 const TURN: usize = 64;
 
-/// The most bytes that are decoded before the other direction has its turn; a single message may be longer.
+/// The most bytes that are read, and that are decoded, before the other direction has its turn. A single message may be longer
+/// than what is decoded.
 const INPUT_BUDGET: usize = 1 << 20;
 
 /// How a session ended.
@@ -218,19 +221,24 @@ impl<'a> Session<'a> {
     }
 
     fn wait(&self, until: Instant) -> io::Result<()> {
-        let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: true };
+        let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: !self.inbox.is_full() };
         if wait(self.inbox, Some(want), until)?.waker {
             self.inbox.clear_wake();
         }
         Ok(())
     }
 
-    /// Reads within the budget of a turn. Returns whether there may be more to read.
+    /// Reads within the budget of a turn, and nothing while too much waits to be taken. Returns whether there may be more to
+    /// read.
     fn read_some(&mut self) -> Result<bool, LoopEnd> {
         let mut budget = Budget::new();
+        self.socket.allow(INPUT_BUDGET);
         while budget.is_left() {
+            if self.inbox.is_full() {
+                return Ok(false);
+            }
             let event = match self.socket.read()? {
-                Received::Nothing => return Ok(false),
+                Received::Nothing => return Ok(self.socket.is_exhausted()),
                 Received::Closed(_) if self.close_sent => return Err(LoopEnd::Closed),
                 Received::Closed(reason) => return Err(LoopEnd::PeerClosed(reason)),
                 Received::Pong(payload) => {
@@ -241,10 +249,14 @@ impl<'a> Session<'a> {
                     seq.map(|seq| LinkEvent::Confirmed { seq })
                 }
                 // Nothing is accepted after our close frame.
-                Received::Text(_) | Received::Binary(_) if self.close_sent => None,
+                Received::Text(_) | Received::Skipped(_) | Received::Binary(_) if self.close_sent => None,
                 Received::Text(text) => {
                     budget.spend(text.len());
-                    Some(LinkEvent::Message(decode(&text)))
+                    Some(self.message(decode(&text), text.len()))
+                }
+                Received::Skipped(Skipped { beginning, bytes }) => {
+                    let message = Err(too_long(&beginning, bytes, LIMITS.stored));
+                    Some(self.message(message, beginning.len()))
                 }
                 Received::Binary(bytes) => {
                     budget.spend(bytes);
@@ -258,6 +270,11 @@ impl<'a> Session<'a> {
             }
         }
         Ok(true)
+    }
+
+    fn message(&self, message: Result<Incoming, Invalid>, bytes: usize) -> LinkEvent {
+        self.inbox.received(bytes);
+        LinkEvent::Message { message, bytes }
     }
 
     /// Sends at most [`TURN`] frames. Returns whether there may be more to send. It flushes every frame before it queues

@@ -4,16 +4,20 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
-use tungstenite::error::{CapacityError, ProtocolError};
+use tungstenite::error::ProtocolError;
 use tungstenite::protocol::frame::coding::CloseCode;
 use tungstenite::protocol::{CloseFrame, Role, WebSocketConfig, WebSocketContext};
 use tungstenite::{Bytes, Error, Message, Utf8Bytes, WebSocket};
 
-use super::wire::Channel;
+use super::frames::{FrameError, Kind, Skipped};
+use super::wire::{Channel, LIMITS};
 use crate::logging::value;
 
-/// The largest message that is accepted, in bytes.
-const MAX_MESSAGE: usize = 16 << 20;
+/// The largest message that reaches tungstenite, in bytes.
+const MAX_MESSAGE: usize = LIMITS.stored as usize;
+
+/// The most bytes of pongs and small messages that wait to be sent. Beyond them tungstenite keeps only the last pong.
+const WRITE_BUFFER: usize = 256 << 10;
 
 /// tungstenite's read buffer, in bytes. It clears this many before every read, so more would cost processor time.
 const READ_BUFFER: usize = 16 << 10;
@@ -27,7 +31,9 @@ pub(super) enum Received {
     /// Nothing to read at the moment.
     Nothing,
     /// A complete text message.
-    Text(String),
+    Text(Utf8Bytes),
+    /// A message that is too long and was skipped.
+    Skipped(Skipped),
     /// A complete binary message: its length in bytes. The content is dropped.
     Binary(usize),
     /// The payload of a pong.
@@ -89,37 +95,61 @@ pub(super) struct Socket {
     long: Option<WebSocketContext>,
 }
 
-/// Returns the limits for `client_with_config`.
-pub(super) fn config() -> WebSocketConfig {
+fn config() -> WebSocketConfig {
     WebSocketConfig::default()
         .read_buffer_size(READ_BUFFER)
         .max_message_size(Some(MAX_MESSAGE))
         .max_frame_size(Some(MAX_MESSAGE))
+        .max_write_buffer_size(WRITE_BUFFER)
 }
 
 impl Socket {
     /// Takes a connection after its handshake. From now on reads and writes do not wait.
-    pub(super) fn new(mut socket: WebSocket<Channel>) -> Self {
-        socket.get_mut().expire();
+    pub(super) fn new(mut channel: Channel) -> Self {
+        channel.expire();
+        let socket = WebSocket::from_raw_socket(channel, Role::Client, Some(config()));
         Self { socket, long: None }
     }
 
-    /// Takes a connection without a handshake.
-    #[cfg(any(test, feature = "fuzzing"))]
-    pub(super) fn without_handshake(channel: Channel) -> Self {
-        Self::new(WebSocket::from_raw_socket(channel, Role::Client, Some(config())))
+    /// Allows the following calls of [`read`](Self::read) to read this many bytes from the peer.
+    pub(super) fn allow(&mut self, bytes: usize) {
+        self.socket.get_mut().allow(bytes);
+    }
+
+    /// Whether everything allowed was read, so that there may be more to read.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.socket.get_ref().is_exhausted()
     }
 
     /// Reads at most one message.
     pub(super) fn read(&mut self) -> Result<Received, Fault> {
         match self.socket.read() {
-            Ok(Message::Text(text)) => Ok(Received::Text(text.as_str().to_owned())),
-            Ok(Message::Binary(bytes)) => Ok(Received::Binary(bytes.len())),
+            Ok(Message::Binary(bytes)) => self.data(bytes),
             Ok(Message::Pong(payload)) => Ok(Received::Pong(payload.to_vec())),
             Ok(Message::Close(frame)) => Ok(Received::Closed(describe_close(frame.as_ref()))),
-            Ok(Message::Ping(_) | Message::Frame(_)) => Ok(Received::Handled),
+            // No text: the channel makes it binary.
+            Ok(Message::Ping(_) | Message::Frame(_) | Message::Text(_)) => Ok(Received::Handled),
             Err(error) if would_block(&error) => Ok(Received::Nothing),
-            Err(error) => Err(fault(error)),
+            Err(error) => match self.socket.get_mut().take_broken() {
+                Some(FrameError::TooLong(bytes)) => Err(Fault::Refused(
+                    CloseReason::TooBig,
+                    format!("a message of {bytes} bytes, the limit is {}", LIMITS.skipped),
+                )),
+                Some(error @ FrameError::Nested) => {
+                    Err(Fault::Refused(CloseReason::Protocol, format!("a protocol error: {error}")))
+                }
+                None => Err(fault(error)),
+            },
+        }
+    }
+
+    fn data(&mut self, bytes: Bytes) -> Result<Received, Fault> {
+        match self.socket.get_mut().next_kind() {
+            Some(Kind::Skipped(skipped)) => Ok(Received::Skipped(skipped)),
+            Some(Kind::Text) => Utf8Bytes::try_from(bytes).map(Received::Text).map_err(|error| {
+                Fault::Refused(CloseReason::NotText, format!("a text message is not UTF-8: {error}"))
+            }),
+            Some(Kind::Binary) | None => Ok(Received::Binary(bytes.len())),
         }
     }
 
@@ -132,7 +162,7 @@ impl Socket {
             return ignore_would_block(self.socket.write(Message::Text(text)));
         }
         let channel = self.socket.get_mut();
-        let long = self.long.insert(WebSocketContext::new(Role::Client, Some(config())));
+        let long = self.long.insert(WebSocketContext::new(Role::Client, None));
         let result = ignore_would_block(long.write(channel, Message::Text(text)));
         channel.hold(true);
         result
@@ -206,13 +236,6 @@ fn ignore_would_block(result: tungstenite::Result<()>) -> Result<(), Fault> {
 
 fn fault(error: Error) -> Fault {
     match error {
-        Error::Capacity(CapacityError::MessageTooLong { size, .. }) => Fault::Refused(
-            CloseReason::TooBig,
-            format!("a message of {size} bytes, the limit is {MAX_MESSAGE}"),
-        ),
-        Error::Utf8(error) => {
-            Fault::Refused(CloseReason::NotText, format!("a text message is not UTF-8: {error}"))
-        }
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | Error::ConnectionClosed
         | Error::AlreadyClosed => {
@@ -250,7 +273,8 @@ mod tests {
         let (_, inbox) = outbox::pair().unwrap();
         let deadline = HandshakeDeadline { until: Instant::now(), inbox: Rc::new(inbox) };
         let wire = Wire::new(std::os::fd::OwnedFd::from(ours).into(), deadline);
-        let socket = Socket::without_handshake(Channel::plain(wire));
+        let mut socket = Socket::new(Channel::plain(wire));
+        socket.allow(usize::MAX);
         (socket, WebSocket::from_raw_socket(peer, Role::Server, None))
     }
 

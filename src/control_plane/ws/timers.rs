@@ -171,10 +171,12 @@ impl Heartbeat {
         }
     }
 
-    /// Takes the connection's counters: bytes `received` from the peer, and bytes `accepted` by the kernel to send.
-    /// The latter prove that the peer reads only if the send buffer was full (`blocked`).
+    /// Takes the connection's counters: bytes `received` from the peer, and bytes `accepted` by the kernel to send. While
+    /// the send buffer is full (`blocked`), only the latter prove that the peer is alive: one that sends and does not read
+    /// would hold up a report for ever. Otherwise only the former do.
     pub(super) fn observe(&mut self, now: Instant, received: u64, accepted: u64, blocked: bool) {
-        if received != self.received || (blocked && accepted != self.accepted) {
+        let is_alive = if blocked { accepted != self.accepted } else { received != self.received };
+        if is_alive {
             self.alive_at = now;
             self.unanswered_since = None;
         }

@@ -1,6 +1,5 @@
 //! The byte stream under the WebSocket: non-blocking TCP, plain or inside TLS, that waits only during the handshake.
 
-use std::cell::RefCell;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -9,11 +8,15 @@ use std::time::Instant;
 
 use native_tls::TlsStream;
 
+use super::frames::{FrameError, Frames, Kind, Limits};
 use super::outbox::Inbox;
 use super::wait::{Want, wait};
 
-/// How many of the response's first bytes are kept: more than a status line.
-const HEAD_BYTES: usize = 512;
+/// The limits on one message of the peer.
+pub(super) const LIMITS: Limits = Limits { stored: 16 << 20, skipped: 100 << 20 };
+
+/// Bytes that are read at once.
+const READ: usize = 16 << 10;
 
 /// A non-blocking TCP stream that counts its bytes. While it has a deadline, reads and writes wait, but not beyond it.
 pub(super) struct Wire {
@@ -104,30 +107,18 @@ enum Layer {
     Tls(Box<TlsStream<Wire>>),
 }
 
-/// The connection under the WebSocket, with or without TLS.
+/// The connection under the WebSocket, with or without TLS. Its reads return the frames for tungstenite.
 pub(super) struct Channel {
     layer: Layer,
-    head: Head,
+    frames: Frames,
+    /// Why the frames ended.
+    broken: Option<FrameError>,
+    buffer: Box<[u8]>,
+    /// How many bytes may still be read from the peer.
+    allowed: usize,
     /// How many bytes of the buffer that is being written the kernel has taken already.
     written: usize,
     held: bool,
-}
-
-/// The first bytes that were read. Clones share them, so they remain readable when an error has dropped the stream.
-#[derive(Clone, Default)]
-pub(super) struct Head(Rc<RefCell<Vec<u8>>>);
-
-impl Head {
-    /// Returns a copy.
-    pub(super) fn bytes(&self) -> Vec<u8> {
-        self.0.borrow().clone()
-    }
-
-    fn record(&self, bytes: &[u8]) {
-        let mut head = self.0.borrow_mut();
-        let free = HEAD_BYTES - head.len();
-        head.extend(bytes.iter().take(free));
-    }
 }
 
 impl Channel {
@@ -142,17 +133,51 @@ impl Channel {
     }
 
     fn new(layer: Layer) -> Self {
-        Self { layer, head: Head::default(), written: 0, held: false }
+        Self {
+            layer,
+            frames: Frames::new(LIMITS),
+            broken: None,
+            buffer: vec![0; READ].into_boxed_slice(),
+            allowed: 0,
+            written: 0,
+            held: false,
+        }
+    }
+
+    /// Allows to read this many bytes. Beyond them, reads return `WouldBlock`: one call of tungstenite reads as long as there are
+    /// frames without an end of a message.
+    pub(super) fn allow(&mut self, bytes: usize) {
+        self.allowed = bytes;
+    }
+
+    /// Whether everything allowed was read, so that there may be more.
+    pub(super) fn is_exhausted(&self) -> bool {
+        self.allowed == 0
+    }
+
+    /// Returns what the next data message of tungstenite is.
+    pub(super) fn next_kind(&mut self) -> Option<Kind> {
+        self.frames.next_kind()
+    }
+
+    /// Takes the error that ended the reads, if it is one of the frames.
+    pub(super) fn take_broken(&mut self) -> Option<FrameError> {
+        self.broken.take()
+    }
+
+    /// Reads bytes before the first frame.
+    pub(super) fn read_head(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.layer.read(buffer)
+    }
+
+    /// Takes bytes of frames that were read with the head.
+    pub(super) fn push_frames(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
+        self.frames.push(bytes)
     }
 
     /// While held, every write returns `WouldBlock`.
     pub(super) fn hold(&mut self, held: bool) {
         self.held = held;
-    }
-
-    /// The first bytes that are read, which are the response to the upgrade request.
-    pub(super) fn head(&self) -> Head {
-        self.head.clone()
     }
 
     /// Ends the handshake: from now on reads and writes return `WouldBlock` instead of waiting.
@@ -198,15 +223,37 @@ impl Channel {
     }
 }
 
+impl Read for Layer {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(wire) => wire.read(buffer),
+            Self::Tls(stream) => stream.read(buffer),
+        }
+    }
+}
+
 impl Read for Channel {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let count = match &mut self.layer {
-            Layer::Plain(wire) => wire.read(buffer),
-            Layer::Tls(stream) => stream.read(buffer),
-        }?;
-        let (read, _) = buffer.split_at_checked(count).ok_or(io::ErrorKind::InvalidData)?;
-        self.head.record(read);
-        Ok(count)
+        loop {
+            let count = self.frames.take(buffer);
+            if count > 0 || buffer.is_empty() {
+                return Ok(count);
+            }
+            let (allowed, _) = self.buffer.split_at_mut(READ.min(self.allowed));
+            if allowed.is_empty() {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let count = self.layer.read(allowed)?;
+            if count == 0 {
+                return Ok(0);
+            }
+            self.allowed = self.allowed.saturating_sub(count);
+            let (read, _) = allowed.split_at_checked(count).ok_or(io::ErrorKind::InvalidData)?;
+            if let Err(error) = self.frames.push(read) {
+                self.broken = Some(error);
+                return Err(io::ErrorKind::InvalidData.into());
+            }
+        }
     }
 }
 
