@@ -238,10 +238,7 @@ impl Runtime {
                 self.link.taken(bytes);
                 Some(message.map_or_else(Event::Invalid, Event::Message))
             }
-            LinkEvent::Binary { bytes } => {
-                warn!("message invalid error=\"a binary frame\" bytes={bytes}");
-                None
-            }
+            LinkEvent::Binary { bytes } => Some(Event::Binary { bytes }),
             LinkEvent::Confirmed { seq } => Some(Event::Confirmed { seq }),
             LinkEvent::Fatal(error) => {
                 error!("link ended error={}", message(&error.to_string()));

@@ -13,6 +13,9 @@ use crate::sys::cancel::CancelReason;
 /// The most assignments that wait for a slot; further ones are given back at once.
 pub const BACKLOG: usize = 64;
 
+/// The most memory that waiting assignments take, in bytes; further ones are given back at once.
+pub(super) const BACKLOG_BYTES: usize = 32 << 20;
+
 /// How long an assignment waits for a slot before it is given back. Shorter than the 120 s after which the control plane
 /// takes it back, so that a run is never held by both.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
@@ -38,7 +41,7 @@ impl Coordinator {
             Some(Answer::Send(answer)) => self.repeated(task_id, Some(answer)),
             Some(Answer::AlreadySent) => self.repeated(task_id, None),
             Some(Answer::StartAgain) | None if pending => self.repeated(task_id, None),
-            Some(Answer::StartAgain) | None => match self.refusal() {
+            Some(Answer::StartAgain) | None => match self.refusal(assignment.size()) {
                 Some(reason) => self.reject(task_id, reason),
                 None if self.link_is_up() => self.hold(assignment, now),
                 // The connection on which it came ended, so the control plane took it back.
@@ -79,8 +82,8 @@ impl Coordinator {
         }
     }
 
-    /// Why no new task can be taken now.
-    fn refusal(&self) -> Option<&'static str> {
+    /// Why a new task of this size cannot be taken now.
+    fn refusal(&self, bytes: usize) -> Option<&'static str> {
         if self.stop.is_some() {
             Some("the worker is stopping")
         } else if !self.engine_away.is_empty() {
@@ -88,7 +91,9 @@ impl Coordinator {
         } else {
             // A run with a free slot waits only for the check of the disk, and takes no place in the backlog.
             let free_slots = self.rules.slots.saturating_sub(self.jobs.len());
-            (self.backlog.len() >= BACKLOG + free_slots).then_some("the worker's backlog is full")
+            let held: usize = self.backlog.iter().map(|pending| pending.assignment.size()).sum();
+            let is_full = self.backlog.len() >= BACKLOG + free_slots || held + bytes > BACKLOG_BYTES;
+            is_full.then_some("the worker's backlog is full")
         }
     }
 

@@ -30,6 +30,11 @@ pub enum Event {
     Message(Incoming),
     /// A text frame came that is not a message.
     Invalid(Invalid),
+    /// A binary frame came, which is no message.
+    Binary {
+        /// Its length.
+        bytes: usize,
+    },
     /// The control plane received every message up to this number.
     Confirmed {
         /// A number from [`Effect::Send`].

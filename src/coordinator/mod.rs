@@ -13,6 +13,7 @@ mod assign;
 mod event;
 mod job;
 mod late_sweep;
+mod log_limit;
 mod stop;
 mod watch;
 
@@ -33,6 +34,7 @@ pub use assign::{BACKLOG, CLAIM_HOLD};
 pub use event::{Effect, Event, LinkState, Status, Stopping};
 use job::{JobState, Lost};
 use late_sweep::LateSweep;
+use log_limit::LogLimit;
 use stop::Stop;
 
 /// The operator's choices.
@@ -71,6 +73,7 @@ pub struct Coordinator {
     poll_at: Option<Instant>,
     late_sweep: LateSweep,
     stop: Option<Stop>,
+    log_limit: LogLimit,
     effects: Vec<Effect>,
 }
 
@@ -91,6 +94,7 @@ impl Coordinator {
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
             stop: None,
+            log_limit: LogLimit::default(),
             effects: Vec::new(),
         }
     }
@@ -109,6 +113,9 @@ impl Coordinator {
                 self.effects.push(warn(format!("message ignored type={}", value(&kind))));
             }
             Event::Invalid(invalid) => self.invalid(&invalid),
+            Event::Binary { bytes } => {
+                self.effects.push(warn(format!("message invalid error=\"a binary frame\" bytes={bytes}")));
+            }
             Event::Confirmed { seq } => self.confirmed(seq),
             Event::DiskChecked { low } => self.disk_checked(low.as_deref()),
             Event::RunStates(states) => self.run_states(states, now),
@@ -125,7 +132,20 @@ impl Coordinator {
         self.poll_runs(now);
         self.late_sweep(now);
         self.continue_stop(now);
-        std::mem::take(&mut self.effects)
+        self.limited_effects(now)
+    }
+
+    /// Returns the effects without the log lines that are too many.
+    fn limited_effects(&mut self, now: Instant) -> Vec<Effect> {
+        let mut effects = std::mem::take(&mut self.effects);
+        let limit = &mut self.log_limit;
+        effects.retain(|effect| !matches!(effect, Effect::Log(_, line) if !limit.allows(line, now)));
+        let left_out = limit.take_left_out(now).into_iter();
+        effects.extend(
+            left_out
+                .map(|(line, count)| warn(format!("log lines left out line={} count={count}", value(line)))),
+        );
+        effects
     }
 
     /// Returns when [`Event::Tick`] is due if nothing happens before.
@@ -133,7 +153,8 @@ impl Coordinator {
         let held = self.backlog.front().map(PendingAssignment::until);
         let stop = self.stop.as_ref().map(Stop::deadline);
         let poll = self.poll_at.filter(|_| self.link_is_up() && !self.polling);
-        [held, stop, poll, self.next_timeout(), self.late_sweep.deadline()].into_iter().flatten().min()
+        let log = self.log_limit.deadline();
+        [held, stop, poll, self.next_timeout(), self.late_sweep.deadline(), log].into_iter().flatten().min()
     }
 
     /// Returns the worker's state, for service managers.

@@ -339,3 +339,47 @@ fn adopted_tasks_come_before_new_ones() {
     assert_eq!(script.finish(1, "b"), []);
     assert_eq!(script.on(Event::LinkUp), [reported(Some(2), "b")]);
 }
+
+#[test]
+fn the_backlog_takes_32_mib_of_assignments() {
+    let large = |id: &str, mib: usize| {
+        let args = vec!["x".repeat(mib << 20)];
+        let assignment = Assignment { task_id: id.into(), additional_oz_args: args, ..Assignment::default() };
+        Event::Message(Incoming::Assignment(Arc::new(assignment)))
+    };
+    let mut script = Script::connected(1);
+    script.assign("running");
+    assert_eq!(script.on(large("a", 15)), []);
+    assert_eq!(script.on(large("b", 15)), []);
+    assert_eq!(script.on(large("c", 15)), [rejected("c", "the worker's backlog is full")]);
+    assert_eq!(script.assign("small"), []);
+    assert_eq!(script.on(cancel("a")).len(), 1);
+    assert_eq!(script.on(large("d", 15)), []);
+}
+
+#[test]
+fn a_flood_of_messages_does_not_fill_the_log() {
+    let invalid = |id: Option<&str>| {
+        Event::Invalid(Invalid { task_id: id.map(str::to_owned), message: "data.task: is missing".into() })
+    };
+    let unknown = || Event::Message(Incoming::Unknown { kind: "news".into() });
+    let floods: [(&str, &dyn Fn() -> Event); 7] = [
+        ("cancel ignored", &|| cancel("nobody")),
+        ("message ignored", &unknown),
+        ("message invalid", &|| invalid(None)),
+        ("message invalid", &|| Event::Binary { bytes: 1 }),
+        ("assignment invalid", &|| invalid(Some("x"))),
+        ("assignment repeated", &|| assignment("a")),
+        ("task rejected", &|| Event::Message(Incoming::Assignment(Arc::default()))),
+    ];
+    for (line, flood) in floods {
+        let mut script = Script::connected(1);
+        (0..70).for_each(|n| drop(script.assign(&["a", &n.to_string()][usize::from(n > 0)])));
+        let lines: usize = (0..2000).map(|_| script.log(flood()).lines().count()).sum();
+        assert!((1..=1000).contains(&lines), "{line}: {lines}");
+        assert!(script.coordinator.deadline().is_some(), "{line}");
+        script.now += Duration::from_secs(10);
+        let left_out = script.log(Event::Tick);
+        assert!(left_out.contains(&format!("log lines left out line=\"{line}\" count=")), "{left_out}");
+    }
+}

@@ -70,6 +70,27 @@ pub struct Assignment {
     pub additional_oz_args: Vec<String>,
 }
 
+impl Assignment {
+    /// Returns about how many bytes of memory it takes.
+    pub fn size(&self) -> usize {
+        /// What a string or an entry of a map takes besides its text.
+        const ENTRY: usize = 64;
+        let optional = |text: &Option<String>| text.as_deref().map_or(0, str::len);
+        let agent = &self.agent;
+        let ids = [&agent.environment_id, &agent.model_id, &agent.profile_id, &agent.skill_spec];
+        let texts = [&self.task_id, &self.agent_task_id, &self.docker_image, &self.sidecar_image];
+        let env = self.env_vars.iter().map(|(name, value)| 2 * ENTRY + name.len() + value.expose().len());
+        let sidecars = self.additional_sidecars.iter();
+        let sidecars = sidecars.map(|sidecar| 2 * ENTRY + sidecar.image.len() + sidecar.mount_path.len());
+        size_of::<Self>()
+            + texts.into_iter().map(String::len).sum::<usize>()
+            + ids.into_iter().chain([&self.trace_id, &self.execution_id]).map(optional).sum::<usize>()
+            + agent.mcp_servers.as_ref().map_or(0, |servers| servers.expose().len())
+            + env.chain(sidecars).sum::<usize>()
+            + self.additional_oz_args.iter().map(|arg| ENTRY + arg.len()).sum::<usize>()
+    }
+}
+
 /// `task.agent_config_snapshot`. Strings are trimmed; blank ones are unset.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct AgentConfig {

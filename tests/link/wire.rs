@@ -58,7 +58,10 @@ fn a_frame_may_be_split_anywhere() {
     // A text in two fragments, with a ping between them.
     stream.write_all(b"\x01\x0b{\"type\":\"ab\x89\x00\x80\x04cd\"}").unwrap();
     assert_eq!(running.text(), "häppchen");
-    assert!(matches!(running.next(), LinkEvent::Message { message: Err(_), .. }), "an empty text is no message");
+    assert!(
+        matches!(running.next(), LinkEvent::Message { message: Err(_), .. }),
+        "an empty text is no message"
+    );
     assert_eq!(running.text(), "");
     assert_eq!(running.text(), "abcd");
 }

@@ -236,7 +236,8 @@ mod tests {
             additional_oz_args: vec!["hunter2".to_owned()],
             ..Assignment::default()
         };
-        let message = LinkEvent::Message { message: Ok(Incoming::Assignment(Arc::new(assignment))), bytes: 1 };
+        let message =
+            LinkEvent::Message { message: Ok(Incoming::Assignment(Arc::new(assignment))), bytes: 1 };
         let report =
             Report { output: "hunter2".to_owned(), ..Report::failed("t", FailureReason::Internal, "m") };
         let report = Arc::new(EncodedReport::new(report, "w"));
