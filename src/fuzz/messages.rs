@@ -27,8 +27,23 @@ pub fn control_plane(bytes: &[u8]) {
         Ok(Incoming::Unknown { .. }) => {}
         Err(invalid) => check_refusal(&invalid),
     }
+    check_salvage(&text);
     if let Ok(message) = serde_json::from_str(&text) {
         check_secrets(&message);
+    }
+}
+
+/// Asserts that a short assignment is found also when it is followed by something that is not JSON, and nothing else is.
+fn check_salvage(text: &str) {
+    let valid = decode(text);
+    let broken = decode(&format!("{text} oops")).expect_err("it is not JSON");
+    if let Ok(Incoming::Assignment(assignment)) = &valid
+        && text.len() < 32 << 10
+    {
+        assert_eq!(broken.task_id.as_ref(), Some(&assignment.task_id));
+    }
+    if matches!(valid, Ok(Incoming::Cancel { .. } | Incoming::Unknown { .. })) {
+        assert_eq!(broken.task_id, None);
     }
 }
 

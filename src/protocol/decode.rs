@@ -17,6 +17,9 @@ const NO_MODEL: &str = "pending";
 /// than some megabytes of labels.
 pub(super) const MAX_ID_BYTES: usize = 4096;
 
+/// The longest `task_id` that is answered, in bytes: answers wait to be sent, and each repeats the id.
+const MAX_ANSWERED_ID: usize = 32 << 10;
+
 /// How deep `mcp_servers` may nest.
 const MAX_DEPTH: usize = 1000;
 
@@ -78,13 +81,17 @@ pub fn decode(text: &str) -> Result<Incoming, Invalid> {
 /// Returns the error for a message of `bytes` bytes, of which only the beginning was stored.
 pub fn too_long(beginning: &[u8], bytes: u64, limit: u64) -> Invalid {
     let message = format!("message: must have at most {limit} bytes, not {bytes}");
-    Invalid { task_id: salvage::task_id(beginning), message }
+    Invalid { task_id: salvaged(beginning), message }
+}
+
+fn salvaged(beginning: &[u8]) -> Option<String> {
+    salvage::task_id(beginning).filter(|id| id.len() <= MAX_ANSWERED_ID)
 }
 
 /// Keeps serde_json's position and leaves out its text, which may quote the message.
 fn malformed(text: &str, error: &serde_json::Error) -> Invalid {
     let message = format!("message: is not JSON (line {}, column {})", error.line(), error.column());
-    Invalid { task_id: salvage::task_id(text.as_bytes()), message }
+    Invalid { task_id: salvaged(text.as_bytes()), message }
 }
 
 fn data<'a>(frame: &Fields<'a>, names: &'static [&'static str]) -> Result<Fields<'a>, FieldError> {
@@ -94,7 +101,11 @@ fn data<'a>(frame: &Fields<'a>, names: &'static [&'static str]) -> Result<Fields
 
 fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
     let id = data.string("task_id")?.filter(|id| !id.trim().is_empty());
-    id.map(String::from).ok_or_else(|| FieldError::new("data.task_id", "must be a string that is not blank"))
+    let id = id.ok_or_else(|| FieldError::new("data.task_id", "must be a string that is not blank"))?;
+    if id.len() > MAX_ANSWERED_ID {
+        return Err(too_long_id("data.task_id", &id));
+    }
+    Ok(id.into_owned())
 }
 
 fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
@@ -134,11 +145,11 @@ fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, Field
 }
 
 fn short(path: &str, id: &str) -> Result<(), FieldError> {
-    if id.len() > MAX_ID_BYTES {
-        let requirement = format!("must have at most {MAX_ID_BYTES} bytes, not {}", id.len());
-        return Err(FieldError::new(path, &requirement));
-    }
-    Ok(())
+    if id.len() > MAX_ID_BYTES { Err(too_long_id(path, id)) } else { Ok(()) }
+}
+
+fn too_long_id(path: &str, id: &str) -> FieldError {
+    FieldError::new(path, &format!("must have at most {MAX_ID_BYTES} bytes, not {}", id.len()))
 }
 
 fn agent(fields: &Fields<'_>) -> Result<AgentConfig, FieldError> {

@@ -260,6 +260,12 @@ fn ids_and_numbers_of_members_are_bounded() {
         );
         assert!(invalid.task_id.is_some());
     }
+    let unanswered = wrong_field("/data/task_id", json!("i".repeat(40_000)));
+    assert_eq!((unanswered.task_id, unanswered.message.as_str()), {
+        (None, "data.task_id: must have at most 4096 bytes, not 40000")
+    });
+    let broken = full().to_string().replace("run-1", &"i".repeat(40_000)) + "}";
+    assert_eq!(decode(&broken).unwrap_err().task_id, None);
     let vars = |count: usize| json!(BTreeMap::from_iter((0..count).map(|n| (n.to_string(), ""))));
     assert_eq!(assigned(&with("/data/env_vars", vars(16_384))).env_vars.len(), 16_384);
     let invalid = wrong_field("/data/env_vars", vars(16_385));

@@ -11,6 +11,7 @@ use rustix::net::{
 
 use super::{
     accept, accept_ws, config, fast_retry, listen, millis, request, start, start_limited, start_with,
+    upgrade_response,
 };
 
 /// Returns the error after one attempt that got this answer and a closed connection.
@@ -191,4 +192,36 @@ fn a_close_ends_an_unanswered_handshake() {
     assert_eq!(running.next(), LinkEvent::Closed);
     assert!(running.ended());
     assert!(super::hangs_up(&mut stream));
+}
+
+#[test]
+fn the_response_may_arrive_byte_by_byte_with_several_tokens() {
+    let (listener, url) = listen();
+    let running = start(&url, fast_retry());
+    let mut stream = accept(&listener);
+    let response = upgrade_response(&request(&mut stream));
+    let response =
+        response.replace("Connection: Upgrade", "connection: keep-alive\r\nConnection: close, UPGRADE");
+    let padding = format!("\r\nX-Padding: {}\r\n\r\n", "x".repeat(2000));
+    let response = response.replace("\r\n\r\n", &padding);
+    for byte in response.into_bytes() {
+        stream.write_all(&[byte]).unwrap();
+    }
+    stream.write_all(&[0x81, 15]).unwrap();
+    stream.write_all(br#"{"type":"news"}"#).unwrap();
+    running.up();
+    assert_eq!(running.text(), "news");
+}
+
+#[test]
+fn a_response_whose_head_does_not_end_is_refused() {
+    let (listener, url) = listen();
+    let running = start_limited(&url, fast_retry(), 1);
+    let mut stream = accept(&listener);
+    request(&mut stream);
+    stream.write_all(b"HTTP/1.1 101 Switching Protocols\r\n").unwrap();
+    let header = format!("X: {}\r\n", "x".repeat(1000));
+    while stream.write_all(header.as_bytes()).is_ok() {}
+    let LinkError::GaveUp { reason, .. } = running.fatal() else { panic!("did not give up") };
+    assert_eq!(reason, "the upgrade failed: the head of the response is too long");
 }

@@ -2,6 +2,7 @@
 
 mod close;
 mod dial;
+mod hostile;
 mod idle;
 mod reconnect;
 mod session;

@@ -14,12 +14,12 @@ use super::{
 };
 
 /// Returns a server's text frame. The text has at most 125 bytes.
-fn text_frame(text: &str) -> Vec<u8> {
+pub(super) fn text_frame(text: &str) -> Vec<u8> {
     [&[0x81, u8::try_from(text.len()).unwrap()], text.as_bytes()].concat()
 }
 
 /// Returns the link's close code and its reason after the peer sent these bytes.
-fn refused(bytes: &[u8]) -> (u16, String) {
+pub(super) fn refused(bytes: &[u8]) -> (u16, String) {
     let (listener, url) = listen();
     let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);
@@ -64,36 +64,6 @@ fn a_frame_may_be_split_anywhere() {
     );
     assert_eq!(running.text(), "");
     assert_eq!(running.text(), "abcd");
-}
-
-#[test]
-fn a_message_over_the_limit_is_refused_with_1009_at_its_header() {
-    let size: u64 = (16 << 20) + 1;
-    let (code, reason) = refused(&[&[0x81, 127], &size.to_be_bytes()[..]].concat());
-    assert_eq!(code, 1009);
-    assert!(reason.contains("16777217"), "{reason}");
-}
-
-#[test]
-fn a_message_over_the_limit_is_refused_with_1009_while_it_arrives() {
-    let (listener, url) = listen();
-    let running = start(&url, fast_retry());
-    let mut peer = accept_ws(&listener);
-    running.up();
-    // If the link did not read the rest, this write would fail and the close frame be lost.
-    peer.send(Message::text("x".repeat(17 << 20))).unwrap();
-    assert_eq!(close_code(&mut peer), 1009);
-    drop(peer);
-    assert!(running.down().contains("17825792"));
-}
-
-#[test]
-fn a_message_over_the_limit_in_fragments_is_refused_with_1009() {
-    let frame = |opcode: u8| {
-        let size: u64 = 9 << 20;
-        [&[opcode, 127], &size.to_be_bytes()[..], &vec![b'x'; 9 << 20][..]].concat()
-    };
-    assert_eq!(refused(&[frame(0x01), frame(0x80)].concat()).0, 1009);
 }
 
 #[test]

@@ -4,6 +4,7 @@ mod adopt;
 mod cancel;
 mod concurrency;
 mod exit_codes;
+mod floods;
 mod idle;
 mod invalid_messages;
 mod notify;

@@ -11,6 +11,7 @@ use super::Timing;
 use super::answer::{classify, status};
 use super::confirm::Confirms;
 use super::error::DialError;
+use super::frames::{FrameError, Frames, Kind, Limits};
 use super::outbox::{self, Outbox};
 use super::socket::{Fault, Received, Socket};
 use super::upgrade::upgrade;
@@ -90,6 +91,22 @@ pub fn link_frames(bytes: &[u8]) {
     let input = Input::new(bytes);
     let [whole, parts] = both_ways(&input).map(|pieces| read_frames(&pieces));
     assert_eq!(whole, parts);
+    let [whole, parts] = both_ways(&input).map(|pieces| filter(&pieces));
+    assert_eq!(whole, parts);
+}
+
+/// Returns what low limits leave of the frames, and the kinds of the messages.
+fn filter(pieces: &[&[u8]]) -> Result<(Vec<u8>, Vec<Kind>), FrameError> {
+    let mut frames = Frames::new(Limits { stored: 100, skipped: 2000 });
+    let mut passed = vec![0; 2 * MAX_BYTES];
+    for piece in pieces {
+        frames.push(piece)?;
+    }
+    let count = frames.take(&mut passed);
+    passed.truncate(count);
+    let sent: usize = pieces.iter().map(|piece| piece.len()).sum();
+    assert!(count <= sent, "more bytes than were sent");
+    Ok((passed, std::iter::from_fn(|| frames.next_kind()).collect()))
 }
 
 /// Returns all messages, and the fault after the last.

@@ -160,7 +160,7 @@ impl Link {
         self.outbox.push(message)
     }
 
-    /// Call it for every [`LinkEvent::Message`] that was received. The link stops reading while 16 MiB of messages were not taken.
+    /// Call it for every [`LinkEvent::Message`] that was received. The link stops reading while 4 MiB of messages were not taken.
     pub fn taken(&self, bytes: usize) {
         self.outbox.taken(bytes);
     }

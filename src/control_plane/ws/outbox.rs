@@ -16,8 +16,8 @@ use super::{Epoch, Outbound};
 const CAPACITY: usize = 1024;
 
 /// While the received messages that were not taken have this many bytes, no more are read. The last may exceed it by its own
-/// length, so at most 32 MiB wait.
-const MAX_UNTAKEN: usize = 16 << 20;
+/// length, so at most 20 MiB wait.
+const MAX_UNTAKEN: usize = 4 << 20;
 
 /// The queue is full: the message was not queued, and the link will drop its connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
