@@ -3,13 +3,14 @@
 use super::{Source, places, sources};
 
 /// The modules that decide or decode. A name that ends with a slash is a folder.
-const PURE: [&str; 28] = [
+const PURE: [&str; 29] = [
     "src/cli/",
     "src/control_plane/rest/answer.rs",
     "src/control_plane/rest/error.rs",
     "src/control_plane/ws/answer.rs",
     "src/control_plane/ws/confirm.rs",
     "src/control_plane/ws/error.rs",
+    "src/control_plane/ws/frames.rs",
     "src/control_plane/ws/timers.rs",
     "src/coordinator/",
     "src/docker/api.rs",
@@ -61,8 +62,9 @@ fn is_within(path: &str, place: &str) -> bool {
 }
 
 #[test]
-fn tungstenite_is_used_by_the_dial_and_the_socket() {
-    only_in(&["src/control_plane/ws/dial.rs", "src/control_plane/ws/socket.rs"], &["tungstenite"]);
+fn tungstenite_is_used_by_the_dial_the_upgrade_and_the_socket() {
+    let files = ["dial", "socket", "upgrade"].map(|name| format!("src/control_plane/ws/{name}.rs"));
+    only_in(&files.each_ref().map(String::as_str), &["tungstenite"]);
 }
 
 #[test]
