@@ -15,6 +15,8 @@ use super::timeouts::deadline;
 
 /// The buffer size for reading from the socket, in bytes.
 const READ: usize = 64 * 1024;
+/// As [`READ`], for a short body that may take hours to come: each running task waits for one.
+const READ_LATE: usize = 512;
 /// The most bytes of a JSON body. A list of ten thousand containers has about half of that.
 const MAX_JSON: usize = 16 * 1024 * 1024;
 const PHASE: &str = "reading the body";
@@ -29,6 +31,8 @@ pub struct Body {
     end: usize,
     /// The longest silence; `None` for no limit.
     idle: Option<Duration>,
+    /// The buffer size for reading.
+    read: usize,
     /// The error of an earlier read. Bytes after an error cannot be decoded.
     broken: Option<HttpError>,
 }
@@ -44,12 +48,21 @@ pub(super) struct BodySource {
 impl Body {
     pub(super) fn new(source: BodySource, framing: Framing, idle: Duration) -> Self {
         let end = source.read_ahead.len();
-        Self { source, decoder: Decoder::new(framing), start: 0, end, idle: Some(idle), broken: None }
+        Self {
+            source,
+            decoder: Decoder::new(framing),
+            start: 0,
+            end,
+            idle: Some(idle),
+            read: READ,
+            broken: None,
+        }
     }
 
-    /// Removes the limit on silence.
-    pub(super) fn never_idle(&mut self) {
+    /// Removes the limit on silence, and uses little memory: for a short body that may take hours to come.
+    pub(super) fn comes_late(&mut self) {
         self.idle = None;
+        self.read = READ_LATE;
     }
 
     /// Reads some bytes into `buf` and returns them; none at the end. Returns `None` if none came within `wait`.
@@ -95,7 +108,7 @@ impl Body {
     /// Reads at most `max` bytes. Returns them with the error that ended the reading, if any.
     pub(super) fn read_start(&mut self, max: usize) -> (Vec<u8>, Result<(), Error>) {
         let mut bytes = Vec::new();
-        let mut buffer = vec![0; READ.min(max)];
+        let mut buffer = vec![0; self.read.min(max)];
         while bytes.len() < max {
             let free = buffer.len().min(max - bytes.len());
             let (buffer, _) = buffer.split_at_mut(free);
@@ -148,7 +161,7 @@ impl Body {
     fn fill(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
         let BodySource { conn, call, read_ahead } = &mut self.source;
         // Once: clearing it before each read would cost more than a short read itself.
-        read_ahead.resize(READ, 0);
+        read_ahead.resize(self.read, 0);
         let read = conn.read(read_ahead, wait);
         self.start = 0;
         self.end = *read.as_ref().unwrap_or(&0);

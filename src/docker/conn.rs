@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use native_tls::TlsStream;
@@ -47,7 +48,7 @@ struct Tls {
 /// The socket. It never blocks. `wants` is what to poll for after `WouldBlock`: with TLS, a read can need a write and vice
 /// versa.
 struct Wire {
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     wants: PollFlags,
     ended: bool,
 }
@@ -60,10 +61,11 @@ impl Conn {
             Endpoint::Unix(path) => attempt.unix(path)?,
             Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. } => attempt.tcp(host, *port)?,
         };
-        let clone = socket.try_clone()?;
-        // Fails only if the socket is already closed.
+        let socket = Arc::new(socket);
+        let shared = Arc::clone(&socket);
+        // Fails only if the peer has closed the connection.
         let watch = cancel.watch(move || {
-            let _ = shutdown(&clone, Shutdown::Both);
+            let _ = shutdown(&shared, Shutdown::Both);
         });
         let wire = Wire { socket, wants: PollFlags::IN, ended: false };
         let layer = match endpoint {
@@ -76,7 +78,7 @@ impl Conn {
     /// Returns a connection over a connected socket.
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn over(socket: OwnedFd, cancel: &CancelToken) -> Self {
-        let wire = Wire { socket, wants: PollFlags::IN, ended: false };
+        let wire = Wire { socket: Arc::new(socket), wants: PollFlags::IN, ended: false };
         Self { layer: Layer::Plain(wire), write_wants: PollFlags::OUT, _watch: cancel.watch(|| ()) }
     }
 

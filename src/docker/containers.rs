@@ -60,7 +60,7 @@ impl Docker {
     pub fn container_wait(&self, cancel: &CancelToken, id: &str) -> Result<Wait, Error> {
         let target = container(id)?.then("wait").query("condition", "next-exit");
         let mut body = self.call(cancel, Request::post(target))?.body;
-        body.never_idle();
+        body.comes_late();
         Ok(Wait { body })
     }
 

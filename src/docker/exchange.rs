@@ -15,7 +15,7 @@ use crate::sys::cancel::CancelToken;
 
 /// The most bytes of a chunk of an upload.
 const UPLOAD: usize = 64 * 1024;
-/// The buffer size for reading a response's head, in bytes.
+/// The buffer size for reading a response's head, in bytes. Not on the stack, whose pages a waiting job would keep.
 const READ: usize = 8 * 1024;
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
@@ -172,7 +172,7 @@ impl Exchange {
 
     /// Reads what the engine sent during the upload. Returns `false` if it is a refusal.
     fn listen(&mut self) -> Result<bool, Error> {
-        let mut buffer = [0; READ];
+        let mut buffer = vec![0; READ];
         let n = match self.conn.read(&mut buffer, Some(Duration::ZERO)) {
             Ok(0) => return self.early_answer(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => n,
@@ -205,7 +205,7 @@ impl Exchange {
     fn read_head(&mut self, limit: Duration) -> Result<Head, Error> {
         let phase = "waiting for the response's head";
         let deadline = deadline(limit);
-        let mut buffer = [0; READ];
+        let mut buffer = vec![0; READ];
         loop {
             if let Some(head) = self.answer.take() {
                 return Ok(head);
