@@ -1,12 +1,12 @@
 //! Looks up the state of runs over the control plane's REST API.
 //!
-//! The API key goes to the configured host only: redirects and proxies in the environment are ignored. ureq resolves
-//! names on a short-lived thread, because getaddrinfo(3) has no deadline; a look-up that times out leaves that thread
-//! behind until the resolver gives up.
+//! The API key goes to the configured host only: redirects and proxies in the environment are ignored. A look-up that times
+//! out while it resolves the host leaves a thread behind until the system's resolver gives up.
 
 mod answer;
 mod error;
 mod poller;
+mod resolver;
 mod tls;
 
 use std::fmt;
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{StatusCode, Uri};
 use ureq::Agent;
-use ureq::unversioned::resolver::DefaultResolver;
 use ureq::unversioned::transport::{Connector, TcpConnector};
 
 use self::answer::state_of;
+use self::resolver::TimedResolver;
 use self::tls::{CertificateError, TlsConnector};
 use crate::protocol::RunState;
 use crate::secret::Secret;
@@ -98,7 +98,7 @@ impl ControlPlane {
             .accept("application/json")
             .build();
         let connector = ().chain(TcpConnector::default()).chain(TlsConnector);
-        let agent = Agent::with_parts(config, connector, DefaultResolver::default());
+        let agent = Agent::with_parts(config, connector, TimedResolver);
         Session { plane: self.clone(), agent }
     }
 }
