@@ -24,15 +24,18 @@
 //! |---|---|---|
 //! | `main` | one `select!` | does I/O, decodes or encodes |
 //! | `oz-link` | `poll`, and connecting with deadlines; it decodes and encodes messages | decides |
-//! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
 //! | `oz-log` | writing a line | delays other threads |
-//! | `oz-poller` | REST calls, with deadlines; none with `--reconcile-interval 0` | decides, touches the WebSocket |
 //! | `oz-notify` | writing to the service manager; absent without one | delays other threads |
 //! | `ctrl-c` | waiting for a signal, which it passes on | does anything else |
+//! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
+//! | `oz-poller-N` | REST calls, with deadlines; none with `--reconcile-interval 0` | decides, touches the WebSocket |
+//! | `oz-resolve` | resolving the host for such a call | delays other threads |
 //! | `oz-sweep` | calls to the engine, once | touches what this process created |
 //! | `oz-disk` | one check of the engine's disk, for an assignment | delays other threads |
 //!
-//! The last two end when their work is done.
+//! An idle worker has those up to `ctrl-c`. The others are started when there is work for them, and end with it. A job's thread
+//! is started before its run is claimed, so that a run for which there is no thread is given back. While a task is prepared, its
+//! job has several threads of the same name.
 //!
 //! # Rules
 //!

@@ -48,7 +48,7 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
         Err(error) => return report(&error, Exit::Usage),
     };
     if let Err(error) = logging::init(config.log_level) {
-        return report(&error, Exit::Usage);
+        return report(&error, Exit::Failure);
     }
     let exit = start(&config, environment);
     log::logger().flush();

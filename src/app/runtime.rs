@@ -1,7 +1,7 @@
 //! The main thread: one `select!`, and the effects of each event. It decides nothing and does no I/O.
 
-use std::collections::HashMap;
 use std::collections::hash_map::RandomState;
+use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::panic::catch_unwind;
@@ -31,6 +31,9 @@ use crate::task::{Job, JobControl, Options, Tasks, adopt};
 
 /// The capacity of the channel for the link's events. While it is full, the link's thread blocks.
 const LINK_EVENTS: usize = 256;
+
+/// The capacity of the channel for the jobs' events; large enough that jobs rarely block on the main thread.
+const JOB_EVENTS: usize = 256;
 
 /// How long the link's thread may take to end.
 const LINK_END: Duration = Duration::from_secs(2);
@@ -73,6 +76,15 @@ struct Runtime {
     epoch: Option<Epoch>,
 }
 
+/// What follows from an effect.
+enum Next {
+    Continue,
+    /// Its answer.
+    Handle(Event),
+    /// The end of the process.
+    Exit(Exit),
+}
+
 struct Handle {
     cancel: CancelToken,
     control: JobControl,
@@ -101,8 +113,7 @@ pub(crate) fn run(
 ) -> Result<Exit, StartError> {
     // Adopted tasks may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
-    // Large enough that jobs rarely block on the main thread.
-    let (job_events, jobs) = bounded(4 * threads);
+    let (job_events, jobs) = bounded(JOB_EVENTS);
     let (link_events, link) = bounded(LINK_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
     let (poller, run_states) = start_poller(config)?;
@@ -116,7 +127,7 @@ pub(crate) fn run(
         worker_id: config.worker_id.clone(),
         process_id,
         docker,
-        pool: Pool::start(threads, move |job| tasks.execute(&job))?,
+        pool: Pool::new("oz-task", threads, move |job| tasks.execute(&job)),
         link: Link::start(link_config(config)?, link_events)?,
         notifier,
         disk,
@@ -141,7 +152,7 @@ fn start_poller(config: &Config) -> Result<(Option<RunPoller>, Receiver<RunState
     }
     let control_plane = ControlPlane::new(&config.server_root_url, &config.api_key)?;
     let (answers, run_states) = bounded(1);
-    Ok((Some(RunPoller::start(control_plane, answers)?), run_states))
+    Ok((Some(RunPoller::new(control_plane, answers)), run_states))
 }
 
 fn rules(config: &Config, check_disk: bool) -> Rules {
@@ -216,11 +227,21 @@ impl Runtime {
         }
     }
 
-    /// Passes an event to the coordinator and performs the effects. Returns the exit code if one ends the process.
+    /// Passes an event, and those that follow from it at once, to the coordinator and performs the effects. Returns the exit
+    /// code if one ends the process.
     fn handle(&mut self, event: Event) -> Option<Exit> {
-        let effects = self.coordinator.handle(event, Instant::now());
-        self.notifier.tell(&self.coordinator.status());
-        effects.into_iter().find_map(|effect| self.perform(effect))
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.coordinator.handle(event, Instant::now()) {
+                match self.perform(effect) {
+                    Next::Continue => {}
+                    Next::Handle(event) => events.push_back(event),
+                    Next::Exit(exit) => return Some(exit),
+                }
+            }
+            self.notifier.tell(&self.coordinator.status());
+        }
+        None
     }
 
     fn link_event(&mut self, event: LinkEvent) -> Option<Event> {
@@ -255,26 +276,25 @@ impl Runtime {
         Event::Job(job, event)
     }
 
-    /// Performs one effect. Returns the exit code if it ends the process.
-    fn perform(&mut self, effect: Effect) -> Option<Exit> {
+    fn perform(&mut self, effect: Effect) -> Next {
         match effect {
             Effect::Send { seq, message } => self.send(seq, message),
-            Effect::Start { job, work } => self.start(job, work),
+            Effect::Start { job, work } => return Next::Handle(self.start(job, work)),
             Effect::Release { job } => self.with(job, |handle| handle.control.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.control.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
             Effect::CheckDisk => self.check_disk(),
-            Effect::PollRuns(runs) => self.poll_runs(runs),
+            Effect::PollRuns(runs) => return self.poll_runs(runs),
             Effect::LateSweep => self.late_sweep(),
             Effect::StopWaiting => {
                 self.link.stop_waiting();
                 self.stopping.cancel(CancelReason::Shutdown);
             }
             Effect::CloseLink => self.link.close(),
-            Effect::Exit(exit) => return Some(exit),
+            Effect::Exit(exit) => return Next::Exit(exit),
             Effect::Log(level, text) => log!(level, "{text}"),
         }
-        None
+        Next::Continue
     }
 
     fn with(&self, job: JobId, act: impl Fn(&Handle)) {
@@ -293,15 +313,14 @@ impl Runtime {
         }
     }
 
-    fn start(&mut self, id: JobId, work: Work) {
+    fn start(&mut self, job: JobId, work: Work) -> Event {
         let (control, signals) = JobControl::new();
         let cancel = CancelToken::new();
-        self.jobs.insert(id, Handle { cancel: cancel.clone(), control });
-        if !self.pool.give(Job { id, work, cancel, signals }) {
-            // The coordinator counts slots, so this is a defect. The process ends, because the run would never be executed.
-            error!("task pool full, ending");
-            self.link.close();
+        let result = self.pool.give(Job { id: job, work, cancel: cancel.clone(), signals });
+        if result.is_ok() {
+            self.jobs.insert(job, Handle { cancel, control });
         }
+        Event::ThreadStarted { job, error: result.err().map(|error| error.to_string()) }
     }
 
     /// Uses a separate thread, because a network file system can hang.
@@ -319,10 +338,13 @@ impl Runtime {
         }
     }
 
-    fn poll_runs(&self, runs: Vec<(JobId, String)>) {
-        if !self.poller.as_ref().is_some_and(|poller| poller.poll(runs)) {
-            // The coordinator polls one batch at a time, so this is a defect. Only the polling stops.
-            error!("run poll failed error=\"the poller is busy\"");
+    fn poll_runs(&self, runs: Vec<(JobId, String)>) -> Next {
+        match self.poller.as_ref().map(|poller| poller.poll(runs)) {
+            Some(Err(error)) => {
+                warn!("run poll failed error={}", value(&error.to_string()));
+                Next::Handle(Event::RunStates(Vec::new()))
+            }
+            _ => Next::Continue,
         }
     }
 
@@ -342,7 +364,7 @@ impl Runtime {
         }
     }
 
-    /// After an orderly stop no job is left and the threads join at once. With tasks left, their threads are abandoned
+    /// After an orderly stop no job is left and the threads end at once. With tasks left, their threads are abandoned
     /// and the link gets [`LINK_END`] to send its close frame; an interrupted stop does not wait for that either.
     fn end(mut self, exit: Exit) {
         if exit == Exit::Interrupted || !self.jobs.is_empty() {

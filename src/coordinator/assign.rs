@@ -4,8 +4,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::job::{Answer, JobState};
-use super::{Coordinator, Effect, info, warn};
-use crate::job::Work;
+use super::{Coordinator, Effect, error, info, warn};
+use crate::exit::Exit;
+use crate::job::{JobId, Work};
 use crate::logging::value;
 use crate::protocol::{Assignment, FailureReason, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
@@ -130,7 +131,7 @@ impl Coordinator {
         self.backlog.iter().any(|pending| pending.assignment.task_id == task_id)
     }
 
-    /// Claims the oldest assignments first. A task waits while an earlier execution of it is being cleaned up.
+    /// Starts the oldest assignments first. A task waits while an earlier execution of it is being cleaned up.
     pub(super) fn admit(&mut self) {
         while self.link_is_up() && self.stop.is_none() && self.jobs.len() < self.rules.slots {
             let can_start = |pending: &PendingAssignment| {
@@ -138,15 +139,33 @@ impl Coordinator {
             };
             let place = self.backlog.iter().position(can_start);
             let Some(pending) = place.and_then(|place| self.backlog.remove(place)) else { return };
-            self.claim(pending.assignment);
+            let job = JobState::new(&pending.assignment.task_id);
+            self.add_job(job, Work::Run(pending.assignment));
         }
     }
 
-    fn claim(&mut self, assignment: Arc<Assignment>) {
-        let seq = self.next_seq();
-        self.send(Some(seq), Outgoing::Claimed { task_id: assignment.task_id.clone() });
-        self.effects.push(info(format!("task claimed task={}", value(&assignment.task_id))));
-        self.add_job(JobState::new(&assignment.task_id, Some(seq)), Work::Run(assignment));
+    /// Claims a run whose job now has a thread.
+    pub(super) fn thread_started(&mut self, id: JobId) {
+        let seq = self.last_seq + 1;
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        if let Some(claim) = job.send_claim(seq) {
+            self.last_seq = seq;
+            self.effects.push(info(format!("task claimed task={}", value(&job.task_id))));
+            self.send(Some(seq), claim);
+        }
+    }
+
+    /// Gives back a run for which there is no thread. For an adopted task, ends the process: its container goes on, and the next
+    /// process adopts it.
+    pub(super) fn no_thread(&mut self, id: JobId, reason: &str) {
+        let Some(job) = self.jobs.remove(&id) else { return };
+        if job.is_claimed() {
+            let task = value(&job.task_id);
+            self.effects.push(error(format!("no thread task={task} error={}", value(reason))));
+            self.effects.push(Effect::Exit(Exit::Failure));
+        } else if job.is_working() {
+            self.reject(&job.task_id, &format!("no thread for the task: {reason}"));
+        }
     }
 
     /// Gives back everything in the backlog.

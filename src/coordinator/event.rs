@@ -40,6 +40,13 @@ pub enum Event {
         /// A number from [`Effect::Send`].
         seq: u64,
     },
+    /// The answer to [`Effect::Start`].
+    ThreadStarted {
+        /// The job.
+        job: JobId,
+        /// Why the job has no thread and never will, for people; `None` if it has one.
+        error: Option<String>,
+    },
     /// The answer to [`Effect::CheckDisk`].
     DiskChecked {
         /// Why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
@@ -65,7 +72,7 @@ pub enum Effect {
         /// The message.
         message: Outgoing,
     },
-    /// Give a job to the pool.
+    /// Start a thread for a job; [`Event::ThreadStarted`] follows at once.
     Start {
         /// The job.
         job: JobId,

@@ -17,13 +17,22 @@ use crate::sys::cancel::CancelReason;
 
 pub(super) struct JobState {
     pub(super) task_id: String,
-    /// The number of the claim until it is confirmed.
-    claim: Option<u64>,
+    claim: Claim,
     phase: Phase,
     /// When the task's time is up.
     pub(super) ends_at: Option<Instant>,
     /// Why the task is being ended, if it is.
     pub(super) ending: Option<CancelReason>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Claim {
+    /// The job has no thread yet.
+    Unsent,
+    /// Sent under this number.
+    Sent(u64),
+    /// Confirmed, by this process or an earlier one.
+    Confirmed,
 }
 
 enum Phase {
@@ -55,9 +64,15 @@ pub(super) enum Lost {
 }
 
 impl JobState {
-    /// A job whose claim has the number `claim`; `None` if an earlier process claimed it.
-    pub(super) fn new(task_id: &str, claim: Option<u64>) -> Self {
-        Self { task_id: task_id.to_owned(), claim, phase: Phase::Working, ends_at: None, ending: None }
+    /// A job that is not claimed yet.
+    pub(super) fn new(task_id: &str) -> Self {
+        let (claim, phase) = (Claim::Unsent, Phase::Working);
+        Self { task_id: task_id.to_owned(), claim, phase, ends_at: None, ending: None }
+    }
+
+    /// A job that an earlier process claimed.
+    pub(super) fn adopted(task_id: &str) -> Self {
+        Self { claim: Claim::Confirmed, ..Self::new(task_id) }
     }
 
     pub(super) fn answer(&self) -> Answer {
@@ -83,7 +98,7 @@ impl JobState {
 
     /// Whether the claim is confirmed.
     pub(super) fn is_claimed(&self) -> bool {
-        self.claim.is_none()
+        self.claim == Claim::Confirmed
     }
 
     /// Whether a report waits for a connection.
@@ -99,6 +114,15 @@ impl JobState {
         wanted
     }
 
+    /// Returns the claim to send under this number, if one is due.
+    pub(super) fn send_claim(&mut self, number: u64) -> Option<Outgoing> {
+        if self.claim != Claim::Unsent || !self.is_working() {
+            return None;
+        }
+        self.claim = Claim::Sent(number);
+        Some(Outgoing::Claimed { task_id: self.task_id.clone() })
+    }
+
     /// Returns the report to send under this number, if there is one.
     pub(super) fn send_report(&mut self, number: u64) -> Option<Outgoing> {
         let Phase::Reporting { report, seq } = &mut self.phase else { return None };
@@ -108,9 +132,9 @@ impl JobState {
 
     /// Returns whether this confirms the claim of a job that still works.
     pub(super) fn confirm_claim(&mut self, number: u64) -> bool {
-        let confirmed = self.claim.is_some_and(|claim| claim <= number);
+        let confirmed = matches!(self.claim, Claim::Sent(claim) if claim <= number);
         if confirmed {
-            self.claim = None;
+            self.claim = Claim::Confirmed;
         }
         confirmed && self.is_working()
     }

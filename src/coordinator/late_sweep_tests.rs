@@ -18,7 +18,7 @@ fn the_sweep_runs_once_30_seconds_after_the_start() {
     script.on(Event::LinkFailed);
     assert_eq!(script.after(20), []);
     script.on(Event::LinkUp);
-    assert_eq!(script.assign("a"), [claimed(Some(1), "a"), started(0, "a")]);
+    assert_eq!(script.assign("a"), [started(0, "a"), claimed(Some(1), "a")]);
     assert_eq!(script.after(9), []);
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
     assert_eq!(script.after(1), [Effect::LateSweep]);

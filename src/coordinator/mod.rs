@@ -3,7 +3,7 @@
 //! Pure: events and the time come in, effects go out, and the same events always give the same effects.
 //!
 //! The rules:
-//! - A run is claimed only when a slot is free for it. An unclaimed run stays with the control plane.
+//! - A run is claimed only when a slot is free for it and its job has a thread. An unclaimed run stays with the control plane.
 //! - A claim that was not confirmed when its connection ended may not have arrived, and the run may go to another worker: the
 //!   task is dropped, unstarted and unreported.
 //! - A report holds its slot until it is confirmed.
@@ -117,6 +117,8 @@ impl Coordinator {
                 self.effects.push(warn(format!("message invalid error=\"a binary frame\" bytes={bytes}")));
             }
             Event::Confirmed { seq } => self.confirmed(seq),
+            Event::ThreadStarted { job, error: None } => self.thread_started(job),
+            Event::ThreadStarted { job, error: Some(error) } => self.no_thread(job, &error),
             Event::DiskChecked { low } => self.disk_checked(low.as_deref()),
             Event::RunStates(states) => self.run_states(states, now),
             Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),
@@ -228,7 +230,7 @@ impl Coordinator {
 
     /// The task's container runs already, so it gets a slot even if none is free.
     fn adopt(&mut self, task: Arc<AdoptedTask>) {
-        self.add_job(JobState::new(&task.task_id, None), Work::Adopt(task));
+        self.add_job(JobState::adopted(&task.task_id), Work::Adopt(task));
     }
 
     fn add_job(&mut self, job: JobState, work: Work) {

@@ -1,6 +1,7 @@
 //! Decisions as scripts: events in, effects out, and a clock that the script sets.
 
 use super::*;
+use crate::exit::Exit;
 use crate::protocol::{Assignment, Invalid, Report, RunResult, RunState};
 
 /// A coordinator, its clock, and everything it asked for.
@@ -24,14 +25,26 @@ impl Script {
         script
     }
 
-    /// The effects of an event, without the log.
+    /// The effects of an event, without the log. Every job gets a thread.
     pub(super) fn on(&mut self, event: Event) -> Vec<Effect> {
-        let effects = self.coordinator.handle(event, self.now);
+        let effects = self.handle(event);
         effects.into_iter().filter(|effect| !matches!(effect, Effect::Log(..))).collect()
     }
 
+    fn handle(&mut self, event: Event) -> Vec<Effect> {
+        let mut effects = self.coordinator.handle(event, self.now);
+        let start = |effect: &Effect| match effect {
+            Effect::Start { job, .. } => Some(Event::ThreadStarted { job: *job, error: None }),
+            _ => None,
+        };
+        for started in effects.iter().filter_map(start).collect::<Vec<_>>() {
+            effects.extend(self.handle(started));
+        }
+        effects
+    }
+
     pub(super) fn log(&mut self, event: Event) -> String {
-        let effects = self.coordinator.handle(event, self.now);
+        let effects = self.handle(event);
         let lines = effects.into_iter().filter_map(|effect| match effect {
             Effect::Log(level, text) => Some(format!("{level} {text}")),
             _ => None,
@@ -156,14 +169,14 @@ pub(super) fn freed(job: u64) -> Event {
 #[test]
 fn a_task_from_its_assignment_to_a_free_slot() {
     let mut script = Script::connected(1);
-    assert_eq!(script.assign("a"), [claimed(Some(1), "a"), started(0, "a")]);
+    assert_eq!(script.assign("a"), [started(0, "a"), claimed(Some(1), "a")]);
     assert_eq!(script.on(confirmed(1)), [release(0)]);
     assert_eq!(script.finish(0, "a"), [reported(Some(2), "a")]);
     assert_eq!(script.on(confirmed(1)), []);
     assert_eq!(script.on(confirmed(2)), [delivered(0)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.coordinator.deadline(), None);
-    assert_eq!(script.assign("a"), [claimed(Some(3), "a"), started(1, "a")]);
+    assert_eq!(script.assign("a"), [started(1, "a"), claimed(Some(3), "a")]);
 }
 
 #[test]
@@ -176,7 +189,7 @@ fn a_task_is_claimed_only_when_a_slot_is_free_for_it() {
     // An unconfirmed report holds its slot, which bounds the reports that wait.
     assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
     assert_eq!(script.on(confirmed(3)), [delivered(0), release(1)]);
-    assert_eq!(script.on(freed(0)), [claimed(Some(4), "c"), started(2, "c")]);
+    assert_eq!(script.on(freed(0)), [started(2, "c"), claimed(Some(4), "c")]);
 }
 
 #[test]
@@ -209,7 +222,7 @@ fn the_backlog_is_bounded_in_number_and_time() {
     script.finish(0, "running");
     script.on(confirmed(2));
     script.on(freed(0));
-    assert_eq!(script.assign("0"), [claimed(Some(3), "0"), started(1, "0")]);
+    assert_eq!(script.assign("0"), [started(1, "0"), claimed(Some(3), "0")]);
 }
 
 #[test]
@@ -223,7 +236,7 @@ fn a_repeated_assignment_is_answered_and_not_started_again() {
     assert_eq!(script.assign("a"), [], "the report was sent already");
     script.on(confirmed(2));
     assert_eq!(script.assign("a"), [reported(None, "a")]);
-    assert_eq!(script.on(freed(0)), [claimed(Some(3), "b"), started(1, "b")]);
+    assert_eq!(script.on(freed(0)), [started(1, "b"), claimed(Some(3), "b")]);
     assert_eq!(script.on(freed(1)).len(), 1, "the failure of a job without a report");
     assert_eq!(script.coordinator.jobs.len(), 0);
 }
@@ -243,7 +256,7 @@ fn a_lost_connection_drops_the_backlog_and_unconfirmed_claims() {
     assert_eq!(script.on(Event::LinkUp), [reported(Some(3), "confirmed")]);
     // The run comes back before the former execution is cleaned up, and waits for that.
     assert_eq!(script.assign("unconfirmed"), []);
-    assert_eq!(script.on(freed(1)), [claimed(Some(4), "unconfirmed"), started(2, "unconfirmed")]);
+    assert_eq!(script.on(freed(1)), [started(2, "unconfirmed"), claimed(Some(4), "unconfirmed")]);
     assert_eq!(script.on(confirmed(4)), [delivered(0), release(2)]);
 }
 
@@ -270,7 +283,7 @@ fn a_report_whose_claim_was_not_confirmed_is_not_sent_on_another_connection() {
     assert_eq!(script.on(Event::LinkDown), [unwanted(0)]);
     assert_eq!(script.on(Event::LinkUp), []);
     assert_eq!(script.assign("a"), []);
-    assert_eq!(script.on(freed(0)), [claimed(Some(3), "a"), started(1, "a")]);
+    assert_eq!(script.on(freed(0)), [started(1, "a"), claimed(Some(3), "a")]);
 }
 
 #[test]
@@ -383,4 +396,41 @@ fn a_flood_of_messages_does_not_fill_the_log() {
         let left_out = script.log(Event::Tick);
         assert!(left_out.contains(&format!("log lines left out line=\"{line}\" count=")), "{left_out}");
     }
+}
+
+#[test]
+fn a_run_is_claimed_only_once_its_job_has_a_thread() {
+    let mut script = Script::connected(1);
+    script.on(assignment("busy"));
+    script.assign("a");
+    script.assign("b");
+    let no_thread = |job| Event::ThreadStarted { job: JobId(job), error: Some("EAGAIN".to_owned()) };
+    let (now, reason) = (script.now, "no thread for the task: EAGAIN");
+    let mut effects = script.coordinator.handle(freed(0), now);
+    effects.retain(|effect| !matches!(effect, Effect::Log(..)));
+    assert_eq!(effects[1..], [started(1, "a")], "it is not claimed yet");
+    assert_eq!(script.on(no_thread(1)), [rejected("a", reason), started(2, "b"), claimed(Some(2), "b")]);
+    assert_eq!(script.on(no_thread(1)), [], "the job is gone");
+    assert_eq!(script.coordinator.status().tasks, 1);
+}
+
+#[test]
+fn a_run_that_was_taken_back_before_its_job_had_a_thread_is_neither_claimed_nor_rejected() {
+    for error in [None, Some("EAGAIN".to_owned())] {
+        let mut script = Script::connected(1);
+        let now = script.now;
+        script.coordinator.handle(assignment("a"), now);
+        assert_eq!(script.on(Event::LinkDown), [cancelled(0, CancelReason::ClaimLost)]);
+        script.on(Event::LinkUp);
+        assert_eq!(script.on(Event::ThreadStarted { job: JobId(0), error }), []);
+    }
+}
+
+#[test]
+fn without_a_thread_for_an_adopted_task_the_worker_ends() {
+    let mut script = Script::new(1);
+    let now = script.now;
+    script.coordinator.handle(Event::Adopted(vec![adopted_task("a")]), now);
+    let no_thread = Event::ThreadStarted { job: JobId(0), error: Some("EAGAIN".to_owned()) };
+    assert_eq!(script.on(no_thread), [Effect::Exit(Exit::Failure)]);
 }

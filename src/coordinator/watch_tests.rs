@@ -103,7 +103,7 @@ fn a_task_is_claimed_once_the_disk_has_space_for_it() {
     assert_eq!(script.assign("a"), [Effect::CheckDisk]);
     assert_eq!(script.assign("a"), [], "it is known, and not claimed yet");
     assert_eq!(script.assign("b"), [], "one check at a time");
-    let both = [claimed(Some(1), "a"), started(0, "a"), claimed(Some(2), "b"), started(1, "b")];
+    let both = [started(0, "a"), started(1, "b"), claimed(Some(1), "a"), claimed(Some(2), "b")];
     assert_eq!(script.on(disk(None)), both);
     assert_eq!(script.assign("a"), [claimed(None, "a")], "a task that the worker has needs no more space");
     assert_eq!(script.assign("c"), [Effect::CheckDisk], "each new task is checked");
@@ -122,7 +122,7 @@ fn a_task_without_space_is_given_back_and_those_that_were_checked_stay() {
     assert_eq!(script.on(disk(Some(full))), [rejected("b", full), rejected("c", full)]);
     script.finish(0, "a");
     script.on(confirmed(2));
-    assert_eq!(script.on(freed(0)), [claimed(Some(3), "checked"), started(1, "checked")]);
+    assert_eq!(script.on(freed(0)), [started(1, "checked"), claimed(Some(3), "checked")]);
 }
 
 #[test]

@@ -1,101 +1,159 @@
 //! Threads: a bounded pool for jobs, detached threads, and parallel work within one job. A panic ends only its own job.
+//!
+//! No thread exists before there is work for it, and a lack of threads is an error that the caller gets.
 
+use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
-use std::thread::{Builder, JoinHandle, scope};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{Builder, scope};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-/// A fixed number of threads that run jobs. Dropping it waits for the jobs that were given, and ends the threads.
+use super::cancel::Never;
+
+/// The stack of a thread that is started here, in bytes. Only the pages that were used take memory, so it is generous: twice what
+/// the deepest use takes in a build without optimization, which is JSON at serde_json's limit of 127 levels. A TLS handshake
+/// takes a quarter of that. Below 2 MiB, so that the kernel never backs it with a huge page.
+const STACK: usize = 512 * 1024;
+
+/// Runs each job on a thread of its own, which ends with it. Dropping the pool waits for the jobs that were given.
 pub(crate) struct Pool<J: Send + 'static> {
-    jobs: Option<Sender<J>>,
-    threads: Vec<JoinHandle<()>>,
+    shared: Arc<Shared<J>>,
+    /// Each thread has a clone: `ended` closes once the pool and all threads have dropped theirs.
+    running: Option<Sender<Never>>,
+    ended: Receiver<Never>,
+}
+
+struct Shared<J> {
+    /// What the threads are called, before their number.
+    name: &'static str,
+    size: usize,
+    /// The stack of a thread, in bytes.
+    stack: usize,
+    work: Box<dyn Fn(J) + Send + Sync>,
+    state: Mutex<State<J>>,
+}
+
+struct State<J> {
+    threads: usize,
+    /// How many threads were started so far.
+    started: u64,
+    /// Jobs that were given while every thread had one. A thread that ends its job takes the next from here.
+    waiting: VecDeque<J>,
 }
 
 impl<J: Send + 'static> Pool<J> {
-    /// Starts `size` threads, named `oz-task-0` and so on, that run `work` for each job.
+    /// Returns a pool of at most `size` threads, named `name` and a number, that run `work` for each job.
+    pub(crate) fn new(name: &'static str, size: usize, work: impl Fn(J) + Send + Sync + 'static) -> Self {
+        let state = Mutex::new(State { threads: 0, started: 0, waiting: VecDeque::new() });
+        let (running, ended) = bounded(0);
+        let shared = Arc::new(Shared { name, size, stack: STACK, work: Box::new(work), state });
+        Self { shared, running: Some(running), ended }
+    }
+
+    /// Starts a thread for a job. While all threads have a job, it queues as many as there are threads, because a job frees
+    /// its slot shortly before its thread ends.
     ///
     /// # Errors
-    /// If the system has no more threads.
-    pub(crate) fn start(size: usize, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
-        Self::named((0..size).map(|number| format!("oz-task-{number}")), work)
+    /// The job will not run: the system has no more threads, or the queue is full.
+    pub(crate) fn give(&self, job: J) -> io::Result<()> {
+        let mut state = self.shared.lock();
+        if state.threads >= self.shared.size {
+            if state.waiting.len() >= self.shared.size {
+                return Err(io::Error::new(io::ErrorKind::WouldBlock, "the pool is full"));
+            }
+            state.waiting.push_back(job);
+            return Ok(());
+        }
+        let (shared, running) = (Arc::clone(&self.shared), self.running.clone());
+        let name = format!("{}-{}", shared.name, state.started);
+        Builder::new().name(name).stack_size(shared.stack).spawn(move || {
+            shared.run(job);
+            drop(running);
+        })?;
+        state.threads += 1;
+        state.started += 1;
+        Ok(())
     }
 
-    /// Starts one thread of this name that runs `work` for each job.
-    ///
-    /// # Errors
-    /// If the system has no more threads.
-    pub(crate) fn single(name: &str, work: impl Fn(J) + Send + Sync + 'static) -> io::Result<Self> {
-        Self::named(std::iter::once(name.to_owned()), work)
-    }
-
-    fn named(
-        names: impl ExactSizeIterator<Item = String>,
-        work: impl Fn(J) + Send + Sync + 'static,
-    ) -> io::Result<Self> {
-        // Holds one job for each thread, so that `give` succeeds for a free thread that has not come back to the channel yet.
-        let (sender, receiver) = bounded(names.len());
-        let work = Arc::new(work);
-        let start = |name: String| {
-            let receiver = receiver.clone();
-            let work = Arc::clone(&work);
-            Builder::new().name(name).spawn(move || serve(&receiver, work.as_ref()))
-        };
-        let threads = names.map(start).collect::<io::Result<Vec<_>>>()?;
-        Ok(Self { jobs: Some(sender), threads })
-    }
-
-    /// Queues a job for the next free thread. Returns `false` if the queue, which has one place for each thread, is full.
-    pub(crate) fn give(&self, job: J) -> bool {
-        self.jobs.as_ref().is_some_and(|jobs| jobs.try_send(job).is_ok())
-    }
-
-    /// Detaches the threads, so that the drop does not wait for them: for a process that is about to end.
+    /// Makes the drop not wait for the jobs: for a process that is about to end.
     pub(crate) fn abandon(&mut self) {
-        self.threads.clear();
+        self.running = None;
+        self.ended = crossbeam_channel::never();
     }
 }
-
 impl<J: Send + 'static> Drop for Pool<J> {
     fn drop(&mut self) {
-        self.jobs = None;
-        for thread in self.threads.drain(..) {
-            // Never fails, because panics of jobs are caught.
-            let _ = thread.join();
+        if let Some(running) = self.running.take() {
+            drop(running);
+            // Fails once every thread has ended its jobs.
+            let _ = self.ended.recv();
         }
     }
 }
 
-fn serve<J>(jobs: &Receiver<J>, work: &(impl Fn(J) + ?Sized)) {
-    for job in jobs {
-        // The panic hook has logged it.
-        let _ = catch_unwind(AssertUnwindSafe(|| work(job)));
+impl<J> Shared<J> {
+    /// Runs a job, and then those that wait. The calling thread must end afterwards: it no longer counts.
+    fn run(&self, first: J) {
+        let mut next = Some(first);
+        while let Some(job) = next {
+            // The panic hook has logged it.
+            let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
+            let mut state = self.lock();
+            next = state.waiting.pop_front();
+            state.threads -= usize::from(next.is_none());
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State<J>> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Runs `work` on a detached thread of this name. The panic hook logs its panics.
 ///
 /// # Errors
-/// If the system has no more threads.
+/// The system has no more threads.
 pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
-    Builder::new().name(name.to_owned()).spawn(work).map(drop)
+    Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
 }
 
-/// Runs `work` for all items in parallel and returns the results in their order. The calling thread takes the first item, and
-/// each other item has its own thread. A result is `None` if its work panicked or its thread could not be started.
+/// Runs `work` for all items in parallel and returns the results in their order, or `None` for work that panicked. The calling
+/// thread takes part, so that a lack of further threads only makes it slower.
 pub(crate) fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
+    parallel_with(STACK, items, work)
+}
+
+fn parallel_with<T: Send, R: Send>(
+    stack: usize,
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+) -> Vec<Option<R>> {
+    let count = items.len();
     let name = std::thread::current().name().unwrap_or("oz-task").to_owned();
-    let mut items = items.into_iter();
-    let Some(first) = items.next() else { return Vec::new() };
-    let work = &work;
+    let (give, waiting) = bounded(count);
+    let (done, results) = bounded(count);
+    // Neither send fails: there is room for all, and the other end of the channel is here.
+    items.into_iter().enumerate().for_each(|item| drop(give.send(item)));
+    let run = || {
+        while let Ok((place, item)) = waiting.try_recv() {
+            let _ = done.send((place, catch_unwind(AssertUnwindSafe(|| work(item))).ok()));
+        }
+    };
     scope(|scope| {
-        let start = |item| Builder::new().name(name.clone()).spawn_scoped(scope, move || work(item)).ok();
-        let others: Vec<_> = items.map(start).collect();
-        let first = catch_unwind(AssertUnwindSafe(|| work(first))).ok();
-        let joined = others.into_iter().map(|thread| thread.and_then(|thread| thread.join().ok()));
-        std::iter::once(first).chain(joined).collect()
-    })
+        for _ in 1..count {
+            let thread = Builder::new().name(name.clone()).stack_size(stack);
+            if thread.spawn_scoped(scope, run).is_err() {
+                break;
+            }
+        }
+        run();
+    });
+    let mut results: Vec<(usize, Option<R>)> = results.try_iter().collect();
+    results.sort_unstable_by_key(|(place, _)| *place);
+    results.into_iter().map(|(_, result)| result).collect()
 }
 
 #[cfg(test)]
@@ -106,55 +164,91 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(30);
 
+    /// No system has that much memory for a stack, so no thread can be started.
+    const NO_THREAD: usize = 1 << 60;
+
+    fn this_thread() -> String {
+        std::thread::current().name().unwrap_or_default().to_owned()
+    }
+
     #[test]
-    fn each_thread_runs_one_job_at_a_time() {
+    fn each_job_has_a_thread_and_further_ones_wait_for_it() {
         let (arrived, arrivals) = bounded(8);
         let (open, gate) = bounded::<()>(0);
         let work = move |number: usize| {
-            arrived.send((number, std::thread::current().name().unwrap_or_default().to_owned())).unwrap();
+            arrived.send((number, this_thread())).unwrap();
             let _ = gate.recv();
         };
-        let pool = Pool::start(3, work).unwrap();
+        let pool = Pool::new("oz-task", 3, work);
         for number in 0..3 {
-            assert!(pool.give(number));
+            pool.give(number).unwrap();
         }
         let mut names: Vec<_> = (0..3).map(|_| arrivals.recv_timeout(DEADLINE).unwrap().1).collect();
         names.sort();
         assert_eq!(names, ["oz-task-0", "oz-task-1", "oz-task-2"]);
         for number in 3..6 {
-            assert!(pool.give(number));
+            pool.give(number).unwrap();
         }
-        assert!(!pool.give(6), "the pool is bounded");
+        assert!(pool.give(6).is_err(), "the pool is bounded");
+        assert!(arrivals.is_empty(), "no thread has two jobs");
         drop(open);
         for _ in 3..6 {
-            arrivals.recv_timeout(DEADLINE).unwrap();
+            let (_, name) = arrivals.recv_timeout(DEADLINE).unwrap();
+            assert!(names.contains(&name), "{name} is a further thread");
         }
+    }
+
+    #[test]
+    fn a_thread_ends_with_its_job() {
+        let (done, results) = bounded(8);
+        let pool = Pool::new("oz-task", 4, move |()| done.send(this_thread()).unwrap());
+        for number in 0..3 {
+            pool.give(()).unwrap();
+            assert_eq!(results.recv_timeout(DEADLINE).unwrap(), format!("oz-task-{number}"));
+            while pool.shared.lock().threads > 0 {
+                std::thread::yield_now();
+            }
+        }
+    }
+
+    #[test]
+    fn without_a_thread_a_job_is_refused() {
+        let (done, results) = bounded(8);
+        let mut pool = Pool::new("oz-task", 1, move |number: u32| done.send(number).unwrap());
+        Arc::get_mut(&mut pool.shared).unwrap().stack = NO_THREAD;
+        for number in 0..3 {
+            assert_eq!(pool.give(number).unwrap_err().kind(), io::ErrorKind::WouldBlock, "EAGAIN");
+        }
+        Arc::get_mut(&mut pool.shared).unwrap().stack = STACK;
+        pool.give(3).unwrap();
+        drop(pool);
+        assert_eq!(results.iter().collect::<Vec<_>>(), [3]);
     }
 
     #[test]
     fn a_panic_ends_the_job_and_not_its_thread() {
         let (done, results) = bounded(8);
-        let pool = Pool::start(1, move |number: u32| {
+        let pool = Pool::new("oz-task", 1, move |number: u32| {
             assert_ne!(number, 0, "this one panics");
-            done.send(number).unwrap();
-        })
-        .unwrap();
-        for number in 0..3 {
-            while !pool.give(number) {
-                std::thread::yield_now();
-            }
+            done.send((number, this_thread())).unwrap();
+        });
+        let mut state = pool.shared.lock();
+        state.waiting.extend([1, 2]);
+        drop(state);
+        pool.give(0).unwrap();
+        for number in [1, 2] {
+            assert_eq!(results.recv_timeout(DEADLINE), Ok((number, "oz-task-0".to_owned())));
         }
-        assert_eq!(results.recv_timeout(DEADLINE), Ok(1));
-        assert_eq!(results.recv_timeout(DEADLINE), Ok(2));
     }
 
     #[test]
     fn dropping_the_pool_waits_for_its_jobs() {
         let (done, results) = bounded(8);
-        let pool = Pool::start(2, move |number: u32| done.send(number).unwrap()).unwrap();
-        assert!(pool.give(1));
+        let pool = Pool::new("oz-task", 1, move |number: u32| done.send(number).unwrap());
+        pool.give(1).unwrap();
+        pool.give(2).unwrap();
         drop(pool);
-        assert_eq!(results.try_recv(), Ok(1));
+        assert_eq!(results.try_iter().collect::<Vec<_>>(), [1, 2]);
     }
 
     #[test]
@@ -172,6 +266,16 @@ mod tests {
     }
 
     #[test]
+    fn the_deepest_json_fits_on_the_stack() {
+        // serde_json accepts 127 levels. An overflow would end the process.
+        let json = format!("{}{}", "[".repeat(127), "]".repeat(127));
+        let (done, parsed) = bounded(1);
+        let parse = move || done.send(serde_json::from_str::<serde_json::Value>(&json).is_ok()).unwrap();
+        spawn_detached("oz-task", parse).unwrap();
+        assert_eq!(parsed.recv_timeout(DEADLINE), Ok(true));
+    }
+
+    #[test]
     fn parallel_work_runs_at_once_and_keeps_its_order() {
         let barrier = std::sync::Barrier::new(3);
         let work = |number: u32| {
@@ -181,5 +285,16 @@ mod tests {
         };
         assert_eq!(parallel(vec![1, 2, 3], work), [Some(10), None, Some(30)]);
         assert_eq!(parallel(Vec::new(), |number: u32| number), []);
+    }
+
+    #[test]
+    fn without_further_threads_parallel_work_is_done_by_the_caller() {
+        let caller = this_thread();
+        let work = |number: u32| {
+            assert_ne!(number, 2, "this one panics");
+            (number, this_thread())
+        };
+        let expected = [Some((1, caller.clone())), None, Some((3, caller))];
+        assert_eq!(parallel_with(NO_THREAD, vec![1, 2, 3], work), expected);
     }
 }

@@ -230,7 +230,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
     log::set_max_level(LevelFilter::Trace);
     let (listener, url) = listen();
     let (sender, answers) = crossbeam_channel::bounded(1);
-    let poller = RunPoller::start(plane(&http(&url)), sender).unwrap();
+    let poller = RunPoller::new(plane(&http(&url)), sender);
     let taken = || {
         let found = answers.recv_timeout(TIMEOUT).unwrap();
         let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
@@ -249,7 +249,7 @@ fn in_a_process_with_a_proxy_and_a_log() {
         stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
     };
     let batch = |ids: &[&str]| {
-        assert!(poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()));
+        poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()).unwrap();
     };
 
     batch(&["a", "b", "c d", "e", "f"]);

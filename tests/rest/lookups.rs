@@ -85,18 +85,18 @@ fn a_missing_run_and_a_hidden_run_are_unknown() {
 fn a_batch_has_one_answer_with_the_known_states() {
     let plane = ControlPlane::start(Options::default());
     let (sender, answers) = bounded(1);
-    let poller = RunPoller::start(rest(&plane, plane.key()), sender).unwrap();
+    let poller = RunPoller::new(rest(&plane, plane.key()), sender);
     let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
     plane.cancel(&second);
-    assert!(poller.poll(batch(&[&first, "none", "..", &second])));
+    poller.poll(batch(&[&first, "none", "..", &second])).unwrap();
     assert_eq!(next(&answers), [(JobId(0), RunState::Pending), (JobId(3), RunState::Cancelled)]);
     plane.fail_rest_with(Some(503));
     let before = plane.view(|world| world.requests.len());
-    assert!(poller.poll(batch(&[&first, &second])));
+    poller.poll(batch(&[&first, &second])).unwrap();
     assert_eq!(next(&answers), []);
     assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second look-up is skipped");
     plane.fail_rest_with(None);
-    assert!(poller.poll(batch(&[&first])));
+    poller.poll(batch(&[&first])).unwrap();
     assert_eq!(next(&answers), [(JobId(0), RunState::Pending)], "the next batch is looked up");
 }
 
@@ -105,10 +105,10 @@ fn a_batch_shares_one_kept_connection() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(1);
-    let poller = RunPoller::start(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender).unwrap();
+    let poller = RunPoller::new(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender);
     let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
     for round in 0..2 {
-        assert!(poller.poll(batch(&["a", "b"])));
+        poller.poll(batch(&["a", "b"])).unwrap();
         let mut stream = accept(&listener);
         for id in ["a", "b"] {
             let head = request(&mut stream);
@@ -132,8 +132,8 @@ fn a_drop_waits_for_one_look_up_at_most() {
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
     let (sender, answers) = bounded(1);
     let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
-    let poller = RunPoller::start(rest, sender).unwrap();
-    assert!(poller.poll((0..1000).map(|id| (JobId(id), id.to_string())).collect()));
+    let poller = RunPoller::new(rest, sender);
+    poller.poll((0..1000).map(|id| (JobId(id), id.to_string())).collect()).unwrap();
     let mut silent = accept(&listener);
     request(&mut silent);
     drop(poller);

@@ -18,6 +18,7 @@ pub mod private_engine;
 pub mod process;
 pub mod registry;
 pub mod rng;
+pub mod sleeping_engine;
 pub mod stage;
 pub mod sync_dir;
 pub mod tls_proxy;

@@ -1,4 +1,4 @@
-//! The thread `oz-poller`, which looks up the states of runs in batches.
+//! The threads `oz-poller-N`, which look up the states of runs in batches.
 
 use std::io;
 use std::mem::replace;
@@ -17,7 +17,8 @@ use crate::sys::pool::Pool;
 /// The jobs of a batch whose run has a known state.
 pub type RunStates = Vec<(JobId, RunState)>;
 
-/// The handle of the thread. Dropping it waits for the current look-up, at most until its deadline, and skips the rest.
+/// Looks up one batch at a time, on a thread that ends with it. Dropping it waits for the current look-up, at most until its
+/// deadline, and skips the rest.
 pub struct RunPoller {
     pool: Pool<Vec<(JobId, String)>>,
     /// Dropped to stop the thread after the current look-up.
@@ -25,23 +26,17 @@ pub struct RunPoller {
 }
 
 impl RunPoller {
-    /// Starts the thread. It sends to `answers` once per batch, even if no state was found.
-    ///
-    /// # Errors
-    /// The system has no more threads.
-    pub fn start(control_plane: ControlPlane, answers: Sender<RunStates>) -> io::Result<Self> {
+    /// Sends to `answers` once per batch, even if no state was found.
+    pub fn new(control_plane: ControlPlane, answers: Sender<RunStates>) -> Self {
         let begin = move || {
             let session = control_plane.session();
             move |id: &str| session.run_state(id)
         };
-        Self::start_with(begin, answers)
+        Self::with(begin, answers)
     }
 
     /// Calls `begin` for each batch, and the function that it returns for each id.
-    fn start_with<L>(
-        begin: impl Fn() -> L + Send + Sync + 'static,
-        answers: Sender<RunStates>,
-    ) -> io::Result<Self>
+    fn with<L>(begin: impl Fn() -> L + Send + Sync + 'static, answers: Sender<RunStates>) -> Self
     where
         L: FnMut(&str) -> Result<RunState, LookupError>,
     {
@@ -55,16 +50,18 @@ impl RunPoller {
                 recv(closed) -> _ => {}
             }
         };
-        Ok(Self { pool: Pool::single("oz-poller", work)?, open: Some(open) })
+        Self { pool: Pool::new("oz-poller", 1, work), open: Some(open) }
     }
 
-    /// Queues a batch of jobs with the ids of their runs; never blocks. Returns false if another batch is queued already,
-    /// besides the current one.
-    pub fn poll(&self, runs: Vec<(JobId, String)>) -> bool {
+    /// Takes a batch of jobs with the ids of their runs; never blocks.
+    ///
+    /// # Errors
+    /// There will be no answer: the system has no more threads, or another batch waits already, besides the current one.
+    pub fn poll(&self, runs: Vec<(JobId, String)>) -> io::Result<()> {
         self.pool.give(runs)
     }
 
-    /// Detaches the thread, for a process that ends at once.
+    /// Makes the drop wait for nothing, for a process that ends at once.
     pub fn abandon(&mut self) {
         self.open = None;
         self.pool.abandon();
@@ -175,11 +172,11 @@ mod tests {
     #[test]
     fn each_batch_has_one_answer_even_after_a_panic() {
         let (sender, answers) = bounded(1);
-        let poller = RunPoller::start_with(|| scripted, sender).unwrap();
+        let poller = RunPoller::with(|| scripted, sender);
         let cases: [(&[&str], &[u64]); 5] =
             [(&["c1"], &[0]), (&["c1", "p", "c2"], &[0]), (&["x"], &[]), (&[], &[]), (&["u", "c9"], &[1])];
         for (ids, expected) in cases {
-            assert!(poller.poll(batch(ids)));
+            poller.poll(batch(ids)).unwrap();
             let expected: Vec<_> = expected.iter().map(|job| (JobId(*job), RunState::Cancelled)).collect();
             assert_eq!(answers.recv_timeout(DEADLINE).unwrap(), expected, "{ids:?}");
         }
@@ -199,16 +196,16 @@ mod tests {
                 scripted(id)
             }
         };
-        let poller = RunPoller::start_with(begin, sender).unwrap();
-        assert!(poller.poll(batch(&["c1"])));
-        assert_eq!(arrived.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-poller"));
-        assert!(poller.poll(batch(&["c2"])));
-        assert!(!poller.poll(batch(&["c3"])));
+        let poller = RunPoller::with(begin, sender);
+        poller.poll(batch(&["c1"])).unwrap();
+        assert_eq!(arrived.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-poller-0"));
+        poller.poll(batch(&["c2"])).unwrap();
+        assert!(poller.poll(batch(&["c3"])).is_err());
         drop(gate);
         for _ in 0..2 {
             answers.recv_timeout(DEADLINE).unwrap();
         }
-        assert!(poller.poll(batch(&["c4"])));
+        poller.poll(batch(&["c4"])).unwrap();
         assert_eq!(answers.recv_timeout(DEADLINE).unwrap().len(), 1);
     }
 
@@ -228,10 +225,10 @@ mod tests {
                 Ok(RunState::Pending)
             }
         };
-        let poller = RunPoller::start_with(begin, sender).unwrap();
-        assert!(poller.poll(batch(&["1", "2", "3"])));
+        let poller = RunPoller::with(begin, sender);
+        poller.poll(batch(&["1", "2", "3"])).unwrap();
         arrived.recv_timeout(DEADLINE).unwrap();
-        assert!(poller.poll(batch(&["4"])));
+        poller.poll(batch(&["4"])).unwrap();
         let (dropped, end) = bounded(1);
         let poller = Mutex::new(Some(poller));
         std::thread::scope(|scope| {
@@ -263,8 +260,8 @@ mod tests {
                 Ok(RunState::Pending)
             }
         };
-        let mut poller = RunPoller::start_with(begin, sender).unwrap();
-        assert!(poller.poll(batch(&["1"])));
+        let mut poller = RunPoller::with(begin, sender);
+        poller.poll(batch(&["1"])).unwrap();
         arrived.recv_timeout(DEADLINE).unwrap();
         poller.abandon();
         drop(poller);

@@ -1,0 +1,197 @@
+//! An engine whose containers run nothing: each sleeps until it is killed. A thousand of them cost almost nothing.
+//!
+//! It has every image and every volume, and answers one request at a time, from the one thread that accepts connections.
+
+use std::collections::BTreeMap;
+use std::fs::Permissions;
+use std::io::{self, Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use data_encoding::BASE64;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+
+/// How long a client may take to send its request.
+const DEADLINE: Duration = Duration::from_secs(30);
+
+/// What the stat of any path says: a file.
+const STAT: &str = r#"{"name":"f","size":1,"mode":420,"mtime":"2026-01-02T03:04:05Z","linkTarget":""}"#;
+
+/// A running engine; dropping it ends it.
+pub struct SleepingEngine {
+    path: PathBuf,
+    over: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+/// A container by its name, which is also its id.
+#[derive(Default)]
+struct Container {
+    running: bool,
+    ended: bool,
+    /// Those who wait for its end.
+    waiting: Vec<UnixStream>,
+}
+
+type Containers = BTreeMap<String, Container>;
+
+impl SleepingEngine {
+    /// Listens on a Unix socket in a folder of its own, for every user.
+    pub fn start() -> Self {
+        let folder = tempfile::Builder::new().prefix("oz-sleep-").tempdir_in("/tmp").expect("a folder");
+        let path = folder.path().join("s");
+        let listener = UnixListener::bind(&path).expect("a socket");
+        for (path, mode) in [(folder.path(), 0o755), (&path, 0o777)] {
+            std::fs::set_permissions(path, Permissions::from_mode(mode)).expect("an own file");
+        }
+        let over = Arc::new(AtomicBool::new(false));
+        let ends = Arc::clone(&over);
+        let thread = std::thread::spawn(move || {
+            let mut containers = Containers::new();
+            for stream in listener.incoming() {
+                if ends.load(Ordering::SeqCst) {
+                    break;
+                }
+                // A client that was cancelled or killed concerns only itself.
+                let _ = stream.and_then(|stream| serve(stream, &mut containers));
+            }
+        });
+        Self { path, over, thread: Some(thread), _folder: folder }
+    }
+
+    /// Returns the value for `DOCKER_HOST`.
+    pub fn host(&self) -> String {
+        format!("unix://{}", self.path.display())
+    }
+}
+
+impl Drop for SleepingEngine {
+    fn drop(&mut self) {
+        self.over.store(true, Ordering::SeqCst);
+        // Wakes the thread.
+        drop(UnixStream::connect(&self.path));
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<()> {
+    stream.set_read_timeout(Some(DEADLINE))?;
+    let head = read_head(&mut stream)?;
+    let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
+    let mut body = vec![0; length.and_then(|length| length.parse().ok()).unwrap_or(0)];
+    stream.read_exact(&mut body)?;
+    let mut words = head.split(' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let (path, query) = target.split_once('?').unwrap_or((target, ""));
+    // Without the version.
+    let path = path.strip_prefix("/v1.41").unwrap_or(path);
+    let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    match (method, parts.as_slice()) {
+        (_, ["_ping"]) => answer(&mut stream, 200, "Api-Version: 1.41\r\n", ""),
+        (_, ["version"]) => {
+            json(&mut stream, 200, &json!({"Version": "20.10.24", "Os": "linux", "Arch": "amd64"}))
+        }
+        (_, ["info"]) => json(&mut stream, 200, &json!({"NCPU": 4, "MemTotal": 1024})),
+        ("GET", ["images", ..]) => {
+            json(&mut stream, 200, &json!({"Id": "sha256:abc", "Os": "linux", "Architecture": "amd64"}))
+        }
+        ("GET", ["volumes"]) => json(&mut stream, 200, &json!({"Volumes": []})),
+        ("POST", ["volumes", "create"]) => {
+            let volume: Value = serde_json::from_slice(&body).map_err(io::Error::other)?;
+            json(&mut stream, 201, &json!({"Name": volume["Name"]}))
+        }
+        ("GET", ["containers", "json"]) => json(&mut stream, 200, &list(containers, query)),
+        ("POST", ["containers", "create"]) => {
+            let name = query.trim_start_matches("name=");
+            containers.insert(name.to_owned(), Container::default());
+            json(&mut stream, 201, &json!({"Id": name, "Warnings": []}))
+        }
+        ("HEAD", ["containers", _, "archive"]) => {
+            let stat = BASE64.encode(STAT.as_bytes());
+            answer(&mut stream, 200, &format!("X-Docker-Container-Path-Stat: {stat}\r\n"), "")
+        }
+        (_, ["containers", id, rest @ ..]) => match containers.get_mut(*id) {
+            None => json(&mut stream, 404, &json!({"message": "no such container"})),
+            Some(_) if method == "DELETE" => {
+                containers.remove(*id);
+                answer(&mut stream, 204, "", "")
+            }
+            Some(container) => act(stream, id, rest, container),
+        },
+        _ => json(&mut stream, 404, &json!({"message": format!("unexpected: {method} {path}")})),
+    }
+}
+
+/// Answers a request about one container.
+fn act(mut stream: UnixStream, id: &str, action: &[&str], container: &mut Container) -> io::Result<()> {
+    match action {
+        ["json"] => {
+            let status = match container {
+                Container { running: true, .. } => "running",
+                Container { ended: true, .. } => "exited",
+                _ => "created",
+            };
+            let state = json!({"Status": status, "Running": container.running, "ExitCode": 0});
+            json(&mut stream, 200, &json!({"Id": id, "Name": format!("/{id}"), "State": state}))
+        }
+        ["start"] => {
+            container.running = true;
+            answer(&mut stream, 204, "", "")
+        }
+        ["wait"] => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            container.waiting.push(stream);
+            Ok(())
+        }
+        ["stop" | "kill"] => {
+            (container.running, container.ended) = (false, true);
+            for mut waiting in container.waiting.drain(..) {
+                // The waiting client may be gone.
+                let _ = waiting.write_all(br#"{"StatusCode":0}"#);
+            }
+            answer(&mut stream, 204, "", "")
+        }
+        ["logs"] => answer(&mut stream, 200, "", ""),
+        _ => answer(&mut stream, 204, "", ""),
+    }
+}
+
+/// Returns all containers, or those that run if the filter says so.
+fn list(containers: &Containers, query: &str) -> Value {
+    let only_running = query.contains("running");
+    let listed = containers.iter().filter(|(_, container)| container.running || !only_running);
+    listed.map(|(name, _)| json!({"Id": name, "Names": [format!("/{name}")], "Labels": {}})).collect()
+}
+
+fn json(stream: &mut UnixStream, status: u16, body: &Value) -> io::Result<()> {
+    answer(stream, status, "Content-Type: application/json\r\n", &body.to_string())
+}
+
+/// Writes a whole answer. `headers` is complete lines.
+fn answer(stream: &mut UnixStream, status: u16, headers: &str, body: &str) -> io::Result<()> {
+    let length = body.len();
+    write!(
+        stream,
+        "HTTP/1.1 {status} OK\r\n{headers}Connection: close\r\nContent-Length: {length}\r\n\r\n{body}"
+    )
+}
+
+/// Reads byte by byte, so that the body is not touched.
+fn read_head(stream: &mut UnixStream) -> io::Result<String> {
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        let mut byte = [0];
+        stream.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    String::from_utf8(head).map_err(io::Error::other)
+}
