@@ -12,3 +12,5 @@ pub mod images;
 pub mod process;
 #[path = "../support/registry.rs"]
 pub mod registry;
+#[path = "../support/sleeping_engine.rs"]
+pub mod sleeping_engine;

@@ -1,4 +1,6 @@
 //! Memory and threads while many tasks sleep, and after they have ended. Each worker has its tasks alone.
+//!
+//! A thousand containers are too many for the engine of a small machine, so those are on an engine that runs nothing.
 
 use std::time::{Duration, Instant};
 
@@ -9,55 +11,64 @@ use crate::figure::Figure;
 use crate::session::{Session, time_left, wait_removed};
 use crate::support::control_plane::State;
 use crate::support::engine::Engine;
+use crate::support::sleeping_engine::SleepingEngine;
 
 /// How many removals of a container run at the same time.
 const KILLERS: usize = 4;
 
+/// The tasks on an engine that runs nothing.
+const MANY: usize = 1000;
+
 pub fn measure(bench: &Bench) -> Vec<Figure> {
-    bench
-        .pick([50, 200].as_slice(), [20].as_slice())
-        .iter()
-        .flat_map(|count| sleeping(bench, *count))
-        .collect()
+    let counts = bench.pick([50, 200].as_slice(), [20].as_slice());
+    let figures = counts.iter().flat_map(|count| {
+        // A container takes about 150 ms to start and to end.
+        let time = Duration::from_millis(150) * u32::try_from(*count).expect("few");
+        sleeping(bench, &bench.engine, *count, time)
+    });
+    let mut figures: Vec<Figure> = figures.collect();
+    let engine = SleepingEngine::start();
+    figures.extend(sleeping(bench, &Engine::at(&engine.host()), MANY, Duration::from_secs(5)));
+    figures
 }
 
-fn sleeping(bench: &Bench, count: usize) -> Vec<Figure> {
+/// Measures `count` tasks on `engine`, for each worker for which there is this much time.
+fn sleeping(bench: &Bench, engine: &Engine, count: usize, time: Duration) -> Vec<Figure> {
     let mut memory = bench.figure(format!("memory, {count} tasks"), "MiB");
     let mut threads = bench.figure(format!("threads, {count} tasks"), "");
     let mut after = bench.figure(format!("memory, after {count} tasks"), "MiB");
-    // A container takes about 150 ms to start and to end.
-    let time = Duration::from_millis(150) * u32::try_from(count).expect("few");
     for (index, program) in bench.programs.iter().enumerate() {
         if !bench.has_time(time) {
             break;
         }
-        let settings = [("OZ_MAX_CONCURRENT_TASKS", count.to_string())];
-        let settings = settings.each_ref().map(|(name, value)| (*name, value.as_str()));
-        let session = Session::start(&bench.engine, program, &settings);
-        let before = bench.engine.container_names();
+        let slots = count.to_string();
+        // The engine that runs nothing cannot pull either.
+        let settings = [("OZ_MAX_CONCURRENT_TASKS", slots.as_str()), ("OZ_PULL", "missing")];
+        let session = Session::start(engine, program, &settings);
+        let before = engine.container_names();
         (0..count).for_each(|_| drop(session.plane.submit(bench.spec("exec sleep 3600"))));
-        wait_running(bench, &session, &before, count);
+        wait_running(engine, &session, &before, count);
         memory.add(index, session.gauge().rss_mib());
         threads.add(index, session.gauge().threads());
-        kill_all(&bench.engine, &before);
+        kill_all(engine, &before);
         let ended =
             session.plane.holds_within(time_left(), |model| model.runs.iter().all(|run| run.state.ended()));
         assert!(ended, "not all tasks have ended\n{}", session.log_tail());
-        wait_removed(&bench.engine, &before);
+        wait_removed(engine, &before);
         after.add(index, session.gauge().rss_mib());
     }
     if memory.samples() == 0 { Vec::new() } else { vec![memory, threads, after] }
 }
 
 /// Waits until all tasks are claimed and their containers run.
-fn wait_running(bench: &Bench, session: &Session, before: &[String], count: usize) {
+fn wait_running(engine: &Engine, session: &Session, before: &[String], count: usize) {
     let claimed = session.plane.holds_within(time_left(), |model| {
         model.runs.iter().all(|run| run.state == State::InProgress || run.state.ended())
     });
     assert!(claimed, "not all tasks are claimed\n{}", session.log_tail());
     let end = Instant::now() + time_left();
     let running = || {
-        let list = bench.engine.containers("status", "running");
+        let list = engine.containers("status", "running");
         list.iter().filter(|container| !is_in(before, container)).count()
     };
     while running() < count {
