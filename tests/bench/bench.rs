@@ -19,6 +19,8 @@ pub struct Bench {
     pub programs: Vec<Program>,
     /// Whether `BENCH_QUICK` is set.
     pub quick: bool,
+    /// Whether all scenarios run.
+    pub complete: bool,
     /// The floor of everything that runs a container.
     pub hand: Hand,
     task_image: String,
@@ -33,7 +35,7 @@ pub struct Bench {
 
 impl Bench {
     /// Makes the images, pushes them to a registry and pulls them, as a worker does.
-    pub fn new(programs: Vec<Program>, quick: bool, interrupted: Arc<AtomicBool>) -> Self {
+    pub fn new(programs: Vec<Program>, [quick, complete]: [bool; 2], interrupted: Arc<AtomicBool>) -> Self {
         let engine = Engine::get();
         let registry = Registry::open();
         let mut images = Images::new(&engine, "oz-bench");
@@ -51,6 +53,7 @@ impl Bench {
             engine,
             programs,
             quick,
+            complete,
             hand,
             task_image,
             sidecar_image,

@@ -33,11 +33,12 @@ mod report;
 mod scenarios;
 mod session;
 mod support;
+mod targets;
 
 use bench::Bench;
 use report::Report;
 use scenarios::{SCENARIOS, Scenario};
-use session::{Program, limit_waits, name_of};
+use session::{Program, VERSUS, limit_waits, name_of};
 
 /// The time for all scenarios, with and without `BENCH_QUICK`. The rest is for the engine and the images.
 const QUICK: Duration = Duration::from_secs(105);
@@ -59,12 +60,12 @@ fn main() -> ExitCode {
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).expect("a signal handler");
     let mut report = Report::start(&programs, versus);
-    let bench = Bench::new(programs, quick, Arc::clone(&interrupted));
+    let only = variable("BENCH_ONLY");
+    let bench = Bench::new(programs, [quick, only.is_none()], Arc::clone(&interrupted));
     let start = Instant::now();
     limit_waits(start + bench.pick(FULL, QUICK) + GRACE);
     let mut failed = false;
     let mut share = Duration::ZERO;
-    let only = variable("BENCH_ONLY");
     let is_named =
         |name: &str| only.as_ref().is_none_or(|list| list.split_whitespace().any(|one| one == name));
     for scenario in SCENARIOS.iter().filter(|scenario| is_named(scenario.name)) {
@@ -119,7 +120,7 @@ fn programs(target: &Path) -> Result<(Vec<Program>, Option<usize>), String> {
         return Err("no worker: build one, or name some in BENCH_WORKERS".to_owned());
     }
     let versus = variable("BENCH_VS").map(|command| {
-        programs.push(Program::of("vs".to_owned(), &command));
+        programs.push(Program::of(VERSUS.to_owned(), &command));
         programs.len() - 1
     });
     Ok((programs, versus))

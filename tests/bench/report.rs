@@ -11,8 +11,9 @@ use crate::bench::Bench;
 use crate::figure::Figure;
 use crate::gauge::Load;
 use crate::session::Program;
+use crate::targets::{TARGETS, Target};
 
-const NAME_WIDTH: usize = 44;
+const NAME_WIDTH: usize = 46;
 const VALUE_WIDTH: usize = 10;
 const RATIO_WIDTH: usize = 8;
 
@@ -49,7 +50,7 @@ impl Report {
                 print!("{:>RATIO_WIDTH$}", format!("x {}", self.names[versus]));
             }
         }
-        println!();
+        println!("  target");
     }
 
     /// Prints and keeps the figures of a scenario.
@@ -57,7 +58,12 @@ impl Report {
         for figure in figures {
             self.print_row(scenario, figure);
         }
-        let figures: Vec<Value> = figures.iter().map(|figure| figure.to_json(&self.names)).collect();
+        let to_json = |figure: &Figure| {
+            let mut value = figure.to_json(&self.names);
+            value["target"] = json!(Target::of(scenario, &figure.name).map(|target| target.to_string()));
+            value
+        };
+        let figures: Vec<Value> = figures.iter().map(to_json).collect();
         self.scenarios.push(json!({"name": scenario, "figures": figures}));
     }
 
@@ -78,13 +84,37 @@ impl Report {
                 print!("{:>RATIO_WIDTH$}", shown(figure.ratio_between(index, versus)));
             }
         }
-        println!();
+        println!("{}", self.target(scenario, figure));
+    }
+
+    /// Returns a figure's target and the workers that miss it; nothing if it has no target.
+    fn target(&self, scenario: &str, figure: &Figure) -> String {
+        let Some(target) = Target::of(scenario, &figure.name) else { return String::new() };
+        let misses = |(index, _): &(usize, &String)| target.is_met(figure, *index) == Some(false);
+        let missing: Vec<&str> =
+            self.names.iter().enumerate().filter(misses).map(|(_, name)| name.as_str()).collect();
+        let missed = if missing.is_empty() { "" } else { ", missed by " };
+        format!("  {target}{missed}{}", missing.join(" and "))
+    }
+
+    /// Returns the figures that have a target and were not measured.
+    fn unmeasured(&self) -> Vec<String> {
+        let measured = |scenario: &str, figure: &str| {
+            let of = self.scenarios.iter().filter(|one| one["name"] == scenario);
+            of.flat_map(|one| one["figures"].as_array()).flatten().any(|one| one["name"] == figure)
+        };
+        let missing = TARGETS.iter().filter(|(scenario, figure, _)| !measured(scenario, figure));
+        missing.map(|(scenario, figure, _)| format!("{scenario}: {figure}")).collect()
     }
 
     /// Prints the load again and writes the file into `folder`. Returns its path.
     pub fn finish(self, folder: &Path, bench: &Bench, seconds: f64) -> PathBuf {
         let after = Load::measure();
         println!();
+        let unmeasured = self.unmeasured();
+        if bench.complete && !unmeasured.is_empty() {
+            println!("not measured, but with a target: {}", unmeasured.join("; "));
+        }
         print_load("after", &after);
         let now =
             OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0).expect("no fraction is valid");

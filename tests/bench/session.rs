@@ -28,7 +28,11 @@ const CHECKED_EVERY: Duration = Duration::from_millis(200);
 /// How long a worker may take to exit after SIGTERM, before it is killed.
 const STOPPED_WITHIN: Duration = Duration::from_secs(15);
 
+/// The name of the program of `BENCH_VS`.
+pub const VERSUS: &str = "vs";
+
 /// A worker program.
+#[derive(Clone)]
 pub struct Program {
     /// The head of its columns.
     pub name: String,
@@ -42,6 +46,23 @@ pub struct Session {
     pub plane: ControlPlane,
     engine: Engine,
     worker_id: String,
+}
+
+/// What a worker used for some tasks.
+pub struct Usage {
+    /// From the first assignment to the last report, in milliseconds.
+    pub time: f64,
+    /// In milliseconds.
+    pub cpu: f64,
+    /// The peak of the resident memory, in MiB.
+    pub peak: f64,
+}
+
+impl Usage {
+    /// Returns how much was done in one second of processor time, where the kernel counts in steps of 10 ms.
+    pub fn per_cpu_second(&self, done: f64) -> f64 {
+        done / self.cpu.max(10.0) * 1000.0
+    }
 }
 
 impl Program {
@@ -120,6 +141,26 @@ impl Session {
         let last = runs.iter().filter_map(|run| run.history.last()).map(|received| received.at).max();
         wait_removed(&self.engine, &before);
         millis(last.expect("a report").duration_since(first))
+    }
+
+    /// As [`Session::run_all`], and returns what the worker used until the containers were removed.
+    pub fn run_measured(&self, spec: &RunSpec, count: usize) -> Usage {
+        let gauge = self.gauge();
+        gauge.reset_peak();
+        let before = gauge.cpu_ms();
+        let time = self.run_all(spec, count);
+        Usage { time, cpu: gauge.cpu_ms() - before, peak: gauge.peak_mib() }
+    }
+
+    /// Kills the worker and starts it again with the same id and control plane. Returns when the start began.
+    pub fn restart(&mut self, program: &Program, settings: &[(&str, &str)]) -> Instant {
+        self.process.signal(Signal::KILL);
+        self.process.wait_exit(STOPPED_WITHIN);
+        let start = Instant::now();
+        let urls = [self.plane.ws_url(), self.plane.root_url()];
+        self.process =
+            program.start(&self.engine, urls.each_ref().map(String::as_str), &self.worker_id, settings);
+        start
     }
 
     /// Returns the last lines of the worker's log.

@@ -6,6 +6,8 @@
 pub mod control_plane;
 #[path = "../support/engine.rs"]
 pub mod engine;
+#[path = "../support/engine_proxy.rs"]
+pub mod engine_proxy;
 #[path = "../support/images.rs"]
 pub mod images;
 #[path = "../support/process.rs"]

@@ -51,6 +51,8 @@ struct Shared {
 #[derive(Default)]
 struct State {
     rules: Vec<Rule>,
+    /// The text of the requests that the proxy answers, and their answer.
+    answer: Option<(String, Arc<Body>)>,
     /// The request lines of all connections.
     requests: Vec<String>,
     stopping: bool,
@@ -73,6 +75,12 @@ struct Rule {
     over: bool,
     /// It closes the connection instead of holding it.
     cuts: bool,
+}
+
+/// The body of an answer that the proxy makes.
+struct Body {
+    chunks: Vec<u8>,
+    times: usize,
 }
 
 impl Shared {
@@ -183,12 +191,23 @@ impl EngineProxy {
         self.hold_after(DELAYED, text, count)
     }
 
+    /// From now on answers requests for `text` itself: a body with chunked encoding, of `times` copies of `chunks`.
+    pub fn answer(&self, text: &str, chunks: Vec<u8>, times: usize) {
+        let answer = Some((text.to_owned(), Arc::new(Body { chunks, times })));
+        self.shared.update(|state| state.answer = answer);
+    }
+
     fn rule(&self, rule: Rule) -> Hold {
         let rule = self.shared.update(|state| {
             state.rules.push(rule);
             state.rules.len() - 1
         });
         Hold { shared: Arc::clone(&self.shared), rule }
+    }
+
+    /// Returns the request lines of all connections.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.lock().requests.clone()
     }
 
     /// Returns how many requests for `text` were made.
@@ -238,7 +257,16 @@ fn wait(shared: &Shared, what: &str, holds: impl Fn(&State) -> bool) {
 fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
     let Ok(mut upstream) = UnixStream::connect(engine) else { return };
     let Some((head, request)) = first_line(&mut client) else { return };
-    shared.update(|state| state.requests.push(request.clone()));
+    let answer = shared.update(|state| {
+        state.requests.push(request.clone());
+        let fits = state.answer.as_ref().filter(|(text, _)| request.contains(text));
+        fits.map(|(_, body)| Arc::clone(body))
+    });
+    if let Some(body) = answer {
+        // Fails if the client disconnects.
+        let _ = send(&mut client, &body);
+        return;
+    }
     let forward = shared.admit(&request);
     if forward == Forward::Nowhere {
         return;
@@ -265,6 +293,22 @@ fn serve(shared: &Shared, mut client: UnixStream, engine: &PathBuf) {
         }
     }
     let _ = client.shutdown(Shutdown::Both);
+}
+
+/// Reads the rest of a request's head, and answers with a body.
+fn send(client: &mut UnixStream, body: &Body) -> std::io::Result<()> {
+    let mut head = Vec::new();
+    // The request line was read up to its line feed.
+    while !head.ends_with(b"\r\n\r\n") && head != b"\r\n" {
+        let mut byte = [0];
+        client.read_exact(&mut byte)?;
+        head.push(byte[0]);
+    }
+    client.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    for _ in 0..body.times {
+        client.write_all(&body.chunks)?;
+    }
+    client.write_all(b"0\r\n\r\n")
 }
 
 /// Reads up to the end of the request line. Returns the bytes, and the line as text.

@@ -3,6 +3,7 @@
 mod adopt;
 mod cancel;
 mod concurrency;
+mod cost;
 mod exit_codes;
 mod floods;
 mod idle;

@@ -1,9 +1,11 @@
 //! The scenarios, in the order in which they run: the most important first.
 
+mod adoption;
 mod burst;
 mod claim;
 mod connect;
 mod idle;
+mod long_output;
 mod output;
 mod parallel;
 mod reconnect;
@@ -24,16 +26,18 @@ pub struct Scenario {
     pub measure: fn(&Bench) -> Vec<Figure>,
 }
 
-pub const SCENARIOS: [Scenario; 11] = [
+pub const SCENARIOS: [Scenario; 13] = [
     Scenario { name: "size", share: 1.0, measure: size::measure },
     Scenario { name: "connect", share: 8.0, measure: connect::measure },
-    Scenario { name: "claim", share: 6.0, measure: claim::measure },
-    Scenario { name: "task", share: 14.0, measure: task::measure },
-    Scenario { name: "parallel", share: 14.0, measure: parallel::measure },
-    Scenario { name: "output", share: 20.0, measure: output::measure },
-    Scenario { name: "idle", share: 14.0, measure: idle::measure },
+    Scenario { name: "claim", share: 5.0, measure: claim::measure },
+    Scenario { name: "task", share: 13.0, measure: task::measure },
+    Scenario { name: "parallel", share: 10.0, measure: parallel::measure },
+    Scenario { name: "output", share: 14.0, measure: output::measure },
+    Scenario { name: "long-output", share: 8.0, measure: long_output::measure },
+    Scenario { name: "idle", share: 13.0, measure: idle::measure },
     Scenario { name: "sidecar", share: 8.0, measure: sidecar::measure },
     Scenario { name: "reconnect", share: 3.0, measure: reconnect::measure },
     Scenario { name: "burst", share: 3.0, measure: burst::measure },
+    Scenario { name: "adoption", share: 5.0, measure: adoption::measure },
     Scenario { name: "sleeping", share: 9.0, measure: sleeping::measure },
 ];

@@ -1,4 +1,5 @@
-//! Tasks with much output, from the assignment to the report. The floor runs the same container by hand and reads its log.
+//! Tasks with much output, from the assignment to the report. The floor of a time is to run the same container by hand and to read
+//! its log; the floor of a peak is the memory of the same worker before all output.
 
 use crate::bench::Bench;
 use crate::figure::Figure;
@@ -14,6 +15,7 @@ struct Kind {
     source: &'static str,
 }
 
+/// Of short lines and of bytes that are not text less, because the engine takes seconds for each MiB of them.
 const KINDS: [Kind; 4] = [
     Kind { name: "128-byte lines", full: 64, quick: 16, source: "yes $(printf '%0127d' 7)" },
     Kind { name: "2-byte lines", full: 8, quick: 1, source: "yes y" },
@@ -26,32 +28,38 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
     for session in &sessions {
         session.run(&bench.spec("true"));
     }
+    let idle: Vec<f64> = sessions.iter().map(|session| session.gauge().rss_mib()).collect();
     let mut figures: Vec<[Figure; 3]> = KINDS.iter().map(|kind| empty(bench, kind)).collect();
     for _ in bench.rounds(3, 1) {
         for (kind, figures) in KINDS.iter().zip(&mut figures) {
-            one_round(bench, &sessions, kind, figures);
+            one_round(bench, &sessions, &idle, kind, figures);
         }
     }
     figures.into_iter().flatten().collect()
 }
 
 fn empty(bench: &Bench, kind: &Kind) -> [Figure; 3] {
-    let name = format!("{} MiB, {}", bench.pick(kind.full, kind.quick), kind.name);
-    let cpu = bench.figure(format!("{name}, CPU"), "ms");
-    let peak = bench.figure(format!("{name}, peak"), "MiB");
-    [bench.figure(name, "ms"), cpu, peak]
+    let Kind { name, .. } = kind;
+    let time = format!("{} MiB, {name}", bench.pick(kind.full, kind.quick));
+    let rate = format!("{name}, MiB per CPU second");
+    [bench.figure(time, "ms"), bench.figure(rate, ""), bench.figure(format!("{name}, peak"), "MiB")]
 }
 
-fn one_round(bench: &Bench, sessions: &[Session], kind: &Kind, [time, cpu, peak]: &mut [Figure; 3]) {
-    let bytes = u64::from(bench.pick(kind.full, kind.quick)) << 20;
+fn one_round(
+    bench: &Bench,
+    sessions: &[Session],
+    idle: &[f64],
+    kind: &Kind,
+    [time, rate, peak]: &mut [Figure; 3],
+) {
+    let mib = bench.pick(kind.full, kind.quick);
+    let bytes = u64::from(mib) << 20;
     let script = format!("{} | head -c {bytes}", kind.source);
     for (index, session) in sessions.iter().enumerate() {
         let floor = timed(|| assert!(bench.hand.run_and_read_log(&script) > bytes));
-        let gauge = session.gauge();
-        gauge.reset_peak();
-        let before = gauge.cpu_ms();
-        time.add_pair(index, floor, session.run(&bench.spec(&script)));
-        cpu.add(index, gauge.cpu_ms() - before);
-        peak.add(index, gauge.peak_mib());
+        let usage = session.run_measured(&bench.spec(&script), 1);
+        time.add_pair(index, floor, usage.time);
+        rate.add(index, usage.per_cpu_second(f64::from(mib)));
+        peak.add_pair(index, idle[index], usage.peak);
     }
 }

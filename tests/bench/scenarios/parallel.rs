@@ -17,12 +17,10 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
     for _ in bench.rounds(2, 1) {
         for (index, session) in sessions.iter().enumerate() {
             let floor = timed(|| by_hand(bench, count));
-            let gauge = session.gauge();
-            gauge.reset_peak();
-            let before = gauge.cpu_ms();
-            time.add_pair(index, floor, session.run_all(&spec, count));
-            cpu.add(index, (gauge.cpu_ms() - before) / count as f64);
-            peak.add(index, gauge.peak_mib());
+            let usage = session.run_measured(&spec, count);
+            time.add_pair(index, floor, usage.time);
+            cpu.add(index, usage.cpu / count as f64);
+            peak.add(index, usage.peak);
         }
     }
     vec![time, cpu, peak]

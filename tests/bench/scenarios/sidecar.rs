@@ -1,5 +1,5 @@
-//! One task whose sidecar image is new, so that its files are first unpacked into a volume. The floor is to read the image's files
-//! by hand.
+//! Tasks whose sidecar image is new, so that its files are first unpacked into a volume: one task, and ten that need the same image
+//! at once. The floor is to read the image's files once by hand.
 
 use crate::bench::Bench;
 use crate::figure::Figure;
@@ -21,16 +21,25 @@ const SMALL: Content = Content { small_files: 4, large_files: 0, small: 1, large
 const LARGE: Content = Content { small_files: 4000, large_files: 4, small: 8, large: 49_600 };
 const MEDIUM: Content = Content { small_files: 500, large_files: 4, small: 8, large: 7_000 };
 
+/// How many tasks need one image at once.
+const TASKS: usize = 10;
+
 pub fn measure(bench: &Bench) -> Vec<Figure> {
     let large = bench.pick(LARGE, MEDIUM);
-    vec![from_nothing(bench, &SMALL, (5, 2)), from_nothing(bench, &large, (2, 1))]
+    vec![
+        from_nothing(bench, &SMALL, 1, (5, 2)),
+        from_nothing(bench, &large, 1, (2, 1)),
+        from_nothing(bench, &MEDIUM, TASKS, (3, 1)),
+    ]
 }
 
-fn from_nothing(bench: &Bench, content: &Content, (full, quick): (usize, usize)) -> Figure {
+fn from_nothing(bench: &Bench, content: &Content, tasks: usize, (full, quick): (usize, usize)) -> Figure {
     let files = content.small_files + content.large_files;
     let kib = content.small_files * content.small + content.large_files * content.large;
-    let mut time = bench.figure(format!("from nothing, {} MiB, {files} files", kib >> 10), "ms");
-    let sessions = bench.start_all(&[("OZ_PULL", "missing")]);
+    let for_tasks = if tasks > 1 { format!(", {tasks} tasks") } else { String::new() };
+    let mut time = bench.figure(format!("new, {} MiB, {files} files{for_tasks}", kib >> 10), "ms");
+    let slots = TASKS.to_string();
+    let sessions = bench.start_all(&[("OZ_PULL", "missing"), ("OZ_MAX_CONCURRENT_TASKS", &slots)]);
     for session in &sessions {
         session.run(&bench.spec("true"));
     }
@@ -41,7 +50,7 @@ fn from_nothing(bench: &Bench, content: &Content, (full, quick): (usize, usize))
             let mut spec = bench.spec("true");
             spec.sidecar_image = images.make("sidecar", content.root_fs(), &[]);
             let floor = timed(|| assert!(bench.hand.export(&spec.sidecar_image) > kib as u64));
-            time.add_pair(index, floor, session.run(&spec));
+            time.add_pair(index, floor, session.run_all(&spec, tasks));
         }
     }
     time

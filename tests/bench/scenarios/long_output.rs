@@ -1,0 +1,141 @@
+//! Tasks with 1 GiB of output, and with a large cap. The bench makes the log instead of the engine, which takes minutes to store
+//! that much. It has the engine's form, a chunk for each line, but arrives as fast as the worker reads. The floor of memory is that
+//! of the same worker before all output.
+
+use std::fs::File;
+use std::io::Read;
+use std::time::Duration;
+
+use crate::bench::Bench;
+use crate::figure::Figure;
+use crate::session::{Program, Session, VERSUS};
+use crate::support::engine::Engine;
+use crate::support::engine_proxy::EngineProxy;
+
+/// How long after the end of a task the memory is read again.
+const AFTERWARDS: Duration = Duration::from_secs(10);
+
+/// A kind of output, and 1 MiB of it in the pieces that the engine would send.
+type Kind = (&'static str, fn() -> Vec<Vec<u8>>);
+
+const KINDS: [Kind; 4] = [
+    ("128-byte lines", || vec![line(128); (1 << 20) / 128]),
+    ("2-byte lines", || vec![line(2); (1 << 20) / 2]),
+    ("one line", || vec![vec![b'y'; PIECE]; (1 << 20) / PIECE]),
+    ("binary", random),
+];
+
+/// The engine cuts longer lines into pieces of this many bytes.
+const PIECE: usize = 16 << 10;
+
+/// The cap that is larger than the default, and the output beside it, in MiB.
+const CAP: u32 = 64;
+const BEYOND_CAP: usize = 96;
+
+pub fn measure(bench: &Bench) -> Vec<Figure> {
+    let proxy = EngineProxy::start(bench.engine.host());
+    let mut figures = large_cap(bench, &proxy);
+    figures.extend(default_cap(bench, &proxy));
+    figures
+}
+
+fn default_cap(bench: &Bench, proxy: &EngineProxy) -> Vec<Figure> {
+    let mib = bench.pick(1024, 64);
+    let workers: Vec<Worker> = bench
+        .programs
+        .iter()
+        .enumerate()
+        .map(|(index, program)| Worker::start(bench, proxy, index, program))
+        .collect();
+    let mut figures = Vec::new();
+    for (name, pieces) in KINDS {
+        proxy.answer("/logs?", chunks(&pieces()), mib);
+        let mut time = bench.figure(format!("{mib} MiB, {name}"), "ms");
+        let mut rate = bench.figure(format!("{name}, MiB per CPU second"), "");
+        let mut peak = bench.figure(format!("{name}, peak"), "MiB");
+        for worker in workers.iter().filter(|_| bench.has_time(Duration::ZERO)) {
+            let usage = worker.session.run_measured(&bench.spec("true"), 1);
+            time.add(worker.index, usage.time);
+            rate.add(worker.index, usage.per_cpu_second(mib as f64));
+            peak.add_pair(worker.index, worker.idle, usage.peak);
+        }
+        figures.extend([time, rate, peak]);
+    }
+    figures
+}
+
+/// Measures all workers but that of `BENCH_VS`, whose cap is another setting.
+fn large_cap(bench: &Bench, proxy: &EngineProxy) -> Vec<Figure> {
+    let cap = format!("cap of {CAP} MiB");
+    let mut peak = bench.figure(format!("{cap}, peak"), "MiB");
+    let mut after = bench.figure(format!("{cap}, {} s afterwards", AFTERWARDS.as_secs()), "MiB");
+    let own = bench.programs.iter().enumerate().filter(|(_, program)| program.name != VERSUS);
+    let start = |(index, program): (usize, &Program)| {
+        let mut program = program.clone();
+        program.args.extend(["--max-output".to_owned(), format!("{CAP}MiB")]);
+        Worker::start(bench, proxy, index, &program)
+    };
+    let workers: Vec<Worker> = own.map(start).collect();
+    proxy.answer("/logs?", chunks(&KINDS[0].1()), BEYOND_CAP);
+    for _ in bench.rounds(2, 1) {
+        for worker in &workers {
+            let usage = worker.session.run_measured(&bench.spec("true"), 1);
+            peak.add_pair(worker.index, worker.idle, usage.peak);
+        }
+        std::thread::sleep(AFTERWARDS);
+        for worker in &workers {
+            after.add_pair(worker.index, worker.idle, worker.session.gauge().rss_mib());
+        }
+    }
+    vec![peak, after]
+}
+
+/// A worker behind the proxy.
+struct Worker {
+    /// Its column.
+    index: usize,
+    session: Session,
+    /// Its memory before all output.
+    idle: f64,
+}
+
+impl Worker {
+    fn start(bench: &Bench, proxy: &EngineProxy, index: usize, program: &Program) -> Self {
+        let session = Session::start(&Engine::at(&proxy.host()), program, &[]);
+        session.run(&bench.spec("true"));
+        let idle = session.gauge().rss_mib();
+        Self { index, session, idle }
+    }
+}
+
+/// Returns a line of this many bytes.
+fn line(length: usize) -> Vec<u8> {
+    let mut line = vec![b'7'; length];
+    line[length - 1] = b'\n';
+    line
+}
+
+/// Returns 1 MiB of random bytes, cut after each line feed.
+fn random() -> Vec<Vec<u8>> {
+    let mut bytes = vec![0; 1 << 20];
+    File::open("/dev/urandom").and_then(|mut file| file.read_exact(&mut bytes)).expect("random bytes");
+    bytes
+        .split_inclusive(|byte| *byte == b'\n')
+        .flat_map(|line| line.chunks(PIECE))
+        .map(<[u8]>::to_vec)
+        .collect()
+}
+
+/// Returns one chunk of an HTTP body for each piece: the piece as a frame of standard output.
+fn chunks(pieces: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = Vec::new();
+    for piece in pieces {
+        let length = u32::try_from(piece.len()).expect("a short piece");
+        out.extend_from_slice(format!("{:x}\r\n", piece.len() + 8).as_bytes());
+        out.extend_from_slice(&[1, 0, 0, 0]);
+        out.extend_from_slice(&length.to_be_bytes());
+        out.extend_from_slice(piece);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
