@@ -28,7 +28,7 @@ PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(
 
 .PHONY: help setup needs engine build install uninstall clean
 .PHONY: demo demo-server demo-build
-.PHONY: test one check deny coverage fuzz soak bench test-packages
+.PHONY: test one check deny coverage fuzz soak bench instructions test-packages
 .PHONY: static reproducible image deb rpm dist
 .DEFAULT_GOAL := help
 # Prerequisites are in the order in which they must run.
@@ -95,7 +95,7 @@ check: ## format, lints, documentation, unused items and the declared Rust
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets --test packages -- -D warnings
 	$(CARGO) clippy --locked --test packages -- -D warnings
-	$(CARGO) clippy --locked --lib --features fuzzing -- -D warnings
+	$(CARGO) clippy --locked --lib --example instructions --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features fuzzing
 	$(CARGO) check --locked --example unused --features dead-code
 	@tests/tidy/rust-version.sh
@@ -121,10 +121,15 @@ soak: engine $(if $(SOAK_WORKER),,static) ## ten minutes of random tasks, cuts a
 	@SOAK_SECONDS=$(SOAK_SECONDS) $(if $(SEED),OZ_TEST_SEED=$(SEED)) $(ENGINE) --private \
 		$(TARGET)/debug/examples/soak $(or $(SOAK_WORKER),$(TARGET)/static/oz-agent-worker)
 
-# Measures the static binary if `make static` has built it.
+# Measures the static binary if `make static` has built it. Without BENCH_ONLY also counts instructions.
 bench: engine setup ## measure the worker beside the same work by hand (BENCH_QUICK=1, BENCH_VS=COMMAND)
 	$(CARGO) build --release --locked --bin oz-agent-worker --example bench
 	@$(ENGINE) --private $(TARGET)/release/examples/bench
+	$(if $(BENCH_ONLY),,@$(MAKE) --no-print-directory instructions)
+
+instructions: needs ## count instructions and allocations of common work under valgrind, and compare with recorded numbers
+	$(CARGO) build --release --locked --features fuzzing --example instructions
+	@$(TARGET)/release/examples/instructions
 
 # Runs the tests of whole tasks with the static binary, too.
 test-packages: engine needs dist ## the static binary, image, packages and service, and whole tasks with that binary

@@ -23,7 +23,7 @@ pub use crate::docker::fuzz::{
     certificates, config_json, context_meta, docker_host, engine_json, helper_answer, http_body, http_head,
     http_response, image_reference, log_frames, pull_stream,
 };
-pub use crate::task::fuzz::{output_archive, task_output};
+pub use crate::task::fuzz::{collect_output, output_archive, task_output};
 
 pub(crate) use self::input::{Input, MARKER, assert_hidden, assert_one_line, marked};
 

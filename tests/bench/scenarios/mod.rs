@@ -28,12 +28,12 @@ pub struct Scenario {
 
 pub const SCENARIOS: [Scenario; 13] = [
     Scenario { name: "size", share: 1.0, measure: size::measure },
-    Scenario { name: "connect", share: 8.0, measure: connect::measure },
+    Scenario { name: "connect", share: 7.0, measure: connect::measure },
     Scenario { name: "claim", share: 5.0, measure: claim::measure },
-    Scenario { name: "task", share: 13.0, measure: task::measure },
+    Scenario { name: "task", share: 12.0, measure: task::measure },
     Scenario { name: "parallel", share: 10.0, measure: parallel::measure },
-    Scenario { name: "output", share: 14.0, measure: output::measure },
-    Scenario { name: "long-output", share: 8.0, measure: long_output::measure },
+    Scenario { name: "output", share: 12.0, measure: output::measure },
+    Scenario { name: "long-output", share: 12.0, measure: long_output::measure },
     Scenario { name: "idle", share: 13.0, measure: idle::measure },
     Scenario { name: "sidecar", share: 8.0, measure: sidecar::measure },
     Scenario { name: "reconnect", share: 3.0, measure: reconnect::measure },
