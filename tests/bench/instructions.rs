@@ -38,17 +38,27 @@ struct Recorded {
 }
 
 const RECORDED: [Recorded; 6] = [
-    Recorded { name: "decode", what: "decode an assignment", instructions: 0.0, allocations: 0.0 },
-    Recorded { name: "claim", what: "encode a claim", instructions: 0.0, allocations: 0.0 },
-    Recorded { name: "report", what: "encode a report of 64 KiB", instructions: 0.0, allocations: 0.0 },
-    Recorded { name: "lines", what: "scan 1 MiB in 128-byte lines", instructions: 0.0, allocations: 0.0 },
+    Recorded { name: "decode", what: "decode an assignment", instructions: 54_488.0, allocations: 105.0 },
+    Recorded { name: "claim", what: "encode a claim", instructions: 6_217.0, allocations: 13.0 },
+    Recorded {
+        name: "report",
+        what: "encode a report of 64 KiB",
+        instructions: 2_461_724.0,
+        allocations: 18.0,
+    },
+    Recorded {
+        name: "lines",
+        what: "scan 1 MiB in 128-byte lines",
+        instructions: 5_050_331.0,
+        allocations: 8.0,
+    },
     Recorded {
         name: "links",
         what: "scan 1 MiB with a link in each line",
-        instructions: 0.0,
-        allocations: 0.0,
+        instructions: 63_637_690.0,
+        allocations: 15_371.0,
     },
-    Recorded { name: "binary", what: "scan 1 MiB of binary", instructions: 0.0, allocations: 0.0 },
+    Recorded { name: "binary", what: "scan 1 MiB of binary", instructions: 122_676_346.0, allocations: 39.0 },
 ];
 
 fn main() -> ExitCode {

@@ -29,6 +29,7 @@ mod figure;
 mod gauge;
 mod hand;
 mod link;
+mod plot;
 mod report;
 mod scenarios;
 mod session;

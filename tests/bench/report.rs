@@ -1,4 +1,4 @@
-//! The table on the terminal, and the JSON file with all samples.
+//! The table on the terminal, the JSON file with all samples, and the plot beside it.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -10,6 +10,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::bench::Bench;
 use crate::figure::Figure;
 use crate::gauge::Load;
+use crate::plot;
 use crate::session::Program;
 use crate::targets::{TARGETS, Target};
 
@@ -138,6 +139,9 @@ impl Report {
         let path = folder.join(format!("{}.json", date.replace(':', "-")));
         let text = serde_json::to_string_pretty(&document).expect("JSON");
         std::fs::write(&path, text + "\n").expect("a file");
+        if let Some(scenarios) = document["scenarios"].as_array() {
+            std::fs::write(path.with_extension("svg"), plot::svg(&self.names, scenarios)).expect("a file");
+        }
         path
     }
 }

@@ -1,6 +1,6 @@
-//! Tasks with 1 GiB of output, and with a large cap. The bench makes the log instead of the engine, which takes minutes to store
-//! that much. It has the engine's form, a chunk for each line, but arrives as fast as the worker reads. The floor of memory is that
-//! of the same worker before all output.
+//! Tasks with up to 1 GiB of output, and with a large cap. The bench makes the log instead of the engine, which takes minutes to
+//! store that much. The log has the engine's form, a chunk for each line, but arrives as fast as the worker reads. The floor of
+//! memory is that of the same worker before all output.
 
 use std::fs::File;
 use std::io::Read;
@@ -15,14 +15,25 @@ use crate::support::engine_proxy::EngineProxy;
 /// How long after the end of a task the memory is read again.
 const AFTERWARDS: Duration = Duration::from_secs(10);
 
-/// A kind of output, and 1 MiB of it in the pieces that the engine would send.
-type Kind = (&'static str, fn() -> Vec<Vec<u8>>);
+/// A kind of output.
+struct Kind {
+    name: &'static str,
+    /// In MiB, without and with `BENCH_QUICK`.
+    full: usize,
+    quick: usize,
+    /// Returns 1 MiB in the pieces that the engine would send.
+    pieces: fn() -> Vec<Vec<u8>>,
+}
 
+const LINES: Kind =
+    Kind { name: "128-byte lines", full: 1024, quick: 64, pieces: || vec![line(128); (1 << 20) / 128] };
+
+/// Of short lines and of bytes that are not text less, because 1 GiB of them takes half a minute of processor time.
 const KINDS: [Kind; 4] = [
-    ("128-byte lines", || vec![line(128); (1 << 20) / 128]),
-    ("2-byte lines", || vec![line(2); (1 << 20) / 2]),
-    ("one line", || vec![vec![b'y'; PIECE]; (1 << 20) / PIECE]),
-    ("binary", random),
+    LINES,
+    Kind { name: "2-byte lines", full: 64, quick: 4, pieces: || vec![line(2); (1 << 20) / 2] },
+    Kind { name: "one line", full: 1024, quick: 64, pieces: || vec![vec![b'y'; PIECE]; (1 << 20) / PIECE] },
+    Kind { name: "binary", full: 128, quick: 8, pieces: random },
 ];
 
 /// The engine cuts longer lines into pieces of this many bytes.
@@ -40,7 +51,6 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
 }
 
 fn default_cap(bench: &Bench, proxy: &EngineProxy) -> Vec<Figure> {
-    let mib = bench.pick(1024, 64);
     let workers: Vec<Worker> = bench
         .programs
         .iter()
@@ -48,7 +58,8 @@ fn default_cap(bench: &Bench, proxy: &EngineProxy) -> Vec<Figure> {
         .map(|(index, program)| Worker::start(bench, proxy, index, program))
         .collect();
     let mut figures = Vec::new();
-    for (name, pieces) in KINDS {
+    for Kind { name, full, quick, pieces } in KINDS {
+        let mib = bench.pick(full, quick);
         proxy.answer("/logs?", chunks(&pieces()), mib);
         let mut time = bench.figure(format!("{mib} MiB, {name}"), "ms");
         let mut rate = bench.figure(format!("{name}, MiB per CPU second"), "");
@@ -76,7 +87,7 @@ fn large_cap(bench: &Bench, proxy: &EngineProxy) -> Vec<Figure> {
         Worker::start(bench, proxy, index, &program)
     };
     let workers: Vec<Worker> = own.map(start).collect();
-    proxy.answer("/logs?", chunks(&KINDS[0].1()), BEYOND_CAP);
+    proxy.answer("/logs?", chunks(&(LINES.pieces)()), BEYOND_CAP);
     for _ in bench.rounds(1, 1) {
         for worker in &workers {
             let usage = worker.session.run_measured(&bench.spec("true"), 1);

@@ -2,28 +2,32 @@
 
 use crate::bench::Bench;
 use crate::figure::Figure;
-use crate::session::timed;
+use crate::session::{Session, timed};
 
 pub fn measure(bench: &Bench) -> Vec<Figure> {
-    let count = bench.pick(100, 20);
+    let counts = bench.pick([10, 100].as_slice(), [5, 20].as_slice());
+    let most = counts.iter().max().expect("a count").to_string();
+    let sessions = bench.start_all(&[("OZ_MAX_CONCURRENT_TASKS", &most)]);
+    for session in &sessions {
+        session.run(&bench.spec("true"));
+    }
+    counts.iter().flat_map(|count| at_once(bench, &sessions, *count)).collect()
+}
+
+fn at_once(bench: &Bench, sessions: &[Session], count: usize) -> [Figure; 3] {
     let mut time = bench.figure(format!("{count} true at once"), "ms");
     let mut cpu = bench.figure(format!("{count} at once, CPU per task"), "ms");
     let mut peak = bench.figure(format!("{count} at once, peak memory"), "MiB");
-    let sessions = bench.start_all(&[("OZ_MAX_CONCURRENT_TASKS", &count.to_string())]);
-    let spec = bench.spec("true");
-    for session in &sessions {
-        session.run(&spec);
-    }
     for _ in bench.rounds(2, 1) {
         for (index, session) in sessions.iter().enumerate() {
             let floor = timed(|| by_hand(bench, count));
-            let usage = session.run_measured(&spec, count);
+            let usage = session.run_measured(&bench.spec("true"), count);
             time.add_pair(index, floor, usage.time);
             cpu.add(index, usage.cpu / count as f64);
             peak.add(index, usage.peak);
         }
     }
-    vec![time, cpu, peak]
+    [time, cpu, peak]
 }
 
 fn by_hand(bench: &Bench, count: usize) {
