@@ -22,7 +22,7 @@ const CHARTS: [(&str, &str, &str); 2] = [
 pub fn svg(names: &[String], scenarios: &[Value]) -> String {
     let (width, height) = (2.0 * (WIDTH + 2.0 * MARGIN), HEIGHT + 2.0 * MARGIN);
     let mut out = format!("<svg xmlns='http://www.w3.org/2000/svg' width='{width}' height='{height}'>\n");
-    out += "<marker id='p' viewBox='-4 -4 8 8'><circle r='3'/></marker>\n";
+    out += "<marker id='p' viewBox='-4 -4 8 8' markerWidth='8' markerHeight='8'><circle r='3'/></marker>\n";
     for (number, chart) in CHARTS.iter().enumerate() {
         let left = MARGIN + number as f64 * (WIDTH + 2.0 * MARGIN);
         let _ = writeln!(out, "<g transform='translate({left} {MARGIN})'>\n<text y='-16'>{}</text>", chart.0);
