@@ -6,6 +6,7 @@ use log::{info, warn};
 
 use crate::docker::{
     ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files,
+    Negotiated, Timeouts,
 };
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
@@ -76,7 +77,8 @@ pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker
     log_warnings(&mut discovery);
     let endpoint = discovery.endpoint()?;
     log_warnings(&mut discovery);
-    let docker = Docker::connect(cancel, endpoint.clone(), discovery.api_version)
+    let docker = Negotiated::new(cancel, endpoint.clone(), discovery.api_version, Timeouts::default())
+        .and_then(|negotiated| negotiated.connect(cancel))
         .map_err(|error| explain(&error, &endpoint, &discovery))?;
     let engine = docker.engine();
     let platform = format!("{}/{}", engine.os, engine.arch);

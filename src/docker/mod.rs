@@ -17,6 +17,7 @@ mod exchange;
 pub(crate) mod fuzz;
 mod http;
 mod images;
+mod negotiate;
 mod reference;
 mod request;
 mod stream;
@@ -26,8 +27,6 @@ mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
-
-use serde::Deserialize;
 
 pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
@@ -42,6 +41,7 @@ pub use self::discovery::{
 };
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
+pub use self::negotiate::Negotiated;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, RequestTarget};
 pub use self::timeouts::Timeouts;
@@ -62,65 +62,7 @@ struct Inner {
     engine: Engine,
 }
 
-#[derive(Deserialize)]
-#[serde(rename_all = "PascalCase")]
-struct Version {
-    version: String,
-    os: String,
-    arch: String,
-}
-
-#[derive(Deserialize)]
-struct Info {
-    #[serde(rename = "NCPU", default)]
-    cpus: u32,
-    #[serde(rename = "Name", default)]
-    host: String,
-    #[serde(rename = "DockerRootDir", default)]
-    root: String,
-}
-
 impl Docker {
-    /// Connects and negotiates the API version: `pin` if given, else the engine's newest, at most
-    /// [`ApiVersion::MAX`]. A version below [`ApiVersion::MIN`] is [`Error::TooOld`].
-    pub fn connect(cancel: &CancelToken, endpoint: Endpoint, pin: Option<ApiVersion>) -> Result<Self, Error> {
-        Self::connect_with(cancel, endpoint, pin, Timeouts::default())
-    }
-
-    /// Like [`Docker::connect`], with other deadlines. Until the client is connected, only `timeouts.connect` applies.
-    pub fn connect_with(
-        cancel: &CancelToken,
-        endpoint: Endpoint,
-        pin: Option<ApiVersion>,
-        timeouts: Timeouts,
-    ) -> Result<Self, Error> {
-        let hello = Timeouts { connect: timeouts.connect, ..Timeouts::default() };
-        let dialer = exchange::Dialer { endpoint: &endpoint, timeouts: &hello, version: None };
-        let api_version = match pin {
-            Some(version) => version,
-            None => newest(&dialer, cancel)?.min(ApiVersion::MAX),
-        };
-        if api_version < ApiVersion::MIN {
-            let version = api_version.to_string();
-            return Err(Error::TooOld { version, needed: ApiVersion::MIN.to_string() });
-        }
-        let dialer = exchange::Dialer { version: Some(api_version), ..dialer };
-        let version: Version =
-            dialer.exchange(cancel, Request::get(RequestTarget::of("version")))?.success()?.json()?;
-        let info: Info =
-            dialer.exchange(cancel, Request::get(RequestTarget::of("info")))?.success()?.json()?;
-        let engine = Engine {
-            version: version.version,
-            api_version,
-            os: version.os,
-            arch: version.arch,
-            cpus: info.cpus,
-            host: info.host,
-            root: info.root,
-        };
-        Ok(Self(Arc::new(Inner { endpoint, timeouts, engine })))
-    }
-
     /// Returns what the engine reported about itself.
     pub fn engine(&self) -> &Engine {
         &self.0.engine
@@ -160,20 +102,4 @@ impl Docker {
     fn timeouts(&self) -> &Timeouts {
         &self.0.timeouts
     }
-}
-
-/// Returns the engine's newest API version, from the header of a ping. Falls back to `GET`: some proxies refuse `HEAD`.
-fn newest(dialer: &exchange::Dialer<'_>, cancel: &CancelToken) -> Result<ApiVersion, Error> {
-    for method in [Method::Head, Method::Get] {
-        let response = dialer.exchange(cancel, Request::new(method, RequestTarget::of("_ping")))?;
-        let version = response.header("Api-Version").and_then(ApiVersion::parse);
-        match version {
-            Some(version) if response.status == 200 => return Ok(version),
-            _ if method == Method::Get => {
-                response.success()?;
-            }
-            _ => {}
-        }
-    }
-    Err(Error::protocol("the ping response has no Api-Version header"))
 }

@@ -10,7 +10,7 @@ use oz_agent_worker::docker::{
 use oz_agent_worker::secret::Secret;
 use oz_agent_worker::sys::cancel::CancelToken;
 
-use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, write};
+use crate::support::fake_docker::{FakeDocker, Script, Step, client, hello, json, write};
 
 const BUSY: &str = r#"{"message":"removal of container c is already in progress"}"#;
 const TICK: Duration = Duration::from_millis(10);
@@ -22,7 +22,7 @@ fn engine(scripts: Vec<Script>) -> (FakeDocker, Docker, CancelToken) {
 
 fn connect(scripts: Vec<Script>) -> (FakeDocker, Result<Docker, Error>) {
     let fake = FakeDocker::start(scripts);
-    let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None);
+    let docker = client(&CancelToken::new(), fake.endpoint(), None);
     (fake, docker)
 }
 

@@ -13,7 +13,7 @@ use rustix::net::{
     AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, socket_with,
 };
 
-use crate::support::fake_docker::{FakeDocker, PATIENCE, Script, Step, temp_dir, write};
+use crate::support::fake_docker::{FakeDocker, PATIENCE, Script, Step, client_with, temp_dir, write};
 
 const CHUNKED: &str = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
 
@@ -153,7 +153,7 @@ fn while_the_engines_backlog_is_full() {
     let token = CancelToken::new();
     let caller = token.clone();
     let result = in_time(
-        move || Docker::connect_with(&caller, endpoint, None, timeouts),
+        move || client_with(&caller, endpoint, None, timeouts),
         || {
             // Nothing reports that the connect blocks. A cancel before that weakens the test but cannot fail it.
             std::thread::sleep(Duration::from_millis(300));
@@ -169,7 +169,7 @@ fn a_full_backlog_has_a_deadline() {
     let (path, _full) = full_backlog();
     let timeouts = Timeouts { connect: Duration::from_millis(250), ..Timeouts::default() };
     let endpoint = Endpoint::Unix(path.clone());
-    let result = in_time(move || Docker::connect_with(&CancelToken::new(), endpoint, None, timeouts), || {});
+    let result = in_time(move || client_with(&CancelToken::new(), endpoint, None, timeouts), || {});
     let error = result.expect("the deadline did not end the connect").unwrap_err();
     assert!(
         matches!(&error, Error::Unreachable { source, .. } if source.to_string().contains("250ms")),
@@ -197,7 +197,7 @@ fn while_a_port_does_not_answer() {
     let (port, _full) = full_port();
     let endpoint = || Endpoint::Tcp { host: Ipv4Addr::LOCALHOST.to_string(), port };
     let timeouts = Timeouts { connect: Duration::from_millis(250), ..Timeouts::default() };
-    let error = Docker::connect_with(&CancelToken::new(), endpoint(), None, timeouts).unwrap_err();
+    let error = client_with(&CancelToken::new(), endpoint(), None, timeouts).unwrap_err();
     assert!(
         matches!(&error, Error::Unreachable { source, .. } if source.to_string().contains("250ms")),
         "{error:?}"
@@ -208,7 +208,7 @@ fn while_a_port_does_not_answer() {
     let endpoint = endpoint();
     let caller = token.clone();
     let result = in_time(
-        move || Docker::connect_with(&caller, endpoint, None, timeouts),
+        move || client_with(&caller, endpoint, None, timeouts),
         || {
             // Nothing reports that the connect blocks. A cancel before that weakens the test but cannot fail it.
             std::thread::sleep(Duration::from_millis(300));

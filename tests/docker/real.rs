@@ -13,6 +13,7 @@ use oz_agent_worker::secret::Secret;
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 
 use super::endpoint_at;
+use crate::support::fake_docker::client;
 use crate::support::images::tool;
 
 const LABEL: &str = "oz-test-run";
@@ -108,7 +109,7 @@ fn connect() -> Docker {
         !host.is_empty(),
         "OZ_TEST_DOCKER_HOST must name a Docker engine for tests; `make test` starts one"
     );
-    Docker::connect(&CancelToken::new(), endpoint_at(&host), None).unwrap()
+    client(&CancelToken::new(), endpoint_at(&host), None).unwrap()
 }
 
 /// Returns a root file system with busybox and the applets that the tests use, as a tar.
@@ -365,7 +366,7 @@ fn a_pinned_version_is_used_unless_it_is_too_old() {
     let endpoint = endpoint_at(&std::env::var("OZ_TEST_DOCKER_HOST").unwrap());
     let connect = |minor| {
         let pin = ApiVersion { major: 1, minor };
-        Docker::connect(&CancelToken::new(), endpoint.clone(), Some(pin))
+        client(&CancelToken::new(), endpoint.clone(), Some(pin))
     };
     assert_eq!(connect(41).unwrap().engine().api_version, ApiVersion::MIN);
     assert!(matches!(connect(40), Err(Error::TooOld { .. })));

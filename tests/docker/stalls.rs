@@ -3,10 +3,10 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use oz_agent_worker::docker::{Docker, Endpoint, Error, Reference, Timeouts};
+use oz_agent_worker::docker::{Endpoint, Error, Reference, Timeouts};
 use oz_agent_worker::sys::cancel::CancelToken;
 
-use crate::support::fake_docker::{FakeDocker, Script, Step, hello, json, temp_dir, write};
+use crate::support::fake_docker::{FakeDocker, Script, Step, client, hello, json, temp_dir, write};
 
 const SHORT: Duration = Duration::from_millis(50);
 /// Much longer than the deadline under test, so that no other deadline can expire.
@@ -178,7 +178,7 @@ fn a_missing_engine_is_unreachable() {
     let free = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
     for endpoint in [Endpoint::Unix(dir.join("none")), Endpoint::Tcp { host: "127.0.0.1".into(), port: free }]
     {
-        let error = Docker::connect(&CancelToken::new(), endpoint.clone(), None).unwrap_err();
+        let error = client(&CancelToken::new(), endpoint.clone(), None).unwrap_err();
         assert!(error.is_unreachable(), "{error:?}");
         assert!(error.to_string().contains(&endpoint.to_string()), "{error}");
     }
@@ -188,7 +188,7 @@ fn a_missing_engine_is_unreachable() {
 #[test]
 fn the_client_connects_over_tcp() {
     let fake = FakeDocker::start_tcp(hello("1.41"));
-    let docker = Docker::connect(&CancelToken::new(), fake.endpoint(), None).unwrap();
+    let docker = client(&CancelToken::new(), fake.endpoint(), None).unwrap();
     assert_eq!(docker.engine().cpus, 4);
     assert!(fake.request().head.contains("\r\nHost: localhost:"));
 }

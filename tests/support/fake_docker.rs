@@ -14,11 +14,30 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
-use oz_agent_worker::docker::{Docker, Endpoint, Timeouts};
+use oz_agent_worker::docker::{ApiVersion, Docker, Endpoint, Error, Negotiated, Timeouts};
 use oz_agent_worker::sys::cancel::CancelToken;
 
 /// How long a test waits for an expected event.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Connects a client as a worker does.
+pub(crate) fn client(
+    cancel: &CancelToken,
+    endpoint: Endpoint,
+    pin: Option<ApiVersion>,
+) -> Result<Docker, Error> {
+    client_with(cancel, endpoint, pin, Timeouts::default())
+}
+
+/// As [`client`], with other deadlines.
+pub(crate) fn client_with(
+    cancel: &CancelToken,
+    endpoint: Endpoint,
+    pin: Option<ApiVersion>,
+    timeouts: Timeouts,
+) -> Result<Docker, Error> {
+    Negotiated::new(cancel, endpoint, pin, timeouts)?.connect(cancel)
+}
 
 /// One step of the engine on a connection.
 pub(crate) enum Step {
@@ -87,7 +106,7 @@ impl FakeDocker {
     /// Answers the requests of a connecting client, and then follows the scripts.
     pub(crate) fn connected(scripts: Vec<Script>, timeouts: Timeouts) -> (Self, Docker) {
         let fake = Self::start(hello("1.41").into_iter().chain(scripts).collect());
-        let docker = Docker::connect_with(&CancelToken::new(), fake.endpoint(), None, timeouts).unwrap();
+        let docker = client_with(&CancelToken::new(), fake.endpoint(), None, timeouts).unwrap();
         for _ in 0..3 {
             fake.request();
         }
@@ -165,10 +184,16 @@ impl Drop for FakeDocker {
 
 /// Returns the answers to the ping, `/version` and `/info` of a connecting client.
 pub(crate) fn hello(api_version: &str) -> Vec<Script> {
-    let ping = format!("HTTP/1.1 200 OK\r\nApi-Version: {api_version}\r\nContent-Length: 2\r\n\r\n");
-    let version = json(200, r#"{"Version":"20.10.24","Os":"linux","Arch":"amd64"}"#);
+    hello_from(api_version, "linux", "amd64")
+}
+
+/// As [`hello`], from an engine for this platform.
+pub(crate) fn hello_from(api_version: &str, os: &str, arch: &str) -> Vec<Script> {
+    let ping =
+        format!("HTTP/1.1 200 OK\r\nApi-Version: {api_version}\r\nOstype: {os}\r\nContent-Length: 2\r\n\r\n");
+    let version = json(200, &format!(r#"{{"Version":"20.10.24","Os":"{os}","Arch":"{arch}"}}"#));
     let info = json(200, r#"{"NCPU":4,"MemTotal":1024}"#);
-    vec![vec![Step::Write(ping.into_bytes())], vec![version], vec![info]]
+    vec![vec![write(&ping)], vec![version], vec![info]]
 }
 
 /// Returns a complete answer.

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use crate::docker::endpoint_at;
 use crate::support::control_plane::run::new_id;
 use crate::support::engine::Engine;
+use crate::support::fake_docker::client;
 use crate::support::images::{Images, RootFs};
 
 const MARKER: &str = ".oz-sidecar-complete";
@@ -114,7 +115,7 @@ impl Scene {
     }
 
     fn docker(&self) -> Docker {
-        Docker::connect(&CancelToken::new(), endpoint_at(self.engine.host()), None).unwrap()
+        client(&CancelToken::new(), endpoint_at(self.engine.host()), None).unwrap()
     }
 
     fn find(&self) -> Vec<AdoptedTask> {

@@ -6,10 +6,11 @@ use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::docker::endpoint_at;
 use crate::support::engine::Engine;
+use crate::support::fake_docker::client;
 use crate::support::fault_proxy::FaultProxy;
 
 fn connect(host: &str) -> Docker {
-    Docker::connect(&CancelToken::new(), endpoint_at(host), None).unwrap()
+    client(&CancelToken::new(), endpoint_at(host), None).unwrap()
 }
 
 #[test]

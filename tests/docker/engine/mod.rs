@@ -15,6 +15,7 @@ use oz_agent_worker::docker::{
 };
 use oz_agent_worker::sys::cancel::CancelToken;
 
+use crate::support::fake_docker::client_with;
 use crate::support::pki::Pki;
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
 
@@ -36,7 +37,7 @@ fn endpoint(env: &EndpointEnv) -> Result<Endpoint, EndpointError> {
 }
 
 fn connect(env: &EndpointEnv) -> Result<Docker, Error> {
-    Docker::connect_with(&CancelToken::new(), endpoint(env).unwrap(), None, Timeouts::default())
+    client_with(&CancelToken::new(), endpoint(env).unwrap(), None, Timeouts::default())
 }
 
 /// Opens a proxy to `host` with mutual TLS, for `localhost`.

@@ -6,6 +6,7 @@ use oz_agent_worker::docker::{ApiVersion, Docker, EndpointEnv, Error, Request, R
 use oz_agent_worker::sys::cancel::CancelToken;
 
 use super::{connect, endpoint, variables};
+use crate::support::fake_docker::client;
 use crate::support::pki::{Key, Pki};
 use crate::support::private_engine::PrivateEngine;
 
@@ -39,7 +40,7 @@ fn mutual_tls_works_with_a_real_engine() {
     let says = |message: &str| message.contains("HTTP request to an HTTPS server");
     assert!(matches!(&error, Error::Engine { status: 400, message } if says(message)), "{error:?}");
 
-    let pinned = Docker::connect(
+    let pinned = client(
         &CancelToken::new(),
         endpoint(&variables(engine.port(), &ours)).unwrap(),
         ApiVersion::parse("1.99"),

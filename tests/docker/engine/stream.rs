@@ -9,7 +9,9 @@ use oz_agent_worker::docker::{Docker, Error, Reference, Timeouts, TlsError};
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 
 use super::{endpoint, variables};
-use crate::support::fake_docker::{FakeDocker, PATIENCE, Script, Step, hello, json, write};
+use crate::support::fake_docker::{
+    FakeDocker, PATIENCE, Script, Step, client, client_with, hello, json, write,
+};
 use crate::support::pki::{Key, Pki};
 use crate::support::tls_proxy::{ServerTls, TlsEnd, TlsProxy};
 
@@ -36,7 +38,7 @@ fn lab_with(scripts: Vec<Script>, newest: SslVersion, ending: TlsEnd, timeouts: 
     let lock = ServerTls::with(&certificate, &key, Some(&pki.ca()), newest, ending);
     let door = TlsProxy::start(&fake.endpoint().to_string(), lock);
     let env = variables(door.port(), &pki.client("client", Key::Pkcs8, 2));
-    let docker = Docker::connect_with(&CancelToken::new(), endpoint(&env).unwrap(), None, timeouts).unwrap();
+    let docker = client_with(&CancelToken::new(), endpoint(&env).unwrap(), None, timeouts).unwrap();
     Lab { docker, door, _fake: fake, _pki: pki }
 }
 
@@ -138,7 +140,7 @@ fn a_cancel_ends_a_read_a_write_and_a_handshake() {
     let endpoint = endpoint(&env).unwrap();
     let token = CancelToken::new();
     let caller = token.clone();
-    let thread = std::thread::spawn(move || Docker::connect(&caller, endpoint, None));
+    let thread = std::thread::spawn(move || client(&caller, endpoint, None));
     let (_stream, _) = silent.accept().unwrap();
     token.cancel(CancelReason::Requested);
     assert!(matches!(thread.join().unwrap(), Err(Error::Cancelled)));
@@ -150,8 +152,7 @@ fn a_stalled_handshake_fails_at_the_deadline() {
     let pki = Pki::new();
     let env = variables(silent.local_addr().unwrap().port(), &pki.client("client", Key::Pkcs8, 2));
     let timeouts = Timeouts { connect: SHORT * 4, ..Timeouts::default() };
-    let error =
-        Docker::connect_with(&CancelToken::new(), endpoint(&env).unwrap(), None, timeouts).unwrap_err();
+    let error = client_with(&CancelToken::new(), endpoint(&env).unwrap(), None, timeouts).unwrap_err();
     let Error::Unreachable { source, .. } = &error else { panic!("{error:?}") };
     assert!(source.to_string().contains("the TLS handshake timed out"), "{source}");
 }
