@@ -70,21 +70,34 @@ pub enum EngineError {
     Cancelled,
 }
 
-/// Finds the engine, connects, and checks its platform. Logs warnings and the engine's properties.
-pub fn connect(environment: &EndpointEnv, cancel: &CancelToken) -> Result<Docker, EngineError> {
+/// Finds the engine, connects, and checks its platform. Logs warnings and the engine's properties. Calls `usable`, once or twice,
+/// as soon as the engine has shown that it can be used.
+///
+/// Behind a Unix socket an engine for Linux is usable after its first answer, because it has the worker's processor. Only the
+/// socket of another machine, forwarded to this one, can be refused for its processor after that.
+pub fn connect(
+    environment: &EndpointEnv,
+    cancel: &CancelToken,
+    usable: impl Fn(),
+) -> Result<Docker, EngineError> {
     let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
     let mut discovery = Discovery::discover(environment, files)?;
     log_warnings(&mut discovery);
     let endpoint = discovery.endpoint()?;
     log_warnings(&mut discovery);
-    let docker = Negotiated::new(cancel, endpoint.clone(), discovery.api_version, Timeouts::default())
-        .and_then(|negotiated| negotiated.connect(cancel))
-        .map_err(|error| explain(&error, &endpoint, &discovery))?;
+    let explain = |error: Error| explain(&error, &endpoint, &discovery);
+    let negotiated = Negotiated::new(cancel, endpoint.clone(), discovery.api_version, Timeouts::default())
+        .map_err(explain)?;
+    if matches!(endpoint, Endpoint::Unix(_)) && negotiated.runs_linux() {
+        usable();
+    }
+    let docker = negotiated.connect(cancel).map_err(explain)?;
     let engine = docker.engine();
     let platform = format!("{}/{}", engine.os, engine.arch);
     if engine.os != "linux" || !ARCHITECTURES.contains(&engine.arch.as_str()) {
         return Err(EngineError::Platform { address: docker.address(), platform });
     }
+    usable();
     info!(
         "engine found address={} source={} version={} api={} platform={platform}",
         value(&docker.address()),

@@ -15,11 +15,13 @@ use crossbeam_channel::{Receiver, bounded};
 use log::{error, info, warn};
 
 use crate::app::engine::EngineError;
+use crate::app::runtime::LINK_END;
 use crate::app::service_manager::Notifier;
 use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
 use crate::control_plane::tls::TrustEnv;
-use crate::docker::{EndpointEnv, RegistryEnv};
+use crate::docker::{Docker, EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
+use crate::job::AdoptedTask;
 use crate::logging::{error_chain, message, value};
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::environment::Environment;
@@ -77,6 +79,9 @@ fn print(page: &str) -> Exit {
 }
 
 /// Finds the engine and the tasks of an earlier process, and runs the worker. The logger must be set up.
+///
+/// The link gets ready meanwhile. It appears at the control plane once the engine has shown that it can be used; messages wait
+/// until the tasks are found.
 fn start(config: &Config, environment: &Environment) -> Exit {
     let starting = CancelToken::new();
     let signals = match listen(&starting) {
@@ -92,28 +97,52 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     if let Some(reason) = config.plain_text_warning() {
         warn!("connection not encrypted reason={}", message(&reason));
     }
-    for problem in TrustEnv::from(environment).warnings() {
-        warn!("certificates not usable {problem}");
-    }
-    let docker = match engine::connect(&EndpointEnv::from(environment), &starting) {
-        Ok(docker) => docker,
-        Err(EngineError::Cancelled) => return Exit::Success,
-        Err(error) => return fail(&error, Exit::Engine),
+    let (mut link, link_events) = match runtime::start_link(config) {
+        Ok(link) => link,
+        Err(error) => return fail(&error, Exit::Failure),
     };
-    let adopted = match task::adopt::find(&docker, &starting, &config.worker_id) {
-        Ok(adopted) => adopted.into_iter().map(Arc::new).collect(),
-        Err(error) if error.is_cancelled() => return Exit::Success,
-        Err(error) => return fail(&error, Exit::Engine),
+    let found = find(config, environment, &starting, || link.allow_upgrade());
+    let (docker, adopted) = match found {
+        Ok(found) => found,
+        Err(exit) => {
+            link.end(LINK_END);
+            return exit;
+        }
     };
     let notifier = match Notifier::start(environment.get(service_manager::VARIABLE).is_some()) {
         Ok(notifier) => notifier,
         Err(error) => return fail(&error, Exit::Failure),
     };
     let registries = RegistryEnv::from(environment);
-    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier)
+    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier, (link, link_events))
         .unwrap_or_else(|error| fail(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
+}
+
+/// Finds the engine and the tasks of an earlier process. Calls `usable` as [`engine::connect`] does.
+///
+/// # Errors
+/// The exit code, if there is no engine that can be used or `starting` is cancelled. The reason is logged.
+fn find(
+    config: &Config,
+    environment: &Environment,
+    starting: &CancelToken,
+    usable: impl Fn(),
+) -> Result<(Docker, Vec<Arc<AdoptedTask>>), Exit> {
+    let docker = engine::connect(&EndpointEnv::from(environment), starting, usable);
+    for problem in TrustEnv::from(environment).warnings() {
+        warn!("certificates not usable {problem}");
+    }
+    let docker = docker.map_err(|error| match error {
+        EngineError::Cancelled => Exit::Success,
+        error => fail(&error, Exit::Engine),
+    })?;
+    match task::adopt::find(&docker, starting, &config.worker_id) {
+        Ok(adopted) => Ok((docker, adopted.into_iter().map(Arc::new).collect())),
+        Err(error) if error.is_cancelled() => Err(Exit::Success),
+        Err(error) => Err(fail(&error, Exit::Engine)),
+    }
 }
 
 /// Turns SIGTERM, SIGINT and SIGHUP into messages. The first one also cancels a start that hangs.

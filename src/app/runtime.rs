@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
-use log::{debug, error, log, warn};
+use log::{debug, error, info, log, warn};
 
 use super::disk::DiskWatch;
 use super::service_manager::Notifier;
@@ -36,7 +36,7 @@ const LINK_EVENTS: usize = 256;
 const JOB_EVENTS: usize = 256;
 
 /// How long the link's thread may take to end.
-const LINK_END: Duration = Duration::from_secs(2);
+pub(super) const LINK_END: Duration = Duration::from_secs(2);
 
 /// When the late sweep is due. A busy engine can create a container seconds after the caller was killed. The next start
 /// removes containers that are created even later.
@@ -99,6 +99,16 @@ struct Inputs<'a> {
     signals: &'a Receiver<()>,
 }
 
+/// Starts the link, which does not appear at the control plane before [`Link::allow_upgrade`]. Its events wait until [`run`]
+/// takes them.
+///
+/// # Errors
+/// The thread or a pipe cannot be created, or the URL cannot be used.
+pub(crate) fn start_link(config: &Config) -> Result<(Link, Receiver<LinkEvent>), StartError> {
+    let (sender, events) = bounded(LINK_EVENTS);
+    Ok((Link::start(link_config(config)?, sender)?, events))
+}
+
 /// Runs the worker until `signals` or an error end it. Returns its exit code.
 ///
 /// # Errors
@@ -110,11 +120,11 @@ pub(crate) fn run(
     adopted: Vec<Arc<AdoptedTask>>,
     signals: &Receiver<()>,
     notifier: Notifier,
+    (link, link_events): (Link, Receiver<LinkEvent>),
 ) -> Result<Exit, StartError> {
     // Adopted tasks may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
     let (job_events, jobs) = bounded(JOB_EVENTS);
-    let (link_events, link) = bounded(LINK_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
     let (poller, run_states) = start_poller(config)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
@@ -128,7 +138,7 @@ pub(crate) fn run(
         process_id,
         docker,
         pool: Pool::new("oz-task", threads, move |job| tasks.execute(&job)),
-        link: Link::start(link_config(config)?, link_events)?,
+        link,
         notifier,
         disk,
         disk_results,
@@ -137,7 +147,8 @@ pub(crate) fn run(
         jobs: HashMap::new(),
         epoch: None,
     };
-    let inputs = Inputs { link, jobs, run_states, disk: disk_checks, signals };
+    info!("worker ready tasks={}", adopted.len());
+    let inputs = Inputs { link: link_events, jobs, run_states, disk: disk_checks, signals };
     let exit = match runtime.handle(Event::Adopted(adopted)) {
         Some(exit) => exit,
         None => runtime.serve(inputs),
@@ -373,8 +384,7 @@ impl Runtime {
         self.jobs.clear();
         self.poller.iter_mut().for_each(RunPoller::abandon);
         if exit != Exit::Interrupted {
-            self.link.close();
-            self.link.join(Instant::now() + LINK_END);
+            self.link.end(LINK_END);
         }
     }
 }

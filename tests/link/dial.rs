@@ -1,17 +1,18 @@
 //! Connecting, and the event or error for each failure to connect.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 
-use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Timing};
+use crossbeam_channel::bounded;
+use oz_agent_worker::control_plane::ws::{Link, LinkError, LinkEvent, Timing};
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen as listen_on, socket_with,
 };
 
 use super::{
-    accept, accept_ws, config, fast_retry, listen, millis, request, start, start_limited, start_with,
-    upgrade_response,
+    TIMEOUT, accept, accept_ws, config, fast_retry, listen, millis, request, start, start_limited,
+    start_with, upgrade_response,
 };
 
 /// Returns the error after one attempt that got this answer and a closed connection.
@@ -33,6 +34,40 @@ fn the_request_carries_the_key_and_the_query() {
     assert!(head.starts_with("GET /ws?worker_id=w HTTP/1.1\r\n"), "{head}");
     assert!(head.to_ascii_lowercase().contains("\r\nauthorization: bearer k3y\r\n"), "{head}");
     drop(running);
+}
+
+#[test]
+fn without_permission_no_request_is_sent() {
+    let (listener, url) = listen();
+    let (sender, events) = bounded(4);
+    let link = Link::start(config(&url, fast_retry()), sender).unwrap();
+    let replaced = accept(&listener).read(&mut [0; 16]);
+    assert_eq!(replaced.unwrap(), 0, "a request was sent");
+    link.allow_upgrade();
+    let head = request(&mut accept(&listener));
+    assert!(head.starts_with("GET /ws"), "{head}");
+    assert!(events.is_empty(), "a replaced connection is no failure");
+}
+
+#[test]
+fn a_prepared_connection_is_used_once_permitted() {
+    let (listener, url) = listen();
+    let link = Link::start(config(&url, fast_retry()), bounded(4).0).unwrap();
+    let mut prepared = accept(&listener);
+    link.allow_upgrade();
+    let head = request(&mut prepared);
+    assert!(head.starts_with("GET /ws"), "{head}");
+}
+
+#[test]
+fn a_prepared_connection_is_closed_with_the_link() {
+    let (listener, url) = listen();
+    let (sender, events) = bounded(4);
+    let link = Link::start(config(&url, fast_retry()), sender).unwrap();
+    let mut prepared = accept(&listener);
+    link.close();
+    assert_eq!(events.recv_timeout(TIMEOUT), Ok(LinkEvent::Closed));
+    assert_eq!(prepared.read(&mut [0; 16]).unwrap(), 0);
 }
 
 #[test]

@@ -108,7 +108,9 @@ pub(crate) fn config(url: &str, timing: Timing) -> LinkConfig {
 
 pub(crate) fn start_with(config: LinkConfig) -> Running {
     let (sender, events) = bounded(4);
-    Running { link: Link::start(config, sender).unwrap(), events }
+    let link = Link::start(config, sender).unwrap();
+    link.allow_upgrade();
+    Running { link, events }
 }
 
 pub(crate) fn start(url: &str, timing: Timing) -> Running {

@@ -134,16 +134,17 @@ impl Stage {
         worker.env("DOCKER_HOST", self.engine.host())
     }
 
-    /// Starts a worker with default settings and waits until it is connected.
+    /// Starts a worker with default settings and waits as [`Stage::start`] does.
     pub fn start_worker(&self) -> Worker {
         self.start(self.worker())
     }
 
-    /// Starts a worker and waits until it is connected.
+    /// Starts a worker and waits until it is connected and handles messages.
     pub fn start(&self, builder: WorkerBuilder) -> Worker {
         let before = self.plane.connections();
         let worker = builder.start();
         self.plane.wait_connected(before + 1);
+        worker.wait_log(DEADLINE, |line| line.contains("worker ready"));
         worker
     }
 

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::settings::{KEY, end, minimal};
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::engine;
-use crate::support::fake_docker::{FakeDocker, Step, hello, json, write};
+use crate::support::fake_docker::{FakeDocker, Step, hello, hello_from, write};
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::stage::Stage;
 use crate::support::worker::{WorkerBuilder, binary};
@@ -34,13 +34,6 @@ fn a_permanent_refusal_ends_the_worker_with_advice() {
     }
 }
 
-/// Returns an engine that reports this platform.
-fn engine_of(os: &str, arch: &str) -> FakeDocker {
-    let mut scripts = hello("1.41");
-    scripts[1] = vec![json(200, &format!(r#"{{"Version":"20.10.24","Os":"{os}","Arch":"{arch}"}}"#))];
-    FakeDocker::start_tcp(scripts)
-}
-
 #[test]
 fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     let folder = tempfile::tempdir().unwrap();
@@ -49,7 +42,9 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     let no_engine = || FakeDocker::start_tcp((0..6).map(|_| vec![write("SSH-2.0-x\r\n")]).collect());
     let silent = || FakeDocker::start_tcp((0..6).map(|_| Vec::<Step>::new()).collect());
     let (free, ssh, closes) = (format!("tcp://127.0.0.1:{}", free_port()), no_engine(), silent());
-    let (windows, mainframe) = (engine_of("windows", "amd64"), engine_of("linux", "s390x"));
+    let windows = FakeDocker::start(hello_from("1.41", "windows", "amd64"));
+    let mainframe = FakeDocker::start_tcp(hello_from("1.41", "linux", "s390x"));
+    let plane = ControlPlane::start(Options::default());
     let at = |fake: &FakeDocker| fake.endpoint().to_string();
     let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
     let listens = "check that DOCKER_HOST is the address of a docker engine";
@@ -70,12 +65,17 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
         ("ssh://host".to_owned(), "ssh://", "ssh -N -L"),
     ];
     for (host, what, advice) in cases {
-        let (code, _, err) = end(minimal().env("DOCKER_HOST", &host).start());
+        let worker = minimal().args(["--web-socket-url", &plane.ws_url()]);
+        let (code, _, err) = end(worker.env("DOCKER_HOST", &host).start());
         assert_eq!(code, Some(4), "{host}: {err}");
         let line = err.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
         assert!(line.contains(&host) && line.contains(what) && line.contains(advice), "{host}: {err}");
         assert!(!err.contains(KEY), "{err}");
     }
+    let pinned = minimal().args(["--web-socket-url", &plane.ws_url()]).env("DOCKER_API_VERSION", "1.999");
+    let (code, _, err) = end(pinned.env("DOCKER_HOST", &engine::host()).start());
+    assert!(code == Some(4) && err.contains("DOCKER_API_VERSION is 1.999, but"), "{err}");
+    assert_eq!(plane.view(|model| model.attempts), 0, "no worker has appeared at the control plane");
 }
 
 fn free_port() -> u16 {

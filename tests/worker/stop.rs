@@ -22,7 +22,7 @@ fn wait_exit_ok(worker: &mut Worker) {
 }
 
 /// Checks that the last connection ended with the worker's close frame.
-fn sent_close_frame(stage: &Stage) {
+pub(super) fn sent_close_frame(stage: &Stage) {
     stage.plane.wait_for(DEADLINE, |model| model.connections.last().is_some_and(|last| last.ended.is_some()));
     let ended = stage.plane.view(|model| model.connections.last().and_then(|last| last.ended));
     assert!(matches!(ended, Some(Ended::Closed(Some(1000 | 1001)))), "{ended:?}");
@@ -222,7 +222,9 @@ fn a_worker_runs_and_stops_without_a_usable_stderr() {
             .args([program.to_str().unwrap(), "--pull", "missing", "--log-level", "debug"])
             .control_plane(&stage.plane, &stage.worker_id)
             .env("DOCKER_HOST", stage.engine.host());
-        let worker = stage.start(builder);
+        let before = stage.plane.connections();
+        let worker = builder.start();
+        stage.plane.wait_connected(before + 1);
         let run = stage.run(&stage.spec("echo fine"));
         assert_eq!((run.state, run.output.as_deref()), (State::Succeeded, Some("fine\n")));
         let id = stage.plane.submit(stage.spec("trap 'exit 1' TERM; sleep 1000 & wait"));

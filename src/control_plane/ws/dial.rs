@@ -15,7 +15,7 @@ use super::error::{DialError, LinkError};
 use super::outbox::Inbox;
 use super::socket::Socket;
 use super::upgrade::upgrade;
-use super::wait::Want;
+use super::wait::{Want, wait};
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use super::{LinkConfig, Timing};
 use crate::control_plane::tls;
@@ -26,6 +26,9 @@ use crate::net::tls::verification_failure;
 /// for 2 MB/s around the world.
 const SEND_BUFFER: usize = 256 << 10;
 
+/// How long a connection waits for the permission to upgrade before it is replaced.
+const KEPT_READY: Duration = Duration::from_secs(1);
+
 /// The part of a URL that names the peer.
 struct Origin {
     host: String,
@@ -35,14 +38,34 @@ struct Origin {
 
 /// Makes one attempt to connect. A close of the link cuts it short, except during the DNS look-up.
 ///
+/// Without the permission to upgrade it prepares a connection and waits. One that had to wait for long is replaced, because the
+/// peer may be about to close it.
+///
 /// # Errors
 /// There is no connection, and the error tells whether another attempt may succeed.
 pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialError> {
-    let start = Instant::now();
-    let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
     let origin = origin(&link.url)?;
     let request = request(link)?;
-    let tcp = connect(&origin, &deadline(link.timing.connect))?;
+    let (channel, deadline) = loop {
+        let (channel, deadline) = open(&origin, link, inbox)?;
+        if wait_to_upgrade(inbox)? {
+            break (channel, deadline);
+        }
+        drop(channel);
+        while !wait_to_upgrade(inbox)? {}
+    };
+    upgrade(request, channel, &deadline, &link.timing)
+}
+
+/// Returns a connection that is ready for the upgrade, and the deadline for that.
+fn open(
+    origin: &Origin,
+    link: &LinkConfig,
+    inbox: &Rc<Inbox>,
+) -> Result<(Channel, HandshakeDeadline), DialError> {
+    let start = Instant::now();
+    let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
+    let tcp = connect(origin, &deadline(link.timing.connect))?;
     let deadline = deadline(link.timing.handshake);
     let wire = Wire::new(tcp, deadline.clone());
     let channel = if origin.tls {
@@ -50,7 +73,25 @@ pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialE
     } else {
         Channel::plain(wire)
     };
-    upgrade(request, channel, &deadline, &link.timing)
+    Ok((channel, deadline))
+}
+
+/// Waits for the permission to upgrade, at most [`KEPT_READY`]. Returns whether it is given.
+fn wait_to_upgrade(inbox: &Inbox) -> Result<bool, DialError> {
+    let until = Instant::now() + KEPT_READY;
+    loop {
+        if inbox.closing() {
+            return Err(DialError::Closing);
+        }
+        if inbox.may_upgrade() || Instant::now() >= until {
+            return Ok(inbox.may_upgrade());
+        }
+        let woken = wait(inbox, None, until)
+            .map_err(|error| DialError::Transient(format!("cannot wait for the engine: {error}")))?;
+        if woken.waker {
+            inbox.clear_wake();
+        }
+    }
 }
 
 fn unusable(reason: &'static str) -> DialError {

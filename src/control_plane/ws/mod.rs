@@ -137,7 +137,8 @@ pub struct Link {
 }
 
 impl Link {
-    /// Starts the thread `oz-link`, which connects at once and sends its events to `events`.
+    /// Starts the thread `oz-link`, which connects and sends its events to `events`. It goes as far as the TLS handshake at
+    /// once; the upgrade, which makes it appear at the control plane, follows after [`allow_upgrade`](Self::allow_upgrade).
     ///
     /// The thread blocks while the channel is full, so read it until the last event. The thread ends with the next event
     /// after the receiver is dropped.
@@ -149,6 +150,19 @@ impl Link {
         let body = move |events: &Sender<LinkEvent>| supervise::supervise(&config, inbox, events);
         let (thread, ended) = spawn(events, body)?;
         Ok(Self { outbox, thread: Some(thread), ended })
+    }
+
+    /// Lets the link appear at the control plane.
+    pub fn allow_upgrade(&self) {
+        self.outbox.allow_upgrade();
+    }
+
+    /// Closes the link and waits at most `limit` for its end. Does not wait if it may not have appeared at the control plane.
+    pub fn end(&mut self, limit: Duration) {
+        self.close();
+        if self.outbox.may_upgrade() {
+            self.join(Instant::now() + limit);
+        }
     }
 
     /// Queues a message; never blocks.

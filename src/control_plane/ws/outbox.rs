@@ -31,6 +31,8 @@ struct Waker {
     pending: AtomicBool,
     closing: AtomicBool,
     stop_waiting: AtomicBool,
+    /// The upgrade request may be sent.
+    may_upgrade: AtomicBool,
     /// A message was lost. A pong for a later message would confirm it too, so the connection must end.
     overflowed: AtomicBool,
     /// The bytes of the received messages that were not taken.
@@ -72,6 +74,7 @@ pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
         pending: AtomicBool::new(false),
         closing: AtomicBool::new(false),
         stop_waiting: AtomicBool::new(false),
+        may_upgrade: AtomicBool::new(false),
         overflowed: AtomicBool::new(false),
         untaken: AtomicUsize::new(0),
     });
@@ -115,6 +118,17 @@ impl Outbox {
         self.waker.stop_waiting.store(true, Ordering::Release);
         self.waker.wake();
     }
+
+    /// Lets the link send upgrade requests from now on.
+    pub(super) fn allow_upgrade(&self) {
+        self.waker.may_upgrade.store(true, Ordering::Release);
+        self.waker.wake();
+    }
+
+    /// Whether the link may send upgrade requests.
+    pub(super) fn may_upgrade(&self) -> bool {
+        self.waker.may_upgrade.load(Ordering::Acquire)
+    }
 }
 
 impl Inbox {
@@ -138,6 +152,11 @@ impl Inbox {
     /// Whether the link was asked to close.
     pub(super) fn closing(&self) -> bool {
         self.waker.closing.load(Ordering::Acquire)
+    }
+
+    /// Whether the link may send upgrade requests.
+    pub(super) fn may_upgrade(&self) -> bool {
+        self.waker.may_upgrade.load(Ordering::Acquire)
     }
 
     /// Whether the link was asked to stop waiting since the last call.
