@@ -14,6 +14,7 @@ use openssl::x509::X509;
 use crate::logging::value;
 use crate::sys::environment::Environment;
 use crate::sys::files;
+use crate::sys::pool::alongside;
 
 /// The largest bundle that is checked, in bytes. The usual ones have 250 KB.
 const MAX_BUNDLE: usize = 16 * 1024 * 1024;
@@ -24,6 +25,11 @@ const MAX_BUNDLE: usize = 16 * 1024 * 1024;
 /// OpenSSL cannot be set up.
 pub(crate) fn connector() -> Result<TlsConnector, native_tls::Error> {
     TlsConnector::new()
+}
+
+/// As [`connector`], on another thread while `work` runs on this one: loading takes 10 ms or more.
+pub(crate) fn connector_during<T>(work: impl FnOnce() -> T) -> (T, Result<TlsConnector, native_tls::Error>) {
+    alongside("oz-trust", connector, work)
 }
 
 /// The variables that name trusted certificates. native-tls and OpenSSL read them themselves; this only checks them.

@@ -4,7 +4,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, scope};
 
@@ -118,6 +118,25 @@ impl<J> Shared<J> {
 /// The system has no more threads.
 pub(crate) fn spawn_detached(name: &str, work: impl FnOnce() + Send + 'static) -> io::Result<()> {
     Builder::new().name(name.to_owned()).stack_size(STACK).spawn(work).map(drop)
+}
+
+/// Runs `other` on a thread of this name while `work` runs on this one, and returns both results. Without another thread `other`
+/// runs after `work`. A panic is passed on.
+pub(crate) fn alongside<T, R: Send>(
+    name: &str,
+    other: impl Fn() -> R + Sync,
+    work: impl FnOnce() -> T,
+) -> (T, R) {
+    scope(|scope| {
+        let thread = Builder::new().name(name.to_owned()).stack_size(STACK).spawn_scoped(scope, &other);
+        let done = work();
+        let result = match thread {
+            Ok(thread) => thread.join().unwrap_or_else(|panic| resume_unwind(panic)),
+            // The system has no more threads.
+            Err(_) => other(),
+        };
+        (done, result)
+    })
 }
 
 /// Runs `work` for all items in parallel and returns the results in their order, or `None` for work that panicked. The calling
@@ -273,6 +292,20 @@ mod tests {
         let parse = move || done.send(serde_json::from_str::<serde_json::Value>(&json).is_ok()).unwrap();
         spawn_detached("oz-task", parse).unwrap();
         assert_eq!(parsed.recv_timeout(DEADLINE), Ok(true));
+    }
+
+    #[test]
+    fn other_work_runs_alongside_on_a_thread_of_its_own() {
+        let (sender, receiver) = bounded(0);
+        let other = || {
+            sender.send(std::thread::current().name().map(str::to_owned)).unwrap();
+            2
+        };
+        // Ends only if both run at once, because the channel has no room.
+        let (name, result) = alongside("oz-trust", other, || receiver.recv_timeout(DEADLINE).unwrap());
+        assert_eq!((name.as_deref(), result), (Some("oz-trust"), 2));
+        let panics = || alongside("oz-trust", || panic!("on purpose"), || ());
+        assert!(catch_unwind(panics).is_err());
     }
 
     #[test]

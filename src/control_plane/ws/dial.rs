@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{Request, Uri};
+use native_tls::TlsConnector;
 use rustix::net::sockopt;
 use tungstenite::client::IntoClientRequest;
 
@@ -65,13 +66,22 @@ fn open(
 ) -> Result<(Channel, HandshakeDeadline), DialError> {
     let start = Instant::now();
     let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
-    let tcp = connect(origin, &deadline(link.timing.connect))?;
-    let deadline = deadline(link.timing.handshake);
-    let wire = Wire::new(tcp, deadline.clone());
-    let channel = if origin.tls {
-        tls_handshake(&origin.host, wire, &deadline, &link.timing)?
+    let connect = || connect(origin, &deadline(link.timing.connect));
+    let (tcp, connector) = if origin.tls {
+        let (tcp, connector) = tls::connector_during(connect);
+        (tcp, Some(connector))
     } else {
-        Channel::plain(wire)
+        (connect(), None)
+    };
+    let deadline = deadline(link.timing.handshake);
+    let wire = Wire::new(tcp?, deadline.clone());
+    let channel = match connector {
+        Some(connector) => {
+            let connector =
+                connector.map_err(|error| DialError::Transient(format!("cannot set up TLS: {error}")))?;
+            tls_handshake(&connector, &origin.host, wire, &deadline, &link.timing)?
+        }
+        None => Channel::plain(wire),
     };
     Ok((channel, deadline))
 }
@@ -148,13 +158,12 @@ fn set_options(socket: &OwnedFd) -> io::Result<()> {
 }
 
 fn tls_handshake(
+    connector: &TlsConnector,
     host: &str,
     wire: Wire,
     deadline: &HandshakeDeadline,
     timing: &Timing,
 ) -> Result<Channel, DialError> {
-    let connector =
-        tls::connector().map_err(|error| DialError::Transient(format!("cannot set up TLS: {error}")))?;
     let error = match connector.connect(host, wire) {
         Ok(stream) => return Ok(Channel::tls(stream)),
         Err(native_tls::HandshakeError::Failure(error)) => error.to_string(),
