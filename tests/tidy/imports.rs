@@ -69,7 +69,14 @@ fn tungstenite_is_used_by_the_dial_the_upgrade_and_the_socket() {
 
 #[test]
 fn ureq_is_used_by_the_rest_client() {
-    only_in(&["src/control_plane/rest/mod.rs", "src/control_plane/rest/tls.rs"], &["ureq"]);
+    only_in(
+        &[
+            "src/control_plane/rest/mod.rs",
+            "src/control_plane/rest/resolver.rs",
+            "src/control_plane/rest/tls.rs",
+        ],
+        &["ureq"],
+    );
 }
 
 #[test]
