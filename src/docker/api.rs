@@ -192,6 +192,8 @@ pub struct Container {
     pub id: String,
     /// The name, without the engine's leading slash.
     pub name: String,
+    /// The id of its image, as an inspect of that image shows it; empty if the engine does not tell.
+    pub image: String,
     /// Labels by name.
     pub labels: BTreeMap<String, String>,
     /// The state of its process.
@@ -223,6 +225,8 @@ struct RawContainer {
     id: String,
     #[serde(default)]
     name: String,
+    #[serde(default)]
+    image: String,
     #[serde(default, deserialize_with = "or_default")]
     config: RawConfig,
     #[serde(default, deserialize_with = "or_default")]
@@ -251,6 +255,7 @@ impl From<RawContainer> for Container {
         Self {
             id: raw.id,
             name: raw.name.trim_start_matches('/').to_owned(),
+            image: raw.image,
             labels: raw.config.labels,
             state: raw.state,
             volumes: raw.mounts.into_iter().map(|mount| mount.name).filter(|name| !name.is_empty()).collect(),

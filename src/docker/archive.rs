@@ -6,7 +6,7 @@ use data_encoding::BASE64;
 
 use super::body::Body;
 use super::containers::{accept, container};
-use super::{Docker, Error, Method, PathStat, Request, RequestTarget};
+use super::{Docker, Error, Method, PathStat, Pending, Request, RequestTarget, Response};
 use crate::sys::cancel::CancelToken;
 
 const STAT: &str = "X-Docker-Container-Path-Stat";
@@ -19,23 +19,46 @@ impl Docker {
         id: &str,
         path: &str,
     ) -> Result<Option<PathStat>, Error> {
-        let response = self.exchange(cancel, Request::new(Method::Head, archive(id, path)?))?;
-        if response.status == 404 {
-            return self.no_such_path(cancel, id);
+        match self.send_archive_stat(cancel, id, path)?.finish()? {
+            None => self.no_such_path(cancel, id),
+            stat => Ok(stat),
         }
-        let response = response.success()?;
-        let stat =
-            response.header(STAT).ok_or_else(|| Error::protocol(format!("the header {STAT} is missing")))?;
-        parse_stat(stat).map(Some)
+    }
+
+    /// Sends [`Docker::archive_stat`], but its answer for a missing container is `None`, too.
+    pub fn send_archive_stat(
+        &self,
+        cancel: &CancelToken,
+        id: &str,
+        path: &str,
+    ) -> Result<Pending<Option<PathStat>>, Error> {
+        let request = Request::new(Method::Head, archive(id, path)?);
+        self.send(cancel, request, |response| {
+            let Some(response) = found(response)? else { return Ok(None) };
+            let stat = response
+                .header(STAT)
+                .ok_or_else(|| Error::protocol(format!("the header {STAT} is missing")))?;
+            parse_stat(stat).map(Some)
+        })
     }
 
     /// Returns the file or folder at `path` as a tar stream, or `None` if there is none. A missing container is an error.
     pub fn archive_get(&self, cancel: &CancelToken, id: &str, path: &str) -> Result<Option<Body>, Error> {
-        let response = self.exchange(cancel, Request::get(archive(id, path)?))?;
-        if response.status == 404 {
-            return self.no_such_path(cancel, id);
+        match self.send_archive_get(cancel, id, path)?.finish()? {
+            None => self.no_such_path(cancel, id),
+            body => Ok(body),
         }
-        Ok(Some(response.success()?.body))
+    }
+
+    /// Sends [`Docker::archive_get`], but its answer for a missing container is `None`, too.
+    pub fn send_archive_get(
+        &self,
+        cancel: &CancelToken,
+        id: &str,
+        path: &str,
+    ) -> Result<Pending<Option<Body>>, Error> {
+        let request = Request::get(archive(id, path)?);
+        self.send(cancel, request, |response| Ok(found(response)?.map(|response| response.body)))
     }
 
     /// Unpacks a tar stream into the folder `path`, which must exist. If reading `body` fails, the upload is aborted, so
@@ -56,6 +79,11 @@ impl Docker {
     fn no_such_path<T>(&self, cancel: &CancelToken, id: &str) -> Result<Option<T>, Error> {
         self.container_inspect(cancel, id).map(|_| None)
     }
+}
+
+/// Returns a successful response, or `None` if its status is 404.
+fn found(response: Response) -> Result<Option<Response>, Error> {
+    if response.status == 404 { Ok(None) } else { response.success().map(Some) }
 }
 
 fn archive(id: &str, path: &str) -> Result<RequestTarget, Error> {

@@ -13,10 +13,13 @@ use super::http::HttpError;
 use super::http::body::{Decoder, Framing};
 use super::timeouts::deadline;
 
-/// The buffer size for reading from the socket, in bytes.
+/// The largest buffer for reading from the socket, in bytes.
 const READ: usize = 64 * 1024;
-/// As [`READ`], for a short body that may take hours to come: each running task waits for one.
-const READ_LATE: usize = 512;
+/// The first buffer for reading from the socket. Most bodies are shorter, and touching the pages of a larger one takes longer
+/// than such a call.
+const FIRST_READ: usize = 4 * 1024;
+/// As [`FIRST_READ`], for a short body that may take hours to come: each running task waits for one.
+const FIRST_READ_LATE: usize = 512;
 /// The most bytes of a JSON body. A list of ten thousand containers has about half of that.
 const MAX_JSON: usize = 16 * 1024 * 1024;
 const PHASE: &str = "reading the body";
@@ -31,8 +34,8 @@ pub struct Body {
     end: usize,
     /// The longest silence; `None` for no limit.
     idle: Option<Duration>,
-    /// The buffer size for reading.
-    read: usize,
+    /// The first size of the buffer for reading.
+    first_read: usize,
     /// The error of an earlier read. Bytes after an error cannot be decoded.
     broken: Option<HttpError>,
 }
@@ -54,7 +57,7 @@ impl Body {
             start: 0,
             end,
             idle: Some(idle),
-            read: READ,
+            first_read: FIRST_READ,
             broken: None,
         }
     }
@@ -62,7 +65,7 @@ impl Body {
     /// Removes the limit on silence, and uses little memory: for a short body that may take hours to come.
     pub(super) fn comes_late(&mut self) {
         self.idle = None;
-        self.read = READ_LATE;
+        self.first_read = FIRST_READ_LATE;
     }
 
     /// Reads some bytes into `buf` and returns them; none at the end. Returns `None` if none came within `wait`.
@@ -108,7 +111,7 @@ impl Body {
     /// Reads at most `max` bytes. Returns them with the error that ended the reading, if any.
     pub(super) fn read_start(&mut self, max: usize) -> (Vec<u8>, Result<(), Error>) {
         let mut bytes = Vec::new();
-        let mut buffer = vec![0; self.read.min(max)];
+        let mut buffer = vec![0; self.first_read.min(max)];
         while bytes.len() < max {
             let free = buffer.len().min(max - bytes.len());
             let (buffer, _) = buffer.split_at_mut(free);
@@ -160,8 +163,10 @@ impl Body {
     /// Reads more from the socket, once everything before is decoded. Returns `false` if nothing came within `wait`.
     fn fill(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
         let BodySource { conn, call, read_ahead } = &mut self.source;
-        // Once: clearing it before each read would cost more than a short read itself.
-        read_ahead.resize(self.read, 0);
+        // Grows after a read that filled it. Clearing it before each read would cost more than a short read itself.
+        if self.end == read_ahead.len() {
+            read_ahead.resize((4 * self.end).clamp(self.first_read, READ), 0);
+        }
         let read = conn.read(read_ahead, wait);
         self.start = 0;
         self.end = *read.as_ref().unwrap_or(&0);

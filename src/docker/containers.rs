@@ -9,8 +9,8 @@ use super::error::one_line;
 use super::stream::LogDemux;
 use super::timeouts::deadline;
 use super::{
-    Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Request, RequestTarget,
-    Response,
+    Container, ContainerSummary, CreateContainer, Created, Docker, Error, LogStream, Pending, Request,
+    RequestTarget, Response,
 };
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
@@ -46,7 +46,13 @@ impl Docker {
 
     /// Returns a container by id or name.
     pub fn container_inspect(&self, cancel: &CancelToken, id: &str) -> Result<Container, Error> {
-        self.call(cancel, Request::get(container(id)?.then("json")))?.json()
+        self.send_inspect(cancel, id)?.finish()
+    }
+
+    /// Sends [`Docker::container_inspect`].
+    pub fn send_inspect(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Container>, Error> {
+        let request = Request::get(container(id)?.then("json"));
+        self.send(cancel, request, |response| response.success()?.json())
     }
 
     /// Starts a container. Succeeds if it is already running.
@@ -58,10 +64,17 @@ impl Docker {
     /// Starts waiting for the container's next exit. Returns once the engine is waiting, so that a container started
     /// afterwards cannot exit unnoticed. An exit before the call does not count.
     pub fn container_wait(&self, cancel: &CancelToken, id: &str) -> Result<Wait, Error> {
+        self.send_wait(cancel, id)?.finish()
+    }
+
+    /// Sends [`Docker::container_wait`].
+    pub fn send_wait(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Wait>, Error> {
         let target = container(id)?.then("wait").query("condition", "next-exit");
-        let mut body = self.call(cancel, Request::post(target))?.body;
-        body.comes_late();
-        Ok(Wait { body })
+        self.send(cancel, Request::post(target), |response| {
+            let mut body = response.success()?.body;
+            body.comes_late();
+            Ok(Wait { body })
+        })
     }
 
     /// Sends TERM, and KILL after `grace` (rounded up to seconds). Returns once the container has exited. Succeeds if it is
@@ -113,23 +126,13 @@ impl Docker {
         id: &str,
         sink: &mut dyn FnMut(LogStream, &[u8]),
     ) -> Result<(), Error> {
+        self.send_logs(cancel, id)?.finish()?.read(cancel, sink)
+    }
+
+    /// Sends [`Docker::container_logs`].
+    pub fn send_logs(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Log>, Error> {
         let target = container(id)?.then("logs").query("stdout", "1").query("stderr", "1");
-        let mut body = self.call(cancel, Request::get(target))?.body;
-        let mut demux = LogDemux::default();
-        let mut buffer = vec![0; READ];
-        let mut small_reads = 0;
-        loop {
-            let bytes = body.read_more(&mut buffer)?;
-            if bytes.is_empty() {
-                return demux.finish();
-            }
-            demux.push(bytes, sink)?;
-            small_reads += usize::from(bytes.len() < SMALL_READ);
-            let pauses = bytes.len() < SMALL_READ && small_reads > UNPAUSED_READS;
-            if pauses && !cancel.sleep(READ_PAUSE) {
-                return Err(Error::Cancelled);
-            }
-        }
+        self.send(cancel, Request::get(target), |response| Ok(Log { body: response.success()?.body }))
     }
 
     /// Returns the container's file system, without its volumes, as a tar stream.
@@ -143,8 +146,44 @@ impl Docker {
         cancel: &CancelToken,
         labels: &[(&str, &str)],
     ) -> Result<Vec<ContainerSummary>, Error> {
+        self.send_list(cancel, labels)?.finish()
+    }
+
+    /// Sends [`Docker::container_list`].
+    pub fn send_list(
+        &self,
+        cancel: &CancelToken,
+        labels: &[(&str, &str)],
+    ) -> Result<Pending<Vec<ContainerSummary>>, Error> {
         let target = RequestTarget::of("containers/json").query("all", "1").labelled(labels);
-        self.call(cancel, Request::get(target))?.json()
+        self.send(cancel, Request::get(target), |response| response.success()?.json())
+    }
+}
+
+/// The log of a container, unread.
+#[derive(Debug)]
+pub struct Log {
+    body: Body,
+}
+
+impl Log {
+    /// Passes the whole log to `sink`, as [`Docker::container_logs`] does. `cancel` ends the pauses.
+    pub fn read(mut self, cancel: &CancelToken, sink: &mut dyn FnMut(LogStream, &[u8])) -> Result<(), Error> {
+        let mut demux = LogDemux::default();
+        let mut buffer = vec![0; READ];
+        let mut small_reads = 0;
+        loop {
+            let bytes = self.body.read_more(&mut buffer)?;
+            if bytes.is_empty() {
+                return demux.finish();
+            }
+            demux.push(bytes, sink)?;
+            small_reads += usize::from(bytes.len() < SMALL_READ);
+            let pauses = bytes.len() < SMALL_READ && small_reads > UNPAUSED_READS;
+            if pauses && !cancel.sleep(READ_PAUSE) {
+                return Err(Error::Cancelled);
+            }
+        }
     }
 }
 

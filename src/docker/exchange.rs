@@ -34,6 +34,11 @@ pub(super) struct Dialer<'a> {
 impl Dialer<'_> {
     /// Sends a request and reads the response's head.
     pub(super) fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
+        self.send(cancel, request)?.response()
+    }
+
+    /// Sends a request.
+    pub(super) fn send(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Sent, Error> {
         let call = Call { name: request.name(), cancel: cancel.clone() };
         let head = self.encode(&request)?;
         if cancel.is_cancelled() {
@@ -45,8 +50,7 @@ impl Dialer<'_> {
         let reader = HeadReader::default();
         let mut exchange = Exchange { conn, call, reader, answer: None, idle: self.timeouts.idle };
         exchange.send(&head, request.payload)?;
-        let answer = exchange.answer(limit)?;
-        exchange.into_response(answer, is_head)
+        Ok(Sent { exchange, limit, is_head })
     }
 
     fn connect(&self, cancel: &CancelToken) -> Result<Conn, Error> {
@@ -103,6 +107,21 @@ impl Call {
             return Error::Cancelled;
         }
         Error::protocol(format!("{}: {problem}", self.name))
+    }
+}
+
+/// A request that was sent, with its response unread.
+pub(super) struct Sent {
+    exchange: Exchange,
+    limit: Duration,
+    is_head: bool,
+}
+
+impl Sent {
+    /// Reads the response's head, within the limit from now on.
+    pub(super) fn response(mut self) -> Result<Response, Error> {
+        let answer = self.exchange.answer(self.limit)?;
+        self.exchange.into_response(answer, self.is_head)
     }
 }
 

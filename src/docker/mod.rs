@@ -18,6 +18,7 @@ pub(crate) mod fuzz;
 mod http;
 mod images;
 mod negotiate;
+mod pending;
 mod reference;
 mod request;
 mod stream;
@@ -35,13 +36,14 @@ pub use self::api::{
 pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;
-pub use self::containers::Wait;
+pub use self::containers::{Log, Wait};
 pub use self::discovery::{
     ContextError, Discovery, Endpoint, EndpointEnv, EndpointError, EndpointSource, FILE_LIMIT, Files,
 };
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
 pub use self::negotiate::Negotiated;
+pub use self::pending::Pending;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, RequestTarget};
 pub use self::timeouts::Timeouts;
@@ -88,10 +90,22 @@ impl Docker {
 
     /// Sends any request, below `/vX.Y/`. Returns the response for any status, with its body unread.
     pub fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
-        let inner = &self.0;
-        let version = Some(inner.engine.api_version);
-        let dialer = exchange::Dialer { endpoint: &inner.endpoint, timeouts: &inner.timeouts, version };
-        dialer.exchange(cancel, request)
+        self.dialer().exchange(cancel, request)
+    }
+
+    /// Sends any request, to be answered later by way of `decode`.
+    fn send<T>(
+        &self,
+        cancel: &CancelToken,
+        request: Request<'_>,
+        decode: fn(Response) -> Result<T, Error>,
+    ) -> Result<Pending<T>, Error> {
+        Ok(Pending::new(self.dialer().send(cancel, request)?, decode))
+    }
+
+    fn dialer(&self) -> exchange::Dialer<'_> {
+        let Inner { endpoint, timeouts, engine } = &*self.0;
+        exchange::Dialer { endpoint, timeouts, version: Some(engine.api_version) }
     }
 
     /// Like [`Docker::exchange`], but any status other than 2xx is an error.

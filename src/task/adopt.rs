@@ -324,6 +324,7 @@ mod tests {
         let status = status.to_owned();
         Container {
             id: "f".repeat(64),
+            image: String::new(),
             name: name.to_owned(),
             labels,
             state: State { status, running, started_at: started_at.to_owned(), ..State::default() },

@@ -136,6 +136,19 @@ fn a_missing_path_is_distinguished_from_a_missing_container() {
 }
 
 #[test]
+fn calls_that_were_sent_are_answered_in_any_order() {
+    let (release, released) = bounded(1);
+    let container = |id: &str| json(200, &format!(r#"{{"Id":"{id}","Image":"sha256:{id}"}}"#));
+    let (_fake, docker, cancel) =
+        engine(vec![vec![Step::Await(released), container("first")], vec![container("second")]]);
+    let first = docker.send_inspect(&cancel, "first").unwrap();
+    let second = docker.send_inspect(&cancel, "second").unwrap();
+    assert_eq!(second.finish().unwrap().image, "sha256:second");
+    release.send(()).unwrap();
+    assert_eq!(first.finish().unwrap().id, "first");
+}
+
+#[test]
 fn a_create_sends_its_json() {
     let created = r#"{"Id":"abc","Warnings":null}"#;
     let (fake, docker, cancel) = engine(vec![vec![Step::ReadBody, json(201, created)]]);
