@@ -42,15 +42,7 @@ impl Docker {
         })
     }
 
-    /// Returns the file or folder at `path` as a tar stream, or `None` if there is none. A missing container is an error.
-    pub fn archive_get(&self, cancel: &CancelToken, id: &str, path: &str) -> Result<Option<Body>, Error> {
-        match self.send_archive_get(cancel, id, path)?.finish()? {
-            None => self.no_such_path(cancel, id),
-            body => Ok(body),
-        }
-    }
-
-    /// Sends [`Docker::archive_get`], but its answer for a missing container is `None`, too.
+    /// Asks for the file or folder at `path` as a tar stream. The answer is `None` if it or the container is missing.
     pub fn send_archive_get(
         &self,
         cancel: &CancelToken,

@@ -118,18 +118,7 @@ impl Docker {
         accept(self.exchange(cancel, Request::post(target))?, &[])
     }
 
-    /// Passes everything that the container has written so far to `sink`, in order and in pieces of any size. Works only
-    /// for containers without a TTY: the log of others is not framed.
-    pub fn container_logs(
-        &self,
-        cancel: &CancelToken,
-        id: &str,
-        sink: &mut dyn FnMut(LogStream, &[u8]),
-    ) -> Result<(), Error> {
-        self.send_logs(cancel, id)?.finish()?.read(cancel, sink)
-    }
-
-    /// Sends [`Docker::container_logs`].
+    /// Asks for everything that the container has written so far.
     pub fn send_logs(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Log>, Error> {
         let target = container(id)?.then("logs").query("stdout", "1").query("stderr", "1");
         self.send(cancel, Request::get(target), |response| Ok(Log { body: response.success()?.body }))
@@ -167,7 +156,8 @@ pub struct Log {
 }
 
 impl Log {
-    /// Passes the whole log to `sink`, as [`Docker::container_logs`] does. `cancel` ends the pauses.
+    /// Passes the whole log to `sink`, in order and in pieces of any size. Works only for containers without a TTY: the log
+    /// of others is not framed. `cancel` ends the pauses.
     pub fn read(mut self, cancel: &CancelToken, sink: &mut dyn FnMut(LogStream, &[u8])) -> Result<(), Error> {
         let mut demux = LogDemux::default();
         let mut buffer = vec![0; READ];

@@ -187,6 +187,7 @@ impl<'a> TaskContainer<'a> {
     pub(super) fn wait_exit(&self, mut wait: Option<Wait>) -> Result<ContainerExit, Failure> {
         loop {
             match wait.map(Wait::join) {
+                Some(Ok(0)) => return Ok(ContainerExit { code: 0, out_of_memory: false }),
                 Some(Ok(_)) => return self.exit(&self.engine.cancel),
                 Some(Err(error)) if error.is_cancelled() => return Err(Failure::Cancelled),
                 Some(Err(error)) => self.warn("container wait interrupted", &error),
@@ -212,7 +213,7 @@ impl<'a> TaskContainer<'a> {
         resumed.map_err(|error| self.failed(FailureReason::ContainerWait, &error))
     }
 
-    /// Returns how the container exited. Inspects it, because the wait does not tell whether memory was the cause. `cancel`
+    /// Returns how the container exited. Inspects it, because the wait does not tell whether memory caused a failure. `cancel`
     /// ends the wait for `OOMKilled`, and the calls.
     fn exit(&self, cancel: &CancelToken) -> Result<ContainerExit, Failure> {
         let engine = self.engine.with_cancel(cancel.clone());

@@ -192,12 +192,12 @@ fn a_container_is_created_run_and_removed() {
         LogStream::Stdout => out.extend_from_slice(bytes),
         _ => err.extend_from_slice(bytes),
     };
-    docker.container_logs(cancel, &id, &mut sink).unwrap();
+    docker.send_logs(cancel, &id).unwrap().finish().unwrap().read(cancel, &mut sink).unwrap();
     assert_eq!((out.as_slice(), err.as_slice()), (b"out v w\n".as_slice(), b"err\n".as_slice()));
 
     let listed = docker.container_list(cancel, &[(LABEL, &lab.run)]).unwrap();
     assert_eq!(listed.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
-    let got = docker.archive_get(cancel, &id, "/w/f").unwrap().unwrap();
+    let got = docker.send_archive_get(cancel, &id, "/w/f").unwrap().finish().unwrap().unwrap();
     assert_eq!(files(got)["f"], b"said");
     docker.container_remove(cancel, &id).unwrap();
     docker.container_remove(cancel, &id).unwrap();
@@ -220,17 +220,18 @@ fn a_volume_is_filled_from_an_image_without_starting_a_container() {
     let other = lab.create("other", &lab.with_volume(&volume));
     let stat = docker.archive_stat(cancel, &other, "/agent/bin/busybox").unwrap().unwrap();
     assert!(stat.is_file() && !stat.is_dir());
-    let program = docker.archive_get(cancel, &other, "/agent/bin/busybox").unwrap().unwrap();
+    let program =
+        docker.send_archive_get(cancel, &other, "/agent/bin/busybox").unwrap().finish().unwrap().unwrap();
     assert!(files(program)["busybox"] == std::fs::read(tool("busybox")).unwrap());
     assert!(docker.archive_stat(cancel, &other, "/agent/agent").unwrap().unwrap().is_dir());
     let link = docker.archive_stat(cancel, &other, "/agent/bin/sh").unwrap().unwrap();
     assert!(!link.is_file() && !link.is_dir(), "{link:?}");
-    let link = docker.archive_get(cancel, &other, "/agent/bin/sh").unwrap().unwrap();
+    let link = docker.send_archive_get(cancel, &other, "/agent/bin/sh").unwrap().finish().unwrap().unwrap();
     let mut archive = tar::Archive::new(link);
     let link = archive.entries().unwrap().next().unwrap().unwrap();
     assert_eq!(link.header().entry_type(), tar::EntryType::Symlink);
     assert_eq!(link.link_name().unwrap().as_deref(), Some(std::path::Path::new("busybox")));
-    let got = docker.archive_get(cancel, &other, "/agent/agent").unwrap().unwrap();
+    let got = docker.send_archive_get(cancel, &other, "/agent/agent").unwrap().finish().unwrap().unwrap();
     assert_eq!(files(got)["agent/entrypoint.sh"], b"echo hello\n");
 
     let listed = docker.volume_list(cancel, &[(LABEL, &lab.run)]).unwrap();
@@ -256,7 +257,8 @@ fn a_wait_returns_when_the_container_is_stopped() {
     let mut log = Vec::new();
     while log != b"ready\n" {
         log.clear();
-        docker.container_logs(cancel, &id, &mut |_, bytes| log.extend_from_slice(bytes)).unwrap();
+        let answer = docker.send_logs(cancel, &id).unwrap().finish().unwrap();
+        answer.read(cancel, &mut |_, bytes| log.extend_from_slice(bytes)).unwrap();
     }
     docker.container_stop(cancel, &id, Duration::from_secs(30)).unwrap();
     assert_eq!(wait.join().unwrap(), 3);
@@ -307,9 +309,8 @@ fn missing_objects_and_taken_names_have_their_own_errors() {
     let id = lab.create("taken", &lab.shell("exit 0"));
     assert!(docker.container_create(cancel, &lab.name("taken"), &lab.shell("")).unwrap_err().is_conflict());
     assert_eq!(docker.archive_stat(cancel, &id, "/no/such").unwrap(), None);
-    assert!(docker.archive_get(cancel, &id, "/no/such").unwrap().is_none());
+    assert!(docker.send_archive_get(cancel, &id, "/no/such").unwrap().finish().unwrap().is_none());
     assert!(docker.archive_stat(cancel, "no-such-container", "/").unwrap_err().is_not_found());
-    assert!(docker.archive_get(cancel, "no-such-container", "/").unwrap_err().is_not_found());
     let error = docker.archive_put(cancel, &id, "/no/such", &mut io::empty()).unwrap_err();
     assert!(error.is_not_found(), "{error}");
 }

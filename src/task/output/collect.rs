@@ -6,7 +6,7 @@ use std::io::{self, Read};
 use log::warn;
 
 use super::{Collected, Collector, Stream};
-use crate::docker::{Docker, Error, LogStream};
+use crate::docker::{Error, Log, LogStream};
 use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
 use crate::task::engine::TaskEngine;
@@ -31,7 +31,20 @@ pub(in crate::task) fn collect(
 ) -> Collected {
     let task = value(engine.task_id);
     let id = container.key();
-    match engine.cleanup(|docker, _| from_file(docker, cancel, id, cap)) {
+    let mut sent = None;
+    let file = engine.cleanup(|docker, _| {
+        let file = docker.send_archive_get(cancel, id, OUTPUT_FILE)?;
+        // Most tasks write no file: the engine prepares the log meanwhile.
+        sent = docker.send_logs(cancel, id).ok();
+        match file.finish()? {
+            Some(body) => {
+                sent = None;
+                first_file(body, cap).map_err(Error::from_read)
+            }
+            None => Ok(None),
+        }
+    });
+    match file {
         Ok(Some(collected)) => return collected,
         Ok(None) => {}
         Err(error) => {
@@ -43,7 +56,11 @@ pub(in crate::task) fn collect(
     let read = engine.cleanup(|docker, _| {
         // A repeated attempt reads everything again.
         collector = Collector::new(cap);
-        from_logs(docker, cancel, id, &mut collector)
+        let log = match sent.take() {
+            Some(sent) => sent,
+            None => docker.send_logs(cancel, id)?,
+        };
+        from_log(log.finish()?, cancel, &mut collector)
     });
     if let Err(error) = read {
         warn!("output incomplete task={task} {container} error={}", value(&error_chain(&error)));
@@ -51,23 +68,8 @@ pub(in crate::task) fn collect(
     collector.finish()
 }
 
-fn from_file(
-    docker: &Docker,
-    cancel: &CancelToken,
-    container: &str,
-    cap: usize,
-) -> Result<Option<Collected>, Error> {
-    let Some(body) = docker.archive_get(cancel, container, OUTPUT_FILE)? else { return Ok(None) };
-    first_file(body, cap).map_err(Error::from_read)
-}
-
-fn from_logs(
-    docker: &Docker,
-    cancel: &CancelToken,
-    container: &str,
-    collector: &mut Collector,
-) -> Result<(), Error> {
-    docker.container_logs(cancel, container, &mut |stream, bytes| match stream {
+fn from_log(log: Log, cancel: &CancelToken, collector: &mut Collector) -> Result<(), Error> {
+    log.read(cancel, &mut |stream, bytes| match stream {
         LogStream::Stdout => collector.push(Stream::Stdout, bytes),
         // The engine's message that it cannot read the log takes the place of the missing text.
         LogStream::Stderr | LogStream::Engine => collector.push(Stream::Stderr, bytes),
