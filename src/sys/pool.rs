@@ -139,17 +139,23 @@ pub(crate) fn alongside<T, R: Send>(
     })
 }
 
-/// Runs `work` for all items in parallel and returns the results in their order, or `None` for work that panicked. The calling
-/// thread takes part, so that a lack of further threads only makes it slower.
-pub(crate) fn parallel<T: Send, R: Send>(items: Vec<T>, work: impl Fn(T) -> R + Sync) -> Vec<Option<R>> {
-    parallel_with(STACK, items, work)
-}
-
-fn parallel_with<T: Send, R: Send>(
-    stack: usize,
+/// Runs `work` for all items in parallel, each on a thread of its own, and `own` on the calling thread meanwhile. Returns the
+/// result of `own`, and those of `work` in the order of the items: `None` if it panicked. The calling thread does what is left
+/// after `own`, so that a lack of threads only makes it slower.
+pub(crate) fn beside<A, T: Send, R: Send>(
+    own: impl FnOnce() -> A,
     items: Vec<T>,
     work: impl Fn(T) -> R + Sync,
-) -> Vec<Option<R>> {
+) -> (A, Vec<Option<R>>) {
+    beside_with(STACK, own, items, work)
+}
+
+fn beside_with<A, T: Send, R: Send>(
+    stack: usize,
+    own: impl FnOnce() -> A,
+    items: Vec<T>,
+    work: impl Fn(T) -> R + Sync,
+) -> (A, Vec<Option<R>>) {
     let count = items.len();
     let name = std::thread::current().name().unwrap_or("oz-task").to_owned();
     let (give, waiting) = bounded(count);
@@ -161,18 +167,20 @@ fn parallel_with<T: Send, R: Send>(
             let _ = done.send((place, catch_unwind(AssertUnwindSafe(|| work(item))).ok()));
         }
     };
-    scope(|scope| {
-        for _ in 1..count {
+    let own = scope(|scope| {
+        for _ in 0..count {
             let thread = Builder::new().name(name.clone()).stack_size(stack);
             if thread.spawn_scoped(scope, run).is_err() {
                 break;
             }
         }
+        let own = own();
         run();
+        own
     });
     let mut results: Vec<(usize, Option<R>)> = results.try_iter().collect();
     results.sort_unstable_by_key(|(place, _)| *place);
-    results.into_iter().map(|(_, result)| result).collect()
+    (own, results.into_iter().map(|(_, result)| result).collect())
 }
 
 #[cfg(test)]
@@ -310,14 +318,16 @@ mod tests {
 
     #[test]
     fn parallel_work_runs_at_once_and_keeps_its_order() {
-        let barrier = std::sync::Barrier::new(3);
+        let barrier = std::sync::Barrier::new(4);
         let work = |number: u32| {
             barrier.wait();
             assert_ne!(number, 2, "this one panics");
             number * 10
         };
-        assert_eq!(parallel(vec![1, 2, 3], work), [Some(10), None, Some(30)]);
-        assert_eq!(parallel(Vec::new(), |number: u32| number), []);
+        let own = || barrier.wait().is_leader();
+        assert_eq!(beside(own, vec![1, 2, 3], work).1, [Some(10), None, Some(30)]);
+        let own_thread = || std::thread::current().id();
+        assert_eq!(beside(own_thread, Vec::new(), |number: u32| number), (own_thread(), Vec::new()));
     }
 
     #[test]
@@ -328,6 +338,9 @@ mod tests {
             (number, this_thread())
         };
         let expected = [Some((1, caller.clone())), None, Some((3, caller))];
-        assert_eq!(parallel_with(NO_THREAD, vec![1, 2, 3], work), expected);
+        assert_eq!(
+            beside_with(NO_THREAD, this_thread, vec![1, 2, 3], work),
+            (this_thread(), expected.to_vec())
+        );
     }
 }

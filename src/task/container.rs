@@ -11,9 +11,10 @@ use super::outcome::{Failure, exit_code};
 use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
 use super::prepare::Prepared;
 use super::run::Cleanup;
-use super::sidecar::PopulatedVolume;
+use super::sidecar::{PopulatedVolume, marker};
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, State, VolumeOptions, Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PathStat, Pending, State,
+    VolumeOptions, Wait,
 };
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
@@ -57,6 +58,18 @@ pub(super) struct TaskContainer<'a> {
     pub(super) container: ContainerRef,
 }
 
+/// What the engine tells about a container that was created and not started.
+pub(super) struct Checked {
+    /// The id of its image.
+    pub(super) image: String,
+    /// Whether there is no container of an earlier execution of the task.
+    pub(super) is_alone: bool,
+    /// For each sidecar of the plan, in its order, whether its volume is complete.
+    pub(super) complete: Vec<bool>,
+    /// The wait for its exit.
+    pub(super) wait: Wait,
+}
+
 /// The result of one attempt to start a container.
 enum StartAttempt {
     /// It runs; with the wait for its exit, unless the engine has forgotten that.
@@ -83,15 +96,7 @@ impl<'a> TaskContainer<'a> {
 
     /// Returns `false` if a container that this worker did not create has the name.
     fn try_clear(&self, docker: &Docker, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
-        let label = |name| (name, plan.labels.get(name).map_or("", String::as_str));
-        let labels = [label(WORKER_LABEL), label(TASK_LABEL)];
-        let all = docker.container_list(cancel, &labels)?;
-        // Compared again, because engines differ in what matches a filter.
-        let leftover = |found: &&ContainerSummary| {
-            let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
-            !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
-        };
-        for found in all.iter().filter(leftover) {
+        for found in leftovers(docker.container_list(cancel, &execution_labels(plan))?, plan) {
             let name = found.names.first().map_or("", |name| name.trim_start_matches('/'));
             let container = ContainerRef { name: name.to_owned(), id: Some(found.id.clone()) };
             warn!("leftover container removed task={} {container}", value(self.engine.task_id));
@@ -142,17 +147,44 @@ impl<'a> TaskContainer<'a> {
         Ok(TaskContainer { engine: self.engine, container })
     }
 
+    /// Checks the created container, and takes up the wait for its exit. All calls are sent before the first is answered. From
+    /// its creation on the container protects its volumes from removal, so what this finds stays true.
+    ///
+    /// # Errors
+    /// `sidecar_prep`, `docker_unreachable` or cancelled.
+    pub(super) fn check(&self, plan: &Plan) -> Result<Checked, Failure> {
+        let id = self.container.key();
+        let checked = self.engine.call(|docker, cancel| {
+            let stat = |sidecar: &SidecarMount| marker::send_stat(docker, cancel, id, &sidecar.mount_path);
+            let stats = plan.sidecars.iter().map(stat).collect::<Result<Vec<_>, _>>()?;
+            let inspect = docker.send_inspect(cancel, id)?;
+            let list = docker.send_list(cancel, &execution_labels(plan))?;
+            let wait = docker.send_wait(cancel, id)?;
+            let is_file = |stat: Pending<Option<PathStat>>| {
+                stat.finish().map(|stat| stat.is_some_and(|stat| stat.is_file()))
+            };
+            Ok(Checked {
+                image: inspect.finish()?.image,
+                is_alone: leftovers(list.finish()?, plan).iter().all(|found| found.id == id),
+                wait: wait.finish()?,
+                complete: stats.into_iter().map(is_file).collect::<Result<_, _>>()?,
+            })
+        });
+        checked.map_err(|error| self.failed(FailureReason::SidecarPrep, &error))
+    }
+
     /// Starts the container and sets `started` once it runs or may run. The returned wait was taken up before the start, so it
-    /// cannot miss the exit; it is `None` if the engine forgot it in a restart. Retried only if the engine reports that the
-    /// container was never started.
+    /// cannot miss the exit; it is `None` if the engine forgot it in a restart. Retried, with a new wait, only if the engine
+    /// reports that the container was never started.
     ///
     /// # Errors
     /// `container_start`, `docker_unreachable` or cancelled; the container may be running nevertheless.
-    pub(super) fn start(&self, started: &mut bool) -> Result<Option<Wait>, Failure> {
+    pub(super) fn start(&self, wait: Wait, started: &mut bool) -> Result<Option<Wait>, Failure> {
         let id = self.container.key();
         let attempted = Cell::new(false);
+        let mut first = Some(wait);
         let attempt = self.engine.call(|docker, cancel| {
-            let wait = docker.container_wait(cancel, id)?;
+            let wait = first.take().map_or_else(|| docker.container_wait(cancel, id), Ok)?;
             // While the engine is still starting it, this inspect blocks until the outcome is known.
             if attempted.get() && docker.container_inspect(cancel, id)?.state.status != "created" {
                 return Ok(StartAttempt::Started(None));
@@ -299,6 +331,22 @@ impl<'a> TaskContainer<'a> {
     fn failed(&self, reason: FailureReason, error: &Error) -> Failure {
         Failure::engine(reason, &format!("container {}", self.container.name), error)
     }
+}
+
+/// Returns the labels that all containers of a task of this worker have.
+fn execution_labels(plan: &Plan) -> [(&'static str, &str); 2] {
+    [WORKER_LABEL, TASK_LABEL].map(|name| (name, plan.labels.get(name).map_or("", String::as_str)))
+}
+
+/// Returns those of the listed containers that belong to the task, under any name, except kept ones.
+fn leftovers(mut listed: Vec<ContainerSummary>, plan: &Plan) -> Vec<ContainerSummary> {
+    // The labels are compared again, because engines differ in what matches a filter.
+    let labels = execution_labels(plan);
+    listed.retain(|found| {
+        let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
+        !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
+    });
+    listed
 }
 
 fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {

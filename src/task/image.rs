@@ -1,5 +1,7 @@
 //! Makes an image available on the engine: pulls it as the pull policy says, once for all tasks that need it.
 
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use log::{debug, info, warn};
@@ -15,16 +17,21 @@ use crate::protocol::FailureReason;
 /// How often the progress of a pull is logged.
 const PROGRESS: Duration = Duration::from_secs(10);
 
+/// The most images that are remembered.
+const MAX_KNOWN: usize = 256;
+
 /// The images of one engine.
 pub(super) struct Images {
     policy: PullPolicy,
     registries: RegistryEnv,
     pulls: SingleFlight<Result<Image, Failure>>,
+    /// The id that each image had for the last task, by its name.
+    known: Mutex<HashMap<String, String>>,
 }
 
 impl Images {
     pub(super) fn new(policy: PullPolicy, registries: RegistryEnv) -> Self {
-        Self { policy, registries, pulls: SingleFlight::default() }
+        Self { policy, registries, pulls: SingleFlight::default(), known: Mutex::default() }
     }
 
     /// Returns the image once it is on the engine. A task that needs an image which another task is pulling waits for that
@@ -37,10 +44,37 @@ impl Images {
             Err(Failure::Cancelled) => None,
             result => Some(result),
         };
-        match self.pulls.run(&image.canonical(), &engine.cancel, work) {
+        let name = image.canonical();
+        let result = match self.pulls.run(&name, &engine.cancel, work) {
             Ok(result) => result,
             Err(Cancelled) => Err(Failure::Cancelled),
+        };
+        self.remember(name, &result);
+        result
+    }
+
+    /// Returns the id that the image had for the last task of this process, unless that task could not use it. Calls nothing.
+    pub(super) fn known(&self, image: &Reference) -> Option<String> {
+        self.lock().get(&image.canonical()).cloned()
+    }
+
+    fn remember(&self, name: String, result: &Result<Image, Failure>) {
+        let mut known = self.lock();
+        match result {
+            Ok(image) => {
+                if known.len() >= MAX_KNOWN && !known.contains_key(&name) {
+                    known.clear();
+                }
+                known.insert(name, image.id.clone());
+            }
+            Err(Failure::Cancelled) => {}
+            Err(Failure::Failed { .. }) => drop(known.remove(&name)),
         }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, String>> {
+        // Nothing that can panic runs under the lock.
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn apply_policy(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {

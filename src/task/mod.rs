@@ -6,6 +6,7 @@
 pub mod adopt;
 mod cleanup;
 mod container;
+mod early;
 mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;

@@ -8,10 +8,12 @@ use super::sidecar::reservation::Reservation;
 use super::sidecar::{PopulatedVolume, Population, Sidecars, entrypoint};
 use crate::protocol::FailureReason;
 use crate::sys::cancel::CancelReason;
-use crate::sys::pool::parallel;
+use crate::sys::pool::beside;
 
 /// What the container is created from.
 pub(super) struct Prepared<'a> {
+    /// The id of its image.
+    pub(super) image: String,
     /// One for each sidecar of the plan, in its order.
     pub(super) volumes: Vec<PopulatedVolume>,
     /// The agent's script in the task container.
@@ -26,6 +28,25 @@ enum Part<'a> {
     Sidecar(usize, &'a SidecarMount),
 }
 
+/// A part that is ready.
+enum Ready<'a> {
+    Image(String),
+    Sidecar(PopulatedVolume, Option<Reservation<'a>>),
+}
+
+/// Returns what [`prepare`] returned for the last task with these images, if this process knows that of all of them. Calls
+/// nothing, so all of it must be checked before the container is started. `None` if the task has volumes of its own.
+pub(super) fn expected<'a>(images: &Images, sidecars: &'a Sidecars, plan: &Plan) -> Option<Prepared<'a>> {
+    let image = images.known(&plan.image)?;
+    let known = |mount: &SidecarMount| {
+        let image = images.known(&mount.image).filter(|_| !mount.read_write)?;
+        let (populated, reservation) = sidecars.known(&image)?;
+        Some(Ready::Sidecar(populated, Some(reservation)))
+    };
+    let volumes = plan.sidecars.iter().map(known).collect::<Option<Vec<_>>>()?;
+    assemble(plan, std::iter::once(Ready::Image(image)).chain(volumes)).ok()
+}
+
 /// Prepares all parts. The first failure cancels the others.
 ///
 /// # Errors
@@ -36,26 +57,51 @@ pub(super) fn prepare<'a>(
     engine: &TaskEngine<'_>,
     plan: &Plan,
 ) -> Result<Prepared<'a>, Failure> {
+    prepare_beside(|| (), images, sidecars, engine, plan).1
+}
+
+/// As [`prepare`], while the calling thread runs `own`. Also returns the result of `own`.
+pub(super) fn prepare_beside<'a, T>(
+    own: impl FnOnce() -> T,
+    images: &Images,
+    sidecars: &'a Sidecars,
+    engine: &TaskEngine<'_>,
+    plan: &Plan,
+) -> (T, Result<Prepared<'a>, Failure>) {
     let (token, _linked) = engine.cancel.child();
     let engine = engine.with_cancel(token);
     let mounts = plan.sidecars.iter().enumerate().map(|(index, mount)| Part::Sidecar(index, mount));
     let parts: Vec<Part<'_>> = std::iter::once(Part::Image).chain(mounts).collect();
     let work = |part: Part<'_>| {
         let result = match part {
-            Part::Image => images.ensure(&engine, &plan.image).map(|_| None),
-            Part::Sidecar(index, mount) => volume(images, sidecars, &engine, plan, index, mount).map(Some),
+            Part::Image => images.ensure(&engine, &plan.image).map(|image| Ready::Image(image.id)),
+            Part::Sidecar(index, mount) => volume(images, sidecars, &engine, plan, index, mount),
         };
         result.inspect_err(|_| engine.cancel.cancel(CancelReason::Sibling))
     };
     let defect = || Err(Failure::new(FailureReason::Internal, "the worker failed to prepare the task"));
-    let results = parallel(parts, work).into_iter().map(|result| result.unwrap_or_else(defect));
-    let volumes = all_or_cause(results.collect())?.into_iter().flatten();
-    let (volumes, reservations): (Vec<PopulatedVolume>, Vec<_>) = volumes.unzip();
+    let (own, results) = beside(own, parts, work);
+    let results = results.into_iter().map(|result| result.unwrap_or_else(defect));
+    (own, all_or_cause(results.collect()).and_then(|parts| assemble(plan, parts)))
+}
+
+/// Puts the parts together. The agent's sidecar is the first.
+fn assemble<'a>(plan: &Plan, parts: impl IntoIterator<Item = Ready<'a>>) -> Result<Prepared<'a>, Failure> {
+    let (mut image, mut volumes, mut reservations) = (String::new(), Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            Ready::Image(id) => image = id,
+            Ready::Sidecar(populated, reservation) => {
+                volumes.push(populated);
+                reservations.extend(reservation);
+            }
+        }
+    }
     let agent = volumes.first().zip(plan.sidecars.first());
     let (populated, mount) =
         agent.ok_or_else(|| Failure::new(FailureReason::Internal, "the plan has no sidecar"))?;
     let entrypoint = entrypoint(populated, &mount.image.to_string())?;
-    Ok(Prepared { volumes, entrypoint, _reservations: reservations.into_iter().flatten().collect() })
+    Ok(Prepared { image, volumes, entrypoint, _reservations: reservations })
 }
 
 /// Returns the volume of one sidecar: the one that all tasks share, or the task's own if the task may write to it.
@@ -66,17 +112,17 @@ fn volume<'a>(
     plan: &Plan,
     index: usize,
     mount: &SidecarMount,
-) -> Result<(PopulatedVolume, Option<Reservation<'a>>), Failure> {
+) -> Result<Ready<'a>, Failure> {
     let image = images.ensure(engine, &mount.image)?;
     let name = mount.image.to_string();
     let labels = plan.volume_labels(mount);
     if !mount.read_write {
         let (populated, reservation) = sidecars.shared(engine, &image.id, &name, &labels)?;
-        return Ok((populated, Some(reservation)));
+        return Ok(Ready::Sidecar(populated, Some(reservation)));
     }
     let volume = plan.own_volume(index);
     let population = Population { volume: &volume, image_id: &image.id, image: &name, labels: &labels };
-    sidecars.populate(engine, &population).map(|populated| (populated, None))
+    sidecars.populate(engine, &population).map(|populated| Ready::Sidecar(populated, None))
 }
 
 /// Returns all results, or the failure that cancelled the others.

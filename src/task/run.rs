@@ -11,7 +11,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Job;
 use super::cleanup::choose_volumes;
-use super::container::{ContainerExit, Stopped, TaskContainer};
+use super::container::{Checked, ContainerExit, Stopped, TaskContainer};
+use super::early::Early;
 use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
 use super::names::ContainerRef;
@@ -21,8 +22,7 @@ use super::output::collect::collect;
 use super::plan::{Plan, TaskSettings, container_name, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
-use super::sidecar::marker;
-use crate::docker::{Docker, RegistryEnv};
+use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
@@ -55,8 +55,8 @@ pub(crate) struct Options {
 pub(crate) struct Tasks {
     docker: Docker,
     pub(super) options: Options,
-    images: Images,
-    sidecars: Sidecars,
+    pub(super) images: Images,
+    pub(super) sidecars: Sidecars,
     events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops; clean-ups then do not wait for an engine that is unavailable.
     stopping: CancelToken,
@@ -154,7 +154,7 @@ impl Tasks {
             }
         };
         let (result, collected) = match self.prepare(job, engine, &mut plan, cleanup) {
-            Ok(container) => self.start(job, &container, cleanup),
+            Ok((container, wait)) => self.start(job, &container, wait, cleanup),
             Err(failure) => (failure.into_result(job.cancel.reason(), None), Collected::default()),
         };
         report(&assignment.task_id, result, collected)
@@ -187,65 +187,71 @@ impl Tasks {
         report(task_id, result, collected)
     }
 
-    /// Creates the container with everything it needs, and waits until the claim is confirmed.
+    /// Creates the container with everything it needs, and waits until the claim is confirmed. Also returns the wait for the
+    /// container's exit.
     fn prepare<'a>(
         &self,
         job: &Job,
         engine: &'a TaskEngine<'a>,
         plan: &mut Plan,
         cleanup: &mut Cleanup,
-    ) -> Result<TaskContainer<'a>, Failure> {
+    ) -> Result<(TaskContainer<'a>, Wait), Failure> {
+        let ready = self.create(engine, plan, cleanup)?;
+        if job.signals.wait_release(&job.cancel) { Ok(ready) } else { Err(Failure::Cancelled) }
+    }
+
+    fn create<'a>(
+        &self,
+        engine: &'a TaskEngine<'a>,
+        plan: &mut Plan,
+        cleanup: &mut Cleanup,
+    ) -> Result<(TaskContainer<'a>, Wait), Failure> {
         let uncreated =
             TaskContainer { engine, container: ContainerRef { name: plan.name.clone(), id: None } };
+        let mut prepared = match self.create_early(engine, &uncreated, plan, cleanup)? {
+            Early::Ready(container, wait) => return Ok((container, wait)),
+            Early::Later(prepared) => prepared,
+        };
         uncreated.clear(plan)?;
         choose_volumes(engine, plan);
         cleanup.volumes = plan.own_volumes();
         for _ in 0..VOLUME_ATTEMPTS {
-            let prepared = prepare(&self.images, &self.sidecars, engine, plan)?;
+            let prepared = match prepared.take() {
+                Some(prepared) => prepared,
+                None => prepare(&self.images, &self.sidecars, engine, plan)?,
+            };
             let container = uncreated.create(plan, &prepared, cleanup)?;
-            if self.volumes_are_complete(&container, plan, &prepared)? {
-                return match job.signals.wait_release(&job.cancel) {
-                    true => Ok(container),
-                    false => Err(Failure::Cancelled),
-                };
+            let checked = container.check(plan)?;
+            if self.are_complete(engine.task_id, &prepared, &checked) {
+                return Ok((container, checked.wait));
             }
             uncreated.clear(plan)?;
         }
         Err(Failure::new(FailureReason::SidecarPrep, "another process keeps removing the sidecar volume"))
     }
 
-    /// Checks the markers through the task container, which from its creation on protects its volumes from removal.
-    fn volumes_are_complete(
-        &self,
-        container: &TaskContainer<'_>,
-        plan: &Plan,
-        prepared: &Prepared<'_>,
-    ) -> Result<bool, Failure> {
-        let engine = container.engine;
-        let mut complete = true;
-        for (sidecar, populated) in plan.sidecars.iter().zip(&prepared.volumes) {
-            let present = engine
-                .call(|docker, cancel| marker::present(docker, cancel, &plan.name, &sidecar.mount_path));
-            let volume = &populated.volume;
-            let present = present.map_err(|error| {
-                Failure::engine(FailureReason::SidecarPrep, &format!("volume {volume}"), &error)
-            })?;
-            if !present {
-                warn!("sidecar volume vanished task={} volume={}", value(engine.task_id), value(volume));
+    /// Returns whether all volumes of a created container are complete. Forgets those that are not.
+    pub(super) fn are_complete(&self, task_id: &str, prepared: &Prepared<'_>, checked: &Checked) -> bool {
+        let mut all = true;
+        for (populated, complete) in prepared.volumes.iter().zip(&checked.complete) {
+            if !complete {
+                let volume = &populated.volume;
+                warn!("sidecar volume vanished task={} volume={}", value(task_id), value(volume));
                 self.sidecars.forget(volume);
-                complete = false;
+                all = false;
             }
         }
-        Ok(complete)
+        all
     }
 
     fn start(
         &self,
         job: &Job,
         container: &TaskContainer<'_>,
+        wait: Wait,
         cleanup: &mut Cleanup,
     ) -> (RunResult, Collected) {
-        match container.start(&mut cleanup.started) {
+        match container.start(wait, &mut cleanup.started) {
             Ok(wait) => {
                 self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
                 self.finish(job, container, container.wait_exit(wait))

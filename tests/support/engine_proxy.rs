@@ -205,14 +205,14 @@ impl EngineProxy {
         Hold { shared: Arc::clone(&self.shared), rule }
     }
 
-    /// Returns the request lines of all connections.
-    pub fn requests(&self) -> Vec<String> {
-        self.shared.lock().requests.clone()
-    }
-
     /// Returns how many requests for `text` were made.
     pub fn count(&self, text: &str) -> usize {
         self.shared.lock().count(text)
+    }
+
+    /// Returns the request lines of all connections so far.
+    pub fn requests(&self) -> Vec<String> {
+        self.shared.lock().requests.clone()
     }
 
     /// Waits until `count` requests for `text` were made.

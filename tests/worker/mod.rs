@@ -20,6 +20,7 @@ mod start;
 mod stop;
 mod task_lifecycle;
 mod threads;
+mod warm;
 
 use std::io::Read;
 use std::os::fd::AsFd;

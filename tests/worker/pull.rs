@@ -1,11 +1,14 @@
 //! Images from a real registry: names, pull policies, shared pulls, and every way in which a pull fails.
 
+use serde_json::Value;
+
 use crate::support::control_plane::{RunSpec, State};
 use crate::support::engine::Engine;
+use crate::support::engine_proxy::EngineProxy;
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::images::{AGENT, Layout, RootFs};
 use crate::support::registry::{PASSWORD, Registry};
-use crate::support::stage::Stage;
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::Worker;
 
 /// The architecture that this machine's engine runs.
@@ -65,7 +68,7 @@ impl RegistryImages {
 
 impl Drop for RegistryImages {
     fn drop(&mut self) {
-        let list = self.engine.json("GET", "/images/json", &serde_json::Value::Null);
+        let list = self.engine.json("GET", "/images/json", &Value::Null);
         for image in list.as_array().into_iter().flatten() {
             let id = image["Id"].as_str().unwrap_or_default();
             if image["RepoTags"].to_string().contains(&self.host)
@@ -133,9 +136,7 @@ fn tasks_that_need_the_same_images_at_once_share_one_pull_of_each() {
     // Both pulls have started while neither can make progress, so they run at the same time.
     for image in ["task:v1", "agent:v1"] {
         let started = format!("image={}", images.name(image));
-        worker.wait_log(crate::support::stage::DEADLINE, |line| {
-            line.contains("pull started") && line.contains(&started)
-        });
+        worker.wait_log(DEADLINE, |line| line.contains("pull started") && line.contains(&started));
     }
     // Cancelling the task that leads a pull does not fail the tasks that wait for it.
     let leader =
@@ -241,6 +242,44 @@ fn each_policy_decides_when_to_pull_and_whether_a_local_image_is_enough() {
     let worker = with_policy(&stage, "never");
     works("new\n");
     assert_eq!(lines(&worker, "pull started"), Vec::<String>::new());
+    stage.stop(worker);
+}
+
+/// The container is created beside the pull, from the image that the name has until then.
+#[test]
+fn a_container_of_an_image_that_is_not_the_pulled_one_is_never_started() {
+    let stage = Stage::new();
+    let mut images = RegistryImages::new();
+    images.task("task:v1", "old\n", NATIVE);
+    images.agent("agent:v1");
+    let spec = images.spec(&stage, "task:v1", "agent:v1");
+    let name = images.name("task:v1");
+    let proxy = EngineProxy::start(stage.engine.host());
+    let worker = stage.start(stage.worker_pulling("auto").env("DOCKER_HOST", &proxy.host()));
+    assert_eq!(stage.run(&spec).output.as_deref(), Some("old\n"));
+    let old = stage.engine.json("GET", &format!("/images/{name}/json"), &Value::Null);
+    let works = |what: &str| {
+        let pulls = proxy.delay("/images/create", 2);
+        let id = stage.plane.submit(&spec);
+        let created = format!("container created task={id}");
+        worker.wait_log(DEADLINE, |line| line.contains(&created));
+        pulls.release();
+        assert_eq!(stage.plane.wait_ended(&id).output.as_deref(), Some("new\n"), "{what}");
+    };
+
+    images.task("task:v1", "new\n", NATIVE);
+    works("the registry has another image");
+    // The pull delivers the same image as the last one.
+    let (repository, tag) = name.rsplit_once(':').unwrap();
+    let path = format!("/images/{}/tag?repo={repository}&tag={tag}", old["Id"].as_str().unwrap());
+    stage.engine.request("POST", &path, &[], &[]);
+    works("the name was given to an older image");
+    assert_eq!(lines(&worker, "container replaced").len(), 2);
+    assert_eq!(proxy.count("/start"), 3);
+
+    drop(images.registry.take());
+    works("the pull fails, and the local image is the one of the container");
+    assert_eq!(lines(&worker, "container replaced").len(), 2);
     stage.stop(worker);
 }
 

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::docker::{Docker, Error};
+use crate::docker::{Docker, Error, PathStat, Pending};
 use crate::sys::cancel::CancelToken;
 
 /// The file's name, at the root of the volume.
@@ -20,6 +20,19 @@ pub(in crate::task) fn present(
 ) -> Result<bool, Error> {
     let stat = docker.archive_stat(cancel, container, &format!("{mount_path}/{NAME}"))?;
     Ok(stat.is_some_and(|stat| stat.is_file()))
+}
+
+/// Sends [`present`], but its answer for a missing container is that the file is missing, too.
+///
+/// # Errors
+/// An engine error.
+pub(in crate::task) fn send_stat(
+    docker: &Docker,
+    cancel: &CancelToken,
+    container: &str,
+    mount_path: &str,
+) -> Result<Pending<Option<PathStat>>, Error> {
+    docker.send_archive_stat(cancel, container, &format!("{mount_path}/{NAME}"))
 }
 
 /// Marks the volume as complete. The file holds the image's id.

@@ -89,8 +89,7 @@ impl Sidecars {
         image: &str,
         labels: &BTreeMap<String, String>,
     ) -> Result<(PopulatedVolume, Reservation<'_>), Failure> {
-        let digest = image_id.rsplit(':').next().unwrap_or(image_id);
-        let volume = format!("{PREFIX}{}", digest.get(..32).unwrap_or(digest));
+        let volume = shared_volume(image_id);
         // Reserved before `complete` is read, so that the volume is not removed in between.
         let reservation = self.reservations.reserve(&volume);
         if let Some(populated) = self.lock().get(&volume) {
@@ -109,6 +108,14 @@ impl Sidecars {
             }
             Err(Cancelled) => Err(Failure::Cancelled),
         }
+    }
+
+    /// As [`Sidecars::shared`], but only if this process has seen the volume complete. Calls nothing.
+    pub(in crate::task) fn known(&self, image_id: &str) -> Option<(PopulatedVolume, Reservation<'_>)> {
+        let volume = shared_volume(image_id);
+        let reservation = self.reservations.reserve(&volume);
+        let populated = self.lock().get(&volume).cloned()?;
+        Some((populated, reservation))
     }
 
     /// Forgets that a volume is complete.
@@ -150,18 +157,19 @@ impl Sidecars {
             populator.populate()?;
             let took = start.elapsed().as_millis();
             info!("sidecar volume ready task={task} image={image} volume={volume} took_ms={took}");
-            self.prune(engine, population);
+            self.prune(engine, volume, population.image);
         }
         Ok(PopulatedVolume { volume: volume.to_owned(), entrypoint: populator.entrypoint()? })
     }
 
-    /// Removes older versions of the image. Failures are only logged: they do not concern the task.
-    fn prune(&self, engine: &TaskEngine<'_>, population: &Population<'_>) {
-        if !population.volume.starts_with(PREFIX) {
+    /// Removes the volumes of older versions of the image, except `current` and reserved ones. Failures are only logged: they do
+    /// not concern the task.
+    pub(in crate::task) fn prune(&self, engine: &TaskEngine<'_>, current: &str, image: &str) {
+        if !current.starts_with(PREFIX) {
             return;
         }
         let task = value(engine.task_id);
-        let image = value(population.image);
+        let shown = value(image);
         let volumes = match engine.docker.volume_list(&engine.cancel, &[(WORKER_LABEL, &self.worker_id)]) {
             Ok(volumes) => volumes,
             Err(error) => {
@@ -169,13 +177,13 @@ impl Sidecars {
                 return warn!("sidecar volumes not pruned task={task} error={}", value(&error));
             }
         };
-        for volume in superseded(volumes, population.volume, population.image, self.keep) {
+        for volume in superseded(volumes, current, image, self.keep) {
             if !self.reservations.unless_reserved(&volume, || self.forget(&volume)) {
                 continue;
             }
             let name = value(&volume);
             match engine.docker.volume_remove(&engine.cancel, &volume) {
-                Ok(()) => info!("sidecar volume removed task={task} volume={name} image={image}"),
+                Ok(()) => info!("sidecar volume removed task={task} volume={name} image={shown}"),
                 Err(error) if error.is_conflict() => {
                     debug!("sidecar volume in use task={task} volume={name}");
                 }
@@ -191,6 +199,12 @@ impl Sidecars {
         // Nothing that can panic runs under the lock.
         self.complete.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// Returns the name of the volume that all tasks share for this image (`sha256:…`).
+fn shared_volume(image_id: &str) -> String {
+    let digest = image_id.rsplit(':').next().unwrap_or(image_id);
+    format!("{PREFIX}{}", digest.get(..32).unwrap_or(digest))
 }
 
 /// Returns the path of the agent's script.
