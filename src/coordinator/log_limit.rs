@@ -9,11 +9,11 @@ const WINDOW: Duration = Duration::from_secs(10);
 /// The lines that are limited, by their beginning, and how many of them are logged in a window; further ones are counted. A
 /// control plane may assign many tasks at once.
 const LIMITS: [(&str, u32); 8] = [
-    ("cancel ignored", 10),
-    ("message ignored", 10),
-    ("message invalid", 10),
-    ("assignment invalid", 10),
-    ("assignment repeated", 10),
+    ("cancel ignored", 50),
+    ("message ignored", 50),
+    ("message invalid", 50),
+    ("assignment invalid", 500),
+    ("assignment repeated", 500),
     ("assignment received", 500),
     ("assignment dropped", 500),
     ("task rejected", 500),
@@ -76,23 +76,23 @@ mod tests {
         let start = Instant::now();
         let mut limit = LogLimit::default();
         let cancel = "cancel ignored task=t";
-        assert_eq!(allowed(&mut limit, cancel, 15, start), 10);
+        assert_eq!(allowed(&mut limit, cancel, 55, start), 50);
         assert_eq!(allowed(&mut limit, "message invalid", 3, start), 3, "another kind");
         assert_eq!(limit.deadline(), Some(start + WINDOW));
         assert_eq!(limit.take_left_out(start + WINDOW / 2), []);
         assert_eq!(allowed(&mut limit, cancel, 2, start + WINDOW / 2), 0);
         assert_eq!(limit.take_left_out(start + WINDOW), [("cancel ignored", 7)]);
         assert_eq!((limit.deadline(), limit.take_left_out(start + WINDOW)), (None, vec![]));
-        assert_eq!(allowed(&mut limit, cancel, 15, start + WINDOW), 10, "a new window");
+        assert_eq!(allowed(&mut limit, cancel, 55, start + WINDOW), 50, "a new window");
     }
 
     #[test]
     fn a_window_without_lines_left_out_ends_silently() {
         let start = Instant::now();
         let mut limit = LogLimit::default();
-        assert_eq!(allowed(&mut limit, "message invalid", 10, start), 10);
+        assert_eq!(allowed(&mut limit, "message invalid", 50, start), 50);
         assert_eq!(limit.deadline(), None);
-        assert_eq!(allowed(&mut limit, "message invalid", 10, start + WINDOW), 10);
+        assert_eq!(allowed(&mut limit, "message invalid", 50, start + WINDOW), 50);
     }
 
     #[test]

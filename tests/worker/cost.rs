@@ -4,23 +4,24 @@ use crate::support::control_plane::State;
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::stage::Stage;
 
-/// The calls of a task whose images and sidecar volume are on the engine, in order. The two images are the task's and the
-/// sidecar's. The search for containers of the same task is the first call; the check of the volume's marker is the `HEAD`.
-const WARM_TASK: [&str; 13] = [
-    "GET /containers/json",
-    "GET /containers/*/json",
-    "GET /images/*/json",
-    "GET /images/*/json",
+/// The calls of a task whose images and sidecar volume are on the engine, up to its start. The search for containers of the same
+/// task is the list; the check of the volume's marker is the `HEAD`. Only the first and the last have a fixed place, as most are
+/// under way at the same time.
+const BEFORE_START: [&str; 8] = [
     "POST /containers/create",
+    "GET /images/*/json",
+    "GET /images/*/json",
+    "GET /containers/*/json",
+    "GET /containers/json",
     "HEAD /containers/*/archive",
     "POST /containers/*/wait",
-    "POST /containers/*/start",
-    "GET /containers/*/json",
-    "GET /containers/*/archive",
-    "GET /containers/*/json",
-    "GET /containers/*/logs",
-    "DELETE /containers/*",
+    START,
 ];
+const START: &str = "POST /containers/*/start";
+
+/// The calls after the start.
+const AFTER_START: [&str; 3] =
+    ["GET /containers/*/archive", "GET /containers/*/logs", "DELETE /containers/*"];
 
 /// Tasks of the test for open files, and how many of them run at once.
 const TASKS: usize = 24;
@@ -40,6 +41,12 @@ fn call(line: &str) -> String {
     format!("{method} /{}", segments.join("/"))
 }
 
+fn sorted<S: AsRef<str>>(calls: &[S]) -> Vec<&str> {
+    let mut calls: Vec<&str> = calls.iter().map(AsRef::as_ref).collect();
+    calls.sort_unstable();
+    calls
+}
+
 #[test]
 fn a_warm_task_makes_only_these_calls_to_the_engine() {
     let stage = Stage::new();
@@ -57,7 +64,9 @@ fn a_warm_task_makes_only_these_calls_to_the_engine() {
     // The late sweep for containers of an earlier process searches by the worker's id alone.
     requests.retain(|line| !line.contains("/containers/json") || line.contains("oz-task-id"));
     let calls: Vec<String> = requests.iter().map(|line| call(line)).collect();
-    assert_eq!(calls, WARM_TASK);
+    let (before_start, after) = calls.split_at(calls.iter().position(|call| call == START).unwrap() + 1);
+    assert_eq!(sorted(before_start), sorted(&BEFORE_START));
+    assert_eq!(sorted(after), sorted(&AFTER_START));
 }
 
 /// Returns what a process has open, sorted.

@@ -153,8 +153,8 @@ fn a_flood_of_cancels_and_binary_frames_does_not_fill_the_log() {
     }
     flooded.handled("mark");
     let lines = flooded.worker.stderr().all().len();
-    // Two kinds, ten lines each in ten seconds.
-    assert!(lines < 300, "{lines} lines");
+    // Two kinds, 50 lines each in ten seconds.
+    assert!(lines < 1000, "{lines} lines");
     flooded.worker.wait_log(DEADLINE, |line| line.contains("log lines left out line=\"cancel ignored\""));
     flooded.stream.shutdown(Shutdown::Write).unwrap();
     flooded.stop("cancels");

@@ -272,23 +272,20 @@ fn any_task_id_works_end_to_end_and_forges_no_log_line() {
 }
 
 #[test]
-fn a_message_over_the_limit_ends_the_connection_but_not_the_worker() {
+fn a_message_over_the_limit_is_skipped_and_fails_its_run() {
     let stage = Stage::new();
     let worker = stage.start_worker();
-    let huge = "x".repeat(16 * MIB + 1);
-    for connection in 1..=2 {
-        stage.plane.send_text(huge.as_str());
-        stage.plane.wait_connected(connection + 1);
-        let ended = stage.plane.view(|model| model.connections[connection - 1].ended);
-        assert_eq!(ended, Some(Ended::Closed(Some(1009))));
-    }
-    let warned =
-        warnings(&worker, "connection lost reason=\"a message of 16777217 bytes, the limit is 16777216\"");
-    assert_eq!(warned.len(), 2, "{warned:#?}");
-    // The short connection in between did not reset the back-off.
-    assert!(warned[0].contains("attempt=1") && warned[1].contains("attempt=2"), "{warned:#?}");
-    assert_eq!(stage.plane.view(|model| model.attempts), 3);
-    assert_eq!(stage.run(&stage.spec("echo goes on")).output.as_deref(), Some("goes on\n"));
+    let bystander = Bystander::start(&stage);
+    stage.plane.send_text("x".repeat(16 * MIB + 1));
+    let mut spec = stage.spec("echo large");
+    // The assignment contains the text twice, as the title and as the prompt.
+    spec.prompt = "x".repeat(9 * MIB);
+    let run = stage.run(&spec);
+    assert_eq!(run.failure_reason.as_deref(), Some("invalid_assignment"));
+    assert!(run.message.is_some_and(|text| text.starts_with("message: must have at most 16777216 bytes, not ")));
+    let warned = warnings(&worker, "message invalid error=\"message: must have at most 16777216 bytes, not 16777217\"");
+    assert_eq!(warned.len(), 1, "{warned:#?}");
+    bystander.finish();
     stage.stop(worker);
 }
 

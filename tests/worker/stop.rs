@@ -244,11 +244,12 @@ fn a_worker_runs_and_stops_while_its_log_is_blocked() {
     let mut command = std::process::Command::new(binary());
     command.env_clear().env("OZ_API_KEY", stage.plane.key()).env("DOCKER_HOST", stage.engine.host());
     command.args(["--worker-id", &stage.worker_id, "--web-socket-url", &stage.plane.ws_url()]);
-    let mut child = command.args(["--pull", "missing"]).stderr(writer).spawn().unwrap();
+    command.args(["--pull", "missing", "--log-level", "debug"]);
+    let mut child = command.stderr(writer).spawn().unwrap();
     stage.plane.wait_connected(1);
-    // Each of these is logged as a warning; together they are more than the pipe and the log queue hold.
+    // The answer to each of these is logged; together they are more than the pipe and the log queue hold.
     for _ in 0..8000 {
-        stage.plane.send_text("x".repeat(64));
+        stage.plane.send_text(r#"{"type":"task_assignment","data":{"task_id":"invalid"}}"#);
     }
     stage.wait("the pipe is full", || rustix::io::ioctl_fionread(&reader).is_ok_and(|bytes| bytes > 60_000));
     let run = stage.run(&stage.spec("echo fine"));
