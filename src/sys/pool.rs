@@ -185,7 +185,7 @@ fn beside_with<A, T: Send, R: Send>(
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::time::{Duration, Instant};
 
     use super::*;
 
@@ -232,7 +232,9 @@ mod tests {
         for number in 0..3 {
             pool.give(()).unwrap();
             assert_eq!(results.recv_timeout(DEADLINE).unwrap(), format!("oz-task-{number}"));
+            let end = Instant::now() + DEADLINE;
             while pool.shared.lock().threads > 0 {
+                assert!(Instant::now() < end, "the thread goes on");
                 std::thread::yield_now();
             }
         }
