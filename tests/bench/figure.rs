@@ -41,6 +41,11 @@ impl Figure {
         median(self.columns.iter().flat_map(|column| column.floor.iter().copied()).collect())
     }
 
+    /// Returns the median of the floor beside one worker.
+    pub fn floor_beside(&self, worker: usize) -> Option<f64> {
+        median(self.columns[worker].floor.clone())
+    }
+
     /// Returns the median of a worker.
     pub fn worker(&self, worker: usize) -> Option<f64> {
         median(self.columns[worker].worker.clone())

@@ -51,7 +51,7 @@ impl Target {
             AtMost(bound) => value <= bound,
             AtLeast(bound) => value >= bound,
             TimesFloor(bound) => figure.ratio(worker)? <= bound,
-            AboveFloor(bound) => value <= figure.floor()? + bound,
+            AboveFloor(bound) => value <= figure.floor_beside(worker)? + bound,
         })
     }
 }
