@@ -34,10 +34,10 @@ pub const SCENARIOS: [Scenario; 13] = [
     Scenario { name: "idle", share: 13.0, measure: idle::measure },
     Scenario { name: "parallel", share: 10.0, measure: parallel::measure },
     Scenario { name: "output", share: 12.0, measure: output::measure },
+    Scenario { name: "sleeping", share: 9.0, measure: sleeping::measure },
     Scenario { name: "sidecar", share: 8.0, measure: sidecar::measure },
     Scenario { name: "adoption", share: 5.0, measure: adoption::measure },
     Scenario { name: "long-output", share: 12.0, measure: long_output::measure },
     Scenario { name: "reconnect", share: 3.0, measure: reconnect::measure },
     Scenario { name: "burst", share: 3.0, measure: burst::measure },
-    Scenario { name: "sleeping", share: 9.0, measure: sleeping::measure },
 ];
