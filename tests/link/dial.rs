@@ -44,7 +44,8 @@ fn without_permission_no_request_is_sent() {
     let replaced = accept(&listener).read(&mut [0; 16]);
     assert_eq!(replaced.unwrap(), 0, "a request was sent");
     link.allow_upgrade();
-    let head = request(&mut accept(&listener));
+    let mut stream = accept(&listener);
+    let head = request(&mut stream);
     assert!(head.starts_with("GET /ws"), "{head}");
     assert!(events.is_empty(), "a replaced connection is no failure");
 }
