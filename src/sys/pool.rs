@@ -83,6 +83,7 @@ impl<J: Send + 'static> Pool<J> {
         self.ended = crossbeam_channel::never();
     }
 }
+
 impl<J: Send + 'static> Drop for Pool<J> {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
