@@ -142,6 +142,22 @@ fn frames_without_an_end_do_not_delay_a_stop() {
 }
 
 #[test]
+fn large_messages_do_not_delay_a_stop() {
+    let mut flooded = Flooded::start();
+    let reader = flooded.read();
+    let data = json!({"task_id": "long", "prompt": "x".repeat(15 * MIB)});
+    let long = json!({"type": "task_assignment", "data": data}).to_string();
+    flooded.send(0x81, long.as_bytes());
+    let mut stream = flooded.stream.try_clone().unwrap();
+    let frame = [&[0x81, 127], &(long.len() as u64).to_be_bytes()[..], long.as_bytes()].concat();
+    let flood = std::thread::spawn(move || while stream.write_all(&frame).is_ok() {});
+    flooded.worker.wait_log(DEADLINE, |line| line.contains("assignment invalid task=long"));
+    flooded.stop("large messages");
+    flood.join().unwrap();
+    reader.join().unwrap();
+}
+
+#[test]
 fn a_flood_of_cancels_and_binary_frames_does_not_fill_the_log() {
     let mut flooded = Flooded::start();
     let reader = flooded.read();
