@@ -87,10 +87,22 @@ fn a_message_over_100_mib_is_refused_with_1009_at_its_header() {
     let (code, reason) = refused(&header(0x81, 100 * MIB + 1));
     assert_eq!(code, 1009);
     assert!(reason.contains("a message of 104857601 bytes, the limit is 104857600"), "{reason}");
-    let begun = [text_frame("x"), vec![0x01, 1, b'x'], header(0x00, 100 * MIB)].concat();
+    let begun = [vec![0x01, 1, b'x'], header(0x00, 100 * MIB)].concat();
     assert_eq!(refused(&begun).0, 1009);
     let nested = [0x01, 1, b'x', 0x81, 1, b'y'];
     assert_eq!(refused(&nested).0, 1002, "a message within a message");
+}
+
+#[test]
+fn messages_before_an_error_in_the_same_packet_are_read() {
+    let (listener, url) = listen();
+    let running = start(&url, fast_retry());
+    let mut stream = accept_raw(&listener);
+    running.up();
+    let before = text_frame(&message("before"));
+    stream.write_all(&[before, header(0x81, 100 * MIB + 1)].concat()).unwrap();
+    assert_eq!(running.text(), "before");
+    assert!(running.down().contains("the limit is 104857600"));
 }
 
 /// Writes until the connection ends or `stop` is set.

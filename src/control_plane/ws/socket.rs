@@ -130,17 +130,24 @@ impl Socket {
             // No text: the channel makes it binary.
             Ok(Message::Ping(_) | Message::Frame(_) | Message::Text(_)) => Ok(Received::Handled),
             Err(error) if would_block(&error) => Ok(Received::Nothing),
-            Err(error) => match self.socket.get_mut().take_broken() {
-                Some(FrameError::TooLong(bytes)) => Err(Fault::Refused(
-                    CloseReason::TooBig,
-                    format!("a message of {bytes} bytes, the limit is {}", LIMITS.skipped),
-                )),
-                Some(error @ FrameError::Nested) => {
-                    Err(Fault::Refused(CloseReason::Protocol, format!("a protocol error: {error}")))
-                }
-                None => Err(fault(error)),
-            },
+            Err(error) => Err(self.frame_fault(&error).unwrap_or_else(|| fault(error))),
         }
+    }
+
+    /// Returns the fault for an error with which the channel reported broken frames.
+    fn frame_fault(&mut self, error: &Error) -> Option<Fault> {
+        if !matches!(error, Error::Io(error) if error.kind() == io::ErrorKind::InvalidData) {
+            return None;
+        }
+        Some(match self.socket.get_mut().take_broken()? {
+            FrameError::TooLong(bytes) => Fault::Refused(
+                CloseReason::TooBig,
+                format!("a message of {bytes} bytes, the limit is {}", LIMITS.skipped),
+            ),
+            error @ FrameError::Nested => {
+                Fault::Refused(CloseReason::Protocol, format!("a protocol error: {error}"))
+            }
+        })
     }
 
     fn data(&mut self, bytes: Bytes) -> Result<Received, Fault> {
@@ -236,6 +243,10 @@ fn ignore_would_block(result: tungstenite::Result<()>) -> Result<(), Fault> {
 
 fn fault(error: Error) -> Fault {
     match error {
+        // Of a close frame.
+        Error::Utf8(error) => {
+            Fault::Refused(CloseReason::NotText, format!("text that is not UTF-8: {error}"))
+        }
         Error::Protocol(ProtocolError::ResetWithoutClosingHandshake)
         | Error::ConnectionClosed
         | Error::AlreadyClosed => {

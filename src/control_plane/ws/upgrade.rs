@@ -88,7 +88,8 @@ fn exchange(request: Request<()>, channel: &mut Channel, head: &mut Vec<u8>) -> 
         head.extend(buffer.iter().take(count));
         if let Some(length) = check(head, &accept)? {
             let (_, frames) = head.split_at(length);
-            return channel.push_frames(frames).map_err(|error| Failure::Refused(error.to_string()));
+            channel.push_frames(frames);
+            return Ok(());
         }
         if head.len() > MAX_HEAD {
             return Err("the head of the response is too long".into());

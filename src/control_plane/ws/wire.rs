@@ -111,7 +111,7 @@ enum Layer {
 pub(super) struct Channel {
     layer: Layer,
     frames: Frames,
-    /// Why the frames ended.
+    /// Why the frames end, once those before are read.
     broken: Option<FrameError>,
     buffer: Box<[u8]>,
     /// How many bytes may still be read from the peer.
@@ -171,8 +171,8 @@ impl Channel {
     }
 
     /// Takes bytes of frames that were read with the head.
-    pub(super) fn push_frames(&mut self, bytes: &[u8]) -> Result<(), FrameError> {
-        self.frames.push(bytes)
+    pub(super) fn push_frames(&mut self, bytes: &[u8]) {
+        self.broken = self.frames.push(bytes).err();
     }
 
     /// While held, every write returns `WouldBlock`.
@@ -239,6 +239,9 @@ impl Read for Channel {
             if count > 0 || buffer.is_empty() {
                 return Ok(count);
             }
+            if self.broken.is_some() {
+                return Err(io::ErrorKind::InvalidData.into());
+            }
             let (allowed, _) = self.buffer.split_at_mut(READ.min(self.allowed));
             if allowed.is_empty() {
                 return Err(io::ErrorKind::WouldBlock.into());
@@ -249,10 +252,7 @@ impl Read for Channel {
             }
             self.allowed = self.allowed.saturating_sub(count);
             let (read, _) = allowed.split_at_checked(count).ok_or(io::ErrorKind::InvalidData)?;
-            if let Err(error) = self.frames.push(read) {
-                self.broken = Some(error);
-                return Err(io::ErrorKind::InvalidData.into());
-            }
+            self.broken = self.frames.push(read).err();
         }
     }
 }
