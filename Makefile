@@ -79,7 +79,7 @@ demo-build: engine
 engine:
 	@tests/support/engine.sh check
 
-test: engine setup check ## everything: check, then all tests with a Docker engine, Podman and a registry
+test: engine setup check ## check, then all tests but those of the packages, with a Docker engine, Podman and a registry
 	$(CARGO) test --locked --no-run
 	@$(ENGINE) --private $(CARGO) test --locked
 	@echo "make test: passed"

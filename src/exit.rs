@@ -5,7 +5,7 @@
 pub enum Exit {
     /// Stopped by a signal, and all reports delivered.
     Success,
-    /// Gave up reconnecting, could not deliver a report, or has a defect.
+    /// Gave up reconnecting, could not deliver a report, got no thread, or has a defect.
     Failure,
     /// A setting is missing or invalid: a restart cannot help.
     Usage,
@@ -21,7 +21,7 @@ impl Exit {
     /// Every code in order, with its text for `--help` and the man page.
     pub const ALL: [(Self, &'static str); 6] = [
         (Self::Success, "Stopped by a signal, and all reports delivered."),
-        (Self::Failure, "Gave up reconnecting, a report or the stop took too long, or a defect."),
+        (Self::Failure, "Gave up reconnecting, a report or stop took too long, no thread, or a defect."),
         (Self::Usage, "A setting is missing or invalid."),
         (Self::Refused, "The control plane refused the worker: check key, URL and certificate."),
         (Self::Engine, "The Docker engine cannot be reached or used."),
