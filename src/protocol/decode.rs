@@ -18,7 +18,11 @@ const NO_MODEL: &str = "pending";
 pub(super) const MAX_ID_BYTES: usize = 4096;
 
 /// The longest `task_id` that is answered, in bytes: answers wait to be sent, and each repeats the id.
-const MAX_ANSWERED_ID: usize = 32 << 10;
+const MAX_ANSWERED_ID: usize = 8 << 10;
+
+/// The largest assignment, as [`Assignment::size`] counts it. Linux starts no process with more than 6 MiB of arguments and
+/// environment (execve(2)).
+const MAX_SIZE: usize = 8 << 20;
 
 /// How deep `mcp_servers` may nest.
 const MAX_DEPTH: usize = 1000;
@@ -111,7 +115,7 @@ fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
 fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
     let data = data(frame, ASSIGNMENT)?;
     let task_id = task_id(&data)?;
-    match read_assignment(&data, &task_id) {
+    match read_assignment(&data, &task_id).and_then(not_too_large) {
         Ok(assignment) => Ok(Incoming::Assignment(Arc::new(assignment))),
         Err(FieldError(message)) => Err(Invalid { task_id: Some(task_id), message }),
     }
@@ -142,6 +146,16 @@ fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, Field
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,
     })
+}
+
+fn not_too_large(assignment: Assignment) -> Result<Assignment, FieldError> {
+    let size = assignment.size();
+    if size > MAX_SIZE {
+        let requirement =
+            format!("must have at most {MAX_SIZE} bytes of arguments and variables, not {size}");
+        return Err(FieldError::new("data", &requirement));
+    }
+    Ok(assignment)
 }
 
 fn short(path: &str, id: &str) -> Result<(), FieldError> {

@@ -260,12 +260,17 @@ fn ids_and_numbers_of_members_are_bounded() {
         );
         assert!(invalid.task_id.is_some());
     }
-    let unanswered = wrong_field("/data/task_id", json!("i".repeat(40_000)));
+    let unanswered = wrong_field("/data/task_id", json!("i".repeat(10_000)));
     assert_eq!((unanswered.task_id, unanswered.message.as_str()), {
-        (None, "data.task_id: must have at most 4096 bytes, not 40000")
+        (None, "data.task_id: must have at most 4096 bytes, not 10000")
     });
-    let broken = full().to_string().replace("run-1", &"i".repeat(40_000)) + "}";
+    let broken = full().to_string().replace("run-1", &"i".repeat(10_000)) + "}";
     assert_eq!(decode(&broken).unwrap_err().task_id, None);
+    let large = |mib: usize| with("/data/env_vars", json!({"A": "x".repeat(mib << 20)}));
+    assert_eq!(assigned(&large(7)).env_vars.len(), 1);
+    let invalid = decode(&large(8).to_string()).unwrap_err();
+    assert_eq!(invalid.task_id.as_deref(), Some("run-1"));
+    assert!(invalid.message.starts_with("data: must have at most 8388608 bytes of "), "{}", invalid.message);
     let vars = |count: usize| json!(BTreeMap::from_iter((0..count).map(|n| (n.to_string(), ""))));
     assert_eq!(assigned(&with("/data/env_vars", vars(16_384))).env_vars.len(), 16_384);
     let invalid = wrong_field("/data/env_vars", vars(16_385));
@@ -294,6 +299,9 @@ fn the_run_of_an_assignment_that_is_not_json_is_found() {
         r#"{"type":"task_assignment","data":[{"task_id":"r"}],}"#,
         r#"{"type":"task_assignment","data":{"task":{"task_id":"r"}},}"#,
         r#"{"type":"task_assignment","task_id":"r",}"#,
+        r#"{"type":"task_assignment","data":{"task_id":"r"},"data":{},}"#,
+        r#"{"type":"task_assignment","data":{"task_id":"r","task_id":false},}"#,
+        r#"{"type":"task_assignment","data":{"task_id":"r"},"type":7,}"#,
         r#"{"type":"task_assignment","data":{"task_id":7},}"#,
         r#"{"type":"task_assignment","data":{"task_id":" "},}"#,
         r#"{"x":{"type":"task_assignment"},"data":{"task_id":"r"},}"#,

@@ -42,9 +42,22 @@ pub(super) fn task_id(message: &[u8]) -> Option<String> {
             }
             ':' => {
                 is_value = true;
+                // The last of several fields with one name counts.
                 match place.depth {
-                    1 => place.member = std::mem::take(&mut last),
-                    2 => place.field = std::mem::take(&mut last),
+                    1 => {
+                        place.member = std::mem::take(&mut last);
+                        match place.member.as_str() {
+                            "type" => kind = None,
+                            "data" => id = None,
+                            _ => {}
+                        }
+                    }
+                    2 => {
+                        place.field = std::mem::take(&mut last);
+                        if place.member == "data" && place.field == "task_id" {
+                            id = None;
+                        }
+                    }
                     _ => {}
                 }
             }

@@ -73,11 +73,13 @@ fn a_message_over_16_mib_that_is_no_assignment_is_skipped() {
     let running = start(&url, fast_retry());
     let mut stream = accept_raw(&listener);
     running.up();
-    for first in [0x81, 0x82] {
-        stream.write_all(&header(first, 17 * MIB)).unwrap();
-        stream.write_all(&vec![0xff; 17 * MIB]).unwrap();
-        assert_eq!(invalid(&running).task_id, None);
-    }
+    let long = long_assignment(17 * MIB);
+    stream.write_all(&header(0x82, long.len())).unwrap();
+    stream.write_all(long.as_bytes()).unwrap();
+    assert_eq!(running.next(), LinkEvent::Binary { bytes: long.len() });
+    stream.write_all(&header(0x81, 17 * MIB)).unwrap();
+    stream.write_all(&vec![0xff; 17 * MIB]).unwrap();
+    assert_eq!(invalid(&running).task_id, None);
     stream.write_all(&text_frame(&message("after"))).unwrap();
     assert_eq!(running.text(), "after");
 }

@@ -90,7 +90,7 @@ fn large_assignments_beyond_the_backlog_are_given_back() {
     let data = flooded.stage.spec("true").assignment("first");
     flooded.send(0x81, json!({"type": "task_assignment", "data": data}).to_string().as_bytes());
     for n in 0..8 {
-        flooded.send(0x81, &assignment(&format!("large-{n}"), 15 * MIB));
+        flooded.send(0x81, &assignment(&format!("large-{n}"), 7 * MIB));
     }
     flooded.handled("mark");
     let full = "task rejected task=large-7 reason=\"the worker's backlog is full\"";

@@ -15,6 +15,7 @@ const KEPT: usize = 64 << 10;
 const MAX_HEADER: usize = 14;
 
 const FINAL: u8 = 0x80;
+const RESERVED: u8 = 0x70;
 const MASKED: u8 = 0x80;
 const CONTINUATION: u8 = 0;
 const TEXT: u8 = 1;
@@ -36,6 +37,8 @@ pub(super) struct Skipped {
     pub(super) beginning: Vec<u8>,
     /// Its length in bytes.
     pub(super) bytes: u64,
+    /// Whether it was a text.
+    pub(super) is_text: bool,
 }
 
 /// The limits on one data message, in bytes.
@@ -53,6 +56,9 @@ pub(super) enum FrameError {
     /// A message has more bytes than can be skipped: this many at least.
     #[error("a message of {0} bytes")]
     TooLong(u64),
+    /// A frame of a message that is skipped has reserved bits or a mask. Others reach tungstenite, which refuses them.
+    #[error("reserved bits or a mask")]
+    Reserved,
     /// A message begins before the end of the one before it.
     #[error("a message within a message")]
     Nested,
@@ -157,8 +163,9 @@ impl Frames {
 
     /// Handles a complete header, and empties it.
     fn start_frame(&mut self, length: u64) -> Result<(), FrameError> {
-        let Some(first) = self.header.first_mut() else { return Ok(()) };
+        let [first, second, ..] = self.header.as_mut_slice() else { return Ok(()) };
         let (opcode, last) = (*first & 0x0f, *first & FINAL != 0);
+        let is_valid = *first & RESERVED == 0 && *second & MASKED == 0;
         self.remaining = length;
         self.payload = Payload::Passed;
         self.message.last = false;
@@ -178,6 +185,9 @@ impl Frames {
                 return Err(FrameError::TooLong(message.bytes));
             }
             message.skipped |= message.bytes > self.limits.stored;
+            if message.skipped && !is_valid {
+                return Err(FrameError::Reserved);
+            }
             let whole = last && opcode != CONTINUATION;
             self.payload = match (message.skipped, whole) {
                 (true, _) => Payload::Skipped,
@@ -213,7 +223,9 @@ impl Frames {
             self.ready.extend_from_slice(&[FINAL | opcode, 0]);
             // The last one, as a message begins after the end of the one before it.
             if let Some(kind) = self.kinds.back_mut() {
-                *kind = Kind::Skipped(Skipped { beginning: message.beginning, bytes: message.bytes });
+                let is_text = matches!(kind, Kind::Text);
+                *kind =
+                    Kind::Skipped(Skipped { beginning: message.beginning, bytes: message.bytes, is_text });
             }
         }
     }

@@ -32,7 +32,7 @@ fn pass<'a>(parts: impl Iterator<Item = &'a [u8]>) -> Result<(Vec<u8>, Vec<Kind>
 }
 
 fn skipped(beginning: &[u8], bytes: u64) -> Kind {
-    Kind::Skipped(Skipped { beginning: beginning.to_vec(), bytes })
+    Kind::Skipped(Skipped { beginning: beginning.to_vec(), bytes, is_text: true })
 }
 
 #[test]
@@ -116,6 +116,16 @@ fn what_breaks_the_order_of_frames_reaches_tungstenite_or_is_an_error() {
         let sent = [frame(FINAL | TEXT, b"a"), continuation.clone()].concat();
         let (passed, kinds) = pass(std::iter::once(sent.as_slice())).unwrap();
         assert!(passed.ends_with(&continuation) && kinds == [Kind::Text]);
+    }
+}
+
+#[test]
+fn a_frame_of_a_skipped_message_has_no_reserved_bits_and_no_mask() {
+    for (first, mask) in [(0xc1, 0), (FINAL | TEXT, MASKED)] {
+        assert_eq!(
+            Frames::new(LIMITS).push(&[first, mask | 126, 1, 0x2d, 0, 0, 0, 0]),
+            Err(FrameError::Reserved)
+        );
     }
 }
 

@@ -221,8 +221,11 @@ impl<'a> Session<'a> {
     }
 
     fn wait(&self, until: Instant) -> io::Result<()> {
-        let want = Want { socket: self.socket.as_fd(), write: self.blocked, read: !self.inbox.is_full() };
-        if wait(self.inbox, Some(want), until)?.waker {
+        let read = !self.inbox.is_full();
+        let want = Want { socket: self.socket.as_fd(), write: self.blocked, read };
+        // poll(2) reports a hang-up also if nothing is asked for.
+        let want = (self.blocked || read).then_some(want);
+        if wait(self.inbox, want, until)?.waker {
             self.inbox.clear_wake();
         }
         Ok(())
@@ -254,7 +257,10 @@ impl<'a> Session<'a> {
                     budget.spend(text.len());
                     Some(self.message(decode(&text), text.len()))
                 }
-                Received::Skipped(Skipped { beginning, bytes }) => {
+                Received::Skipped(Skipped { is_text: false, bytes, .. }) => {
+                    Some(LinkEvent::Binary { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })
+                }
+                Received::Skipped(Skipped { beginning, bytes, .. }) => {
                     let message = Err(too_long(&beginning, bytes, LIMITS.stored));
                     Some(self.message(message, beginning.len()))
                 }
@@ -273,6 +279,11 @@ impl<'a> Session<'a> {
     }
 
     fn message(&self, message: Result<Incoming, Invalid>, bytes: usize) -> LinkEvent {
+        // Many small members take more memory than their text.
+        let bytes = match &message {
+            Ok(Incoming::Assignment(assignment)) => bytes.max(assignment.size()),
+            _ => bytes,
+        };
         self.inbox.received(bytes);
         LinkEvent::Message { message, bytes }
     }

@@ -144,7 +144,7 @@ impl Socket {
                 CloseReason::TooBig,
                 format!("a message of {bytes} bytes, the limit is {}", LIMITS.skipped),
             ),
-            error @ FrameError::Nested => {
+            error @ (FrameError::Nested | FrameError::Reserved) => {
                 Fault::Refused(CloseReason::Protocol, format!("a protocol error: {error}"))
             }
         })

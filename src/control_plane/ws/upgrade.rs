@@ -119,11 +119,12 @@ fn check(head: &[u8], accept: &str) -> Result<Option<usize>, Failure> {
     if !tokens(headers, "Connection").any(|token| token.eq_ignore_ascii_case("upgrade")) {
         return Err("the header Connection does not contain upgrade".into());
     }
-    if values(headers, "Sec-WebSocket-Accept").next() != Some(accept) {
+    if !values(headers, "Sec-WebSocket-Accept").eq([accept]) {
         return Err("the header Sec-WebSocket-Accept does not fit the request".into());
     }
     for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"] {
-        if tokens(headers, name).next().is_some() {
+        let named = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+        if named.flat_map(|header| header.value).any(|byte| !matches!(byte, b' ' | b'\t' | b',')) {
             return Err(Failure::Refused(format!("the header {name} names what was not asked for")));
         }
     }
@@ -183,6 +184,8 @@ mod tests {
             (response("Upgrade: websocket\r\nConnection: keep-alive"), "Connection does not contain upgrade"),
             (response(&format!("{good}\r\nSec-WebSocket-Extensions: x")), "Sec-WebSocket-Extensions names"),
             (response(&format!("{good}\r\nSec-WebSocket-Protocol: x")), "Sec-WebSocket-Protocol names"),
+            (response(&format!("{good}\r\nSec-WebSocket-Protocol: \u{e9}")), "Sec-WebSocket-Protocol names"),
+            (response(&format!("{good}\r\nSec-WebSocket-Accept: x")), "Sec-WebSocket-Accept does not fit"),
             (response(good).replace("s3pP", "s3pp"), "Sec-WebSocket-Accept does not fit"),
             (response(good).replace("Sec-WebSocket-Accept", "X"), "Sec-WebSocket-Accept does not fit"),
             (response(good).replace("1.1 101", "1.0 101"), "not HTTP/1.1"),
