@@ -11,6 +11,7 @@ use sd_notify::NotifyState;
 
 use crate::coordinator::{LinkState, Status, Stopping};
 use crate::logging::message;
+use crate::sys::cancel::Never;
 use crate::sys::pool::spawn_detached;
 
 /// The variable with the service manager's socket; unset without one.
@@ -22,10 +23,15 @@ const MESSAGES: usize = 256;
 /// Added to the longest time of a stop, for closing the link and exiting.
 const LAST_STEPS: Duration = Duration::from_secs(10);
 
+/// How long a drop waits for the last changes to be sent.
+const LAST_CHANGES: Duration = Duration::from_secs(1);
+
 /// Tells the service manager about changes of the worker's status; does nothing without a service manager.
 pub struct Notifier {
     messages: Option<Sender<Vec<Notice>>>,
     last_sent: Option<Status>,
+    /// Disconnected once the thread has ended.
+    ended: Receiver<Never>,
 }
 
 /// One assignment of sd_notify(3).
@@ -39,15 +45,19 @@ enum Notice {
 }
 
 impl Notifier {
-    /// If `wanted`, starts the thread `oz-notify`, which lasts as long as the process and writes to [`VARIABLE`].
+    /// If `wanted`, starts the thread `oz-notify`, which lasts as long as the notifier and writes to [`VARIABLE`].
     ///
     /// # Errors
     /// The system has no more threads.
     pub fn start(wanted: bool) -> io::Result<Self> {
-        let mut notifier = Self { messages: None, last_sent: None };
+        let (running, ended) = bounded(0);
+        let mut notifier = Self { messages: None, last_sent: None, ended };
         if wanted {
             let (messages, queued) = bounded(MESSAGES);
-            spawn_detached("oz-notify", move || deliver(&queued))?;
+            spawn_detached("oz-notify", move || {
+                let _running: Sender<Never> = running;
+                deliver(&queued);
+            })?;
             notifier.messages = Some(messages);
         }
         Ok(notifier)
@@ -62,6 +72,14 @@ impl Notifier {
         if messages.try_send(changes(self.last_sent.as_ref(), now)).is_ok() {
             self.last_sent = Some(now.clone());
         }
+    }
+}
+
+impl Drop for Notifier {
+    fn drop(&mut self) {
+        self.messages = None;
+        // Fails once the thread has ended, or when the service manager does not read.
+        let _ = self.ended.recv_timeout(LAST_CHANGES);
     }
 }
 
@@ -155,7 +173,7 @@ mod tests {
     #[test]
     fn a_full_queue_drops_the_change_and_sends_it_with_the_next() {
         let (messages, queued) = bounded(1);
-        let mut notifier = Notifier { messages: Some(messages), last_sent: None };
+        let mut notifier = Notifier { messages: Some(messages), last_sent: None, ended: bounded(0).1 };
         notifier.tell(&status(LinkState::Connecting, 0));
         notifier.tell(&status(LinkState::Up, 0));
         notifier.tell(&status(LinkState::Up, 0));
