@@ -34,7 +34,7 @@
 //! | `oz-disk` | one check of the engine's disk, for an assignment | delays other threads |
 //! | `oz-trust` | loading the trusted certificates, while `oz-link` connects | does anything else |
 //!
-//! An idle worker has those up to `ctrl-c`. The others are started when there is work for them, and end with it. A job's thread
+//! An idle worker has the threads up to `ctrl-c`. The others are started when there is work for them, and end with it. A job's thread
 //! is started before its run is claimed, so that a run for which there is no thread is given back. While a task is prepared, its
 //! job has several threads of the same name.
 //!

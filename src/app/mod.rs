@@ -131,6 +131,7 @@ fn find(
     usable: impl Fn(),
 ) -> Result<(Docker, Vec<Arc<AdoptedTask>>), Exit> {
     let docker = engine::connect(&EndpointEnv::from(environment), starting, usable);
+    // After the first calls: it parses the whole bundle, and the connection must not wait for that.
     for problem in TrustEnv::from(environment).warnings() {
         warn!("certificates not usable {problem}");
     }

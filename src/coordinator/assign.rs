@@ -23,6 +23,8 @@ pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
 
 pub(super) struct PendingAssignment {
     pub(super) assignment: Arc<Assignment>,
+    /// [`Assignment::size`], which looks at every variable.
+    bytes: usize,
     since: Instant,
     /// Whether the disk had space for it.
     disk_checked: bool,
@@ -42,12 +44,15 @@ impl Coordinator {
             Some(Answer::Send(answer)) => self.repeated(task_id, Some(answer)),
             Some(Answer::AlreadySent) => self.repeated(task_id, None),
             Some(Answer::StartAgain) | None if pending => self.repeated(task_id, None),
-            Some(Answer::StartAgain) | None => match self.refusal(assignment.size()) {
-                Some(reason) => self.reject(task_id, reason),
-                None if self.link_is_up() => self.hold(assignment, now),
-                // The connection on which it came ended, so the control plane took it back.
-                None => {}
-            },
+            Some(Answer::StartAgain) | None => {
+                let bytes = assignment.size();
+                match self.refusal(bytes) {
+                    Some(reason) => self.reject(task_id, reason),
+                    None if self.link_is_up() => self.hold(assignment, bytes, now),
+                    // The connection on which it came ended, so the control plane took it back.
+                    None => {}
+                }
+            }
         }
     }
 
@@ -58,10 +63,10 @@ impl Coordinator {
         }
     }
 
-    fn hold(&mut self, assignment: Arc<Assignment>, now: Instant) {
+    fn hold(&mut self, assignment: Arc<Assignment>, bytes: usize, now: Instant) {
         self.effects.push(info(format!("assignment received {}", identity(&assignment))));
         let disk_checked = !self.rules.check_disk;
-        self.backlog.push_back(PendingAssignment { assignment, since: now, disk_checked });
+        self.backlog.push_back(PendingAssignment { assignment, bytes, since: now, disk_checked });
         if !disk_checked && !std::mem::replace(&mut self.checking_disk, true) {
             self.effects.push(Effect::CheckDisk);
         }
@@ -92,7 +97,7 @@ impl Coordinator {
         } else {
             // A run with a free slot waits only for the check of the disk, and takes no place in the backlog.
             let free_slots = self.rules.slots.saturating_sub(self.jobs.len());
-            let held: usize = self.backlog.iter().map(|pending| pending.assignment.size()).sum();
+            let held: usize = self.backlog.iter().map(|pending| pending.bytes).sum();
             let is_full = self.backlog.len() >= BACKLOG + free_slots || held + bytes > BACKLOG_BYTES;
             is_full.then_some("the worker's backlog is full")
         }

@@ -11,9 +11,6 @@ use serde_json::value::RawValue;
 /// The most members of an object or an array that is read as a whole: each takes more memory than its text.
 pub(super) const MAX_MEMBERS: usize = 16_384;
 
-/// The first two bytes of a surrogate in the generalized UTF-8 of serde_json, and how many bytes it has.
-const SURROGATE: (u8, std::ops::RangeInclusive<u8>, usize) = (0xed, 0xa0..=0xbf, 3);
-
 /// Returns the type of a value with its article.
 pub(super) fn kind(value: &RawValue) -> &'static str {
     match value.get().bytes().next() {
@@ -142,12 +139,12 @@ impl<'de> Visitor<'de> for Text {
             let valid = rest.utf8_chunks().next().map_or("", |chunk| chunk.valid());
             text.push_str(valid);
             (_, rest) = rest.split_at(valid.len());
-            let (first, seconds, len) = SURROGATE;
-            let lone = matches!(rest, [one, two, ..] if *one == first && seconds.contains(two));
-            if !rest.is_empty() {
-                text.push(char::REPLACEMENT_CHARACTER);
-                (_, rest) = rest.split_at(rest.len().min(if lone { len } else { 1 }));
-            }
+            rest = match rest {
+                [] => break,
+                // A lone surrogate, which serde_json encodes like any character.
+                [0xed, 0xa0..=0xbf, _, after @ ..] | [_, after @ ..] => after,
+            };
+            text.push(char::REPLACEMENT_CHARACTER);
         }
         Ok(text.into())
     }

@@ -8,15 +8,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
 use oz_agent_worker::protocol::Invalid;
 
-use super::wire::{refused, text_frame};
-use super::{Running, accept_raw, fast_retry, listen, message, millis, report, start};
+use super::wire::{ping_until_the_end, refused, text_frame};
+use super::{Running, accept_raw, fast_retry, header, listen, message, millis, report, start};
 
 const MIB: usize = 1 << 20;
-
-/// The header of a frame with this first byte.
-fn header(first: u8, length: usize) -> Vec<u8> {
-    [&[first, 127], &(length as u64).to_be_bytes()[..]].concat()
-}
 
 /// An assignment of the run `r` with this many bytes more.
 fn long_assignment(bytes: usize) -> String {
@@ -120,12 +115,7 @@ fn a_peer_that_sends_and_does_not_read_is_dropped() {
     let running = start(&url, timing);
     let stream = accept_raw(&listener);
     running.send_message(running.up(), Some(1), message);
-    let mut talking = stream.try_clone().unwrap();
-    let talk = std::thread::spawn(move || {
-        while talking.write_all(&[0x89, 0]).is_ok() {
-            std::thread::sleep(millis(20));
-        }
-    });
+    let talk = ping_until_the_end(&stream);
     assert!(running.down().contains("stopped responding"));
     drop(stream);
     talk.join().unwrap();

@@ -186,6 +186,11 @@ impl Running {
     }
 }
 
+/// Returns the header of a server's frame with this first byte and a long length.
+pub(crate) fn header(first: u8, length: usize) -> Vec<u8> {
+    [&[first, 127], &(length as u64).to_be_bytes()[..]].concat()
+}
+
 /// Returns a message of the unknown type `text`.
 pub(crate) fn message(text: &str) -> String {
     json!({ "type": text }).to_string()

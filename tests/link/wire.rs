@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
+use std::thread::JoinHandle;
 
 use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
 use rustix::net::sockopt::set_socket_recv_buffer_size;
@@ -29,6 +30,16 @@ pub(super) fn refused(bytes: &[u8]) -> (u16, String) {
     let code = close_code(&mut peer);
     drop(peer);
     (code, running.down())
+}
+
+/// Sends empty pings until the connection ends.
+pub(super) fn ping_until_the_end(stream: &TcpStream) -> JoinHandle<()> {
+    let mut stream = stream.try_clone().unwrap();
+    std::thread::spawn(move || {
+        while stream.write_all(&[0x89, 0]).is_ok() {
+            std::thread::sleep(millis(20));
+        }
+    })
 }
 
 #[test]
@@ -101,13 +112,7 @@ fn a_peer_that_does_not_answer_pings_is_dropped() {
     let running = start(&url, timing);
     let mut stream = accept_raw(&listener);
     running.send(running.up(), Some(1), "is it there?");
-    let mut talking = stream.try_clone().unwrap();
-    // Sends empty pings until the connection ends.
-    let talk = std::thread::spawn(move || {
-        while talking.write_all(&[0x89, 0]).is_ok() {
-            std::thread::sleep(millis(20));
-        }
-    });
+    let talk = ping_until_the_end(&stream);
     assert!(running.down().contains("does not answer pings"));
     assert!(super::hangs_up(&mut stream));
     drop(stream);

@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::accept_and_stall;
+use super::{accept_and_stall, threads};
 use crate::support::control_plane::{Received, State};
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::images::{AGENT, Layout, RootFs};
@@ -269,13 +269,7 @@ fn while_the_container_is_removed() {
     let worker = stage.start(builder.args(["--max-concurrent-tasks", "1"]));
     assert_eq!(stage.run(&stage.spec("")).state, State::Succeeded, "no helper container from here on");
     // The container is gone before the answer to its removal, which the hold must not catch.
-    let threads = format!("/proc/{}/task", worker.id());
-    stage.wait("the first job has ended", || {
-        let names = std::fs::read_dir(&threads).unwrap();
-        let mut names =
-            names.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("comm")).ok());
-        !names.any(|name| name.starts_with("oz-task"))
-    });
+    stage.wait("the first job has ended", || !threads::running(worker.id()).contains_key("oz-task-N"));
     let hold = proxy.hold("force=1", 1);
     let id = stage.plane.submit(stage.spec("exit 3"));
     stage.plane.wait_message(&id, "task_completed");

@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 
 use serde_json::json;
 
-use crate::link::{accept_raw, listen};
+use crate::link::{accept_raw, header, listen};
 use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::Worker;
@@ -45,9 +45,14 @@ impl Flooded {
     }
 
     fn send(&mut self, first: u8, payload: &[u8]) {
-        let header = [&[first, 127], &(payload.len() as u64).to_be_bytes()[..]].concat();
-        self.stream.write_all(&header).unwrap();
+        self.stream.write_all(&header(first, payload.len())).unwrap();
         self.stream.write_all(payload).unwrap();
+    }
+
+    /// Sends these bytes again and again until the connection ends.
+    fn flood(&self, bytes: Vec<u8>) -> JoinHandle<()> {
+        let mut stream = self.stream.try_clone().unwrap();
+        std::thread::spawn(move || while stream.write_all(&bytes).is_ok() {})
     }
 
     /// Waits until everything sent so far was handled.
@@ -133,9 +138,7 @@ fn frames_without_an_end_do_not_delay_a_stop() {
     let mut flooded = Flooded::start();
     let reader = flooded.read();
     flooded.stream.write_all(&[0x01, 0]).unwrap();
-    let mut stream = flooded.stream.try_clone().unwrap();
-    let frames = [0x00, 0].repeat(64 << 10);
-    let flood = std::thread::spawn(move || while stream.write_all(&frames).is_ok() {});
+    let flood = flooded.flood([0x00, 0].repeat(64 << 10));
     flooded.stop("continuations");
     flood.join().unwrap();
     reader.join().unwrap();
@@ -148,9 +151,7 @@ fn large_messages_do_not_delay_a_stop() {
     let data = json!({"task_id": "long", "prompt": "x".repeat(15 * MIB)});
     let long = json!({"type": "task_assignment", "data": data}).to_string();
     flooded.send(0x81, long.as_bytes());
-    let mut stream = flooded.stream.try_clone().unwrap();
-    let frame = [&[0x81, 127], &(long.len() as u64).to_be_bytes()[..], long.as_bytes()].concat();
-    let flood = std::thread::spawn(move || while stream.write_all(&frame).is_ok() {});
+    let flood = flooded.flood([header(0x81, long.len()).as_slice(), long.as_bytes()].concat());
     flooded.worker.wait_log(DEADLINE, |line| line.contains("assignment invalid task=long"));
     flooded.stop("large messages");
     flood.join().unwrap();

@@ -27,7 +27,7 @@ fn documented() -> Vec<String> {
 }
 
 /// Returns the names of a worker's threads as the table has them, with their number.
-fn running(id: u32) -> BTreeMap<String, usize> {
+pub(super) fn running(id: u32) -> BTreeMap<String, usize> {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
     // A thread may end before its name is read.
     let names =

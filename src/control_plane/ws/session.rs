@@ -257,9 +257,6 @@ impl<'a> Session<'a> {
                     budget.spend(text.len());
                     Some(self.message(decode(&text), text.len()))
                 }
-                Received::Skipped(Skipped { is_text: false, bytes, .. }) => {
-                    Some(LinkEvent::Binary { bytes: usize::try_from(bytes).unwrap_or(usize::MAX) })
-                }
                 Received::Skipped(Skipped { beginning, bytes, .. }) => {
                     let message = Err(too_long(&beginning, bytes, LIMITS.stored));
                     Some(self.message(message, beginning.len()))

@@ -32,7 +32,7 @@ pub(super) enum Received {
     Nothing,
     /// A complete text message.
     Text(Utf8Bytes),
-    /// A message that is too long and was skipped.
+    /// A text message that is too long and was skipped.
     Skipped(Skipped),
     /// A complete binary message: its length in bytes. The content is dropped.
     Binary(usize),
@@ -152,7 +152,10 @@ impl Socket {
 
     fn data(&mut self, bytes: Bytes) -> Result<Received, Fault> {
         match self.socket.get_mut().next_kind() {
-            Some(Kind::Skipped(skipped)) => Ok(Received::Skipped(skipped)),
+            Some(Kind::Skipped(skipped)) if skipped.is_text => Ok(Received::Skipped(skipped)),
+            Some(Kind::Skipped(skipped)) => {
+                Ok(Received::Binary(usize::try_from(skipped.bytes).unwrap_or(usize::MAX)))
+            }
             Some(Kind::Text) => Utf8Bytes::try_from(bytes).map(Received::Text).map_err(|error| {
                 Fault::Refused(CloseReason::NotText, format!("a text message is not UTF-8: {error}"))
             }),

@@ -123,18 +123,21 @@ fn check(head: &[u8], accept: &str) -> Result<Option<usize>, Failure> {
         return Err("the header Sec-WebSocket-Accept does not fit the request".into());
     }
     for name in ["Sec-WebSocket-Extensions", "Sec-WebSocket-Protocol"] {
-        let named = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
-        if named.flat_map(|header| header.value).any(|byte| !matches!(byte, b' ' | b'\t' | b',')) {
+        if raw_values(headers, name).flatten().any(|byte| !matches!(byte, b' ' | b'\t' | b',')) {
             return Err(Failure::Refused(format!("the header {name} names what was not asked for")));
         }
     }
     Ok(Some(length))
 }
 
+/// Returns the values of the headers with this name.
+fn raw_values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+}
+
 /// Returns the trimmed values of the headers with this name. One that is not UTF-8 counts as empty.
 fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
-    let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-    named.map(|header| std::str::from_utf8(header.value).unwrap_or_default().trim())
+    raw_values(headers, name).map(|value| std::str::from_utf8(value).unwrap_or_default().trim())
 }
 
 /// Returns the elements of the comma-separated lists in the headers with this name, without empty ones.

@@ -232,6 +232,22 @@ impl Read for Layer {
     }
 }
 
+impl Write for Layer {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(wire) => wire.write(bytes),
+            Self::Tls(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Plain(wire) => wire.flush(),
+            Self::Tls(stream) => stream.flush(),
+        }
+    }
+}
+
 impl Read for Channel {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
@@ -271,10 +287,7 @@ impl Write for Channel {
                 self.written = 0;
                 return Ok(bytes.len());
             }
-            let count = match &mut self.layer {
-                Layer::Plain(wire) => wire.write(rest),
-                Layer::Tls(stream) => stream.write(rest),
-            }?;
+            let count = self.layer.write(rest)?;
             if count == 0 {
                 return Err(io::ErrorKind::WriteZero.into());
             }
@@ -283,10 +296,7 @@ impl Write for Channel {
     }
 
     fn flush(&mut self) -> io::Result<()> {
-        match &mut self.layer {
-            Layer::Plain(wire) => wire.flush(),
-            Layer::Tls(stream) => stream.flush(),
-        }
+        self.layer.flush()
     }
 }
 
