@@ -87,6 +87,8 @@ test: engine setup check ## check, then all tests but those of the packages, wit
 one: engine setup ## the tests whose name contains TEST, as TEST=worker::stop or TEST=protocol::decode
 	@test -n "$(TEST)" || { echo "usage: make one TEST=NAME" >&2; exit 2; }
 	$(CARGO) test --locked --lib --test all --no-run
+	@$(CARGO) test --locked --quiet --lib --test all $(TEST) -- --list | grep -q ': test$$' || \
+		{ echo "make one: no test has \"$(TEST)\" in its name" >&2; exit 2; }
 	@$(ENGINE) --private $(CARGO) test --locked --lib --test all $(TEST)
 
 check: ## format, lints, documentation, unused items and the declared Rust
