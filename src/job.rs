@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::{Assignment, EncodedReport};
+use crate::protocol::{Assignment, EncodedReport, ExecutionKey};
 use crate::sys::cancel::CancelReason;
 
 /// The number of a job in this process; never used again.
@@ -20,11 +20,11 @@ pub enum Work {
 }
 
 impl Work {
-    /// The run's id.
-    pub fn task_id(&self) -> &str {
+    /// The execution.
+    pub fn key(&self) -> &ExecutionKey {
         match self {
-            Self::Run(assignment) => &assignment.task_id,
-            Self::Adopt(adopted) => &adopted.task_id,
+            Self::Run(assignment) => &assignment.key,
+            Self::Adopt(adopted) => &adopted.key,
         }
     }
 }
@@ -32,8 +32,8 @@ impl Work {
 /// A task container that an earlier process of this worker started and did not report.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AdoptedTask {
-    /// The run's id.
-    pub task_id: String,
+    /// The execution.
+    pub key: ExecutionKey,
     /// The container's id on the engine.
     pub container: String,
     /// Volumes that only this task uses.

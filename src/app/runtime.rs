@@ -317,10 +317,10 @@ impl Runtime {
     /// A full outbox ends the connection. On the next one the coordinator sends again what was not confirmed.
     fn send(&self, seq: Option<u64>, message: Outgoing) {
         let Some(epoch) = self.epoch else { return };
-        let task = value(message.task_id()).to_string();
+        let key = message.key().to_string();
         let kind = message.kind();
         if self.link.send(Outbound { epoch, seq, message }).is_err() {
-            warn!("outbox full, reconnecting task={task} type={kind}");
+            warn!("outbox full, reconnecting {key} type={kind}");
         }
     }
 

@@ -1,5 +1,6 @@
 //! Assignments and cancels: holds, claims, answers and gives back assignments.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -8,7 +9,7 @@ use super::{Coordinator, Effect, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Work};
 use crate::logging::value;
-use crate::protocol::{Assignment, FailureReason, Invalid, Outgoing};
+use crate::protocol::{Assignment, ExecutionKey, FailureReason, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 /// The most assignments that wait for a slot; further ones are given back at once.
@@ -38,16 +39,16 @@ impl PendingAssignment {
 
 impl Coordinator {
     pub(super) fn assigned(&mut self, assignment: Arc<Assignment>, now: Instant) {
-        let task_id = &assignment.task_id;
-        let pending = self.is_pending(task_id);
-        match self.job_of(task_id).map(JobState::answer) {
-            Some(Answer::Send(answer)) => self.repeated(task_id, Some(answer)),
-            Some(Answer::AlreadySent) => self.repeated(task_id, None),
-            Some(Answer::StartAgain) | None if pending => self.repeated(task_id, None),
+        let key = &assignment.key;
+        let pending = self.is_pending(key);
+        match self.job_of(key).map(JobState::answer) {
+            Some(Answer::Send(answer)) => self.repeated(key, Some(answer)),
+            Some(Answer::AlreadySent) => self.repeated(key, None),
+            Some(Answer::StartAgain) | None if pending => self.repeated(key, None),
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
                 match self.refusal(bytes) {
-                    Some(reason) => self.reject(task_id, reason),
+                    Some(reason) => self.reject(key, reason),
                     None if self.link_is_up() => self.hold(assignment, bytes, now),
                     // The connection on which it came ended, so the control plane took it back.
                     None => {}
@@ -56,8 +57,8 @@ impl Coordinator {
         }
     }
 
-    fn repeated(&mut self, task_id: &str, answer: Option<Outgoing>) {
-        self.effects.push(info(format!("assignment repeated task={}", value(task_id))));
+    fn repeated(&mut self, key: &ExecutionKey, answer: Option<Outgoing>) {
+        self.effects.push(info(format!("assignment repeated {key}")));
         if let Some(answer) = answer {
             self.send(None, answer);
         }
@@ -83,7 +84,7 @@ impl Coordinator {
             if pending.disk_checked {
                 self.backlog.push_back(pending);
             } else {
-                self.reject(&pending.assignment.task_id, reason);
+                self.reject(&pending.assignment.key, reason);
             }
         }
     }
@@ -103,48 +104,64 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn cancelled(&mut self, task_id: &str) {
-        let task = value(task_id).to_string();
-        let place = self.backlog.iter().position(|pending| pending.assignment.task_id == task_id);
-        let working = self.jobs.iter().find(|(_, job)| job.task_id == task_id && job.is_working());
-        let working = working.map(|(id, _)| *id);
-        if place.and_then(|place| self.backlog.remove(place)).is_some() {
-            self.effects.push(info(format!("task cancelled task={task} phase=backlog")));
-            self.fail(task_id, FailureReason::TaskCancelled, "cancelled before it was started");
-        } else if let Some(id) = working {
-            self.effects.push(info(format!("task cancelled task={task} phase=active")));
+    /// Ends one execution of a task, or all of them if the cancel names none.
+    pub(super) fn cancelled(&mut self, task_id: &str, execution_id: Option<&str>) {
+        let is_named = |key: &ExecutionKey| key.is_named_by(task_id, execution_id);
+        let (waiting, others): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.backlog)
+            .into_iter()
+            .partition(|pending: &PendingAssignment| is_named(&pending.assignment.key));
+        self.backlog = others;
+        let working = self.jobs.iter().filter(|(_, job)| is_named(&job.key) && job.is_working());
+        let working: Vec<_> = working.map(|(id, job)| (*id, job.key.to_string())).collect();
+        if waiting.is_empty() && working.is_empty() {
+            let key = ExecutionKey::new(task_id, execution_id);
+            self.effects.push(info(format!("cancel ignored {key} reason=\"no such task\"")));
+        }
+        for pending in waiting {
+            let key = &pending.assignment.key;
+            self.effects.push(info(format!("task cancelled {key} phase=backlog")));
+            self.fail(key, FailureReason::TaskCancelled, "cancelled before it was started");
+        }
+        for (id, key) in working {
+            self.effects.push(info(format!("task cancelled {key} phase=active")));
             self.end_job(id, CancelReason::Requested);
-        } else {
-            self.effects.push(info(format!("cancel ignored task={task} reason=\"no such task\"")));
         }
     }
 
     /// An invalid assignment does not end a task that the worker already holds.
     pub(super) fn invalid(&mut self, invalid: &Invalid) {
         let error = value(&invalid.message).to_string();
-        let Some(task_id) = &invalid.task_id else {
+        let Some(key) = &invalid.key else {
             self.effects.push(warn(format!("message invalid error={error}")));
             return;
         };
-        self.effects.push(warn(format!("assignment invalid task={} error={error}", value(task_id))));
-        if self.job_of(task_id).is_none() && !self.is_pending(task_id) {
-            self.fail(task_id, FailureReason::InvalidAssignment, &invalid.message);
+        self.effects.push(warn(format!("assignment invalid {key} error={error}")));
+        if !self.holds(key) {
+            self.fail(key, FailureReason::InvalidAssignment, &invalid.message);
         }
     }
 
-    fn is_pending(&self, task_id: &str) -> bool {
-        self.backlog.iter().any(|pending| pending.assignment.task_id == task_id)
+    fn is_pending(&self, key: &ExecutionKey) -> bool {
+        self.backlog.iter().any(|pending| pending.assignment.key == *key)
     }
 
-    /// Starts the oldest assignments first. A task waits while an earlier execution of it is being cleaned up.
+    /// Whether the worker has the execution, or any of the task if `key` has no execution id.
+    fn holds(&self, key: &ExecutionKey) -> bool {
+        let is_named = |own: &ExecutionKey| own.is_named_by(&key.task_id, key.execution_id.as_deref());
+        let mut waiting = self.backlog.iter();
+        self.jobs.values().any(|job| is_named(&job.key))
+            || waiting.any(|pending| is_named(&pending.assignment.key))
+    }
+
+    /// Starts the oldest assignments first. One that was dropped waits until that is cleaned up.
     pub(super) fn admit(&mut self) {
         while self.link_is_up() && self.stop.is_none() && self.jobs.len() < self.rules.slots {
             let can_start = |pending: &PendingAssignment| {
-                pending.disk_checked && self.job_of(&pending.assignment.task_id).is_none()
+                pending.disk_checked && self.job_of(&pending.assignment.key).is_none()
             };
             let place = self.backlog.iter().position(can_start);
             let Some(pending) = place.and_then(|place| self.backlog.remove(place)) else { return };
-            let job = JobState::new(&pending.assignment.task_id);
+            let job = JobState::new(&pending.assignment.key);
             self.add_job(job, Work::Run(pending.assignment));
         }
     }
@@ -155,7 +172,7 @@ impl Coordinator {
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if let Some(claim) = job.send_claim(seq) {
             self.last_seq = seq;
-            self.effects.push(info(format!("task claimed task={}", value(&job.task_id))));
+            self.effects.push(info(format!("task claimed {}", job.key)));
             self.send(Some(seq), claim);
         }
     }
@@ -165,18 +182,18 @@ impl Coordinator {
     pub(super) fn no_thread(&mut self, id: JobId, reason: &str) {
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.is_claimed() {
-            let task = value(&job.task_id);
-            self.effects.push(error(format!("no thread task={task} error={}", value(reason))));
+            let key = &job.key;
+            self.effects.push(error(format!("no thread {key} error={}", value(reason))));
             self.effects.push(Effect::Exit(Exit::Failure));
         } else if job.is_working() {
-            self.reject(&job.task_id, &format!("no thread for the task: {reason}"));
+            self.reject(&job.key, &format!("no thread for the task: {reason}"));
         }
     }
 
     /// Gives back everything in the backlog.
     pub(super) fn give_back(&mut self, reason: &str) {
         for pending in std::mem::take(&mut self.backlog) {
-            self.reject(&pending.assignment.task_id, reason);
+            self.reject(&pending.assignment.key, reason);
         }
     }
 
@@ -188,31 +205,26 @@ impl Coordinator {
             } else {
                 "the check of the engine's disk got no answer in time"
             };
-            self.reject(&pending.assignment.task_id, reason);
+            self.reject(&pending.assignment.key, reason);
         }
     }
 
-    fn reject(&mut self, task_id: &str, reason: &str) {
-        self.effects.push(info(format!("task rejected task={} reason={}", value(task_id), value(reason))));
-        self.send(None, Outgoing::Rejected { task_id: task_id.to_owned(), reason: reason.to_owned() });
+    fn reject(&mut self, key: &ExecutionKey, reason: &str) {
+        self.effects.push(info(format!("task rejected {key} reason={}", value(reason))));
+        self.send(None, Outgoing::Rejected { key: key.clone(), reason: reason.to_owned() });
     }
 
     /// Reports a task that never had a slot, without a confirmation: if the report is lost, the control plane takes the run back.
-    pub(super) fn fail(&mut self, task_id: &str, reason: FailureReason, message: &str) {
-        self.send(
-            None,
-            Outgoing::Failed { task_id: task_id.to_owned(), reason, message: message.to_owned() },
-        );
+    pub(super) fn fail(&mut self, key: &ExecutionKey, reason: FailureReason, message: &str) {
+        self.send(None, Outgoing::Failed { key: key.clone(), reason, message: message.to_owned() });
     }
 }
 
 /// The log keys that identify an assignment.
 fn identity(assignment: &Assignment) -> String {
-    let mut text = format!("task={} image={}", value(&assignment.task_id), value(&assignment.docker_image));
-    for (name, id) in [("execution", &assignment.execution_id), ("trace", &assignment.trace_id)] {
-        if let Some(id) = id {
-            text.push_str(&format!(" {name}={}", value(id)));
-        }
+    let mut text = format!("{} image={}", assignment.key, value(&assignment.docker_image));
+    if let Some(id) = &assignment.trace_id {
+        text.push_str(&format!(" trace={}", value(id)));
     }
     text
 }

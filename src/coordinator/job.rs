@@ -12,11 +12,11 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::protocol::{EncodedReport, Outgoing};
+use crate::protocol::{EncodedReport, ExecutionKey, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 pub(super) struct JobState {
-    pub(super) task_id: String,
+    pub(super) key: ExecutionKey,
     claim: Claim,
     phase: Phase,
     /// When the task's time is up.
@@ -46,13 +46,13 @@ enum Phase {
     Settled { report: Option<Arc<EncodedReport>> },
 }
 
-/// How to answer an assignment of a task that the worker already holds.
+/// How to answer an assignment of an execution that the worker already holds.
 pub(super) enum Answer {
     /// Send the task's state.
     Send(Outgoing),
     /// Nothing: the state was sent on this connection already.
     AlreadySent,
-    /// The earlier execution was dropped: the task starts again once that is cleaned up.
+    /// It was dropped: it starts again once that is cleaned up.
     StartAgain,
 }
 
@@ -65,19 +65,19 @@ pub(super) enum Lost {
 
 impl JobState {
     /// A job that is not claimed yet.
-    pub(super) fn new(task_id: &str) -> Self {
+    pub(super) fn new(key: &ExecutionKey) -> Self {
         let (claim, phase) = (Claim::Unsent, Phase::Working);
-        Self { task_id: task_id.to_owned(), claim, phase, ends_at: None, ending: None }
+        Self { key: key.clone(), claim, phase, ends_at: None, ending: None }
     }
 
     /// A job that an earlier process claimed.
-    pub(super) fn adopted(task_id: &str) -> Self {
-        Self { claim: Claim::Confirmed, ..Self::new(task_id) }
+    pub(super) fn adopted(key: &ExecutionKey) -> Self {
+        Self { claim: Claim::Confirmed, ..Self::new(key) }
     }
 
     pub(super) fn answer(&self) -> Answer {
         match &self.phase {
-            Phase::Working => Answer::Send(Outgoing::Claimed { task_id: self.task_id.clone() }),
+            Phase::Working => Answer::Send(Outgoing::Claimed { key: self.key.clone() }),
             Phase::Reporting { seq: Some(_), .. } => Answer::AlreadySent,
             Phase::Reporting { report, seq: None } | Phase::Settled { report: Some(report) } => {
                 Answer::Send(Outgoing::Report(Arc::clone(report)))
@@ -120,7 +120,7 @@ impl JobState {
             return None;
         }
         self.claim = Claim::Sent(number);
-        Some(Outgoing::Claimed { task_id: self.task_id.clone() })
+        Some(Outgoing::Claimed { key: self.key.clone() })
     }
 
     /// Returns the report to send under this number, if there is one.

@@ -7,7 +7,7 @@
 //! - A claim that was not confirmed when its connection ended may not have arrived, and the run may go to another worker: the
 //!   task is dropped, unstarted and unreported.
 //! - A report holds its slot until it is confirmed.
-//! - Nothing is started twice: an assignment of a task that the worker already holds is answered with the task's state.
+//! - Nothing is started twice: an assignment of an execution that the worker already holds is answered with its state.
 
 mod assign;
 mod event;
@@ -26,7 +26,7 @@ use log::Level;
 use crate::job::{AdoptedTask, JobEvent, JobId, Settlement, Work};
 use crate::logging::value;
 use crate::policy::LostRuns;
-use crate::protocol::{EncodedReport, FailureReason, Incoming, Outgoing};
+use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 use assign::PendingAssignment;
@@ -108,7 +108,9 @@ impl Coordinator {
             Event::LinkDown => self.link_down(),
             Event::LinkGone { exit } => self.link_gone(exit, now),
             Event::Message(Incoming::Assignment(assignment)) => self.assigned(assignment, now),
-            Event::Message(Incoming::Cancel { task_id }) => self.cancelled(&task_id),
+            Event::Message(Incoming::Cancel { task_id, execution_id }) => {
+                self.cancelled(&task_id, execution_id.as_deref());
+            }
             Event::Message(Incoming::Unknown { kind }) => {
                 self.effects.push(warn(format!("message ignored type={}", value(&kind))));
             }
@@ -183,8 +185,8 @@ impl Coordinator {
     fn link_down(&mut self) {
         self.link = LinkState::Away;
         for pending in std::mem::take(&mut self.backlog) {
-            let task = value(&pending.assignment.task_id);
-            self.effects.push(info(format!("assignment dropped task={task} reason=\"connection lost\"")));
+            let key = &pending.assignment.key;
+            self.effects.push(info(format!("assignment dropped {key} reason=\"connection lost\"")));
         }
         for (id, job) in &mut self.jobs {
             let effect = match job.connection_lost() {
@@ -192,7 +194,7 @@ impl Coordinator {
                 Lost::Work => Effect::Cancel { job: *id, reason: CancelReason::ClaimLost },
                 Lost::Report => Effect::Settle { job: *id, settlement: Settlement::Unwanted },
             };
-            self.effects.push(warn(format!("claim lost task={}", value(&job.task_id))));
+            self.effects.push(warn(format!("claim lost {}", job.key)));
             self.effects.push(effect);
         }
     }
@@ -203,7 +205,7 @@ impl Coordinator {
                 self.effects.push(Effect::Release { job: *id });
             }
             if job.confirm_report(seq) {
-                self.effects.push(info(format!("report confirmed task={}", value(&job.task_id))));
+                self.effects.push(info(format!("report confirmed {}", job.key)));
                 self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Delivered });
             }
         }
@@ -223,14 +225,14 @@ impl Coordinator {
         self.engine_away.remove(&id);
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.is_working() {
-            self.effects.push(error(format!("task ended without a report task={}", value(&job.task_id))));
-            self.fail(&job.task_id, FailureReason::Internal, "the worker failed while it ran the task");
+            self.effects.push(error(format!("task ended without a report {}", job.key)));
+            self.fail(&job.key, FailureReason::Internal, "the worker failed while it ran the task");
         }
     }
 
     /// The task's container runs already, so it gets a slot even if none is free.
     fn adopt(&mut self, task: Arc<AdoptedTask>) {
-        self.add_job(JobState::adopted(&task.task_id), Work::Adopt(task));
+        self.add_job(JobState::adopted(&task.key), Work::Adopt(task));
     }
 
     fn add_job(&mut self, job: JobState, work: Work) {
@@ -266,8 +268,8 @@ impl Coordinator {
         self.last_seq
     }
 
-    fn job_of(&self, task_id: &str) -> Option<&JobState> {
-        self.jobs.values().find(|job| job.task_id == task_id)
+    fn job_of(&self, key: &ExecutionKey) -> Option<&JobState> {
+        self.jobs.values().find(|job| job.key == *key)
     }
 }
 
@@ -283,6 +285,8 @@ fn error(text: String) -> Effect {
     Effect::Log(Level::Error, text)
 }
 
+#[cfg(test)]
+mod execution_tests;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]

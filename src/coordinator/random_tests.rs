@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tests::*;
 use super::{BACKLOG, Effect, Event, JobEvent, JobId, LostRuns, Rules};
-use crate::protocol::RunState;
+use crate::protocol::{ExecutionKey, RunState};
 
 /// In any order of events, the worker starts no run twice while it has it, uses at most its slots, and never reuses a number.
 #[test]
@@ -36,8 +36,11 @@ fn random_histories_keep_the_rules() {
             for effect in script.on(event) {
                 match effect {
                     Effect::Start { job, work } => {
-                        assert!(!here.values().any(|id| *id == work.task_id()), "seed {seed}: started twice");
-                        assert!(here.insert(job, work.task_id().to_owned()).is_none());
+                        assert!(
+                            !here.values().any(|id| *id == shown(work.key())),
+                            "seed {seed}: started twice"
+                        );
+                        assert!(here.insert(job, shown(work.key())).is_none());
                         working.insert(job);
                     }
                     Effect::Send { seq: Some(seq), .. } => {
@@ -54,6 +57,11 @@ fn random_histories_keep_the_rules() {
     }
 }
 
+/// As [`key`] reads it.
+fn shown(key: &ExecutionKey) -> String {
+    key.execution_id.as_ref().map_or_else(|| key.task_id.clone(), |id| format!("{}/{id}", key.task_id))
+}
+
 struct Random(u64);
 
 impl Random {
@@ -64,7 +72,8 @@ impl Random {
     }
 
     fn event(&mut self, here: &BTreeMap<JobId, String>, working: &BTreeSet<JobId>, seq: u64) -> Event {
-        let id = self.below(8).to_string();
+        // Some tasks have one execution without an id, others several with ids.
+        let id = ["0", "1", "2", "3/1", "3/2", "3/3", "4", "4/1"][self.below(8) as usize].to_owned();
         let nth = self.below(3) as usize;
         let job = JobId(self.below(12));
         match self.below(13) {

@@ -20,7 +20,6 @@ use super::job::JobState;
 use super::{Coordinator, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Settlement};
-use crate::logging::value;
 use crate::sys::cancel::CancelReason;
 
 /// How long to wait for reports after the drain: the containers' grace time of 10 s, and time to collect, send and
@@ -187,7 +186,7 @@ impl Coordinator {
     fn give_up_reports(&mut self) {
         for (id, job) in &mut self.jobs {
             if job.give_up_report() {
-                self.effects.push(error(format!("report not delivered task={}", value(&job.task_id))));
+                self.effects.push(error(format!("report not delivered {}", job.key)));
                 self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Undelivered });
                 if let Some(stop) = self.stop.as_mut().filter(|stop| stop.exit == Exit::Success) {
                     stop.exit = Exit::Failure;

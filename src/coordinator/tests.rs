@@ -76,26 +76,35 @@ pub(super) const RULES: Rules = Rules {
     late_sweep_after: Duration::ZERO,
 };
 
+/// `TASK`, or `TASK/EXECUTION`.
+pub(super) fn key(id: &str) -> ExecutionKey {
+    match id.split_once('/') {
+        Some((task_id, execution_id)) => ExecutionKey::new(task_id, Some(execution_id)),
+        None => ExecutionKey::new(id, None),
+    }
+}
+
 pub(super) fn assignment(id: &str) -> Event {
-    Event::Message(Incoming::Assignment(Arc::new(Assignment { task_id: id.into(), ..Assignment::default() })))
+    Event::Message(Incoming::Assignment(Arc::new(Assignment { key: key(id), ..Assignment::default() })))
 }
 
 pub(super) fn cancel(id: &str) -> Event {
-    Event::Message(Incoming::Cancel { task_id: id.into() })
+    let ExecutionKey { task_id, execution_id } = key(id);
+    Event::Message(Incoming::Cancel { task_id, execution_id })
 }
 
 pub(super) fn completed(id: &str) -> Arc<EncodedReport> {
     let result = RunResult::Completed { exit_code: 0, out_of_memory: false };
-    let report = Report { result, ..Report::failed(id, FailureReason::Internal, "") };
+    let report = Report { result, ..Report::failed(&key(id), FailureReason::Internal, "") };
     Arc::new(EncodedReport::new(report, "w"))
 }
 
 pub(super) fn claimed(seq: Option<u64>, id: &str) -> Effect {
-    Effect::Send { seq, message: Outgoing::Claimed { task_id: id.into() } }
+    Effect::Send { seq, message: Outgoing::Claimed { key: key(id) } }
 }
 
 pub(super) fn started(job: u64, id: &str) -> Effect {
-    let assignment = Arc::new(Assignment { task_id: id.into(), ..Assignment::default() });
+    let assignment = Arc::new(Assignment { key: key(id), ..Assignment::default() });
     Effect::Start { job: JobId(job), work: Work::Run(assignment) }
 }
 
@@ -104,12 +113,12 @@ pub(super) fn reported(seq: Option<u64>, id: &str) -> Effect {
 }
 
 pub(super) fn rejected(id: &str, reason: &str) -> Effect {
-    Effect::Send { seq: None, message: Outgoing::Rejected { task_id: id.into(), reason: reason.into() } }
+    Effect::Send { seq: None, message: Outgoing::Rejected { key: key(id), reason: reason.into() } }
 }
 
 pub(super) fn failed(id: &str, reason: FailureReason, message: &str) -> Effect {
-    let (task_id, message) = (id.to_owned(), message.to_owned());
-    Effect::Send { seq: None, message: Outgoing::Failed { task_id, reason, message } }
+    let message = message.to_owned();
+    Effect::Send { seq: None, message: Outgoing::Failed { key: key(id), reason, message } }
 }
 
 pub(super) fn release(job: u64) -> Effect {
@@ -130,7 +139,7 @@ pub(super) fn undelivered(job: u64) -> Effect {
 
 pub(super) fn adopted_task(id: &str) -> Arc<AdoptedTask> {
     Arc::new(AdoptedTask {
-        task_id: id.into(),
+        key: key(id),
         container: format!("container-of-{id}"),
         volumes: Vec::new(),
         ran: None,
@@ -306,7 +315,7 @@ fn a_cancel_in_every_phase() {
 #[test]
 fn an_invalid_assignment_fails_its_task_unless_the_worker_has_it() {
     let invalid = |id: Option<&str>| {
-        Event::Invalid(Invalid { task_id: id.map(str::to_owned), message: "data.task: is missing".into() })
+        Event::Invalid(Invalid { key: id.map(key), message: "data.task: is missing".into() })
     };
     let mut script = Script::connected(1);
     assert_eq!(script.on(invalid(None)), []);
@@ -357,7 +366,7 @@ fn adopted_tasks_come_before_new_ones() {
 fn the_backlog_takes_32_mib_of_assignments() {
     let large = |id: &str, mib: usize| {
         let args = vec!["x".repeat(mib << 20)];
-        let assignment = Assignment { task_id: id.into(), additional_oz_args: args, ..Assignment::default() };
+        let assignment = Assignment { key: key(id), additional_oz_args: args, ..Assignment::default() };
         Event::Message(Incoming::Assignment(Arc::new(assignment)))
     };
     let mut script = Script::connected(1);
@@ -373,7 +382,7 @@ fn the_backlog_takes_32_mib_of_assignments() {
 #[test]
 fn a_flood_of_messages_does_not_fill_the_log() {
     let invalid = |id: Option<&str>| {
-        Event::Invalid(Invalid { task_id: id.map(str::to_owned), message: "data.task: is missing".into() })
+        Event::Invalid(Invalid { key: id.map(key), message: "data.task: is missing".into() })
     };
     let unknown = || Event::Message(Incoming::Unknown { kind: "news".into() });
     let floods: [(&str, &dyn Fn() -> Event); 7] = [

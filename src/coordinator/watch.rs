@@ -5,7 +5,6 @@ use std::time::{Duration, Instant};
 use super::event::Effect;
 use super::{Coordinator, JobState, warn};
 use crate::job::JobId;
-use crate::logging::value;
 use crate::policy::LostRuns;
 use crate::protocol::RunState;
 use crate::sys::cancel::CancelReason;
@@ -29,11 +28,11 @@ impl Coordinator {
             .jobs
             .iter()
             .filter(|(_, job)| is_late(job))
-            .map(|(id, job)| (*id, job.task_id.clone()))
+            .map(|(id, job)| (*id, job.key.to_string()))
             .collect();
         let limit_s = self.rules.task_timeout.as_secs();
-        for (id, task_id) in late {
-            self.effects.push(warn(format!("task timed out task={} limit_s={limit_s}", value(&task_id))));
+        for (id, key) in late {
+            self.effects.push(warn(format!("task timed out {key} limit_s={limit_s}")));
             self.end_job(id, CancelReason::TimedOut);
         }
     }
@@ -52,7 +51,7 @@ impl Coordinator {
     pub(super) fn poll_runs(&mut self, now: Instant) {
         let interval = self.rules.reconcile_interval;
         let jobs = self.jobs.iter().filter(|(_, job)| job.is_running() && job.is_claimed());
-        let mut jobs = jobs.map(|(id, job)| (*id, job.task_id.clone())).peekable();
+        let mut jobs = jobs.map(|(id, job)| (*id, job.key.task_id.clone())).peekable();
         if interval.is_zero() || self.is_ending() || jobs.peek().is_none() {
             self.poll_at = None;
             return;
@@ -80,8 +79,8 @@ impl Coordinator {
                     continue;
                 }
             };
-            let task = value(&job.task_id).to_string();
-            self.effects.push(warn(format!("run is over at the control plane task={task} state={state}")));
+            let key = &job.key;
+            self.effects.push(warn(format!("run is over at the control plane {key} state={state}")));
             self.end_job(id, reason);
         }
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use super::{Input, MARKER, assert_hidden, assert_one_line, marked};
 use crate::policy::VolumeBind;
 use crate::protocol::{
-    Assignment, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, decode, encode,
+    Assignment, ExecutionKey, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, decode, encode,
 };
 use crate::secret::Secret;
 use crate::task::plan::{Plan, TaskSettings, plan};
@@ -20,10 +20,12 @@ pub fn control_plane(bytes: &[u8]) {
     let text = Input::new(bytes).text();
     match decode(&text) {
         Ok(Incoming::Assignment(assignment)) => {
-            assert!(!assignment.task_id.trim().is_empty() && !assignment.sidecar_image.is_empty());
-            check_reply(&assignment.task_id, &check_plan(&assignment));
+            assert!(!assignment.key.task_id.trim().is_empty() && !assignment.sidecar_image.is_empty());
+            check_reply(&assignment.key, &check_plan(&assignment));
         }
-        Ok(Incoming::Cancel { task_id }) => assert!(!task_id.trim().is_empty()),
+        Ok(Incoming::Cancel { task_id, execution_id }) => {
+            assert!(!task_id.trim().is_empty() && execution_id.is_none_or(|id| !id.trim().is_empty()));
+        }
         Ok(Incoming::Unknown { .. }) => {}
         Err(invalid) => check_refusal(&invalid),
     }
@@ -38,10 +40,10 @@ fn check_salvage(text: &str) {
     let valid = decode(text);
     let broken = decode(&format!("{text} oops"));
     assert!(broken.is_err(), "it is not JSON");
-    let found = broken.err().and_then(|invalid| invalid.task_id);
+    let found = broken.err().and_then(|invalid| invalid.key);
     match valid {
         Ok(Incoming::Assignment(assignment)) if text.len() < 32 << 10 => {
-            assert_eq!(found.as_ref(), Some(&assignment.task_id));
+            assert_eq!(found.as_ref(), Some(&assignment.key));
         }
         Ok(Incoming::Cancel { .. } | Incoming::Unknown { .. }) => assert_eq!(found, None),
         _ => {}
@@ -50,14 +52,14 @@ fn check_salvage(text: &str) {
 
 fn check_refusal(invalid: &Invalid) {
     assert_one_line(&invalid.message, LONGEST_ERROR);
-    if let Some(task_id) = &invalid.task_id {
-        check_reply(task_id, &Err(invalid.message.clone()));
+    if let Some(key) = &invalid.key {
+        check_reply(key, &Err(invalid.message.clone()));
     }
 }
 
 /// Asserts that neither an error nor `Debug` shows a value that may be a secret.
 fn check_secrets(message: &Value) {
-    let is_value = |path: &str| !matches!(path, "/type" | "/data/task_id");
+    let is_value = |path: &str| !matches!(path, "/type" | "/data/task_id" | "/data/execution_id");
     if let Err(invalid) = decode(&marked(message, "", &is_value).to_string()) {
         assert_hidden(&[invalid.message]);
     }
@@ -114,14 +116,14 @@ fn check_limits(plan: &Plan) {
 }
 
 /// Asserts that the reply to the control plane is a valid frame within the size limits.
-fn check_reply(task_id: &str, plan: &Result<(), String>) {
+fn check_reply(key: &ExecutionKey, plan: &Result<(), String>) {
     let message = match plan {
-        Ok(()) => Outgoing::Claimed { task_id: task_id.to_owned() },
+        Ok(()) => Outgoing::Claimed { key: key.clone() },
         Err(problem) => {
             assert!(!problem.contains(char::is_control), "control characters in {problem:?}");
-            let task_id = task_id.to_owned();
+            let key = key.clone();
             let message = problem.clone();
-            Outgoing::Failed { task_id, reason: FailureReason::InvalidAssignment, message }
+            Outgoing::Failed { key, reason: FailureReason::InvalidAssignment, message }
         }
     };
     let frame = encode(&message, "worker 1");
@@ -129,6 +131,7 @@ fn check_reply(task_id: &str, plan: &Result<(), String>) {
     let reply: Option<Value> = serde_json::from_str(&frame).ok();
     let field = |pointer| reply.as_ref().and_then(|reply| reply.pointer(pointer)).and_then(Value::as_str);
     assert_eq!(field("/type"), Some(message.kind()));
-    assert_eq!(field("/data/task_id"), Some(task_id));
+    assert_eq!(field("/data/task_id"), Some(key.task_id.as_str()));
+    assert_eq!(field("/data/execution_id"), None);
     assert!(field("/data/message").is_none_or(|text| text.len() <= 4096));
 }

@@ -6,7 +6,9 @@ use std::sync::Arc;
 use serde_json::value::RawValue;
 
 use super::fields::{self, FieldError, Fields};
-use super::{AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, Incoming, InstanceShape};
+use super::{
+    AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, ExecutionKey, Incoming, InstanceShape,
+};
 use super::{json, salvage};
 use crate::secret::Secret;
 
@@ -28,7 +30,7 @@ const MAX_SIZE: usize = 8 << 20;
 const MAX_DEPTH: usize = 1000;
 
 const FRAME: &[&str] = &["type", "data"];
-const CANCEL: &[&str] = &["task_id"];
+const CANCEL: &[&str] = &["task_id", "execution_id"];
 const ASSIGNMENT: &[&str] = &[
     "task_id",
     "task",
@@ -50,15 +52,16 @@ const SHAPE: &[&str] = &["vcpus", "memory_gb"];
 /// A text frame that is not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// The task of an assignment, if its id could be read: its run can be failed.
-    pub task_id: Option<String>,
+    /// The execution of an assignment, if the run's id could be read: it can be failed. Without an execution id it may be any
+    /// execution of the run.
+    pub key: Option<ExecutionKey>,
     /// The field and what would be right; never the value, which may be a secret.
     pub message: String,
 }
 
 impl From<FieldError> for Invalid {
     fn from(FieldError(message): FieldError) -> Self {
-        Self { task_id: None, message }
+        Self { key: None, message }
     }
 }
 
@@ -76,7 +79,7 @@ pub fn decode(text: &str) -> Result<Incoming, Invalid> {
         "task_cancel" | "task_cancellation" => {
             let data = data(&frame, CANCEL)?;
             let task_id = task_id(&data)?;
-            Ok(Incoming::Cancel { task_id })
+            Ok(Incoming::Cancel { task_id, execution_id: execution_id(&data)? })
         }
         other => Ok(Incoming::Unknown { kind: other.to_owned() }),
     }
@@ -85,17 +88,20 @@ pub fn decode(text: &str) -> Result<Incoming, Invalid> {
 /// Returns the error for a message of `bytes` bytes, of which only the beginning was stored.
 pub fn too_long(beginning: &[u8], bytes: u64, limit: u64) -> Invalid {
     let message = format!("message: must have at most {limit} bytes, not {bytes}");
-    Invalid { task_id: salvaged(beginning), message }
+    Invalid { key: salvaged(beginning), message }
 }
 
-fn salvaged(beginning: &[u8]) -> Option<String> {
-    salvage::task_id(beginning).filter(|id| id.len() <= MAX_ANSWERED_ID)
+fn salvaged(beginning: &[u8]) -> Option<ExecutionKey> {
+    let is_short = |id: &str| id.len() <= MAX_ANSWERED_ID;
+    let is_answered =
+        |key: &ExecutionKey| is_short(&key.task_id) && key.execution_id.as_deref().is_none_or(is_short);
+    salvage::key(beginning).filter(is_answered)
 }
 
 /// Keeps serde_json's position and leaves out its text, which may quote the message.
 fn malformed(text: &str, error: &serde_json::Error) -> Invalid {
     let message = format!("message: is not JSON (line {}, column {})", error.line(), error.column());
-    Invalid { task_id: salvaged(text.as_bytes()), message }
+    Invalid { key: salvaged(text.as_bytes()), message }
 }
 
 fn data<'a>(frame: &Fields<'a>, names: &'static [&'static str]) -> Result<Fields<'a>, FieldError> {
@@ -112,24 +118,34 @@ fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
     Ok(id.into_owned())
 }
 
+/// Returns the execution's id, trimmed; `None` if it is absent or blank.
+fn execution_id(data: &Fields<'_>) -> Result<Option<String>, FieldError> {
+    let id = data.text("execution_id")?;
+    short("data.execution_id", id.as_deref().unwrap_or_default())?;
+    Ok(id)
+}
+
 fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
     let data = data(frame, ASSIGNMENT)?;
     let task_id = task_id(&data)?;
-    match read_assignment(&data, &task_id).and_then(not_too_large) {
+    let (key, invalid) = match execution_id(&data) {
+        Ok(execution_id) => (ExecutionKey { task_id, execution_id }, None),
+        Err(error) => (ExecutionKey { task_id, execution_id: None }, Some(error)),
+    };
+    let read = invalid.map_or_else(|| read_assignment(&data, &key), Err);
+    match read.and_then(not_too_large) {
         Ok(assignment) => Ok(Incoming::Assignment(Arc::new(assignment))),
-        Err(FieldError(message)) => Err(Invalid { task_id: Some(task_id), message }),
+        Err(FieldError(message)) => Err(Invalid { key: Some(key), message }),
     }
 }
 
-fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, FieldError> {
-    let execution_id = data.text("execution_id")?;
-    short("data.task_id", task_id)?;
-    short("data.execution_id", execution_id.as_deref().unwrap_or_default())?;
+fn read_assignment(data: &Fields<'_>, key: &ExecutionKey) -> Result<Assignment, FieldError> {
+    short("data.task_id", &key.task_id)?;
     let task = data.object("task", TASK)?.ok_or_else(|| FieldError::missing("data.task"))?;
-    let agent_task_id = task.text("id")?.unwrap_or_else(|| task_id.to_owned());
+    let agent_task_id = task.text("id")?.unwrap_or_else(|| key.task_id.clone());
     let sidecar_image = data.text("sidecar_image")?;
     Ok(Assignment {
-        task_id: task_id.to_owned(),
+        key: key.clone(),
         agent_task_id,
         agent: task
             .object("agent_config_snapshot", AGENT)?
@@ -142,7 +158,6 @@ fn read_assignment(data: &Fields<'_>, task_id: &str) -> Result<Assignment, Field
         env_vars: env_vars(data)?,
         additional_sidecars: sidecars(data)?,
         trace_id: data.text("trace_id")?,
-        execution_id,
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,
     })

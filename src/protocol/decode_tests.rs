@@ -29,6 +29,10 @@ fn with(pointer: &str, value: Value) -> Value {
     message
 }
 
+fn task_id(invalid: &Invalid) -> Option<&str> {
+    invalid.key.as_ref().map(|key| key.task_id.as_str())
+}
+
 fn wrong_field(pointer: &str, value: Value) -> Invalid {
     decode(&with(pointer, value).to_string()).unwrap_err()
 }
@@ -36,7 +40,8 @@ fn wrong_field(pointer: &str, value: Value) -> Invalid {
 #[test]
 fn an_assignment_with_every_field() {
     let assignment = assigned(&full());
-    assert_eq!((assignment.task_id.as_str(), assignment.agent_task_id.as_str()), ("run-1", "inner"));
+    assert_eq!(assignment.key, ExecutionKey::new("run-1", Some("e")));
+    assert_eq!(assignment.agent_task_id, "inner");
     assert_eq!((assignment.docker_image.as_str(), assignment.sidecar_image.as_str()), ("img:1", "side:1"));
     assert_eq!(assignment.env_vars.get("TOKEN").map(Secret::expose), Some("s3cret"));
     assert_eq!(assignment.additional_oz_args, ["--x", " y "]);
@@ -101,8 +106,12 @@ fn an_error_names_the_field_and_the_task_and_not_the_value() {
     ];
     for (pointer, value, message) in cases {
         let invalid = wrong_field(pointer, value);
-        assert_eq!((invalid.task_id.as_deref(), invalid.message.as_str()), (Some("run-1"), message));
+        assert_eq!((task_id(&invalid), invalid.message.as_str()), (Some("run-1"), message));
     }
+    let invalid = wrong_field("/data/task", Value::Null);
+    assert_eq!(invalid.key, Some(ExecutionKey::new("run-1", Some("e"))));
+    let invalid = wrong_field("/data/execution_id", json!(7));
+    assert_eq!(invalid.key, Some(ExecutionKey::new("run-1", None)));
     let agent = "/data/task/agent_config_snapshot/computer_use_enabled";
     let invalid = wrong_field(agent, json!("MARKER"));
     assert_eq!(
@@ -125,14 +134,14 @@ fn a_field_s_name_in_an_error_is_one_short_line() {
 fn a_message_without_a_task_id_has_an_error_without_one() {
     for id in [json!(""), json!(" \t"), json!(7), Value::Null] {
         let invalid = wrong_field("/data/task_id", id);
-        assert_eq!(invalid.task_id, None);
+        assert_eq!(invalid.key, None);
         assert!(invalid.message.starts_with("data.task_id: "), "{}", invalid.message);
     }
     for text in
         ["", "null", "[]", "{}", r#"{"type": 3}"#, r#"{"type": "task_assignment"}"#, "MARKER", "\u{0}"]
     {
         let invalid = decode(text).unwrap_err();
-        assert_eq!(invalid.task_id, None);
+        assert_eq!(invalid.key, None);
         assert!(!invalid.message.contains("MARKER"));
     }
 }
@@ -150,7 +159,14 @@ fn every_prefix_of_a_message_is_an_error() {
 fn both_types_of_a_cancel_and_an_unknown_type() {
     for kind in ["task_cancel", "task_cancellation"] {
         let text = json!({"type": kind, "data": {"task_id": "r", "why": 1}}).to_string();
-        assert_eq!(decode(&text), Ok(Incoming::Cancel { task_id: "r".into() }));
+        assert_eq!(decode(&text), Ok(Incoming::Cancel { task_id: "r".into(), execution_id: None }));
+        for (sent, execution_id) in [(" e ", Some("e".into())), (" ", None)] {
+            let text = json!({"type": kind, "data": {"task_id": "r", "execution_id": sent}}).to_string();
+            assert_eq!(decode(&text), Ok(Incoming::Cancel { task_id: "r".into(), execution_id }));
+        }
+        let text = json!({"type": kind, "data": {"task_id": "r", "execution_id": 7}}).to_string();
+        let message = "data.execution_id: must be a string, not a number".into();
+        assert_eq!(decode(&text), Err(Invalid { key: None, message }));
     }
     assert_eq!(decode(r#"{"type":"news","data":4}"#), Ok(Incoming::Unknown { kind: "news".into() }));
 }
@@ -183,7 +199,7 @@ fn lone_surrogates_become_replacement_characters() {
         assert_eq!(token.get("TOKEN").map(Secret::expose), Some(expected));
         let name = decoded(&raw(&with("/data/env_vars", json!({"PLACE": "v"})), text)).env_vars;
         assert_eq!(name.keys().collect::<Vec<_>>(), [expected]);
-        assert_eq!(decoded(&raw(&with("/data/task_id", json!("PLACE")), text)).task_id, expected);
+        assert_eq!(decoded(&raw(&with("/data/task_id", json!("PLACE")), text)).key.task_id, expected);
         let unused = with("/data/task/title", json!("PLACE"));
         assert_eq!(decoded(&raw(&unused, text)), assigned(&full()));
         assert_eq!(decoded(&raw(&with("/data/unknown", json!({"PLACE": 1})), text)), assigned(&full()));
@@ -234,7 +250,7 @@ fn mcp_servers_are_compacted_and_not_rebuilt() {
     let deep = |depth: usize| format!("{}1{}", r#"{"[":"#.repeat(depth), "}".repeat(depth));
     assert_eq!(servers(&deep(1000)).unwrap().unwrap().expose(), deep(1000));
     let invalid = servers(&deep(1001)).unwrap_err();
-    assert_eq!(invalid.task_id.as_deref(), Some("run-1"));
+    assert_eq!(task_id(&invalid), Some("run-1"));
     assert!(invalid.message.ends_with("mcp_servers: must not nest deeper than 1000 levels"), "{invalid:?}");
     assert!(servers("[1]").unwrap_err().message.ends_with("mcp_servers: must be an object, not an array"));
 }
@@ -244,7 +260,10 @@ fn the_last_of_several_fields_with_one_name_counts() {
     let text = r#"{"type":"news","data":7,"data":{"task_id":9,"task_id":"r","task":{},"sidecar_image":"s",
         "env_vars":{"A":5,"A":"x"},"docker_image":"i","docker_image":null},"type":"task_assignment"}"#;
     let assignment = decoded(text);
-    assert_eq!((assignment.task_id.as_str(), assignment.docker_image.as_str()), ("r", DEFAULT_TASK_IMAGE));
+    assert_eq!(
+        (assignment.key.task_id.as_str(), assignment.docker_image.as_str()),
+        ("r", DEFAULT_TASK_IMAGE)
+    );
     assert_eq!(assignment.env_vars.get("A").map(Secret::expose), Some("x"));
 }
 
@@ -258,18 +277,18 @@ fn ids_and_numbers_of_members_are_bounded() {
             format!(".{}", invalid.message),
             format!("{name}: must have at most 4096 bytes, not 4097")
         );
-        assert!(invalid.task_id.is_some());
+        assert!(invalid.key.is_some());
     }
     let unanswered = wrong_field("/data/task_id", json!("i".repeat(10_000)));
-    assert_eq!((unanswered.task_id, unanswered.message.as_str()), {
+    assert_eq!((unanswered.key, unanswered.message.as_str()), {
         (None, "data.task_id: must have at most 4096 bytes, not 10000")
     });
     let broken = full().to_string().replace("run-1", &"i".repeat(10_000)) + "}";
-    assert_eq!(decode(&broken).unwrap_err().task_id, None);
+    assert_eq!(decode(&broken).unwrap_err().key, None);
     let large = |mib: usize| with("/data/env_vars", json!({"A": "x".repeat(mib << 20)}));
     assert_eq!(assigned(&large(7)).env_vars.len(), 1);
     let invalid = decode(&large(8).to_string()).unwrap_err();
-    assert_eq!(invalid.task_id.as_deref(), Some("run-1"));
+    assert_eq!(task_id(&invalid), Some("run-1"));
     assert!(invalid.message.starts_with("data: must have at most 8388608 bytes of "), "{}", invalid.message);
     let vars = |count: usize| json!(BTreeMap::from_iter((0..count).map(|n| (n.to_string(), ""))));
     assert_eq!(assigned(&with("/data/env_vars", vars(16_384))).env_vars.len(), 16_384);
@@ -281,7 +300,7 @@ fn ids_and_numbers_of_members_are_bounded() {
 
 #[test]
 fn the_run_of_an_assignment_that_is_not_json_is_found() {
-    let id = |text: &str| decode(text).unwrap_err().task_id;
+    let id = |text: &str| decode(text).unwrap_err().key.map(|key| key.to_string());
     let found = [
         r#"{"type":"task_assignment","data":{"task_id":"r","task":{]}"#,
         r#"{"data":{"a":{"task_id":"no"},"b":["task_id","no"],"task_id":"r"},"type":"task_assignment" oops"#,
@@ -291,7 +310,7 @@ fn the_run_of_an_assignment_that_is_not_json_is_found() {
         r#"{"\u0074ype":"task_assignment","data":{"task_id":"r"#,
     ];
     for text in &found[..5] {
-        assert_eq!(id(text).as_deref(), Some("r"), "{text}");
+        assert_eq!(id(text).as_deref(), Some("task=r"), "{text}");
     }
     let not_found = [
         found[5],
@@ -309,6 +328,15 @@ fn the_run_of_an_assignment_that_is_not_json_is_found() {
     ];
     for text in not_found {
         assert_eq!(id(text), None, "{text}");
+    }
+    let pair = r#"{"type":"task_assignment","data":{"execution_id":"no","x":{"execution_id":"no"},"task_id":"r",
+        "execution_id":" e "},}"#;
+    assert_eq!(id(pair).as_deref(), Some("task=r execution=e"));
+    for none in
+        [r#""execution_id":"e","execution_id":7"#, r#""execution_id":" ""#, r#""x":{"execution_id":"e"}"#]
+    {
+        let text = format!(r#"{{"type":"task_assignment","data":{{"task_id":"r",{none}}},}}"#);
+        assert_eq!(id(&text).as_deref(), Some("task=r"), "{none}");
     }
     let far =
         format!(r#"{{"type":"task_assignment","x":"{}","data":{{"task_id":"r"}},}}"#, "x".repeat(70_000));

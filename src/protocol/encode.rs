@@ -6,7 +6,7 @@ use std::sync::Arc;
 use serde_json::{Map, Value, json};
 
 use super::fit::{escaped_len, fit};
-use super::{FailureReason, Outgoing, PullRequest, Report, RunResult};
+use super::{ExecutionKey, FailureReason, Outgoing, PullRequest, Report, RunResult};
 
 /// The longest message that is sent, in bytes. The known control plane ends its process, for all its workers, on a message
 /// over 100 MiB.
@@ -29,7 +29,7 @@ const MAX_TEXT_BYTES: usize = 4096;
 /// A report as the text of its frame: encoded once, sent as often as needed. `Debug` does not show the text.
 #[derive(Clone, PartialEq, Eq)]
 pub struct EncodedReport {
-    task_id: String,
+    key: ExecutionKey,
     kind: &'static str,
     /// Not an `Arc<str>`, which would copy the text once more.
     text: Arc<String>,
@@ -43,34 +43,35 @@ impl EncodedReport {
 
     /// As [`EncodedReport::new`], for a frame of at most `max_bytes`, which must exceed [`ENVELOPE_BYTES`].
     fn with_limit(report: Report, worker_id: &str, max_bytes: usize) -> Self {
-        let task_id = report.task_id.clone();
+        let key = report.key.clone();
         let kind = report.kind();
-        let text = frame(kind, &task_id, worker_id, report_data(report, max_bytes - ENVELOPE_BYTES));
-        Self { task_id, kind, text: Arc::new(text) }
+        let text = frame(kind, &key, worker_id, report_data(report, max_bytes - ENVELOPE_BYTES));
+        Self { key, kind, text: Arc::new(text) }
     }
 }
 
 impl fmt::Debug for EncodedReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "EncodedReport({}, {:?}, {} bytes)", self.kind, self.task_id, self.text.len())
+        write!(f, "EncodedReport({} {}, {} bytes)", self.kind, self.key, self.text.len())
     }
 }
 
 /// Returns a message as the text of one frame.
 pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<String> {
-    let (task_id, data) = match message {
+    let (key, data) = match message {
         Outgoing::Report(report) => return Arc::clone(&report.text),
-        Outgoing::Failed { task_id, reason, message } => {
-            return EncodedReport::new(Report::failed(task_id, *reason, message), worker_id).text;
+        Outgoing::Failed { key, reason, message } => {
+            return EncodedReport::new(Report::failed(key, *reason, message), worker_id).text;
         }
-        Outgoing::Claimed { task_id } => (task_id, Map::new()),
-        Outgoing::Rejected { task_id, reason } => (task_id, object(json!({ "reason": bounded(reason) }))),
+        Outgoing::Claimed { key } => (key, Map::new()),
+        Outgoing::Rejected { key, reason } => (key, object(json!({ "reason": bounded(reason) }))),
     };
-    Arc::new(frame(message.kind(), task_id, worker_id, data))
+    Arc::new(frame(message.kind(), key, worker_id, data))
 }
 
-fn frame(kind: &str, task_id: &str, worker_id: &str, mut data: Map<String, Value>) -> String {
-    data.insert("task_id".into(), task_id.into());
+/// The known control plane knows no execution ids, so none is sent.
+fn frame(kind: &str, key: &ExecutionKey, worker_id: &str, mut data: Map<String, Value>) -> String {
+    data.insert("task_id".into(), key.task_id.as_str().into());
     if matches!(kind, "task_claimed" | "task_completed") {
         data.insert("worker_id".into(), worker_id.into());
     }
@@ -89,13 +90,11 @@ fn frame(kind: &str, task_id: &str, worker_id: &str, mut data: Map<String, Value
 }
 
 impl Outgoing {
-    /// The run's id.
-    pub fn task_id(&self) -> &str {
+    /// The execution that the message is about.
+    pub fn key(&self) -> &ExecutionKey {
         match self {
-            Self::Claimed { task_id } | Self::Failed { task_id, .. } | Self::Rejected { task_id, .. } => {
-                task_id
-            }
-            Self::Report(report) => &report.task_id,
+            Self::Claimed { key } | Self::Failed { key, .. } | Self::Rejected { key, .. } => key,
+            Self::Report(report) => &report.key,
         }
     }
 

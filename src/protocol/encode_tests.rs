@@ -13,17 +13,70 @@ fn sent(report: Report) -> Value {
 }
 
 fn report(result: RunResult) -> Report {
-    Report { task_id: "r".into(), result, output: String::new(), artifacts: Vec::new(), session_link: None }
+    Report {
+        key: ExecutionKey::new("r", Some("e")),
+        result,
+        output: String::new(),
+        artifacts: Vec::new(),
+        session_link: None,
+    }
+}
+
+/// The frames that the known control plane gets, byte by byte. It knows no execution ids.
+#[test]
+fn frames_are_as_recorded() {
+    let key = || ExecutionKey::new("r", Some("e"));
+    let pull = PullRequest { url: "https://p".into(), created_at: "2026-01-02T03:04:05Z".into() };
+    let done = Report {
+        key: key(),
+        result: RunResult::Completed { exit_code: 137, out_of_memory: true },
+        output: "o\n\u{e9}".into(),
+        artifacts: vec![pull],
+        session_link: Some("https://s".into()),
+    };
+    let result =
+        RunResult::Failed { reason: FailureReason::TaskTimeout, message: "m".into(), exit_code: Some(143) };
+    let failed = Report { result, ..done.clone() };
+    let sent = |report| Outgoing::Report(Arc::new(EncodedReport::new(report, "w 1")));
+    let recorded = [
+        (
+            Outgoing::Claimed { key: key() },
+            r#"{"data":{"task_id":"r","worker_id":"w 1"},"type":"task_claimed"}"#,
+        ),
+        (
+            Outgoing::Rejected { key: key(), reason: "full".into() },
+            r#"{"data":{"reason":"full","task_id":"r"},"type":"task_rejected"}"#,
+        ),
+        (
+            Outgoing::Failed { key: key(), reason: FailureReason::TaskCancelled, message: "m".into() },
+            r#"{"data":{"failure_reason":"task_cancelled","message":"m","task_id":"r"},"type":"task_failed"}"#,
+        ),
+        (
+            sent(report(RunResult::Completed { exit_code: 0, out_of_memory: false })),
+            r#"{"data":{"exit_code":0,"output":"","task_id":"r","worker_id":"w 1"},"type":"task_completed"}"#,
+        ),
+        (
+            sent(done),
+            r#"{"data":{"artifacts":[{"artifact_type":"PULL_REQUEST","created_at":"2026-01-02T03:04:05Z","data":{"branch":"unknown","url":"https://p"}}],"exit_code":137,"failure_reason":"container_oom","output":"o\né","session_link":"https://s","task_id":"r","worker_id":"w 1"},"type":"task_completed"}"#,
+        ),
+        (
+            sent(failed),
+            r#"{"data":{"artifacts":[{"artifact_type":"PULL_REQUEST","created_at":"2026-01-02T03:04:05Z","data":{"branch":"unknown","url":"https://p"}}],"exit_code":143,"failure_reason":"task_timeout","message":"m","output":"o\né","session_link":"https://s","task_id":"r"},"type":"task_failed"}"#,
+        ),
+    ];
+    for (message, frame) in recorded {
+        assert_eq!(*encode(&message, "w 1"), frame);
+    }
 }
 
 #[test]
 fn a_claim_and_a_rejection() {
-    let claim = Outgoing::Claimed { task_id: "r".into() };
+    let claim = Outgoing::Claimed { key: ExecutionKey::new("r", Some("e")) };
     assert_eq!(
         encoded(&claim),
         json!({"type": "task_claimed", "data": {"task_id": "r", "worker_id": "w 1"}})
     );
-    let rejection = Outgoing::Rejected { task_id: "r".into(), reason: "stopping".into() };
+    let rejection = Outgoing::Rejected { key: ExecutionKey::new("r", Some("e")), reason: "stopping".into() };
     assert_eq!(
         encoded(&rejection),
         json!({"type": "task_rejected", "data": {"task_id": "r", "reason": "stopping"}})
@@ -53,16 +106,17 @@ fn a_run_killed_for_its_memory() {
 
 #[test]
 fn a_failure_omits_empty_fields_and_bounds_its_message() {
-    let failed = Report::failed("r", FailureReason::ImagePull, "no such image");
+    let failed = Report::failed(&ExecutionKey::new("r", None), FailureReason::ImagePull, "no such image");
     let expected = json!({"type": "task_failed",
         "data": {"task_id": "r", "message": "no such image", "failure_reason": "image_pull"}});
     assert_eq!(sent(failed), expected);
-    let mut long = Report::failed("r", FailureReason::Internal, "é".repeat(5000) + "\0");
+    let mut long =
+        Report::failed(&ExecutionKey::new("r", None), FailureReason::Internal, "é".repeat(5000) + "\0");
     long.output = "said".into();
     let data = sent(long);
     assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4096);
     assert_eq!(data["data"]["output"], "said");
-    let longer = Report::failed("r", FailureReason::Internal, "\0".repeat(5000));
+    let longer = Report::failed(&ExecutionKey::new("r", None), FailureReason::Internal, "\0".repeat(5000));
     let data = sent(longer);
     assert_eq!(data["data"]["message"].as_str().unwrap().len(), 4095, "the replacement of a NUL counts");
 }
@@ -74,7 +128,7 @@ fn a_frame_is_allocated_once_and_without_waste() {
     done.session_link = Some("https://s".repeat(100));
     let pull = PullRequest { url: "https://p".repeat(10), created_at: "2026-01-02T03:04:05Z".into() };
     done.artifacts = vec![pull; 100];
-    let failed = Report::failed("r", FailureReason::Internal, "\"".repeat(4000));
+    let failed = Report::failed(&ExecutionKey::new("r", None), FailureReason::Internal, "\"".repeat(4000));
     for report in [done, failed] {
         let text = EncodedReport::new(report, "w").text;
         assert!(text.capacity() - text.len() < 64, "{} of {}", text.len(), text.capacity());
@@ -83,9 +137,10 @@ fn a_frame_is_allocated_once_and_without_waste() {
 
 #[test]
 fn a_task_that_never_had_a_slot_fails_as_one_that_had() {
-    let (task_id, reason, message) = ("r".to_owned(), FailureReason::TaskCancelled, "cancelled".to_owned());
-    let report = Report::failed(&task_id, reason, message.as_str());
-    assert_eq!(encoded(&Outgoing::Failed { task_id, reason, message }), sent(report));
+    let key = ExecutionKey::new("r", Some("e"));
+    let (reason, message) = (FailureReason::TaskCancelled, "cancelled".to_owned());
+    let report = Report::failed(&key, reason, message.as_str());
+    assert_eq!(encoded(&Outgoing::Failed { key, reason, message }), sent(report));
 }
 
 #[test]
@@ -112,8 +167,8 @@ fn the_kind_is_the_type_on_the_wire() {
     let failed =
         RunResult::Failed { reason: FailureReason::Internal, message: String::new(), exit_code: Some(3) };
     let messages = [
-        Outgoing::Claimed { task_id: "r".into() },
-        Outgoing::Rejected { task_id: "r".into(), reason: String::new() },
+        Outgoing::Claimed { key: ExecutionKey::new("r", Some("e")) },
+        Outgoing::Rejected { key: ExecutionKey::new("r", Some("e")), reason: String::new() },
         Outgoing::Report(Arc::new(EncodedReport::new(report(completed), "w"))),
         Outgoing::Report(Arc::new(EncodedReport::new(report(failed), "w"))),
     ];

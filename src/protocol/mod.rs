@@ -4,6 +4,7 @@
 
 mod decode;
 mod encode;
+mod execution;
 mod fields;
 mod fit;
 mod json;
@@ -17,6 +18,7 @@ use crate::secret::Secret;
 
 pub use decode::{Invalid, decode, too_long};
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
+pub use execution::ExecutionKey;
 pub(crate) use fields::shown_name;
 pub(crate) use fit::left_out_line;
 #[cfg(any(test, feature = "fuzzing"))]
@@ -35,6 +37,8 @@ pub enum Incoming {
     Cancel {
         /// The run's id.
         task_id: String,
+        /// The execution to end; all of the task if `None`.
+        execution_id: Option<String>,
     },
     /// A message of an unknown type.
     Unknown {
@@ -46,8 +50,8 @@ pub enum Incoming {
 /// A task to run.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Assignment {
-    /// The run's id; not blank.
-    pub task_id: String,
+    /// Identifies it; the run's id is not blank.
+    pub key: ExecutionKey,
     /// `task.id`, for the agent; `task_id` if it is absent.
     pub agent_task_id: String,
     /// The agent's configuration.
@@ -62,8 +66,6 @@ pub struct Assignment {
     pub additional_sidecars: Vec<AdditionalSidecar>,
     /// For the log.
     pub trace_id: Option<String>,
-    /// For the log and labels.
-    pub execution_id: Option<String>,
     /// The limits of the container.
     pub shape: InstanceShape,
     /// Appended to the agent's arguments.
@@ -78,13 +80,13 @@ impl Assignment {
         let optional = |text: &Option<String>| text.as_deref().map_or(0, str::len);
         let agent = &self.agent;
         let ids = [&agent.environment_id, &agent.model_id, &agent.profile_id, &agent.skill_spec];
-        let texts = [&self.task_id, &self.agent_task_id, &self.docker_image, &self.sidecar_image];
+        let texts = [&self.key.task_id, &self.agent_task_id, &self.docker_image, &self.sidecar_image];
         let env = self.env_vars.iter().map(|(name, value)| 2 * ENTRY + name.len() + value.expose().len());
         let sidecars = self.additional_sidecars.iter();
         let sidecars = sidecars.map(|sidecar| 2 * ENTRY + sidecar.image.len() + sidecar.mount_path.len());
         size_of::<Self>()
             + texts.into_iter().map(String::len).sum::<usize>()
-            + ids.into_iter().chain([&self.trace_id, &self.execution_id]).map(optional).sum::<usize>()
+            + ids.into_iter().chain([&self.trace_id, &self.key.execution_id]).map(optional).sum::<usize>()
             + agent.mcp_servers.as_ref().map_or(0, |servers| servers.expose().len())
             + env.chain(sidecars).sum::<usize>()
             + self.additional_oz_args.iter().map(|arg| ENTRY + arg.len()).sum::<usize>()
@@ -133,15 +135,15 @@ pub struct InstanceShape {
 pub enum Outgoing {
     /// The task takes a free slot.
     Claimed {
-        /// The run's id.
-        task_id: String,
+        /// The execution.
+        key: ExecutionKey,
     },
     /// The task ended; it had a slot.
     Report(Arc<EncodedReport>),
     /// The task ended before it had a slot.
     Failed {
-        /// The run's id.
-        task_id: String,
+        /// The execution.
+        key: ExecutionKey,
         /// The kind, for programs.
         reason: FailureReason,
         /// The cause, for people.
@@ -149,8 +151,8 @@ pub enum Outgoing {
     },
     /// The task was never started and is given back.
     Rejected {
-        /// The run's id.
-        task_id: String,
+        /// The execution.
+        key: ExecutionKey,
         /// For people.
         reason: String,
     },
@@ -159,8 +161,8 @@ pub enum Outgoing {
 /// How one task ended.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
-    /// The run's id.
-    pub task_id: String,
+    /// The execution.
+    pub key: ExecutionKey,
     /// The result.
     pub result: RunResult,
     /// What the task printed, without NUL.
@@ -252,9 +254,9 @@ impl FailureReason {
 
 impl Report {
     /// Returns the report of a failed task without output.
-    pub fn failed(task_id: &str, reason: FailureReason, message: impl Into<String>) -> Self {
+    pub fn failed(key: &ExecutionKey, reason: FailureReason, message: impl Into<String>) -> Self {
         Self {
-            task_id: task_id.to_owned(),
+            key: key.clone(),
             result: RunResult::Failed { reason, message: message.into(), exit_code: None },
             output: String::new(),
             artifacts: Vec::new(),

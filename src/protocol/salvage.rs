@@ -1,6 +1,6 @@
 //! Finds the run of an assignment that cannot be read as JSON, so that the run can be failed.
 
-use super::json;
+use super::{ExecutionKey, json};
 
 /// How many bytes of a message are searched.
 const SEARCHED: usize = 64 << 10;
@@ -15,13 +15,20 @@ struct Place {
     field: String,
 }
 
-/// Returns `data.task_id` if the message looks like an assignment: top-level `type` is `task_assignment`. Looks at the first
-/// 64 KiB only, so `message` may be the beginning of a message. Text inside strings and in deeper values is not mistaken for
-/// either.
-pub(super) fn task_id(message: &[u8]) -> Option<String> {
+impl Place {
+    /// Whether it is in the member `data.FIELD`, or deeper.
+    fn is(&self, field: &str) -> bool {
+        self.member == "data" && self.field == field
+    }
+}
+
+/// Returns `data.task_id` and `data.execution_id` if the message looks like an assignment: top-level `type` is
+/// `task_assignment`. Looks at the first 64 KiB only, so `message` may be the beginning of a message, and its execution may be
+/// missing. Text inside strings and in deeper values is not mistaken for any of them.
+pub(super) fn key(message: &[u8]) -> Option<ExecutionKey> {
     let (searched, _) = message.split_at(message.len().min(SEARCHED));
     let text = searched.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    let (mut kind, mut id) = (None, None);
+    let (mut kind, mut task_id, mut execution_id) = (None, None, None);
     let mut place = Place::default();
     let mut last = String::new();
     let mut is_value = false;
@@ -35,7 +42,8 @@ pub(super) fn task_id(message: &[u8]) -> Option<String> {
                 let string = rest.get(..end).and_then(json::unchecked_string).unwrap_or_default();
                 match (place.depth, is_value) {
                     (1, true) if place.member == "type" => kind = Some(string),
-                    (2, true) if place.member == "data" && place.field == "task_id" => id = Some(string),
+                    (2, true) if place.is("task_id") => task_id = Some(string),
+                    (2, true) if place.is("execution_id") => execution_id = Some(string),
                     _ => last = string,
                 }
                 is_value = false;
@@ -48,15 +56,14 @@ pub(super) fn task_id(message: &[u8]) -> Option<String> {
                         place.member = std::mem::take(&mut last);
                         match place.member.as_str() {
                             "type" => kind = None,
-                            "data" => id = None,
+                            "data" => (task_id, execution_id) = (None, None),
                             _ => {}
                         }
                     }
                     2 => {
                         place.field = std::mem::take(&mut last);
-                        if place.member == "data" && place.field == "task_id" {
-                            id = None;
-                        }
+                        task_id = task_id.filter(|_| !place.is("task_id"));
+                        execution_id = execution_id.filter(|_| !place.is("execution_id"));
                     }
                     _ => {}
                 }
@@ -76,7 +83,8 @@ pub(super) fn task_id(message: &[u8]) -> Option<String> {
         (_, rest) = rest.split_at_checked(len)?;
     }
     (kind? == "task_assignment").then_some(())?;
-    id.filter(|id| !id.trim().is_empty())
+    let task_id = task_id.filter(|id| !id.trim().is_empty())?;
+    Some(ExecutionKey::new(task_id, execution_id.as_deref().map(str::trim)))
 }
 
 /// Returns the length of the string at the start, with its quotes; `None` if it does not end.

@@ -10,8 +10,9 @@ use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::labels::{PROCESS_LABEL, TASK_LABEL, WORKER_LABEL, execution_of};
 use super::names::{ContainerRef, HelperKind, helper_kind, is_kept, stopped_for};
-use super::plan::{AGENT_DIR, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
+use super::plan::AGENT_DIR;
 use super::sidecar::marker;
 use crate::docker::{Container, ContainerSummary, Docker, Error, Volume};
 use crate::job::AdoptedTask;
@@ -149,18 +150,18 @@ impl<'a> Scan<'a> {
         ran: Duration,
         ended_for: Option<CancelReason>,
     ) -> AdoptedTask {
-        let task_id = container.labels.get(TASK_LABEL).cloned().unwrap_or_default();
+        let key = execution_of(&container.labels).unwrap_or_default();
         let fields = log_fields(&container.labels, &container.name, &container.id);
         info!("container adopted {fields} state={}", value(&container.state.status));
         self.used.extend(container.volumes.iter().cloned());
         let own = |name: &&String| {
             let volume = self.volumes.iter().find(|volume| volume.name == **name);
-            volume.is_some_and(|volume| volume.labels.get(TASK_LABEL) == Some(&task_id))
+            volume.is_some_and(|volume| execution_of(&volume.labels).as_ref() == Some(&key))
         };
         let volumes = container.volumes.iter().filter(own).cloned().collect();
         // The time limit applies only while the container runs.
         let ran = Some(ran).filter(|_| container.state.running || container.state.status == "paused");
-        AdoptedTask { task_id, container: container.id.clone(), volumes, ran, ended_for }
+        AdoptedTask { key, container: container.id.clone(), volumes, ran, ended_for }
     }
 
     /// Removes the container. If a late request of a killed process has started it in the meantime, returns the task.
@@ -229,12 +230,12 @@ impl<'a> Scan<'a> {
 
     fn remove_volume(&self, volume: &str, reason: &str) {
         let labelled = self.volumes.iter().find(|other| other.name == volume);
-        let task = labelled.map(|volume| task_field(&volume.labels)).unwrap_or_default();
+        let key = labelled.map(|volume| key_fields(&volume.labels)).unwrap_or_default();
         let name = value(volume);
         match self.docker.volume_remove(self.cancel, volume) {
-            Ok(()) => info!("volume removed {task}volume={name} reason={}", value(reason)),
-            Err(error) if error.is_conflict() => info!("volume left {task}volume={name} reason=\"in use\""),
-            Err(error) => warn!("volume left {task}volume={name} error={}", value(&error_chain(&error))),
+            Ok(()) => info!("volume removed {key}volume={name} reason={}", value(reason)),
+            Err(error) if error.is_conflict() => info!("volume left {key}volume={name} reason=\"in use\""),
+            Err(error) => warn!("volume left {key}volume={name} error={}", value(&error_chain(&error))),
         }
     }
 }
@@ -283,15 +284,15 @@ fn ran(started_at: &str, now: OffsetDateTime) -> Duration {
     started.and_then(|started| Duration::try_from(now - started).ok()).unwrap_or_default()
 }
 
-/// Returns `task=… ` for a log line, or nothing without a task label.
-fn task_field(labels: &BTreeMap<String, String>) -> String {
-    labels.get(TASK_LABEL).map(|task| format!("task={} ", value(task))).unwrap_or_default()
+/// Returns the execution's keys of a log line and a space, or nothing without a task label.
+fn key_fields(labels: &BTreeMap<String, String>) -> String {
+    execution_of(labels).map(|key| format!("{key} ")).unwrap_or_default()
 }
 
-/// Returns the keys of a log line about a container: `task=` if it has a task, `container=` and `id=`.
+/// Returns the keys of a log line about a container: those of its execution, if it has one, `container=` and `id=`.
 fn log_fields(labels: &BTreeMap<String, String>, name: &str, id: &str) -> String {
     let container = ContainerRef { name: name.to_owned(), id: Some(id.to_owned()) };
-    format!("{}{container}", task_field(labels))
+    format!("{}{container}", key_fields(labels))
 }
 
 fn log_removed(container: &Container, reason: &str) {

@@ -23,7 +23,7 @@ impl Tasks {
     pub(super) fn clean_up(&self, engine: &TaskEngine<'_>, cleanup: &Cleanup, settlement: Settlement) {
         if let Some(container) = &cleanup.container {
             if cleanup.started && settlement == Settlement::Undelivered {
-                info!("container left for the next start task={} {container}", value(engine.task_id));
+                info!("container left for the next start {} {container}", engine.key);
                 return;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
@@ -56,20 +56,20 @@ pub(super) fn choose_volumes(engine: &TaskEngine<'_>, plan: &mut Plan) {
 }
 
 fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) {
-    let task = value(engine.task_id);
+    let key = engine.key;
     let mut attempts = 0;
     let retryable = |error: &Error| {
         attempts += 1;
         let error = error_chain(error);
-        warn!("container removal failed task={task} {container} error={}", value(&error));
+        warn!("container removal failed {key} {container} error={}", value(&error));
         attempts < REMOVE_ATTEMPTS
     };
     let remove =
         engine.cleanup_retrying(retryable, |docker, cancel| docker.container_remove(cancel, container.key()));
     match remove {
-        Ok(()) => info!("container removed task={task} {container}"),
+        Ok(()) => info!("container removed {key} {container}"),
         Err(error) => {
-            error!("container left task={task} {container} error={}", value(&error_chain(&error)));
+            error!("container left {key} {container} error={}", value(&error_chain(&error)));
         }
     }
 }
@@ -80,7 +80,7 @@ fn remove_volume(engine: &TaskEngine<'_>, volume: &str) -> Result<(), Error> {
 
 fn warn_if_left(engine: &TaskEngine<'_>, volume: &str, removed: Result<(), Error>) {
     if let Err(error) = removed {
-        let task = value(engine.task_id);
-        warn!("volume left task={task} volume={} error={}", value(volume), value(&error_chain(&error)));
+        let key = engine.key;
+        warn!("volume left {key} volume={} error={}", value(volume), value(&error_chain(&error)));
     }
 }

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::engine::TaskEngine;
+use super::labels::{TASK_LABEL, WORKER_LABEL, execution_of};
 use super::names::{self, ContainerRef};
 use super::outcome::{Failure, exit_code};
-use super::plan::{Limits, Plan, SidecarMount, TASK_LABEL, WORKER_LABEL, WORKSPACE};
+use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
 use super::run::Cleanup;
 use super::sidecar::{PopulatedVolume, marker};
@@ -62,7 +63,7 @@ pub(super) struct TaskContainer<'a> {
 pub(super) struct Checked {
     /// The id of its image.
     pub(super) image: String,
-    /// Whether there is no container of an earlier execution of the task.
+    /// Whether the execution has no other container.
     pub(super) is_alone: bool,
     /// For each sidecar of the plan, in its order, whether its volume is complete.
     pub(super) complete: Vec<bool>,
@@ -79,7 +80,7 @@ enum StartAttempt {
 }
 
 impl<'a> TaskContainer<'a> {
-    /// Removes containers of earlier executions of the same task by this worker, under any name, except kept ones.
+    /// Removes containers that this worker created earlier for the same execution, under any name, except kept ones.
     ///
     /// # Errors
     /// `container_create` if a container that this worker did not create has the name.
@@ -96,10 +97,10 @@ impl<'a> TaskContainer<'a> {
 
     /// Returns `false` if a container that this worker did not create has the name.
     fn try_clear(&self, docker: &Docker, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
-        for found in leftovers(docker.container_list(cancel, &execution_labels(plan))?, plan) {
+        for found in leftovers(docker.container_list(cancel, &task_labels(plan))?, plan) {
             let name = found.names.first().map_or("", |name| name.trim_start_matches('/'));
             let container = ContainerRef { name: name.to_owned(), id: Some(found.id.clone()) };
-            warn!("leftover container removed task={} {container}", value(self.engine.task_id));
+            warn!("leftover container removed {} {container}", self.engine.key);
             docker.container_remove(cancel, &found.id)?;
         }
         match docker.container_inspect(cancel, &self.container.name) {
@@ -138,11 +139,11 @@ impl<'a> TaskContainer<'a> {
         });
         let created = created.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))?;
         let container = ContainerRef { name: self.container.name.clone(), id: Some(created.id) };
-        let task = value(self.engine.task_id);
+        let key = self.engine.key;
         for warning in &created.warnings {
-            warn!("container warning task={task} {container} reason={}", value(warning));
+            warn!("container warning {key} {container} reason={}", value(warning));
         }
-        info!("container created task={task} {container}");
+        info!("container created {key} {container}");
         cleanup.container = Some(container.clone());
         Ok(TaskContainer { engine: self.engine, container })
     }
@@ -158,7 +159,7 @@ impl<'a> TaskContainer<'a> {
             let stat = |sidecar: &SidecarMount| marker::send_stat(docker, cancel, id, &sidecar.mount_path);
             let stats = plan.sidecars.iter().map(stat).collect::<Result<Vec<_>, _>>()?;
             let inspect = docker.send_inspect(cancel, id)?;
-            let list = docker.send_list(cancel, &execution_labels(plan))?;
+            let list = docker.send_list(cancel, &task_labels(plan))?;
             let wait = docker.send_wait(cancel, id)?;
             let is_file = |stat: Pending<Option<PathStat>>| {
                 stat.finish().map(|stat| stat.is_some_and(|stat| stat.is_file()))
@@ -203,7 +204,7 @@ impl<'a> TaskContainer<'a> {
         });
         match attempt {
             Ok(StartAttempt::Started(wait)) => {
-                info!("container started task={} {}", value(self.engine.task_id), self.container);
+                info!("container started {} {}", self.engine.key, self.container);
                 Ok(wait)
             }
             Ok(StartAttempt::Refused(error)) | Err(error) => {
@@ -287,7 +288,7 @@ impl<'a> TaskContainer<'a> {
             return Some(exit_code(state.exit_code));
         }
         let grace = STOP_GRACE.as_secs();
-        info!("container stopping task={} {} grace_s={grace}", value(self.engine.task_id), self.container);
+        info!("container stopping {} {} grace_s={grace}", self.engine.key, self.container);
         let id = self.container.key();
         if let Err(error) =
             self.engine.cleanup(|docker, cancel| docker.container_stop(cancel, id, STOP_GRACE))
@@ -304,7 +305,7 @@ impl<'a> TaskContainer<'a> {
         match self.rename(&name) {
             Ok(()) => {
                 let kept = ContainerRef { name, id: self.container.id.clone() };
-                info!("container kept task={} {kept}", value(self.engine.task_id));
+                info!("container kept {} {kept}", self.engine.key);
             }
             Err(error) => self.warn("container kept, rename failed", &error),
         }
@@ -324,8 +325,8 @@ impl<'a> TaskContainer<'a> {
     }
 
     fn warn(&self, event: &str, error: &Error) {
-        let task = value(self.engine.task_id);
-        warn!("{event} task={task} {} error={}", self.container, value(&error_chain(error)));
+        let key = self.engine.key;
+        warn!("{event} {key} {} error={}", self.container, value(&error_chain(error)));
     }
 
     fn failed(&self, reason: FailureReason, error: &Error) -> Failure {
@@ -334,17 +335,18 @@ impl<'a> TaskContainer<'a> {
 }
 
 /// Returns the labels that all containers of a task of this worker have.
-fn execution_labels(plan: &Plan) -> [(&'static str, &str); 2] {
+fn task_labels(plan: &Plan) -> [(&'static str, &str); 2] {
     [WORKER_LABEL, TASK_LABEL].map(|name| (name, plan.labels.get(name).map_or("", String::as_str)))
 }
 
-/// Returns those of the listed containers that belong to the task, under any name, except kept ones.
+/// Returns those of the listed containers that belong to the execution, under any name, except kept ones.
 fn leftovers(mut listed: Vec<ContainerSummary>, plan: &Plan) -> Vec<ContainerSummary> {
     // The labels are compared again, because engines differ in what matches a filter.
-    let labels = execution_labels(plan);
     listed.retain(|found| {
         let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
-        !kept && labels.iter().all(|(name, text)| found.labels.get(*name).is_some_and(|own| own == text))
+        !kept
+            && found.labels.get(WORKER_LABEL) == plan.labels.get(WORKER_LABEL)
+            && execution_of(&found.labels).as_ref() == Some(&plan.key)
     });
     listed
 }

@@ -13,7 +13,6 @@ use super::prepare::{Prepared, expected, prepare_beside};
 use super::run::{Cleanup, Tasks};
 use super::sidecar::PopulatedVolume;
 use crate::docker::Wait;
-use crate::logging::value;
 
 /// The outcome of [`Tasks::create_early`].
 pub(super) enum Early<'a, 'b> {
@@ -46,7 +45,7 @@ impl Tasks {
         let prepared = prepared?;
         let mut complete = true;
         if let Ok((container, checked)) = created {
-            complete = self.are_complete(engine.task_id, &expected, &checked);
+            complete = self.are_complete(engine.key, &expected, &checked);
             if complete && checked.is_alone && is_made_of(&expected, &checked, &prepared) {
                 return Ok(Early::Ready(container, checked.wait));
             }
@@ -91,7 +90,7 @@ fn digest(id: &str) -> &str {
 /// Removes a container that was created from something else than it should be. If that fails, it is removed as a leftover.
 fn discard(container: &TaskContainer<'_>, cleanup: &mut Cleanup) {
     let TaskContainer { engine, container } = container;
-    info!("container replaced task={} {container}", value(engine.task_id));
+    info!("container replaced {} {container}", engine.key);
     let removed = engine.call(|docker, cancel| docker.container_remove(cancel, container.key()));
     if removed.is_ok() {
         cleanup.container = None;

@@ -100,23 +100,23 @@ impl Images {
     fn pull(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {
         let name = image.to_string();
         let name = value(&name);
-        let task = value(engine.task_id);
+        let key = engine.key;
         let mut log_progress = |progress: &PullProgress| {
             let PullProgress { layers, layers_done, bytes, bytes_total } = progress;
             info!(
-                "pulling task={task} image={name} layers_done={layers_done} layers={layers} bytes={bytes} \
+                "pulling {key} image={name} layers_done={layers_done} layers={layers} bytes={bytes} \
                  bytes_total={bytes_total}"
             );
         };
         let login = self.login(engine, image)?;
-        info!("pull started task={task} image={name}");
+        info!("pull started {key} image={name}");
         let platform = platform(engine.docker);
         let auth = login.auth.as_ref();
         let pulled = engine.call(|docker, cancel| {
             docker.image_pull(cancel, image, Some(&platform), auth, PROGRESS, &mut log_progress)
         });
         pulled.map_err(|error| pull_failure(image, &login, &error))?;
-        info!("pull done task={task} image={name}");
+        info!("pull done {key} image={name}");
         pulled_image(engine, image)
     }
 
@@ -126,13 +126,13 @@ impl Images {
         let host = image.domain();
         let login =
             self.registries.login(&engine.cancel, host).map_err(|error| engine_failure(image, &error))?;
-        let task = value(engine.task_id);
+        let key = engine.key;
         let registry = value(host);
         if let Some(warning) = &login.warning {
-            warn!("registry credentials not usable task={task} registry={registry} error={}", value(warning));
+            warn!("registry credentials not usable {key} registry={registry} error={}", value(warning));
         }
         debug!(
-            "registry credentials task={task} registry={registry} found={} origin={}",
+            "registry credentials {key} registry={registry} found={} origin={}",
             login.auth.is_some(),
             value(&login.origin)
         );
@@ -145,9 +145,9 @@ fn fall_back(engine: &TaskEngine<'_>, image: &Reference, message: String) -> Res
     let Some(local) = local(engine, image)? else {
         return Err(Failure::new(FailureReason::ImagePull, message));
     };
-    let task = value(engine.task_id);
+    let key = engine.key;
     let name = image.to_string();
-    warn!("pull failed, local image used task={task} image={} error={}", value(&name), value(&message));
+    warn!("pull failed, local image used {key} image={} error={}", value(&name), value(&message));
     Ok(local)
 }
 

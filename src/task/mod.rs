@@ -11,6 +11,7 @@ mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod image;
+pub(crate) mod labels;
 mod names;
 mod outcome;
 mod output;

@@ -6,10 +6,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use sha2::{Digest, Sha256};
 
+use super::labels::{EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::names;
 use crate::docker::Reference;
 use crate::policy::VolumeBind;
-use crate::protocol::{AgentConfig, Assignment, InstanceShape, shown_name};
+use crate::protocol::{AgentConfig, Assignment, ExecutionKey, InstanceShape, shown_name};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
@@ -17,17 +18,6 @@ pub(crate) const AGENT_DIR: &str = "/agent";
 
 /// The working directory of a task container.
 pub(crate) const WORKSPACE: &str = "/workspace";
-
-/// Label: the worker that created a container or volume.
-pub(crate) const WORKER_LABEL: &str = "oz-worker-id";
-/// Label: the run that a container or volume belongs to.
-pub(crate) const TASK_LABEL: &str = "oz-task-id";
-/// Label: the execution of that run, as the control plane names it.
-pub(crate) const EXECUTION_LABEL: &str = "oz-execution-id";
-/// Label: the process of that worker. A volume that tasks share does not have it.
-pub(crate) const PROCESS_LABEL: &str = "oz-process-id";
-/// Label: the image whose files a volume holds.
-pub(crate) const IMAGE_LABEL: &str = "oz-sidecar-image";
 
 /// The most additional sidecars of one assignment. Each needs a thread while it is prepared.
 const MAX_SIDECARS: usize = 32;
@@ -50,7 +40,9 @@ pub(crate) struct TaskSettings {
 /// What to run for one assignment.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {
-    /// The container's name, the same for every execution of this task by this worker.
+    /// What is executed.
+    pub(crate) key: ExecutionKey,
+    /// The container's name.
     pub(crate) name: String,
     /// Image of the task container.
     pub(crate) image: Reference,
@@ -121,9 +113,10 @@ impl Plan {
 /// # Errors
 /// The field of the assignment that is invalid, and why; holds no secrets.
 pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
-    let task_id = &assignment.task_id;
+    let key = &assignment.key;
     Ok(Plan {
-        name: container_name(&settings.worker_id, task_id),
+        key: key.clone(),
+        name: container_name(&settings.worker_id, key),
         image: image("docker_image", &assignment.docker_image)?,
         sidecars: sidecars(assignment, &settings.volumes)?,
         args: arguments(assignment, &settings.server_root_url)?,
@@ -139,14 +132,19 @@ fn image(field: &str, name: &str) -> Result<Reference, String> {
     Reference::parse(name).map_err(|error| format!("{field}: {error}"))
 }
 
-/// Returns the name of a task's container: readable, and unique for the pair of worker and task.
-pub(super) fn container_name(worker_id: &str, task_id: &str) -> String {
+/// Returns the name of a task's container: readable, and different for each worker and execution.
+pub(super) fn container_name(worker_id: &str, key: &ExecutionKey) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    let readable: String = task_id.chars().take(40).map(plain).collect();
+    let readable: String = key.task_id.chars().take(40).map(plain).collect();
     let mut hash = Sha256::new();
     hash.update(worker_id);
     hash.update([0]);
-    hash.update(task_id);
+    hash.update(&key.task_id);
+    if let Some(execution_id) = &key.execution_id {
+        // No text in UTF-8 has this byte.
+        hash.update([0xff]);
+        hash.update(execution_id);
+    }
     let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
     names::task(&readable, &data_encoding::HEXLOWER.encode(&[a, b, c, d, e, f]))
 }
@@ -155,8 +153,8 @@ fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, 
     let mut labels = BTreeMap::new();
     labels.insert(WORKER_LABEL.to_owned(), settings.worker_id.clone());
     labels.insert(PROCESS_LABEL.to_owned(), settings.process_id.clone());
-    labels.insert(TASK_LABEL.to_owned(), assignment.task_id.clone());
-    if let Some(id) = &assignment.execution_id {
+    labels.insert(TASK_LABEL.to_owned(), assignment.key.task_id.clone());
+    if let Some(id) = &assignment.key.execution_id {
         labels.insert(EXECUTION_LABEL.to_owned(), id.clone());
     }
     labels

@@ -15,7 +15,7 @@ fn settings() -> TaskSettings {
 
 fn assignment() -> Assignment {
     Assignment {
-        task_id: "run/1".into(),
+        key: ExecutionKey::new("run/1", None),
         agent_task_id: "inner".into(),
         docker_image: "img".into(),
         sidecar_image: "reg:5000/side:2".into(),
@@ -130,15 +130,24 @@ fn neither_debug_output_nor_errors_show_secrets() {
 
 #[test]
 fn container_names_differ_if_ids_differ() {
-    let name = container_name("w", "run 1/ä");
+    let name_of = |worker, task: &str, execution| container_name(worker, &ExecutionKey::new(task, execution));
+    let name = name_of("w", "run 1/ä", None);
     assert!(name.starts_with("oz-task-run_1__-"), "{name}");
-    assert_eq!(name, container_name("w", "run 1/ä"));
-    let others = [("w", "run 1/ö"), ("v", "run 1/ä"), ("wr", "un 1/ä"), ("w", &"x".repeat(500))];
-    for (worker, task) in others {
-        let other = container_name(worker, task);
+    assert_eq!(name, name_of("w", "run 1/ä", None));
+    let others = [
+        ("w", "run 1/ö", None),
+        ("v", "run 1/ä", None),
+        ("wr", "un 1/ä", None),
+        ("w", &"x".repeat(500), None),
+        ("w", "run 1/ä", Some("1")),
+    ];
+    for (worker, task, execution) in others {
+        let other = name_of(worker, task, execution);
         assert_ne!(other, name);
         assert!(other.len() < 64 && other.is_ascii(), "{other}");
     }
+    assert_ne!(name_of("w", "a", Some("b")), name_of("w", "a\0b", None));
+    assert_ne!(name_of("w", "a", Some("1")), name_of("w", "a", Some("2")));
 }
 
 #[test]

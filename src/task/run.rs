@@ -26,7 +26,7 @@ use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
-use crate::protocol::{EncodedReport, FailureReason, PullRequest, Report, RunResult};
+use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// How often a task is prepared when its sidecar volume is removed between population and start.
@@ -101,17 +101,17 @@ impl Tasks {
     pub(crate) fn execute(&self, job: &Job) {
         let _done = Done { tasks: self, job: job.id };
         let start = Instant::now();
-        let task_id = job.work.task_id();
+        let key = job.work.key();
         let mut cleanup = Cleanup::default();
         // A panic fails only this task, and is cleaned up after like any other failure.
         let run = || {
             let report = self.with_engine(job, |engine| self.run(job, engine, &mut cleanup));
-            self.end(task_id, start, report)
+            self.end(key, start, report)
         };
         let report = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
-            error!("task panicked task={}", value(task_id));
+            error!("task panicked {key}");
             let message = "the worker panicked while running the task";
-            self.end(task_id, start, Report::failed(task_id, FailureReason::Internal, message))
+            self.end(key, start, Report::failed(key, FailureReason::Internal, message))
         });
         self.emit(job.id, JobEvent::Finished { report: Arc::new(report) });
         let settlement = job.signals.wait_settled();
@@ -120,9 +120,9 @@ impl Tasks {
     }
 
     /// Logs the end of a task, and encodes its report.
-    fn end(&self, task_id: &str, start: Instant, report: Report) -> EncodedReport {
+    fn end(&self, key: &ExecutionKey, start: Instant, report: Report) -> EncodedReport {
         let took = start.elapsed().as_millis();
-        info!("task ended task={} {} took_ms={took}", value(task_id), log_fields(&report));
+        info!("task ended {} {} took_ms={took}", key, log_fields(&report));
         EncodedReport::new(report, &self.options.settings.worker_id)
     }
 
@@ -133,13 +133,13 @@ impl Tasks {
 
     /// Runs `act` with an engine handle for the job.
     fn with_engine<T>(&self, job: &Job, act: impl FnOnce(&TaskEngine<'_>) -> T) -> T {
-        let task_id = job.work.task_id();
+        let key = job.work.key();
         let address = self.docker.address();
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
         let report = |away| self.emit(job.id, JobEvent::Engine { away });
         let probe = Probe { address: &address, ping: &ping, report: &report };
-        let retry = Retry::new(task_id, self.options.engine_timeout, &self.stopping, probe);
-        act(&TaskEngine { docker: &self.docker, task_id, cancel: job.cancel.clone(), retry: &retry })
+        let retry = Retry::new(key, self.options.engine_timeout, &self.stopping, probe);
+        act(&TaskEngine { docker: &self.docker, key, cancel: job.cancel.clone(), retry: &retry })
     }
 
     fn run(&self, job: &Job, engine: &TaskEngine<'_>, cleanup: &mut Cleanup) -> Report {
@@ -150,14 +150,14 @@ impl Tasks {
         let mut plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
             Err(message) => {
-                return Report::failed(&assignment.task_id, FailureReason::InvalidAssignment, message);
+                return Report::failed(&assignment.key, FailureReason::InvalidAssignment, message);
             }
         };
         let (result, collected) = match self.prepare(job, engine, &mut plan, cleanup) {
             Ok((container, wait)) => self.start(job, &container, wait, cleanup),
             Err(failure) => (failure.into_result(job.cancel.reason(), None), Collected::default()),
         };
-        report(&assignment.task_id, result, collected)
+        report(&assignment.key, result, collected)
     }
 
     /// Waits for a container that an earlier process has started, or ends it if that process was stopping it.
@@ -168,8 +168,8 @@ impl Tasks {
         engine: &TaskEngine<'_>,
         cleanup: &mut Cleanup,
     ) -> Report {
-        let AdoptedTask { task_id, container: id, volumes, ran, ended_for } = adopted;
-        let name = container_name(&self.options.settings.worker_id, task_id);
+        let AdoptedTask { key, container: id, volumes, ran, ended_for } = adopted;
+        let name = container_name(&self.options.settings.worker_id, key);
         let container = ContainerRef { name, id: Some(id.clone()) };
         *cleanup = Cleanup { container: Some(container.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
@@ -184,7 +184,7 @@ impl Tasks {
             }
             None => self.finish(job, &container, container.wait_exit(None)),
         };
-        report(task_id, result, collected)
+        report(key, result, collected)
     }
 
     /// Creates the container with everything it needs, and waits until the claim is confirmed. Also returns the wait for the
@@ -222,7 +222,7 @@ impl Tasks {
             };
             let container = uncreated.create(plan, &prepared, cleanup)?;
             let checked = container.check(plan)?;
-            if self.are_complete(engine.task_id, &prepared, &checked) {
+            if self.are_complete(engine.key, &prepared, &checked) {
                 return Ok((container, checked.wait));
             }
             uncreated.clear(plan)?;
@@ -231,12 +231,17 @@ impl Tasks {
     }
 
     /// Returns whether all volumes of a created container are complete. Forgets those that are not.
-    pub(super) fn are_complete(&self, task_id: &str, prepared: &Prepared<'_>, checked: &Checked) -> bool {
+    pub(super) fn are_complete(
+        &self,
+        key: &ExecutionKey,
+        prepared: &Prepared<'_>,
+        checked: &Checked,
+    ) -> bool {
         let mut all = true;
         for (populated, complete) in prepared.volumes.iter().zip(&checked.complete) {
             if !complete {
                 let volume = &populated.volume;
-                warn!("sidecar volume vanished task={} volume={}", value(task_id), value(volume));
+                warn!("sidecar volume vanished {} volume={}", key, value(volume));
                 self.sidecars.forget(volume);
                 all = false;
             }
@@ -311,12 +316,12 @@ impl Tasks {
     }
 }
 
-fn report(task_id: &str, result: RunResult, collected: Collected) -> Report {
+fn report(key: &ExecutionKey, result: RunResult, collected: Collected) -> Report {
     let now = OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0).map(|now| now.format(&Rfc3339));
     let created_at = now.ok().and_then(Result::ok).unwrap_or_default();
     let artifact = |url| PullRequest { url, created_at: created_at.clone() };
     Report {
-        task_id: task_id.to_owned(),
+        key: key.clone(),
         result,
         output: collected.output,
         artifacts: collected.artifacts.into_iter().map(artifact).collect(),

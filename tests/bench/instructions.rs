@@ -17,7 +17,7 @@
 use std::process::{Command, ExitCode};
 
 use oz_agent_worker::fuzz::collect_output;
-use oz_agent_worker::protocol::{EncodedReport, Outgoing, Report, RunResult, decode, encode};
+use oz_agent_worker::protocol::{EncodedReport, ExecutionKey, Outgoing, Report, RunResult, decode, encode};
 use serde_json::json;
 
 /// The largest difference from a recorded number, as a share of it.
@@ -83,7 +83,7 @@ fn work(name: &str, count: u32) {
     for _ in 0..count {
         match name {
             "decode" => drop(decode(&assignment).expect("an assignment")),
-            "claim" => drop(encode(&Outgoing::Claimed { task_id: "run-1".to_owned() }, "worker")),
+            "claim" => drop(encode(&Outgoing::Claimed { key: ExecutionKey::new("run-1", None) }, "worker")),
             "report" => drop(report(&small)),
             "lines" => assert!(collect_output(large.as_bytes()) > 0),
             "links" => assert!(collect_output(links.as_bytes()) > 0),
@@ -108,7 +108,7 @@ fn assignment() -> String {
 
 fn report(output: &str) -> EncodedReport {
     let report = Report {
-        task_id: "0f5e9c1a-run".to_owned(),
+        key: ExecutionKey::new("0f5e9c1a-run", None),
         result: RunResult::Completed { exit_code: 0, out_of_memory: false },
         output: output.to_owned(),
         artifacts: Vec::new(),

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
-use oz_agent_worker::protocol::Invalid;
+use oz_agent_worker::protocol::{ExecutionKey, Invalid};
 
 use super::wire::{ping_until_the_end, refused, text_frame};
 use super::{Running, accept_raw, fast_retry, header, listen, message, millis, report, start};
@@ -36,7 +36,7 @@ fn a_message_over_16_mib_is_skipped_and_its_run_is_known() {
     stream.write_all(long.as_bytes()).unwrap();
     stream.write_all(&text_frame(&message("after"))).unwrap();
     let expected = Invalid {
-        task_id: Some("r".into()),
+        key: Some(ExecutionKey::new("r", None)),
         message: format!("message: must have at most 16777216 bytes, not {}", long.len()),
     };
     assert_eq!(invalid(&running), expected);
@@ -58,7 +58,7 @@ fn a_message_over_16_mib_in_fragments_is_skipped_between_pings() {
         stream.write_all(&[0x89, 0]).unwrap();
     }
     stream.write_all(&text_frame(&message("after"))).unwrap();
-    assert_eq!(invalid(&running).task_id.as_deref(), Some("r"));
+    assert_eq!(invalid(&running).key, Some(ExecutionKey::new("r", None)));
     assert_eq!(running.text(), "after");
 }
 
@@ -74,7 +74,7 @@ fn a_message_over_16_mib_that_is_no_assignment_is_skipped() {
     assert_eq!(running.next(), LinkEvent::Binary { bytes: long.len() });
     stream.write_all(&header(0x81, 17 * MIB)).unwrap();
     stream.write_all(&vec![0xff; 17 * MIB]).unwrap();
-    assert_eq!(invalid(&running).task_id, None);
+    assert_eq!(invalid(&running).key, None);
     stream.write_all(&text_frame(&message("after"))).unwrap();
     assert_eq!(running.text(), "after");
 }

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
 use oz_agent_worker::control_plane::ws::{Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Timing};
-use oz_agent_worker::protocol::{EncodedReport, FailureReason, Incoming, Outgoing, Report};
+use oz_agent_worker::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing, Report};
 use oz_agent_worker::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
@@ -198,7 +198,10 @@ pub(crate) fn message(text: &str) -> String {
 
 /// Returns a report with `text` as its output.
 pub(crate) fn report(text: &str) -> Outgoing {
-    let report = Report { output: text.to_owned(), ..Report::failed("t", FailureReason::Internal, "") };
+    let report = Report {
+        output: text.to_owned(),
+        ..Report::failed(&ExecutionKey::new("t", None), FailureReason::Internal, "")
+    };
     Outgoing::Report(Arc::new(EncodedReport::new(report, "w")))
 }
 

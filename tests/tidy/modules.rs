@@ -20,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("logging", &[]),
     ("net", &[]),
     ("policy", &[]),
-    ("protocol", &["secret"]),
+    ("protocol", &["logging", "secret"]),
     ("secret", &[]),
     ("sys", &[]),
     ("task", &["docker", "job", "logging", "policy", "protocol", "secret", "sys"]),

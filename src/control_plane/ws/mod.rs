@@ -109,7 +109,7 @@ impl fmt::Debug for LinkEvent {
         match self {
             Self::Up { epoch } => write!(f, "Up({})", epoch.0),
             Self::Message { message: Ok(Incoming::Assignment(assignment)), .. } => {
-                write!(f, "Assignment({:?})", assignment.task_id)
+                write!(f, "Assignment({})", assignment.key)
             }
             Self::Message { message, .. } => write!(f, "Message({message:?})"),
             Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
@@ -232,7 +232,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::protocol::{Assignment, EncodedReport, FailureReason, Report};
+    use crate::protocol::{Assignment, EncodedReport, ExecutionKey, FailureReason, Report};
 
     #[test]
     fn a_panic_of_the_thread_is_its_last_event() {
@@ -246,17 +246,19 @@ mod tests {
     #[test]
     fn debug_shows_no_message() {
         let assignment = Assignment {
-            task_id: "t".to_owned(),
+            key: ExecutionKey::new("t", None),
             additional_oz_args: vec!["hunter2".to_owned()],
             ..Assignment::default()
         };
         let message =
             LinkEvent::Message { message: Ok(Incoming::Assignment(Arc::new(assignment))), bytes: 1 };
-        let report =
-            Report { output: "hunter2".to_owned(), ..Report::failed("t", FailureReason::Internal, "m") };
+        let report = Report {
+            output: "hunter2".to_owned(),
+            ..Report::failed(&ExecutionKey::new("t", None), FailureReason::Internal, "m")
+        };
         let report = Arc::new(EncodedReport::new(report, "w"));
         let outbound = Outbound { epoch: Epoch(1), seq: None, message: Outgoing::Report(report) };
-        assert_eq!(format!("{message:?} {outbound:?}"), "Assignment(\"t\") Outbound(1, None, task_failed)");
+        assert_eq!(format!("{message:?} {outbound:?}"), "Assignment(task=t) Outbound(1, None, task_failed)");
     }
 
     #[test]

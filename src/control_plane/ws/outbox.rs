@@ -198,10 +198,10 @@ mod tests {
 
     use super::super::wait::wait;
     use super::*;
-    use crate::protocol::Outgoing;
+    use crate::protocol::{ExecutionKey, Outgoing};
 
     fn message(epoch: u64, seq: u64) -> Outbound {
-        let message = Outgoing::Claimed { task_id: String::new() };
+        let message = Outgoing::Claimed { key: ExecutionKey::default() };
         Outbound { epoch: Epoch(epoch), seq: Some(seq), message }
     }
 

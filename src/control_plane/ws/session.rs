@@ -15,7 +15,7 @@ use super::timers::Heartbeat;
 use super::wait::{Want, wait};
 use super::wire::LIMITS;
 use super::{Epoch, LinkConfig, LinkEvent, Outbound};
-use crate::logging::{message, value};
+use crate::logging::message;
 use crate::protocol::{Incoming, Invalid, decode, encode, too_long};
 
 /// The most messages that are read or sent before the other direction has its turn.
@@ -308,8 +308,8 @@ impl<'a> Session<'a> {
             self.queue_ping()?;
         } else if let Some(Outbound { seq, message, .. }) = self.inbox.next(self.epoch) {
             let text = encode(&message, self.worker_id);
-            let task = value(message.task_id());
-            debug!("message sent task={task} type={} bytes={}", message.kind(), text.len());
+            let key = message.key();
+            debug!("message sent {key} type={} bytes={}", message.kind(), text.len());
             self.socket.queue_text(text)?;
             if let Some(seq) = seq {
                 self.confirms.sent(seq);

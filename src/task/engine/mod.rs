@@ -3,6 +3,7 @@
 mod retry;
 
 use crate::docker::{Docker, Error};
+use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
 
 pub(super) use retry::{Probe, Retry};
@@ -11,7 +12,7 @@ pub(super) use retry::{Probe, Retry};
 #[derive(Clone)]
 pub(super) struct TaskEngine<'a> {
     pub(super) docker: &'a Docker,
-    pub(super) task_id: &'a str,
+    pub(super) key: &'a ExecutionKey,
     /// Ends what [`TaskEngine::call`] is doing.
     pub(super) cancel: CancelToken,
     /// Shared by all parts of the task, so that they agree on when an outage began.

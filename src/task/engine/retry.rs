@@ -7,6 +7,7 @@ use log::{debug, info, warn};
 
 use crate::docker::Error;
 use crate::logging::{error_chain, value};
+use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
 
 /// The first pause between two attempts; each pause is twice as long as the one before.
@@ -33,7 +34,7 @@ pub(in crate::task) struct Probe<'a> {
 /// The retries of one task, shared by its threads.
 pub(in crate::task) struct Retry<'a> {
     /// For log lines.
-    task_id: &'a str,
+    key: &'a ExecutionKey,
     /// How long an outage may last, and how long one call is retried.
     limit: Duration,
     probe: Probe<'a>,
@@ -72,12 +73,12 @@ struct OutageWaiter<'a, 'b> {
 impl<'a> Retry<'a> {
     /// `limit` bounds each outage. `stopping` is cancelled when the worker stops.
     pub(in crate::task) fn new(
-        task_id: &'a str,
+        key: &'a ExecutionKey,
         limit: Duration,
         stopping: &'a CancelToken,
         probe: Probe<'a>,
     ) -> Self {
-        Self { task_id, limit, probe, stopping, outage: Mutex::default() }
+        Self { key, limit, probe, stopping, outage: Mutex::default() }
     }
 
     /// Repeats `request` while the engine is unavailable or `retryable` returns true for its error, each for at most the limit.
@@ -155,7 +156,7 @@ impl<'a> Retry<'a> {
             if since.get_or_insert_with(Instant::now).elapsed() >= self.limit {
                 return Err(error);
             }
-            debug!("engine call retried task={} error={}", value(self.task_id), value(&error_chain(&error)));
+            debug!("engine call retried {} error={}", self.key, value(&error_chain(&error)));
             let token = if fault == Fault::Degraded { stop_waiting } else { cancel };
             if !token.sleep(pause) {
                 return Err(if cancel.is_cancelled() { Error::Cancelled } else { error });
@@ -219,7 +220,7 @@ impl<'a> Retry<'a> {
         let mut outage = self.lock();
         if outage.since.is_none() {
             outage.since = Some(Instant::now());
-            warn!("engine away task={} error={}", value(self.task_id), value(&error_chain(error)));
+            warn!("engine away {} error={}", self.key, value(&error_chain(error)));
         }
         outage.waiting += 1;
         if outage.waiting == 1 {
@@ -251,7 +252,7 @@ impl Drop for OutageWaiter<'_, '_> {
         }
         if self.over {
             outage.since = None;
-            info!("engine back task={} away_ms={}", value(self.retry.task_id), away.as_millis());
+            info!("engine back {} away_ms={}", self.retry.key, away.as_millis());
         }
         (self.retry.probe.report)(false);
     }

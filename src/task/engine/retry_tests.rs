@@ -31,7 +31,8 @@ impl Script {
     fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |_: &CancelToken| self.pings.lock().unwrap().remove(0);
         let report = |away| self.reported.lock().unwrap().push(away);
-        act(&Retry::new("t", limit, stopping, Probe { address: "unix:///s", ping: &ping, report: &report }))
+        let key = ExecutionKey::new("t", None);
+        act(&Retry::new(&key, limit, stopping, Probe { address: "unix:///s", ping: &ping, report: &report }))
     }
 
     fn next_answer(&self) -> Result<u32, Error> {
@@ -208,7 +209,8 @@ fn several_waiting_threads_report_once() {
         _ => Err(away()),
     };
     let token = CancelToken::new();
-    let retry = Retry::new("t", LIMIT, &token, Probe { address: "x", ping: &ping, report: &report });
+    let key = ExecutionKey::new("t", None);
+    let retry = Retry::new(&key, LIMIT, &token, Probe { address: "x", ping: &ping, report: &report });
     std::thread::scope(|scope| {
         let call = || {
             let mut failed = false;

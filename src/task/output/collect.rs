@@ -29,7 +29,7 @@ pub(in crate::task) fn collect(
     container: &ContainerRef,
     cap: usize,
 ) -> Collected {
-    let task = value(engine.task_id);
+    let key = engine.key;
     let id = container.key();
     let mut sent = None;
     let file = engine.cleanup(|docker, _| {
@@ -49,7 +49,7 @@ pub(in crate::task) fn collect(
         Ok(None) => {}
         Err(error) => {
             let error = error_chain(&error);
-            warn!("output file unreadable task={task} {container} error={}", value(&error));
+            warn!("output file unreadable {key} {container} error={}", value(&error));
         }
     }
     let mut collector = Collector::new(cap);
@@ -63,7 +63,7 @@ pub(in crate::task) fn collect(
         from_log(log.finish()?, cancel, &mut collector)
     });
     if let Err(error) = read {
-        warn!("output incomplete task={task} {container} error={}", value(&error_chain(&error)));
+        warn!("output incomplete {key} {container} error={}", value(&error_chain(&error)));
     }
     collector.finish()
 }

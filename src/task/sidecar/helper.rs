@@ -8,8 +8,8 @@ use crate::docker::{CreateContainer, Error, HostConfig, Mount};
 use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
 use crate::task::engine::TaskEngine;
+use crate::task::labels::{PROCESS_LABEL, WORKER_LABEL};
 use crate::task::names::ContainerRef;
-use crate::task::plan::{PROCESS_LABEL, WORKER_LABEL};
 
 /// Creates helpers of one image.
 #[derive(Clone, Copy)]
@@ -93,7 +93,7 @@ impl Drop for Helper<'_> {
 fn remove(engine: &TaskEngine<'_>, container: &ContainerRef) {
     let removed = engine.cleanup(|docker, cancel| docker.container_remove(cancel, container.key()));
     if let Err(error) = removed {
-        let task = value(engine.task_id);
-        warn!("helper container left task={task} {container} error={}", value(&error_chain(&error)));
+        let key = engine.key;
+        warn!("helper container left {key} {container} error={}", value(&error_chain(&error)));
     }
 }

@@ -23,8 +23,9 @@ use crate::docker::Error;
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
 use crate::task::engine::TaskEngine;
+use crate::task::labels::WORKER_LABEL;
 use crate::task::outcome::Failure;
-use crate::task::plan::{TaskSettings, WORKER_LABEL};
+use crate::task::plan::TaskSettings;
 use crate::task::single_flight::{Cancelled, SingleFlight};
 
 /// The two places of the agent's script, in the order in which they are tried.
@@ -151,12 +152,12 @@ impl Sidecars {
         let populator = VolumePopulator::create(spec, population)?;
         if !populator.is_complete()? {
             let start = Instant::now();
-            let task = value(engine.task_id);
+            let key = engine.key;
             let image = value(image);
-            info!("sidecar volume filling task={task} image={image} volume={volume}");
+            info!("sidecar volume filling {key} image={image} volume={volume}");
             populator.populate()?;
             let took = start.elapsed().as_millis();
-            info!("sidecar volume ready task={task} image={image} volume={volume} took_ms={took}");
+            info!("sidecar volume ready {key} image={image} volume={volume} took_ms={took}");
             self.prune(engine, volume, population.image);
         }
         Ok(PopulatedVolume { volume: volume.to_owned(), entrypoint: populator.entrypoint()? })
@@ -168,13 +169,13 @@ impl Sidecars {
         if !current.starts_with(PREFIX) {
             return;
         }
-        let task = value(engine.task_id);
+        let key = engine.key;
         let shown = value(image);
         let volumes = match engine.docker.volume_list(&engine.cancel, &[(WORKER_LABEL, &self.worker_id)]) {
             Ok(volumes) => volumes,
             Err(error) => {
                 let error = error_chain(&error);
-                return warn!("sidecar volumes not pruned task={task} error={}", value(&error));
+                return warn!("sidecar volumes not pruned {key} error={}", value(&error));
             }
         };
         for volume in superseded(volumes, current, image, self.keep) {
@@ -183,13 +184,13 @@ impl Sidecars {
             }
             let name = value(&volume);
             match engine.docker.volume_remove(&engine.cancel, &volume) {
-                Ok(()) => info!("sidecar volume removed task={task} volume={name} image={shown}"),
+                Ok(()) => info!("sidecar volume removed {key} volume={name} image={shown}"),
                 Err(error) if error.is_conflict() => {
-                    debug!("sidecar volume in use task={task} volume={name}");
+                    debug!("sidecar volume in use {key} volume={name}");
                 }
                 Err(error) => {
                     let error = error_chain(&error);
-                    warn!("sidecar volume left task={task} volume={name} error={}", value(&error));
+                    warn!("sidecar volume left {key} volume={name} error={}", value(&error));
                 }
             }
         }

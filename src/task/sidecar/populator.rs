@@ -10,9 +10,9 @@ use log::warn;
 use super::helper::{Helper, HelperSpec};
 use super::{ENTRYPOINTS, Population, marker};
 use crate::docker::{Error, Mount, VolumeOptions};
-use crate::logging::value;
+use crate::task::labels::WORKER_LABEL;
 use crate::task::names::{self, ContainerRef};
-use crate::task::plan::{AGENT_DIR, WORKER_LABEL};
+use crate::task::plan::AGENT_DIR;
 
 /// How long to wait for another worker's populator. After that, it is treated as a leftover of a crashed worker.
 const POPULATOR_TIMEOUT: Duration = Duration::from_secs(600);
@@ -110,7 +110,7 @@ fn wait_for_other(
     let own = other.labels.get(WORKER_LABEL).is_some_and(|id| id == spec.worker_id);
     if own || since.elapsed() > POPULATOR_TIMEOUT {
         let container = ContainerRef { name: name.to_owned(), id: Some(other.id) };
-        warn!("leftover helper removed task={} {container}", value(engine.task_id));
+        warn!("leftover helper removed {} {container}", engine.key);
         return engine.docker.container_remove(&engine.cancel, container.key());
     }
     if engine.cancel.sleep(POPULATOR_PAUSE) { Ok(()) } else { Err(Error::Cancelled) }

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::docker::{Reference, Volume};
-use crate::task::plan::{IMAGE_LABEL, TASK_LABEL};
+use crate::task::labels::{IMAGE_LABEL, TASK_LABEL};
 
 /// Prefix of a shared volume.
 pub(super) const PREFIX: &str = "oz-sidecar-";

@@ -120,7 +120,7 @@ impl Scene {
 
     fn find(&self) -> Vec<AdoptedTask> {
         let mut found = adopt::find(&self.docker(), &CancelToken::new(), &self.ours).unwrap();
-        found.sort_by(|a, b| a.task_id.cmp(&b.task_id));
+        found.sort_by(|a, b| a.key.cmp(&b.key));
         found
     }
 
@@ -184,7 +184,7 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
     let found = scene.find();
 
     let entries: Vec<_> =
-        found.iter().map(|one| (one.task_id.as_str(), one.container.as_str(), one.ended_for)).collect();
+        found.iter().map(|one| (one.key.task_id.as_str(), one.container.as_str(), one.ended_for)).collect();
     let expected = [
         ("a", running.as_str(), None),
         ("b", &exited, None),

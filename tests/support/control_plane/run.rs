@@ -101,7 +101,6 @@ impl RunSpec {
             "sidecar_image": self.sidecar_image,
             "env_vars": self.env_vars,
             "trace_id": format!("trace-{id}"),
-            "execution_id": format!("execution-{id}"),
         });
         self.add_optional(&mut data);
         data
