@@ -9,7 +9,7 @@ pub enum Exit {
     Failure,
     /// A setting is missing or invalid: a restart cannot help.
     Usage,
-    /// The control plane refused the worker permanently: a restart cannot help.
+    /// The control plane refused a worker that was never connected and has no task: a restart cannot help.
     Refused,
     /// The Docker engine cannot be reached or used.
     Engine,
@@ -23,7 +23,7 @@ impl Exit {
         (Self::Success, "Stopped by a signal, and all reports delivered."),
         (Self::Failure, "Gave up reconnecting, a report or stop took too long, no thread, or a defect."),
         (Self::Usage, "A setting is missing or invalid."),
-        (Self::Refused, "The control plane refused the worker: check key, URL and certificate."),
+        (Self::Refused, "The control plane refused the first connection: check key, URL and certificate."),
         (Self::Engine, "The Docker engine cannot be reached or used."),
         (Self::Interrupted, "Ended immediately by a further signal."),
     ];

@@ -12,12 +12,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded};
+use http::header::InvalidHeaderValue;
 use log::{error, info, warn};
 
 use crate::app::engine::EngineError;
 use crate::app::runtime::LINK_END;
 use crate::app::service_manager::Notifier;
 use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
+use crate::control_plane::key::ApiKey;
 use crate::control_plane::tls::TrustEnv;
 use crate::docker::{Docker, EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
@@ -25,6 +27,7 @@ use crate::job::AdoptedTask;
 use crate::logging::{error_chain, message, value};
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::environment::Environment;
+use crate::sys::files;
 use crate::{logging, task};
 
 /// The capacity of the channel for signals. More than three have no effect.
@@ -97,15 +100,19 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     if let Some(reason) = config.plain_text_warning() {
         warn!("connection not encrypted reason={}", message(&reason));
     }
-    let (mut link, link_events) = match runtime::start_link(config) {
-        Ok(link) => link,
+    let key = match api_key(config) {
+        Ok(key) => key,
+        Err(error) => return fail(&error, Exit::Usage),
+    };
+    let mut started = match runtime::start_link(config, key) {
+        Ok(started) => started,
         Err(error) => return fail(&error, Exit::Failure),
     };
-    let found = find(config, environment, &starting, || link.allow_upgrade());
+    let found = find(config, environment, &starting, || started.link.allow_upgrade());
     let (docker, adopted) = match found {
         Ok(found) => found,
         Err(exit) => {
-            link.end(LINK_END);
+            started.link.end(LINK_END);
             return exit;
         }
     };
@@ -114,10 +121,25 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         Err(error) => return fail(&error, Exit::Failure),
     };
     let registries = RegistryEnv::from(environment);
-    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier, (link, link_events))
+    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier, started)
         .unwrap_or_else(|error| fail(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
+}
+
+/// The API key. If it came from a file, and not from a pipe, it is read again before each use.
+///
+/// # Errors
+/// The configuration checks the key, so this is a defect.
+fn api_key(config: &Config) -> Result<ApiKey, InvalidHeaderValue> {
+    let key = ApiKey::new(config.api_key.clone())?;
+    let Some(file) = config.api_key_file.clone().filter(|file| file.path().is_file()) else { return Ok(key) };
+    Ok(key.read_again(move || file.read(&read_regular_file).map_err(|error| error_chain(&error))))
+}
+
+fn read_regular_file(path: &Path) -> io::Result<String> {
+    let bytes = files::read(path, KEY_FILE_LIMIT + 1)?;
+    String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
 /// Finds the engine and the tasks of an earlier process. Calls `usable` as [`engine::connect`] does.

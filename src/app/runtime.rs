@@ -14,11 +14,12 @@ use log::{debug, error, info, log, warn};
 use super::disk::DiskWatch;
 use super::service_manager::Notifier;
 use crate::cli::Config;
+use crate::control_plane::key::ApiKey;
 use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller, RunStates};
 use crate::control_plane::ws::{
-    Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Timing,
+    Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused, Timing,
 };
-use crate::coordinator::{Coordinator, Effect, Event, Rules};
+use crate::coordinator::{Coordinator, Effect, Event, Refusal, Rules};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
@@ -99,14 +100,22 @@ struct Inputs<'a> {
     signals: &'a Receiver<()>,
 }
 
+/// A link that was started, its events, and the key that it and REST use.
+pub(crate) struct StartedLink {
+    pub(crate) link: Link,
+    events: Receiver<LinkEvent>,
+    key: ApiKey,
+}
+
 /// Starts the link, which does not appear at the control plane before [`Link::allow_upgrade`]. Its events wait until [`run`]
 /// takes them.
 ///
 /// # Errors
 /// The thread or a pipe cannot be created, or the URL cannot be used.
-pub(crate) fn start_link(config: &Config) -> Result<(Link, Receiver<LinkEvent>), StartError> {
+pub(crate) fn start_link(config: &Config, key: ApiKey) -> Result<StartedLink, StartError> {
     let (sender, events) = bounded(LINK_EVENTS);
-    Ok((Link::start(link_config(config)?, sender)?, events))
+    let link = Link::start(link_config(config, &key)?, sender)?;
+    Ok(StartedLink { link, events, key })
 }
 
 /// Runs the worker until `signals` or an error end it. Returns its exit code.
@@ -120,13 +129,13 @@ pub(crate) fn run(
     adopted: Vec<Arc<AdoptedTask>>,
     signals: &Receiver<()>,
     notifier: Notifier,
-    (link, link_events): (Link, Receiver<LinkEvent>),
+    StartedLink { link, events, key }: StartedLink,
 ) -> Result<Exit, StartError> {
     // Adopted tasks may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
     let (job_events, jobs) = bounded(JOB_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
-    let (poller, run_states) = start_poller(config)?;
+    let (poller, run_states) = start_poller(config, &key)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
     let process_id = new_process_id();
@@ -148,7 +157,7 @@ pub(crate) fn run(
         epoch: None,
     };
     info!("worker ready tasks={}", adopted.len());
-    let inputs = Inputs { link: link_events, jobs, run_states, disk: disk_checks, signals };
+    let inputs = Inputs { link: events, jobs, run_states, disk: disk_checks, signals };
     let exit = match runtime.handle(Event::Adopted(adopted)) {
         Some(exit) => exit,
         None => runtime.serve(inputs),
@@ -157,11 +166,14 @@ pub(crate) fn run(
     Ok(exit)
 }
 
-fn start_poller(config: &Config) -> Result<(Option<RunPoller>, Receiver<RunStates>), StartError> {
+fn start_poller(
+    config: &Config,
+    key: &ApiKey,
+) -> Result<(Option<RunPoller>, Receiver<RunStates>), StartError> {
     if config.reconcile_interval.is_zero() {
         return Ok((None, never()));
     }
-    let control_plane = ControlPlane::new(&config.server_root_url, &config.api_key)?;
+    let control_plane = ControlPlane::new(&config.server_root_url, key)?;
     let (answers, run_states) = bounded(1);
     Ok((Some(RunPoller::new(control_plane, answers)), run_states))
 }
@@ -201,14 +213,14 @@ fn options(config: &Config, registries: RegistryEnv, process_id: String) -> Opti
     }
 }
 
-fn link_config(config: &Config) -> Result<LinkConfig, StartError> {
+fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> {
     Ok(LinkConfig {
         url: config.link_url().parse()?,
-        api_key: config.api_key.clone(),
+        api_key: key.clone(),
         worker_id: config.worker_id.clone(),
         max_attempts: config.reconnect_max_attempts,
         window: config.reconnect_window,
-        timing: Timing::default(),
+        timing: Timing { spread: config.reconnect_spread, ..Timing::default() },
     })
 }
 
@@ -262,6 +274,7 @@ impl Runtime {
                 Some(Event::LinkUp)
             }
             LinkEvent::Failed => Some(Event::LinkFailed),
+            LinkEvent::Refused(refused) => Some(Event::LinkRefused(refusal(refused))),
             LinkEvent::Down { .. } => {
                 self.epoch = None;
                 Some(Event::LinkDown)
@@ -387,6 +400,11 @@ impl Runtime {
             self.link.end(LINK_END);
         }
     }
+}
+
+fn refusal(refused: Refused) -> Refusal {
+    let Refused { refusal, body, retry_in } = refused;
+    Refusal { reason: refusal.to_string(), body, may_pass: refusal.may_pass(), retry_in }
 }
 
 /// The exit code counts only if the end was not requested.

@@ -109,7 +109,9 @@ fn status_text(now: &Status) -> String {
         (None, LinkState::Up) => "connected",
         (None, LinkState::Away) => "waiting for the control plane",
     };
-    format!("{state}, tasks: {}", now.tasks)
+    let refusal = now.refusal.as_ref().filter(|_| now.link == LinkState::Away);
+    let refusal = refusal.map(|reason| format!("; {reason}")).unwrap_or_default();
+    format!("{state}, tasks: {}{refusal}", now.tasks)
 }
 
 fn deliver(queued: &Receiver<Vec<Notice>>) {
@@ -137,7 +139,7 @@ mod tests {
     use super::*;
 
     fn status(link: LinkState, tasks: usize) -> Status {
-        Status { link, tasks, stop: None }
+        Status { link, refusal: None, tasks, stop: None }
     }
 
     fn stopping(draining: bool) -> Status {
@@ -160,6 +162,9 @@ mod tests {
         assert_eq!(texts(Some(&connecting), &away), expected);
         assert_eq!(texts(Some(&away), &up), ["STATUS=connected, tasks: 1"]);
         assert_eq!(texts(None, &up)[0], "READY=1");
+        let refused = Status { refusal: Some("the control plane answered 404".to_owned()), ..away.clone() };
+        let expected = ["STATUS=waiting for the control plane, tasks: 1; the control plane answered 404"];
+        assert_eq!(texts(Some(&away), &refused), expected);
     }
 
     #[test]

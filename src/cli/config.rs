@@ -13,8 +13,8 @@ use super::settings::Echo;
 use super::table::{
     API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
     LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
-    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_WINDOW, SERVER_ROOT_URL, TASK_TIMEOUT, VOLUMES,
-    WEB_SOCKET_URL, WORKER_ID,
+    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL,
+    TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, url};
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
@@ -26,6 +26,8 @@ use crate::sys::environment::Environment;
 pub(crate) struct Config {
     /// Visible ASCII and spaces, not blank: it fits into a header.
     pub(crate) api_key: Secret,
+    /// Where the API key came from, if it came from a file.
+    pub(crate) api_key_file: Option<KeyFile>,
     /// Not blank, no control characters, at most [`super::table::WORKER_ID_LIMIT`] bytes.
     pub(crate) worker_id: String,
     /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
@@ -64,6 +66,8 @@ pub(crate) struct Config {
     pub(crate) reconnect_max_attempts: u32,
     /// Only failures within this time count; zero: all.
     pub(crate) reconnect_window: Duration,
+    /// The longest random wait before the first attempt after a lost connection; may be zero.
+    pub(crate) reconnect_spread: Duration,
 }
 
 impl Config {
@@ -80,9 +84,11 @@ impl Config {
     ) -> Result<Self, ConfigError> {
         let invocation = Invocation { arguments, environment };
         let (web_socket_url, server_root_url) = urls(&invocation)?;
+        let (api_key, api_key_file) = api_key(&invocation, read_file)?;
         let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
         Ok(Self {
-            api_key: api_key(&invocation, read_file)?,
+            api_key,
+            api_key_file,
             worker_id: invocation.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
             web_socket_url,
             server_root_url,
@@ -102,6 +108,7 @@ impl Config {
             min_free_disk: invocation.read(&MIN_FREE_DISK)?,
             reconnect_max_attempts: invocation.read(&RECONNECT_MAX_ATTEMPTS)?,
             reconnect_window: invocation.read(&RECONNECT_WINDOW)?,
+            reconnect_spread: invocation.read(&RECONNECT_SPREAD)?,
         })
     }
 
@@ -122,28 +129,56 @@ impl Config {
     }
 }
 
-/// The API key: from its flag, else from its variable, else from the first line of the key file. A key file given by flag
+/// A file with the API key on its first line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct KeyFile {
+    /// The flag or variable that names the file.
+    setting: String,
+    path: String,
+}
+
+impl KeyFile {
+    /// The path of the file.
+    pub(crate) fn path(&self) -> &Path {
+        Path::new(&self.path)
+    }
+
+    /// Returns the key. `read_file` reads the file, and may stop after one byte more than [`KEY_FILE_LIMIT`].
+    ///
+    /// # Errors
+    /// When the file cannot be read, is too long or has no valid key on its first line.
+    pub(crate) fn read(
+        &self,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Secret, ConfigError> {
+        let text = read_file(self.path())
+            .map_err(|error| ConfigError::key_file(&self.setting, &self.path, error))?;
+        if text.len() > KEY_FILE_LIMIT {
+            let right = "must be a file of at most 64 KiB with the API key on its first line";
+            return Err(ConfigError::invalid(&self.setting, &self.path, right));
+        }
+        let name = format!("first line of {}", self.setting);
+        let value = text.lines().next().unwrap_or_default();
+        (API_KEY.read)(&Given { name, value, echo: Echo::Nothing, environment: &Environment::default() })
+    }
+}
+
+/// The API key and its file: from its flag, else from its variable, else from the key file. A key file given by flag
 /// takes precedence over the key's variable.
 fn api_key(
     invocation: &Invocation<'_>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
-) -> Result<Secret, ConfigError> {
+) -> Result<(Secret, Option<KeyFile>), ConfigError> {
     let file_is_typed = invocation.arguments.has(&API_KEY_FILE);
     if file_is_typed && invocation.arguments.has(&API_KEY.setting) {
         return Err(ConfigError::TwoApiKeys);
     }
     if !file_is_typed && let Some(key) = invocation.read_if_given(&API_KEY)? {
-        return Ok(key);
+        return Ok((key, None));
     }
     let file = invocation.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
-    let text = read_file(Path::new(file.value))
-        .map_err(|error| ConfigError::key_file(&file.name, file.value, error))?;
-    if text.len() > KEY_FILE_LIMIT {
-        return Err(file.invalid("must be a file of at most 64 KiB with the API key on its first line"));
-    }
-    let name = format!("first line of {}", file.name);
-    let value = text.lines().next().unwrap_or_default();
-    (API_KEY.read)(&Given { name, value, echo: Echo::Nothing, environment: file.environment })
+    let file = KeyFile { setting: file.name, path: file.value.to_owned() };
+    Ok((file.read(read_file)?, Some(file)))
 }
 
 /// The WebSocket URL and the root URL. If only one of them is given, the other is derived from it.

@@ -49,6 +49,7 @@ fn unset_settings_have_their_defaults() {
     let config = load(&[], &[]).unwrap();
     let expected = Config {
         api_key: Secret::new(MARK),
+        api_key_file: None,
         worker_id: "w".into(),
         web_socket_url: "ws://localhost:8080/api/v1/selfhosted/worker/ws".parse().unwrap(),
         server_root_url: "http://localhost:8080".into(),
@@ -68,6 +69,7 @@ fn unset_settings_have_their_defaults() {
         min_free_disk: 1 << 30,
         reconnect_max_attempts: 0,
         reconnect_window: Duration::ZERO,
+        reconnect_spread: Duration::from_secs(5),
     };
     assert_eq!(config, expected);
 }

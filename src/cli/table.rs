@@ -301,6 +301,18 @@ pub(super) const RECONNECT_WINDOW: Reader<Duration> = Reader {
     read: |given| given.number(0..=u32::MAX).map(|seconds| Duration::from_secs(seconds.into())),
 };
 
+pub(super) const RECONNECT_SPREAD: Reader<Duration> = Reader {
+    setting: Setting {
+        variable: Some("OZ_RECONNECT_SPREAD"),
+        value_name: Some("DURATION"),
+        default: Some("5s"),
+        help: "The longest random wait before the first attempt after a lost connection, at most 1d; many \
+               workers may have lost theirs at the same time.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(DAY),
+};
+
 pub(super) const PRINT: Reader<Page> = Reader {
     setting: Setting {
         flag: Some("--print"),
@@ -353,6 +365,7 @@ pub const SETTINGS: &[Setting] = &[
     MIN_FREE_DISK.setting,
     RECONNECT_MAX_ATTEMPTS.setting,
     RECONNECT_WINDOW.setting,
+    RECONNECT_SPREAD.setting,
     PRINT.setting,
     HELP,
     VERSION,

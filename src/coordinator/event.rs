@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use log::Level;
 
+use super::refusal::Refusal;
 use crate::exit::Exit;
 use crate::job::{AdoptedTask, JobEvent, JobId, Settlement, Work};
 use crate::protocol::{Incoming, Invalid, Outgoing, RunState};
@@ -15,8 +16,10 @@ use crate::sys::cancel::CancelReason;
 pub enum Event {
     /// The tasks of an earlier process. Comes at most once, before any other event.
     Adopted(Vec<Arc<AdoptedTask>>),
-    /// The first attempt to connect failed; the link tries again.
+    /// An attempt to connect failed; the link tries again.
     LinkFailed,
+    /// An attempt to connect was refused; the link tries again.
+    LinkRefused(Refusal),
     /// A connection is up.
     LinkUp,
     /// The connection ended; the link reconnects.
@@ -119,6 +122,8 @@ pub enum Effect {
 pub struct Status {
     /// The connection to the control plane.
     pub link: LinkState,
+    /// Why the last attempt to connect was refused; `None` if it was not.
+    pub refusal: Option<String>,
     /// The number of tasks that hold a slot.
     pub tasks: usize,
     /// The stop, once it began.

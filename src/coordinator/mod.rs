@@ -14,6 +14,7 @@ mod event;
 mod job;
 mod late_sweep;
 mod log_limit;
+mod refusal;
 mod stop;
 mod watch;
 
@@ -35,6 +36,8 @@ pub use event::{Effect, Event, LinkState, Status, Stopping};
 use job::{JobState, Lost};
 use late_sweep::LateSweep;
 use log_limit::LogLimit;
+pub use refusal::Refusal;
+use refusal::Refusals;
 use stop::Stop;
 
 /// The operator's choices.
@@ -61,6 +64,7 @@ pub struct Coordinator {
     rules: Rules,
     link: LinkState,
     link_is_gone: bool,
+    refusals: Refusals,
     next_job: u64,
     last_seq: u64,
     backlog: VecDeque<PendingAssignment>,
@@ -84,6 +88,7 @@ impl Coordinator {
             rules,
             link: LinkState::Connecting,
             link_is_gone: false,
+            refusals: Refusals::default(),
             next_job: 0,
             last_seq: 0,
             backlog: VecDeque::new(),
@@ -103,7 +108,8 @@ impl Coordinator {
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
             Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task)),
-            Event::LinkFailed => self.link = LinkState::Away,
+            Event::LinkFailed => self.link_failed(),
+            Event::LinkRefused(refusal) => self.link_refused(refusal, now),
             Event::LinkUp => self.link_up(now),
             Event::LinkDown => self.link_down(),
             Event::LinkGone { exit } => self.link_gone(exit, now),
@@ -163,15 +169,26 @@ impl Coordinator {
 
     /// Returns the worker's state, for service managers.
     pub fn status(&self) -> Status {
-        Status { link: self.link, tasks: self.jobs.len(), stop: self.stop.as_ref().map(Stop::status) }
+        Status {
+            link: self.link,
+            refusal: self.refusals.current().map(str::to_owned),
+            tasks: self.jobs.len(),
+            stop: self.stop.as_ref().map(Stop::status),
+        }
     }
 
     fn link_is_up(&self) -> bool {
         self.link == LinkState::Up
     }
 
+    fn link_failed(&mut self) {
+        self.link = LinkState::Away;
+        self.refusals.failed_otherwise();
+    }
+
     fn link_up(&mut self, now: Instant) {
         self.link = LinkState::Up;
+        self.refusals.connected();
         // The control plane does not repeat a cancel that it sent without a connection. Polling the runs finds it.
         self.poll_at = Some(now);
         let unsent: Vec<JobId> =

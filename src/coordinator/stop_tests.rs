@@ -151,7 +151,7 @@ fn a_drain_ends_with_its_time_or_the_next_signal() {
 fn the_status_has_the_link_the_tasks_and_the_stop() {
     let mut script = Script::with(Rules { slots: 2, drain_timeout: Duration::from_secs(100), ..RULES });
     let seen = |script: &Script| {
-        let Status { link, tasks, stop } = script.coordinator.status();
+        let Status { link, tasks, stop, .. } = script.coordinator.status();
         (link, tasks, stop.map(|stop| (stop.draining, stop.budget.as_secs())))
     };
     assert_eq!(seen(&script), (LinkState::Connecting, 0, None));

@@ -14,6 +14,11 @@ pub(crate) fn verification_failure(text: &str) -> Option<&str> {
     Some(result.unwrap_or(REFUSED))
 }
 
+/// Whether a `reason` of [`verification_failure`] depends on the time: the certificate has expired or is not valid yet.
+pub(crate) fn is_about_dates(reason: &str) -> bool {
+    ["certificate has expired", "certificate is not yet valid"].contains(&reason)
+}
+
 /// Returns the reason in OpenSSL's `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DETAIL`; the whole text if it has another form.
 pub(crate) fn reason(text: &str) -> &str {
     let field = text.split(':').nth(4).filter(|_| text.starts_with("error:"));

@@ -3,9 +3,12 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
 
 use crossbeam_channel::bounded;
-use oz_agent_worker::control_plane::ws::{Link, LinkError, LinkEvent, Timing};
+use oz_agent_worker::control_plane::ws::{Link, LinkError, LinkEvent, Refusal, Refused, Timing};
+use oz_agent_worker::secret::Secret;
 use rustix::net::{
     AddressFamily, SocketFlags, SocketType, bind, connect, getsockname, listen as listen_on, socket_with,
 };
@@ -15,15 +18,22 @@ use super::{
     start_with, upgrade_response,
 };
 
-/// Returns the error after one attempt that got this answer and a closed connection.
-fn error_after(answer: &str) -> LinkError {
+/// Returns the refusal after one attempt that got this answer and a closed connection.
+fn refused_after(answer: &str) -> Refused {
     let (listener, url) = listen();
     let running = start_limited(&url, fast_retry(), 1);
     let mut stream = accept(&listener);
     request(&mut stream);
     stream.write_all(answer.as_bytes()).unwrap();
     drop(stream);
-    running.fatal()
+    let refused = running.refused();
+    let LinkError::GaveUp { failures: 1, reason } = running.fatal() else { panic!("not given up") };
+    assert_eq!((reason, refused.retry_in), (refused.refusal.to_string(), None));
+    refused
+}
+
+fn refusal_after(answer: &str) -> Refusal {
+    refused_after(answer).refusal
 }
 
 #[test]
@@ -73,14 +83,14 @@ fn a_prepared_connection_is_closed_with_the_link() {
 
 #[test]
 fn a_bare_status_line_is_classified() {
-    assert_eq!(error_after("HTTP/1.1 401 Unauthorized\r\n\r\n"), LinkError::Unauthorized);
-    assert_eq!(error_after("HTTP/1.1 403 Forbidden\r\n\r\n"), LinkError::Forbidden);
+    assert_eq!(refusal_after("HTTP/1.1 401 Unauthorized\r\n\r\n"), Refusal::Unauthorized);
+    assert_eq!(refusal_after("HTTP/1.1 403 Forbidden\r\n\r\n"), Refusal::Forbidden);
 }
 
 #[test]
 fn a_truncated_status_line_is_classified() {
-    assert_eq!(error_after("HTTP/1.1 401"), LinkError::Unauthorized);
-    assert_eq!(error_after("HTTP/1.1 403 Forbidden\r\n"), LinkError::Forbidden);
+    assert_eq!(refusal_after("HTTP/1.1 401"), Refusal::Unauthorized);
+    assert_eq!(refusal_after("HTTP/1.1 403 Forbidden\r\n"), Refusal::Forbidden);
 }
 
 #[test]
@@ -89,25 +99,99 @@ fn a_status_line_without_a_blank_line_is_classified() {
     let running = start(&url, Timing { handshake: millis(200), ..fast_retry() });
     let mut stream = accept(&listener);
     stream.write_all(b"HTTP/1.1 401 Unauthorized\r\n").unwrap();
-    assert_eq!(running.fatal(), LinkError::Unauthorized);
+    assert_eq!(running.refused().refusal, Refusal::Unauthorized);
 }
 
 #[test]
-fn permanent_answers_end_the_link() {
-    assert_eq!(error_after("HTTP/1.1 404 Not Found\r\n\r\n"), LinkError::NotFound);
-    assert_eq!(error_after("HTTP/1.1 400 Bad Request\r\n\r\n"), LinkError::Refused { status: 400 });
+fn refusals_are_classified() {
+    assert_eq!(refusal_after("HTTP/1.1 404 Not Found\r\n\r\n"), Refusal::NotFound);
+    assert_eq!(refusal_after("HTTP/1.1 400 Bad Request\r\n\r\n"), Refusal::Refused { status: 400 });
     assert_eq!(
-        error_after("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
-        LinkError::NotUpgraded { status: 200 }
+        refusal_after("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"),
+        Refusal::NotUpgraded { status: 200 }
     );
+}
+
+#[test]
+fn a_refusal_is_retried_until_the_connection_is_accepted() {
+    let (listener, url) = listen();
+    let running = start(&url, fast_retry());
+    for answer in ["404 Not Found", "401 Unauthorized", "302 Found", "200 OK", "407 Proxy"] {
+        let mut stream = accept(&listener);
+        request(&mut stream);
+        stream.write_all(format!("HTTP/1.1 {answer}\r\nContent-Length: 0\r\n\r\n").as_bytes()).unwrap();
+        assert!(
+            running.refused().refusal.to_string().contains(answer.split_once(" ").unwrap().0),
+            "{answer}"
+        );
+    }
+    let _peer = accept_ws(&listener);
+    running.up();
+}
+
+#[test]
+fn a_refusal_has_the_beginning_of_its_body_without_the_key() {
+    let page = format!("<html>\r\n key k3y \u{1b}[1m {}</html>", "x".repeat(5000));
+    let body = refused_after(&format!("HTTP/1.1 404 Not Found\r\n\r\n{page}")).body;
+    assert!(body.starts_with("<html> key «redacted» \u{1b}[1m xxx") && !body.contains("k3y"), "{body}");
+    assert_eq!(body.chars().count(), 201, "{body}");
+}
+
+/// The peer keeps the connection open and does not say how long the body is.
+#[test]
+fn a_body_without_an_end_does_not_hold_the_link() {
+    let (listener, url) = listen();
+    let running = start(&url, fast_retry());
+    let mut stream = accept(&listener);
+    request(&mut stream);
+    stream.write_all(b"HTTP/1.1 404 Not Found\r\n\r\nnot here").unwrap();
+    assert_eq!(running.refused().body, "not here");
+    drop(accept(&listener));
+}
+
+#[test]
+fn retry_after_delays_the_next_attempt() {
+    let (listener, url) = listen();
+    let running = start(&url, fast_retry());
+    let mut stream = accept(&listener);
+    request(&mut stream);
+    stream.write_all(b"HTTP/1.1 404 Not Found\r\nRetry-After: 500\r\n\r\n").unwrap();
+    drop(stream);
+    let asked = Duration::from_secs(500);
+    assert!(running.refused().retry_in.is_some_and(|wait| wait >= asked && wait < 2 * asked));
+    // A stop does not wait for that.
+    running.link.stop_waiting();
+    let _peer = accept_ws(&listener);
+    running.up();
+}
+
+#[test]
+fn the_key_is_read_again_before_each_attempt() {
+    let (listener, url) = listen();
+    let number = AtomicU32::new(0);
+    let mut config = config(&url, fast_retry());
+    config.api_key = config.api_key.read_again(move || match number.fetch_add(1, Ordering::Relaxed) {
+        0 => Ok(Secret::new("first")),
+        1 => Err("it is empty".to_owned()),
+        _ => Ok(Secret::new("second")),
+    });
+    let running = start_with(config);
+    for key in ["first", "first", "second"] {
+        let mut stream = accept(&listener);
+        let head = request(&mut stream).to_ascii_lowercase();
+        assert!(head.contains(&format!("\r\nauthorization: bearer {key}\r\n")), "{head}");
+        stream.write_all(b"HTTP/1.1 401 Unauthorized\r\n\r\n").unwrap();
+        drop(stream);
+        assert_eq!(running.refused().refusal, Refusal::Unauthorized);
+    }
 }
 
 #[test]
 fn a_redirect_is_not_followed() {
     let (elsewhere, target) = listen();
     let target = target.replace("ws://", "http://");
-    let error = error_after(&format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n"));
-    assert_eq!(error, LinkError::Redirected { status: 302 });
+    let error = refusal_after(&format!("HTTP/1.1 302 Found\r\nLocation: {target}\r\n\r\n"));
+    assert_eq!(error, Refusal::Redirected { status: 302 });
     elsewhere.set_nonblocking(true).unwrap();
     assert!(elsewhere.accept().is_err(), "the redirect was followed");
 }
@@ -120,10 +204,11 @@ fn transient_answers_are_retried() {
         let mut stream = accept(&listener);
         request(&mut stream);
         stream.write_all(format!("HTTP/1.1 {answer}\r\n\r\n").as_bytes()).unwrap();
+        assert_eq!(running.next(), LinkEvent::Failed, "{answer}");
     }
     drop(accept(&listener));
+    assert_eq!(running.next(), LinkEvent::Failed);
     let _peer = accept_ws(&listener);
-    assert_eq!(running.next(), LinkEvent::Failed, "one event for the first failure only");
     assert_eq!(running.up().0, 1, "failed attempts have no epoch");
 }
 
@@ -170,12 +255,9 @@ fn a_host_name_is_resolved() {
 }
 
 #[test]
-fn an_unusable_url_or_key_is_permanent() {
+fn an_unusable_url_is_permanent() {
     let running = start("http://127.0.0.1:1/ws", fast_retry());
     assert!(matches!(running.fatal(), LinkError::Unusable { .. }));
-    let mut bad = config("ws://127.0.0.1:1/ws", fast_retry());
-    bad.api_key = oz_agent_worker::secret::Secret::new("a\nb");
-    assert!(matches!(start_with(bad).fatal(), LinkError::Unusable { .. }));
 }
 
 /// Returns an address that neither accepts nor refuses, because the listener's queue is full.

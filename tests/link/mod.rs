@@ -17,7 +17,10 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::control_plane::ws::{Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Timing};
+use oz_agent_worker::control_plane::key::ApiKey;
+use oz_agent_worker::control_plane::ws::{
+    Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Refused, Timing,
+};
 use oz_agent_worker::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing, Report};
 use oz_agent_worker::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -92,7 +95,8 @@ pub(crate) fn accept_raw(listener: &TcpListener) -> TcpStream {
 
 /// The default deadlines, with a wait of 10 ms between attempts.
 pub(crate) fn fast_retry() -> Timing {
-    Timing { backoff_min: millis(10), backoff_max: millis(10), ..Timing::default() }
+    let wait = millis(10);
+    Timing { backoff_min: wait, backoff_max: wait, refused_max: wait, spread: wait, ..Timing::default() }
 }
 
 /// A link and its events.
@@ -101,8 +105,12 @@ pub(crate) struct Running {
     pub(crate) events: Receiver<LinkEvent>,
 }
 
+pub(crate) fn api_key(key: &str) -> ApiKey {
+    ApiKey::new(Secret::new(key)).unwrap()
+}
+
 pub(crate) fn config(url: &str, timing: Timing) -> LinkConfig {
-    let (url, api_key) = (url.parse().unwrap(), Secret::new("k3y"));
+    let (url, api_key) = (url.parse().unwrap(), api_key("k3y"));
     LinkConfig { url, api_key, worker_id: "w".into(), max_attempts: 0, window: Duration::ZERO, timing }
 }
 
@@ -138,6 +146,17 @@ impl Running {
         }
     }
 
+    /// Returns the next refusal, skipping other failures.
+    pub(crate) fn refused(&self) -> Refused {
+        loop {
+            match self.next() {
+                LinkEvent::Refused(refused) => return refused,
+                LinkEvent::Failed => {}
+                other => panic!("not Refused but {other:?}"),
+            }
+        }
+    }
+
     pub(crate) fn down(&self) -> String {
         match self.next() {
             LinkEvent::Down { reason } => reason,
@@ -167,7 +186,8 @@ impl Running {
                     assert!(self.ended());
                     return error;
                 }
-                LinkEvent::Up { .. } | LinkEvent::Failed | LinkEvent::Down { .. } => {}
+                LinkEvent::Up { .. } | LinkEvent::Failed | LinkEvent::Refused(_) | LinkEvent::Down { .. } => {
+                }
                 other => panic!("not Fatal but {other:?}"),
             }
         }

@@ -38,6 +38,7 @@ fn no_event_follows_the_last() {
     let (listener, url) = listen();
     drop(listener);
     let mut running = start_limited(&url, fast_retry(), 1);
+    assert_eq!(running.next(), LinkEvent::Failed);
     assert!(matches!(running.next(), LinkEvent::Fatal(LinkError::GaveUp { .. })));
     assert!(running.ended());
     running.link.close();

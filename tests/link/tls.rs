@@ -5,7 +5,14 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use native_tls::{Identity, TlsAcceptor};
-use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Timing};
+use openssl::asn1::Asn1Time;
+use openssl::ec::{EcGroup, EcKey};
+use openssl::hash::MessageDigest;
+use openssl::nid::Nid;
+use openssl::pkey::PKey;
+use openssl::x509::extension::SubjectAlternativeName;
+use openssl::x509::{X509, X509NameBuilder};
+use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Refusal, Timing};
 use oz_agent_worker::protocol::Incoming;
 
 use super::{
@@ -15,6 +22,8 @@ use super::{
 
 /// Names the folder of the certificate for the child process.
 const FOLDER: &str = "OZ_TEST_TLS_FOLDER";
+/// Names the reason that the child process expects.
+const REASON: &str = "OZ_TEST_TLS_REASON";
 
 /// A temporary folder.
 struct Folder(PathBuf);
@@ -54,15 +63,69 @@ fn wss(url: &str) -> String {
 }
 
 #[test]
-fn an_untrusted_certificate_is_permanent() {
+fn an_untrusted_certificate_is_a_refusal() {
     let folder = Folder::new("untrusted");
     make_certificate(&folder.0);
     let (listener, url) = listen();
     let running = start(&wss(&url), fast_retry());
     assert!(acceptor(&folder.0).accept(accept(&listener)).is_err());
-    let LinkError::Certificate { host, reason } = running.fatal() else { panic!("trusted") };
+    let Refusal::Certificate { host, reason } = running.refused().refusal else { panic!("trusted") };
     assert_eq!(host, "localhost");
     assert!(reason.contains("self") && reason.contains("signed"), "{reason}");
+}
+
+/// Writes a self-signed certificate for `localhost` that is valid for a day, from `from` seconds since 1970.
+fn make_certificate_from(folder: &Path, from: i64) {
+    let group = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+    let key = PKey::from_ec_key(EcKey::generate(&group).unwrap()).unwrap();
+    let mut name = X509NameBuilder::new().unwrap();
+    name.append_entry_by_text("CN", "localhost").unwrap();
+    let name = name.build();
+    let mut builder = X509::builder().unwrap();
+    builder.set_version(2).unwrap();
+    builder.set_subject_name(&name).unwrap();
+    builder.set_issuer_name(&name).unwrap();
+    builder.set_pubkey(&key).unwrap();
+    builder.set_not_before(&Asn1Time::from_unix(from).unwrap()).unwrap();
+    builder.set_not_after(&Asn1Time::from_unix(from + 24 * 60 * 60).unwrap()).unwrap();
+    let host =
+        SubjectAlternativeName::new().dns("localhost").build(&builder.x509v3_context(None, None)).unwrap();
+    builder.append_extension(host).unwrap();
+    builder.sign(&key, MessageDigest::sha256()).unwrap();
+    std::fs::write(folder.join("cert.pem"), builder.build().to_pem().unwrap()).unwrap();
+    std::fs::write(folder.join("key.pem"), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+}
+
+/// A machine that starts before its clock is set sees such certificates.
+#[test]
+fn the_dates_of_a_certificate_are_not_permanent() {
+    for (from, expected) in
+        [(1_000_000_000, "certificate has expired"), (4_000_000_000, "certificate is not yet valid")]
+    {
+        let folder = Folder::new(&format!("dates-{from}"));
+        make_certificate_from(&folder.0, from);
+        let variables = [
+            ("SSL_CERT_FILE", folder.0.join("cert.pem")),
+            (FOLDER, folder.0.clone()),
+            (REASON, expected.into()),
+        ];
+        in_own_process("link::tls::in_a_process_that_trusts_a_certificate_with_wrong_dates", &variables);
+    }
+}
+
+#[test]
+#[ignore = "run by the test above in a separate process"]
+fn in_a_process_that_trusts_a_certificate_with_wrong_dates() {
+    let folder = PathBuf::from(std::env::var_os(FOLDER).unwrap());
+    let (listener, url) = listen();
+    let running = start(&wss(&url), fast_retry());
+    for _ in 0..2 {
+        assert!(acceptor(&folder).accept(accept(&listener)).is_err());
+        let refusal = running.refused().refusal;
+        assert!(refusal.may_pass() && refusal.to_string().contains("check the system clock"), "{refusal}");
+        let Refusal::CertificateDate { host, reason } = refusal else { panic!("{refusal}") };
+        assert_eq!((host.as_str(), reason), ("localhost", std::env::var(REASON).unwrap()));
+    }
 }
 
 #[test]
@@ -139,5 +202,5 @@ fn in_a_process_with_ssl_cert_file() {
     let other = wss(&url).replace("localhost", "127.0.0.1");
     let running = start(&other, fast_retry());
     assert!(acceptor(&folder).accept(accept(&listener)).is_err());
-    assert!(matches!(running.fatal(), LinkError::Certificate { .. }));
+    assert!(matches!(running.refused().refusal, Refusal::Certificate { .. }));
 }

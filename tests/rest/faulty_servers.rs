@@ -10,14 +10,13 @@ use oz_agent_worker::control_plane::rest::{AnswerError, ControlPlane, LookupErro
 use oz_agent_worker::job::JobId;
 use oz_agent_worker::logging::error_chain;
 use oz_agent_worker::protocol::RunState;
-use oz_agent_worker::secret::Secret;
 
-use crate::link::{TIMEOUT, accept, hangs_up, in_own_process, listen, millis, request};
+use crate::link::{TIMEOUT, accept, api_key, hangs_up, in_own_process, listen, millis, request};
 
 const KEY: &str = "hunter2-k3y";
 
 fn plane(root: &str) -> ControlPlane {
-    ControlPlane::new(root, &Secret::new(KEY)).unwrap()
+    ControlPlane::new(root, &api_key(KEY)).unwrap()
 }
 
 fn http(url: &str) -> String {

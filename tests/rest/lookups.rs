@@ -6,15 +6,14 @@ use crossbeam_channel::{Receiver, bounded};
 use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunPoller, RunStates};
 use oz_agent_worker::job::JobId;
 use oz_agent_worker::protocol::RunState;
-use oz_agent_worker::secret::Secret;
 use serde_json::json;
 
 use crate::harness::control_plane::fake_worker::FakeWorker;
-use crate::link::{accept, listen, request};
+use crate::link::{accept, api_key, listen, request};
 use crate::support::control_plane::{ControlPlane, DEADLINE, Disconnect, Options, RunSpec, State};
 
 fn rest(plane: &ControlPlane, key: &str) -> Rest {
-    Rest::new(&plane.root_url(), &Secret::new(key)).unwrap()
+    Rest::new(&plane.root_url(), &api_key(key)).unwrap()
 }
 
 fn next(answers: &Receiver<RunStates>) -> RunStates {
@@ -105,7 +104,7 @@ fn a_batch_shares_one_kept_connection() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(1);
-    let poller = RunPoller::new(Rest::new(&root, &Secret::new("k3y")).unwrap(), sender);
+    let poller = RunPoller::new(Rest::new(&root, &api_key("k3y")).unwrap(), sender);
     let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
     for round in 0..2 {
         poller.poll(batch(&["a", "b"])).unwrap();
@@ -131,7 +130,7 @@ fn a_drop_waits_for_one_look_up_at_most() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
     let (sender, answers) = bounded(1);
-    let rest = Rest::new(&root, &Secret::new("k3y")).unwrap().with_deadline(Duration::from_millis(300));
+    let rest = Rest::new(&root, &api_key("k3y")).unwrap().with_deadline(Duration::from_millis(300));
     let poller = RunPoller::new(rest, sender);
     poller.poll((0..1000).map(|id| (JobId(id), id.to_string())).collect()).unwrap();
     let mut silent = accept(&listener);

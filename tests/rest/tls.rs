@@ -4,12 +4,11 @@ use std::net::TcpListener;
 use std::path::PathBuf;
 
 use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError};
-use oz_agent_worker::control_plane::ws::{LinkConfig, LinkError, LinkEvent};
+use oz_agent_worker::control_plane::ws::{LinkConfig, LinkEvent, Refusal};
 use oz_agent_worker::protocol::RunState;
-use oz_agent_worker::secret::Secret;
 
 use crate::link::{
-    TIMEOUT, accept, config, fast_retry, hangs_up, in_own_process, listen, millis, start_with,
+    TIMEOUT, accept, api_key, config, fast_retry, hangs_up, in_own_process, listen, millis, start_with,
 };
 use crate::support::control_plane::{ControlPlane, Options, RunSpec};
 use crate::support::pki::Pki;
@@ -24,19 +23,19 @@ fn door(plane: &ControlPlane, certificate: &(PathBuf, PathBuf)) -> TlsProxy {
 
 fn rest(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Rest {
     let root = format!("https://{host}:{}", door.port());
-    Rest::new(&root, &Secret::new(plane.key())).unwrap().with_deadline(TIMEOUT)
+    Rest::new(&root, &api_key(plane.key())).unwrap().with_deadline(TIMEOUT)
 }
 
-/// Connects the link through the same door; returns its error, if any.
-fn link_error(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Option<LinkError> {
+/// Connects the link through the same door; returns its refusal, if any.
+fn link_refusal(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Option<Refusal> {
     let url = plane.ws_url().replace("ws://", "wss://");
     let url = url.replace(&plane.address().to_string(), &format!("{host}:{}", door.port()));
     let config = config(&format!("{url}?worker_id=w"), fast_retry());
-    let api_key = Secret::new(plane.key());
+    let api_key = api_key(plane.key());
     let running = start_with(LinkConfig { api_key, ..config });
     match running.next() {
         LinkEvent::Up { .. } => None,
-        LinkEvent::Fatal(error) => Some(error),
+        LinkEvent::Refused(refused) => Some(refused.refusal),
         other => panic!("{other:?}"),
     }
 }
@@ -46,7 +45,9 @@ fn assert_refused(plane: &ControlPlane, host: &str, door: &TlsProxy) {
     let error = rest(plane, host, door).run_state("r").unwrap_err();
     let LookupError::Certificate { at, reason } = &error else { panic!("{error:?}") };
     assert_eq!(*at, format!("https://{host}:{}", door.port()));
-    let Some(LinkError::Certificate { reason: link_reason, .. }) = link_error(plane, host, door) else {
+    let (Some(Refusal::Certificate { reason: link_reason, .. })
+    | Some(Refusal::CertificateDate { reason: link_reason, .. })) = link_refusal(plane, host, door)
+    else {
         panic!("not refused")
     };
     assert_eq!(*reason, link_reason);
@@ -79,7 +80,7 @@ fn in_a_process_with_ssl_cert_file() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec { prompt: "x".repeat(40_000), ..RunSpec::default() });
     let whole = door(&plane, &pair("server"));
-    assert_eq!(link_error(&plane, "localhost", &whole), None);
+    assert_eq!(link_refusal(&plane, "localhost", &whole), None);
     plane.cancel(&id);
     assert_eq!(rest(&plane, "localhost", &whole).run_state(&id), Ok(RunState::Cancelled));
     assert_refused(&plane, "127.0.0.1", &whole);
@@ -94,7 +95,7 @@ fn lookup_error(within: u64, talk: impl FnOnce(&TcpListener) + Send) -> LookupEr
     std::thread::scope(|scope| {
         scope.spawn(|| talk(&listener));
         let root = url.replace("ws://", "https://").replace("/ws?worker_id=w", "");
-        let rest = Rest::new(&root, &Secret::new("k3y")).unwrap();
+        let rest = Rest::new(&root, &api_key("k3y")).unwrap();
         rest.with_deadline(millis(within)).run_state("r").unwrap_err()
     })
 }

@@ -27,11 +27,12 @@ pub fn binary() -> PathBuf {
 }
 
 impl WorkerBuilder {
-    /// A worker whose environment is `PATH`, a `HOME` that does not exist, `RUST_BACKTRACE`, and what `make coverage` sets.
+    /// A worker whose environment is `PATH`, a `HOME` that does not exist, `RUST_BACKTRACE`, `OZ_RECONNECT_SPREAD=0`, so that no
+    /// test waits for a random time, and what `make coverage` sets.
     pub fn new(binary: &Path) -> Self {
         let mut command = Command::new(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", "/nonexistent").env("RUST_BACKTRACE", "1");
+        command.env("HOME", "/nonexistent").env("RUST_BACKTRACE", "1").env("OZ_RECONNECT_SPREAD", "0");
         command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         Self { command, echo: None }
     }

@@ -103,13 +103,13 @@ fn an_adopted_task_can_be_cancelled() {
     stage.stop(worker);
 }
 
-/// The worker loses the control plane with one task ended, one running, and one not started. Its exit code says that
-/// reports are missing.
+/// The worker loses the control plane with one task ended, one running, and one not started, and gives up. Its exit code says
+/// that reports are missing. A refusal does not end the next process, because it has tasks.
 #[test]
 fn undelivered_reports_are_sent_by_the_next_process() {
     let stage = Stage::new();
     let sync = SyncDir::new();
-    let mut worker = stage.start(builder(&stage, &sync));
+    let mut worker = stage.start(builder(&stage, &sync).env("OZ_RECONNECT_MAX_ATTEMPTS", "2"));
     let record = "echo $TASK_ID >> /sync/log";
     let ended = stage.plane.submit(stage.spec(&format!("{record}; {WAIT}; echo done; exit 3")));
     let stopped = stage
@@ -123,7 +123,7 @@ fn undelivered_reports_are_sent_by_the_next_process() {
     worker.wait_log(DEADLINE, |line| line.contains("type=task_completed") && line.contains(&ended));
     stage.plane.refuse_with(Some(401));
     stage.plane.drop_connections(Disconnect::Rst);
-    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(3), "{:#?}", worker.stderr().all());
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(1), "{:#?}", worker.stderr().all());
     let log = worker.stderr().all();
     let left = log.iter().filter(|line| line.contains("container left for the next start task="));
     assert_eq!(left.count(), 2, "{log:#?}");
@@ -132,8 +132,9 @@ fn undelivered_reports_are_sent_by_the_next_process() {
         assert_eq!(stage.plane.run(id).terminal_reports, 0, "no report was delivered");
     }
 
+    let worker = builder(&stage, &sync).start();
+    worker.wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("link refused"));
     stage.plane.refuse_with(None);
-    let worker = stage.start(builder(&stage, &sync));
     let report = stage.plane.wait_message(&ended, "task_completed");
     assert_eq!(result(&report.data), (Some(3), None, Some("done\n")));
     let report = stage.plane.wait_message(&stopped, "task_failed");

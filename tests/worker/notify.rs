@@ -3,7 +3,7 @@
 use std::os::unix::net::UnixDatagram;
 use std::time::Instant;
 
-use crate::support::control_plane::State;
+use crate::support::control_plane::{Disconnect, State};
 use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
 
@@ -69,6 +69,21 @@ fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() 
     worker.signal(Signal::TERM);
     manager.until("STATUS=stopping, tasks: 0");
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
+}
+
+#[test]
+fn the_status_says_why_a_worker_that_was_connected_is_refused() {
+    let stage = Stage::new();
+    let manager = Manager::new();
+    let worker = stage.start(stage.worker().env("NOTIFY_SOCKET", &manager.address()));
+    stage.plane.refuse_with(Some(404));
+    stage.plane.drop_connections(Disconnect::Rst);
+    manager.until(
+        "STATUS=waiting for the control plane, tasks: 0; the control plane answered 404: check the path of --web-socket-url",
+    );
+    stage.plane.refuse_with(None);
+    manager.until("STATUS=connected, tasks: 0");
+    stage.stop(worker);
 }
 
 #[test]

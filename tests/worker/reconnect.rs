@@ -217,21 +217,63 @@ fn a_control_plane_that_accepts_and_closes_is_retried_with_back_off() {
     stage.stop(worker);
 }
 
-/// The worker exits with the code for a refusal. The next process reports the task.
+/// As a proxy does while the control plane is replaced.
 #[test]
-fn a_permanent_refusal_stops_running_tasks() {
+fn error_pages_during_an_outage_stop_no_task() {
     let stage = Stage::new();
-    let mut worker = stage.start_worker();
-    let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; while :; do sleep 0.1; done"));
-    stage.wait_running(&id);
-    stage.plane.refuse_with(Some(401));
-    stage.plane.drop_connections(Disconnect::Rst);
-    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(3), "{:#?}", worker.stderr().all());
-    assert_eq!(stage.engine.containers_of(&stage.worker_id)[0]["State"], "exited");
+    let sync = SyncDir::new();
+    let worker = started(&stage, &sync, 1);
+    let id = stage.plane.submit(stage.spec(&format!("echo >> /sync/log; {WAIT}; echo done; exit 3")));
+    sync.wait_lines(&stage, 1);
+    for (attempts, status) in [(2, 404), (3, 401)] {
+        stage.plane.refuse_with(Some(status));
+        if attempts == 2 {
+            stage.plane.drop_connections(Disconnect::Rst);
+        }
+        stage.plane.wait_for(DEADLINE, |model| model.attempts == attempts);
+        worker.wait_log(DEADLINE, |line| {
+            let refused = line.contains("WARN") && line.contains("link refused");
+            refused && line.contains(&format!("answered {status}: ")) && line.contains("tasks=1")
+        });
+    }
     stage.plane.refuse_with(None);
-    let next = stage.start_worker();
-    let report = stage.plane.wait_message(&id, "task_failed").data;
-    assert_eq!((&report["failure_reason"], &report["exit_code"]), (&json!("graceful_shutdown"), &json!(0)));
+    stage.plane.wait_connected(2);
+    assert_eq!(stage.wait_running(&id)["State"]["Running"], true);
+    sync.release(1);
+    let report = stage.plane.wait_message(&id, "task_completed");
+    assert_eq!((report.connection, &report.data["exit_code"]), (2, &json!(3)));
     stage.wait_clean();
-    stage.stop(next);
+    stage.stop(worker);
+}
+
+/// REST uses the new key too: it finds a cancel that the worker has missed.
+#[test]
+fn a_key_that_is_changed_during_an_outage_is_used_without_a_restart() {
+    let stage = Stage::new();
+    let sync = SyncDir::new();
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("key");
+    std::fs::write(&file, stage.plane.key()).unwrap();
+    let builder = stage.worker().env_remove("OZ_API_KEY").env("OZ_API_KEY_FILE", file.to_str().unwrap());
+    let worker = stage.start(builder.args(["-v", &sync.mount(), "--lost-runs", "finish"]));
+    let script = format!("echo >> /sync/log; {WAIT}; echo done");
+    let [finished, cancelled] = [0, 1].map(|_| stage.plane.submit(stage.spec(&script)));
+    sync.wait_lines(&stage, 2);
+    stage.plane.change_key("the-new-key");
+    // An operator who replaces the file in place may leave it empty for a moment.
+    std::fs::write(&file, "").unwrap();
+    stage.plane.cancel_silently(&cancelled);
+    stage.plane.drop_connections(Disconnect::Rst);
+    worker.wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("key not read again"));
+    worker.wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("link refused"));
+    std::fs::write(&file, "the-new-key\n").unwrap();
+    stage.plane.wait_connected(2);
+    let report = stage.plane.wait_message(&cancelled, "task_failed").data;
+    assert_eq!(report["failure_reason"], "task_cancelled");
+    sync.release(2);
+    assert_eq!(stage.plane.wait_message(&finished, "task_completed").data["exit_code"], json!(0));
+    stage.wait_clean();
+    let log = worker.stderr().all().join("\n");
+    assert!(!log.contains("the-new-key") && !log.contains(stage.plane.key()), "{log}");
+    stage.stop(worker);
 }

@@ -6,15 +6,12 @@ use thiserror::Error;
 
 use super::answer::AnswerError;
 
-/// A setting cannot be used in a request. The configuration checks them first, so this is a bug.
+/// The root URL cannot be used in a request. The configuration checks it first, so this is a bug.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ControlPlaneError {
     /// The root is not an `http` or `https` URL of a host and an optional path.
     #[error("the server root URL must be http:// or https:// with a host and an optional path")]
     Root,
-    /// The API key cannot be sent in a header.
-    #[error("the API key contains characters that HTTP headers do not allow")]
-    Key,
 }
 
 /// Why one look-up failed. `at` is the control plane as `scheme://host:port`.

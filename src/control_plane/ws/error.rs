@@ -1,5 +1,7 @@
 //! The errors of the link: those that end it, and those of one attempt to connect.
 
+use std::time::Duration;
+
 use thiserror::Error;
 
 /// What an operator can do about a [`LinkError`].
@@ -13,9 +15,43 @@ pub enum LinkErrorKind {
     Panicked,
 }
 
-/// Why the link ended permanently; its thread makes no further attempt.
+/// Why the link ended; its thread makes no further attempt.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum LinkError {
+    /// The URL cannot be used in a request.
+    #[error("{reason}")]
+    Unusable {
+        /// The problem.
+        reason: &'static str,
+    },
+    /// Too many attempts have failed, see [`LinkConfig::max_attempts`](super::LinkConfig::max_attempts).
+    #[error("gave up after {failures} failures in a row; the last: {reason}")]
+    GaveUp {
+        /// How many attempts have failed since the last success.
+        failures: u32,
+        /// The last failure.
+        reason: String,
+    },
+    /// A bug.
+    #[error("the link's thread has panicked")]
+    Panicked,
+}
+
+impl LinkError {
+    /// What can be done about it.
+    pub fn kind(&self) -> LinkErrorKind {
+        match self {
+            Self::Unusable { .. } => LinkErrorKind::Permanent,
+            Self::GaveUp { .. } => LinkErrorKind::GaveUp,
+            Self::Panicked => LinkErrorKind::Panicked,
+        }
+    }
+}
+
+/// Why the control plane, or a proxy that answered in its place, did not accept the connection. An operator may have to correct a
+/// setting.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum Refusal {
     /// 401.
     #[error(
         "the control plane answered 401: the API key is missing or unknown; check OZ_API_KEY or OZ_API_KEY_FILE"
@@ -29,6 +65,11 @@ pub enum LinkError {
     /// 404.
     #[error("the control plane answered 404: check the path of --web-socket-url")]
     NotFound,
+    /// 407. The worker uses no proxy, so an intercepting one has answered.
+    #[error(
+        "a proxy answered 407: the worker cannot log in to a proxy; check the network, and the host in --web-socket-url"
+    )]
+    ProxyLogin,
     /// Any other 4xx except 408, 425 and 429.
     #[error(
         "the control plane answered {status}: check --web-socket-url, and the API key in OZ_API_KEY or OZ_API_KEY_FILE"
@@ -53,7 +94,18 @@ pub enum LinkError {
         /// The HTTP status.
         status: u16,
     },
-    /// The peer's certificate does not verify.
+    /// The peer's certificate has expired or is not valid yet, by this machine's clock.
+    #[error(
+        "the certificate of {host} does not verify ({reason}): check the system clock, and renew the certificate if the \
+         clock is right"
+    )]
+    CertificateDate {
+        /// The host that was dialled.
+        host: String,
+        /// OpenSSL's verification error.
+        reason: String,
+    },
+    /// The peer's certificate does not verify for another reason.
     #[error(
         "the certificate of {host} does not verify ({reason}): check the host name in --web-socket-url, the system \
          clock, and the CA (SSL_CERT_FILE names a file of trusted certificates)"
@@ -64,43 +116,41 @@ pub enum LinkError {
         /// OpenSSL's verification error.
         reason: String,
     },
-    /// The URL or the API key cannot be used in a request.
-    #[error("{reason}")]
-    Unusable {
-        /// The URL or the key, and the problem.
-        reason: &'static str,
-    },
-    /// Too many attempts have failed, see [`LinkConfig::max_attempts`](super::LinkConfig::max_attempts).
-    #[error("gave up after {failures} failures in a row; the last: {reason}")]
-    GaveUp {
-        /// How many attempts have failed since the last success.
-        failures: u32,
-        /// The last failure.
-        reason: String,
-    },
-    /// A bug.
-    #[error("the link's thread has panicked")]
-    Panicked,
 }
 
-impl LinkError {
-    /// What can be done about it.
-    pub fn kind(&self) -> LinkErrorKind {
-        match self {
-            Self::GaveUp { .. } => LinkErrorKind::GaveUp,
-            Self::Panicked => LinkErrorKind::Panicked,
-            _ => LinkErrorKind::Permanent,
-        }
+impl Refusal {
+    /// Whether it may pass without a change of the settings even if the worker was never connected: a machine may start before
+    /// its clock is set.
+    pub fn may_pass(&self) -> bool {
+        matches!(self, Self::CertificateDate { .. })
     }
+}
+
+/// What an answer says besides its status.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct Details {
+    /// The beginning of its body, at most 200 characters, without the API key. Log it escaped.
+    pub(super) body: String,
+    /// How long not to try again, as the peer asks for.
+    pub(super) retry_after: Option<Duration>,
 }
 
 /// Why an attempt to connect failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DialError {
+    /// An operator may have to correct something.
+    Refused(Refusal, Details),
+    /// Another attempt may succeed.
+    Transient(String, Details),
     /// Another attempt cannot succeed.
     Permanent(LinkError),
-    /// Another attempt may succeed.
-    Transient(String),
     /// The attempt was cut short because the link is closing.
     Closing,
+}
+
+impl DialError {
+    /// A failure without an answer.
+    pub(super) fn transient(reason: impl Into<String>) -> Self {
+        Self::Transient(reason.into(), Details::default())
+    }
 }

@@ -10,13 +10,15 @@ use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, s
 use super::Timing;
 use super::answer::{classify, status};
 use super::confirm::Confirms;
-use super::error::DialError;
+use super::error::{Details, DialError};
 use super::frames::{FrameError, Frames, Kind, Limits};
 use super::outbox::{self, Outbox};
 use super::socket::{Fault, Received, Socket};
 use super::upgrade::upgrade;
 use super::wire::{Channel, HandshakeDeadline, Wire};
 use crate::fuzz::{Input, assert_one_line};
+use crate::logging::value;
+use crate::secret::Secret;
 
 /// The most bytes and pieces that are sent: the socket must hold all of them unread.
 const MAX_BYTES: usize = 32 * 1024;
@@ -66,8 +68,8 @@ pub fn link_answer(bytes: &[u8]) {
     assert_eq!(whole, parts);
     if let Some(status) = status(input.data) {
         assert!((100..1000).contains(&status));
-        let permanent = matches!(classify(status), DialError::Permanent(_));
-        assert!(whole.is_none_or(|text| status == 101 || text.starts_with("permanent") == permanent));
+        let refused = matches!(classify(status, Details::default()), DialError::Refused(..));
+        assert!(whole.is_none_or(|text| status == 101 || text.starts_with("refused") == refused));
     }
 }
 
@@ -76,10 +78,12 @@ fn read_response(pieces: &[&[u8]]) -> Option<String> {
     let request = Request::get("ws://h/p").header("Host", "h").header("Upgrade", "websocket");
     let request = request.header("Connection", "Upgrade").header("Sec-WebSocket-Version", "13");
     let request = request.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).ok()?;
-    let text = match upgrade(request, channel, &deadline, &Timing::default()) {
+    let key = Secret::new("k");
+    let text = match upgrade(request, &key, channel, &deadline, &Timing::default()) {
         Ok(_) => return Some("upgraded".to_owned()),
         Err(DialError::Permanent(error)) => format!("permanent {}", crate::logging::error_chain(&error)),
-        Err(DialError::Transient(text)) => format!("transient {text}"),
+        Err(DialError::Refused(refusal, details)) => format!("refused {refusal} {}", value(&details.body)),
+        Err(DialError::Transient(text, details)) => format!("transient {text} {}", value(&details.body)),
         Err(DialError::Closing) => "closing".to_owned(),
     };
     assert_one_line(&text, MAX_TEXT);

@@ -25,11 +25,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use http::Uri;
 
+use crate::control_plane::key::ApiKey;
 use crate::protocol::{Incoming, Invalid, Outgoing};
-use crate::secret::Secret;
 use crate::sys::cancel::Never;
 
-pub use self::error::{LinkError, LinkErrorKind};
+pub use self::error::{LinkError, LinkErrorKind, Refusal};
 pub use self::outbox::OutboxFull;
 pub use self::timers::Timing;
 
@@ -38,8 +38,8 @@ pub use self::timers::Timing;
 pub struct LinkConfig {
     /// A `ws` or `wss` URL with the `worker_id` in its query.
     pub url: Uri,
-    /// The bearer token.
-    pub api_key: Secret,
+    /// The bearer token. Its file is read again before each attempt to connect.
+    pub api_key: ApiKey,
     /// Sent with claims.
     pub worker_id: String,
     /// The link gives up after this many consecutive failures; 0 means never.
@@ -79,8 +79,11 @@ pub enum LinkEvent {
         /// [`Outbound::seq`].
         seq: u64,
     },
-    /// The link's first attempt to connect has failed, and another follows.
+    /// An attempt to connect has failed, and another follows unless [`LinkEvent::Fatal`] comes next.
     Failed,
+    /// An attempt to connect was refused, as by an answer such as 404. Another follows unless [`LinkEvent::Fatal`] comes next: whether
+    /// a refusal ends the worker is decided by the receiver.
+    Refused(Refused),
     /// The connection of the last `Up` has ended, and another attempt follows.
     Down {
         /// The cause, for people.
@@ -90,6 +93,17 @@ pub enum LinkEvent {
     Fatal(LinkError),
     /// The link has ended after [`Link::close`].
     Closed,
+}
+
+/// A refused attempt to connect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refused {
+    /// Why, and what an operator can check.
+    pub refusal: Refusal,
+    /// The beginning of the answer's body, at most 200 characters, without the API key. Log it escaped.
+    pub body: String,
+    /// The wait before the next attempt; `None` if there is none.
+    pub retry_in: Option<Duration>,
 }
 
 /// A message to send. `Debug` shows only its kind.
@@ -115,6 +129,7 @@ impl fmt::Debug for LinkEvent {
             Self::Binary { bytes } => write!(f, "Binary({bytes} bytes)"),
             Self::Confirmed { seq } => write!(f, "Confirmed({seq})"),
             Self::Failed => f.write_str("Failed"),
+            Self::Refused(refused) => write!(f, "{refused:?}"),
             Self::Down { reason } => write!(f, "Down({reason:?})"),
             Self::Fatal(error) => write!(f, "Fatal({error:?})"),
             Self::Closed => f.write_str("Closed"),
@@ -263,7 +278,7 @@ mod tests {
 
     #[test]
     fn errors_have_kinds() {
-        assert_eq!(LinkError::Unauthorized.kind(), LinkErrorKind::Permanent);
+        assert_eq!(LinkError::Unusable { reason: "" }.kind(), LinkErrorKind::Permanent);
         assert_eq!(LinkError::GaveUp { failures: 3, reason: String::new() }.kind(), LinkErrorKind::GaveUp);
         assert_eq!(LinkError::Panicked.kind(), LinkErrorKind::Panicked);
     }

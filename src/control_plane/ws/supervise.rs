@@ -10,12 +10,12 @@ use http::Uri;
 use log::{info, warn};
 
 use super::dial::dial;
-use super::error::DialError;
+use super::error::{Details, DialError};
 use super::outbox::Inbox;
 use super::session::{Session, SessionEnd};
 use super::timers::{Backoff, Next};
 use super::wait::wait;
-use super::{Epoch, LinkConfig, LinkError, LinkEvent};
+use super::{Epoch, LinkConfig, LinkError, LinkEvent, Refused};
 use crate::logging::{message, value};
 
 /// Runs the link's thread until the link has closed, has failed permanently, or the receiver of `events` is dropped.
@@ -53,13 +53,23 @@ impl Supervisor<'_> {
             let (line, reason, next) = match dial(self.link, &self.inbox) {
                 Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Ok(LinkEvent::Closed),
-                Err(DialError::Transient(reason)) => {
-                    self.shorten_waits_if_asked();
-                    let next = self.backoff.failed(Instant::now(), random());
-                    if self.epoch == Epoch(0) && matches!(next, Next::Retry { attempt: 1, .. }) {
-                        self.send(LinkEvent::Failed)?;
-                    }
-                    (format!("connecting failed reason={}", message(&reason)), reason, next)
+                Err(DialError::Transient(reason, details)) => {
+                    let next = self.failed(false, details.retry_after);
+                    self.send(LinkEvent::Failed)?;
+                    let body = body_field(&details);
+                    (Some(format!("connecting failed reason={}{body}", message(&reason))), reason, next)
+                }
+                Err(DialError::Refused(refusal, details)) => {
+                    let next = self.failed(true, details.retry_after);
+                    let reason = refusal.to_string();
+                    let retry_in = match next {
+                        Next::Retry { delay, .. } => Some(delay),
+                        Next::GiveUp { .. } => None,
+                    };
+                    let body = details.body;
+                    self.send(LinkEvent::Refused(Refused { refusal, body, retry_in }))?;
+                    // The receiver logs it.
+                    (None, reason, next)
                 }
                 Ok(socket) => {
                     let connected_at = Instant::now();
@@ -75,7 +85,7 @@ impl Supervisor<'_> {
                             self.send(LinkEvent::Down { reason: reason.clone() })?;
                             let now = Instant::now();
                             let next = self.backoff.ended(now - connected_at, now, random());
-                            (format!("connection lost reason={}", message(&reason)), reason, next)
+                            (Some(format!("connection lost reason={}", message(&reason))), reason, next)
                         }
                     }
                 }
@@ -85,7 +95,9 @@ impl Supervisor<'_> {
                     return Ok(LinkEvent::Fatal(LinkError::GaveUp { failures, reason }));
                 }
                 Next::Retry { delay, attempt } => {
-                    warn!("{line} retry_in={delay:.1?} attempt={attempt}");
+                    if let Some(line) = line {
+                        warn!("{line} retry_in={delay:.1?} attempt={attempt}");
+                    }
                     self.pause(delay);
                 }
             }
@@ -93,6 +105,12 @@ impl Supervisor<'_> {
                 return Ok(LinkEvent::Closed);
             }
         }
+    }
+
+    /// Counts a failed attempt and returns what follows.
+    fn failed(&mut self, refused: bool, retry_after: Option<Duration>) -> Next {
+        self.shorten_waits_if_asked();
+        self.backoff.failed(refused, retry_after, Instant::now(), random())
     }
 
     fn send(&self, event: LinkEvent) -> Result<(), ReceiverDropped> {
@@ -125,6 +143,11 @@ impl Supervisor<'_> {
             }
         }
     }
+}
+
+/// Returns the key of a log line with the body of an answer, if it has one.
+fn body_field(details: &Details) -> String {
+    if details.body.is_empty() { String::new() } else { format!(" body={}", value(&details.body)) }
 }
 
 /// The receiver of the link's events was dropped.

@@ -20,6 +20,10 @@ pub struct Timing {
     pub backoff_min: Duration,
     /// The longest wait between two attempts (60 s).
     pub backoff_max: Duration,
+    /// The longest wait after a refusal (5 min).
+    pub refused_max: Duration,
+    /// The longest random time that is added to a wait that many workers begin together (5 s).
+    pub spread: Duration,
     /// A connection that lasted this long resets the count of failures (30 s).
     pub stable_after: Duration,
     /// A close without progress for this long is given up (5 s).
@@ -36,6 +40,8 @@ impl Default for Timing {
             dead_after: seconds(60),
             backoff_min: seconds(1),
             backoff_max: seconds(60),
+            refused_max: seconds(300),
+            spread: seconds(5),
             stable_after: seconds(30),
             close_wait: seconds(5),
         }
@@ -50,6 +56,10 @@ const SHORT_WAIT: Duration = Duration::from_secs(2);
 pub(super) struct Backoff {
     min: Duration,
     max: Duration,
+    refused_max: Duration,
+    spread: Duration,
+    /// The longest wait, whatever its reason.
+    longest: Duration,
     stable_after: Duration,
     max_attempts: u32,
     window: Duration,
@@ -83,6 +93,9 @@ impl Backoff {
         Self {
             min: timing.backoff_min,
             max: timing.backoff_max,
+            refused_max: timing.refused_max,
+            spread: timing.spread,
+            longest: Duration::MAX,
             stable_after: timing.stable_after,
             max_attempts,
             window,
@@ -92,29 +105,49 @@ impl Backoff {
         }
     }
 
-    /// Counts a failure and returns what follows. `random` varies the delay.
-    pub(super) fn failed(&mut self, now: Instant, random: u64) -> Next {
-        self.failures = self.failures.saturating_add(1);
-        if self.exhausted(now) {
-            return Next::GiveUp { failures: self.failures };
+    /// Counts a failed attempt and returns what follows. `refused`: waits become longer than after other failures.
+    /// `retry_after`: the peer asks to wait for this long. `random` varies the delay.
+    pub(super) fn failed(
+        &mut self,
+        refused: bool,
+        retry_after: Option<Duration>,
+        now: Instant,
+        random: u64,
+    ) -> Next {
+        if let Some(end) = self.count(now) {
+            return end;
         }
-        self.retry(random)
+        let delay = self.next_wait(if refused { self.refused_max } else { self.max }, random);
+        let asked = retry_after.map(|asked| asked.saturating_add(self.spread(random)));
+        self.retry(delay.max(asked.unwrap_or_default()))
     }
 
-    /// Returns what follows a connection that `lasted` this long: a failure if it ended before `stable_after`.
+    /// Returns what follows a connection that `lasted` this long: a failure if it ended before `stable_after`. Many workers may
+    /// have lost theirs at the same time, so they return within `spread`.
     pub(super) fn ended(&mut self, lasted: Duration, now: Instant, random: u64) -> Next {
-        if lasted < self.stable_after {
-            return self.failed(now, random);
+        if lasted >= self.stable_after {
+            self.waits = 0;
+            self.failures = 0;
+            self.recent.clear();
+        } else if let Some(end) = self.count(now) {
+            return end;
         }
-        self.waits = 0;
-        self.failures = 0;
-        self.recent.clear();
-        self.retry(random)
+        let is_first = self.waits == 0;
+        let delay = self.next_wait(self.max, random);
+        self.retry(self.spread(random) + if is_first { Duration::ZERO } else { delay })
     }
 
     /// Limits every later wait to 2 s.
     pub(super) fn stop_waiting(&mut self) {
         self.max = self.max.min(SHORT_WAIT);
+        self.refused_max = self.refused_max.min(SHORT_WAIT);
+        self.longest = SHORT_WAIT;
+    }
+
+    /// Counts a failure. Returns the end if it was the last that is allowed.
+    fn count(&mut self, now: Instant) -> Option<Next> {
+        self.failures = self.failures.saturating_add(1);
+        self.exhausted(now).then_some(Next::GiveUp { failures: self.failures })
     }
 
     fn exhausted(&mut self, now: Instant) -> bool {
@@ -130,17 +163,31 @@ impl Backoff {
         self.recent.len() >= self.max_attempts as usize
     }
 
-    fn retry(&mut self, random: u64) -> Next {
+    /// Returns a wait that is twice as long as the one before, at most `max`.
+    fn next_wait(&mut self, max: Duration, random: u64) -> Duration {
         let doubled = self.min.saturating_mul(1_u32.checked_shl(self.waits).unwrap_or(u32::MAX));
         self.waits = self.waits.saturating_add(1);
-        Next::Retry { delay: jittered(doubled.min(self.max), random), attempt: self.waits }
+        jittered(doubled.min(max), random)
     }
+
+    fn spread(&self, random: u64) -> Duration {
+        self.spread.mul_f64(fraction(random))
+    }
+
+    fn retry(&self, delay: Duration) -> Next {
+        Next::Retry { delay: delay.min(self.longest), attempt: self.waits }
+    }
+}
+
+/// Returns a random number from 0 to 1.
+fn fraction(random: u64) -> f64 {
+    (random >> 32) as f64 / f64::from(u32::MAX)
 }
 
 /// Returns 75 % to 100 % of `delay`, so that workers that lost the same control plane do not all return at once.
 fn jittered(delay: Duration, random: u64) -> Duration {
     let quarter = delay / 4;
-    delay - quarter.mul_f64((random >> 32) as f64 / f64::from(u32::MAX))
+    delay - quarter.mul_f64(fraction(random))
 }
 
 /// Decides when to ping a connection and when it is dead.
@@ -241,26 +288,30 @@ mod tests {
     #[test]
     fn the_wait_doubles_up_to_the_maximum() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        let seconds: Vec<u64> = (0..9).map(|_| delay(backoff.failed(now, 0)).as_secs()).collect();
+        let seconds: Vec<u64> =
+            (0..9).map(|_| delay(backoff.failed(false, None, now, 0)).as_secs()).collect();
         assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
         for _ in 0..100 {
-            assert_eq!(delay(backoff.failed(now, 0)), 60 * SECOND);
+            assert_eq!(delay(backoff.failed(false, None, now, 0)), 60 * SECOND);
         }
     }
 
     #[test]
     fn stop_waiting_limits_waits_to_two_seconds() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        assert_eq!(delay(backoff.failed(now, 0)), SECOND);
+        assert_eq!(delay(backoff.failed(false, None, now, 0)), SECOND);
         backoff.stop_waiting();
         for _ in 0..40 {
-            assert_eq!(delay(backoff.failed(now, 0)), 2 * SECOND);
+            assert_eq!(delay(backoff.failed(false, None, now, 0)), 2 * SECOND);
         }
-        assert_eq!(delay(backoff.ended(30 * SECOND, now, 0)), SECOND, "shorter waits stay");
+        assert_eq!(delay(backoff.failed(true, None, now, 0)), 2 * SECOND);
+        assert_eq!(delay(backoff.failed(false, Some(9 * SECOND), now, 0)), 2 * SECOND);
+        assert_eq!(delay(backoff.ended(30 * SECOND, now, u64::MAX)), 2 * SECOND);
+        assert_eq!(delay(backoff.ended(30 * SECOND, now, u64::MAX / 5)), SECOND, "shorter waits stay");
         let quick = Timing { backoff_max: SECOND / 2, ..Timing::default() };
         let mut quick = Backoff::new(&quick, 0, Duration::ZERO);
         quick.stop_waiting();
-        assert_eq!(delay(quick.failed(now, 0)), SECOND / 2);
+        assert_eq!(delay(quick.failed(false, None, now, 0)), SECOND / 2);
     }
 
     #[test]
@@ -274,10 +325,10 @@ mod tests {
     #[test]
     fn only_a_stable_connection_resets_the_backoff() {
         let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        backoff.failed(now, 0);
+        backoff.failed(false, None, now, 0);
         assert_eq!(delay(backoff.ended(29 * SECOND, now, 0)), 2 * SECOND);
-        assert_eq!(backoff.ended(30 * SECOND, now, 0), Next::Retry { delay: SECOND, attempt: 1 });
-        assert_eq!(backoff.failed(now, 0), Next::Retry { delay: 2 * SECOND, attempt: 2 });
+        assert_eq!(backoff.ended(30 * SECOND, now, 0), Next::Retry { delay: Duration::ZERO, attempt: 1 });
+        assert_eq!(backoff.failed(false, None, now, 0), Next::Retry { delay: 2 * SECOND, attempt: 2 });
     }
 
     #[test]
@@ -292,23 +343,64 @@ mod tests {
     }
 
     #[test]
+    fn the_first_attempt_after_a_cut_comes_within_five_seconds_at_random() {
+        let now = Instant::now();
+        let first = |random| delay(backoff(0, 0).ended(30 * SECOND, now, random));
+        assert_eq!((first(0), first(u64::MAX)), (Duration::ZERO, 5 * SECOND));
+        let second = |random| {
+            let mut backoff = backoff(0, 0);
+            backoff.ended(SECOND, now, random);
+            delay(backoff.ended(SECOND, now, random))
+        };
+        // The wait of 2 s, shortened by a quarter.
+        assert_eq!((second(0), second(u64::MAX)), (2 * SECOND, 6 * SECOND + SECOND / 2));
+        let mut backoff = backoff(0, 0);
+        backoff.ended(30 * SECOND, now, u64::MAX);
+        assert_eq!(delay(backoff.failed(false, None, now, 0)), 2 * SECOND, "later waits are as before");
+    }
+
+    #[test]
+    fn waits_after_refusals_grow_to_five_minutes() {
+        let (mut backoff, now) = (backoff(0, 0), Instant::now());
+        let mut next = |refused| delay(backoff.failed(refused, None, now, 0)).as_secs();
+        assert_eq!([(); 10].map(|()| next(true)), [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
+        assert_eq!((next(false), next(true)), (60, 300));
+    }
+
+    #[test]
+    fn a_peer_may_ask_for_a_longer_wait_but_not_for_a_shorter_one() {
+        let (mut backoff, now) = (backoff(0, 0), Instant::now());
+        let mut next = |seconds, random| delay(backoff.failed(false, Some(seconds * SECOND), now, random));
+        assert_eq!(next(600, 0), 600 * SECOND);
+        assert_eq!(next(600, u64::MAX), 605 * SECOND, "not all workers at once");
+        assert_eq!(next(0, 0), 4 * SECOND);
+    }
+
+    #[test]
+    fn refusals_count_as_failures() {
+        let (mut backoff, now) = (backoff(2, 0), Instant::now());
+        backoff.failed(true, None, now, 0);
+        assert_eq!(backoff.failed(true, Some(SECOND), now, 0), Next::GiveUp { failures: 2 });
+    }
+
+    #[test]
     fn it_gives_up_after_the_maximum_of_consecutive_failures() {
         let (mut backoff, now) = (backoff(3, 0), Instant::now());
-        backoff.failed(now, 0);
-        backoff.failed(now, 0);
+        backoff.failed(false, None, now, 0);
+        backoff.failed(false, None, now, 0);
         assert!(matches!(backoff.ended(30 * SECOND, now, 0), Next::Retry { .. }), "a success in between");
-        backoff.failed(now, 0);
-        backoff.failed(now + 9999 * SECOND, 0);
-        assert_eq!(backoff.failed(now + 9999 * SECOND, 0), Next::GiveUp { failures: 3 });
+        backoff.failed(false, None, now, 0);
+        backoff.failed(false, None, now + 9999 * SECOND, 0);
+        assert_eq!(backoff.failed(false, None, now + 9999 * SECOND, 0), Next::GiveUp { failures: 3 });
     }
 
     #[test]
     fn failures_outside_the_window_do_not_count() {
         let (mut backoff, now) = (backoff(3, 10), Instant::now());
-        backoff.failed(now, 0);
-        backoff.failed(now + 8 * SECOND, 0);
-        assert!(matches!(backoff.failed(now + 11 * SECOND, 0), Next::Retry { .. }));
-        assert_eq!(backoff.failed(now + 18 * SECOND, 0), Next::GiveUp { failures: 4 });
+        backoff.failed(false, None, now, 0);
+        backoff.failed(false, None, now + 8 * SECOND, 0);
+        assert!(matches!(backoff.failed(false, None, now + 11 * SECOND, 0), Next::Retry { .. }));
+        assert_eq!(backoff.failed(false, None, now + 18 * SECOND, 0), Next::GiveUp { failures: 4 });
     }
 
     /// A connection after its first ping.

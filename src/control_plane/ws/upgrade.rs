@@ -4,7 +4,8 @@
 //! and a response that arrives in many small parts.
 
 use std::io::{self, Write};
-use std::time::Instant;
+use std::rc::Rc;
+use std::time::{Duration, Instant, SystemTime};
 
 use http::Request;
 use httparse::{Header, Response, Status};
@@ -12,16 +13,20 @@ use tungstenite::handshake::client::generate_request;
 use tungstenite::handshake::derive_accept_key;
 
 use super::Timing;
-use super::answer::{classify, status};
+use super::answer::{classify, details, is_enough, status};
 use super::error::DialError;
 use super::socket::Socket;
 use super::wire::{Channel, HandshakeDeadline};
+use crate::secret::Secret;
 
 /// The longest head of a response, in bytes.
 const MAX_HEAD: usize = 32 << 10;
 
 /// The most headers of a response.
-const MAX_HEADERS: usize = 100;
+pub(super) const MAX_HEADERS: usize = 100;
+
+/// How long the body of a refusal may take. It is only for the log.
+const BODY_WAIT: Duration = Duration::from_secs(1);
 
 /// Why there is no WebSocket.
 enum Failure {
@@ -39,12 +44,13 @@ impl From<&str> for Failure {
     }
 }
 
-/// Sends the request, and returns the WebSocket once the response is there.
+/// Sends the request, and returns the WebSocket once the response is there. `key` is the API key, which errors do not contain.
 ///
 /// # Errors
 /// The control plane refuses, is silent until the deadline, or does not answer as RFC 6455 requires.
 pub(super) fn upgrade(
     request: Request<()>,
+    key: &Secret,
     mut channel: Channel,
     deadline: &HandshakeDeadline,
     timing: &Timing,
@@ -58,9 +64,10 @@ pub(super) fn upgrade(
         return Err(DialError::Closing);
     }
     if let Some(status) = status(&head).filter(|&status| status != 101) {
-        return Err(classify(status));
+        read_body(&mut channel, &mut head, key, deadline);
+        return Err(classify(status, details(&head, key, SystemTime::now().into())));
     }
-    Err(DialError::Transient(match failure {
+    Err(DialError::transient(match failure {
         Failure::Refused(reason) => format!("the upgrade failed: {reason}"),
         Failure::Io(_) if Instant::now() >= deadline.until => format!(
             "no response to the upgrade within {:?} of dialling; a wrong path in --web-socket-url, even a trailing slash, \
@@ -93,6 +100,19 @@ fn exchange(request: Request<()>, channel: &mut Channel, head: &mut Vec<u8>) -> 
         }
         if head.len() > MAX_HEAD {
             return Err("the head of the response is too long".into());
+        }
+    }
+}
+
+/// Reads on after the head of a refusal, as far as it is needed and for at most [`BODY_WAIT`].
+fn read_body(channel: &mut Channel, response: &mut Vec<u8>, key: &Secret, deadline: &HandshakeDeadline) {
+    let until = deadline.until.min(Instant::now() + BODY_WAIT);
+    channel.set_deadline(HandshakeDeadline { until, inbox: Rc::clone(&deadline.inbox) });
+    let mut buffer = [0; 4096];
+    while !is_enough(response, key) {
+        match channel.read_head(&mut buffer) {
+            Ok(count @ 1..) => response.extend(buffer.iter().take(count)),
+            Ok(0) | Err(_) => return,
         }
     }
 }
@@ -136,12 +156,12 @@ fn raw_values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Ite
 }
 
 /// Returns the trimmed values of the headers with this name. One that is not UTF-8 counts as empty.
-fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn values<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
     raw_values(headers, name).map(|value| std::str::from_utf8(value).unwrap_or_default().trim())
 }
 
 /// Returns the elements of the comma-separated lists in the headers with this name, without empty ones.
-fn tokens<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
+pub(super) fn tokens<'a>(headers: &'a [Header<'a>], name: &'a str) -> impl Iterator<Item = &'a str> {
     values(headers, name).flat_map(|value| value.split(',')).map(str::trim).filter(|token| !token.is_empty())
 }
 

@@ -180,6 +180,11 @@ impl Channel {
         self.held = held;
     }
 
+    /// Replaces the deadline of the handshake.
+    pub(super) fn set_deadline(&mut self, deadline: HandshakeDeadline) {
+        self.wire_mut().deadline = Some(deadline);
+    }
+
     /// Ends the handshake: from now on reads and writes return `WouldBlock` instead of waiting.
     pub(super) fn expire(&mut self) {
         self.wire_mut().deadline = None;

@@ -1,4 +1,4 @@
-//! From the reset of a connection that has just begun until the next one. Mostly the worker's own pause.
+//! From the reset of a connection that has just begun until the next one, without the random pause.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
     for _ in bench.rounds(5, 2) {
         for (index, program) in bench.programs.iter().enumerate() {
             // A new worker for each sample, because the pause grows with the number of short connections.
-            let session = Session::start(&bench.engine, program, &[]);
+            let session = Session::start(&bench.engine, program, &[("OZ_RECONNECT_SPREAD", "0")]);
             std::thread::sleep(Duration::from_millis(500));
             let value = timed(|| {
                 session.plane.drop_connections(Disconnect::Rst);

@@ -280,6 +280,11 @@ impl ControlPlane {
         self.shared.update(|model| model.refuse = status);
     }
 
+    /// Replaces the admin key; [`ControlPlane::key`] still returns the first one. Open connections stay.
+    pub fn change_key(&self, key: &str) {
+        self.shared.update(|model| model.change_key(key));
+    }
+
     /// Answers every REST request with 404, or with 503 for any other status; `None` restores the default.
     pub fn fail_rest_with(&self, status: Option<u16>) {
         self.shared.update(|model| model.rest_failure = status);

@@ -60,6 +60,10 @@ pub struct Model {
 }
 
 impl Model {
+    pub(super) fn change_key(&mut self, key: &str) {
+        key.clone_into(&mut self.options.key);
+    }
+
     /// Creates an empty state.
     pub(super) fn new(options: Options) -> Self {
         Self {
