@@ -63,6 +63,8 @@ pub enum JobEvent {
         /// How long ago it was started.
         ran: Duration,
     },
+    /// Its container has exited, and its output is read.
+    Exited,
     /// The engine stopped answering the job, which retries; or it answers again.
     Engine {
         /// Whether it stopped answering.

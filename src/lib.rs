@@ -26,11 +26,12 @@
 //! | `oz-link` | `poll`, and connecting with deadlines; it decodes and encodes messages | decides |
 //! | `oz-log` | writing a line | delays other threads |
 //! | `oz-notify` | writing to the service manager; absent without one | delays other threads |
-//! | `ctrl-c` | waiting for a signal, which it passes on | does anything else |
+//! | `oz-signals`, `ctrl-c` | waiting for a signal, which they pass on or log | do anything else |
 //! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
 //! | `oz-poller-N` | REST calls, with deadlines; none with `--reconcile-interval 0` | decides, touches the WebSocket |
 //! | `oz-resolve` | resolving the host for such a call | delays other threads |
 //! | `oz-sweep` | calls to the engine, once | touches what this process created |
+//! | `oz-ping` | one call to the engine, for the log of the state | delays other threads |
 //! | `oz-disk` | one check of the engine's disk, for an assignment | delays other threads |
 //! | `oz-trust` | loading the trusted certificates, while `oz-link` connects | does anything else |
 //!

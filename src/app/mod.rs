@@ -4,6 +4,7 @@ pub mod disk;
 pub mod engine;
 pub mod runtime;
 pub mod service_manager;
+mod signals;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -11,7 +12,6 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded};
 use http::header::InvalidHeaderValue;
 use log::{error, info, warn};
 
@@ -25,13 +25,10 @@ use crate::docker::{Docker, EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
 use crate::job::AdoptedTask;
 use crate::logging::{error_chain, message, value};
-use crate::sys::cancel::{CancelReason, CancelToken};
+use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::{logging, task};
-
-/// The capacity of the channel for signals. More than three have no effect.
-const SIGNALS: usize = 8;
 
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
@@ -52,6 +49,9 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
         Ok(config) => config,
         Err(error) => return report(&error, Exit::Usage),
     };
+    if let Err(error) = signals::block() {
+        return report(&error, Exit::Failure);
+    }
     if let Err(error) = logging::init(config.log_level) {
         return report(&error, Exit::Failure);
     }
@@ -87,7 +87,7 @@ fn print(page: &str) -> Exit {
 /// until the tasks are found.
 fn start(config: &Config, environment: &Environment) -> Exit {
     let starting = CancelToken::new();
-    let signals = match listen(&starting) {
+    let signals = match signals::listen(&starting) {
         Ok(signals) => signals,
         Err(error) => return fail(&error, Exit::Failure),
     };
@@ -166,18 +166,6 @@ fn find(
         Err(error) if error.is_cancelled() => Err(Exit::Success),
         Err(error) => Err(fail(&error, Exit::Engine)),
     }
-}
-
-/// Turns SIGTERM, SIGINT and SIGHUP into messages. The first one also cancels a start that hangs.
-fn listen(starting: &CancelToken) -> Result<Receiver<()>, ctrlc::Error> {
-    let (sender, signals) = bounded(SIGNALS);
-    let starting = starting.clone();
-    ctrlc::set_handler(move || {
-        starting.cancel(CancelReason::Shutdown);
-        // If the channel is full, a further signal has no effect.
-        let _ = sender.try_send(());
-    })?;
-    Ok(signals)
 }
 
 fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {

@@ -13,6 +13,7 @@ use log::{debug, error, info, log, warn};
 
 use super::disk::DiskWatch;
 use super::service_manager::Notifier;
+use super::signals::Signals;
 use crate::cli::Config;
 use crate::control_plane::key::ApiKey;
 use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller, RunStates};
@@ -68,6 +69,7 @@ struct Runtime {
     /// `None` if there is no disk to check.
     disk: Option<DiskWatch>,
     disk_results: Sender<Option<String>>,
+    ping_results: Sender<Option<String>>,
     /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
     /// `None` if polling is turned off.
@@ -97,7 +99,8 @@ struct Inputs<'a> {
     jobs: Receiver<(JobId, JobEvent)>,
     run_states: Receiver<RunStates>,
     disk: Receiver<Option<String>>,
-    signals: &'a Receiver<()>,
+    pings: Receiver<Option<String>>,
+    signals: &'a Signals,
 }
 
 /// A link that was started, its events, and the key that it and REST use.
@@ -122,12 +125,12 @@ pub(crate) fn start_link(config: &Config, key: ApiKey) -> Result<StartedLink, St
 ///
 /// # Errors
 /// A thread or a socket cannot be created, or a URL cannot be used. No task was started then.
-pub(crate) fn run(
+pub(super) fn run(
     config: &Config,
     docker: Docker,
     registries: RegistryEnv,
     adopted: Vec<Arc<AdoptedTask>>,
-    signals: &Receiver<()>,
+    signals: &Signals,
     notifier: Notifier,
     StartedLink { link, events, key }: StartedLink,
 ) -> Result<Exit, StartError> {
@@ -135,6 +138,7 @@ pub(crate) fn run(
     let threads = config.max_concurrent_tasks.max(adopted.len());
     let (job_events, jobs) = bounded(JOB_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
+    let (ping_results, pings) = bounded(1);
     let (poller, run_states) = start_poller(config, &key)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
@@ -151,13 +155,14 @@ pub(crate) fn run(
         notifier,
         disk,
         disk_results,
+        ping_results,
         stopping,
         poller,
         jobs: HashMap::new(),
         epoch: None,
     };
     info!("worker ready tasks={}", adopted.len());
-    let inputs = Inputs { link: events, jobs, run_states, disk: disk_checks, signals };
+    let inputs = Inputs { link: events, jobs, run_states, disk: disk_checks, pings, signals };
     let exit = match runtime.handle(Event::Adopted(adopted)) {
         Some(exit) => exit,
         None => runtime.serve(inputs),
@@ -183,6 +188,7 @@ fn rules(config: &Config, check_disk: bool) -> Rules {
         slots: config.max_concurrent_tasks,
         task_timeout: config.task_timeout,
         drain_timeout: config.drain_timeout,
+        stop_grace: config.stop_grace,
         reconcile_interval: config.reconcile_interval,
         lost_runs: config.lost_runs,
         check_disk,
@@ -209,6 +215,7 @@ fn options(config: &Config, registries: RegistryEnv, process_id: String) -> Opti
         max_output: config.max_output,
         cleanup: config.cleanup,
         engine_timeout: config.engine_timeout,
+        stop_grace: config.stop_grace,
         keep_sidecar_volumes: config.keep_sidecar_volumes,
     }
 }
@@ -236,7 +243,9 @@ impl Runtime {
                 recv(inputs.jobs) -> event => event.ok().map(|(job, event)| self.job_event(job, event)),
                 recv(inputs.run_states) -> states => states.ok().map(Event::RunStates),
                 recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
-                recv(inputs.signals) -> signal => signal.ok().map(|()| Event::Signal),
+                recv(inputs.pings) -> error => error.ok().map(|error| Event::EnginePinged { error }),
+                recv(inputs.signals.stop) -> signal => signal.ok().map(|()| Event::Signal),
+                recv(inputs.signals.state) -> signal => signal.ok().map(|()| Event::LogState),
                 recv(tick) -> _ => Some(Event::Tick),
             };
             let Some(event) = event else { continue };
@@ -308,6 +317,7 @@ impl Runtime {
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.control.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
             Effect::CheckDisk => self.check_disk(),
+            Effect::PingEngine => self.ping_engine(),
             Effect::PollRuns(runs) => return self.poll_runs(runs),
             Effect::LateSweep => self.late_sweep(),
             Effect::StopWaiting => {
@@ -359,6 +369,19 @@ impl Runtime {
         if let Err(error) = spawn_detached("oz-disk", check) {
             warn!("disk check failed error={}", value(&error.to_string()));
             let _ = self.disk_results.try_send(None);
+        }
+    }
+
+    /// Uses a separate thread, because the engine may not answer.
+    fn ping_engine(&self) {
+        let docker = self.docker.clone();
+        let results = self.ping_results.clone();
+        let ping = move || {
+            // The main thread takes one result before it starts another ping, so there is room.
+            let _ = results.try_send(docker.ping(&CancelToken::new()).err().map(|error| error_chain(&error)));
+        };
+        if let Err(error) = spawn_detached("oz-ping", ping) {
+            let _ = self.ping_results.try_send(Some(error.to_string()));
         }
     }
 

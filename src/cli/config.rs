@@ -14,7 +14,7 @@ use super::table::{
     API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
     LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
     RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL,
-    TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, url};
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
@@ -52,6 +52,8 @@ pub(crate) struct Config {
     pub(crate) task_timeout: Duration,
     /// How long running tasks may continue after the first signal; may be zero.
     pub(crate) drain_timeout: Duration,
+    /// From SIGTERM to SIGKILL for a task that is stopped; may be zero.
+    pub(crate) stop_grace: Duration,
     /// How long to wait for an unreachable engine; may be zero.
     pub(crate) engine_timeout: Duration,
     /// How often the control plane is asked for the state of each running task; zero: never.
@@ -101,6 +103,7 @@ impl Config {
             max_output: invocation.read(&MAX_OUTPUT_SIZE)?,
             task_timeout: invocation.read(&TASK_TIMEOUT)?,
             drain_timeout: invocation.read(&DRAIN_TIMEOUT)?,
+            stop_grace: invocation.read(&STOP_GRACE)?,
             engine_timeout: invocation.read(&ENGINE_TIMEOUT)?,
             reconcile_interval: invocation.read(&RECONCILE_INTERVAL)?,
             lost_runs: invocation.read(&LOST_RUNS)?,

@@ -61,7 +61,8 @@ fn unset_settings_have_their_defaults() {
         pull: PullPolicy::Auto,
         max_output: 4 << 20,
         task_timeout: Duration::from_secs(8 * 3600),
-        drain_timeout: Duration::ZERO,
+        drain_timeout: Duration::from_secs(300),
+        stop_grace: Duration::from_secs(10),
         engine_timeout: Duration::from_secs(300),
         reconcile_interval: Duration::from_secs(60),
         lost_runs: LostRuns::Stop,
@@ -96,7 +97,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 14] = [
+const CASES: [Case; 15] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -126,6 +127,7 @@ const CASES: [Case; 14] = [
         |c| format!("{:?}", c.drain_timeout),
         "600s",
     ),
+    case(["--stop-grace", "OZ_STOP_GRACE"], ["1m", "0"], |c| format!("{:?}", c.stop_grace), "60s"),
     case(["--engine-timeout", "OZ_ENGINE_TIMEOUT"], ["7", "8"], |c| format!("{:?}", c.engine_timeout), "7s"),
     case(
         ["--reconcile-interval", "OZ_RECONCILE_INTERVAL"],

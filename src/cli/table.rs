@@ -25,7 +25,9 @@ pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// The most versions of one sidecar image that can be kept.
 const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.
-const DAY: u64 = 24 * 60 * 60;
+const DAY: u64 = 24 * HOUR;
+/// In seconds.
+const HOUR: u64 = 60 * 60;
 
 pub(super) const API_KEY: Reader<Secret> = Reader {
     setting: Setting {
@@ -202,12 +204,25 @@ pub(super) const DRAIN_TIMEOUT: Reader<Duration> = Reader {
         flag: Some("--drain-timeout"),
         variable: Some("OZ_DRAIN_TIMEOUT"),
         value_name: Some("DURATION"),
-        default: Some("0"),
+        default: Some("5m"),
         help: "How long running tasks may continue after the first signal, at most 7d. Meanwhile the \
-               worker takes no new tasks. At the end of this time, or at the next signal, it stops them.",
+               worker takes no new tasks. At the end of this time, or at the next signal, it stops them. \
+               With 0 it stops them at once.",
         ..Setting::EMPTY
     },
     read: |given| given.duration(7 * DAY),
+};
+
+pub(super) const STOP_GRACE: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--stop-grace"),
+        variable: Some("OZ_STOP_GRACE"),
+        value_name: Some("DURATION"),
+        default: Some("10s"),
+        help: "How long a task that is stopped may take to end, from SIGTERM to SIGKILL, at most 1h.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(HOUR),
 };
 
 pub(super) const ENGINE_TIMEOUT: Reader<Duration> = Reader {
@@ -358,6 +373,7 @@ pub const SETTINGS: &[Setting] = &[
     MAX_OUTPUT_SIZE.setting,
     TASK_TIMEOUT.setting,
     DRAIN_TIMEOUT.setting,
+    STOP_GRACE.setting,
     ENGINE_TIMEOUT.setting,
     RECONCILE_INTERVAL.setting,
     LOST_RUNS.setting,

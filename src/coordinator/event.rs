@@ -61,6 +61,13 @@ pub enum Event {
     Job(JobId, JobEvent),
     /// The operator asked the process to stop.
     Signal,
+    /// The operator asked for the state of the link, the engine and every job.
+    LogState,
+    /// The answer to [`Effect::PingEngine`].
+    EnginePinged {
+        /// Why the engine does not answer, for people; `None` if it does.
+        error: Option<String>,
+    },
     /// The time of [`Coordinator::deadline`](super::Coordinator::deadline) came.
     Tick,
 }
@@ -103,6 +110,8 @@ pub enum Effect {
     },
     /// Check the free space of the engine's disk; [`Event::DiskChecked`] follows. At most one check runs at a time.
     CheckDisk,
+    /// Ask whether the engine answers; [`Event::EnginePinged`] follows. At most one ping runs at a time.
+    PingEngine,
     /// Ask the control plane for the states of these runs; [`Event::RunStates`] follows. At most one poll runs at a time.
     PollRuns(Vec<(JobId, String)>),
     /// Remove what the engine created late for an earlier process; no event follows.

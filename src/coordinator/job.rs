@@ -19,6 +19,10 @@ pub(super) struct JobState {
     pub(super) key: ExecutionKey,
     claim: Claim,
     phase: Phase,
+    /// When the container was started, once it was.
+    pub(super) started_at: Option<Instant>,
+    /// Whether the container has exited.
+    pub(super) exited: bool,
     /// When the task's time is up.
     pub(super) ends_at: Option<Instant>,
     /// Why the task is being ended, if it is.
@@ -63,11 +67,34 @@ pub(super) enum Lost {
     Report,
 }
 
+/// What a job is doing, for the log.
+pub(super) enum Step {
+    /// Pulls images, fills volumes and creates the container, or waits for the confirmation of its claim.
+    Preparing,
+    /// Its container runs.
+    Running { since: Instant },
+    /// Reads the output of its container.
+    Collecting,
+    /// Ends, because its run belongs to the control plane again.
+    Dropped,
+    /// Waits until its report is confirmed, or until the report can be sent.
+    Reporting { sent: bool },
+    /// Removes what it has created.
+    CleaningUp,
+}
+
 impl JobState {
     /// A job that is not claimed yet.
     pub(super) fn new(key: &ExecutionKey) -> Self {
-        let (claim, phase) = (Claim::Unsent, Phase::Working);
-        Self { key: key.clone(), claim, phase, ends_at: None, ending: None }
+        Self {
+            key: key.clone(),
+            claim: Claim::Unsent,
+            phase: Phase::Working,
+            started_at: None,
+            exited: false,
+            ends_at: None,
+            ending: None,
+        }
     }
 
     /// A job that an earlier process claimed.
@@ -83,6 +110,17 @@ impl JobState {
                 Answer::Send(Outgoing::Report(Arc::clone(report)))
             }
             Phase::Dropped | Phase::Settled { report: None } => Answer::StartAgain,
+        }
+    }
+
+    pub(super) fn step(&self) -> Step {
+        match (&self.phase, self.started_at) {
+            (Phase::Working, _) if self.exited => Step::Collecting,
+            (Phase::Working, Some(since)) => Step::Running { since },
+            (Phase::Working, None) => Step::Preparing,
+            (Phase::Dropped, _) => Step::Dropped,
+            (Phase::Reporting { seq, .. }, _) => Step::Reporting { sent: seq.is_some() },
+            (Phase::Settled { .. }, _) => Step::CleaningUp,
         }
     }
 

@@ -15,6 +15,7 @@ mod job;
 mod late_sweep;
 mod log_limit;
 mod refusal;
+mod state;
 mod stop;
 mod watch;
 
@@ -49,6 +50,8 @@ pub struct Rules {
     pub task_timeout: Duration,
     /// How long running tasks may continue after the first signal.
     pub drain_timeout: Duration,
+    /// From TERM to KILL for the container of a task that is ended.
+    pub stop_grace: Duration,
     /// How often the control plane is asked for the states of the runs; zero: never.
     pub reconcile_interval: Duration,
     /// What to do with a task whose run failed at the control plane.
@@ -72,6 +75,7 @@ pub struct Coordinator {
     /// The jobs whose last call to the engine got no answer.
     engine_away: BTreeSet<JobId>,
     checking_disk: bool,
+    pinging: bool,
     polling: bool,
     /// When the next poll of the runs is due; `None` while there are none.
     poll_at: Option<Instant>,
@@ -95,6 +99,7 @@ impl Coordinator {
             jobs: BTreeMap::new(),
             engine_away: BTreeSet::new(),
             checking_disk: false,
+            pinging: false,
             polling: false,
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
@@ -133,7 +138,10 @@ impl Coordinator {
             Event::Job(id, JobEvent::Engine { away }) => self.engine(id, away),
             Event::Job(id, JobEvent::Finished { report }) => self.finished(id, report),
             Event::Job(id, JobEvent::Done) => self.done(id),
+            Event::Job(id, JobEvent::Exited) => self.exited(id),
             Event::Signal => self.signal(now),
+            Event::LogState => self.log_state(now),
+            Event::EnginePinged { error } => self.engine_pinged(error.as_deref()),
             Event::Tick => {}
         }
         self.expire(now);

@@ -16,6 +16,7 @@ fn random_histories_keep_the_rules() {
             slots: 3,
             task_timeout: Duration::from_secs(200),
             drain_timeout: Duration::from_secs(100),
+            stop_grace: Duration::from_secs(10),
             reconcile_interval: Duration::from_secs(60),
             lost_runs: LostRuns::Stop,
             check_disk: seed % 2 == 0,

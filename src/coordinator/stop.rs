@@ -12,6 +12,8 @@
 //! - `Draining` ends when its time is up, all tasks have ended, the next signal comes, or the link ends.
 //! - `Ending` becomes `GaveUp` when reports are not confirmed in time, or the link has ended.
 //! - `Closing` follows when no job is left. In every step after `Draining`, a signal ends the process at once.
+//!
+//! Signals within [`ONE_SIGNAL`] count as one.
 
 use std::time::{Duration, Instant};
 
@@ -22,13 +24,16 @@ use crate::exit::Exit;
 use crate::job::{JobId, Settlement};
 use crate::sys::cancel::CancelReason;
 
-/// How long to wait for reports after the drain: the containers' grace time of 10 s, and time to collect, send and
-/// reconnect.
-const REPORTS: Duration = Duration::from_secs(40);
+/// How long to wait for reports after the drain, beside the containers' grace time: to collect, send and reconnect.
+const REPORTS: Duration = Duration::from_secs(30);
 
-/// When the process exits after the drain, even with tasks left. Without a drain, this is within the 90 s that service
-/// managers allow by default.
-const TOTAL: Duration = Duration::from_secs(80);
+/// When the process exits after the drain and the grace time, even with tasks left. Without a drain, and with the default
+/// grace time of 10 s, this is within the 90 s that service managers allow by default.
+const TOTAL: Duration = Duration::from_secs(70);
+
+/// Signals that follow one within this time are part of it: `timeout` sends two, and a terminal may send one to a whole group
+/// that a supervisor passes on.
+const ONE_SIGNAL: Duration = Duration::from_millis(100);
 
 /// The time between two progress lines.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -50,6 +55,10 @@ pub(super) struct Stop {
     step: Step,
     /// The maximum duration of the stop.
     budget: Duration,
+    /// From TERM to KILL for a task's container.
+    grace: Duration,
+    /// The last signal that counted.
+    signalled_at: Option<Instant>,
     /// When the drain ends or ended.
     drained_at: Instant,
     /// When the next progress line is due.
@@ -60,7 +69,7 @@ impl Stop {
     pub(super) fn deadline(&self) -> Instant {
         match self.step {
             Step::Draining => self.drained_at.min(self.progress_at),
-            Step::Ending => (self.drained_at + REPORTS).min(self.progress_at),
+            Step::Ending => self.gives_up_at().min(self.progress_at),
             Step::GaveUp => self.ends_at().min(self.progress_at),
             Step::Closing => self.ends_at(),
         }
@@ -74,14 +83,22 @@ impl Stop {
         self.step == Step::Draining
     }
 
+    fn gives_up_at(&self) -> Instant {
+        self.drained_at + self.grace + REPORTS
+    }
+
     fn ends_at(&self) -> Instant {
-        self.drained_at + TOTAL
+        self.drained_at + self.grace + TOTAL
     }
 }
 
 impl Coordinator {
     /// The first signal begins the stop, one during the drain ends the drain, and a further one ends the process.
     pub(super) fn signal(&mut self, now: Instant) {
+        let last = self.stop.as_ref().and_then(|stop| stop.signalled_at);
+        if last.is_some_and(|last| now < last + ONE_SIGNAL) {
+            return;
+        }
         match self.stop.as_ref().map(Stop::is_draining) {
             None => self.begin_stop(Exit::Success, self.rules.drain_timeout, now),
             Some(true) => self.end_tasks(now),
@@ -89,6 +106,9 @@ impl Coordinator {
                 self.effects.push(warn(format!("ending at once tasks={}", self.jobs.len())));
                 self.effects.push(Effect::Exit(Exit::Interrupted));
             }
+        }
+        if let Some(stop) = &mut self.stop {
+            stop.signalled_at = Some(now);
         }
     }
 
@@ -114,10 +134,17 @@ impl Coordinator {
     }
 
     fn begin_stop(&mut self, exit: Exit, drain: Duration, now: Instant) {
-        let budget = drain + TOTAL;
+        let grace = self.rules.stop_grace;
+        let budget = drain + grace + TOTAL;
+        let tasks = self.jobs.len();
+        let note = if drain.is_zero() || tasks == 0 {
+            String::new()
+        } else {
+            let (limit, number) = (readable(drain), counted(tasks));
+            format!(" note=\"draining up to {limit}, {number}; signal again to end them now\"")
+        };
         self.effects.push(info(format!(
-            "stopping tasks={} backlog={} drain_s={} budget_s={}",
-            self.jobs.len(),
+            "stopping tasks={tasks} backlog={} drain_s={} budget_s={}{note}",
             self.backlog.len(),
             drain.as_secs(),
             budget.as_secs()
@@ -126,6 +153,8 @@ impl Coordinator {
             exit,
             step: Step::Draining,
             budget,
+            grace,
+            signalled_at: None,
             drained_at: now + drain,
             progress_at: now + PROGRESS,
         });
@@ -139,7 +168,10 @@ impl Coordinator {
         let working = self.jobs.iter().filter(|(_, job)| job.is_working());
         let working: Vec<JobId> = working.map(|(id, _)| *id).collect();
         if !working.is_empty() {
-            self.effects.push(info(format!("tasks ending tasks={}", working.len())));
+            let (tasks, grace) = (working.len(), stop.grace.as_secs());
+            self.effects.push(info(format!(
+                "tasks ending tasks={tasks} grace_s={grace} note=\"signal again to end the process at once\""
+            )));
         }
         working.into_iter().for_each(|id| self.end_job(id, CancelReason::Shutdown));
         self.effects.push(Effect::StopWaiting);
@@ -158,7 +190,7 @@ impl Coordinator {
             self.effects.push(Effect::Exit(Exit::Failure));
             return;
         }
-        if stop.step == Step::Ending && (self.link_is_gone || now >= stop.drained_at + REPORTS) {
+        if stop.step == Step::Ending && (self.link_is_gone || now >= stop.gives_up_at()) {
             stop.step = Step::GaveUp;
         }
         if stop.step == Step::GaveUp {
@@ -172,8 +204,15 @@ impl Coordinator {
     }
 
     fn log_progress(&mut self, now: Instant) {
-        let Some(stop) = self.stop.as_mut().filter(|stop| now >= stop.progress_at) else { return };
-        stop.progress_at = now + PROGRESS;
+        if let Some(stop) = self.stop.as_mut().filter(|stop| now >= stop.progress_at) {
+            stop.progress_at = now + PROGRESS;
+            self.log_stop(now);
+        }
+    }
+
+    /// Logs how far the stop is, if there is one.
+    pub(super) fn log_stop(&mut self, now: Instant) {
+        let Some(stop) = &self.stop else { return };
         let (step, until) =
             if stop.is_draining() { ("draining", stop.drained_at) } else { ("stopping", stop.ends_at()) };
         let working = self.jobs.values().filter(|job| job.is_working()).count();
@@ -204,6 +243,24 @@ impl Coordinator {
             self.effects.push(Effect::CloseLink);
         }
     }
+}
+
+/// Returns a duration of whole seconds, as a setting is written: `1h30m`.
+fn readable(duration: Duration) -> String {
+    let mut left = duration.as_secs();
+    let mut text = String::new();
+    for (unit, name) in [(86_400, "d"), (3600, "h"), (60, "m"), (1, "s")] {
+        if left >= unit {
+            text.push_str(&format!("{}{name}", left / unit));
+            left %= unit;
+        }
+    }
+    if text.is_empty() { "0s".to_owned() } else { text }
+}
+
+/// Returns a number of tasks in words.
+fn counted(tasks: usize) -> String {
+    if tasks == 1 { "1 task".to_owned() } else { format!("{tasks} tasks") }
 }
 
 #[cfg(test)]

@@ -34,6 +34,7 @@ fn the_first_signal_stops_the_tasks_then_the_link() {
 fn an_idle_worker_closes_its_link_at_once() {
     let mut script = Script::connected(2);
     assert_eq!(script.on(Event::Signal), [Effect::StopWaiting, Effect::CloseLink]);
+    script.after(1);
     assert_eq!(script.on(Event::Signal), [Effect::Exit(Exit::Interrupted)]);
 }
 
@@ -88,7 +89,8 @@ fn a_drain_lets_running_tasks_finish() {
     let text = script.log(Event::Signal);
     assert_eq!(
         text,
-        "INFO stopping tasks=2 backlog=1 drain_s=600 budget_s=680\n\
+        "INFO stopping tasks=2 backlog=1 drain_s=600 budget_s=680 \
+        note=\"draining up to 10m, 2 tasks; signal again to end them now\"\n\
         INFO task rejected task=waiting reason=\"the worker is stopping\""
     );
     assert_eq!(script.assign("late"), [rejected("late", "the worker is stopping")]);
@@ -145,6 +147,59 @@ fn a_drain_ends_with_its_time_or_the_next_signal() {
             );
         }
     }
+}
+
+/// `timeout` sends two: one to the process and one to its group.
+#[test]
+fn signals_within_a_tenth_of_a_second_count_as_one() {
+    let mut script = Script::with(Rules { drain_timeout: Duration::from_secs(600), ..RULES });
+    script.on(Event::LinkUp);
+    script.assign("a");
+    script.on(Event::Signal);
+    let mut after = |milliseconds| {
+        script.now += Duration::from_millis(milliseconds);
+        script.on(Event::Signal)
+    };
+    assert_eq!((after(0), after(99)), (vec![], vec![]), "they drain");
+    assert_eq!(after(1), [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
+    assert_eq!((after(50), after(49)), (vec![], vec![]), "it waits for the task");
+    assert_eq!(after(1), [Effect::Exit(Exit::Interrupted)]);
+}
+
+#[test]
+fn the_log_says_what_a_further_signal_does() {
+    let limits = [(300, "5m"), (5400, "1h30m"), (90, "1m30s"), (7 * 86_400, "7d")];
+    for (seconds, words) in limits {
+        let mut script = Script::with(Rules { drain_timeout: Duration::from_secs(seconds), ..RULES });
+        script.on(Event::LinkUp);
+        script.assign("a");
+        let text = script.log(Event::Signal);
+        let note = format!("note=\"draining up to {words}, 1 task; signal again to end them now\"");
+        assert!(text.contains(&note), "{text}");
+        script.now += Duration::from_secs(1);
+        let text = script.log(Event::Signal);
+        let note = "INFO tasks ending tasks=1 grace_s=10 note=\"signal again to end the process at once\"";
+        assert!(text.contains(note), "{text}");
+    }
+    let mut idle = Script::with(Rules { drain_timeout: Duration::from_secs(300), ..RULES });
+    assert_eq!(idle.log(Event::Signal), "INFO stopping tasks=0 backlog=0 drain_s=300 budget_s=380");
+}
+
+/// The time for the reports begins after the grace time.
+#[test]
+fn a_longer_grace_time_prolongs_the_stop() {
+    let mut script = Script::with(Rules { stop_grace: Duration::from_secs(60), ..RULES });
+    script.on(Event::LinkUp);
+    script.assign("a");
+    script.on(confirmed(1));
+    script.on(Event::LinkDown);
+    let text = script.log(Event::Signal);
+    assert!(text.starts_with("INFO stopping tasks=1 backlog=0 drain_s=0 budget_s=130\n"), "{text}");
+    assert_eq!(script.finish(0, "a"), []);
+    assert_eq!(script.after(89), []);
+    assert_eq!(script.after(1), [undelivered(0)]);
+    assert_eq!(script.after(39), []);
+    assert_eq!(script.after(1), [Effect::Exit(Exit::Failure)]);
 }
 
 #[test]

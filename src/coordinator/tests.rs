@@ -70,6 +70,7 @@ pub(super) const RULES: Rules = Rules {
     slots: 1,
     task_timeout: Duration::ZERO,
     drain_timeout: Duration::ZERO,
+    stop_grace: Duration::from_secs(10),
     reconcile_interval: Duration::ZERO,
     lost_runs: LostRuns::Stop,
     check_disk: false,

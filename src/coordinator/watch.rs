@@ -13,8 +13,16 @@ impl Coordinator {
     /// A task's time counts from the start of its container.
     pub(super) fn started(&mut self, id: JobId, ran: Duration, now: Instant) {
         let limit = self.rules.task_timeout;
-        if let Some(job) = self.jobs.get_mut(&id).filter(|_| !limit.is_zero()) {
+        let Some(job) = self.jobs.get_mut(&id) else { return };
+        job.started_at = now.checked_sub(ran).or(Some(now));
+        if !limit.is_zero() {
             job.ends_at = Some(now + limit.saturating_sub(ran));
+        }
+    }
+
+    pub(super) fn exited(&mut self, id: JobId) {
+        if let Some(job) = self.jobs.get_mut(&id) {
+            job.exited = true;
         }
     }
 

@@ -101,6 +101,9 @@ pub struct CreateContainer {
     /// An absolute path, created if missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub working_dir: Option<String>,
+    /// The signal of a stop by the engine, instead of the image's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop_signal: Option<String>,
     /// Labels by name.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     pub labels: BTreeMap<String, String>,
@@ -116,6 +119,7 @@ impl fmt::Debug for CreateContainer {
             .field("cmd", &format_args!("{} arguments", self.cmd.len()))
             .field("env", &format_args!("{} variables", self.env.len()))
             .field("working_dir", &self.working_dir)
+            .field("stop_signal", &self.stop_signal)
             .field("labels", &self.labels)
             .field("host_config", &self.host_config)
             .finish()

@@ -77,13 +77,42 @@ impl Docker {
         })
     }
 
-    /// Sends TERM, and KILL after `grace` (rounded up to seconds). Returns once the container has exited. Succeeds if it is
-    /// not running.
+    /// Sends SIGTERM, and SIGKILL if the container runs on after `grace`; only SIGKILL if `grace` is zero. Returns once it has
+    /// exited. Succeeds if it is not running.
+    ///
+    /// The engine's own stop would send the container's stop signal, which an image can set to SIGKILL or to one that a program
+    /// does not end at.
     pub fn container_stop(&self, cancel: &CancelToken, id: &str, grace: Duration) -> Result<(), Error> {
-        let seconds = grace.as_secs().saturating_add(u64::from(grace.subsec_nanos() > 0));
-        let target = container(id)?.then("stop").query("t", &seconds.to_string());
-        let limit = Duration::from_secs(seconds).saturating_add(self.timeouts().stop_margin);
-        accept(self.exchange(cancel, Request::post(target).head_within(limit))?, &[304])
+        let after_kill = self.timeouts().stop_margin;
+        for (signal, limit) in [("SIGTERM", grace), ("SIGKILL", after_kill)] {
+            if !limit.is_zero()
+                && (!self.signal(cancel, id, signal)? || self.exits_within(cancel, id, limit)?)
+            {
+                return Ok(());
+            }
+        }
+        Err(Error::Timeout { what: format!("the end of container {id} after SIGKILL"), after: after_kill })
+    }
+
+    /// Sends a signal. Returns whether the container was running.
+    fn signal(&self, cancel: &CancelToken, id: &str, signal: &str) -> Result<bool, Error> {
+        let target = container(id)?.then("kill").query("signal", signal);
+        let response = self.exchange(cancel, Request::post(target))?;
+        let runs = response.status != 409;
+        accept(response, &[409]).map(|()| runs)
+    }
+
+    /// Waits until the container does not run, at most for `limit`. Returns whether that is so.
+    fn exits_within(&self, cancel: &CancelToken, id: &str, limit: Duration) -> Result<bool, Error> {
+        let target = container(id)?.then("wait").query("condition", "not-running");
+        let deadline = deadline(limit);
+        // A proxy may send the head only with the body.
+        let mut body = match self.call(cancel, Request::post(target).head_within(limit)) {
+            Err(Error::Timeout { .. }) => return Ok(false),
+            response => response?.body,
+        };
+        let left = deadline.saturating_duration_since(Instant::now());
+        Ok(body.read_within(&mut [0], left)?.is_some())
     }
 
     /// Kills and removes a container with its anonymous volumes. Succeeds if it does not exist. If another removal is in

@@ -18,7 +18,7 @@ pub struct Timeouts {
     pub idle: Duration,
     /// The longest silence of a pull. The engine is silent while it unpacks a large layer.
     pub pull_idle: Duration,
-    /// The time that a stop may take beyond its grace period.
+    /// How long to wait for the exit of a container that was killed.
     pub stop_margin: Duration,
     /// How long to wait for a removal that is already in progress.
     pub remove: Duration,

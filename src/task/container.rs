@@ -22,8 +22,8 @@ use crate::protocol::FailureReason;
 use crate::secret::Secret;
 use crate::sys::cancel::{CancelReason, CancelToken};
 
-/// From TERM to KILL when a task is stopped.
-const STOP_GRACE: Duration = Duration::from_secs(10);
+/// The signal that stops a task. Set for every container, so that it is also used by others, such as `docker stop`.
+const STOP_SIGNAL: &str = "SIGTERM";
 
 /// How long to wait for `OOMKilled`, which the engine sets shortly after the exit.
 const OOM_WAIT: Duration = Duration::from_secs(1);
@@ -264,9 +264,9 @@ impl<'a> TaskContainer<'a> {
         }
     }
 
-    /// Stops the container with TERM, and KILL after [`STOP_GRACE`]. Renames it for `reason` first, so that a later process
-    /// can report the reason if this one does not.
-    pub(super) fn stop(&self, reason: Option<CancelReason>) -> Stopped {
+    /// Stops the container with TERM, and KILL after `grace`. Renames it for `reason` first, so that a later process can report
+    /// the reason if this one does not.
+    pub(super) fn stop(&self, reason: Option<CancelReason>, grace: Duration) -> Stopped {
         if self.cleanup_state().is_ok_and(|state| state.status == "exited")
             && let Ok(exit) = self.exit(&CancelToken::new())
         {
@@ -277,22 +277,19 @@ impl<'a> TaskContainer<'a> {
         {
             self.warn("container rename failed", &error);
         }
-        Stopped::Now(self.end())
+        Stopped::Now(self.end(grace))
     }
 
     /// As [`TaskContainer::stop`], without the rename. Returns the exit code, or `None` if the engine did not report one.
-    pub(super) fn end(&self) -> Option<u8> {
+    pub(super) fn end(&self, grace: Duration) -> Option<u8> {
         if let Ok(state) = self.cleanup_state()
             && state.status == "exited"
         {
             return Some(exit_code(state.exit_code));
         }
-        let grace = STOP_GRACE.as_secs();
-        info!("container stopping {} {} grace_s={grace}", self.engine.key, self.container);
+        info!("container stopping {} {} grace_s={}", self.engine.key, self.container, grace.as_secs());
         let id = self.container.key();
-        if let Err(error) =
-            self.engine.cleanup(|docker, cancel| docker.container_stop(cancel, id, STOP_GRACE))
-        {
+        if let Err(error) = self.engine.cleanup(|docker, cancel| docker.container_stop(cancel, id, grace)) {
             self.warn("container stop failed", &error);
         }
         let state = self.cleanup_state().ok().filter(|state| !state.running);
@@ -367,6 +364,7 @@ fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
         cmd,
         env: plan.env.clone(),
         working_dir: Some(WORKSPACE.to_owned()),
+        stop_signal: Some(STOP_SIGNAL.to_owned()),
         labels: plan.labels.clone(),
         host_config: HostConfig {
             binds: plan.binds.clone(),

@@ -49,6 +49,8 @@ pub(crate) struct Options {
     pub(crate) keep_sidecar_volumes: usize,
     /// How long an outage of the engine is waited out.
     pub(crate) engine_timeout: Duration,
+    /// From TERM to KILL when a task is stopped.
+    pub(crate) stop_grace: Duration,
 }
 
 /// Runs tasks on one engine; shared by the threads of the pool.
@@ -178,7 +180,7 @@ impl Tasks {
         let container = TaskContainer { engine, container };
         let (result, collected) = match ended_for {
             Some(reason) => {
-                let exit_code = container.end();
+                let exit_code = container.end(self.options.stop_grace);
                 let collected = self.collect(&container, &CancelToken::new());
                 (Failure::Cancelled.into_result(Some(*reason), exit_code), collected)
             }
@@ -274,10 +276,13 @@ impl Tasks {
         exit: Result<ContainerExit, Failure>,
     ) -> (RunResult, Collected) {
         match exit {
-            Ok(exit) => self.completed(job, container, exit),
+            Ok(exit) => {
+                self.emit(job.id, JobEvent::Exited);
+                self.completed(job, container, exit)
+            }
             Err(Failure::Cancelled) => {
                 let reason = job.cancel.reason();
-                match container.stop(reason) {
+                match container.stop(reason, self.options.stop_grace) {
                     Stopped::Already(exit) => self.completed(job, container, exit),
                     Stopped::Now(exit_code) => {
                         let collected = self.collect(container, &CancelToken::new());

@@ -87,7 +87,7 @@ impl Program {
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
         command.env("HOME", "/nonexistent").env("DOCKER_HOST", engine.host());
         command.env("OZ_API_KEY", Options::default().key);
-        command.env("OZ_WS_URL", socket).env("OZ_SERVER_ROOT_URL", root);
+        command.env("OZ_WS_URL", socket).env("OZ_SERVER_ROOT_URL", root).env("OZ_DRAIN_TIMEOUT", "0");
         command.envs(settings.iter().copied());
         Process::spawn(&mut command, None)
     }

@@ -84,19 +84,44 @@ fn an_engine_message_becomes_one_short_line() {
 fn calls_without_effect_succeed() {
     let unchanged = || vec![write("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n")];
     let gone = || vec![json(404, r#"{"message":"no such"}"#)];
-    let (fake, docker, cancel) = engine(vec![unchanged(), unchanged(), gone(), gone()]);
+    let idle = || vec![json(409, r#"{"message":"Container c is not running"}"#)];
+    let (fake, docker, cancel) = engine(vec![unchanged(), idle(), idle(), gone(), gone()]);
     docker.container_start(&cancel, "c/d").unwrap();
-    docker.container_stop(&cancel, "c", Duration::from_millis(1500)).unwrap();
+    docker.container_stop(&cancel, "c", Duration::ZERO).unwrap();
+    docker.container_stop(&cancel, "c", Duration::from_secs(1)).unwrap();
     docker.container_remove(&cancel, "c").unwrap();
     docker.volume_remove(&cancel, "v").unwrap();
-    let lines: Vec<String> = (0..4).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
+    let lines: Vec<String> = (0..5).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
     let expected = [
         "POST /v1.41/containers/c%2Fd/start",
-        "POST /v1.41/containers/c/stop?t=2",
+        "POST /v1.41/containers/c/kill?signal=SIGKILL",
+        "POST /v1.41/containers/c/kill?signal=SIGTERM",
         "DELETE /v1.41/containers/c?force=1&v=1",
         "DELETE /v1.41/volumes/v",
     ];
     assert_eq!(lines, expected);
+}
+
+#[test]
+fn a_stop_sends_sigterm_and_kills_what_runs_on_after_the_grace_time() {
+    let done = || vec![write("HTTP/1.1 204 No Content\r\n\r\n")];
+    let head = || write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+    let exits = || vec![head(), write("10\r\n{\"StatusCode\":0}\r\n0\r\n\r\n")];
+    let runs_on = vec![head(), Step::Pause(Duration::from_millis(100))];
+    let scripts = vec![done(), exits(), done(), runs_on, done(), exits(), done(), vec![head(), Step::Stall]];
+    let timeouts = Timeouts { stop_margin: Duration::from_secs(2), ..Timeouts::default() };
+    let (fake, docker) = FakeDocker::connected(scripts, timeouts);
+    let stop = |grace| docker.container_stop(&CancelToken::new(), "c", Duration::from_millis(grace));
+    stop(600_000).unwrap();
+    stop(50).unwrap();
+    let error = stop(0).unwrap_err();
+    assert!(matches!(error, Error::Timeout { .. }), "{error:?}");
+    // All but the wait that stalls.
+    let lines: Vec<String> = (0..7).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
+    let [term, kill, wait] = ["kill?signal=SIGTERM", "kill?signal=SIGKILL", "wait?condition=not-running"]
+        .map(|call| format!("POST /v1.41/containers/c/{call}"));
+    let [term, kill, wait] = [&term, &kill, &wait];
+    assert_eq!(lines.iter().collect::<Vec<_>>(), [term, wait, term, wait, kill, wait, kill]);
 }
 
 #[test]

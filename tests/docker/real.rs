@@ -248,7 +248,10 @@ fn a_wait_returns_when_the_container_is_stopped() {
     let lab = Lab::new();
     let docker = &lab.docker;
     let cancel = &lab.cancel;
-    let id = lab.create("stop", &lab.shell("trap 'exit 3' TERM; echo ready; while true; do sleep 0.1; done"));
+    let mut create = lab.shell("trap 'exit 3' TERM; echo ready; while true; do sleep 0.1; done");
+    // As the image of a container that an earlier version of the worker has created may say.
+    create.stop_signal = Some("SIGKILL".to_owned());
+    let id = lab.create("stop", &create);
     let wait = docker.container_wait(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();

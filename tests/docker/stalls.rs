@@ -135,11 +135,11 @@ fn only_a_wait_and_a_stop_may_stay_silent() {
     let pause = || Step::Pause(SHORT * 8);
     let exit = || write("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
     let body = || write("10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n");
-    let stopped = json(204, "");
-    // Half of the time that the stop takes: long enough for a busy machine to answer the wait.
+    let stopped = || vec![json(204, "")];
+    // Long enough for a busy machine to answer the wait.
     let head = Duration::from_secs(2);
-    let scripts =
-        vec![vec![exit(), pause(), body()], vec![Step::Pause(head * 2), stopped], vec![Step::Stall]];
+    let exits = || vec![exit(), pause(), body()];
+    let scripts = vec![exits(), stopped(), exits(), vec![Step::Stall]];
     let timeouts = Timeouts { head, idle: SHORT, ..generous() };
     let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
     let cancel = CancelToken::new();

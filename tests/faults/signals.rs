@@ -98,7 +98,7 @@ fn two_signals_without_a_drain_end_the_worker_and_the_next_one_adopts_the_tasks(
     let (tasks, mut worker) = Tasks::start("0", &ignores_sigterm());
     worker.signal(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("tasks ending tasks=10"));
-    worker.signal(Signal::TERM);
+    worker.signal_again(Signal::TERM);
     wait_exit(&mut worker, 130);
     tasks.assert_reported_by_next_worker();
 }
@@ -131,7 +131,7 @@ fn two_signals_with_a_drain_stop_and_report_all_tasks() {
     let (tasks, mut worker) = Tasks::start("10m", EXITS_ON_SIGTERM);
     worker.signal(Signal::HUP);
     worker.wait_log(DEADLINE, |line| line.contains("stopping tasks=10"));
-    worker.signal(Signal::TERM);
+    worker.signal_again(Signal::TERM);
     wait_exit(&mut worker, 0);
     tasks.assert_reports("task_failed", Some("graceful_shutdown"), 7);
 }
@@ -141,9 +141,9 @@ fn three_signals_with_a_drain_end_the_worker_and_the_next_one_adopts_the_tasks()
     let (tasks, mut worker) = Tasks::start("10m", &ignores_sigterm());
     worker.signal(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("stopping tasks=10"));
-    worker.signal(Signal::TERM);
+    worker.signal_again(Signal::TERM);
     worker.wait_log(DEADLINE, |line| line.contains("tasks ending tasks=10"));
-    worker.signal(Signal::TERM);
+    worker.signal_again(Signal::TERM);
     wait_exit(&mut worker, 130);
     tasks.assert_reported_by_next_worker();
 }

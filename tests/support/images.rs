@@ -6,6 +6,8 @@ use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use serde_json::{Value, json};
+
 use super::engine::{Engine, encode};
 
 /// The agent of the tests: prints its arguments, one per line, unless `OZ_TEST_QUIET` is set; then executes
@@ -144,6 +146,22 @@ impl Images {
     /// Makes a task image.
     pub fn task(&mut self) -> String {
         self.make("task", RootFs::busybox(), &["ENV PATH=/bin", "ENV IMAGE=task", "CMD [\"/bin/sh\"]"])
+    }
+
+    /// Makes an image that is as `image`, but has this signal as its STOPSIGNAL.
+    pub fn stopped_by(&mut self, image: &str, signal: &str) -> String {
+        let repository = format!("{}-{}", self.prefix, signal.to_lowercase());
+        let spec = json!({"Image": image, "StopSignal": signal});
+        let created = self.engine.json("POST", "/containers/create", &spec);
+        let id = created["Id"].as_str().expect("an id");
+        let path = format!("/commit?container={id}&repo={repository}&tag=test");
+        self.engine.json("POST", &path, &Value::Null);
+        self.engine.remove_container(id);
+        let made = format!("{repository}:test");
+        let config = self.engine.json("GET", &format!("/images/{made}/json"), &Value::Null);
+        assert_eq!(config["Config"]["StopSignal"], signal);
+        self.names.push(made.clone());
+        made
     }
 
     /// Makes a sidecar image with the agent of the tests.

@@ -3,9 +3,13 @@
 use std::ops::{Deref, DerefMut};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use super::control_plane::ControlPlane;
-use super::process::Process;
+use super::process::{Process, Signal};
+
+/// The worker counts signals that come within 100 ms as one.
+const ONE_SIGNAL: Duration = Duration::from_millis(110);
 
 /// A worker that is not started.
 pub struct WorkerBuilder {
@@ -28,11 +32,12 @@ pub fn binary() -> PathBuf {
 
 impl WorkerBuilder {
     /// A worker whose environment is `PATH`, a `HOME` that does not exist, `RUST_BACKTRACE`, `OZ_RECONNECT_SPREAD=0`, so that no
-    /// test waits for a random time, and what `make coverage` sets.
+    /// test waits for a random time, `OZ_DRAIN_TIMEOUT=0`, so that a stop ends the tasks, and what `make coverage` sets.
     pub fn new(binary: &Path) -> Self {
         let mut command = Command::new(binary);
         command.env_clear().env("PATH", std::env::var_os("PATH").unwrap_or_default());
-        command.env("HOME", "/nonexistent").env("RUST_BACKTRACE", "1").env("OZ_RECONNECT_SPREAD", "0");
+        command.env("HOME", "/nonexistent").env("RUST_BACKTRACE", "1");
+        command.env("OZ_RECONNECT_SPREAD", "0").env("OZ_DRAIN_TIMEOUT", "0");
         command.envs(std::env::vars_os().filter(|(name, _)| name == "LLVM_PROFILE_FILE"));
         Self { command, echo: None }
     }
@@ -76,6 +81,14 @@ impl WorkerBuilder {
     /// Starts it.
     pub fn start(mut self) -> Worker {
         Worker(Process::spawn(&mut self.command, self.echo))
+    }
+}
+
+impl Worker {
+    /// Sends a signal that the worker does not count as part of the one before. Call it once that one is handled.
+    pub fn signal_again(&self, signal: Signal) {
+        std::thread::sleep(ONE_SIGNAL);
+        self.signal(signal);
     }
 }
 

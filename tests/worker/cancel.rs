@@ -297,7 +297,7 @@ fn many_tasks_at_once_do_not_block_others() {
     sync.wait_lines(&stage, MANY);
     let next = stage.plane.submit(stage.spec("echo next"));
     wait_log(&worker, "assignment received", &next);
-    let hold = proxy.hold("/stop", MANY - 1);
+    let hold = proxy.hold("/kill", MANY - 1);
     ids.iter().for_each(|id| stage.plane.cancel(id));
     hold.wait(MANY - 1);
     let run = stage.plane.wait_ended(&next);

@@ -16,6 +16,7 @@ mod reconnect;
 mod registry_credentials;
 mod settings;
 mod sidecar_volumes;
+mod signals;
 mod start;
 mod stop;
 mod task_lifecycle;

@@ -66,7 +66,7 @@ fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() 
         lines.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1"].map(str::to_owned)),
         "{lines:?}"
     );
-    worker.signal(Signal::TERM);
+    worker.signal_again(Signal::TERM);
     manager.until("STATUS=stopping, tasks: 0");
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
 }

@@ -29,7 +29,7 @@ pub(super) fn sent_close_frame(stage: &Stage) {
     stage.plane.assert_no_violations();
 }
 
-/// Two tasks run; on SIGTERM one exits with 7 and one with 0. A third waits for a slot.
+/// Two tasks run, and the worker does not drain; on SIGTERM one exits with 7 and one with 0. A third waits for a slot.
 fn stop_with(signal: Signal) {
     let stage = Stage::new();
     let sync = SyncDir::new();
@@ -75,6 +75,64 @@ fn sigint_stops_running_tasks_and_rejects_the_others() {
 #[test]
 fn sighup_stops_running_tasks_and_rejects_the_others() {
     stop_with(Signal::HUP);
+}
+
+/// What a restart after a crash would keep is kept: the drain takes five minutes by default.
+#[test]
+fn by_default_running_tasks_finish_before_a_stop() {
+    let stage = Stage::new();
+    let sync = SyncDir::new();
+    let builder = stage.worker().env_remove("OZ_DRAIN_TIMEOUT").args(["-v", &sync.mount()]);
+    let mut worker = stage.start(builder);
+    let id = stage.plane.submit(stage.spec(&format!("echo >> /sync/log; {WAIT}; echo done")));
+    sync.wait_lines(&stage, 1);
+    // As `timeout` sends two at once; the worker is halted, so that the second is not late on a busy machine.
+    worker.signal(Signal::STOP);
+    worker.signal(Signal::TERM);
+    worker.signal(Signal::INT);
+    worker.signal(Signal::CONT);
+    worker.wait_log(DEADLINE, |line| {
+        line.contains("stopping tasks=1 backlog=0 drain_s=300 ")
+            && line.contains("note=\"draining up to 5m, 1 task; signal again to end them now\"")
+    });
+    worker.signal(Signal::USR1);
+    worker.wait_log(DEADLINE, |line| line.contains("draining tasks=1 working=1"));
+    sync.release(1);
+    wait_exit_ok(&mut worker);
+    sent_close_frame(&stage);
+    let run = stage.plane.run(&id);
+    assert_eq!((run.state, run.output.as_deref()), (State::Succeeded, Some("done\n")));
+}
+
+/// An image can set another signal for stops, one that cannot be handled or that means something else to its program.
+#[test]
+fn a_task_gets_sigterm_whatever_its_image_says_and_has_the_grace_time_to_end() {
+    let mut stage = Stage::new();
+    let sync = SyncDir::new();
+    let images = ["SIGKILL", "SIGWINCH"].map(|signal| stage.images.stopped_by(&stage.task_image, signal));
+    let mut worker = stage.start(stage.worker().args(["--stop-grace", "2s", "-v", &sync.mount()]));
+    let submit = |image: &str, script: &str| {
+        let mut spec = stage.spec(script);
+        spec.docker_image = Some(image.to_owned());
+        stage.plane.submit(&spec)
+    };
+    let obeys = "trap 'echo bye; exit 7' TERM; echo >> /sync/log; sleep 1000 & wait";
+    let ignores = "trap '' TERM; echo >> /sync/log; sleep 1000";
+    let obey = images.each_ref().map(|image| submit(image, obeys));
+    let ignore = submit(&images[1], ignores);
+    sync.wait_lines(&stage, 3);
+    let signal = &stage.wait_running(&obey[0])["Config"]["StopSignal"];
+    assert_eq!(signal, "SIGTERM", "for `docker stop` and the end of the engine");
+    worker.signal(Signal::TERM);
+    wait_exit_ok(&mut worker);
+    for (id, code, output) in
+        [(&obey[0], 7, Some("bye\n")), (&obey[1], 7, Some("bye\n")), (&ignore, 137, None)]
+    {
+        let run = stage.plane.run(id);
+        assert_eq!((run.exit_code, run.output.as_deref()), (Some(code), output), "{run:#?}");
+    }
+    let log = worker.stderr().all().join("\n");
+    assert!(log.contains("budget_s=72") && log.matches("grace_s=2").count() == 4, "{log}");
 }
 
 /// One is running, one is pulling, and one waits for the confirmation of its claim.
@@ -152,7 +210,7 @@ fn a_second_signal_ends_the_worker_at_once() {
         if let Some(hold) = &hold {
             hold.wait(1);
         }
-        worker.signal(Signal::INT);
+        worker.signal_again(Signal::INT);
         assert_eq!(worker.wait_exit(DEADLINE).code(), Some(130));
         assert_eq!(stage.plane.wait_ended(&id).terminal_reports, 0, "the worker waited for the task");
         let container = stage.wait_running(&id);

@@ -15,7 +15,8 @@ use crate::support::worker::{Worker, WorkerBuilder, binary};
 use crate::tidy;
 
 /// Threads that an idle worker does not have.
-const WITH_WORK: [&str; 6] = ["oz-task-N", "oz-poller-N", "oz-resolve", "oz-disk", "oz-sweep", "oz-trust"];
+const WITH_WORK: [&str; 7] =
+    ["oz-task-N", "oz-poller-N", "oz-resolve", "oz-ping", "oz-disk", "oz-sweep", "oz-trust"];
 
 /// Returns the first column of the table of threads in `src/lib.rs`.
 fn documented() -> Vec<String> {
@@ -23,7 +24,8 @@ fn documented() -> Vec<String> {
     let mut lines = text.lines().skip_while(|line| !line.starts_with("//! | thread |"));
     assert!(lines.next().is_some(), "src/lib.rs has no table of threads");
     let rows = lines.skip(1).map_while(|line| line.strip_prefix("//! |"));
-    rows.map(|row| row.split('|').next().unwrap().replace('`', "").trim().to_owned()).collect()
+    let names = rows.flat_map(|row| row.split('|').next().unwrap().split(','));
+    names.map(|name| name.replace('`', "").trim().to_owned()).collect()
 }
 
 /// Returns the names of a worker's threads as the table has them, with their number.
@@ -102,8 +104,8 @@ fn a_run_without_a_thread_is_given_back_and_runs_once_there_is_one() {
     let program = folder.path().join("worker");
     std::fs::copy(binary(), &program).unwrap();
     let user = (1_000_000 + std::process::id()).to_string();
-    // Four threads of an idle worker, and two jobs.
-    let limited = ["--reuid", &user, "--clear-groups", "prlimit", "--nproc=6", program.to_str().unwrap()];
+    // Five threads of an idle worker, and two jobs.
+    let limited = ["--reuid", &user, "--clear-groups", "prlimit", "--nproc=7", program.to_str().unwrap()];
     let worker = on(&engine, &plane, WorkerBuilder::new(Path::new("setpriv")).args(limited)).start();
     plane.wait_connected(1);
     (0..3).for_each(|_| drop(plane.submit(spec())));

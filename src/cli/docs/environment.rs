@@ -18,7 +18,7 @@ const HEAD: [&str; 5] = [
     "The settings of oz-agent-worker, one NAME=VALUE per line. To set a variable, remove the # before it. A variable that is \
      not set, or is empty, has its default.",
     "systemd reads this file for the service (EnvironmentFile=): /etc/oz-agent-worker/worker.env, or ID.env in the same \
-     directory for the instance ID. The worker itself does not read it. After a change: systemctl restart oz-agent-worker, which ends running tasks unless the running worker has a drain time",
+     directory for the instance ID. The worker itself does not read it. After a change: systemctl restart oz-agent-worker, which waits for running tasks for up to the drain time of the running worker",
     "The file can contain the API key: only root and the service should be able to read it.",
     "systemd does not know export and does not expand $NAME or $(command). Put a value with spaces, quotes, $ or backslashes \
      into 'single quotes', which mean the same to systemd and to a shell.",

@@ -19,16 +19,19 @@ const DESCRIPTION: [&str; 4] = [
     "A flag wins over its variable, and an empty variable counts as unset.",
 ];
 
-const SIGNALS: [(&str, &str); 2] = [
+const SIGNALS: [(&str, &str); 4] = [
     (
         "SIGTERM, SIGINT, SIGHUP",
-        "At the first one, the worker takes no new tasks. Running tasks continue for --drain-timeout; then, or at the next \
-         signal, they are stopped and reported. When every report is delivered, the worker ends with 0. See STOPPING.",
+        "At the first one, the worker takes no new tasks. Running tasks continue for --drain-timeout; then, or at the second \
+         one, they are stopped within --stop-grace and reported. When every report is delivered, the worker ends with 0. \
+         SIGHUP reloads nothing. See STOPPING.",
     ),
     (
         "a further one",
         "Ends the worker at once, with 130. The next start with the same id takes over the tasks that are left on the engine.",
     ),
+    ("SIGUSR1", "Logs the state of the connection, the engine and every task."),
+    ("SIGUSR2, SIGQUIT", "Are ignored, with a warning."),
 ];
 
 const FILES: [(&str, &str); 4] = [
