@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::{Assignment, EncodedReport, ExecutionKey};
+use crate::protocol::{Assignment, Dialect, EncodedReport, ExecutionKey};
 use crate::sys::cancel::CancelReason;
 
 /// The number of a job in this process; never used again.
@@ -34,8 +34,12 @@ impl Work {
 pub struct AdoptedTask {
     /// The execution.
     pub key: ExecutionKey,
+    /// What the control plane expects for it.
+    pub dialect: Dialect,
     /// The container's id on the engine.
     pub container: String,
+    /// The name with which it was created.
+    pub created_as: String,
     /// Volumes that only this task uses.
     pub volumes: Vec<String>,
     /// How long ago the container was started, if it still runs.

@@ -11,6 +11,7 @@
 //! - *run*: the control plane's record of a user's request.
 //! - *task*: the work that this worker does for a run.
 //! - *execution*: one launch of a task; its *key* is the run's id and, if the control plane names one, the execution's.
+//! - *dialect*: what a control plane expects for an assignment, old or upstream.
 //! - *job*: a task that holds one of the worker's slots.
 //! - *claim*: the message that takes a run; *report*: the message that ends it.
 //! - *settlement*: the outcome of a report, which decides whether the container is removed.

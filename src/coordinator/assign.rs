@@ -9,7 +9,7 @@ use super::{Coordinator, Effect, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Work};
 use crate::logging::value;
-use crate::protocol::{Assignment, ExecutionKey, FailureReason, Invalid, Outgoing};
+use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 /// The most assignments that wait for a slot; further ones are given back at once.
@@ -66,10 +66,21 @@ impl Coordinator {
 
     fn hold(&mut self, assignment: Arc<Assignment>, bytes: usize, now: Instant) {
         self.effects.push(info(format!("assignment received {}", identity(&assignment))));
+        self.warn_of_mixed_marks(&assignment);
         let disk_checked = !self.rules.check_disk;
         self.backlog.push_back(PendingAssignment { assignment, bytes, since: now, disk_checked });
         if !disk_checked && !std::mem::replace(&mut self.checking_disk, true) {
             self.effects.push(Effect::CheckDisk);
+        }
+    }
+
+    /// Warns once if the dialect of an assignment is a guess: it has the mark of either.
+    fn warn_of_mixed_marks(&mut self, assignment: &Assignment) {
+        let is_mixed = assignment.dialect == Dialect::Old && assignment.key.execution_id.is_some();
+        if is_mixed && !std::mem::replace(&mut self.warned_of_dialect, true) {
+            let key = &assignment.key;
+            let reason = "trace_id and execution_id without task.owner";
+            self.effects.push(warn(format!("dialect assumed {key} dialect=old reason={}", value(reason))));
         }
     }
 
@@ -222,7 +233,8 @@ impl Coordinator {
 
 /// The log keys that identify an assignment.
 fn identity(assignment: &Assignment) -> String {
-    let mut text = format!("{} image={}", assignment.key, value(&assignment.docker_image));
+    let image = value(&assignment.docker_image);
+    let mut text = format!("{} image={image} dialect={}", assignment.key, assignment.dialect.name());
     if let Some(id) = &assignment.trace_id {
         text.push_str(&format!(" trace={}", value(id)));
     }

@@ -2,7 +2,7 @@
 
 use super::tests::*;
 use super::*;
-use crate::protocol::Invalid;
+use crate::protocol::{Assignment, Dialect, Invalid};
 
 #[test]
 fn a_second_execution_of_a_task_starts_while_the_first_runs() {
@@ -86,4 +86,19 @@ fn an_invalid_assignment_fails_no_execution_that_it_may_mean() {
     assert_eq!(script.on(invalid("t/2")), []);
     assert_eq!(script.on(invalid("t")), [], "its execution may be unreadable");
     assert_eq!(script.on(invalid("t/3")), [failed("t/3", FailureReason::InvalidAssignment, "m")]);
+}
+
+#[test]
+fn a_guessed_dialect_is_logged_once() {
+    let upstream = |id| {
+        let assignment = Assignment { key: key(id), dialect: Dialect::Upstream, ..Assignment::default() };
+        Event::Message(Incoming::Assignment(Arc::new(assignment)))
+    };
+    let mut script = Script::connected(9);
+    for event in [assignment("t"), upstream("u"), upstream("u/1")] {
+        assert!(!script.log(event).contains("dialect assumed"));
+    }
+    let log = script.log(assignment("t/1"));
+    assert!(log.contains("WARN dialect assumed task=t execution=1 dialect=old reason="), "{log}");
+    assert!(!script.log(assignment("t/2")).contains("dialect assumed"));
 }

@@ -81,6 +81,8 @@ pub struct Coordinator {
     poll_at: Option<Instant>,
     late_sweep: LateSweep,
     stop: Option<Stop>,
+    /// The warning about an unclear dialect was logged.
+    warned_of_dialect: bool,
     log_limit: LogLimit,
     effects: Vec<Effect>,
 }
@@ -104,6 +106,7 @@ impl Coordinator {
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
             stop: None,
+            warned_of_dialect: false,
             log_limit: LogLimit::default(),
             effects: Vec::new(),
         }

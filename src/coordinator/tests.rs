@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::exit::Exit;
-use crate::protocol::{Assignment, Invalid, Report, RunResult, RunState};
+use crate::protocol::{Assignment, Dialect, Invalid, Report, RunResult, RunState};
 
 /// A coordinator, its clock, and everything it asked for.
 pub(super) struct Script {
@@ -141,7 +141,9 @@ pub(super) fn undelivered(job: u64) -> Effect {
 pub(super) fn adopted_task(id: &str) -> Arc<AdoptedTask> {
     Arc::new(AdoptedTask {
         key: key(id),
+        dialect: Dialect::Old,
         container: format!("container-of-{id}"),
+        created_as: "oz-task".into(),
         volumes: Vec::new(),
         ran: None,
         ended_for: None,

@@ -18,7 +18,7 @@ const LONGEST_ERROR: usize = 2048;
 /// Decodes a text frame, plans the task, and encodes the reply.
 pub fn control_plane(bytes: &[u8]) {
     let text = Input::new(bytes).text();
-    match decode(&text) {
+    match decode(&text, None) {
         Ok(Incoming::Assignment(assignment)) => {
             assert!(!assignment.key.task_id.trim().is_empty() && !assignment.sidecar_image.is_empty());
             check_reply(&assignment.key, &check_plan(&assignment));
@@ -37,8 +37,8 @@ pub fn control_plane(bytes: &[u8]) {
 
 /// Asserts that a short assignment is found also when it is followed by something that is not JSON, and nothing else is.
 fn check_salvage(text: &str) {
-    let valid = decode(text);
-    let broken = decode(&format!("{text} oops"));
+    let valid = decode(text, None);
+    let broken = decode(&format!("{text} oops"), None);
     assert!(broken.is_err(), "it is not JSON");
     let found = broken.err().and_then(|invalid| invalid.key);
     match valid {
@@ -60,11 +60,11 @@ fn check_refusal(invalid: &Invalid) {
 /// Asserts that neither an error nor `Debug` shows a value that may be a secret.
 fn check_secrets(message: &Value) {
     let is_value = |path: &str| !matches!(path, "/type" | "/data/task_id" | "/data/execution_id");
-    if let Err(invalid) = decode(&marked(message, "", &is_value).to_string()) {
+    if let Err(invalid) = decode(&marked(message, "", &is_value).to_string(), None) {
         assert_hidden(&[invalid.message]);
     }
     let is_secret = |path: &str| path.starts_with("/data/env_vars/") || path.contains("/mcp_servers/");
-    let decoded = decode(&marked(message, "", &is_secret).to_string());
+    let decoded = decode(&marked(message, "", &is_secret).to_string(), None);
     if message.to_string().contains(MARKER) {
         return;
     }

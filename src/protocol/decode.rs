@@ -5,9 +5,11 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
+use super::dialect::Marks;
 use super::fields::{self, FieldError, Fields};
 use super::{
-    AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, ExecutionKey, Incoming, InstanceShape,
+    AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, Dialect, ExecutionKey, Incoming,
+    InstanceShape,
 };
 use super::{json, salvage};
 use crate::secret::Secret;
@@ -43,7 +45,7 @@ const ASSIGNMENT: &[&str] = &[
     "instance_shape",
     "additional_oz_args",
 ];
-const TASK: &[&str] = &["id", "agent_config_snapshot"];
+const TASK: &[&str] = &["id", "owner", "agent_config_snapshot"];
 const AGENT: &[&str] =
     &["environment_id", "model_id", "profile_id", "skill_spec", "mcp_servers", "computer_use_enabled"];
 const SIDECAR: &[&str] = &["image", "mount_path", "read_write"];
@@ -65,17 +67,17 @@ impl From<FieldError> for Invalid {
     }
 }
 
-/// Decodes one text frame. Unknown fields are skipped, and of several fields with one name the last counts.
+/// Decodes one text frame. `host` is the dialect of the control plane's host, if that is known. Unknown fields are skipped, and of several fields with one name the last counts.
 ///
 /// # Errors
 /// It is not JSON, has no type, or lacks what its type requires.
-pub fn decode(text: &str) -> Result<Incoming, Invalid> {
+pub fn decode(text: &str, host: Option<Dialect>) -> Result<Incoming, Invalid> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let value: &RawValue = serde_json::from_str(text).map_err(|error| malformed(text, &error))?;
     let frame = Fields::new("message", value, FRAME)?;
     let kind = frame.string("type")?.ok_or_else(|| FieldError::missing("type"))?;
     match kind.as_ref() {
-        "task_assignment" => assignment(&frame),
+        "task_assignment" => assignment(&frame, host),
         "task_cancel" | "task_cancellation" => {
             let data = data(&frame, CANCEL)?;
             let task_id = task_id(&data)?;
@@ -125,27 +127,38 @@ fn execution_id(data: &Fields<'_>) -> Result<Option<String>, FieldError> {
     Ok(id)
 }
 
-fn assignment(frame: &Fields<'_>) -> Result<Incoming, Invalid> {
+fn assignment(frame: &Fields<'_>, host: Option<Dialect>) -> Result<Incoming, Invalid> {
     let data = data(frame, ASSIGNMENT)?;
     let task_id = task_id(&data)?;
     let (key, invalid) = match execution_id(&data) {
         Ok(execution_id) => (ExecutionKey { task_id, execution_id }, None),
         Err(error) => (ExecutionKey { task_id, execution_id: None }, Some(error)),
     };
-    let read = invalid.map_or_else(|| read_assignment(&data, &key), Err);
+    let read = invalid.map_or_else(|| read_assignment(&data, &key, host), Err);
     match read.and_then(not_too_large) {
         Ok(assignment) => Ok(Incoming::Assignment(Arc::new(assignment))),
         Err(FieldError(message)) => Err(Invalid { key: Some(key), message }),
     }
 }
 
-fn read_assignment(data: &Fields<'_>, key: &ExecutionKey) -> Result<Assignment, FieldError> {
+fn read_assignment(
+    data: &Fields<'_>,
+    key: &ExecutionKey,
+    host: Option<Dialect>,
+) -> Result<Assignment, FieldError> {
     short("data.task_id", &key.task_id)?;
     let task = data.object("task", TASK)?.ok_or_else(|| FieldError::missing("data.task"))?;
     let agent_task_id = task.text("id")?.unwrap_or_else(|| key.task_id.clone());
     let sidecar_image = data.text("sidecar_image")?;
+    let trace_id = data.text("trace_id")?;
+    let marks = Marks {
+        execution_id: key.execution_id.is_some(),
+        owner: task.value("owner").is_some(),
+        trace_id: trace_id.is_some(),
+    };
     Ok(Assignment {
         key: key.clone(),
+        dialect: Dialect::of(host, marks),
         agent_task_id,
         agent: task
             .object("agent_config_snapshot", AGENT)?
@@ -157,7 +170,7 @@ fn read_assignment(data: &Fields<'_>, key: &ExecutionKey) -> Result<Assignment, 
             .ok_or_else(|| FieldError::new("data.sidecar_image", "must name an image"))?,
         env_vars: env_vars(data)?,
         additional_sidecars: sidecars(data)?,
-        trace_id: data.text("trace_id")?,
+        trace_id,
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,
     })

@@ -4,6 +4,11 @@ use serde_json::{Value, json};
 
 use super::*;
 
+/// Decodes a frame of a control plane on an unknown host.
+fn decode(text: &str) -> Result<Incoming, Invalid> {
+    super::decode(text, None)
+}
+
 fn full() -> Value {
     json!({"type": "task_assignment", "data": {
         "task_id": "run-1", "trace_id": "t", "execution_id": "e", "docker_image": "img:1", "sidecar_image": "side:1",
@@ -71,6 +76,25 @@ fn optional_fields_may_be_absent_or_null() {
     assert_eq!(assigned(&idle).agent, AgentConfig { model_id: Some("m".into()), ..AgentConfig::default() });
     let no_size = with("/data/instance_shape", json!({"vcpus": 0, "memory_gb": -1}));
     assert_eq!(assigned(&no_size).shape, InstanceShape::default());
+}
+
+#[test]
+fn the_dialect_is_that_of_the_host_or_of_the_fields() {
+    let dialect = |text: &Value, host| match super::decode(&text.to_string(), host) {
+        Ok(Incoming::Assignment(assignment)) => assignment.dialect,
+        other => panic!("not an assignment: {other:?}"),
+    };
+    assert_eq!(dialect(&full(), None), Dialect::Old, "trace and execution without an owner");
+    assert_eq!(dialect(&full(), Some(Dialect::Upstream)), Dialect::Upstream);
+    assert_eq!(dialect(&with("/data/trace_id", json!(" ")), None), Dialect::Upstream);
+    assert_eq!(dialect(&with("/data/execution_id", json!(" ")), None), Dialect::Old);
+    for (owner, expected) in
+        [(json!({"Type": "USER", "Id": 1}), Dialect::Upstream), (Value::Null, Dialect::Old)]
+    {
+        let mut owned = full();
+        owned["data"]["task"]["owner"] = owner;
+        assert_eq!(dialect(&owned, None), expected);
+    }
 }
 
 #[test]

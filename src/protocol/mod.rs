@@ -3,6 +3,7 @@
 //! Pure. Errors name a field and what would be right, never its value: any value may be a secret.
 
 mod decode;
+mod dialect;
 mod encode;
 mod execution;
 mod fields;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 use crate::secret::Secret;
 
 pub use decode::{Invalid, decode, too_long};
+pub use dialect::Dialect;
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
 pub use execution::ExecutionKey;
 pub(crate) use fields::shown_name;
@@ -52,6 +54,8 @@ pub enum Incoming {
 pub struct Assignment {
     /// Identifies it; the run's id is not blank.
     pub key: ExecutionKey,
+    /// What the control plane expects for it.
+    pub dialect: Dialect,
     /// `task.id`, for the agent; `task_id` if it is absent.
     pub agent_task_id: String,
     /// The agent's configuration.

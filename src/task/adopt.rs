@@ -10,13 +10,14 @@ use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
-use super::labels::{PROCESS_LABEL, TASK_LABEL, WORKER_LABEL, execution_of};
-use super::names::{ContainerRef, HelperKind, helper_kind, is_kept, stopped_for};
+use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, dialect_of, execution_of};
+use super::names::{ContainerRef, HelperKind, Owned, owned};
 use super::plan::AGENT_DIR;
 use super::sidecar::marker;
 use crate::docker::{Container, ContainerSummary, Docker, Error, Volume};
 use crate::job::AdoptedTask;
 use crate::logging::{error_chain, value};
+use crate::protocol::ExecutionKey;
 use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// States of a container that was never started. The last two are Podman's.
@@ -26,25 +27,30 @@ const UNSTARTED: [&str; 3] = ["created", "configured", "initialized"];
 const REMOVING: [&str; 2] = ["dead", "removing"];
 
 /// What to do with a container.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 enum Kind<'a> {
     /// The task was started and is not reported yet.
-    Task {
-        /// How long ago it was started.
-        ran: Duration,
-        /// Why the earlier process was stopping it.
-        ended_for: Option<CancelReason>,
-    },
+    Task(Started),
     /// The task was never started: the control plane assigns it again or fails it.
     Unstarted,
     /// A task container whose removal was not completed.
     Removing,
-    /// Reported, and kept for inspection.
-    Kept,
     /// A helper container.
     Helper(HelperKind<'a>),
-    /// Not created by this worker, despite its label.
+    /// Kept for inspection, or not created by this worker, despite its labels.
     Other,
+}
+
+/// A task whose container was started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Started {
+    key: ExecutionKey,
+    /// The name with which its container was created.
+    created_as: String,
+    /// How long ago it was started.
+    ran: Duration,
+    /// Why the earlier process was stopping it.
+    ended_for: Option<CancelReason>,
 }
 
 /// One pass over the containers and volumes of a worker.
@@ -134,25 +140,22 @@ impl<'a> Scan<'a> {
     /// Removes or keeps a container according to its kind. Returns the task if it is not reported yet.
     fn take(&mut self, container: &Container) -> Option<AdoptedTask> {
         match kind(container, self.worker_id, self.now) {
-            Kind::Task { ran, ended_for } => return Some(self.adopt(container, ran, ended_for)),
+            Kind::Task(started) => return Some(self.adopt(container, started)),
             Kind::Unstarted => return self.remove_unstarted(container),
             Kind::Removing => self.remove(container, "half removed"),
             Kind::Helper(HelperKind::Source) => self.remove(container, "helper"),
             Kind::Helper(HelperKind::Populator { volume }) => self.remove_populator(container, volume),
-            Kind::Kept | Kind::Other => self.used.extend(container.volumes.iter().cloned()),
+            Kind::Other => self.used.extend(container.volumes.iter().cloned()),
         }
         None
     }
 
-    fn adopt(
-        &mut self,
-        container: &Container,
-        ran: Duration,
-        ended_for: Option<CancelReason>,
-    ) -> AdoptedTask {
-        let key = execution_of(&container.labels).unwrap_or_default();
+    fn adopt(&mut self, container: &Container, started: Started) -> AdoptedTask {
+        let Started { key, created_as, ran, ended_for } = started;
+        let dialect = dialect_of(&container.labels);
         let fields = log_fields(&container.labels, &container.name, &container.id);
-        info!("container adopted {fields} state={}", value(&container.state.status));
+        let state = value(&container.state.status);
+        info!("container adopted {fields} state={state} dialect={}", dialect.name());
         self.used.extend(container.volumes.iter().cloned());
         let own = |name: &&String| {
             let volume = self.volumes.iter().find(|volume| volume.name == **name);
@@ -161,7 +164,7 @@ impl<'a> Scan<'a> {
         let volumes = container.volumes.iter().filter(own).cloned().collect();
         // The time limit applies only while the container runs.
         let ran = Some(ran).filter(|_| container.state.running || container.state.status == "paused");
-        AdoptedTask { key, container: container.id.clone(), volumes, ran, ended_for }
+        AdoptedTask { key, dialect, container: container.id.clone(), created_as, volumes, ran, ended_for }
     }
 
     /// Removes the container. If a late request of a killed process has started it in the meantime, returns the task.
@@ -175,9 +178,9 @@ impl<'a> Scan<'a> {
         };
         if error.is_conflict()
             && let Ok(container) = self.docker.container_inspect(self.cancel, &container.id)
-            && let Kind::Task { ran, ended_for } = kind(&container, self.worker_id, self.now)
+            && let Kind::Task(started) = kind(&container, self.worker_id, self.now)
         {
-            return Some(self.adopt(&container, ran, ended_for));
+            return Some(self.adopt(&container, started));
         }
         self.used.extend(container.volumes.iter().cloned());
         log_left(container, &error);
@@ -193,7 +196,7 @@ impl<'a> Scan<'a> {
         log_removed(container, "created after its process ended");
         let own = |volume: &&Volume| {
             let labels = &volume.labels;
-            labels.contains_key(TASK_LABEL)
+            execution_of(labels).is_some()
                 && is_of_earlier_process(labels, process_id)
                 && container.volumes.contains(&volume.name)
         };
@@ -222,7 +225,7 @@ impl<'a> Scan<'a> {
 
     /// Removes tasks' own volumes that no container mounts any more.
     fn sweep_volumes(&self) {
-        let own = self.volumes.iter().filter(|volume| volume.labels.contains_key(TASK_LABEL));
+        let own = self.volumes.iter().filter(|volume| execution_of(&volume.labels).is_some());
         for volume in own.filter(|volume| !self.used.contains(&volume.name)) {
             self.remove_volume(&volume.name, "its task is gone");
         }
@@ -243,24 +246,23 @@ impl<'a> Scan<'a> {
 fn kind<'a>(container: &'a Container, worker_id: &str, now: OffsetDateTime) -> Kind<'a> {
     let Container { labels, state, .. } = container;
     let status = state.status.as_str();
-    if labels.get(WORKER_LABEL).is_none_or(|id| id != worker_id) {
-        Kind::Other
-    } else if is_kept(&container.name) {
-        Kind::Kept
-    } else if !labels.contains_key(TASK_LABEL) {
-        helper_kind(&container.name).map_or(Kind::Other, Kind::Helper)
-    } else if REMOVING.contains(&status) {
+    let (key, created_as, ended_for) = match owned(worker_id, labels, &container.name) {
+        Some(Owned::Task { key, created_as, stopped_for }) => (key, created_as, stopped_for),
+        Some(Owned::Helper(kind)) => return Kind::Helper(kind),
+        None => return Kind::Other,
+    };
+    if REMOVING.contains(&status) {
         Kind::Removing
     } else if UNSTARTED.contains(&status) || never(&state.started_at) && !state.running {
         Kind::Unstarted
     } else {
-        Kind::Task { ran: ran(&state.started_at, now), ended_for: stopped_for(&container.name) }
+        Kind::Task(Started { key, created_as, ran: ran(&state.started_at, now), ended_for })
     }
 }
 
 /// Whether another process created it. `false` without a process label.
 fn is_of_earlier_process(labels: &BTreeMap<String, String>, process_id: &str) -> bool {
-    labels.get(PROCESS_LABEL).is_some_and(|id| id != process_id)
+    labels::get(labels, PROCESS_LABEL).is_some_and(|id| id != process_id)
 }
 
 /// Whether a late sweep removes the container.
@@ -268,7 +270,7 @@ fn is_late(container: &Container, worker_id: &str, process_id: &str, now: Offset
     let unstarted = match kind(container, worker_id, now) {
         Kind::Unstarted => true,
         Kind::Helper(_) => UNSTARTED.contains(&container.state.status.as_str()),
-        Kind::Task { .. } | Kind::Removing | Kind::Kept | Kind::Other => false,
+        Kind::Task(_) | Kind::Removing | Kind::Other => false,
     };
     unstarted && is_of_earlier_process(&container.labels, process_id)
 }
@@ -309,10 +311,11 @@ fn log_left(container: &Container, error: &Error) {
 mod tests {
     use super::*;
     use crate::docker::State;
+    use crate::task::labels::TASK_LABEL;
+    use crate::task::names;
 
     const ZERO: &str = "0001-01-01T00:00:00Z";
     const STARTED: &str = "2026-01-02T03:04:05.123456789Z";
-    const NAME: &str = "oz-task-t-0123456789ab";
 
     fn now() -> OffsetDateTime {
         OffsetDateTime::parse("2026-01-02T03:05:05.123456789Z", &Rfc3339).unwrap()
@@ -333,32 +336,41 @@ mod tests {
         }
     }
 
+    /// The name of the container of task `t` of worker `w`.
+    fn name() -> String {
+        names::task("w", &ExecutionKey::new("t", None))
+    }
+
     #[test]
     fn the_kind_follows_from_labels_name_and_state() {
-        let minute = Duration::from_secs(60);
-        let task = |ended_for| Kind::Task { ran: minute, ended_for };
+        let ran = Duration::from_secs(60);
+        let (key, name) = (ExecutionKey::new("t", None), name());
+        let task =
+            |ended_for| Kind::Task(Started { key: key.clone(), created_as: name.clone(), ran, ended_for });
         let ours = [(WORKER_LABEL, "w"), (TASK_LABEL, "t")];
         let helper = [(WORKER_LABEL, "w")];
-        let stopped = format!("{NAME}.graceful_shutdown");
+        let stopped = format!("{name}.graceful_shutdown");
+        let kept = names::kept(&name, &"f".repeat(64));
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, Kind<'a>);
-        let cases: [Case<'_>; 18] = [
-            (NAME, &ours, "running", STARTED, task(None)),
-            (NAME, &ours, "paused", STARTED, task(None)),
-            (NAME, &ours, "restarting", STARTED, task(None)),
-            (NAME, &ours, "exited", STARTED, task(None)),
+        let cases: [Case<'_>; 19] = [
+            (&name, &ours, "running", STARTED, task(None)),
+            (&name, &ours, "paused", STARTED, task(None)),
+            (&name, &ours, "restarting", STARTED, task(None)),
+            (&name, &ours, "exited", STARTED, task(None)),
             (&stopped, &ours, "running", STARTED, task(Some(CancelReason::Shutdown))),
             (&stopped, &ours, "exited", STARTED, task(Some(CancelReason::Shutdown))),
-            (NAME, &ours, "created", ZERO, Kind::Unstarted),
-            (NAME, &ours, "initialized", ZERO, Kind::Unstarted),
-            (NAME, &ours, "exited", ZERO, Kind::Unstarted),
-            (NAME, &ours, "dead", STARTED, Kind::Removing),
-            (NAME, &ours, "removing", STARTED, Kind::Removing),
-            ("oz-kept-t-0123456789ab-ffffffffffff", &ours, "exited", STARTED, Kind::Kept),
+            (&name, &ours, "created", ZERO, Kind::Unstarted),
+            (&name, &ours, "initialized", ZERO, Kind::Unstarted),
+            (&name, &ours, "exited", ZERO, Kind::Unstarted),
+            (&name, &ours, "dead", STARTED, Kind::Removing),
+            (&name, &ours, "removing", STARTED, Kind::Removing),
+            (&kept, &ours, "exited", STARTED, Kind::Other),
+            ("db", &ours, "running", STARTED, Kind::Other),
             ("oz-fill-v", &helper, "created", ZERO, Kind::Helper(HelperKind::Populator { volume: "v" })),
             ("oz-fill-v-source", &helper, "created", ZERO, Kind::Helper(HelperKind::Source)),
             ("mine", &helper, "running", STARTED, Kind::Other),
-            (NAME, &[(WORKER_LABEL, "W"), (TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
-            (NAME, &[(TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
+            (&name, &[(WORKER_LABEL, "W"), (TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
+            (&name, &[(TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
             ("oz-fill-v", &[(WORKER_LABEL, "other")], "created", ZERO, Kind::Other),
         ];
         for (name, labels, status, started_at, expected) in cases {
@@ -374,20 +386,22 @@ mod tests {
         let ours = label("now");
         let helper = [before[0], before[2]];
         let other = [(WORKER_LABEL, "other"), (PROCESS_LABEL, "before")];
-        let kept = "oz-kept-t-0123456789ab-ffffffffffff";
+        let name = name();
+        let kept = names::kept(&name, &"f".repeat(64));
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, bool);
-        let cases: [Case<'_>; 14] = [
-            (NAME, &before, "created", ZERO, true),
-            (NAME, &before, "configured", ZERO, true),
-            (NAME, &before, "exited", ZERO, true),
+        let cases: [Case<'_>; 15] = [
+            (&name, &before, "created", ZERO, true),
+            (&name, &before, "configured", ZERO, true),
+            (&name, &before, "exited", ZERO, true),
             ("oz-fill-v", &helper, "created", ZERO, true),
             ("oz-fill-v-source", &helper, "created", ZERO, true),
-            (NAME, &before, "running", STARTED, false),
-            (NAME, &before, "exited", STARTED, false),
-            (NAME, &before, "removing", ZERO, false),
-            (NAME, &before[..2], "created", ZERO, false),
-            (NAME, &ours, "created", ZERO, false),
-            (kept, &before, "created", ZERO, false),
+            (&name, &before, "running", STARTED, false),
+            (&name, &before, "exited", STARTED, false),
+            (&name, &before, "removing", ZERO, false),
+            (&name, &before[..2], "created", ZERO, false),
+            (&name, &ours, "created", ZERO, false),
+            (&kept, &before, "created", ZERO, false),
+            ("db", &before, "created", ZERO, false),
             ("mine", &helper, "created", ZERO, false),
             ("oz-fill-v", &helper, "running", STARTED, false),
             ("oz-fill-v", &other, "created", ZERO, false),

@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::engine::TaskEngine;
-use super::labels::{TASK_LABEL, WORKER_LABEL, execution_of};
-use super::names::{self, ContainerRef};
+use super::labels::{self, TASK_LABEL, WORKER_LABEL};
+use super::names::{self, ContainerRef, Owned};
 use super::outcome::{Failure, exit_code};
 use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
@@ -97,11 +97,9 @@ impl<'a> TaskContainer<'a> {
 
     /// Returns `false` if a container that this worker did not create has the name.
     fn try_clear(&self, docker: &Docker, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
-        for found in leftovers(docker.container_list(cancel, &task_labels(plan))?, plan) {
-            let name = found.names.first().map_or("", |name| name.trim_start_matches('/'));
-            let container = ContainerRef { name: name.to_owned(), id: Some(found.id.clone()) };
+        for container in leftovers(docker.container_list(cancel, &task_labels(plan))?, plan) {
             warn!("leftover container removed {} {container}", self.engine.key);
-            docker.container_remove(cancel, &found.id)?;
+            docker.container_remove(cancel, container.key())?;
         }
         match docker.container_inspect(cancel, &self.container.name) {
             Err(error) if error.is_not_found() => Ok(true),
@@ -166,7 +164,7 @@ impl<'a> TaskContainer<'a> {
             };
             Ok(Checked {
                 image: inspect.finish()?.image,
-                is_alone: leftovers(list.finish()?, plan).iter().all(|found| found.id == id),
+                is_alone: leftovers(list.finish()?, plan).iter().all(|found| found.key() == id),
                 wait: wait.finish()?,
                 complete: stats.into_iter().map(is_file).collect::<Result<_, _>>()?,
             })
@@ -336,16 +334,19 @@ fn task_labels(plan: &Plan) -> [(&'static str, &str); 2] {
     [WORKER_LABEL, TASK_LABEL].map(|name| (name, plan.labels.get(name).map_or("", String::as_str)))
 }
 
-/// Returns those of the listed containers that belong to the execution, under any name, except kept ones.
-fn leftovers(mut listed: Vec<ContainerSummary>, plan: &Plan) -> Vec<ContainerSummary> {
-    // The labels are compared again, because engines differ in what matches a filter.
-    listed.retain(|found| {
-        let kept = found.names.iter().any(|name| names::is_kept(name.trim_start_matches('/')));
-        !kept
-            && found.labels.get(WORKER_LABEL) == plan.labels.get(WORKER_LABEL)
-            && execution_of(&found.labels).as_ref() == Some(&plan.key)
-    });
-    listed
+/// Returns those of the listed containers that this worker created for the execution, with their names. Kept ones are left out.
+fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan) -> Vec<ContainerRef> {
+    let worker_id = labels::get(&plan.labels, WORKER_LABEL).unwrap_or_default();
+    let leftover = |found: ContainerSummary| {
+        let names = found.names.iter().map(|name| name.trim_start_matches('/'));
+        let is_own = |name: &&str| {
+            let owned = names::owned(worker_id, &found.labels, name);
+            matches!(owned, Some(Owned::Task { key, .. }) if key == plan.key)
+        };
+        let name = { names }.find(is_own)?.to_owned();
+        Some(ContainerRef { name, id: Some(found.id) })
+    };
+    listed.into_iter().filter_map(leftover).collect()
 }
 
 fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {

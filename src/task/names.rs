@@ -1,8 +1,13 @@
-//! Container names. They hold the state of a container for the next process, because labels cannot be changed later.
+//! Container names, and which containers are those of a worker. Names hold the state of a container for the next process, because labels cannot be changed later.
 
+use std::collections::BTreeMap;
 use std::fmt;
 
+use sha2::{Digest, Sha256};
+
+use super::labels::{self, WORKER_LABEL};
 use crate::logging::value;
+use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelReason;
 
 /// Prefix of a kept container.
@@ -37,6 +42,22 @@ pub(super) enum HelperKind<'a> {
     Source,
 }
 
+/// A container of this worker, by its labels and name.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Owned<'a> {
+    /// Of a task, and not kept for inspection.
+    Task {
+        /// The execution.
+        key: ExecutionKey,
+        /// The name with which it was created.
+        created_as: String,
+        /// Why it was stopped; `None` if its name has no such suffix.
+        stopped_for: Option<CancelReason>,
+    },
+    /// A helper container.
+    Helper(HelperKind<'a>),
+}
+
 /// A container's name and, once it is known, its id. `Display` gives the keys of a log line:
 /// `container=NAME id=SHORT`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -69,9 +90,48 @@ pub(super) fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// Returns the name of a task's container. `readable` is for people; `digest` makes the name unique.
-pub(super) fn task(readable: &str, digest: &str) -> String {
-    format!("{TASK}{readable}-{digest}")
+/// Returns the name of a task's container: readable, and different for each worker and execution.
+pub(super) fn task(worker_id: &str, key: &ExecutionKey) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
+    let readable: String = key.task_id.chars().take(40).map(plain).collect();
+    let mut hash = Sha256::new();
+    hash.update(worker_id);
+    hash.update([0]);
+    hash.update(&key.task_id);
+    if let Some(execution_id) = &key.execution_id {
+        // No text in UTF-8 has this byte.
+        hash.update([0xff]);
+        hash.update(execution_id);
+    }
+    let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
+    format!("{TASK}{readable}-{}", data_encoding::HEXLOWER.encode(&[a, b, c, d, e, f]))
+}
+
+/// Returns what a container of this worker is. Labels alone prove nothing: an image that was committed from a container gives
+/// them to every container that is created from it. So a task's container also needs the name that the worker gave it, with or
+/// without a suffix, and a helper a helper's name. Returns `None` for all other containers, and for kept ones.
+pub(super) fn owned<'a>(
+    worker_id: &str,
+    labels: &BTreeMap<String, String>,
+    name: &'a str,
+) -> Option<Owned<'a>> {
+    if labels::get(labels, WORKER_LABEL)? != worker_id {
+        return None;
+    }
+    let Some(key) = labels::execution_of(labels) else {
+        return helper_kind(name).map(Owned::Helper);
+    };
+    // Release 0.1 gave all executions of a task one name.
+    let of_0_1 = ExecutionKey::new(key.task_id.as_str(), None);
+    let names = [task(worker_id, &key), task(worker_id, &of_0_1)];
+    let created_as = names.into_iter().find(|created_as| is_with_suffix(name, created_as))?;
+    Some(Owned::Task { key, created_as, stopped_for: stopped_for(name) })
+}
+
+/// Whether the name is this one, with or without a suffix.
+fn is_with_suffix(name: &str, created_as: &str) -> bool {
+    let rest = name.strip_prefix(created_as);
+    rest.is_some_and(|rest| rest.is_empty() || STOPPED.iter().any(|(_, suffix)| rest == *suffix))
 }
 
 /// Returns the name of the helper that mounts `volume` while it is populated.
@@ -85,7 +145,7 @@ pub(super) fn source(populator: &str) -> String {
 }
 
 /// Returns the kind of helper with this name, or `None` if it is not a helper's name.
-pub(super) fn helper_kind(name: &str) -> Option<HelperKind<'_>> {
+fn helper_kind(name: &str) -> Option<HelperKind<'_>> {
     let volume = name.strip_prefix(POPULATOR)?;
     Some(if volume.ends_with(SOURCE) { HelperKind::Source } else { HelperKind::Populator { volume } })
 }
@@ -97,7 +157,7 @@ pub(super) fn stopped(name: &str, reason: CancelReason) -> Option<String> {
 }
 
 /// Returns why the container with this name was stopped; `None` if its name has no such suffix.
-pub(super) fn stopped_for(name: &str) -> Option<CancelReason> {
+fn stopped_for(name: &str) -> Option<CancelReason> {
     STOPPED.iter().find(|(_, suffix)| name.ends_with(suffix)).map(|(reason, _)| *reason)
 }
 
@@ -108,14 +168,97 @@ pub(super) fn kept(name: &str, id: &str) -> String {
     format!("{KEPT}{readable}-{}", short_id(id))
 }
 
-/// Whether the container with this name is kept for inspection.
-pub(super) fn is_kept(name: &str) -> bool {
-    name.starts_with(KEPT)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::task::labels::{EXECUTION_LABEL, TASK_LABEL, of_container};
+
+    fn name_of(worker: &str, task_id: &str, execution: Option<&str>) -> String {
+        task(worker, &ExecutionKey::new(task_id, execution))
+    }
+
+    #[test]
+    fn container_names_differ_if_ids_differ() {
+        let name = name_of("w", "run 1/ä", None);
+        assert!(name.starts_with("oz-task-run_1__-"), "{name}");
+        assert_eq!(name, name_of("w", "run 1/ä", None));
+        let others = [
+            ("w", "run 1/ö", None),
+            ("v", "run 1/ä", None),
+            ("wr", "un 1/ä", None),
+            ("w", &"x".repeat(500), None),
+            ("w", "run 1/ä", Some("1")),
+        ];
+        for (worker, task_id, execution) in others {
+            let other = name_of(worker, task_id, execution);
+            assert_ne!(other, name);
+            assert!(other.len() < 64 && other.is_ascii(), "{other}");
+        }
+        assert_ne!(name_of("w", "a", Some("b")), name_of("w", "a\0b", None));
+        assert_ne!(name_of("w", "a", Some("1")), name_of("w", "a", Some("2")));
+    }
+
+    /// Recorded from release 0.1 (ca50f13). Its containers have a name for all executions of a task.
+    #[test]
+    fn names_of_release_0_1_are_recognized() {
+        const RECORDED: &str = "oz-task-0f5e9c1a-run_1-a7407dcf3841";
+        assert_eq!(name_of("build-host-1", "0f5e9c1a-run 1", None), RECORDED);
+        let own = |execution: &str, name: &str| {
+            let mut labels = BTreeMap::from([
+                (WORKER_LABEL.to_owned(), "build-host-1".to_owned()),
+                (TASK_LABEL.to_owned(), "0f5e9c1a-run 1".to_owned()),
+            ]);
+            if !execution.is_empty() {
+                labels.insert(EXECUTION_LABEL.to_owned(), execution.to_owned());
+            }
+            match owned("build-host-1", &labels, name) {
+                Some(Owned::Task { key, created_as, stopped_for }) => {
+                    Some((key.execution_id.unwrap_or_default(), created_as, stopped_for))
+                }
+                _ => None,
+            }
+        };
+        let stopped = format!("{RECORDED}.task_timeout");
+        for execution in ["", "e"] {
+            let expected = (execution.to_owned(), RECORDED.to_owned());
+            let found = own(execution, RECORDED).unwrap();
+            assert_eq!(found, (expected.0.clone(), expected.1.clone(), None));
+            let found = own(execution, &stopped).unwrap();
+            assert_eq!(found, (expected.0, expected.1, Some(CancelReason::TimedOut)));
+        }
+    }
+
+    #[test]
+    fn a_container_is_owned_by_label_and_name() {
+        let pair =
+            |execution| of_container(&[(WORKER_LABEL, "w"), (TASK_LABEL, "t"), (EXECUTION_LABEL, execution)]);
+        let is_owned = |execution, name: &str| owned("w", &pair(execution), name).is_some();
+        let name = name_of("w", "t", Some("1"));
+        assert!(is_owned("1", &name) && is_owned("1", &format!("{name}.task_cancelled")));
+        let foreign = [
+            "db".to_owned(),
+            format!("my-{name}"),
+            format!("{name}-2"),
+            format!("{name}.other"),
+            format!("{name}.task_cancelled.task_cancelled"),
+            kept(&name, &"f".repeat(64)),
+            name_of("w", "t", Some("2")),
+            name_of("v", "t", Some("1")),
+            populator("v"),
+        ];
+        for name in foreign {
+            assert!(!is_owned("1", &name), "{name}");
+        }
+        assert!(!is_owned("", &name), "the name of another execution");
+        assert_eq!(owned("v", &pair("1"), &name), None, "another worker's");
+        let helper = of_container(&[(WORKER_LABEL, "w")]);
+        assert_eq!(
+            owned("w", &helper, "oz-fill-v"),
+            Some(Owned::Helper(HelperKind::Populator { volume: "v" }))
+        );
+        assert_eq!(owned("w", &helper, "db"), None);
+        assert_eq!(owned("w", &of_container(&[]), "oz-fill-v"), None);
+    }
 
     #[test]
     fn the_stop_reason_is_read_back_from_the_name() {
@@ -127,7 +270,7 @@ mod tests {
         ] {
             let name = stopped("oz-task-a.b-0123456789ab", reason).unwrap();
             assert_eq!(stopped_for(&name), Some(back), "{name}");
-            assert!(!is_kept(&name) && helper_kind(&name).is_none());
+            assert!(helper_kind(&name).is_none());
         }
         for reason in [CancelReason::ClaimLost, CancelReason::Sibling] {
             assert_eq!(stopped("x", reason), None);
@@ -138,7 +281,7 @@ mod tests {
     #[test]
     fn a_task_id_cannot_imitate_a_prefix_or_suffix() {
         for name in ["oz-task-x.task_timeout-0123456789ab", "oz-task-oz-kept-x-0123456789ab", "oz-task-a"] {
-            assert_eq!((stopped_for(name), is_kept(name), helper_kind(name)), (None, false, None), "{name}");
+            assert_eq!((stopped_for(name), helper_kind(name)), (None, None), "{name}");
         }
     }
 
@@ -146,7 +289,7 @@ mod tests {
     fn a_kept_name_contains_the_short_id() {
         let id = "0123456789abcdef".repeat(4);
         assert_eq!(kept("oz-task-t_1-ba9876543210", &id), "oz-kept-t_1-ba9876543210-0123456789ab");
-        assert!(is_kept(&kept("oz-task-t", "short")));
+        assert_eq!(kept("oz-task-t", "short"), "oz-kept-t-short");
     }
 
     #[test]

@@ -4,9 +4,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sha2::{Digest, Sha256};
-
-use super::labels::{EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
+use super::labels::{
+    self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL,
+};
 use super::names;
 use crate::docker::Reference;
 use crate::policy::VolumeBind;
@@ -116,7 +116,7 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
     let key = &assignment.key;
     Ok(Plan {
         key: key.clone(),
-        name: container_name(&settings.worker_id, key),
+        name: names::task(&settings.worker_id, key),
         image: image("docker_image", &assignment.docker_image)?,
         sidecars: sidecars(assignment, &settings.volumes)?,
         args: arguments(assignment, &settings.server_root_url)?,
@@ -132,32 +132,15 @@ fn image(field: &str, name: &str) -> Result<Reference, String> {
     Reference::parse(name).map_err(|error| format!("{field}: {error}"))
 }
 
-/// Returns the name of a task's container: readable, and different for each worker and execution.
-pub(super) fn container_name(worker_id: &str, key: &ExecutionKey) -> String {
-    let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
-    let readable: String = key.task_id.chars().take(40).map(plain).collect();
-    let mut hash = Sha256::new();
-    hash.update(worker_id);
-    hash.update([0]);
-    hash.update(&key.task_id);
-    if let Some(execution_id) = &key.execution_id {
-        // No text in UTF-8 has this byte.
-        hash.update([0xff]);
-        hash.update(execution_id);
-    }
-    let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
-    names::task(&readable, &data_encoding::HEXLOWER.encode(&[a, b, c, d, e, f]))
-}
-
 fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, String> {
-    let mut labels = BTreeMap::new();
-    labels.insert(WORKER_LABEL.to_owned(), settings.worker_id.clone());
-    labels.insert(PROCESS_LABEL.to_owned(), settings.process_id.clone());
-    labels.insert(TASK_LABEL.to_owned(), assignment.key.task_id.clone());
-    if let Some(id) = &assignment.key.execution_id {
-        labels.insert(EXECUTION_LABEL.to_owned(), id.clone());
-    }
-    labels
+    let Assignment { key, dialect, .. } = assignment;
+    labels::of_container(&[
+        (WORKER_LABEL, &settings.worker_id),
+        (PROCESS_LABEL, &settings.process_id),
+        (TASK_LABEL, &key.task_id),
+        (EXECUTION_LABEL, key.execution_id.as_deref().unwrap_or_default()),
+        (DIALECT_LABEL, dialect.name()),
+    ])
 }
 
 fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<SidecarMount>, String> {

@@ -19,7 +19,7 @@ use super::names::ContainerRef;
 use super::outcome::Failure;
 use super::output::Collected;
 use super::output::collect::collect;
-use super::plan::{Plan, TaskSettings, container_name, plan};
+use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
 use crate::docker::{Docker, RegistryEnv, Wait};
@@ -170,9 +170,8 @@ impl Tasks {
         engine: &TaskEngine<'_>,
         cleanup: &mut Cleanup,
     ) -> Report {
-        let AdoptedTask { key, container: id, volumes, ran, ended_for } = adopted;
-        let name = container_name(&self.options.settings.worker_id, key);
-        let container = ContainerRef { name, id: Some(id.clone()) };
+        let AdoptedTask { key, container: id, created_as, volumes, ran, ended_for, .. } = adopted;
+        let container = ContainerRef { name: created_as.clone(), id: Some(id.clone()) };
         *cleanup = Cleanup { container: Some(container.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
             self.emit(job.id, JobEvent::Started { ran });

@@ -82,7 +82,7 @@ fn work(name: &str, count: u32) {
     let assignment = assignment();
     for _ in 0..count {
         match name {
-            "decode" => drop(decode(&assignment).expect("an assignment")),
+            "decode" => drop(decode(&assignment, None).expect("an assignment")),
             "claim" => drop(encode(&Outgoing::Claimed { key: ExecutionKey::new("run-1", None) }, "worker")),
             "report" => drop(report(&small)),
             "lines" => assert!(collect_output(large.as_bytes()) > 0),

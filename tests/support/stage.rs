@@ -5,6 +5,7 @@ use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::control_plane::run::new_id;
 use super::control_plane::{ControlPlane, Options, Run, RunSpec};
@@ -192,6 +193,11 @@ impl Stage {
         self.engine.json("GET", &format!("/containers/{id}/json"), &Value::Null)
     }
 
+    /// Returns the name of the container of an execution.
+    pub fn container_name(&self, task_id: &str, execution_id: Option<&str>) -> String {
+        container_name(&self.worker_id, task_id, execution_id)
+    }
+
     /// Stops a worker with SIGTERM. Panics unless it exits with 0, leaves no container, and kept to the protocol.
     pub fn stop(&self, mut worker: Worker) {
         worker.signal(Signal::TERM);
@@ -217,6 +223,19 @@ impl Drop for Stage {
     fn drop(&mut self) {
         self.engine.remove_all_of(&self.worker_id);
     }
+}
+
+/// Returns the name that the worker gives to the container of an execution.
+pub fn container_name(worker_id: &str, task_id: &str, execution_id: Option<&str>) -> String {
+    let plain = |c: char| if c.is_ascii_alphanumeric() || ".-".contains(c) { c } else { '_' };
+    let readable: String = task_id.chars().take(40).map(plain).collect();
+    let mut bytes = [worker_id.as_bytes(), b"\0", task_id.as_bytes()].concat();
+    if let Some(execution_id) = execution_id {
+        bytes.push(0xff);
+        bytes.extend_from_slice(execution_id.as_bytes());
+    }
+    let digest = data_encoding::HEXLOWER.encode(&Sha256::digest(&bytes));
+    format!("oz-task-{readable}-{}", digest.get(..12).expect("64 digits"))
 }
 
 fn is_sidecar_volume(name: &str) -> bool {

@@ -4,6 +4,7 @@ mod adopt;
 mod cancel;
 mod concurrency;
 mod cost;
+mod executions;
 mod exit_codes;
 mod floods;
 mod idle;

@@ -180,7 +180,8 @@ fn a_container_has_labels_and_limits_and_its_anonymous_volumes_are_removed() {
     let labels = &container["Config"]["Labels"];
     assert_eq!(labels["oz-worker-id"], stage.worker_id.as_str());
     assert_eq!(labels["oz-task-id"], id.as_str());
-    assert_eq!(labels["oz-execution-id"], format!("execution-{id}").as_str());
+    assert_eq!((&labels["oz-execution-id"], &labels["oz-sidecar-image"]), (&json!(""), &json!("")));
+    assert_eq!(labels["oz-dialect"], "old");
     assert_eq!(labels["oz-process-id"].as_str().map(str::len), Some(16), "{labels}");
     let cache = container["Mounts"]
         .as_array()

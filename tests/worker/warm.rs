@@ -63,7 +63,7 @@ fn the_container_is_created_but_not_started_while_its_images_are_checked() {
     stage.stop(worker);
 }
 
-/// A worker that was killed can leave a container of the task under another name.
+/// A worker that was killed can leave a container of the execution under a name with a suffix.
 #[test]
 fn a_leftover_of_the_task_is_removed_before_the_start() {
     let stage = Stage::new();
@@ -71,7 +71,8 @@ fn a_leftover_of_the_task_is_removed_before_the_start() {
     let id = new_id();
     let labels = json!({"oz-worker-id": stage.worker_id, "oz-task-id": id});
     let body = json!({"Image": stage.task_image, "Cmd": ["/never-started"], "Labels": labels});
-    let left = stage.engine.json("POST", &format!("/containers/create?name=left-{id}"), &body);
+    let name = format!("{}.task_cancelled", stage.container_name(&id, None));
+    let left = stage.engine.json("POST", &format!("/containers/create?name={name}"), &body);
     let left = left["Id"].as_str().unwrap();
     stage.plane.submit_raw(stage.spec("echo out").assignment(&id));
     let run = stage.plane.wait_ended(&id);

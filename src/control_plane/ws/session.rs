@@ -16,7 +16,7 @@ use super::wait::{Want, wait};
 use super::wire::LIMITS;
 use super::{Epoch, LinkConfig, LinkEvent, Outbound};
 use crate::logging::message;
-use crate::protocol::{Incoming, Invalid, decode, encode, too_long};
+use crate::protocol::{Dialect, Incoming, Invalid, decode, encode, too_long};
 
 /// The most messages that are read or sent before the other direction has its turn.
 const TURN: usize = 64;
@@ -63,6 +63,8 @@ pub(super) struct Session<'a> {
     inbox: &'a Inbox,
     events: &'a Sender<LinkEvent>,
     worker_id: &'a str,
+    /// The dialect of the control plane's host, if it is known.
+    host: Option<Dialect>,
     epoch: Epoch,
     close_wait: Duration,
     dead_after: Duration,
@@ -116,6 +118,7 @@ impl<'a> Session<'a> {
             inbox,
             events,
             worker_id: &link.worker_id,
+            host: link.url.host().and_then(Dialect::of_host),
             epoch,
             close_wait: timing.close_wait,
             dead_after: timing.dead_after,
@@ -255,7 +258,7 @@ impl<'a> Session<'a> {
                 Received::Text(_) | Received::Skipped(_) | Received::Binary(_) if self.close_sent => None,
                 Received::Text(text) => {
                     budget.spend(text.len());
-                    Some(self.message(decode(&text), text.len()))
+                    Some(self.message(decode(&text, self.host), text.len()))
                 }
                 Received::Skipped(Skipped { beginning, bytes, .. }) => {
                     let message = Err(too_long(&beginning, bytes, LIMITS.stored));

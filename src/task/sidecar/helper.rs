@@ -1,14 +1,12 @@
 //! Helper containers: created only to reach files through them, never started, removed when dropped.
 
-use std::collections::BTreeMap;
-
 use log::warn;
 
 use crate::docker::{CreateContainer, Error, HostConfig, Mount};
 use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
 use crate::task::engine::TaskEngine;
-use crate::task::labels::{PROCESS_LABEL, WORKER_LABEL};
+use crate::task::labels::{self, PROCESS_LABEL, WORKER_LABEL};
 use crate::task::names::ContainerRef;
 
 /// Creates helpers of one image.
@@ -33,12 +31,11 @@ impl<'a> HelperSpec<'a> {
     /// # Errors
     /// A conflict if the name is taken, or any other error of the engine.
     pub(super) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
-        let labels = [(WORKER_LABEL, self.worker_id), (PROCESS_LABEL, self.process_id)];
         let definition = CreateContainer {
             image: self.image_id.to_owned(),
             // The engine requires a command even for a container that is never started.
             entrypoint: Some(vec!["/never-started".to_owned()]),
-            labels: BTreeMap::from(labels.map(|(name, id)| (name.to_owned(), id.to_owned()))),
+            labels: labels::of_container(&[(WORKER_LABEL, self.worker_id), (PROCESS_LABEL, self.process_id)]),
             host_config: HostConfig { mounts, ..HostConfig::default() },
             ..CreateContainer::default()
         };

@@ -4,7 +4,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use crate::docker::{Reference, Volume};
-use crate::task::labels::{IMAGE_LABEL, TASK_LABEL};
+use crate::task::labels::{self, IMAGE_LABEL};
 
 /// Prefix of a shared volume.
 pub(super) const PREFIX: &str = "oz-sidecar-";
@@ -14,8 +14,8 @@ pub(super) const PREFIX: &str = "oz-sidecar-";
 pub(super) fn superseded(volumes: Vec<Volume>, newest: &str, image: &str, keep: usize) -> Vec<String> {
     let Some(image) = repository_and_tag(image) else { return Vec::new() };
     let is_older = |volume: &Volume| {
-        let of_a_task = volume.labels.contains_key(TASK_LABEL);
-        let label = volume.labels.get(IMAGE_LABEL);
+        let of_a_task = labels::execution_of(&volume.labels).is_some();
+        let label = labels::get(&volume.labels, IMAGE_LABEL);
         let same = label.is_some_and(|label| repository_and_tag(label).as_ref() == Some(&image));
         volume.name.starts_with(PREFIX) && volume.name != newest && !of_a_task && same
     };
@@ -41,6 +41,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
+    use crate::task::labels::TASK_LABEL;
 
     fn volume(name: &str, image: &str, created_at: &str) -> Volume {
         let labels = BTreeMap::from([(IMAGE_LABEL.to_owned(), image.to_owned())]);

@@ -14,6 +14,7 @@ use crate::support::control_plane::run::new_id;
 use crate::support::engine::Engine;
 use crate::support::fake_docker::client;
 use crate::support::images::{Images, RootFs};
+use crate::support::stage::container_name;
 
 const MARKER: &str = ".oz-sidecar-complete";
 
@@ -161,7 +162,7 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
     let scene = Scene::new();
     let ours = &scene.ours;
     let theirs = &scene.theirs;
-    let task = |name: &str| scene.name(&format!("oz-task-{name}"));
+    let task = |id: &str| container_name(ours, id, None);
     let own = scene.volume("own", ours, Some("b"));
     let shared = scene.volume("shared", ours, None);
     let running = scene.running(&task("a"), ours, "a");
@@ -173,12 +174,12 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
     let unstarted_volume = scene.volume("unstarted", ours, Some("f"));
     scene.container(&task("f"), ours, Some("f"), "", &[&unstarted_volume]);
     let kept_volume = scene.volume("kept", ours, Some("b"));
-    let kept = scene.exited(&scene.name("oz-kept-b"), ours, "b", &[&kept_volume]);
+    let kept = scene.exited(&task("b").replace("oz-task-", "oz-kept-"), ours, "b", &[&kept_volume]);
     let own_by_hand = scene.container(&scene.name("by-hand"), ours, None, "", &[]);
     let others = [
-        scene.running(&task("x"), theirs, "a"),
-        scene.exited(&task("y"), theirs, "b", &[]),
-        scene.container(&task("z"), theirs, Some("c"), "", &[]),
+        scene.running(&container_name(theirs, "a", None), theirs, "a"),
+        scene.exited(&container_name(theirs, "b", None), theirs, "b", &[]),
+        scene.container(&container_name(theirs, "c", None), theirs, Some("c"), "", &[]),
     ];
 
     let found = scene.find();
@@ -242,7 +243,7 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
     assert_eq!(scene.find(), []);
     let ours = &scene.ours;
     let theirs = &scene.theirs;
-    let task = |name: &str| scene.name(&format!("oz-task-{name}"));
+    let task = |id: &str| container_name(ours, id, None);
     let of = |task, process| labels(ours, task, process);
     let before = Some("before");
     let now = Some("now");
@@ -271,9 +272,9 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
         scene.labelled(&scene.name("oz-fill-now"), &of(None, now), "", &[]),
         scene.container(&task("e"), ours, Some("e"), "", &[]),
         scene.container(&scene.name("oz-fill-unlabelled"), ours, None, "", &[]),
-        scene.labelled(&task("f"), &labels(theirs, Some("f"), before), "", &[]),
+        scene.labelled(&container_name(theirs, "f", None), &labels(theirs, Some("f"), before), "", &[]),
         scene.labelled(&scene.name("oz-fill-theirs"), &labels(theirs, None, before), "", &[]),
-        scene.labelled(&scene.name("oz-kept-g"), &of(Some("g"), before), "", &[]),
+        scene.labelled(&task("g").replace("oz-task-", "oz-kept-"), &of(Some("g"), before), "", &[]),
         scene.labelled(&scene.name("by-hand"), &of(None, before), "", &[]),
     ];
 
@@ -290,7 +291,7 @@ fn a_failed_engine_call_is_an_error_and_removes_nothing() {
     let cancelled = CancelToken::new();
     cancelled.cancel(CancelReason::Shutdown);
     let scene = Scene::new();
-    let running = scene.running(&scene.name("oz-task-a"), &scene.ours, "a");
+    let running = scene.running(&container_name(&scene.ours, "a", None), &scene.ours, "a");
     let docker = scene.docker();
     assert!(adopt::find(&docker, &cancelled, &scene.ours).unwrap_err().is_cancelled());
     assert!(adopt::late_sweep(&docker, &cancelled, &scene.ours, "now").unwrap_err().is_cancelled());
