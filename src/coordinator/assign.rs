@@ -22,6 +22,12 @@ pub(super) const BACKLOG_BYTES: usize = 32 << 20;
 /// takes it back, so that a run is never held by both.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
 
+/// How long the result of a check that found space on the disk counts, so that most claims do not wait for one.
+pub(super) const SPACE_COUNTS: Duration = Duration::from_secs(10);
+
+/// How old that result is when a claim is followed by a new check.
+pub(super) const SPACE_RENEWED: Duration = Duration::from_secs(1);
+
 pub(super) struct PendingAssignment {
     pub(super) assignment: Arc<Assignment>,
     /// [`Assignment::size`], which looks at every variable.
@@ -67,9 +73,16 @@ impl Coordinator {
     fn hold(&mut self, assignment: Arc<Assignment>, bytes: usize, now: Instant) {
         self.effects.push(info(format!("assignment received {}", identity(&assignment))));
         self.warn_of_mixed_marks(&assignment);
-        let disk_checked = !self.rules.check_disk;
+        let had_space = self.had_space_at.is_some_and(|at| now < at + SPACE_COUNTS);
+        let disk_checked = had_space || !self.rules.check_disk;
         self.backlog.push_back(PendingAssignment { assignment, bytes, since: now, disk_checked });
-        if !disk_checked && !std::mem::replace(&mut self.checking_disk, true) {
+        if !disk_checked {
+            self.check_disk();
+        }
+    }
+
+    fn check_disk(&mut self) {
+        if !std::mem::replace(&mut self.checking_disk, true) {
             self.effects.push(Effect::CheckDisk);
         }
     }
@@ -85,8 +98,9 @@ impl Coordinator {
     }
 
     /// A running check also covers the assignments that arrive before its result.
-    pub(super) fn disk_checked(&mut self, low: Option<&str>) {
+    pub(super) fn disk_checked(&mut self, low: Option<&str>, now: Instant) {
         self.checking_disk = false;
+        self.had_space_at = low.is_none().then_some(now);
         let Some(reason) = low else {
             self.backlog.iter_mut().for_each(|pending| pending.disk_checked = true);
             return;
@@ -178,13 +192,16 @@ impl Coordinator {
     }
 
     /// Claims a run whose job now has a thread.
-    pub(super) fn thread_started(&mut self, id: JobId) {
+    pub(super) fn thread_started(&mut self, id: JobId, now: Instant) {
         let seq = self.last_seq + 1;
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if let Some(claim) = job.send_claim(seq) {
             self.last_seq = seq;
             self.effects.push(info(format!("task claimed {}", job.key)));
             self.send(Some(seq), claim);
+            if self.had_space_at.is_some_and(|at| now >= at + SPACE_RENEWED) {
+                self.check_disk();
+            }
         }
     }
 

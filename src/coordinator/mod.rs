@@ -75,6 +75,8 @@ pub struct Coordinator {
     /// The jobs whose last call to the engine got no answer.
     engine_away: BTreeSet<JobId>,
     checking_disk: bool,
+    /// When the last check of the disk ended, if it found space.
+    had_space_at: Option<Instant>,
     pinging: bool,
     polling: bool,
     /// When the next poll of the runs is due; `None` while there are none.
@@ -101,6 +103,7 @@ impl Coordinator {
             jobs: BTreeMap::new(),
             engine_away: BTreeSet::new(),
             checking_disk: false,
+            had_space_at: None,
             pinging: false,
             polling: false,
             poll_at: None,
@@ -133,9 +136,9 @@ impl Coordinator {
                 self.effects.push(warn(format!("message invalid error=\"a binary frame\" bytes={bytes}")));
             }
             Event::Confirmed { seq } => self.confirmed(seq),
-            Event::ThreadStarted { job, error: None } => self.thread_started(job),
+            Event::ThreadStarted { job, error: None } => self.thread_started(job, now),
             Event::ThreadStarted { job, error: Some(error) } => self.no_thread(job, &error),
-            Event::DiskChecked { low } => self.disk_checked(low.as_deref()),
+            Event::DiskChecked { low } => self.disk_checked(low.as_deref(), now),
             Event::RunStates(states) => self.run_states(states, now),
             Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),
             Event::Job(id, JobEvent::Engine { away }) => self.engine(id, away),

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::super::assign::{SPACE_COUNTS, SPACE_RENEWED};
 use super::super::tests::*;
 use super::super::{BACKLOG, CancelReason, Effect, Event, JobEvent, JobId, LostRuns, Rules};
 use crate::protocol::{FailureReason, RunState};
@@ -106,7 +107,23 @@ fn a_task_is_claimed_once_the_disk_has_space_for_it() {
     let both = [started(0, "a"), started(1, "b"), claimed(Some(1), "a"), claimed(Some(2), "b")];
     assert_eq!(script.on(disk(None)), both);
     assert_eq!(script.assign("a"), [claimed(None, "a")], "a task that the worker has needs no more space");
-    assert_eq!(script.assign("c"), [Effect::CheckDisk], "each new task is checked");
+    script.now += SPACE_COUNTS;
+    assert_eq!(script.assign("c"), [Effect::CheckDisk], "the result is old");
+}
+
+#[test]
+fn a_claim_does_not_wait_for_the_disk_shortly_after_a_check_that_found_space() {
+    let mut script = checking_disk(4);
+    script.assign("a");
+    script.on(disk(None));
+    assert_eq!(script.assign("b"), [started(1, "b"), claimed(Some(2), "b")]);
+    script.now += SPACE_RENEWED;
+    let renewed = [started(2, "c"), claimed(Some(3), "c"), Effect::CheckDisk];
+    assert_eq!(script.assign("c"), renewed, "the claim comes before the check");
+    assert_eq!(script.assign("d"), [started(3, "d"), claimed(Some(4), "d")], "one check at a time");
+    assert_eq!(script.on(disk(Some("full"))), [], "a claimed task stays");
+    assert_eq!(script.assign("e"), [Effect::CheckDisk], "too little space does not count");
+    assert_eq!(script.on(disk(Some("full"))), [rejected("e", "full")]);
 }
 
 #[test]
@@ -116,6 +133,7 @@ fn a_task_without_space_is_given_back_and_those_that_were_checked_stay() {
     script.on(disk(None));
     script.assign("checked");
     script.on(disk(None));
+    script.now += SPACE_COUNTS;
     assert_eq!(script.assign("b"), [Effect::CheckDisk]);
     assert_eq!(script.assign("c"), []);
     let full = "the disk is full";
@@ -131,8 +149,16 @@ fn a_check_that_hangs_holds_up_nothing_else() {
     script.assign("a");
     script.on(disk(None));
     script.on(confirmed(1));
-    assert_eq!(script.assign("b"), [Effect::CheckDisk]);
-    assert_eq!(script.finish(0, "a"), [reported(Some(2), "a")]);
+    script.now += SPACE_RENEWED;
+    let renewing = [started(1, "x"), claimed(Some(2), "x"), Effect::CheckDisk];
+    assert_eq!(script.assign("x"), renewing);
+    script.on(cancel("x"));
+    script.finish(1, "x");
+    script.on(confirmed(3));
+    script.on(freed(1));
+    script.now += SPACE_COUNTS;
+    assert_eq!(script.assign("b"), [], "it waits for the check that runs");
+    assert_eq!(script.finish(0, "a"), [reported(Some(4), "a")]);
     let answer = failed("b", FailureReason::TaskCancelled, "cancelled before it was started");
     assert_eq!(script.on(cancel("b")), [answer]);
     assert_eq!(script.assign("c"), [], "the check still runs");
@@ -140,7 +166,8 @@ fn a_check_that_hangs_holds_up_nothing_else() {
     assert_eq!(script.assign("d"), []);
     assert_eq!(script.on(Event::LinkDown), []);
     assert_eq!(script.on(disk(None)), [], "its assignments belong to the control plane again");
-    assert_eq!(script.on(Event::LinkUp), [reported(Some(3), "a")]);
+    assert_eq!(script.on(Event::LinkUp), [reported(Some(5), "a")]);
+    script.now += SPACE_COUNTS;
     assert_eq!(script.assign("e"), [Effect::CheckDisk]);
 }
 
