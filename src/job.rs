@@ -69,10 +69,10 @@ pub enum JobEvent {
     },
     /// Its container has exited, and its output is read.
     Exited,
-    /// The engine stopped answering the job, which retries; or it answers again.
+    /// The engine cannot be used, and the job retries; or it can be used again. A later reason replaces an earlier one.
     Engine {
-        /// Whether it stopped answering.
-        away: bool,
+        /// Why it cannot be used, for people.
+        away: Option<String>,
     },
     /// Its task ended. The job waits for its [`Settlement`] before it cleans up.
     Finished {

@@ -111,7 +111,9 @@ fn status_text(now: &Status) -> String {
     };
     let refusal = now.refusal.as_ref().filter(|_| now.link == LinkState::Away);
     let refusal = refusal.map(|reason| format!("; {reason}")).unwrap_or_default();
-    format!("{state}, tasks: {}{refusal}", now.tasks)
+    let engine = now.engine_away.as_ref().map(|reason| format!("; {reason}")).unwrap_or_default();
+    // A status is one line.
+    format!("{state}, tasks: {}{refusal}{engine}", now.tasks).replace(char::is_control, " ")
 }
 
 fn deliver(queued: &Receiver<Vec<Notice>>) {
@@ -139,7 +141,7 @@ mod tests {
     use super::*;
 
     fn status(link: LinkState, tasks: usize) -> Status {
-        Status { link, refusal: None, tasks, stop: None }
+        Status { link, refusal: None, engine_away: None, tasks, stop: None }
     }
 
     fn stopping(draining: bool) -> Status {
@@ -165,6 +167,14 @@ mod tests {
         let refused = Status { refusal: Some("the control plane answered 404".to_owned()), ..away.clone() };
         let expected = ["STATUS=waiting for the control plane, tasks: 1; the control plane answered 404"];
         assert_eq!(texts(Some(&away), &refused), expected);
+    }
+
+    #[test]
+    fn the_status_tells_on_one_line_why_the_engine_cannot_be_used() {
+        let engine_away = Some("the docker engine refuses\nAPI version 1.47".to_owned());
+        let away = Status { engine_away, ..status(LinkState::Up, 1) };
+        let expected = ["STATUS=connected, tasks: 1; the docker engine refuses API version 1.47"];
+        assert_eq!(texts(Some(&status(LinkState::Up, 1)), &away), expected);
     }
 
     #[test]

@@ -54,7 +54,7 @@ impl Coordinator {
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
                 match self.refusal(bytes) {
-                    Some(reason) => self.reject(key, reason),
+                    Some(reason) => self.reject(key, &reason),
                     None if self.link_is_up() => self.hold(assignment, bytes, now),
                     // The connection on which it came ended, so the control plane took it back.
                     None => {}
@@ -115,17 +115,17 @@ impl Coordinator {
     }
 
     /// Why a new task of this size cannot be taken now.
-    fn refusal(&self, bytes: usize) -> Option<&'static str> {
+    fn refusal(&self, bytes: usize) -> Option<String> {
         if self.stop.is_some() {
-            Some("the worker is stopping")
-        } else if !self.engine_away.is_empty() {
-            Some("the docker engine does not answer")
+            Some("the worker is stopping".to_owned())
+        } else if let Some(reason) = self.engine_away.values().next() {
+            Some(reason.clone())
         } else {
             // A run with a free slot waits only for the check of the disk, and takes no place in the backlog.
             let free_slots = self.rules.slots.saturating_sub(self.jobs.len());
             let held: usize = self.backlog.iter().map(|pending| pending.bytes).sum();
             let is_full = self.backlog.len() >= BACKLOG + free_slots || held + bytes > BACKLOG_BYTES;
-            is_full.then_some("the worker's backlog is full")
+            is_full.then(|| "the worker's backlog is full".to_owned())
         }
     }
 

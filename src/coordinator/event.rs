@@ -133,6 +133,8 @@ pub struct Status {
     pub link: LinkState,
     /// Why the last attempt to connect was refused; `None` if it was not.
     pub refusal: Option<String>,
+    /// Why the engine cannot be used, as far as a task has found out.
+    pub engine_away: Option<String>,
     /// The number of tasks that hold a slot.
     pub tasks: usize,
     /// The stop, once it began.

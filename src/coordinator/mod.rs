@@ -19,7 +19,7 @@ mod state;
 mod stop;
 mod watch;
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -73,7 +73,7 @@ pub struct Coordinator {
     backlog: VecDeque<PendingAssignment>,
     jobs: BTreeMap<JobId, JobState>,
     /// The jobs whose last call to the engine got no answer.
-    engine_away: BTreeSet<JobId>,
+    engine_away: BTreeMap<JobId, String>,
     checking_disk: bool,
     /// When the last check of the disk ended, if it found space.
     had_space_at: Option<Instant>,
@@ -101,7 +101,7 @@ impl Coordinator {
             last_seq: 0,
             backlog: VecDeque::new(),
             jobs: BTreeMap::new(),
-            engine_away: BTreeSet::new(),
+            engine_away: BTreeMap::new(),
             checking_disk: false,
             had_space_at: None,
             pinging: false,
@@ -186,6 +186,7 @@ impl Coordinator {
         Status {
             link: self.link,
             refusal: self.refusals.current().map(str::to_owned),
+            engine_away: self.engine_away.values().next().cloned(),
             tasks: self.jobs.len(),
             stop: self.stop.as_ref().map(Stop::status),
         }

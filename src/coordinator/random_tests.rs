@@ -91,7 +91,7 @@ impl Random {
                 None => Event::Tick,
             },
             7 => runs(job.0, self.below(300)),
-            8 => Event::Job(job, JobEvent::Engine { away: self.below(3) == 0 }),
+            8 => Event::Job(job, JobEvent::Engine { away: (self.below(3) == 0).then(|| "gone".to_owned()) }),
             9 => run_is(job.0, RunState::Failed),
             10 => Event::DiskChecked { low: (self.below(4) == 0).then(|| "full".to_owned()) },
             _ => assignment(&id),

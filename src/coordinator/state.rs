@@ -22,7 +22,7 @@ impl Coordinator {
         let refused = refused.unwrap_or_default();
         self.effects.push(info(format!("link state state={link} tasks={jobs} backlog={backlog}{refused}")));
         for (id, job) in &self.jobs {
-            let engine = if self.engine_away.contains(id) { "away" } else { "answers" };
+            let engine = if self.engine_away.contains_key(id) { "away" } else { "answers" };
             self.effects.push(info(format!("job state {} {} engine={engine}", job.key, fields(job, now))));
         }
         self.log_stop(now);

@@ -21,7 +21,7 @@ fn the_state_has_a_line_for_the_link_each_job_and_the_engine() {
     script.on(runs(2, 0));
     script.on(Event::Job(JobId(2), JobEvent::Exited));
     script.on(runs(3, 0));
-    script.on(Event::Job(JobId(3), JobEvent::Engine { away: true }));
+    script.on(Event::Job(JobId(3), JobEvent::Engine { away: Some("gone".to_owned()) }));
     script.finish(0, "a");
     script.on(cancel("d"));
     script.now += Duration::from_secs(7);

@@ -46,13 +46,13 @@ impl Coordinator {
     }
 
     /// New tasks could not start either, so they are given back.
-    pub(super) fn engine(&mut self, id: JobId, away: bool) {
-        if !away {
+    pub(super) fn engine(&mut self, id: JobId, away: Option<String>) {
+        let Some(reason) = away.filter(|_| self.jobs.contains_key(&id)) else {
             self.engine_away.remove(&id);
-        } else if self.jobs.contains_key(&id) {
-            self.engine_away.insert(id);
-            self.give_back("the docker engine does not answer");
-        }
+            return;
+        };
+        self.engine_away.insert(id, reason.clone());
+        self.give_back(&reason);
     }
 
     /// Polls the runs of all running tasks if a poll is due and the last poll was answered.

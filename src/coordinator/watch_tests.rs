@@ -72,16 +72,21 @@ fn a_task_ends_when_its_run_is_over() {
 
 #[test]
 fn nothing_is_taken_while_the_engine_does_not_answer() {
-    let engine = |away| Event::Job(JobId(0), JobEvent::Engine { away });
+    let engine =
+        |away: Option<&str>| Event::Job(JobId(0), JobEvent::Engine { away: away.map(str::to_owned) });
     let mut script = Script::connected(1);
     script.assign("a");
     script.assign("waiting");
     let away = "the docker engine does not answer";
-    assert_eq!(script.on(engine(true)), [rejected("waiting", away)]);
+    assert_eq!(script.on(engine(Some(away))), [rejected("waiting", away)]);
     assert_eq!(script.assign("b"), [rejected("b", away)]);
-    assert_eq!(script.on(engine(false)), []);
+    assert_eq!(script.on(engine(Some("another reason"))), []);
+    assert_eq!(script.assign("b"), [rejected("b", "another reason")]);
+    assert_eq!(script.coordinator.status().engine_away.as_deref(), Some("another reason"));
+    assert_eq!(script.on(engine(None)), []);
+    assert_eq!(script.coordinator.status().engine_away, None);
     assert_eq!(script.assign("b"), []);
-    script.on(engine(true));
+    script.on(engine(Some(away)));
     script.finish(0, "a");
     script.on(confirmed(2));
     script.on(freed(0));

@@ -42,7 +42,7 @@ impl fmt::Display for ApiVersion {
 pub struct Engine {
     /// The release, such as `20.10.24`.
     pub version: String,
-    /// The API version of every call.
+    /// The API version that was agreed on when the client connected.
     pub api_version: ApiVersion,
     /// The operating system of its containers, such as `linux`.
     pub os: String,

@@ -3,6 +3,7 @@
 use std::io;
 use std::time::Duration;
 
+use super::ApiVersion;
 use super::tls::TlsError;
 
 /// The most bytes kept of an engine message.
@@ -88,6 +89,17 @@ pub enum Error {
         /// The argument.
         what: String,
     },
+    /// The engine refuses the API version, and no other one can be used, as after an upgrade; or the request must be repeated
+    /// by the caller. Nothing was executed.
+    #[error("the docker engine at {address} refuses API version {version}: {message}")]
+    Version {
+        /// The endpoint as it would be written in `DOCKER_HOST`.
+        address: String,
+        /// The refused version.
+        version: ApiVersion,
+        /// The reason: the engine's message, as in [`Error::Engine`], or this client's.
+        message: String,
+    },
     /// The engine's newest API version, or the pinned one, is too old.
     #[error("docker API version {version} is too old: at least {needed} is needed")]
     TooOld {
@@ -115,9 +127,9 @@ impl Error {
         }
     }
 
-    /// Returns whether no connection could be made.
+    /// Returns whether the engine cannot be used now: no connection could be made, or there is no common API version.
     pub fn is_unreachable(&self) -> bool {
-        matches!(self, Self::Unreachable { .. })
+        matches!(self, Self::Unreachable { .. } | Self::Version { .. })
     }
 
     /// Returns whether the connection was lost during the call, such as by an engine restart.

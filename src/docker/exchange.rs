@@ -33,14 +33,18 @@ pub(super) struct Dialer<'a> {
 
 impl Dialer<'_> {
     /// Sends a request and reads the response's head.
-    pub(super) fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
+    pub(super) fn exchange(
+        &self,
+        cancel: &CancelToken,
+        request: &mut Request<'_>,
+    ) -> Result<Response, Error> {
         self.send(cancel, request)?.response()
     }
 
     /// Sends a request.
-    pub(super) fn send(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Sent, Error> {
+    pub(super) fn send(&self, cancel: &CancelToken, request: &mut Request<'_>) -> Result<Sent, Error> {
         let call = Call { name: request.name(), cancel: cancel.clone() };
-        let head = self.encode(&request)?;
+        let head = self.encode(request)?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
         }
@@ -49,7 +53,7 @@ impl Dialer<'_> {
         let limit = request.head_within.unwrap_or(self.timeouts.head);
         let reader = HeadReader::default();
         let mut exchange = Exchange { conn, call, reader, answer: None, idle: self.timeouts.idle };
-        exchange.send(&head, request.payload)?;
+        exchange.send(&head, &mut request.payload)?;
         Ok(Sent { exchange, limit, is_head })
     }
 
@@ -136,10 +140,10 @@ struct Exchange {
 }
 
 impl Exchange {
-    fn send(&mut self, head: &[u8], payload: Payload<'_>) -> Result<(), Error> {
+    fn send(&mut self, head: &[u8], payload: &mut Payload<'_>) -> Result<(), Error> {
         match payload {
             Payload::None => self.write(head).map(drop),
-            Payload::Bytes(bytes) => self.write(&[head, &bytes].concat()).map(drop),
+            Payload::Bytes(bytes) => self.write(&[head, bytes].concat()).map(drop),
             Payload::Stream(source) => self.upload(head, source),
         }
     }

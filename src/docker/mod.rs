@@ -24,6 +24,7 @@ mod request;
 mod stream;
 mod timeouts;
 mod tls;
+mod version;
 mod volumes;
 
 use std::sync::Arc;
@@ -48,6 +49,7 @@ pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, RequestTarget};
 pub use self::timeouts::Timeouts;
 pub use self::tls::{TlsClient, TlsError};
+use self::version::Agreement;
 use crate::sys::cancel::CancelToken;
 
 /// How long an engine may take to answer a ping.
@@ -62,6 +64,7 @@ struct Inner {
     endpoint: Endpoint,
     timeouts: Timeouts,
     engine: Engine,
+    agreement: Agreement,
 }
 
 impl Docker {
@@ -80,32 +83,38 @@ impl Docker {
         self.0.endpoint.to_string()
     }
 
-    /// Checks that the engine answers, within 10 s.
+    /// Checks that the engine answers, within 10 s, and has an API version for this client if it had none before.
     pub fn ping(&self, cancel: &CancelToken) -> Result<(), Error> {
-        let Inner { endpoint, timeouts, .. } = &*self.0;
-        let dialer = exchange::Dialer { endpoint, timeouts, version: None };
-        let request = Request::get(RequestTarget::of("_ping")).head_within(timeouts.head.min(PING_WITHIN));
-        dialer.exchange(cancel, request)?.success().map(drop)
+        let dialer = exchange::Dialer { version: None, ..self.dialer() };
+        dialer.exchange(cancel, &mut self.ping_request())?.success()?;
+        if self.has_no_version() { self.negotiate(cancel) } else { Ok(()) }
     }
 
-    /// Sends any request, below `/vX.Y/`. Returns the response for any status, with its body unread.
-    pub fn exchange(&self, cancel: &CancelToken, request: Request<'_>) -> Result<Response, Error> {
-        self.dialer().exchange(cancel, request)
+    /// Sends any request, below `/vX.Y/`. Returns the response for any status, with its body unread. If the engine refuses
+    /// the API version, negotiates it again and repeats the request.
+    ///
+    /// # Errors
+    /// The request cannot be sent or gets no answer; [`Error::Version`] without a common version, or if the request has a
+    /// stream, which cannot be repeated.
+    pub fn exchange(&self, cancel: &CancelToken, mut request: Request<'_>) -> Result<Response, Error> {
+        let version = self.api_version();
+        let response = self.dialer().exchange(cancel, &mut request)?;
+        self.answer(cancel, version, response, &mut request)
     }
 
-    /// Sends any request, to be answered later by way of `decode`.
+    /// Sends a request without a body, to be answered later by way of `decode`.
     fn send<T>(
         &self,
         cancel: &CancelToken,
-        request: Request<'_>,
+        request: Request<'static>,
         decode: fn(Response) -> Result<T, Error>,
     ) -> Result<Pending<T>, Error> {
-        Ok(Pending::new(self.dialer().send(cancel, request)?, decode))
+        Pending::send(self, cancel, request, decode)
     }
 
     fn dialer(&self) -> exchange::Dialer<'_> {
-        let Inner { endpoint, timeouts, engine } = &*self.0;
-        exchange::Dialer { endpoint, timeouts, version: Some(engine.api_version) }
+        let Inner { endpoint, timeouts, .. } = &*self.0;
+        exchange::Dialer { endpoint, timeouts, version: Some(self.api_version()) }
     }
 
     /// Like [`Docker::exchange`], but any status other than 2xx is an error.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::exchange::{Dialer, Response};
+use super::version::Agreement;
 use super::{ApiVersion, Docker, Endpoint, Engine, Error, Inner, Method, Request, RequestTarget, Timeouts};
 use crate::sys::cancel::CancelToken;
 
@@ -14,6 +15,7 @@ pub struct Negotiated {
     endpoint: Endpoint,
     timeouts: Timeouts,
     api_version: ApiVersion,
+    pinned: bool,
     /// The operating system of its containers; `None` if no ping has named it.
     os: Option<String>,
 }
@@ -65,7 +67,7 @@ impl Negotiated {
             let version = api_version.to_string();
             return Err(Error::TooOld { version, needed: ApiVersion::MIN.to_string() });
         }
-        Ok(Self { endpoint, timeouts, api_version, os })
+        Ok(Self { endpoint, timeouts, api_version, pinned: pin.is_some(), os })
     }
 
     /// Returns whether the engine has answered that it runs Linux containers. Podman does not tell, and with a pinned version
@@ -79,7 +81,7 @@ impl Negotiated {
     /// # Errors
     /// An answer is missing or invalid. A pinned version that the engine refuses is [`Error::Engine`] with status 400.
     pub fn connect(self, cancel: &CancelToken) -> Result<Docker, Error> {
-        let Self { endpoint, timeouts, api_version, .. } = self;
+        let Self { endpoint, timeouts, api_version, pinned, .. } = self;
         let get = |path| {
             let version = Some(api_version);
             call(&endpoint, &timeouts, version, cancel, Request::get(RequestTarget::of(path)))?.success()
@@ -95,7 +97,8 @@ impl Negotiated {
             host: info.host,
             root: info.root,
         };
-        Ok(Docker(Arc::new(Inner { endpoint, timeouts, engine })))
+        let agreement = Agreement::new(api_version, pinned);
+        Ok(Docker(Arc::new(Inner { endpoint, timeouts, engine, agreement })))
     }
 }
 
@@ -123,8 +126,8 @@ fn call(
     timeouts: &Timeouts,
     version: Option<ApiVersion>,
     cancel: &CancelToken,
-    request: Request<'_>,
+    mut request: Request<'_>,
 ) -> Result<Response, Error> {
     let timeouts = Timeouts { connect: timeouts.connect, ..Timeouts::default() };
-    Dialer { endpoint, timeouts: &timeouts, version }.exchange(cancel, request)
+    Dialer { endpoint, timeouts: &timeouts, version }.exchange(cancel, &mut request)
 }

@@ -190,6 +190,11 @@ impl<'a> Request<'a> {
         self
     }
 
+    /// Whether it can be sent again: its body is not a stream.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !matches!(self.payload, Payload::Stream(_))
+    }
+
     /// Returns the call's name for errors: the method and at most 200 characters of the path.
     pub(super) fn name(&self) -> String {
         let path: String = self.target.path().chars().take(200).collect();

@@ -48,6 +48,117 @@ fn the_ping_falls_back_to_get() {
     assert_eq!(fake.request().line(), "GET /_ping HTTP/1.1");
 }
 
+/// Refuses a request for its API version, as an engine whose newest one is `newest`.
+fn refuses(newest: &str) -> Script {
+    let body = r#"{"message":"client version is not supported"}"#;
+    let length = body.len();
+    vec![write(&format!("HTTP/1.1 400 x\r\nApi-Version: {newest}\r\nContent-Length: {length}\r\n\r\n{body}"))]
+}
+
+/// Answers a ping.
+fn pong(newest: &str) -> Script {
+    vec![write(&format!("HTTP/1.1 200 OK\r\nApi-Version: {newest}\r\nContent-Length: 2\r\n\r\nOK"))]
+}
+
+fn lines(fake: &FakeDocker, count: usize) -> Vec<String> {
+    (0..count).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect()
+}
+
+#[test]
+fn a_refused_api_version_is_negotiated_again_and_the_call_repeated() {
+    // Upgraded: 1.41 is too old. Rolled back: 1.47 is too new.
+    for (before, newest, now) in [("1.41", "1.52", "1.47"), ("1.47", "1.45", "1.45")] {
+        let done = || vec![write("HTTP/1.1 204 No Content\r\n\r\n")];
+        let created = || vec![Step::ReadBody, json(201, r#"{"Id":"abc"}"#)];
+        let negotiation = [refuses(newest), refuses(newest), pong(newest), pong(newest), created(), done()];
+        let fake = FakeDocker::start(hello(before).into_iter().chain(negotiation).collect());
+        let (docker, cancel) =
+            (client(&CancelToken::new(), fake.endpoint(), None).unwrap(), CancelToken::new());
+        lines(&fake, 3);
+        let create = CreateContainer { image: "i".to_owned(), ..CreateContainer::default() };
+        assert_eq!(docker.clone().container_create(&cancel, "n", &create).unwrap().id, "abc");
+        docker.container_start(&cancel, "c").unwrap();
+        let create = |version: &str| format!("POST /v{version}/containers/create?name=n");
+        let ping = |version: &str| format!("GET /v{version}/_ping");
+        let expected =
+            [create(before), ping(before), "GET /_ping".to_owned(), ping(now)].map(|line| (line, Vec::new()));
+        for (line, body) in expected {
+            let request = fake.request();
+            assert_eq!((request.line().replace(" HTTP/1.1", ""), request.body), (line, body));
+        }
+        let repeated = fake.request();
+        assert_eq!(repeated.line().replace(" HTTP/1.1", ""), create(now));
+        assert_eq!(repeated.body, br#"{"Image":"i","HostConfig":{}}"#, "with its body");
+        assert_eq!(lines(&fake, 1), [format!("POST /v{now}/containers/c/start")], "for later calls too");
+        assert_eq!(docker.api_version().to_string(), now);
+    }
+}
+
+#[test]
+fn a_call_that_was_sent_before_the_version_was_refused_is_repeated() {
+    let there = vec![json(200, r#"{"Id":"c"}"#)];
+    let (fake, docker, cancel) =
+        engine(vec![refuses("1.43"), refuses("1.43"), pong("1.43"), pong("1.43"), there]);
+    assert_eq!(docker.send_inspect(&cancel, "c").unwrap().finish().unwrap().id, "c");
+    assert_eq!(lines(&fake, 5)[4], "GET /v1.43/containers/c/json");
+}
+
+/// The caller repeats it: its data was read.
+#[test]
+fn an_upload_whose_version_is_refused_is_not_repeated_here() {
+    let (_fake, docker, cancel) =
+        engine(vec![refuses("1.43"), refuses("1.43"), pong("1.43"), pong("1.43"), vec![json(200, "")]]);
+    let put = || docker.archive_put(&cancel, "c", "/x", &mut b"data".as_slice());
+    let error = put().unwrap_err();
+    assert!(matches!(&error, Error::Version { .. }) && error.is_gone() && !error.is_ambiguous(), "{error:?}");
+    put().unwrap();
+}
+
+#[test]
+fn a_bad_request_is_not_a_refused_version() {
+    let bad = vec![write("HTTP/1.1 400 x\r\nApi-Version: 1.41\r\nContent-Length: 3\r\n\r\nbad")];
+    let plain = vec![json(400, "bad")];
+    let (fake, docker, cancel) = engine(vec![bad, pong("1.41"), plain]);
+    for _ in 0..2 {
+        let error = docker.container_start(&cancel, "c").unwrap_err();
+        assert!(matches!(&error, Error::Engine { status: 400, message } if message == "bad"), "{error:?}");
+    }
+    assert_eq!(lines(&fake, 3)[1..], ["GET /v1.41/_ping", "POST /v1.41/containers/c/start"]);
+}
+
+/// The minimum is too high, the newest version is too low, or the operator pinned the version.
+#[test]
+fn an_engine_without_a_common_version_is_unreachable_until_it_has_one() {
+    let too_new = vec![refuses("1.55"), refuses("1.55"), pong("1.55"), refuses("1.55")];
+    let too_old = vec![refuses("1.40"), refuses("1.40"), pong("1.40")];
+    let pinned = vec![refuses("1.45"), refuses("1.45"), refuses("1.45")];
+    let cases = [
+        (too_new, None, vec![pong("1.55"), pong("1.55"), refuses("1.55")]),
+        (too_old, None, vec![pong("1.40"), pong("1.40")]),
+        (pinned, Some(ApiVersion::MAX), vec![pong("1.45"), refuses("1.45")]),
+    ];
+    for (refusals, pin, still) in cases {
+        let back = match pin {
+            None => vec![pong("1.43"), pong("1.43"), pong("1.43")],
+            Some(_) => vec![pong("1.47"), pong("1.47")],
+        };
+        let version = if pin.is_some() { "1.47" } else { "1.43" };
+        let greeting = hello("1.47").into_iter().skip(usize::from(pin.is_some()));
+        let ready = vec![write("HTTP/1.1 204 No Content\r\n\r\n")];
+        let scripts = greeting.chain(refusals).chain(still).chain(back).chain([ready]).collect();
+        let fake = FakeDocker::start(scripts);
+        let cancel = CancelToken::new();
+        let docker = client(&cancel, fake.endpoint(), pin).unwrap();
+        let error = docker.container_start(&cancel, "c").unwrap_err();
+        assert!(matches!(&error, Error::Version { .. }) && error.is_unreachable(), "{error:?}");
+        assert!(error.to_string().contains("refuses API version 1.47: "), "{error}");
+        assert!(matches!(docker.ping(&cancel), Err(Error::Version { .. })), "{pin:?}");
+        docker.ping(&cancel).unwrap();
+        docker.container_start(&cancel, "c").unwrap();
+        assert_eq!(docker.api_version().to_string(), version);
+    }
+}
+
 #[test]
 fn a_refused_ping_and_one_without_a_version_are_errors() {
     let (_fake, docker) = connect(vec![vec![write("HTTP/1.1 403 x\r\n\r\n")], vec![json(403, "go away")]]);

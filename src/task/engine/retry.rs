@@ -22,13 +22,13 @@ const MAX_INTERRUPTIONS: u32 = 6;
 /// Returns whether the engine answers.
 type Ping<'a> = &'a (dyn Fn(&CancelToken) -> Result<(), Error> + Sync);
 
-/// How to check an engine, and where to report that it is away (`true`) or back (`false`).
+/// How to check an engine, and where to report why it is away, or that it is back (`None`).
 #[derive(Clone, Copy)]
 pub(in crate::task) struct Probe<'a> {
     /// For error messages.
     pub(in crate::task) address: &'a str,
     pub(in crate::task) ping: Ping<'a>,
-    pub(in crate::task) report: &'a (dyn Fn(bool) + Sync),
+    pub(in crate::task) report: &'a (dyn Fn(Option<String>) + Sync),
 }
 
 /// The retries of one task, shared by its threads.
@@ -49,6 +49,8 @@ struct Outage {
     since: Option<Instant>,
     /// Calls that are waiting for its end.
     waiting: usize,
+    /// It was reported that the engine refuses this client's API versions.
+    refused: bool,
 }
 
 /// What an error says about the engine.
@@ -206,7 +208,10 @@ impl<'a> Retry<'a> {
                 Err(error) if self.outage_length() >= self.limit => {
                     return Err(error.into_unreachable(self.probe.address.to_owned()));
                 }
-                Err(_) => pause = (pause * 2).min(LONGEST_PAUSE),
+                Err(error) => {
+                    self.explain(&error);
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
             }
         }
     }
@@ -220,13 +225,27 @@ impl<'a> Retry<'a> {
         let mut outage = self.lock();
         if outage.since.is_none() {
             outage.since = Some(Instant::now());
+            outage.refused = false;
             warn!("engine away {} error={}", self.key, value(&error_chain(error)));
         }
         outage.waiting += 1;
         if outage.waiting == 1 {
-            (self.probe.report)(true);
+            (self.probe.report)(Some(error_chain(error)));
         }
+        outage.refused |= matches!(error, Error::Version { .. });
         OutageWaiter { retry: self, over: false }
+    }
+
+    /// Reports an engine that answers again during an outage, but in no API version that this client has. Once for each
+    /// outage.
+    fn explain(&self, error: &Error) {
+        let mut outage = self.lock();
+        if !matches!(error, Error::Version { .. }) || std::mem::replace(&mut outage.refused, true) {
+            return;
+        }
+        let reason = error_chain(error);
+        warn!("engine still away {} error={}", self.key, value(&reason));
+        (self.probe.report)(Some(reason));
     }
 
     fn lock(&self) -> MutexGuard<'_, Outage> {
@@ -254,7 +273,7 @@ impl Drop for OutageWaiter<'_, '_> {
             outage.since = None;
             info!("engine back {} away_ms={}", self.retry.key, away.as_millis());
         }
-        (self.retry.probe.report)(false);
+        (self.retry.probe.report)(None);
     }
 }
 

@@ -3,6 +3,7 @@
 use std::io;
 
 use super::*;
+use crate::docker::ApiVersion;
 use crate::sys::cancel::CancelReason;
 
 const LIMIT: Duration = Duration::from_secs(60);
@@ -11,7 +12,7 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Script {
     answers: Mutex<Vec<Result<u32, Error>>>,
     pings: Mutex<Vec<Result<(), Error>>>,
-    reported: Mutex<Vec<bool>>,
+    reported: Mutex<Vec<Option<String>>>,
 }
 
 impl Script {
@@ -30,7 +31,7 @@ impl Script {
 
     fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |_: &CancelToken| self.pings.lock().unwrap().remove(0);
-        let report = |away| self.reported.lock().unwrap().push(away);
+        let report = |away: Option<String>| self.reported.lock().unwrap().push(away);
         let key = ExecutionKey::new("t", None);
         act(&Retry::new(&key, limit, stopping, Probe { address: "unix:///s", ping: &ping, report: &report }))
     }
@@ -40,7 +41,7 @@ impl Script {
     }
 
     fn reported(&self) -> Vec<bool> {
-        self.reported.lock().unwrap().clone()
+        self.reported.lock().unwrap().iter().map(Option::is_some).collect()
     }
 
     fn assert_used_up(&self) {
@@ -112,6 +113,26 @@ fn errors_that_the_engine_answers_are_not_retried() {
         assert!(script.reported().is_empty(), "{text}");
         script.assert_used_up();
     }
+}
+
+/// An engine that was restarted with another version answers again, but not to this client.
+#[test]
+fn an_engine_without_a_common_api_version_is_away_and_the_reason_is_reported() {
+    let refused = || Error::Version {
+        address: "unix:///s".into(),
+        version: ApiVersion::MAX,
+        message: "the minimum is 1.50".into(),
+    };
+    let pings = vec![Err(away()), Err(refused()), Err(refused()), Ok(()), Err(refused()), Ok(())];
+    let script = Script::new(vec![Err(cut()), Err(refused()), Ok(7)], pings);
+    assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
+    let reported = script.reported.lock().unwrap().clone();
+    let reasons: Vec<_> = reported.iter().map(Option::as_deref).collect();
+    let [lost, version, None, again, None] = reasons[..] else { panic!("{reasons:?}") };
+    let refusal = "the docker engine at unix:///s refuses API version 1.47: the minimum is 1.50";
+    assert!(lost.is_some_and(|reason| reason.contains("lost the connection")), "{reasons:?}");
+    assert_eq!([version, again], [Some(refusal); 2]);
+    script.assert_used_up();
 }
 
 #[test]
@@ -202,7 +223,7 @@ fn several_waiting_threads_report_once() {
     let gone = std::sync::Barrier::new(MANY);
     let back = std::sync::atomic::AtomicUsize::new(0);
     let reported = Mutex::new(Vec::new());
-    let report = |away| reported.lock().unwrap().push(away);
+    let report = |away: Option<String>| reported.lock().unwrap().push(away.is_some());
     // The engine is back only once all threads wait.
     let ping = |_: &CancelToken| match back.load(std::sync::atomic::Ordering::SeqCst) {
         MANY => Ok(()),
