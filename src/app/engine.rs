@@ -2,11 +2,11 @@
 
 use std::io;
 
-use log::{info, warn};
+use log::info;
 
 use crate::docker::{
     ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files,
-    Negotiated, Timeouts,
+    Negotiated, Timeouts, TlsError,
 };
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
@@ -34,6 +34,8 @@ pub enum EngineError {
         cause: String,
         /// A remedy.
         hint: &'static str,
+        /// Whether the engine may only be starting.
+        may_pass: bool,
     },
     /// The engine is too old.
     #[error(
@@ -65,26 +67,46 @@ pub enum EngineError {
         /// The platform of its containers.
         platform: String,
     },
+    /// The engine was found, but it does not list what is on it.
+    #[error("cannot search the docker engine for the tasks of an earlier process")]
+    Search(#[source] Error),
     /// A signal cancelled the start.
     #[error("cancelled")]
     Cancelled,
 }
 
-/// Finds the engine, connects, and checks its platform. Logs warnings and the engine's properties. Calls `usable`, once or twice,
-/// as soon as the engine has shown that it can be used.
+impl EngineError {
+    /// Converts the error of a search for the tasks of an earlier process.
+    pub fn from_search(error: Error) -> Self {
+        if error.is_cancelled() { Self::Cancelled } else { Self::Search(error) }
+    }
+
+    /// Returns whether another attempt may succeed although nobody has corrected anything.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::NoEngine { may_pass, .. } => *may_pass,
+            Self::Search(error) => may_pass(error),
+            _ => false,
+        }
+    }
+}
+
+/// Finds the engine, connects, and checks its platform. Passes warnings to `warn`, one log line each, and logs the engine's
+/// properties. Calls `usable`, once or twice, as soon as the engine has shown that it can be used.
 ///
 /// Behind a Unix socket an engine for Linux is usable after its first answer, because it has the worker's processor. Only the
 /// socket of another machine, forwarded to this one, can be refused for its processor after that.
 pub fn connect(
     environment: &EndpointEnv,
     cancel: &CancelToken,
+    warn: &mut dyn FnMut(String),
     usable: impl Fn(),
 ) -> Result<Docker, EngineError> {
     let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
     let mut discovery = Discovery::discover(environment, files)?;
-    log_warnings(&mut discovery);
+    discovery.warnings.drain(..).for_each(&mut *warn);
     let endpoint = discovery.endpoint()?;
-    log_warnings(&mut discovery);
+    discovery.warnings.drain(..).for_each(warn);
     let explain = |error: Error| explain(&error, &endpoint, &discovery);
     let negotiated = Negotiated::new(cancel, endpoint.clone(), discovery.api_version, Timeouts::default())
         .map_err(explain)?;
@@ -106,12 +128,6 @@ pub fn connect(
         engine.api_version
     );
     Ok(docker)
-}
-
-fn log_warnings(discovery: &mut Discovery) {
-    for warning in discovery.warnings.drain(..) {
-        warn!("{warning}");
-    }
 }
 
 /// Converts a failed connect into an error with its cause and a remedy.
@@ -145,6 +161,19 @@ fn explain(error: &Error, endpoint: &Endpoint, discovery: &Discovery) -> EngineE
         source_name: discovery.source.to_string(),
         cause,
         hint: hint(error, endpoint),
+        may_pass: may_pass(error),
+    }
+}
+
+/// Returns whether an engine that is starting or restarting can be the reason for an error.
+fn may_pass(error: &Error) -> bool {
+    match error {
+        _ if error.tls().is_some_and(|error| *error != TlsError::Truncated) => false,
+        Error::Unreachable { source, .. } => {
+            !matches!(source.kind(), io::ErrorKind::PermissionDenied | io::ErrorKind::InvalidInput)
+        }
+        Error::Timeout { .. } | Error::Io { .. } | Error::Engine { status: 500.., .. } => true,
+        _ => false,
     }
 }
 

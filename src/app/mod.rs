@@ -3,6 +3,7 @@
 pub mod disk;
 pub mod engine;
 pub mod runtime;
+mod search;
 pub mod service_manager;
 mod signals;
 
@@ -10,25 +11,21 @@ use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::Path;
-use std::sync::Arc;
 
 use http::header::InvalidHeaderValue;
 use log::{error, info, warn};
 
-use crate::app::engine::EngineError;
-use crate::app::runtime::LINK_END;
+use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
 use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
 use crate::control_plane::key::ApiKey;
-use crate::control_plane::tls::TrustEnv;
-use crate::docker::{Docker, EndpointEnv, RegistryEnv};
+use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
-use crate::job::AdoptedTask;
+use crate::logging;
 use crate::logging::{error_chain, message, value};
 use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
 use crate::sys::files;
-use crate::{logging, task};
 
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
@@ -104,24 +101,21 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         Ok(key) => key,
         Err(error) => return fail(&error, Exit::Usage),
     };
-    let mut started = match runtime::start_link(config, key) {
+    let started = match runtime::start_link(config, key) {
         Ok(started) => started,
         Err(error) => return fail(&error, Exit::Failure),
     };
-    let found = find(config, environment, &starting, || started.link.allow_upgrade());
-    let (docker, adopted) = match found {
-        Ok(found) => found,
-        Err(exit) => {
-            started.link.end(LINK_END);
-            return exit;
-        }
-    };
-    let notifier = match Notifier::start(environment.get(service_manager::VARIABLE).is_some()) {
+    let mut notifier = match Notifier::start(environment.get(service_manager::VARIABLE).is_some()) {
         Ok(notifier) => notifier,
         Err(error) => return fail(&error, Exit::Failure),
     };
+    let search = Search { config, environment, starting: &starting, signals: &signals };
+    let found = match search.run(started, &mut notifier) {
+        Ok(found) => found,
+        Err(exit) => return exit,
+    };
     let registries = RegistryEnv::from(environment);
-    let exit = runtime::run(config, docker, registries, adopted, &signals, notifier, started)
+    let exit = runtime::run(config, found, registries, &signals, notifier)
         .unwrap_or_else(|error| fail(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
     exit
@@ -140,32 +134,6 @@ fn api_key(config: &Config) -> Result<ApiKey, InvalidHeaderValue> {
 fn read_regular_file(path: &Path) -> io::Result<String> {
     let bytes = files::read(path, KEY_FILE_LIMIT + 1)?;
     String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
-}
-
-/// Finds the engine and the tasks of an earlier process. Calls `usable` as [`engine::connect`] does.
-///
-/// # Errors
-/// The exit code, if there is no engine that can be used or `starting` is cancelled. The reason is logged.
-fn find(
-    config: &Config,
-    environment: &Environment,
-    starting: &CancelToken,
-    usable: impl Fn(),
-) -> Result<(Docker, Vec<Arc<AdoptedTask>>), Exit> {
-    let docker = engine::connect(&EndpointEnv::from(environment), starting, usable);
-    // After the first calls: it parses the whole bundle, and the connection must not wait for that.
-    for problem in TrustEnv::from(environment).warnings() {
-        warn!("certificates not usable {problem}");
-    }
-    let docker = docker.map_err(|error| match error {
-        EngineError::Cancelled => Exit::Success,
-        error => fail(&error, Exit::Engine),
-    })?;
-    match task::adopt::find(&docker, starting, &config.worker_id) {
-        Ok(adopted) => Ok((docker, adopted.into_iter().map(Arc::new).collect())),
-        Err(error) if error.is_cancelled() => Err(Exit::Success),
-        Err(error) => Err(fail(&error, Exit::Engine)),
-    }
 }
 
 fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {

@@ -5,13 +5,13 @@ use std::collections::{HashMap, VecDeque};
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::panic::catch_unwind;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 use log::{debug, error, info, log, warn};
 
 use super::disk::DiskWatch;
+use super::search::Found;
 use super::service_manager::Notifier;
 use super::signals::Signals;
 use crate::cli::Config;
@@ -23,7 +23,7 @@ use crate::control_plane::ws::{
 use crate::coordinator::{Coordinator, Effect, Event, Refusal, Rules};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
-use crate::job::{AdoptedTask, JobEvent, JobId, Work};
+use crate::job::{JobEvent, JobId, Work};
 use crate::logging::{error_chain, message, value};
 use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
@@ -90,7 +90,6 @@ enum Next {
 
 struct Handle {
     cancel: CancelToken,
-    interrupt: CancelToken,
     control: JobControl,
 }
 
@@ -108,7 +107,7 @@ struct Inputs<'a> {
 pub(crate) struct StartedLink {
     pub(crate) link: Link,
     events: Receiver<LinkEvent>,
-    key: ApiKey,
+    pub(super) key: ApiKey,
 }
 
 /// Starts the link, which does not appear at the control plane before [`Link::allow_upgrade`]. Its events wait until [`run`]
@@ -128,13 +127,12 @@ pub(crate) fn start_link(config: &Config, key: ApiKey) -> Result<StartedLink, St
 /// A thread or a socket cannot be created, or a URL cannot be used. No task was started then.
 pub(super) fn run(
     config: &Config,
-    docker: Docker,
+    Found { docker, adopted, started }: Found,
     registries: RegistryEnv,
-    adopted: Vec<Arc<AdoptedTask>>,
     signals: &Signals,
     notifier: Notifier,
-    StartedLink { link, events, key }: StartedLink,
 ) -> Result<Exit, StartError> {
+    let StartedLink { link, events, key } = started;
     // Adopted tasks may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
     let (job_events, jobs) = bounded(JOB_EVENTS);
@@ -317,9 +315,6 @@ impl Runtime {
             Effect::Release { job } => self.with(job, |handle| handle.control.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.control.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
-            Effect::Interrupt { job } => {
-                self.with(job, |handle| handle.interrupt.cancel(CancelReason::Sibling));
-            }
             Effect::CheckDisk => self.check_disk(),
             Effect::PingEngine => self.ping_engine(),
             Effect::PollRuns(runs) => return self.poll_runs(runs),
@@ -353,16 +348,10 @@ impl Runtime {
 
     fn start(&mut self, job: JobId, work: Work) -> Event {
         let (control, signals) = JobControl::new();
-        let (cancel, interrupt) = (CancelToken::new(), CancelToken::new());
-        let result = self.pool.give(Job {
-            id: job,
-            work,
-            cancel: cancel.clone(),
-            interrupt: interrupt.clone(),
-            signals,
-        });
+        let cancel = CancelToken::new();
+        let result = self.pool.give(Job { id: job, work, cancel: cancel.clone(), signals });
         if result.is_ok() {
-            self.jobs.insert(job, Handle { cancel, interrupt, control });
+            self.jobs.insert(job, Handle { cancel, control });
         }
         Event::ThreadStarted { job, error: result.err().map(|error| error.to_string()) }
     }

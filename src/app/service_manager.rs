@@ -30,6 +30,8 @@ const LAST_CHANGES: Duration = Duration::from_secs(1);
 pub struct Notifier {
     messages: Option<Sender<Vec<Notice>>>,
     last_sent: Option<Status>,
+    /// Readiness was sent.
+    ready: bool,
     /// Disconnected once the thread has ended.
     ended: Receiver<Never>,
 }
@@ -51,7 +53,7 @@ impl Notifier {
     /// The system has no more threads.
     pub fn start(wanted: bool) -> io::Result<Self> {
         let (running, ended) = bounded(0);
-        let mut notifier = Self { messages: None, last_sent: None, ended };
+        let mut notifier = Self { messages: None, last_sent: None, ready: false, ended };
         if wanted {
             let (messages, queued) = bounded(MESSAGES);
             spawn_detached("oz-notify", move || {
@@ -69,9 +71,21 @@ impl Notifier {
         let Some(messages) = self.messages.as_ref().filter(|_| self.last_sent.as_ref() != Some(now)) else {
             return;
         };
-        if messages.try_send(changes(self.last_sent.as_ref(), now)).is_ok() {
+        let changes = changes(self.last_sent.as_ref(), now, self.ready);
+        let ready = self.ready || changes.contains(&Notice::Ready);
+        if messages.try_send(changes).is_ok() {
             self.last_sent = Some(now.clone());
+            self.ready = ready;
         }
+    }
+
+    /// Queues that the worker waits for the engine, and why. It is ready: services that start after it need not wait for the
+    /// engine.
+    pub fn tell_no_engine(&mut self, reason: &str) {
+        let Some(messages) = &self.messages else { return };
+        let ready = (!self.ready).then_some(Notice::Ready);
+        let status = Notice::Status(format!("waiting for the engine: {reason}"));
+        self.ready |= messages.try_send(ready.into_iter().chain([status]).collect()).is_ok();
     }
 }
 
@@ -83,14 +97,13 @@ impl Drop for Notifier {
     }
 }
 
-/// Returns what changed since `before`.
+/// Returns what changed since `before`; `ready` is whether readiness was sent.
 ///
 /// A worker is ready once it is connected, or once its first attempt failed and it tries again: services that start after it
 /// need not wait for the control plane. A permanently refused worker is never ready.
-fn changes(before: Option<&Status>, now: &Status) -> Vec<Notice> {
+fn changes(before: Option<&Status>, now: &Status, ready: bool) -> Vec<Notice> {
     let mut changes = Vec::new();
-    let is_connecting = |status: &Status| status.link == LinkState::Connecting;
-    if !is_connecting(now) && before.is_none_or(is_connecting) {
+    if !ready && now.link != LinkState::Connecting {
         changes.push(Notice::Ready);
     }
     if let (Some(stop), None) = (&now.stop, before.and_then(|before| before.stop.as_ref())) {
@@ -130,7 +143,8 @@ fn deliver(queued: &Receiver<Vec<Notice>>) {
 fn assignment(notice: &Notice) -> String {
     match notice {
         Notice::Ready => "READY=1".to_owned(),
-        Notice::Status(text) => format!("STATUS={text}"),
+        // A line break would begin another assignment.
+        Notice::Status(text) => format!("STATUS={}", text.replace('\n', " ")),
         Notice::Stopping => "STOPPING=1".to_owned(),
         Notice::Extend(time) => format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()),
     }
@@ -138,7 +152,12 @@ fn assignment(notice: &Notice) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Instant;
+
     use super::*;
+    use crate::cli::SETTINGS;
+    use crate::coordinator::{Coordinator, Event, Rules};
+    use crate::policy::LostRuns;
 
     fn status(link: LinkState, tasks: usize) -> Status {
         Status { link, refusal: None, engine_away: None, tasks, stop: None }
@@ -150,7 +169,8 @@ mod tests {
     }
 
     fn texts(before: Option<&Status>, now: &Status) -> Vec<String> {
-        changes(before, now).iter().map(assignment).collect()
+        let ready = before.is_some_and(|before| before.link != LinkState::Connecting);
+        changes(before, now, ready).iter().map(assignment).collect()
     }
 
     #[test]
@@ -186,9 +206,65 @@ mod tests {
     }
 
     #[test]
+    fn a_worker_that_waits_for_the_engine_is_ready_once() {
+        let (messages, queued) = bounded(8);
+        let mut notifier =
+            Notifier { messages: Some(messages), last_sent: None, ready: false, ended: bounded(0).1 };
+        notifier.tell_no_engine("no such\nfile");
+        notifier.tell_no_engine("refused");
+        notifier.tell(&status(LinkState::Connecting, 0));
+        notifier.tell(&status(LinkState::Up, 0));
+        let sent: Vec<String> = queued.try_iter().flatten().map(|notice| assignment(&notice)).collect();
+        let expected = [
+            "READY=1",
+            "STATUS=waiting for the engine: no such file",
+            "STATUS=waiting for the engine: refused",
+            "STATUS=connecting, tasks: 0",
+            "STATUS=connected, tasks: 0",
+        ];
+        assert_eq!(sent, expected);
+    }
+
+    /// The unit and the manual name the longest time of a stop with the default settings, for those that the worker cannot tell.
+    #[test]
+    fn the_unit_and_the_manual_allow_enough_time_for_a_stop() {
+        let limit = |setting: &str| {
+            let setting = SETTINGS.iter().find(|other| other.flag == Some(setting)).unwrap();
+            match setting.default {
+                Some("5m") => Duration::from_secs(300),
+                Some("10s") => Duration::from_secs(10),
+                other => panic!("{other:?}"),
+            }
+        };
+        let mut coordinator = Coordinator::new(Rules {
+            slots: 1,
+            task_timeout: Duration::ZERO,
+            drain_timeout: limit("--drain-timeout"),
+            stop_grace: limit("--stop-grace"),
+            reconcile_interval: Duration::ZERO,
+            lost_runs: LostRuns::Stop,
+            check_disk: false,
+            late_sweep_after: Duration::ZERO,
+        });
+        coordinator.handle(Event::Signal, Instant::now());
+        let seconds = (coordinator.status().stop.unwrap().budget + LAST_STEPS).as_secs();
+        let unit = include_str!("../../packaging/systemd/oz-agent-worker.service.in");
+        assert!(unit.contains(&format!("\nTimeoutStopSec={seconds}s\n")), "{seconds}");
+        let manual = include_str!("../cli/docs/manual/stopping.md");
+        for text in [
+            format!("docker stop -t {seconds}`"),
+            format!("terminationGracePeriodSeconds: {seconds}`"),
+            format!("stop_grace_period: {seconds}s`"),
+        ] {
+            assert!(manual.contains(&text), "{text}");
+        }
+    }
+
+    #[test]
     fn a_full_queue_drops_the_change_and_sends_it_with_the_next() {
         let (messages, queued) = bounded(1);
-        let mut notifier = Notifier { messages: Some(messages), last_sent: None, ended: bounded(0).1 };
+        let mut notifier =
+            Notifier { messages: Some(messages), last_sent: None, ready: false, ended: bounded(0).1 };
         notifier.tell(&status(LinkState::Connecting, 0));
         notifier.tell(&status(LinkState::Up, 0));
         notifier.tell(&status(LinkState::Up, 0));

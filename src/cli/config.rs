@@ -11,10 +11,10 @@ use super::invocation::Invocation;
 use super::read::Given;
 use super::settings::Echo;
 use super::table::{
-    API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
-    LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
-    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL,
-    STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES,
+    KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK,
+    NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
+    SERVER_ROOT_URL, STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, url};
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
@@ -56,6 +56,8 @@ pub(crate) struct Config {
     pub(crate) stop_grace: Duration,
     /// How long to wait for an unreachable engine; may be zero.
     pub(crate) engine_timeout: Duration,
+    /// How long to wait at start for an engine that does not answer yet; `None`: without a limit.
+    pub(crate) engine_start_timeout: Option<Duration>,
     /// How often the control plane is asked for the state of each running task; zero: never.
     pub(crate) reconcile_interval: Duration,
     /// What to do with tasks whose run the control plane has failed.
@@ -105,6 +107,7 @@ impl Config {
             drain_timeout: invocation.read(&DRAIN_TIMEOUT)?,
             stop_grace: invocation.read(&STOP_GRACE)?,
             engine_timeout: invocation.read(&ENGINE_TIMEOUT)?,
+            engine_start_timeout: invocation.read_if_given(&ENGINE_START_TIMEOUT)?,
             reconcile_interval: invocation.read(&RECONCILE_INTERVAL)?,
             lost_runs: invocation.read(&LOST_RUNS)?,
             keep_sidecar_volumes: invocation.read(&KEEP_SIDECAR_VOLUMES)?,

@@ -64,6 +64,7 @@ fn unset_settings_have_their_defaults() {
         drain_timeout: Duration::from_secs(300),
         stop_grace: Duration::from_secs(10),
         engine_timeout: Duration::from_secs(300),
+        engine_start_timeout: None,
         reconcile_interval: Duration::from_secs(60),
         lost_runs: LostRuns::Stop,
         keep_sidecar_volumes: 2,
@@ -97,7 +98,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 15] = [
+const CASES: [Case; 16] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -129,6 +130,12 @@ const CASES: [Case; 15] = [
     ),
     case(["--stop-grace", "OZ_STOP_GRACE"], ["1m", "0"], |c| format!("{:?}", c.stop_grace), "60s"),
     case(["--engine-timeout", "OZ_ENGINE_TIMEOUT"], ["7", "8"], |c| format!("{:?}", c.engine_timeout), "7s"),
+    case(
+        ["--engine-start-timeout", "OZ_ENGINE_START_TIMEOUT"],
+        ["2m", "0"],
+        |c| format!("{:?}", c.engine_start_timeout),
+        "Some(120s)",
+    ),
     case(
         ["--reconcile-interval", "OZ_RECONCILE_INTERVAL"],
         ["1d", "0"],

@@ -25,9 +25,7 @@ pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// The most versions of one sidecar image that can be kept.
 const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.
-const DAY: u64 = 24 * HOUR;
-/// In seconds.
-const HOUR: u64 = 60 * 60;
+const DAY: u64 = 24 * 60 * 60;
 
 pub(super) const API_KEY: Reader<Secret> = Reader {
     setting: Setting {
@@ -219,10 +217,10 @@ pub(super) const STOP_GRACE: Reader<Duration> = Reader {
         variable: Some("OZ_STOP_GRACE"),
         value_name: Some("DURATION"),
         default: Some("10s"),
-        help: "How long a task that is stopped may take to end, from SIGTERM to SIGKILL, at most 1h.",
+        help: "How long a task that is stopped may take to end, from SIGTERM to SIGKILL, at most 1d.",
         ..Setting::EMPTY
     },
-    read: |given| given.duration(HOUR),
+    read: |given| given.duration(DAY),
 };
 
 pub(super) const ENGINE_TIMEOUT: Reader<Duration> = Reader {
@@ -236,6 +234,19 @@ pub(super) const ENGINE_TIMEOUT: Reader<Duration> = Reader {
         ..Setting::EMPTY
     },
     read: |given| given.duration(DAY),
+};
+
+pub(super) const ENGINE_START_TIMEOUT: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--engine-start-timeout"),
+        variable: Some("OZ_ENGINE_START_TIMEOUT"),
+        value_name: Some("DURATION"),
+        default: Some("no limit"),
+        help: "How long to wait at start for an engine that does not answer yet, at most 365d; 0 means one \
+               attempt. After that the worker ends with code 4.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(365 * DAY),
 };
 
 pub(super) const RECONCILE_INTERVAL: Reader<Duration> = Reader {
@@ -375,6 +386,7 @@ pub const SETTINGS: &[Setting] = &[
     DRAIN_TIMEOUT.setting,
     STOP_GRACE.setting,
     ENGINE_TIMEOUT.setting,
+    ENGINE_START_TIMEOUT.setting,
     RECONCILE_INTERVAL.setting,
     LOST_RUNS.setting,
     KEEP_SIDECAR_VOLUMES.setting,

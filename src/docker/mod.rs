@@ -32,9 +32,8 @@ use std::time::Duration;
 
 pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
-    Mount, PullProgress, State, Volume, VolumeOptions,
+    Mount, PathStat, PullProgress, State, Volume, VolumeOptions,
 };
-pub use self::archive::{Archive, PathStat, PendingStat};
 pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;

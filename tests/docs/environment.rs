@@ -47,6 +47,7 @@ fn a_shell_reads_the_variables_that_were_set_and_the_worker_uses_them() {
         ("OZ_WORKER_ID", "build-host-1"),
         ("OZ_SERVER_ROOT_URL", "https://oz.example.com"),
         ("OZ_TASK_TIMEOUT", "90m"),
+        ("OZ_ENGINE_START_TIMEOUT", "0"),
         ("DOCKER_HOST", "unix:///nonexistent/docker.sock"),
     ]));
     let expected = [
@@ -54,6 +55,7 @@ fn a_shell_reads_the_variables_that_were_set_and_the_worker_uses_them() {
         "OZ_WORKER_ID=build-host-1",
         "OZ_SERVER_ROOT_URL=https://oz.example.com",
         "OZ_TASK_TIMEOUT=90m",
+        "OZ_ENGINE_START_TIMEOUT=0",
         "DOCKER_HOST=unix:///nonexistent/docker.sock",
     ];
     assert_eq!(variables(&file), expected.map(str::to_owned).into());

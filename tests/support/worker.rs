@@ -8,8 +8,8 @@ use std::time::Duration;
 use super::control_plane::ControlPlane;
 use super::process::{Process, Signal};
 
-/// The worker counts signals that come within 100 ms as one.
-const ONE_SIGNAL: Duration = Duration::from_millis(110);
+/// A pause after which the worker takes a signal for another one: it counts those that come within 100 ms as one.
+pub const ONE_SIGNAL: Duration = Duration::from_millis(110);
 
 /// A worker that is not started.
 pub struct WorkerBuilder {

@@ -7,9 +7,10 @@ use serde_json::Value;
 use super::settings::{KEY, end, minimal};
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::engine;
-use crate::support::fake_docker::{FakeDocker, Step, hello, hello_from, write};
+use crate::support::fake_docker::{FakeDocker, Step, hello, hello_from, json, write};
 use crate::support::fault_proxy::FaultProxy;
-use crate::support::stage::Stage;
+use crate::support::process::Signal;
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::{WorkerBuilder, binary};
 
 #[test]
@@ -41,15 +42,20 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     let dead = folder.path().join("dead");
     drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
     let no_engine = || FakeDocker::start_tcp((0..6).map(|_| vec![write("SSH-2.0-x\r\n")]).collect());
-    let silent = || FakeDocker::start_tcp((0..6).map(|_| Vec::<Step>::new()).collect());
+    let silent = || FakeDocker::start_tcp((0..40).map(|_| Vec::<Step>::new()).collect());
     let (free, ssh, closes) = (format!("tcp://127.0.0.1:{}", free_port()), no_engine(), silent());
+    let answer = |status, text: &str| {
+        FakeDocker::start_tcp((0..40).map(|_| vec![json(status, text)]).collect::<Vec<_>>())
+    };
+    let (failing, denies) = (answer(503, "starting"), answer(403, "no"));
     let windows = FakeDocker::start(hello_from("1.41", "windows", "amd64"));
     let mainframe = FakeDocker::start_tcp(hello_from("1.41", "linux", "s390x"));
     let plane = ControlPlane::start(Options::default());
     let at = |fake: &FakeDocker| fake.endpoint().to_string();
     let (old, deep) = (FakeDocker::start_tcp(hello("1.30")), folder.path().join("d".repeat(60)));
     let listens = "check that DOCKER_HOST is the address of a docker engine";
-    let cases = [
+    // An engine that is starting can cause these.
+    let may_pass = [
         (
             format!("unix://{}", folder.path().join("none").display()),
             "No such file",
@@ -58,20 +64,36 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
         (format!("unix://{}", dead.display()), "Connection refused", "start the engine"),
         (format!("unix://{}", deep.display()), "No such file", "(unix:///path or tcp://host:port)"),
         (free, "Connection refused", "nothing listens on that port"),
+        (at(&closes), "lost the connection to the docker engine", listens),
+        (at(&failing), "answered 503: starting", listens),
+    ];
+    let permanent = [
         (at(&old), "supports API 1.30", "1.41 (engine 20.10)"),
         (at(&ssh), "not HTTP", listens),
-        (at(&closes), "lost the connection to the docker engine", listens),
+        (at(&denies), "answered 403: no", listens),
         (at(&windows), "runs windows/amd64 containers", "tasks need linux/amd64 or linux/arm64"),
         (at(&mainframe), "runs linux/s390x containers", "tasks need linux/amd64 or linux/arm64"),
         ("ssh://host".to_owned(), "ssh://", "ssh -N -L"),
     ];
-    for (host, what, advice) in cases {
-        let worker = minimal().args(["--web-socket-url", &plane.ws_url()]);
-        let (code, _, err) = end(worker.env("DOCKER_HOST", &host).start());
+    let worker = |host: &str| minimal().args(["--web-socket-url", &plane.ws_url()]).env("DOCKER_HOST", host);
+    for (host, what, advice) in &may_pass {
+        let mut waiting = worker(host).start();
+        let line = waiting.wait_log(DEADLINE, |line| line.contains("waiting for the engine waited_s=0 "));
+        assert!(
+            line.contains("WARN") && [host, *what, *advice].iter().all(|part| line.contains(part)),
+            "{line}"
+        );
+        waiting.signal(Signal::TERM);
+        assert_eq!(waiting.wait_exit(DEADLINE).code(), Some(0), "{:#?}", waiting.stderr().all());
+    }
+    let once = may_pass.iter().map(|case| (case, worker(&case.0).args(["--engine-start-timeout", "0"])));
+    let at_once = permanent.iter().map(|case| (case, worker(&case.0)));
+    for ((host, what, advice), worker) in once.chain(at_once) {
+        let (code, _, err) = end(worker.start());
         assert_eq!(code, Some(4), "{host}: {err}");
         let line = err.lines().find(|line| line.contains("ERROR")).unwrap_or_default();
-        assert!(line.contains(&host) && line.contains(what) && line.contains(advice), "{host}: {err}");
-        assert!(!err.contains(KEY), "{err}");
+        assert!(line.contains(host) && line.contains(what) && line.contains(advice), "{host}: {err}");
+        assert!(!err.contains(KEY) && !err.contains("waiting for the engine"), "{err}");
     }
     let pinned = minimal().args(["--web-socket-url", &plane.ws_url()]).env("DOCKER_API_VERSION", "1.999");
     let (code, _, err) = end(pinned.env("DOCKER_HOST", &engine::host()).start());

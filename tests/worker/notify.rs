@@ -8,28 +8,33 @@ use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
 
 /// A service manager that only receives.
-struct Manager {
+pub(super) struct Manager {
     socket: UnixDatagram,
     path: tempfile::TempDir,
 }
 
 impl Manager {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let path = tempfile::tempdir().unwrap();
         let socket = UnixDatagram::bind(path.path().join("notify")).unwrap();
         Self { socket, path }
     }
 
-    fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         self.path.path().join("notify").display().to_string()
     }
 
     /// Receives until the line `last` and returns all lines.
-    fn until(&self, last: &str) -> Vec<String> {
-        let (end, mut lines, mut buffer) = (Instant::now() + DEADLINE, Vec::new(), [0; 4096]);
-        while !lines.iter().any(|line| line == last) {
+    pub(super) fn until(&self, last: &str) -> Vec<String> {
+        self.until_line(|line| line == last)
+    }
+
+    /// As [`Manager::until`], until a line for which `last` holds.
+    pub(super) fn until_line(&self, last: impl Fn(&str) -> bool) -> Vec<String> {
+        let (end, mut lines, mut buffer) = (Instant::now() + DEADLINE, Vec::<String>::new(), [0; 4096]);
+        while !lines.iter().any(|line| last(line)) {
             let left = end.saturating_duration_since(Instant::now());
-            assert!(!left.is_zero(), "{last} was not received, only {lines:?}");
+            assert!(!left.is_zero(), "the last line was not received, only {lines:?}");
             self.socket.set_read_timeout(Some(left)).unwrap();
             let Ok(length) = self.socket.recv(&mut buffer) else { continue };
             lines.extend(String::from_utf8_lossy(&buffer[..length]).lines().map(str::to_owned));

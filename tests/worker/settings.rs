@@ -77,7 +77,7 @@ fn unusable_trusted_certificates_are_logged() {
 /// Returns a worker that exits at once, because there is no engine.
 fn without_engine(file: &str, folder: &Path) -> WorkerBuilder {
     let builder = minimal().env("SSL_CERT_FILE", file).env("SSL_CERT_DIR", folder.to_str().unwrap());
-    builder.env("DOCKER_HOST", "unix:///nonexistent/docker.sock")
+    builder.env("DOCKER_HOST", "unix:///nonexistent/docker.sock").env("OZ_ENGINE_START_TIMEOUT", "0")
 }
 
 #[test]

@@ -2,9 +2,12 @@
 
 use std::io::Read;
 use std::net::TcpListener;
+use std::os::unix::net::UnixListener;
 
 use serde_json::json;
 
+use super::accept_and_stall;
+use super::notify::Manager;
 use super::stop::sent_close_frame;
 use crate::link::{accept, request};
 use crate::support::engine_proxy::EngineProxy;
@@ -99,12 +102,75 @@ fn messages_wait_until_the_tasks_of_an_earlier_process_are_found() {
     stage.stop(worker);
 }
 
-/// The worker is connected already, so it says goodbye.
+/// The worker is connected already, so it says goodbye. Then it waits like for an engine that was never there.
 #[test]
-fn a_worker_that_cannot_search_for_tasks_ends_with_a_close_frame() {
+fn a_worker_that_cannot_search_for_tasks_closes_its_connection() {
     let (stage, proxy) = stage_with_proxy();
-    let _cut = proxy.swallow("/containers/json", 1);
-    let mut worker = builder(&stage, &proxy).start();
-    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4), "{:#?}", worker.stderr().all());
+    let cut = proxy.swallow("/containers/json", 1);
+    let mut once = builder(&stage, &proxy).args(["--engine-start-timeout", "0"]).start();
+    assert_eq!(once.wait_exit(DEADLINE).code(), Some(4), "{:#?}", once.stderr().all());
     sent_close_frame(&stage);
+    drop(cut);
+
+    let _cut = proxy.swallow("/containers/json", 1);
+    let worker = builder(&stage, &proxy).start();
+    worker
+        .wait_log(DEADLINE, |line| line.contains("waiting for the engine") && line.contains("cannot search"));
+    stage.plane.wait_connected(3);
+    wait_ready(&worker);
+    assert!(stage.plane.view(|model| model.connections[1].ended.is_some()));
+    assert_eq!(stage.run(&stage.spec("echo fine")).output.as_deref(), Some("fine\n"));
+    stage.stop(worker);
+}
+
+/// At boot the engine may come after the worker. Nothing of the worker is seen before.
+#[test]
+fn a_worker_waits_for_an_engine_that_comes_late() {
+    let stage = Stage::new();
+    let manager = Manager::new();
+    let folder = tempfile::tempdir().unwrap();
+    let socket = folder.path().join("docker.sock");
+    let host = format!("unix://{}", socket.display());
+    let worker = stage.worker().env("DOCKER_HOST", &host).env("NOTIFY_SOCKET", &manager.address()).start();
+    let status = format!("STATUS=waiting for the engine: the docker engine at {host} is not reachable");
+    let lines = manager.until_line(|line| line.starts_with(&status));
+    assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("; install and start an engine")), "{lines:?}");
+    worker.signal(Signal::USR1);
+    worker.wait_log(DEADLINE, |line| line.contains("link state state=not_connected"));
+    worker.wait_log(DEADLINE, |line| line.contains("engine state state=away waited_s="));
+    assert_eq!(stage.plane.view(|model| model.attempts), 0);
+
+    let engine = stage.engine.host().strip_prefix("unix://").unwrap().to_owned();
+    std::os::unix::fs::symlink(engine, &socket).unwrap();
+    stage.plane.wait_connected(1);
+    let lines = manager.until("STATUS=connected, tasks: 0");
+    assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
+    assert_eq!(stage.run(&stage.spec("echo fine")).output.as_deref(), Some("fine\n"));
+    let warnings =
+        worker.stderr().all().iter().filter(|line| line.contains("waiting for the engine")).count();
+    assert_eq!(warnings, 1, "one a minute");
+    stage.stop(worker);
+}
+
+/// The engine accepts the connection and does not answer, as a socket does that systemd has opened for it.
+#[test]
+fn an_engine_that_hangs_and_then_resets_is_waited_for_within_the_limit() {
+    let stage = Stage::new();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("s");
+    let listener = UnixListener::bind(&path).unwrap();
+    let host = format!("unix://{}", path.display());
+    let mut worker = stage.worker().env("DOCKER_HOST", &host).args(["--engine-start-timeout", "2s"]).start();
+    drop(accept_and_stall(&listener, || listener.accept().map(|(stream, _)| stream)));
+    worker.wait_log(DEADLINE, |line| line.contains("waiting for the engine waited_s=0 error="));
+    drop(listener);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4));
+    let log = worker.stderr().all();
+    let error = log.iter().find(|line| line.contains("ERROR")).unwrap();
+    assert!(
+        error.contains("worker ended exit_code=4") && error.contains("no engine listens on it"),
+        "{error}"
+    );
+    assert_eq!(stage.plane.view(|model| model.attempts), 0);
 }

@@ -23,7 +23,7 @@ fn complaint(variables: &[(&str, &str)]) -> String {
     for (name, value) in variables {
         builder = builder.env(name, value);
     }
-    let mut worker = builder.start();
+    let mut worker = builder.args(["--engine-start-timeout", "0"]).start();
     let status = worker.wait_exit(DEADLINE);
     let log = worker.stderr().all();
     assert_eq!(status.code(), Some(4), "{log:#?}");
@@ -103,7 +103,7 @@ fn an_unusable_context_is_explained() {
     std::fs::write(home.path().join("config.json"), "hunter2").unwrap();
     let mut worker = WorkerBuilder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
     worker = worker.env("DOCKER_CONFIG", &folder);
-    let mut worker = worker.start();
+    let mut worker = worker.args(["--engine-start-timeout", "0"]).start();
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4));
     let log = worker.stderr().all().join("\n");
     assert_says(
