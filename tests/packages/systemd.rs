@@ -12,6 +12,7 @@ use crate::support::control_plane::State;
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::images::RootFs as Archive;
 use crate::support::process::Process;
+use crate::support::worker::ONE_SIGNAL;
 
 const UNIT: &str = "oz-agent-worker.service";
 const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
@@ -138,7 +139,11 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     let task = stage.plane.submit(stage.spec(WAITS));
     let container = host.running(&task);
     let old = system.property(UNIT, "MainPID");
-    host.install(2);
+    let output = host.install(2);
+    let printed =
+        format!("restarting {UNIT} (connected, tasks: 1) in the background: the old process takes no");
+    let hurry = format!("To end the running tasks now, run: systemctl kill {UNIT}");
+    assert!(output.contains(&printed) && output.contains(&hurry), "{output}");
     // The upgrade has ended and the old process drains, which it logs after ten seconds.
     system.await_journal(UNIT, "draining tasks=1");
     assert_eq!(system.property(UNIT, "MainPID"), old);
@@ -155,13 +160,20 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     assert_ne!(system.property(UNIT, "MainPID"), old);
     assert_eq!(system.property(UNIT, "NRestarts"), "0", "systemd restarted a failed worker");
 
-    let task = stage.plane.submit(stage.spec(WAITS));
-    let container = host.running(&task);
+    // The removal waits, until somebody does what it prints.
+    let task = stage.plane.submit(stage.spec("trap 'exit 7' TERM; sleep 1000 & wait"));
+    host.running(&task);
     let mut removal = Process::spawn(&mut system.command("dpkg -r oz-agent-worker 2>&1"), None);
+    let printed = format!("stopping {UNIT} (connected, tasks: 1). It takes no new tasks and waits");
+    let line = removal.stdout().find(DEADLINE, |line| line.contains(&printed)).unwrap();
+    let (_, hurry) = line.split_once("To end them now, run: ").unwrap();
     system.await_journal(UNIT, "stopping tasks=1");
-    host.release(&container);
+    assert!(removal.is_running());
+    std::thread::sleep(ONE_SIGNAL);
+    system.sh(hurry);
     assert!(removal.wait_exit(DEADLINE).success(), "{:?}", removal.stdout().all());
-    assert_eq!(stage.plane.run(&task).state, State::Succeeded);
+    let run = stage.plane.run(&task);
+    assert_eq!((run.failure_reason.as_deref(), run.exit_code), (Some("graceful_shutdown"), Some(7)));
     assert_eq!(system.sh("systemctl list-units --all --no-legend 'oz-agent*'"), "");
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<serde_json::Value>::new());
     stage.plane.assert_no_violations();
@@ -190,19 +202,57 @@ fn permanent_errors_are_in_the_journal_and_cause_no_restart() {
     }
 }
 
+/// A start limit of systemd would count them.
 #[test]
-fn without_an_engine_the_unit_fails_after_five_starts() {
+fn ten_good_restarts_in_a_row_all_succeed() {
     let host = Host::new();
+    host.set(&Host::settings(&host.stage));
+    host.start(UNIT);
+    for restart in 1..=10 {
+        let output = host.system.command(&format!("systemctl restart {UNIT} 2>&1")).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "restart {restart}: {text}\n{}", host.system.journal(UNIT));
+    }
+    assert_eq!(host.system.property(UNIT, "ActiveState"), "active");
+    host.stage.run_a_task();
+}
+
+/// As at boot: the unit is started, and ready, before there is an engine.
+#[test]
+fn a_service_waits_for_an_engine_that_comes_late() {
+    let host = Host::new();
+    let system = &host.system;
+    host.set(&Host::settings(&host.stage));
+    system.sh("mv /run/docker.sock /run/later");
+    host.start(UNIT);
+    system.await_journal(UNIT, "waiting for the engine waited_s=0");
+    let status = system.property(UNIT, "StatusText");
+    let expected =
+        "waiting for the engine: the docker engine at unix:///var/run/docker.sock is not reachable";
+    assert!(status.starts_with(expected) && status.contains("; install and start an engine"), "{status}");
+    assert_eq!(host.stage.plane.connections(), 0);
+    system.sh("mv /run/later /run/docker.sock");
+    host.stage.plane.wait_connected(1);
+    host.stage.run_a_task();
+    assert_eq!(system.property(UNIT, "NRestarts"), "0");
+}
+
+/// It fails more often than systemd's default limit allows, and starts once somebody has given it access.
+#[test]
+fn a_service_without_the_right_to_use_the_engine_is_restarted_until_it_has_it() {
+    let host = Host::new();
+    let system = &host.system;
     host.set(&Host::settings(&host.stage));
     // Instead of ten seconds between two starts.
     let faster = "[Service]\nRestartSec=100ms\n";
-    host.system.root().write(&format!("/etc/systemd/system/{UNIT}.d/faster.conf"), faster);
-    host.system.sh("systemctl daemon-reload; rm /run/docker.sock");
+    system.root().write(&format!("/etc/systemd/system/{UNIT}.d/faster.conf"), faster);
+    system.sh("systemctl daemon-reload; chmod 600 $(readlink -f /run/docker.sock)");
     host.fails_to_start(UNIT);
-    host.system.await_journal(UNIT, "Start request repeated too quickly");
-    let journal = host.system.journal(UNIT);
-    assert_eq!(journal.matches("install and start an engine").count(), 5, "{journal}");
-    assert_eq!(host.system.property(UNIT, "ActiveState"), "failed");
+    system.await_journal(UNIT, "restart counter is at 8.");
+    assert!(system.journal(UNIT).contains("add the worker's user to the group `docker`"));
+    system.sh("chmod 660 $(readlink -f /run/docker.sock)");
+    host.stage.plane.wait_connected(1);
+    host.stage.run_a_task();
 }
 
 /// The worker id of an instance is its name, even if the shared settings set another one.
