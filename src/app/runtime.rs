@@ -90,6 +90,7 @@ enum Next {
 
 struct Handle {
     cancel: CancelToken,
+    interrupt: CancelToken,
     control: JobControl,
 }
 
@@ -315,6 +316,9 @@ impl Runtime {
             Effect::Release { job } => self.with(job, |handle| handle.control.release()),
             Effect::Settle { job, settlement } => self.with(job, |handle| handle.control.settle(settlement)),
             Effect::Cancel { job, reason } => self.with(job, |handle| handle.cancel.cancel(reason)),
+            Effect::Interrupt { job } => {
+                self.with(job, |handle| handle.interrupt.cancel(CancelReason::Sibling));
+            }
             Effect::CheckDisk => self.check_disk(),
             Effect::PingEngine => self.ping_engine(),
             Effect::PollRuns(runs) => return self.poll_runs(runs),
@@ -348,10 +352,16 @@ impl Runtime {
 
     fn start(&mut self, job: JobId, work: Work) -> Event {
         let (control, signals) = JobControl::new();
-        let cancel = CancelToken::new();
-        let result = self.pool.give(Job { id: job, work, cancel: cancel.clone(), signals });
+        let (cancel, interrupt) = (CancelToken::new(), CancelToken::new());
+        let result = self.pool.give(Job {
+            id: job,
+            work,
+            cancel: cancel.clone(),
+            interrupt: interrupt.clone(),
+            signals,
+        });
         if result.is_ok() {
-            self.jobs.insert(job, Handle { cancel, control });
+            self.jobs.insert(job, Handle { cancel, interrupt, control });
         }
         Event::ThreadStarted { job, error: result.err().map(|error| error.to_string()) }
     }

@@ -108,6 +108,11 @@ pub enum Effect {
         /// Why.
         reason: CancelReason,
     },
+    /// There is a second reason to end a job's task: read no more of its output than takes a moment.
+    Interrupt {
+        /// The job.
+        job: JobId,
+    },
     /// Check the free space of the engine's disk; [`Event::DiskChecked`] follows. At most one check runs at a time.
     CheckDisk,
     /// Ask whether the engine answers; [`Event::EnginePinged`] follows. At most one ping runs at a time.

@@ -277,8 +277,10 @@ impl Coordinator {
     /// Ends a job's task; the job still reports and cleans up.
     fn end_job(&mut self, id: JobId, reason: CancelReason) {
         if let Some(job) = self.jobs.get_mut(&id) {
-            job.ending.get_or_insert(reason);
-            self.effects.push(Effect::Cancel { job: id, reason });
+            let is_second = *job.ending.get_or_insert(reason) != reason;
+            let effect =
+                if is_second { Effect::Interrupt { job: id } } else { Effect::Cancel { job: id, reason } };
+            self.effects.push(effect);
         }
     }
 

@@ -30,6 +30,23 @@ fn the_first_signal_stops_the_tasks_then_the_link() {
     assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
 }
 
+/// A task that is being ended can be interrupted: the reading of its output may take long.
+#[test]
+fn a_second_reason_interrupts_a_task_that_is_being_ended() {
+    let mut script = Script::with(Rules { slots: 2, task_timeout: Duration::from_secs(9), ..RULES });
+    script.on(Event::LinkUp);
+    script.on(Event::Adopted(vec![adopted_task("old")]));
+    script.on(runs(0, 0));
+    script.assign("new");
+    script.on(confirmed(1));
+    assert_eq!(script.after(9), [cancelled(0, CancelReason::TimedOut)]);
+    assert_eq!(script.on(cancel("old")), [interrupted(0)]);
+    assert_eq!(script.on(cancel("new")), [cancelled(1, CancelReason::Requested)]);
+    assert_eq!(script.on(cancel("new")), [cancelled(1, CancelReason::Requested)], "the same reason");
+    let effects = script.on(Event::Signal);
+    assert_eq!(effects, [interrupted(0), interrupted(1), Effect::StopWaiting]);
+}
+
 #[test]
 fn an_idle_worker_closes_its_link_at_once() {
     let mut script = Script::connected(2);

@@ -170,6 +170,10 @@ pub(super) fn cancelled(job: u64, reason: CancelReason) -> Effect {
     Effect::Cancel { job: JobId(job), reason }
 }
 
+pub(super) fn interrupted(job: u64) -> Effect {
+    Effect::Interrupt { job: JobId(job) }
+}
+
 pub(super) fn confirmed(seq: u64) -> Event {
     Event::Confirmed { seq }
 }

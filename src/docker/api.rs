@@ -295,29 +295,6 @@ pub struct Volume {
     pub created_at: String,
 }
 
-/// The type of the file at a path in a container (the header `X-Docker-Container-Path-Stat`).
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub struct PathStat {
-    /// Bits of Go's `os.FileMode`, which differ from those of stat(2).
-    pub mode: u32,
-}
-
-impl PathStat {
-    const DIR: u32 = 1 << 31;
-    /// `os.ModeType`: dir, symlink, device, pipe, socket, character device, irregular.
-    const TYPE: u32 = Self::DIR | 1 << 27 | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
-
-    /// Whether it is a folder.
-    pub fn is_dir(&self) -> bool {
-        self.mode & Self::DIR != 0
-    }
-
-    /// Whether it is a regular file.
-    pub fn is_file(&self) -> bool {
-        self.mode & Self::TYPE == 0
-    }
-}
-
 /// The source of a piece of a log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogStream {
@@ -385,14 +362,5 @@ mod tests {
         assert_eq!(container.name, "n");
         assert!(container.labels.is_empty() && container.state.oom_killed);
         assert_eq!((container.state.exit_code, container.volumes), (137, vec!["v".to_owned()]));
-    }
-
-    #[test]
-    fn path_types_follow_go_file_modes() {
-        let stat = |mode| PathStat { mode };
-        assert!(stat(0o644).is_file() && !stat(0o644).is_dir());
-        assert!(stat(2_147_484_141).is_dir() && !stat(2_147_484_141).is_file());
-        assert!(!stat(134_218_239).is_file() && !stat(134_218_239).is_dir(), "a symbolic link");
-        assert!(!stat(1 << 25).is_file() && !stat(1 << 26 | 1 << 21).is_file());
     }
 }

@@ -34,6 +34,8 @@ pub struct Body {
     end: usize,
     /// The longest silence; `None` for no limit.
     idle: Option<Duration>,
+    /// When the body must have ended; `None` for no limit.
+    ends_at: Option<Instant>,
     /// The first size of the buffer for reading.
     first_read: usize,
     /// The error of an earlier read. Bytes after an error cannot be decoded.
@@ -57,6 +59,7 @@ impl Body {
             start: 0,
             end,
             idle: Some(idle),
+            ends_at: None,
             first_read: FIRST_READ,
             broken: None,
         }
@@ -66,6 +69,11 @@ impl Body {
     pub(super) fn comes_late(&mut self) {
         self.idle = None;
         self.first_read = FIRST_READ_LATE;
+    }
+
+    /// From `ends_at` on, waiting for the body fails with [`Error::Timeout`].
+    pub(super) fn ends_at(&mut self, ends_at: Instant) {
+        self.ends_at = Some(ends_at);
     }
 
     /// Reads some bytes into `buf` and returns them; none at the end. Returns `None` if none came within `wait`.
@@ -79,7 +87,7 @@ impl Body {
 
     /// Reads some bytes into `buf` and returns them; none at the end.
     pub(super) fn read_more<'b>(&mut self, buf: &'b mut [u8]) -> Result<&'b [u8], Error> {
-        let deadline = self.idle.map(deadline);
+        let deadline = self.idle.map(deadline).into_iter().chain(self.ends_at).min();
         let idle = self.idle.unwrap_or_default();
         self.read_until(buf, deadline)?.ok_or_else(|| self.stalled(idle))
     }

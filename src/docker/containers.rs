@@ -147,10 +147,33 @@ impl Docker {
         accept(self.exchange(cancel, Request::post(target))?, &[])
     }
 
-    /// Asks for everything that the container has written so far.
-    pub fn send_logs(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Log>, Error> {
-        let target = container(id)?.then("logs").query("stdout", "1").query("stderr", "1");
-        self.send(cancel, Request::get(target), |response| Ok(Log { body: response.success()?.body }))
+    /// Asks for everything that the container has written so far. The answer must end within `limit`, or reading it fails with
+    /// [`Error::Timeout`].
+    pub fn send_logs(&self, cancel: &CancelToken, id: &str, limit: Duration) -> Result<Pending<Log>, Error> {
+        self.send_log(cancel, container(id)?.then("logs"), limit)
+    }
+
+    /// As [`Docker::send_logs`], but only the last `lines` lines. The engine counts a piece of a long line as a line.
+    pub fn send_last_logs(
+        &self,
+        cancel: &CancelToken,
+        id: &str,
+        lines: u64,
+        limit: Duration,
+    ) -> Result<Pending<Log>, Error> {
+        self.send_log(cancel, container(id)?.then("logs").query("tail", &lines.to_string()), limit)
+    }
+
+    fn send_log(
+        &self,
+        cancel: &CancelToken,
+        target: RequestTarget,
+        limit: Duration,
+    ) -> Result<Pending<Log>, Error> {
+        let request = Request::get(target.query("stdout", "1").query("stderr", "1"))
+            .head_within(self.timeouts().head.min(limit))
+            .ends_within(limit);
+        self.send(cancel, request, |response| Ok(Log::new(response.success()?.body)))
     }
 
     /// Returns the container's file system, without its volumes, as a tar stream.
@@ -178,31 +201,44 @@ impl Docker {
     }
 }
 
-/// The log of a container, unread.
+/// The log of a container.
 #[derive(Debug)]
 pub struct Log {
     body: Body,
+    demux: LogDemux,
+    buffer: Vec<u8>,
+    small_reads: usize,
 }
 
 impl Log {
-    /// Passes the whole log to `sink`, in order and in pieces of any size. Works only for containers without a TTY: the log
-    /// of others is not framed. `cancel` ends the pauses.
+    fn new(body: Body) -> Self {
+        Self { body, demux: LogDemux::default(), buffer: vec![0; READ], small_reads: 0 }
+    }
+
+    /// Passes the rest of the log to `sink`, in order and in pieces of any size. Works only for containers without a TTY: the
+    /// log of others is not framed. `cancel` ends the pauses.
     pub fn read(mut self, cancel: &CancelToken, sink: &mut dyn FnMut(LogStream, &[u8])) -> Result<(), Error> {
-        let mut demux = LogDemux::default();
-        let mut buffer = vec![0; READ];
-        let mut small_reads = 0;
-        loop {
-            let bytes = self.body.read_more(&mut buffer)?;
-            if bytes.is_empty() {
-                return demux.finish();
-            }
-            demux.push(bytes, sink)?;
-            small_reads += usize::from(bytes.len() < SMALL_READ);
-            let pauses = bytes.len() < SMALL_READ && small_reads > UNPAUSED_READS;
-            if pauses && !cancel.sleep(READ_PAUSE) {
-                return Err(Error::Cancelled);
-            }
+        while self.read_some(cancel, sink)? {}
+        Ok(())
+    }
+
+    /// As [`Log::read`], but passes on only what one read returns. Returns `false` at the end of the log.
+    pub fn read_some(
+        &mut self,
+        cancel: &CancelToken,
+        sink: &mut dyn FnMut(LogStream, &[u8]),
+    ) -> Result<bool, Error> {
+        let bytes = self.body.read_more(&mut self.buffer)?;
+        if bytes.is_empty() {
+            return self.demux.finish().map(|()| false);
         }
+        self.demux.push(bytes, sink)?;
+        self.small_reads += usize::from(bytes.len() < SMALL_READ);
+        let pauses = bytes.len() < SMALL_READ && self.small_reads > UNPAUSED_READS;
+        if pauses && !cancel.sleep(READ_PAUSE) {
+            return Err(Error::Cancelled);
+        }
+        Ok(true)
     }
 }
 

@@ -54,7 +54,7 @@ impl Dialer<'_> {
         let reader = HeadReader::default();
         let mut exchange = Exchange { conn, call, reader, answer: None, idle: self.timeouts.idle };
         exchange.send(&head, &mut request.payload)?;
-        Ok(Sent { exchange, limit, is_head })
+        Ok(Sent { exchange, limit, is_head, ends_at: request.ends_at })
     }
 
     fn connect(&self, cancel: &CancelToken) -> Result<Conn, Error> {
@@ -119,13 +119,17 @@ pub(super) struct Sent {
     exchange: Exchange,
     limit: Duration,
     is_head: bool,
+    /// When the response's body must have ended, if it must.
+    ends_at: Option<Instant>,
 }
 
 impl Sent {
     /// Reads the response's head, within the limit from now on.
     pub(super) fn response(mut self) -> Result<Response, Error> {
         let answer = self.exchange.answer(self.limit)?;
-        self.exchange.into_response(answer, self.is_head)
+        let mut response = self.exchange.into_response(answer, self.is_head)?;
+        self.ends_at.into_iter().for_each(|ends_at| response.body.ends_at(ends_at));
+        Ok(response)
     }
 }
 

@@ -32,8 +32,9 @@ use std::time::Duration;
 
 pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
-    Mount, PathStat, PullProgress, State, Volume, VolumeOptions,
+    Mount, PullProgress, State, Volume, VolumeOptions,
 };
+pub use self::archive::{Archive, PathStat, PendingStat};
 pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;

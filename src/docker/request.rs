@@ -1,11 +1,12 @@
 //! Requests to the engine. Names from outside are encoded into paths and queries, so that none can change the request.
 
 use std::io::Read;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
 use super::Error;
+use super::timeouts::deadline;
 use crate::net::url::percent_encode;
 use crate::secret::Secret;
 
@@ -139,12 +140,13 @@ pub struct Request<'a> {
     pub(super) headers: Vec<(&'static str, Secret)>,
     pub(super) payload: Payload<'a>,
     pub(super) head_within: Option<Duration>,
+    pub(super) ends_at: Option<Instant>,
 }
 
 impl<'a> Request<'a> {
     /// A request without a body.
     pub fn new(method: Method, target: RequestTarget) -> Self {
-        Self { method, target, headers: Vec::new(), payload: Payload::None, head_within: None }
+        Self { method, target, headers: Vec::new(), payload: Payload::None, head_within: None, ends_at: None }
     }
 
     /// A `GET`.
@@ -193,6 +195,13 @@ impl<'a> Request<'a> {
     /// Whether it can be sent again: its body is not a stream.
     pub(super) fn is_repeatable(&self) -> bool {
         !matches!(self.payload, Payload::Stream(_))
+    }
+
+    /// Sets when the response must have ended, counted from now. Reading it fails with [`Error::Timeout`] after that.
+    #[must_use]
+    pub(super) fn ends_within(mut self, limit: Duration) -> Self {
+        self.ends_at = Some(deadline(limit));
+        self
     }
 
     /// Returns the call's name for errors: the method and at most 200 characters of the path.

@@ -56,6 +56,20 @@ pub(crate) fn left_out_line(bytes: u64) -> String {
     format!("\n[... {bytes} bytes left out ...]\n")
 }
 
+/// The line that stands for the rest of an output of which only `searched` bytes were read. `total` is how many there are;
+/// `None` if that is unknown.
+pub(crate) fn searched_line(searched: u64, total: Option<u64>) -> String {
+    format!("\n[... {} ...]\n", searched_words(searched, total))
+}
+
+/// Returns how much of an output was read, for people.
+pub(crate) fn searched_words(searched: u64, total: Option<u64>) -> String {
+    match total {
+        Some(total) => format!("{searched} of {total} bytes searched"),
+        None => format!("{searched} of more than {searched} bytes searched"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

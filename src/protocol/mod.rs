@@ -22,9 +22,9 @@ pub use dialect::Dialect;
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
 pub use execution::ExecutionKey;
 pub(crate) use fields::shown_name;
-pub(crate) use fit::left_out_line;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fit::{escaped_len, fit};
+pub(crate) use fit::{left_out_line, searched_line, searched_words};
 pub use run_state::RunState;
 
 /// Image of the task container when the assignment names none.

@@ -27,7 +27,7 @@ impl Tasks {
                 return;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
-                return TaskContainer { engine, container: container.clone() }.keep();
+                return TaskContainer { engine, container: container.clone(), output_before: None }.keep();
             }
             remove_container(engine, container);
         }

@@ -9,13 +9,15 @@ use super::engine::TaskEngine;
 use super::labels::{self, TASK_LABEL, WORKER_LABEL};
 use super::names::{self, ContainerRef, Owned};
 use super::outcome::{Failure, exit_code};
+use super::output::collect::find_before_start;
+use super::output::file::{FoundFile, OUTPUT_FILE};
 use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
 use super::run::Cleanup;
 use super::sidecar::{PopulatedVolume, marker};
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PathStat, Pending, State,
-    VolumeOptions, Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PendingStat, State, VolumeOptions,
+    Wait,
 };
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
@@ -57,6 +59,8 @@ pub(super) struct TaskContainer<'a> {
     pub(super) engine: &'a TaskEngine<'a>,
     /// Has no id before the creation.
     pub(super) container: ContainerRef,
+    /// The output file before the start, which is not the task's. `None` if there is none or that is unknown.
+    pub(super) output_before: Option<FoundFile>,
 }
 
 /// What the engine tells about a container that was created and not started.
@@ -67,8 +71,17 @@ pub(super) struct Checked {
     pub(super) is_alone: bool,
     /// For each sidecar of the plan, in its order, whether its volume is complete.
     pub(super) complete: Vec<bool>,
+    /// The output file in it.
+    output_before: Option<FoundFile>,
     /// The wait for its exit.
-    pub(super) wait: Wait,
+    wait: Wait,
+}
+
+impl Checked {
+    /// Returns the container as ready to start, and the wait for its exit.
+    pub(super) fn ready(self, container: TaskContainer<'_>) -> (TaskContainer<'_>, Wait) {
+        (TaskContainer { output_before: self.output_before, ..container }, self.wait)
+    }
 }
 
 /// The result of one attempt to start a container.
@@ -80,6 +93,12 @@ enum StartAttempt {
 }
 
 impl<'a> TaskContainer<'a> {
+    /// Returns the container that is to be created with this name.
+    pub(super) fn uncreated(engine: &'a TaskEngine<'a>, name: &str) -> Self {
+        let container = ContainerRef { name: name.to_owned(), id: None };
+        Self { engine, container, output_before: None }
+    }
+
     /// Removes containers that this worker created earlier for the same execution, under any name, except kept ones.
     ///
     /// # Errors
@@ -143,7 +162,7 @@ impl<'a> TaskContainer<'a> {
         }
         info!("container created {key} {container}");
         cleanup.container = Some(container.clone());
-        Ok(TaskContainer { engine: self.engine, container })
+        Ok(TaskContainer { engine: self.engine, container, output_before: None })
     }
 
     /// Checks the created container, and takes up the wait for its exit. All calls are sent before the first is answered. From
@@ -156,16 +175,17 @@ impl<'a> TaskContainer<'a> {
         let checked = self.engine.call(|docker, cancel| {
             let stat = |sidecar: &SidecarMount| marker::send_stat(docker, cancel, id, &sidecar.mount_path);
             let stats = plan.sidecars.iter().map(stat).collect::<Result<Vec<_>, _>>()?;
+            let output = docker.send_archive_stat(cancel, id, OUTPUT_FILE)?;
             let inspect = docker.send_inspect(cancel, id)?;
             let list = docker.send_list(cancel, &task_labels(plan))?;
             let wait = docker.send_wait(cancel, id)?;
-            let is_file = |stat: Pending<Option<PathStat>>| {
-                stat.finish().map(|stat| stat.is_some_and(|stat| stat.is_file()))
-            };
+            let is_file =
+                |stat: PendingStat| stat.finish().map(|stat| stat.is_some_and(|stat| stat.is_file()));
             Ok(Checked {
                 image: inspect.finish()?.image,
                 is_alone: leftovers(list.finish()?, plan).iter().all(|found| found.key() == id),
                 wait: wait.finish()?,
+                output_before: find_before_start(self.engine, id, output.finish()),
                 complete: stats.into_iter().map(is_file).collect::<Result<_, _>>()?,
             })
         });

@@ -15,6 +15,7 @@ use super::sidecar::PopulatedVolume;
 use crate::docker::Wait;
 
 /// The outcome of [`Tasks::create_early`].
+#[expect(clippy::large_enum_variant, reason = "one for each task, and not kept")]
 pub(super) enum Early<'a, 'b> {
     /// The container is ready to start.
     Ready(TaskContainer<'a>, Wait),
@@ -47,7 +48,8 @@ impl Tasks {
         if let Ok((container, checked)) = created {
             complete = self.are_complete(engine.key, &expected, &checked);
             if complete && checked.is_alone && is_made_of(&expected, &checked, &prepared) {
-                return Ok(Early::Ready(container, checked.wait));
+                let (container, wait) = checked.ready(container);
+                return Ok(Early::Ready(container, wait));
             }
             discard(&container, cleanup);
         }
@@ -89,7 +91,7 @@ fn digest(id: &str) -> &str {
 
 /// Removes a container that was created from something else than it should be. If that fails, it is removed as a leftover.
 fn discard(container: &TaskContainer<'_>, cleanup: &mut Cleanup) {
-    let TaskContainer { engine, container } = container;
+    let TaskContainer { engine, container, .. } = container;
     info!("container replaced {} {container}", engine.key);
     let removed = engine.call(|docker, cancel| docker.container_remove(cancel, container.key()));
     if removed.is_ok() {

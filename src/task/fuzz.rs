@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, Read};
 
-use super::output::collect::first_file;
+use super::output::file::{FirstFile, first_file};
 use super::output::scan::MAX_ARTIFACTS;
 use super::output::text::Utf8Lossy;
 use super::output::{Collected, Collector, Stream};
@@ -96,7 +96,14 @@ pub fn output_archive(bytes: &[u8]) {
 }
 
 fn first(pieces: &[&[u8]], cap: usize) -> Result<Option<Collected>, io::ErrorKind> {
-    first_file(Pieces { current: &[], rest: pieces }, cap).map_err(|error| error.kind())
+    let mut collector = Collector::new(cap);
+    let mut sink = |text: &[u8]| {
+        collector.push(Stream::Stdout, text);
+        true
+    };
+    let found = first_file(Pieces { current: &[], rest: pieces }, &mut sink);
+    let found = found.and_then(|found| found.map(|FirstFile { read, .. }| read).transpose());
+    found.map(|found| found.map(|()| collector.finish())).map_err(|error| error.kind())
 }
 
 /// Returns one piece from each read, or as much of it as fits.

@@ -7,6 +7,7 @@ pub mod adopt;
 mod cleanup;
 mod container;
 mod early;
+mod ending;
 mod engine;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
@@ -18,6 +19,9 @@ mod output;
 pub(crate) mod plan;
 mod prepare;
 mod run;
+#[cfg(test)]
+#[path = "scripted_engine_tests.rs"]
+mod scripted_engine;
 mod sidecar;
 mod single_flight;
 
@@ -36,6 +40,8 @@ pub(crate) struct Job {
     pub(crate) work: Work,
     /// Ends the task early.
     pub(crate) cancel: CancelToken,
+    /// Cancelled by a second reason to end the task, which ends the reading of its output soon.
+    pub(crate) interrupt: CancelToken,
     /// The decisions to wait for.
     pub(crate) signals: JobSignals,
 }

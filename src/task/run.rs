@@ -13,12 +13,14 @@ use super::Job;
 use super::cleanup::choose_volumes;
 use super::container::{Checked, ContainerExit, Stopped, TaskContainer};
 use super::early::Early;
+use super::ending::ReadingWatch;
 use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
 use super::names::ContainerRef;
 use super::outcome::Failure;
 use super::output::Collected;
-use super::output::collect::collect;
+use super::output::budget::Limits;
+use super::output::collect::Reading;
 use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::sidecar::Sidecars;
@@ -27,7 +29,7 @@ use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
-use crate::sys::cancel::{CancelReason, CancelToken};
+use crate::sys::cancel::CancelToken;
 
 /// How often a task is prepared when its sidecar volume is removed between population and start.
 const VOLUME_ATTEMPTS: usize = 3;
@@ -176,11 +178,12 @@ impl Tasks {
         if let Some(ran) = *ran {
             self.emit(job.id, JobEvent::Started { ran });
         }
-        let container = TaskContainer { engine, container };
+        // What an earlier process found before the start is not known.
+        let container = TaskContainer { engine, container, output_before: None };
         let (result, collected) = match ended_for {
             Some(reason) => {
                 let exit_code = container.end(self.options.stop_grace);
-                let collected = self.collect(&container, &CancelToken::new());
+                let collected = self.collect(job, &container, true);
                 (Failure::Cancelled.into_result(Some(*reason), exit_code), collected)
             }
             None => self.finish(job, &container, container.wait_exit(None)),
@@ -207,8 +210,7 @@ impl Tasks {
         plan: &mut Plan,
         cleanup: &mut Cleanup,
     ) -> Result<(TaskContainer<'a>, Wait), Failure> {
-        let uncreated =
-            TaskContainer { engine, container: ContainerRef { name: plan.name.clone(), id: None } };
+        let uncreated = TaskContainer::uncreated(engine, &plan.name);
         let mut prepared = match self.create_early(engine, &uncreated, plan, cleanup)? {
             Early::Ready(container, wait) => return Ok((container, wait)),
             Early::Later(prepared) => prepared,
@@ -224,7 +226,7 @@ impl Tasks {
             let container = uncreated.create(plan, &prepared, cleanup)?;
             let checked = container.check(plan)?;
             if self.are_complete(engine.key, &prepared, &checked) {
-                return Ok((container, checked.wait));
+                return Ok(checked.ready(container));
             }
             uncreated.clear(plan)?;
         }
@@ -284,7 +286,7 @@ impl Tasks {
                 match container.stop(reason, self.options.stop_grace) {
                     Stopped::Already(exit) => self.completed(job, container, exit),
                     Stopped::Now(exit_code) => {
-                        let collected = self.collect(container, &CancelToken::new());
+                        let collected = self.collect(job, container, true);
                         (Failure::Cancelled.into_result(reason, exit_code), collected)
                     }
                 }
@@ -293,30 +295,32 @@ impl Tasks {
         }
     }
 
-    /// A task that has exited by itself is reported as completed, even if the worker is stopping. Only a cancel of the run
-    /// interrupts the reading of its output.
+    /// A task that has exited by itself is reported as completed, even if it is cancelled or the worker stops meanwhile.
     fn completed(
         &self,
         job: &Job,
         container: &TaskContainer<'_>,
         exit: ContainerExit,
     ) -> (RunResult, Collected) {
-        let reading = CancelToken::new();
-        let cancel = job.cancel.clone();
-        let interrupt = reading.clone();
-        let watch = job.cancel.watch(move || {
-            if cancel.reason() == Some(CancelReason::Requested) {
-                interrupt.cancel(CancelReason::Requested);
-            }
-        });
-        let collected = self.collect(container, &reading);
-        drop(watch);
+        let collected = self.collect(job, container, false);
         let result = RunResult::Completed { exit_code: exit.code, out_of_memory: exit.out_of_memory };
         (result, collected)
     }
 
-    fn collect(&self, container: &TaskContainer<'_>, cancel: &CancelToken) -> Collected {
-        collect(container.engine, cancel, &container.container, self.options.max_output)
+    /// Reads the output. `was_ended` is set if an earlier process has ended the task.
+    fn collect(&self, job: &Job, container: &TaskContainer<'_>, was_ended: bool) -> Collected {
+        let limits = Limits::default();
+        let watch = ReadingWatch::new(job, limits, was_ended);
+        let reading = Reading {
+            engine: container.engine,
+            container: &container.container,
+            cap: self.options.max_output,
+            limits,
+            was_ended: watch.was_ended(),
+            before: container.output_before.as_ref(),
+            cancel: watch.token(),
+        };
+        reading.collect()
     }
 }
 

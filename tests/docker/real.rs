@@ -192,13 +192,13 @@ fn a_container_is_created_run_and_removed() {
         LogStream::Stdout => out.extend_from_slice(bytes),
         _ => err.extend_from_slice(bytes),
     };
-    docker.send_logs(cancel, &id).unwrap().finish().unwrap().read(cancel, &mut sink).unwrap();
+    docker.send_logs(cancel, &id, Duration::MAX).unwrap().finish().unwrap().read(cancel, &mut sink).unwrap();
     assert_eq!((out.as_slice(), err.as_slice()), (b"out v w\n".as_slice(), b"err\n".as_slice()));
 
     let listed = docker.container_list(cancel, &[(LABEL, &lab.run)]).unwrap();
     assert_eq!(listed.iter().map(|found| found.id.as_str()).collect::<Vec<_>>(), [id.as_str()]);
     let got = docker.send_archive_get(cancel, &id, "/w/f").unwrap().finish().unwrap().unwrap();
-    assert_eq!(files(got)["f"], b"said");
+    assert_eq!(files(got.body)["f"], b"said");
     docker.container_remove(cancel, &id).unwrap();
     docker.container_remove(cancel, &id).unwrap();
     assert!(docker.container_inspect(cancel, &id).unwrap_err().is_not_found());
@@ -222,17 +222,18 @@ fn a_volume_is_filled_from_an_image_without_starting_a_container() {
     assert!(stat.is_file() && !stat.is_dir());
     let program =
         docker.send_archive_get(cancel, &other, "/agent/bin/busybox").unwrap().finish().unwrap().unwrap();
-    assert!(files(program)["busybox"] == std::fs::read(tool("busybox")).unwrap());
+    assert!(files(program.body)["busybox"] == std::fs::read(tool("busybox")).unwrap());
     assert!(docker.archive_stat(cancel, &other, "/agent/agent").unwrap().unwrap().is_dir());
     let link = docker.archive_stat(cancel, &other, "/agent/bin/sh").unwrap().unwrap();
-    assert!(!link.is_file() && !link.is_dir(), "{link:?}");
+    assert!(!link.is_file() && !link.is_dir() && link.is_link(), "{link:?}");
+    assert_eq!(link.link_target, "/agent/bin/busybox");
     let link = docker.send_archive_get(cancel, &other, "/agent/bin/sh").unwrap().finish().unwrap().unwrap();
-    let mut archive = tar::Archive::new(link);
+    let mut archive = tar::Archive::new(link.body);
     let link = archive.entries().unwrap().next().unwrap().unwrap();
     assert_eq!(link.header().entry_type(), tar::EntryType::Symlink);
     assert_eq!(link.link_name().unwrap().as_deref(), Some(std::path::Path::new("busybox")));
     let got = docker.send_archive_get(cancel, &other, "/agent/agent").unwrap().finish().unwrap().unwrap();
-    assert_eq!(files(got)["agent/entrypoint.sh"], b"echo hello\n");
+    assert_eq!(files(got.body)["agent/entrypoint.sh"], b"echo hello\n");
 
     let listed = docker.volume_list(cancel, &[(LABEL, &lab.run)]).unwrap();
     assert_eq!(listed.iter().map(|found| found.name.as_str()).collect::<Vec<_>>(), [volume.as_str()]);
@@ -260,7 +261,7 @@ fn a_wait_returns_when_the_container_is_stopped() {
     let mut log = Vec::new();
     while log != b"ready\n" {
         log.clear();
-        let answer = docker.send_logs(cancel, &id).unwrap().finish().unwrap();
+        let answer = docker.send_logs(cancel, &id, Duration::MAX).unwrap().finish().unwrap();
         answer.read(cancel, &mut |_, bytes| log.extend_from_slice(bytes)).unwrap();
     }
     docker.container_stop(cancel, &id, Duration::from_secs(30)).unwrap();

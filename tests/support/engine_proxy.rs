@@ -97,7 +97,7 @@ impl Shared {
     /// Waits while the answer to this request, of which `passed` bytes were forwarded, is held. Returns `false` if it is cut.
     fn pass(&self, request: &str, passed: usize) -> bool {
         let mut state = self.lock();
-        let fits = |rule: &Rule| !rule.over && rule.left > 0 && request.contains(&rule.text);
+        let fits = |rule: &Rule| !rule.over && rule.left > 0 && fits_text(request, &rule.text);
         let mut rules = state.rules.iter_mut().enumerate();
         let found = rules.find(|(_, rule)| fits(rule) && passed >= rule.after);
         let Some((index, rule)) = found else { return true };
@@ -120,7 +120,7 @@ impl Shared {
         let mut state = self.lock();
         let fits = |rule: &Rule| !rule.over && rule.left > 0 && rule.after >= DELAYED;
         let mut rules = state.rules.iter_mut().enumerate();
-        let found = rules.find(|(_, rule)| fits(rule) && request.contains(&rule.text));
+        let found = rules.find(|(_, rule)| fits(rule) && fits_text(request, &rule.text));
         let Some((index, rule)) = found else { return Forward::Through };
         rule.left -= 1;
         rule.held += 1;
@@ -164,7 +164,7 @@ impl EngineProxy {
         self.folder.path().join("s")
     }
 
-    /// Holds the answers to the next `count` requests for `text`. The rest of an answer that has begun is held too.
+    /// Holds the answers to the next `count` requests for `text`, in which `*` stands for anything. The rest of an answer that has begun is held too.
     pub fn hold(&self, text: &str, count: usize) -> Hold {
         self.hold_after(0, text, count)
     }
@@ -243,6 +243,11 @@ impl Drop for EngineProxy {
         // Wakes the acceptor.
         let _ = UnixStream::connect(self.socket());
     }
+}
+
+/// Whether a request line contains every part of `text`, which `*` separates.
+fn fits_text(request: &str, text: &str) -> bool {
+    text.split('*').all(|part| request.contains(part))
 }
 
 fn wait(shared: &Shared, what: &str, holds: impl Fn(&State) -> bool) {

@@ -219,7 +219,7 @@ fn while_the_task_runs() {
     stage.stop(worker);
 }
 
-/// The task has ended, so it is reported as completed, without the output that the engine withholds.
+/// The task has ended, so it is reported as completed, without the output that the engine withholds for more than two seconds.
 #[test]
 fn while_the_output_is_read() {
     let stage = Stage::new();
@@ -228,7 +228,7 @@ fn while_the_output_is_read() {
     let worker = stage.start(builder.args(["--max-concurrent-tasks", "1"]));
     for (call, script) in [
         ("/logs", "seq 200000; exit 3"),
-        ("agent_output.txt", "mkdir .oz; seq 200000 > .oz/agent_output.txt; exit 3"),
+        ("GET *agent_output.txt", "mkdir .oz; seq 200000 > .oz/agent_output.txt; exit 3"),
     ] {
         let hold = proxy.hold(call, 1);
         let id = stage.plane.submit(stage.spec(script));

@@ -10,6 +10,7 @@ mod floods;
 mod idle;
 mod invalid_messages;
 mod notify;
+mod output;
 mod podman;
 mod pull;
 mod reconcile;

@@ -41,8 +41,8 @@ fn no_call_is_made_twice() {
     // The four are a list of containers, an inspect of the container and one of each image.
     let inspects = ["GET json"; 4];
     let expected =
-        [&["DELETE", "GET archive"][..], &inspects, &["GET logs", "HEAD archive", "POST create"]].concat();
-    assert_eq!(calls, [&expected[..], &["POST start", "POST wait"]].concat());
+        [&["DELETE", "GET archive"][..], &inspects, &["GET logs", "HEAD archive", "HEAD archive"]].concat();
+    assert_eq!(calls, [&expected[..], &["POST create", "POST start", "POST wait"]].concat());
     stage.stop(worker);
 }
 
@@ -89,7 +89,7 @@ fn a_leftover_of_the_task_is_removed_before_the_start() {
 fn the_log_is_requested_beside_the_output_file() {
     let stage = Stage::new();
     let (proxy, worker) = warm_worker(&stage);
-    let hold = proxy.hold("archive?path=%2Fworkspace", 1);
+    let hold = proxy.hold("GET *archive?path=%2Fworkspace", 1);
     let id = stage.plane.submit(stage.spec("echo out"));
     hold.wait(1);
     proxy.wait_count("/logs", 2);

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use serde_json::Value;
 
 use super::assert_error;
-use crate::docker::api::{ApiVersion, Container, ContainerSummary, Created, Image, PathStat, Volume};
+use crate::docker::PathStat;
+use crate::docker::api::{ApiVersion, Container, ContainerSummary, Created, Image, Volume};
 use crate::docker::archive::parse_stat;
 use crate::docker::certificates::{TlsFiles, check};
 use crate::docker::discovery::context::{current_context, meta};

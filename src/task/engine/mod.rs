@@ -60,6 +60,19 @@ impl TaskEngine<'_> {
         self.cleanup_retrying(|_| false, request)
     }
 
+    /// As [`TaskEngine::cleanup`] for reading what an ended task has left. `cancel`, which `request` must use, also ends the wait
+    /// for an unavailable engine.
+    ///
+    /// # Errors
+    /// As [`TaskEngine::cleanup`], or [`Error::Cancelled`].
+    pub(super) fn read<T>(
+        &self,
+        cancel: &CancelToken,
+        mut request: impl FnMut(&Docker) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retry.read(cancel, || request(self.docker))
+    }
+
     /// As [`TaskEngine::cleanup`], but also retries errors for which `retryable` returns true.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use log::{debug, info, warn};
 use crate::docker::Error;
 use crate::logging::{error_chain, value};
 use crate::protocol::ExecutionKey;
-use crate::sys::cancel::CancelToken;
+use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// The first pause between two attempts; each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -109,6 +109,21 @@ impl<'a> Retry<'a> {
     ) -> Result<T, Error> {
         let cancel = CancelToken::new();
         self.repeat(&cancel, self.stopping, retryable, || request(&cancel))
+    }
+
+    /// As [`Retry::call`], but once the worker is stopping, it does not wait for an unavailable engine.
+    ///
+    /// # Errors
+    /// As [`Retry::call`].
+    pub(super) fn read<T>(
+        &self,
+        cancel: &CancelToken,
+        request: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        let (stop_waiting, _linked) = cancel.child();
+        let token = stop_waiting.clone();
+        let _watch = self.stopping.watch(move || token.cancel(CancelReason::Shutdown));
+        self.repeat(cancel, &stop_waiting, |_| false, request)
     }
 
     /// `cancel` ends the pauses while the engine is available, `stop_waiting` those while it is not.

@@ -2,12 +2,15 @@
 //!
 //! [`Collector`] is pure, and its memory does not grow with the output.
 
+pub(in crate::task) mod budget;
 pub(in crate::task) mod collect;
+pub(in crate::task) mod file;
 pub(in crate::task) mod scan;
 pub(in crate::task) mod text;
 
 use self::scan::{Found, Scanner};
 use self::text::{Capped, Utf8Lossy};
+use crate::protocol::searched_line;
 
 /// The most bytes that are decoded at once, so that a large push is not copied as a whole.
 const PIECE: usize = 16 * 1024;
@@ -24,7 +27,7 @@ pub(crate) enum Stream {
 /// What a report says of a task's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Collected {
-    /// Text without NUL characters, of at most the cap and one line about what was left out.
+    /// Text without NUL characters, of at most the cap and one line each about what was left out and what was not searched.
     pub(crate) output: String,
     /// The URLs of the pull requests it mentions: distinct, in order of appearance, at most [`scan::MAX_ARTIFACTS`].
     pub(crate) artifacts: Vec<String>,
@@ -40,6 +43,7 @@ pub(crate) struct Collected {
 pub(crate) struct Collector {
     stdout: Reader,
     stderr: Reader,
+    cap: usize,
     capped: Capped,
     found: Found,
     /// The text of one piece; kept to allocate it once.
@@ -58,6 +62,7 @@ impl Collector {
         Self {
             stdout: Reader::default(),
             stderr: Reader::default(),
+            cap,
             capped: Capped::new(cap),
             found: Found::default(),
             text: String::new(),
@@ -80,14 +85,56 @@ impl Collector {
 
     /// Ends both streams and returns what was collected.
     pub(crate) fn finish(mut self) -> Collected {
-        for mut reader in [self.stdout, self.stderr] {
+        self.end_streams();
+        let Found { artifacts, session_link } = self.found;
+        Collected { output: self.capped.finish(), artifacts, session_link }
+    }
+
+    /// As [`Collector::finish`] for streams of which only `searched` bytes were read, of `total` if that is known. A line at the
+    /// end says so. A URL at the end is left out, because it may be incomplete.
+    pub(crate) fn finish_cut(self, searched: u64, total: Option<u64>) -> Collected {
+        let Found { artifacts, session_link } = self.found;
+        let mut output = self.capped.finish();
+        let line = searched_line(searched, total);
+        output.reserve_exact(line.len());
+        output.push_str(&line);
+        Collected { output, artifacts, session_link }
+    }
+
+    /// Returns a collector for the end of the same streams, after a part that is not read. It keeps three quarters of the cap.
+    pub(crate) fn after_gap(&self) -> Self {
+        let capped = Capped::after_gap(self.cap - self.cap / 4);
+        Self { capped, found: self.found.clone(), ..Self::new(self.cap) }
+    }
+
+    /// Returns how many lines of text are kept.
+    pub(crate) fn lines(&self) -> u64 {
+        self.capped.lines()
+    }
+
+    /// Joins the beginning of the streams with their end from [`Collector::after_gap`]; `searched` bytes were read of both. If
+    /// the end has all of it, there is no gap.
+    pub(crate) fn join(self, mut end: Self, searched: u64) -> Collected {
+        end.end_streams();
+        let is_whole = end.capped.is_whole();
+        let (mut output, text) = (self.capped.into_beginning(), end.capped.into_end());
+        if is_whole && !output.is_empty() && text.starts_with(&output) {
+            output = text;
+        } else {
+            output.push_str(&searched_line(searched, None));
+            output.push_str(&text);
+        }
+        let Found { artifacts, session_link } = end.found;
+        Collected { output, artifacts, session_link }
+    }
+
+    fn end_streams(&mut self) {
+        for reader in [&mut self.stdout, &mut self.stderr] {
             let mut text = String::new();
             reader.decoder.finish(&mut text);
             self.capped.push(&text);
             reader.scanner.finish(&mut self.found);
         }
-        let Found { artifacts, session_link } = self.found;
-        Collected { output: self.capped.finish(), artifacts, session_link }
     }
 }
 
@@ -122,6 +169,37 @@ mod tests {
         assert!(collected.output.len() < 100 && !collected.output.contains("pull"), "{}", collected.output);
         assert_eq!(collected.artifacts.len(), 1);
         assert_eq!(collected.session_link.as_deref(), Some("https://s.example/1"));
+    }
+
+    #[test]
+    fn a_cut_output_says_how_much_was_searched_and_has_no_cut_url() {
+        let mut collector = Collector::new(1000);
+        collector.push(Stream::Stdout, b"https://github.com/o/r/pull/1 https://github.com/o/r/pull/2");
+        let collected = collector.finish_cut(59, Some(100));
+        assert_eq!(collected.artifacts, ["https://github.com/o/r/pull/1"]);
+        assert!(collected.output.ends_with("/pull/2\n[... 59 of 100 bytes searched ...]\n"), "{collected:?}");
+    }
+
+    #[test]
+    fn the_end_of_a_log_follows_its_beginning() {
+        let mut collector = Collector::new(16);
+        collector
+            .push(Stream::Stdout, b"abcdefgh https://github.com/o/r/pull/1 https://github.com/o/r/pull/2");
+        let mut end = collector.after_gap();
+        end.push(Stream::Stderr, b"see https://github.com/o/r/pull/3");
+        let collected = collector.join(end, 99);
+        assert_eq!(collected.output, "abcd\n[... 99 of more than 99 bytes searched ...]\nm/o/r/pull/3");
+        assert_eq!(collected.artifacts, ["https://github.com/o/r/pull/1", "https://github.com/o/r/pull/3"]);
+    }
+
+    #[test]
+    fn an_end_with_the_whole_log_is_not_joined() {
+        let mut collector = Collector::new(100);
+        collector.push(Stream::Stdout, b"one\ntw");
+        let mut end = collector.after_gap();
+        end.push(Stream::Stdout, b"one\ntwo\n");
+        assert_eq!(collector.lines(), 1);
+        assert_eq!(collector.join(end, 14).output, "one\ntwo\n");
     }
 
     #[test]

@@ -72,12 +72,14 @@ pub(crate) struct Capped {
     /// Where the ring's oldest byte is, counted from the head's end.
     oldest: usize,
     left_out: u64,
+    /// Whether a quarter is kept from the beginning.
+    keeps_head: bool,
 }
 
 impl Capped {
     /// `cap` is in bytes and does not count the line about what was left out.
     pub(crate) fn new(cap: usize) -> Self {
-        Self { cap, bytes: Vec::new(), head: 0, oldest: 0, left_out: 0 }
+        Self { cap, bytes: Vec::new(), head: 0, oldest: 0, left_out: 0, keeps_head: true }
     }
 
     /// Takes the next part of the text.
@@ -98,8 +100,8 @@ impl Capped {
 
     /// Takes bytes that do not fit.
     fn replace_oldest(&mut self, bytes: &[u8]) {
-        if self.left_out == 0 {
-            self.head = (0..=self.cap / 4).rfind(|at| is_boundary(&self.bytes, *at)).unwrap_or(0);
+        if self.left_out == 0 && self.keeps_head {
+            self.head = quarter(&self.bytes, self.cap);
         }
         self.left_out = self.left_out.saturating_add(bytes.len() as u64);
         let (_, ring) = self.bytes.split_at_mut(self.head);
@@ -115,6 +117,39 @@ impl Capped {
         self.oldest = (self.oldest + last.len()) % size;
     }
 
+    /// Ends the text where a part is skipped whose end [`Capped::after_gap`] keeps. Returns the beginning: at most a quarter of
+    /// the cap, in whole characters.
+    pub(crate) fn into_beginning(self) -> String {
+        let Self { cap, mut bytes, head, left_out, .. } = self;
+        let end = if left_out > 0 { head } else { quarter(&bytes, cap) };
+        bytes.truncate(end);
+        bytes.shrink_to_fit();
+        text_of(bytes)
+    }
+
+    /// Returns an empty text that keeps only the end, of at most `cap` bytes.
+    pub(crate) fn after_gap(cap: usize) -> Self {
+        Self { keeps_head: false, ..Self::new(cap) }
+    }
+
+    /// Returns how many line feeds are kept.
+    pub(crate) fn lines(&self) -> u64 {
+        memchr::memchr_iter(b'\n', &self.bytes).count() as u64
+    }
+
+    /// Whether nothing was left out so far.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.left_out == 0
+    }
+
+    /// Returns the end that was kept, in whole characters and without a line.
+    pub(crate) fn into_end(mut self) -> String {
+        self.bytes.rotate_left(self.oldest);
+        let broken = self.bytes.iter().take_while(|byte| is_continuation(**byte)).count();
+        self.bytes.drain(..broken);
+        text_of(self.bytes)
+    }
+
     /// Returns what was kept, with a line in the middle if something was left out.
     pub(crate) fn finish(mut self) -> String {
         if self.left_out > 0 {
@@ -126,10 +161,18 @@ impl Capped {
             self.bytes.reserve_exact(line.len());
             self.bytes.splice(self.head..self.head + broken, line.into_bytes());
         }
-        // Without a copy. The bytes are whole characters.
-        String::from_utf8(self.bytes)
-            .unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+        text_of(self.bytes)
     }
+}
+
+/// Converts bytes that are whole characters, without a copy.
+fn text_of(bytes: Vec<u8>) -> String {
+    String::from_utf8(bytes).unwrap_or_else(|error| String::from_utf8_lossy(error.as_bytes()).into_owned())
+}
+
+/// Returns the length of the part of the text, in whole characters, that is kept from its beginning.
+fn quarter(text: &[u8], cap: usize) -> usize {
+    (0..=(cap / 4).min(text.len())).rfind(|at| is_boundary(text, *at)).unwrap_or(0)
 }
 
 /// Whether a character starts at this byte, or the text ends there.
@@ -242,6 +285,27 @@ mod tests {
                 .map(|_| ["x", "ü", "€", "😀", "\n"][numbers.below(5)].repeat(numbers.below(60)))
                 .collect();
             assert_eq!(cap_parts(parts.iter().map(String::as_str), cap), cap_whole(&parts.concat(), cap));
+        }
+    }
+
+    #[test]
+    fn the_beginning_and_the_end_are_kept_apart_around_a_gap() {
+        for text in ["", "abc", "abcdefghijklmnop", "üüüüüüüü", "a€b€c€d€"] {
+            for cap in 0..20 {
+                let mut before = Capped::new(cap);
+                let mut after = Capped::after_gap(cap);
+                for part in text.split_inclusive(['a', 'ü', 'c']) {
+                    before.push(part);
+                    after.push(part);
+                }
+                assert_eq!(after.is_whole(), text.len() <= cap);
+                let (head, tail) = (before.into_beginning(), after.into_end());
+                let end = (0..=(cap / 4).min(text.len())).rfind(|end| text.is_char_boundary(*end)).unwrap();
+                assert_eq!(head, text.split_at(end).0, "{text} {cap}");
+                let start = text.len().saturating_sub(cap);
+                let start = (start..=text.len()).find(|start| text.is_char_boundary(*start)).unwrap();
+                assert_eq!(tail, text.split_at(start).1, "{text} {cap}");
+            }
         }
     }
 

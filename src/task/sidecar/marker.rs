@@ -2,7 +2,7 @@
 
 use std::io;
 
-use crate::docker::{Docker, Error, PathStat, Pending};
+use crate::docker::{Docker, Error, PendingStat};
 use crate::sys::cancel::CancelToken;
 
 /// The file's name, at the root of the volume.
@@ -31,7 +31,7 @@ pub(in crate::task) fn send_stat(
     cancel: &CancelToken,
     container: &str,
     mount_path: &str,
-) -> Result<Pending<Option<PathStat>>, Error> {
+) -> Result<PendingStat, Error> {
     docker.send_archive_stat(cancel, container, &format!("{mount_path}/{NAME}"))
 }
 
