@@ -13,6 +13,7 @@ mod docs;
 mod faults;
 mod harness;
 mod link;
+mod proxy;
 mod rest;
 mod support;
 mod tidy;

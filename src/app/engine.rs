@@ -4,11 +4,13 @@ use std::io;
 
 use log::info;
 
+use crate::control_plane::Network;
 use crate::docker::{
     ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files,
-    Negotiated, Timeouts, TlsError,
+    Negotiated, Timeouts, TlsClient, TlsError,
 };
 use crate::logging::value;
+use crate::net::proxy::ProxyError;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files;
 
@@ -98,6 +100,7 @@ impl EngineError {
 /// socket of another machine, forwarded to this one, can be refused for its processor after that.
 pub fn connect(
     environment: &EndpointEnv,
+    network: &Network,
     cancel: &CancelToken,
     warn: &mut dyn FnMut(String),
     usable: impl Fn(),
@@ -105,7 +108,10 @@ pub fn connect(
     let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
     let mut discovery = Discovery::discover(environment, files)?;
     discovery.warnings.drain(..).for_each(&mut *warn);
-    let endpoint = discovery.endpoint()?;
+    let trust = &network.trust;
+    let proxy_client = || TlsClient::for_proxy(trust.ca_file.as_deref(), trust.client.as_ref(), files);
+    let endpoint = discovery.endpoint()?.through(&network.proxies, proxy_client);
+    let endpoint = endpoint.map_err(EndpointError::from)?;
     discovery.warnings.drain(..).for_each(warn);
     let explain = |error: Error| explain(&error, &endpoint, &discovery);
     let negotiated = Negotiated::new(cancel, endpoint.clone(), discovery.api_version, Timeouts::default())
@@ -182,11 +188,14 @@ fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
     if let Some(error) = error.tls() {
         return error.hint();
     }
+    if matches!(error, Error::Unreachable { source, .. } if ProxyError::within(source)) {
+        return "check the proxy, or name the engine's host in NO_PROXY to connect without it";
+    }
     let kind = match error {
         Error::Unreachable { source, .. } => Some(source.kind()),
         _ => None,
     };
-    match (kind, endpoint) {
+    match (kind, endpoint.target()) {
         (Some(io::ErrorKind::NotFound), Endpoint::Unix(_)) => {
             "install and start an engine, or set DOCKER_HOST to the address of a running one (unix:///path or tcp://host:port)"
         }

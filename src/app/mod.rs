@@ -46,6 +46,9 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
         Ok(config) => config,
         Err(error) => return report(&error, Exit::Usage),
     };
+    if let Err(error) = runtime::network(&config).trust.check() {
+        return report(&error, Exit::Usage);
+    }
     if let Err(error) = signals::block() {
         return report(&error, Exit::Failure);
     }
@@ -96,6 +99,9 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     );
     if let Some(reason) = config.plain_text_warning() {
         warn!("connection not encrypted reason={}", message(&reason));
+    }
+    for warning in &config.warnings {
+        warn!("{warning}");
     }
     let key = match api_key(config) {
         Ok(key) => key,

@@ -15,8 +15,10 @@ use super::search::Found;
 use super::service_manager::Notifier;
 use super::signals::Signals;
 use crate::cli::Config;
+use crate::control_plane::Network;
 use crate::control_plane::key::ApiKey;
 use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller, RunStates};
+use crate::control_plane::tls::Trust;
 use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused, Timing,
 };
@@ -178,7 +180,7 @@ fn start_poller(
     if config.reconcile_interval.is_zero() {
         return Ok((None, never()));
     }
-    let control_plane = ControlPlane::new(&config.server_root_url, key)?;
+    let control_plane = ControlPlane::new(&config.server_root_url, key)?.with_network(network(config));
     let (answers, run_states) = bounded(1);
     Ok((Some(RunPoller::new(control_plane, answers)), run_states))
 }
@@ -228,7 +230,14 @@ fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> 
         max_attempts: config.reconnect_max_attempts,
         window: config.reconnect_window,
         timing: Timing { spread: config.reconnect_spread, ..Timing::default() },
+        network: network(config),
     })
+}
+
+/// Returns how the control plane is reached.
+pub(super) fn network(config: &Config) -> Network {
+    let trust = Trust { ca_file: config.ca_file.clone(), client: config.client.clone() };
+    Network { proxies: config.proxies.clone(), trust }
 }
 
 impl Runtime {

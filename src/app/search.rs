@@ -13,7 +13,7 @@ use log::{info, warn};
 
 use super::engine::{self, EngineError};
 use super::fail;
-use super::runtime::{LINK_END, StartedLink, start_link};
+use super::runtime::{LINK_END, StartedLink, network, start_link};
 use super::service_manager::Notifier;
 use super::signals::Signals;
 use crate::cli::Config;
@@ -118,7 +118,8 @@ impl Search<'_> {
                 warned.engine.insert(text);
             }
         };
-        let docker = engine::connect(&EndpointEnv::from(self.environment), self.starting, &mut once, usable);
+        let (environment, network) = (EndpointEnv::from(self.environment), network(self.config));
+        let docker = engine::connect(&environment, &network, self.starting, &mut once, usable);
         // After the first calls: it parses the whole bundle, and the connection must not wait for that.
         if !std::mem::replace(&mut warned.certificates, true) {
             for problem in TrustEnv::from(self.environment).warnings() {

@@ -1,7 +1,7 @@
 //! The configuration: the values of all settings, and how one depends on another.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use http::Uri;
@@ -11,12 +11,14 @@ use super::invocation::Invocation;
 use super::read::Given;
 use super::settings::Echo;
 use super::table::{
-    API_KEY, API_KEY_FILE, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES,
-    KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK,
-    NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
-    SERVER_ROOT_URL, STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    API_KEY, API_KEY_FILE, CA_FILE, CLIENT_CERT, CLIENT_KEY, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT,
+    ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS,
+    MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS,
+    RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL, STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL,
+    WORKER_ID,
 };
 use super::{Arguments, ConfigError, url};
+use crate::net::proxy::Proxies;
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
@@ -72,6 +74,14 @@ pub(crate) struct Config {
     pub(crate) reconnect_window: Duration,
     /// The longest random wait before the first attempt after a lost connection; may be zero.
     pub(crate) reconnect_spread: Duration,
+    /// Authorities that are trusted in addition to the system's.
+    pub(crate) ca_file: Option<PathBuf>,
+    /// The client certificate and its key.
+    pub(crate) client: Option<(PathBuf, PathBuf)>,
+    /// The proxies of the environment.
+    pub(crate) proxies: Proxies,
+    /// One log line each, about what is set but has no effect.
+    pub(crate) warnings: Vec<String>,
 }
 
 impl Config {
@@ -89,6 +99,7 @@ impl Config {
         let invocation = Invocation { arguments, environment };
         let (web_socket_url, server_root_url) = urls(&invocation)?;
         let (api_key, api_key_file) = api_key(&invocation, read_file)?;
+        let (proxies, warnings) = Proxies::new(environment);
         let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
         Ok(Self {
             api_key,
@@ -115,6 +126,10 @@ impl Config {
             reconnect_max_attempts: invocation.read(&RECONNECT_MAX_ATTEMPTS)?,
             reconnect_window: invocation.read(&RECONNECT_WINDOW)?,
             reconnect_spread: invocation.read(&RECONNECT_SPREAD)?,
+            ca_file: invocation.read_if_given(&CA_FILE)?,
+            client: client(&invocation)?,
+            proxies,
+            warnings,
         })
     }
 
@@ -185,6 +200,15 @@ fn api_key(
     let file = invocation.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
     let file = KeyFile { setting: file.name, path: file.value.to_owned() };
     Ok((file.read(read_file)?, Some(file)))
+}
+
+/// The client certificate and its key, of which neither can do without the other.
+fn client(invocation: &Invocation<'_>) -> Result<Option<(PathBuf, PathBuf)>, ConfigError> {
+    match (invocation.read_if_given(&CLIENT_CERT)?, invocation.read_if_given(&CLIENT_KEY)?) {
+        (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
+        (None, None) => Ok(None),
+        _ => Err(ConfigError::HalfClient),
+    }
 }
 
 /// The WebSocket URL and the root URL. If only one of them is given, the other is derived from it.

@@ -9,6 +9,7 @@ use std::time::Duration;
 use log::LevelFilter;
 
 use super::*;
+use crate::net::proxy::Proxies;
 use crate::policy::{LostRuns, PullPolicy};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
@@ -72,6 +73,10 @@ fn unset_settings_have_their_defaults() {
         reconnect_max_attempts: 0,
         reconnect_window: Duration::ZERO,
         reconnect_spread: Duration::from_secs(5),
+        ca_file: None,
+        client: None,
+        proxies: Proxies::default(),
+        warnings: vec![],
     };
     assert_eq!(config, expected);
 }
@@ -98,7 +103,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 16] = [
+const CASES: [Case; 17] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -150,13 +155,15 @@ const CASES: [Case; 16] = [
         "1",
     ),
     case(["--min-free-disk", "OZ_MIN_FREE_DISK"], ["2KiB", "0"], |c| c.min_free_disk.to_string(), "2048"),
+    case(["--ca-file", "OZ_CA_FILE"], ["/a b", "/c"], |c| format!("{:?}", c.ca_file), "Some(\"/a b\")"),
 ];
 
-/// Except for the key file, which has a separate test.
+/// Except for the key file and the client certificate, which have separate tests.
 #[test]
 fn every_setting_with_a_flag_and_a_variable_has_a_case() {
     let both = SETTINGS.iter().filter_map(|setting| Some((setting.flag?, setting.variable?)));
-    let both: Vec<_> = both.filter(|(flag, _)| *flag != "--api-key-file").collect();
+    let both: Vec<_> =
+        both.filter(|(flag, _)| *flag != "--api-key-file" && !flag.starts_with("--client-")).collect();
     assert_eq!(CASES.map(|case| (case.flag, case.variable)).to_vec(), both);
 }
 
@@ -206,6 +213,25 @@ fn every_setting_with_a_value_is_checked() {
             assert!(text.contains(variable), "{variable}: {text}");
         }
     }
+}
+
+#[test]
+fn a_client_certificate_and_its_key_need_each_other() {
+    let config =
+        load(&["--client-cert", "/c"], &[("OZ_CLIENT_CERT", "/d"), ("OZ_CLIENT_KEY", "/k")]).unwrap();
+    assert_eq!(config.client, Some(("/c".into(), "/k".into())));
+    for flag in ["--client-cert", "--client-key"] {
+        let text = message(load(&[flag, "/c"], &[]));
+        assert_eq!(text, "--client-cert and --client-key can only be used together; set both");
+    }
+}
+
+#[test]
+fn an_unusable_proxy_is_a_warning() {
+    let config = load(&[], &[("HTTPS_PROXY", "socks5://u:hunter2@h:1"), ("NO_PROXY", "a")]).unwrap();
+    let warning = "proxy not used variable=HTTPS_PROXY url=socks5://...@h:1 error=\"only http:// and https:// proxies are \
+                   supported\"";
+    assert_eq!(config.warnings, [warning]);
 }
 
 #[test]

@@ -15,6 +15,9 @@ pub(crate) enum ConfigError {
     /// Both flags that set the API key.
     #[error("--api-key and --api-key-file cannot be used together")]
     TwoApiKeys,
+    /// Only one of two settings that need each other.
+    #[error("--client-cert and --client-key can only be used together; set both")]
+    HalfClient,
     /// A value is out of bounds or not understood.
     #[error("invalid {setting} {value}: {right}")]
     Invalid {

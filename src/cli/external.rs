@@ -54,6 +54,23 @@ pub const EXTERNAL: &[External] = &[
         help: "Where to find credential helpers (docker-credential-NAME); relative directories are ignored.",
     },
     External {
+        variable: "HTTPS_PROXY",
+        help: "The proxy for wss, https and TLS to the engine: http://[USER:PASSWORD@]HOST[:PORT], or https:// for TLS with the \
+               proxy itself. Percent-encode special characters of the password. This and the next three variables may be in \
+               lower case.",
+    },
+    External {
+        variable: "HTTP_PROXY",
+        help: "The proxy for ws, http and an engine over TCP without TLS. It must allow CONNECT to that port.",
+    },
+    External { variable: "ALL_PROXY", help: "The proxy for both, where the variable above is not set." },
+    External {
+        variable: "NO_PROXY",
+        help: "What is reached without a proxy, separated by commas: a host with all names below it, a domain (.example.com) for \
+               the names below it, an IP address, a network (10.0.0.0/8), each host with :PORT if wanted, or *. localhost and \
+               loopback addresses never use a proxy.",
+    },
+    External {
         variable: "SSL_CERT_FILE",
         help: "A file of trusted certificate authorities for wss, https and TLS to the engine, in place of the system's \
                file. The system's directories of such certificates are used as well.",

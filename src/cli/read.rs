@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
@@ -106,6 +107,14 @@ pub(super) fn worker_id(given: &Given<'_>) -> Result<String, ConfigError> {
         return Err(given.invalid("must not contain control characters"));
     }
     Ok(id.into())
+}
+
+/// The path of a file.
+pub(super) fn path(given: &Given<'_>) -> Result<PathBuf, ConfigError> {
+    if given.value.trim().is_empty() || given.value.chars().any(char::is_control) {
+        return Err(given.invalid("must be a path, not blank and without control characters"));
+    }
+    Ok(PathBuf::from(given.value))
 }
 
 /// The URL of the WebSocket.

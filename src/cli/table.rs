@@ -1,5 +1,6 @@
 //! The table of settings: the names, texts and reader of each in one place.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
@@ -339,6 +340,44 @@ pub(super) const RECONNECT_SPREAD: Reader<Duration> = Reader {
     read: |given| given.duration(DAY),
 };
 
+pub(super) const CA_FILE: Reader<PathBuf> = Reader {
+    setting: Setting {
+        flag: Some("--ca-file"),
+        variable: Some("OZ_CA_FILE"),
+        value_name: Some("PATH"),
+        values: ValueHint::Path,
+        help: "A PEM file of certificate authorities to trust in addition to the system's, for the control plane and for \
+               proxies. It is read for each connection.",
+        ..Setting::EMPTY
+    },
+    read: read::path,
+};
+
+pub(super) const CLIENT_CERT: Reader<PathBuf> = Reader {
+    setting: Setting {
+        flag: Some("--client-cert"),
+        variable: Some("OZ_CLIENT_CERT"),
+        value_name: Some("PATH"),
+        values: ValueHint::Path,
+        help: "A PEM file with the worker's client certificate, for a control plane or a proxy that asks for one. \
+               Needs --client-key.",
+        ..Setting::EMPTY
+    },
+    read: read::path,
+};
+
+pub(super) const CLIENT_KEY: Reader<PathBuf> = Reader {
+    setting: Setting {
+        flag: Some("--client-key"),
+        variable: Some("OZ_CLIENT_KEY"),
+        value_name: Some("PATH"),
+        values: ValueHint::Path,
+        help: "The PEM file with the key of --client-cert: PKCS#8, PKCS#1 or SEC1, not encrypted.",
+        ..Setting::EMPTY
+    },
+    read: read::path,
+};
+
 pub(super) const PRINT: Reader<Page> = Reader {
     setting: Setting {
         flag: Some("--print"),
@@ -394,6 +433,9 @@ pub const SETTINGS: &[Setting] = &[
     RECONNECT_MAX_ATTEMPTS.setting,
     RECONNECT_WINDOW.setting,
     RECONNECT_SPREAD.setting,
+    CA_FILE.setting,
+    CLIENT_CERT.setting,
+    CLIENT_KEY.setting,
     PRINT.setting,
     HELP,
     VERSION,

@@ -4,3 +4,14 @@ pub mod key;
 pub mod rest;
 pub mod tls;
 pub mod ws;
+
+pub use crate::net::proxy::Proxies;
+
+/// How the control plane is reached. The default: without a proxy, with the system's certificates.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Network {
+    /// The proxies of the environment.
+    pub proxies: Proxies,
+    /// The certificates of the operator.
+    pub trust: tls::Trust,
+}

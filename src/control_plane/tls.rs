@@ -2,34 +2,142 @@
 //!
 //! native-tls trusts the first bundle that it finds in the usual places of Linux systems, and the certificates in every
 //! usual folder. `SSL_CERT_FILE` replaces the bundle if the file exists; `SSL_CERT_DIR` adds folders. Both silently
-//! ignore what they cannot use, so [`TrustEnv::warnings`] reports it.
+//! ignore what they cannot use, so [`TrustEnv::warnings`] reports it. [`Trust`] adds the operator's files to these.
 
 use std::ffi::{OsStr, OsString};
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use native_tls::TlsConnector;
 use openssl::x509::X509;
 
 use crate::logging::value;
+use crate::net::pem::{self, PemError, PemFile};
 use crate::sys::environment::Environment;
 use crate::sys::files;
 use crate::sys::pool::alongside;
 
 /// The largest bundle that is checked, in bytes. The usual ones have 250 KB.
 const MAX_BUNDLE: usize = 16 * 1024 * 1024;
+/// The settings that name files, for messages.
+const CA_FILE: &str = "--ca-file";
+const CLIENT_CERT: &str = "--client-cert";
+const CLIENT_KEY: &str = "--client-key";
 
-/// Loads the trusted certificates, which may have changed since the last connection.
-///
-/// # Errors
-/// OpenSSL cannot be set up.
-pub(crate) fn connector() -> Result<TlsConnector, native_tls::Error> {
-    TlsConnector::new()
+/// The certificates that the operator adds to the system's. The files are read for each connection, as they may have changed.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Trust {
+    /// A file of authorities that are trusted as well.
+    pub ca_file: Option<PathBuf>,
+    /// The client certificate and its key, for servers that ask for one.
+    pub client: Option<(PathBuf, PathBuf)>,
 }
 
-/// As [`connector`], on another thread while `work` runs on this one: loading takes 10 ms or more.
-pub(crate) fn connector_during<T>(work: impl FnOnce() -> T) -> (T, Result<TlsConnector, native_tls::Error>) {
-    alongside("oz-trust", connector, work)
+/// Why a connection cannot use TLS.
+#[derive(Debug, thiserror::Error)]
+pub enum TrustError {
+    /// A file of the operator cannot be used.
+    #[error("cannot use {setting} {path:?}: {problem}")]
+    File {
+        /// The flag.
+        setting: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// The problem.
+        problem: String,
+    },
+    /// OpenSSL cannot be set up.
+    #[error("cannot set up TLS: {0}")]
+    Setup(String),
+}
+
+impl Trust {
+    /// Loads the trusted certificates and the client's.
+    ///
+    /// # Errors
+    /// A file cannot be used, or OpenSSL cannot be set up.
+    pub(crate) fn connector(&self) -> Result<TlsConnector, TrustError> {
+        let mut builder = TlsConnector::builder();
+        if let Some(path) = &self.ca_file {
+            let file = read(CA_FILE, path)?;
+            for certificate in file.certificates().map_err(|error| unusable(&error, CA_FILE))? {
+                let authority = pem::authority(&certificate).map_err(|error| unusable(&error, CA_FILE))?;
+                builder.add_root_certificate(authority);
+            }
+        }
+        if let Some((certificate, key)) = &self.client {
+            let (certificate, key) = (read(CLIENT_CERT, certificate)?, read(CLIENT_KEY, key)?);
+            let identity = pem::identity(&certificate, &key);
+            let (identity, _) = identity.map_err(|error| match &error {
+                PemError::Unusable { path, .. } if *path == certificate.path => unusable(&error, CLIENT_CERT),
+                _ => unusable(&error, CLIENT_KEY),
+            })?;
+            builder.identity(identity);
+        }
+        builder.build().map_err(|error| TrustError::Setup(error.to_string()))
+    }
+
+    /// As [`Trust::connector`], on another thread while `work` runs on this one: loading takes 10 ms or more.
+    pub(crate) fn connector_during<T>(
+        &self,
+        work: impl FnOnce() -> T,
+    ) -> (T, Result<TlsConnector, TrustError>) {
+        let trust = self.clone();
+        alongside("oz-trust", move || trust.connector(), work)
+    }
+
+    /// Checks the operator's files.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn check(&self) -> Result<(), TrustError> {
+        if *self == Self::default() { Ok(()) } else { self.connector().map(drop) }
+    }
+
+    /// Returns the reason why a certificate was refused: OpenSSL's, unless there is no authority that could have signed one.
+    pub(crate) fn explain(&self, reason: &str) -> String {
+        let lower = reason.to_ascii_lowercase();
+        let is_about_the_issuer =
+            ["issuer", "signed", "first certificate"].iter().any(|word| lower.contains(word));
+        if is_about_the_issuer && self.ca_file.is_none() && !system_has_authorities() {
+            return format!(
+                "this host has no CA certificates: install the package ca-certificates, or set --ca-file; OpenSSL says {reason}"
+            );
+        }
+        reason.to_owned()
+    }
+}
+
+/// Whether there is a file or a folder of authorities, as native-tls looks for them.
+fn system_has_authorities() -> bool {
+    let found = openssl_probe::probe();
+    let has_file = found.cert_file.is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+    has_file || found.cert_dir.iter().any(|folder| folder_error(folder).is_none())
+}
+
+fn read(setting: &'static str, path: &Path) -> Result<PemFile, TrustError> {
+    let bytes = files::read(path, MAX_BUNDLE).map_err(|error| TrustError::File {
+        setting,
+        path: path.to_owned(),
+        problem: error.to_string(),
+    })?;
+    PemFile::new(path.to_owned(), bytes).map_err(|error| unusable(&error, setting))
+}
+
+fn unusable(error: &PemError, setting: &'static str) -> TrustError {
+    let (path, problem) = match error {
+        PemError::Unusable { path, problem } => (path, (*problem).to_owned()),
+        PemError::Encrypted { path } => (
+            path,
+            "the key is encrypted, which is not supported; decrypt it with `openssl pkey -in OLD -out NEW`"
+                .to_owned(),
+        ),
+        PemError::Mismatch { key, certificate } => {
+            (key, format!("the key does not belong to the certificate {}", pem::display(certificate)))
+        }
+        PemError::Setup { problem } => return TrustError::Setup(problem.clone()),
+    };
+    TrustError::File { setting, path: path.clone(), problem }
 }
 
 /// The variables that name trusted certificates. native-tls and OpenSSL read them themselves; this only checks them.

@@ -1,30 +1,13 @@
 //! Reads and checks the TLS files for the engine: `ca.pem`, `cert.pem` and `key.pem`.
-//!
-//! native-tls accepts keys as PKCS#8 only, while Docker's guides create PKCS#1 and SEC1. On Linux native-tls is OpenSSL, so
-//! the same library converts the key and compares it with its certificate.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use native_tls::{Certificate, Identity};
-use openssl::asn1::Asn1Time;
-use openssl::pkey::{PKey, Private};
-use openssl::x509::X509;
 
 use super::discovery::Files;
 use crate::logging::value;
-use crate::secret::Secret;
-
-/// The first line of an encrypted PKCS#8 key.
-const ENCRYPTED: &str = "-----BEGIN ENCRYPTED PRIVATE KEY";
-
-/// A PEM file.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct PemFile {
-    pub(super) path: PathBuf,
-    /// The contents. A certificate's file is secret too: it may also contain the key.
-    text: Secret,
-}
+use crate::net::pem::{PemError, PemFile, authority, display, expired, identity};
 
 /// The TLS files of the engine. The default encrypts without verifying the engine, and without a client certificate.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -120,13 +103,29 @@ impl TlsFiles {
         Ok(Self { verify, only_ca: found.ca.is_some(), ..found })
     }
 
+    /// Reads files by their names, which add to those of this machine.
+    pub(super) fn named(
+        ca: Option<&Path>,
+        client: Option<&(PathBuf, PathBuf)>,
+        files: Files<'_>,
+    ) -> Result<Self, CertificateError> {
+        let load = |path: &Path| {
+            let missing = || CertificateError::Missing { path: display(path), reason: "" };
+            load(path.to_owned(), files)?.ok_or_else(missing)
+        };
+        let client =
+            client.map(|(certificate, key)| Ok::<_, CertificateError>((load(certificate)?, load(key)?)));
+        let client = client.transpose()?;
+        Ok(Self { ca: ca.map(load).transpose()?, client, ..Self::verifying() })
+    }
+
     /// Returns whether there are no files.
     pub(super) fn is_empty(&self) -> bool {
         self.ca.is_none() && self.client.is_none()
     }
 
     fn read(dir: &Path, files: Files<'_>) -> Result<Self, CertificateError> {
-        let load = |name| PemFile::load(dir.join(name), files);
+        let load = |name| load(dir.join(name), files);
         let missing =
             |name, reason| Err(CertificateError::Missing { path: display(&dir.join(name)), reason });
         let client = match (load("cert.pem")?, load("key.pem")?) {
@@ -139,41 +138,13 @@ impl TlsFiles {
     }
 }
 
-impl PemFile {
-    fn load(path: PathBuf, files: Files<'_>) -> Result<Option<Self>, CertificateError> {
-        let unusable = |problem| CertificateError::Unusable { path: display(&path), problem };
-        let bytes = files.load(&path).map_err(|error| unusable(format!("it cannot be read: {error}")))?;
-        let Some(bytes) = bytes else { return Ok(None) };
-        let text = String::from_utf8(bytes).map_err(|_| unusable("it is binary, not PEM".to_owned()))?;
-        Ok(Some(Self { text: Secret::new(text), path }))
-    }
-
-    fn unusable(&self, problem: &str) -> CertificateError {
-        CertificateError::Unusable { path: display(&self.path), problem: problem.to_owned() }
-    }
-
-    fn certificates(&self) -> Result<Vec<X509>, CertificateError> {
-        let found = X509::stack_from_pem(self.text.expose().as_bytes()).unwrap_or_default();
-        if found.is_empty() { Err(self.unusable("it contains no readable certificate")) } else { Ok(found) }
-    }
-
-    fn key(&self) -> Result<PKey<Private>, CertificateError> {
-        // Never passes an encrypted PKCS#8 key to OpenSSL: it would try the empty password, for as many rounds as the file
-        // says, which can take hours. Older encrypted keys have no rounds and are recognised by the password callback.
-        let text = self.text.expose();
-        let (text, encrypted) =
-            text.split_once(ENCRYPTED).map_or((text, false), |(before, _)| (before, true));
-        let mut asked = false;
-        let key = PKey::private_key_from_pem_callback(text.as_bytes(), |_| {
-            asked = true;
-            Ok(0)
-        });
-        match key {
-            Ok(key) if !asked => Ok(key),
-            _ if asked || encrypted => Err(CertificateError::Encrypted { path: display(&self.path) }),
-            _ => Err(self.unusable("it contains no readable private key")),
-        }
-    }
+/// Reads a file that may be missing.
+fn load(path: PathBuf, files: Files<'_>) -> Result<Option<PemFile>, CertificateError> {
+    let bytes = files.load(&path).map_err(|error| CertificateError::Unusable {
+        path: display(&path),
+        problem: format!("it cannot be read: {error}"),
+    })?;
+    Ok(bytes.map(|bytes| PemFile::new(path, bytes)).transpose()?)
 }
 
 /// The parsed and checked files.
@@ -230,39 +201,23 @@ pub(super) fn check(files: &TlsFiles) -> Result<Checked, CertificateError> {
     Ok(checked)
 }
 
-fn identity(certificate: &PemFile, key: &PemFile) -> Result<(Identity, X509), CertificateError> {
-    let chain = certificate.certificates()?;
-    let private = key.key()?;
-    let leaf = chain.into_iter().next().ok_or_else(|| certificate.unusable("it is empty"))?;
-    let public = leaf.public_key().map_err(setup)?;
-    if !public.public_eq(&private) {
-        return Err(CertificateError::Mismatch {
-            key: display(&key.path),
-            certificate: display(&certificate.path),
-        });
-    }
-    let pkcs8 = private.private_key_to_pem_pkcs8().map_err(setup)?;
-    let identity = Identity::from_pkcs8(certificate.text.expose().as_bytes(), &pkcs8).map_err(setup)?;
-    Ok((identity, leaf))
-}
-
-fn authority(certificate: &X509) -> Result<Certificate, CertificateError> {
-    let der = certificate.to_der().map_err(setup)?;
-    Certificate::from_der(&der).map_err(setup)
-}
-
-/// Returns the expiry date of a certificate that has expired.
-fn expired(certificate: &X509) -> Option<String> {
-    let now = Asn1Time::days_from_now(0).ok()?;
-    (certificate.not_after() < now).then(|| certificate.not_after().to_string())
-}
-
 pub(super) fn setup(error: impl fmt::Display) -> CertificateError {
     CertificateError::Setup { problem: error.to_string() }
 }
 
-fn display(path: &Path) -> String {
-    path.display().to_string()
+impl From<PemError> for CertificateError {
+    fn from(error: PemError) -> Self {
+        match error {
+            PemError::Unusable { path, problem } => {
+                Self::Unusable { path: display(&path), problem: problem.to_owned() }
+            }
+            PemError::Encrypted { path } => Self::Encrypted { path: display(&path) },
+            PemError::Mismatch { key, certificate } => {
+                Self::Mismatch { key: display(&key), certificate: display(&certificate) }
+            }
+            PemError::Setup { problem } => Self::Setup { problem },
+        }
+    }
 }
 
 #[cfg(test)]

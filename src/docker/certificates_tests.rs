@@ -3,9 +3,10 @@ use openssl::bn::BigNum;
 use openssl::ec::{EcGroup, EcKey};
 use openssl::hash::MessageDigest;
 use openssl::nid::Nid;
+use openssl::pkey::{PKey, Private};
 use openssl::rsa::Rsa;
 use openssl::symm::Cipher;
-use openssl::x509::X509Name;
+use openssl::x509::{X509, X509Name};
 
 use super::*;
 
@@ -42,7 +43,7 @@ fn ec() -> EcKey<Private> {
 }
 
 fn file(name: &str, text: &str) -> PemFile {
-    PemFile { path: PathBuf::from(name), text: Secret::new(text) }
+    PemFile::new(PathBuf::from(name), text.as_bytes().to_vec()).unwrap()
 }
 
 fn client(certificate: &str, key: &str) -> Result<Checked, CertificateError> {

@@ -12,9 +12,11 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, recv, send, shutdown};
 
 use super::Endpoint;
 use super::connect::Attempt;
+use super::discovery::endpoint::ProxyHop;
 use super::timeouts::deadline;
 use super::tls::{Handshake, TlsClient, TlsError};
 use crate::net::poll::poll_one;
+use crate::net::proxy::{ProxyError, ProxyProblem, tunnel};
 use crate::sys::cancel::{CancelToken, Watch};
 
 /// An open connection. Dropping it closes the socket.
@@ -35,12 +37,18 @@ pub(super) struct Ready {
 }
 
 enum Layer {
-    Plain(Wire),
+    Plain(Route),
     Tls(Box<Tls>),
 }
 
+/// The way to the engine: a socket, or TLS with a proxy that forwards it.
+enum Route {
+    Socket(Wire),
+    TlsProxy(Box<TlsStream<Wire>>),
+}
+
 struct Tls {
-    stream: TlsStream<Wire>,
+    stream: TlsStream<Route>,
     client: TlsClient,
     host: String,
 }
@@ -60,6 +68,7 @@ impl Conn {
         let socket = match endpoint {
             Endpoint::Unix(path) => attempt.unix(path)?,
             Endpoint::Tcp { host, port } | Endpoint::Tls { host, port, .. } => attempt.tcp(host, *port)?,
+            Endpoint::Proxied { proxy: hop, .. } => attempt.proxy(&hop.proxy)?,
         };
         let socket = Arc::new(socket);
         let shared = Arc::clone(&socket);
@@ -68,9 +77,16 @@ impl Conn {
             let _ = shutdown(&shared, Shutdown::Both);
         });
         let wire = Wire { socket, wants: PollFlags::IN, ended: false };
-        let layer = match endpoint {
-            Endpoint::Tls { host, client, .. } => Layer::Tls(Box::new(secure(wire, host, client, &attempt)?)),
-            _ => Layer::Plain(wire),
+        let route = match endpoint {
+            Endpoint::Proxied { proxy, .. } => through(wire, proxy, &attempt)?,
+            _ => Route::Socket(wire),
+        };
+        let layer = match endpoint.target() {
+            Endpoint::Tls { host, client, .. } => {
+                let stream = secure(route, Route::wire, host, client, &attempt)?;
+                Layer::Tls(Box::new(Tls { stream, client: client.clone(), host: host.to_owned() }))
+            }
+            _ => Layer::Plain(route),
         };
         Ok(Self { layer, write_wants: PollFlags::OUT, _watch: watch })
     }
@@ -79,7 +95,11 @@ impl Conn {
     #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn over(socket: OwnedFd, cancel: &CancelToken) -> Self {
         let wire = Wire { socket: Arc::new(socket), wants: PollFlags::IN, ended: false };
-        Self { layer: Layer::Plain(wire), write_wants: PollFlags::OUT, _watch: cancel.watch(|| ()) }
+        Self {
+            layer: Layer::Plain(Route::Socket(wire)),
+            write_wants: PollFlags::OUT,
+            _watch: cancel.watch(|| ()),
+        }
     }
 
     /// Reads what has arrived. `Ok(0)` is an orderly end. Fails with `TimedOut` if nothing arrives within `limit`; `None`
@@ -127,16 +147,20 @@ impl Conn {
     }
 }
 
-/// Performs the TLS handshake within the time left for connecting.
-fn secure(wire: Wire, host: &str, client: &TlsClient, attempt: &Attempt<'_>) -> io::Result<Tls> {
-    let mut handshake = client.begin(host, wire)?;
+/// Performs the TLS handshake within the time left for connecting. `wire` returns the socket under the stream.
+fn secure<S: Read + Write>(
+    stream: S,
+    wire: fn(&S) -> &Wire,
+    host: &str,
+    client: &TlsClient,
+    attempt: &Attempt<'_>,
+) -> io::Result<TlsStream<S>> {
+    let mut handshake = client.begin(host, stream)?;
     loop {
         match handshake {
-            Handshake::Done(stream) => {
-                return Ok(Tls { stream, client: client.clone(), host: host.to_owned() });
-            }
+            Handshake::Done(stream) => return Ok(stream),
             Handshake::Pending(pending) => {
-                let wire = pending.get_ref();
+                let wire = wire(pending.get_ref());
                 wait(&wire.socket, wire.wants, Some(attempt.deadline)).map_err(|error| {
                     match error.kind() {
                         io::ErrorKind::TimedOut => {
@@ -152,32 +176,133 @@ fn secure(wire: Wire, host: &str, client: &TlsClient, attempt: &Attempt<'_>) -> 
     }
 }
 
+/// Returns the tunnel through a proxy.
+fn through(wire: Wire, hop: &ProxyHop, attempt: &Attempt<'_>) -> io::Result<Route> {
+    let mut route = match &hop.client {
+        Some(client) => {
+            let stream = secure(wire, |wire| wire, &hop.proxy.host, client, attempt).map_err(|error| {
+                let problem = match error.kind() {
+                    io::ErrorKind::TimedOut => ProxyProblem::Silent,
+                    _ => ProxyProblem::Tls(error.to_string()),
+                };
+                io::Error::other(ProxyError::new(&hop.proxy, problem))
+            })?;
+            Route::TlsProxy(Box::new(stream))
+        }
+        None => Route::Socket(wire),
+    };
+    let mut waiting = Waiting { route: &mut route, deadline: attempt.deadline };
+    tunnel(&mut waiting, &hop.proxy, &hop.host, hop.port).map_err(io::Error::other)?;
+    Ok(route)
+}
+
+/// A route whose reads and writes wait until a deadline.
+struct Waiting<'a> {
+    route: &'a mut Route,
+    deadline: Instant,
+}
+
+impl Waiting<'_> {
+    fn retry<T>(&mut self, mut io: impl FnMut(&mut Route) -> io::Result<T>) -> io::Result<T> {
+        loop {
+            match io(self.route) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    let wire = self.route.wire();
+                    wait(&wire.socket, wire.wants, Some(self.deadline))?;
+                }
+                result => return result,
+            }
+        }
+    }
+}
+
+impl Read for Waiting<'_> {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        self.retry(|route| route.read(buf))
+    }
+}
+
+impl Write for Waiting<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.retry(|route| route.write(bytes))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.retry(Write::flush)
+    }
+}
+
+impl Route {
+    fn wire(&self) -> &Wire {
+        match self {
+            Self::Socket(wire) => wire,
+            Self::TlsProxy(stream) => stream.get_ref(),
+        }
+    }
+
+    /// Returns whether bytes from the proxy are buffered, which poll(2) on the socket does not report.
+    fn has_plain_text(&self) -> bool {
+        match self {
+            Self::Socket(_) => false,
+            Self::TlsProxy(stream) => stream.buffered_read_size().is_ok_and(|size| size > 0),
+        }
+    }
+}
+
+impl Read for Route {
+    fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(wire) => wire.read(buf),
+            Self::TlsProxy(stream) => stream.read(buf),
+        }
+    }
+}
+
+impl Write for Route {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Socket(wire) => wire.write(bytes),
+            Self::TlsProxy(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Socket(wire) => wire.flush(),
+            Self::TlsProxy(stream) => stream.flush(),
+        }
+    }
+}
+
 impl Layer {
     fn wire(&self) -> &Wire {
         match self {
-            Self::Plain(wire) => wire,
-            Self::Tls(tls) => tls.stream.get_ref(),
+            Self::Plain(route) => route.wire(),
+            Self::Tls(tls) => tls.stream.get_ref().wire(),
         }
     }
 
     /// Returns whether decrypted bytes are buffered, which poll(2) on the socket does not report.
     fn has_plain_text(&self) -> bool {
         match self {
-            Self::Plain(_) => false,
-            Self::Tls(tls) => tls.stream.buffered_read_size().is_ok_and(|size| size > 0),
+            Self::Plain(route) => route.has_plain_text(),
+            Self::Tls(tls) => {
+                tls.stream.buffered_read_size().is_ok_and(|size| size > 0)
+                    || tls.stream.get_ref().has_plain_text()
+            }
         }
     }
 
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(wire) => wire.read(buf),
+            Self::Plain(route) => route.read(buf),
             Self::Tls(tls) => tls.read(buf),
         }
     }
 
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(wire) => wire.write(bytes),
+            Self::Plain(route) => route.write(bytes),
             Self::Tls(tls) => match tls.stream.write(bytes) {
                 Err(error) => Err(tls.classify(error)),
                 result => result,
@@ -191,7 +316,7 @@ impl Tls {
     /// stream. OpenSSL's bindings return `Ok(0)` in both cases, so the socket's own end decides.
     fn read(&mut self, buf: &mut [u8]) -> io::Result<usize> {
         match self.stream.read(buf) {
-            Ok(0) if self.stream.get_ref().ended => Err(TlsError::Truncated.into()),
+            Ok(0) if self.stream.get_ref().wire().ended => Err(TlsError::Truncated.into()),
             Err(error) => Err(self.classify(error)),
             result => result,
         }
@@ -202,7 +327,7 @@ impl Tls {
         if error.raw_os_error().is_some() || error.kind() != io::ErrorKind::Other {
             return error;
         }
-        if self.stream.get_ref().ended {
+        if self.stream.get_ref().wire().ended {
             return TlsError::Truncated.into();
         }
         self.client.explain(&self.host, &error.to_string()).into()

@@ -1,6 +1,7 @@
 //! Connects a socket, with a deadline and keepalive.
 
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -11,6 +12,7 @@ use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, connec
 
 use crate::net::connect::{connect_first, resolve};
 use crate::net::poll::poll_one;
+use crate::net::proxy::{Proxy, ProxyError, ProxyProblem};
 use crate::sys::cancel::CancelToken;
 
 /// How often a connect checks its token: shutting a socket down does not end a connect.
@@ -52,13 +54,24 @@ impl Attempt<'_> {
 
     /// Connects to the first address of `host` that answers. The name is resolved with the resolver's own timeouts.
     pub(super) fn tcp(&self, host: &str, port: u16) -> io::Result<OwnedFd> {
-        let addresses = resolve(host, port)?;
+        self.first_of(&resolve(host, port)?)
+    }
+
+    fn first_of(&self, addresses: &[SocketAddr]) -> io::Result<OwnedFd> {
         let wait = |socket: BorrowedFd<'_>, until| self.wait_writable(socket, until);
-        connect_first(&addresses, self.deadline, set_keepalive, wait).map_err(|failures| {
+        connect_first(addresses, self.deadline, set_keepalive, wait).map_err(|failures| {
             // Returns only the last error: usually a host has one address, or all fail for the same reason.
             let last = failures.into_iter().next_back();
             last.map_or_else(|| io::ErrorKind::NotFound.into(), |(_, error)| error)
         })
+    }
+
+    /// Connects to a proxy, as [`Attempt::tcp`] does.
+    pub(super) fn proxy(&self, proxy: &Proxy) -> io::Result<OwnedFd> {
+        let failed = |problem| io::Error::other(ProxyError::new(proxy, problem));
+        let addresses = resolve(&proxy.host, proxy.port)
+            .map_err(|error| failed(ProxyProblem::Unresolved(error.to_string())))?;
+        self.first_of(&addresses).map_err(|error| failed(ProxyProblem::Unreachable(error.to_string())))
     }
 
     fn wait_writable(&self, socket: BorrowedFd<'_>, until: Instant) -> io::Result<()> {

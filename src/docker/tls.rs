@@ -5,11 +5,13 @@
 
 use std::fmt;
 use std::io::{self, Read, Write};
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsConnector, TlsStream};
 
 use super::certificates::{CertificateError, Names, TlsFiles, check, setup};
+use super::discovery::Files;
 use super::error::one_line;
 use crate::net::tls::{reason, verification_failure};
 
@@ -144,6 +146,19 @@ impl TlsClient {
         }
         let connector = builder.build().map_err(setup)?;
         Ok((Self(Arc::new(Inner { connector, names: checked.names })), checked.warnings))
+    }
+
+    /// Loads the files for a proxy with TLS: authorities in addition to the system's, and a client certificate with its key.
+    ///
+    /// # Errors
+    /// A file cannot be used.
+    pub fn for_proxy(
+        ca_file: Option<&Path>,
+        client: Option<&(PathBuf, PathBuf)>,
+        files: Files<'_>,
+    ) -> Result<Self, CertificateError> {
+        let found = TlsFiles::named(ca_file, client, files)?;
+        Ok(Self::new(&found)?.0)
     }
 
     /// Starts a handshake with `host`.

@@ -14,6 +14,27 @@ pub(crate) fn percent_encode(text: &str, keep: &[u8]) -> String {
     encoded
 }
 
+/// Returns the bytes of percent-encoded `text`. A percent sign without two hexadecimal digits stays as it is.
+pub(crate) fn percent_decode(text: &str) -> Vec<u8> {
+    let mut decoded = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    let digit = |byte: &u8| char::from(*byte).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
+    while let [first, after @ ..] = rest {
+        let pair = match after {
+            [high, low, ..] if *first == b'%' => digit(high).zip(digit(low)),
+            _ => None,
+        };
+        decoded.push(pair.map_or(*first, |(high, low)| high << 4 | low));
+        rest = if pair.is_some() { after.get(2..).unwrap_or_default() } else { after };
+    }
+    decoded
+}
+
+/// Returns `host:port`, with brackets around an IPv6 address.
+pub(crate) fn authority(host: &str, port: u16) -> String {
+    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
+}
+
 /// A URL that is safe to show: without everything before an `@`, and without its query, which may hold a token.
 pub(crate) fn redacted(text: &str) -> String {
     let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?..."));
@@ -35,6 +56,21 @@ mod tests {
         assert_eq!(percent_encode("aZ09-._~", b""), "aZ09-._~");
         assert_eq!(percent_encode("a b&c=d/ö%+", b""), "a%20b%26c%3Dd%2F%C3%B6%25%2B");
         assert_eq!(percent_encode("h:5000/a b", b"/:"), "h:5000/a%20b");
+    }
+
+    #[test]
+    fn decoding_reverses_encoding_and_keeps_what_is_not_encoded() {
+        let text = "a b&c=d/ö%+\u{0}";
+        assert_eq!(percent_decode(&percent_encode(text, b"")), text.as_bytes());
+        for (text, bytes) in [("%4a%4A", "JJ"), ("%", "%"), ("%4", "%4"), ("%4x%", "%4x%"), ("%%34", "%4")] {
+            assert_eq!(percent_decode(text), bytes.as_bytes(), "{text}");
+        }
+    }
+
+    #[test]
+    fn only_ipv6_addresses_get_brackets() {
+        assert_eq!(authority("h", 1), "h:1");
+        assert_eq!(authority("::1", 1), "[::1]:1");
     }
 
     #[test]

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, bounded};
+use oz_agent_worker::control_plane::Network;
 use oz_agent_worker::control_plane::key::ApiKey;
 use oz_agent_worker::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Refused, Timing,
@@ -111,7 +112,8 @@ pub(crate) fn api_key(key: &str) -> ApiKey {
 
 pub(crate) fn config(url: &str, timing: Timing) -> LinkConfig {
     let (url, api_key) = (url.parse().unwrap(), api_key("k3y"));
-    LinkConfig { url, api_key, worker_id: "w".into(), max_attempts: 0, window: Duration::ZERO, timing }
+    let (worker_id, window, network) = ("w".into(), Duration::ZERO, Network::default());
+    LinkConfig { url, api_key, worker_id, max_attempts: 0, window, timing, network }
 }
 
 pub(crate) fn start_with(config: LinkConfig) -> Running {

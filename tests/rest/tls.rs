@@ -51,7 +51,7 @@ fn assert_refused(plane: &ControlPlane, host: &str, door: &TlsProxy) {
         panic!("not refused")
     };
     assert_eq!(*reason, link_reason);
-    assert!(error.to_string().contains("SSL_CERT_FILE"), "{error}");
+    assert!(error.to_string().contains("--ca-file or SSL_CERT_FILE"), "{error}");
 }
 
 #[test]

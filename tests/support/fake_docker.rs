@@ -171,6 +171,7 @@ impl Drop for FakeDocker {
         // Wakes the acceptor.
         match &self.endpoint {
             Endpoint::Unix(path) => drop(UnixStream::connect(path)),
+            Endpoint::Proxied { .. } => unreachable!("it has no proxy"),
             Endpoint::Tcp { port, .. } | Endpoint::Tls { port, .. } => {
                 drop(std::net::TcpStream::connect(("127.0.0.1", *port)));
             }

@@ -16,6 +16,8 @@ pub mod pki;
 pub mod podman;
 pub mod private_engine;
 pub mod process;
+pub mod proxy;
+pub mod proxy_only;
 pub mod registry;
 pub mod rng;
 pub mod sleeping_engine;

@@ -5,7 +5,7 @@
 # Checks for the build tools and the tools of the named purpose. As root on Debian it installs the missing ones; elsewhere it lists
 # them and fails. Silent and quick when nothing is missing. `engine` checks only for the tools of a private engine.
 #
-# Programs that only the tests run (a registry, a static busybox) are unpacked into target/tools instead of being installed,
+# Programs that only the tests run (a registry, a proxy, a static busybox) are unpacked into target/tools instead of being installed,
 # because the registry's package would start a service.
 set -euo pipefail
 
@@ -150,6 +150,7 @@ check_needs() {
 test_tools() {
     busybox
     [ -x "$tools/docker-registry" ] || unpack docker-registry docker-registry
+    [ -x "$tools/tinyproxy" ] || unpack tinyproxy-bin tinyproxy
 }
 
 # Programs that the tests run as they are installed.

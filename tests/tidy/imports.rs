@@ -74,6 +74,7 @@ fn ureq_is_used_by_the_rest_client() {
     only_in(
         &[
             "src/control_plane/rest/mod.rs",
+            "src/control_plane/rest/proxy.rs",
             "src/control_plane/rest/resolver.rs",
             "src/control_plane/rest/tls.rs",
         ],

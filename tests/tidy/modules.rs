@@ -18,7 +18,7 @@ const MAY_USE: [(&str, &[&str]); 15] = [
     ("fuzz", &["cli", "control_plane", "docker", "logging", "policy", "protocol", "secret", "sys", "task"]),
     ("job", &["protocol", "sys"]),
     ("logging", &[]),
-    ("net", &[]),
+    ("net", &["logging", "secret", "sys"]),
     ("policy", &[]),
     ("protocol", &["logging", "secret"]),
     ("secret", &[]),

@@ -59,7 +59,7 @@ pub enum LookupError {
     /// The certificate does not verify.
     #[error(
         "the certificate of {at} does not verify ({reason}): check the host name in --server-root-url, the system \
-         clock, and the CA (SSL_CERT_FILE names a file of trusted certificates)"
+         clock, and the CA (--ca-file or SSL_CERT_FILE)"
     )]
     Certificate {
         /// The control plane.

@@ -1,26 +1,33 @@
 //! Looks up the state of runs over the control plane's REST API.
 //!
-//! The API key goes to the configured host only: redirects and proxies in the environment are ignored. A look-up that times
+//! The API key goes to the configured host only: redirects are not followed, and a proxy only opens a tunnel. A look-up that times
 //! out while it resolves the host leaves a thread behind until the system's resolver gives up.
 
 mod answer;
 mod error;
 mod poller;
+mod proxy;
 mod resolver;
 mod tls;
 
 use std::fmt;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, HeaderValue};
 use http::{StatusCode, Uri};
 use ureq::Agent;
-use ureq::unversioned::transport::{Connector, TcpConnector};
+use ureq::unversioned::transport::Connector;
 
 use self::answer::state_of;
+use self::proxy::{ProxyTcp, ProxyTls, Route, Tunnel};
 use self::resolver::TimedResolver;
 use self::tls::{CertificateError, TlsConnector};
+use super::Network;
 use crate::control_plane::key::ApiKey;
+use crate::net::proxy::ProxyError;
+use crate::net::url::authority;
+use crate::net::user_agent;
 use crate::protocol::RunState;
 
 pub use self::answer::AnswerError;
@@ -39,17 +46,27 @@ const INPUT_BUFFER: usize = 2 * MAX_HEAD;
 /// ureq's output buffer, in bytes. It must hold any request; `http::Uri` allows 64 KiB.
 const OUTPUT_BUFFER: usize = 128 << 10;
 /// The most characters of a [`LookupError::Unreachable`] reason.
-const MAX_REASON: usize = 200;
-const USER_AGENT: &str = concat!("oz-agent-worker/", env!("CARGO_PKG_VERSION"));
+const MAX_REASON: usize = 400;
 
 /// A client of the control plane's REST API.
 #[derive(Clone)]
 pub struct ControlPlane {
     root: String,
+    origin: Origin,
     /// `scheme://host:port`, for log lines.
     at: String,
     key: ApiKey,
     deadline: Duration,
+    network: Network,
+}
+
+/// The part of a URL that names the peer.
+#[derive(Debug, Clone)]
+struct Origin {
+    tls: bool,
+    /// A host name, or an IP address without brackets.
+    host: String,
+    port: u16,
 }
 
 impl ControlPlane {
@@ -59,9 +76,18 @@ impl ControlPlane {
     /// The URL cannot be used.
     pub fn new(server_root_url: &str, api_key: &ApiKey) -> Result<Self, ControlPlaneError> {
         let uri: Uri = server_root_url.parse().map_err(|_| ControlPlaneError::Root)?;
-        let at = origin(&uri).ok_or(ControlPlaneError::Root)?;
+        let origin = Origin::of(&uri).ok_or(ControlPlaneError::Root)?;
+        let scheme = if origin.tls { "https" } else { "http" };
+        let at = format!("{scheme}://{}", authority(&origin.host, origin.port));
         let root = server_root_url.trim_end_matches('/').to_owned();
-        Ok(Self { root, at, key: api_key.clone(), deadline: DEADLINE })
+        let (key, network) = (api_key.clone(), Network::default());
+        Ok(Self { root, origin, at, key, deadline: DEADLINE, network })
+    }
+
+    /// Sets the proxies and the certificates.
+    #[must_use]
+    pub fn with_network(self, network: Network) -> Self {
+        Self { network, ..self }
     }
 
     /// Replaces the limit for a look-up.
@@ -91,11 +117,20 @@ impl ControlPlane {
             .input_buffer_size(INPUT_BUFFER)
             .output_buffer_size(OUTPUT_BUFFER)
             .max_idle_connections(1)
-            .user_agent(USER_AGENT)
+            .user_agent(user_agent())
             .accept("application/json")
             .build();
-        let connector = ().chain(TcpConnector::default()).chain(TlsConnector);
-        let agent = Agent::with_parts(config, connector, TimedResolver);
+        let Origin { tls, host, port } = &self.origin;
+        let proxy = self.network.proxies.choose(*tls, host, *port).cloned();
+        let trust = &self.network.trust;
+        let route = proxy.map(|proxy| Route { proxy, host: host.clone(), port: *port });
+        let resolver = TimedResolver { proxy: route.as_ref().map(|route| Arc::clone(&route.proxy)) };
+        let connector =
+            ().chain(ProxyTcp::new(route.as_ref()))
+                .chain(ProxyTls { route: route.clone(), trust: trust.clone() })
+                .chain(Tunnel { route })
+                .chain(TlsConnector { trust: trust.clone() });
+        let agent = Agent::with_parts(config, connector, resolver);
         Session { plane: self.clone(), bearer: self.key.current().header, agent }
     }
 }
@@ -151,6 +186,9 @@ impl Session {
                 LookupError::Answer { at, source: AnswerError::LongHead { limit } }
             }
             ureq::Error::Timeout(_) => LookupError::TimedOut { at, within },
+            ureq::Error::Other(error) if error.is::<ProxyError>() => {
+                LookupError::Unreachable { at, reason: one_line(&error.to_string()) }
+            }
             // TLS reports a time-out as a separate error.
             _ if elapsed >= within => LookupError::TimedOut { at, within },
             ureq::Error::Other(error) => match error.downcast::<CertificateError>() {
@@ -162,18 +200,21 @@ impl Session {
     }
 }
 
-/// Returns `scheme://host:port` of a root URL, or `None` if it cannot be one.
-fn origin(root: &Uri) -> Option<String> {
-    let scheme = root.scheme_str()?;
-    let default_port = match scheme {
-        "http" => 80,
-        "https" => 443,
-        _ => return None,
-    };
-    let authority = root.authority().filter(|authority| !authority.as_str().contains('@'))?;
-    let host = Some(authority.host()).filter(|host| !host.is_empty())?;
-    let port = root.port_u16().unwrap_or(default_port);
-    root.query().is_none().then(|| format!("{scheme}://{host}:{port}"))
+impl Origin {
+    /// Returns the peer of a root URL, or `None` if it cannot be one.
+    fn of(root: &Uri) -> Option<Self> {
+        let (tls, default_port) = match root.scheme_str()? {
+            "http" => (false, 80),
+            "https" => (true, 443),
+            _ => return None,
+        };
+        let authority = root.authority().filter(|authority| !authority.as_str().contains('@'))?;
+        let host = Some(authority.host()).filter(|host| !host.is_empty())?;
+        // Only URLs have brackets around IPv6 addresses.
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = root.port_u16().unwrap_or(default_port);
+        root.query().is_none().then_some(Self { tls, host, port })
+    }
 }
 
 /// Replaces control characters and cuts the text, parts of which may come from the peer.

@@ -1,5 +1,7 @@
 //! Resolves names within a time limit.
 
+use std::sync::Arc;
+
 use crossbeam_channel::bounded;
 use http::Uri;
 use ureq::Error;
@@ -7,11 +9,16 @@ use ureq::config::Config;
 use ureq::unversioned::resolver::{DefaultResolver, ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
 
+use super::proxy::failed;
+use crate::net::proxy::{Proxy, ProxyProblem};
 use crate::sys::pool::spawn_detached;
 
 /// Resolves on a short-lived thread, because getaddrinfo(3) has no deadline. ureq's own resolver panics if it gets no thread.
 #[derive(Debug)]
-pub(super) struct TimedResolver;
+pub(super) struct TimedResolver {
+    /// Resolved instead of the host of the URL, whose name only the proxy has to know.
+    pub(super) proxy: Option<Arc<Proxy>>,
+}
 
 impl Resolver for TimedResolver {
     fn resolve(
@@ -21,7 +28,7 @@ impl Resolver for TimedResolver {
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
         let (answer, resolved) = bounded(1);
-        let (uri, config) = (uri.clone(), config.clone());
+        let (uri, config) = (self.peer(uri)?, config.clone());
         let resolve = move || {
             // Without a limit, ureq's resolver uses no thread of its own.
             let result = DefaultResolver::default().resolve(&uri, &config, NextTimeout::default());
@@ -29,6 +36,20 @@ impl Resolver for TimedResolver {
             let _ = answer.send(result);
         };
         spawn_detached("oz-resolve", resolve)?;
-        resolved.recv_timeout(*timeout.after).unwrap_or(Err(Error::Timeout(timeout.reason)))
+        let result = resolved.recv_timeout(*timeout.after).unwrap_or(Err(Error::Timeout(timeout.reason)));
+        result.map_err(|error| match &self.proxy {
+            Some(proxy) => failed(proxy, ProxyProblem::Unresolved(error.to_string())),
+            None => error,
+        })
+    }
+}
+
+impl TimedResolver {
+    /// Returns the URL of the peer to connect to.
+    fn peer(&self, uri: &Uri) -> Result<Uri, Error> {
+        match &self.proxy {
+            Some(proxy) => format!("{proxy}/").parse().map_err(|_| Error::HostNotFound),
+            None => Ok(uri.clone()),
+        }
     }
 }

@@ -12,7 +12,7 @@ use ureq::unversioned::transport::{
     Buffers, ConnectionDetails, Connector, Either, LazyBuffers, NextTimeout, Transport, TransportAdapter,
 };
 
-use crate::control_plane::tls;
+use crate::control_plane::tls::Trust;
 use crate::net::tls::verification_failure;
 
 /// The reason why the peer's certificate does not verify. ureq carries it in [`Error::Other`].
@@ -22,7 +22,9 @@ pub(super) struct CertificateError(pub(super) String);
 
 /// Wraps ureq's TCP connection in TLS for `https` URLs.
 #[derive(Debug)]
-pub(super) struct TlsConnector;
+pub(super) struct TlsConnector {
+    pub(super) trust: Trust,
+}
 
 impl<T: Transport> Connector<T> for TlsConnector {
     type Out = Either<T, TlsTransport<T>>;
@@ -38,18 +40,36 @@ impl<T: Transport> Connector<T> for TlsConnector {
         }
         // Only URLs have brackets around IPv6 addresses.
         let host = details.uri.host().unwrap_or_default().trim_start_matches('[').trim_end_matches(']');
-        let connector = tls::connector().map_err(|error| Error::Other(error.into()))?;
-        let mut wire = TransportAdapter::new(tcp, Arc::clone(&details.current_time));
-        wire.set_timeout(time_left(details));
-        let stream = connector.connect(host, wire).map_err(handshake_error)?;
-        let config = details.config;
-        let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
-        Ok(Some(Either::B(TlsTransport { stream, buffers })))
+        let connector = self.trust.connector().map_err(|error| Error::Other(error.into()))?;
+        let stream = handshake(&connector, host, tcp, details).map_err(|error| match error {
+            HandshakeError::Failure(error) => match verification_failure(&error.to_string()) {
+                Some(reason) => Error::Other(CertificateError(self.trust.explain(reason)).into()),
+                None => Error::Other(error.into()),
+            },
+            // Cannot happen: ureq's TCP transport waits or fails.
+            HandshakeError::WouldBlock(_) => Error::Tls("the TLS handshake was interrupted"),
+        })?;
+        Ok(Some(Either::B(stream)))
     }
 }
 
+/// Performs the TLS handshake with `host` within the time left for connecting.
+pub(super) fn handshake<T: Transport>(
+    connector: &native_tls::TlsConnector,
+    host: &str,
+    transport: T,
+    details: &ConnectionDetails<'_>,
+) -> Result<TlsTransport<T>, HandshakeError<TransportAdapter<T>>> {
+    let mut wire = TransportAdapter::new(transport, Arc::clone(&details.current_time));
+    wire.set_timeout(time_left(details));
+    let stream = connector.connect(host, wire)?;
+    let config = details.config;
+    let buffers = LazyBuffers::new(config.input_buffer_size(), config.output_buffer_size());
+    Ok(TlsTransport { stream, buffers })
+}
+
 /// Returns the time left for connecting, after TCP has used a part of it.
-fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
+pub(super) fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
     let used = match details.now {
         Instant::Exact(start) => start.elapsed(),
         Instant::AlreadyHappened | Instant::NotHappening => Duration::ZERO,
@@ -59,17 +79,6 @@ fn time_left(details: &ConnectionDetails<'_>) -> NextTimeout {
         Within::NotHappening => Within::NotHappening,
     };
     NextTimeout { after, ..details.timeout }
-}
-
-fn handshake_error<S>(error: HandshakeError<S>) -> Error {
-    match error {
-        HandshakeError::Failure(error) => match verification_failure(&error.to_string()) {
-            Some(reason) => Error::Other(CertificateError(reason.to_owned()).into()),
-            None => Error::Other(error.into()),
-        },
-        // Cannot happen: ureq's TCP transport waits or fails.
-        HandshakeError::WouldBlock(_) => Error::Tls("the TLS handshake was interrupted"),
-    }
 }
 
 /// A connection inside TLS.

@@ -4,25 +4,28 @@ use std::io;
 use std::net::TcpStream;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::AUTHORIZATION;
+use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
 use http::{Request, Uri};
 use native_tls::TlsConnector;
 use rustix::net::sockopt;
 use tungstenite::client::IntoClientRequest;
 
+use super::LinkConfig;
 use super::error::{Details, DialError, LinkError, Refusal};
 use super::outbox::Inbox;
 use super::socket::Socket;
 use super::upgrade::upgrade;
 use super::wait::{Want, wait};
-use super::wire::{Channel, HandshakeDeadline, Wire};
-use super::{LinkConfig, Timing};
+use super::wire::{Channel, HandshakeDeadline, Route, Wire};
+use crate::control_plane::Network;
 use crate::control_plane::key::Bearer;
-use crate::control_plane::tls;
 use crate::net::connect::{connect_first, resolve};
+use crate::net::proxy::{Proxy, ProxyError, ProxyProblem, tunnel};
 use crate::net::tls::{is_about_dates, verification_failure};
+use crate::net::user_agent;
 
 /// The kernel's send buffer. Small enough that a slow line shows as a full buffer and not as a silent peer, large enough
 /// for 2 MB/s around the world.
@@ -32,10 +35,32 @@ const SEND_BUFFER: usize = 256 << 10;
 const KEPT_READY: Duration = Duration::from_secs(1);
 
 /// The part of a URL that names the peer.
-struct Origin {
+pub(super) struct Origin {
     host: String,
     port: u16,
     tls: bool,
+}
+
+impl Origin {
+    /// Returns the peer of a `ws` or `wss` URL.
+    pub(super) fn of(url: &Uri) -> Result<Self, DialError> {
+        let tls = match url.scheme_str() {
+            Some("ws") => false,
+            Some("wss") => true,
+            _ => return Err(unusable("the WebSocket URL must start with ws:// or wss://")),
+        };
+        let host = url.host().filter(|host| !host.is_empty());
+        let host = host.ok_or_else(|| unusable("the WebSocket URL has no host"))?;
+        // Only URLs have brackets around IPv6 addresses.
+        let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
+        let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
+        Ok(Self { host, port, tls })
+    }
+
+    /// Returns the proxy on the way to it.
+    pub(super) fn proxy<'a>(&self, network: &'a Network) -> Option<&'a Proxy> {
+        network.proxies.choose(self.tls, &self.host, self.port).map(Arc::as_ref)
+    }
 }
 
 /// Makes one attempt to connect, with the key of now. A close of the link cuts it short, except during the DNS look-up.
@@ -46,7 +71,7 @@ struct Origin {
 /// # Errors
 /// There is no connection, and the error tells whether another attempt may succeed.
 pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialError> {
-    let origin = origin(&link.url)?;
+    let origin = Origin::of(&link.url)?;
     let key = link.api_key.current();
     let request = request(link, &key)?;
     let (channel, deadline) = loop {
@@ -68,24 +93,57 @@ fn open(
 ) -> Result<(Channel, HandshakeDeadline), DialError> {
     let start = Instant::now();
     let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
-    let connect = || connect(origin, &deadline(link.timing.connect));
-    let (tcp, connector) = if origin.tls {
-        let (tcp, connector) = tls::connector_during(connect);
+    let network = &link.network;
+    let proxy = origin.proxy(network);
+    let connect = || connect(origin, proxy, &deadline(link.timing.connect));
+    let (tcp, connector) = if origin.tls || proxy.is_some_and(|proxy| proxy.tls) {
+        let (tcp, connector) = network.trust.connector_during(connect);
         (tcp, Some(connector))
     } else {
         (connect(), None)
     };
     let deadline = deadline(link.timing.handshake);
     let wire = Wire::new(tcp?, deadline.clone());
-    let channel = match connector {
-        Some(connector) => {
-            let connector =
-                connector.map_err(|error| DialError::transient(format!("cannot set up TLS: {error}")))?;
-            tls_handshake(&connector, &origin.host, wire, &deadline, &link.timing)?
+    let connector = connector.transpose().map_err(|error| DialError::transient(error.to_string()))?;
+    let route = match proxy {
+        Some(proxy) => {
+            let route = through(proxy, wire, connector.as_ref(), origin, network);
+            route.map_err(|error| closing_or(&deadline, DialError::transient(error.to_string())))?
         }
-        None => Channel::plain(wire),
+        None => Route::Tcp(wire),
+    };
+    let channel = match connector {
+        Some(connector) if origin.tls => tls_handshake(&connector, &origin.host, route, &deadline, link)?,
+        _ => Channel::plain(route),
     };
     Ok((channel, deadline))
+}
+
+/// Returns the tunnel through a proxy. `connector` is for a proxy with TLS.
+fn through(
+    proxy: &Proxy,
+    wire: Wire,
+    connector: Option<&TlsConnector>,
+    origin: &Origin,
+    network: &Network,
+) -> Result<Route, ProxyError> {
+    let mut route = match connector {
+        Some(connector) if proxy.tls => {
+            let stream = connector.connect(&proxy.host, wire).map_err(|error| {
+                let problem = ProxyProblem::of_handshake(error, |reason| network.trust.explain(reason));
+                ProxyError::new(proxy, problem)
+            })?;
+            Route::TlsProxy(Box::new(stream))
+        }
+        _ => Route::Tcp(wire),
+    };
+    tunnel(&mut route, proxy, &origin.host, origin.port)?;
+    Ok(route)
+}
+
+/// Returns the error, unless the cause is that the link is closing.
+fn closing_or(deadline: &HandshakeDeadline, error: DialError) -> DialError {
+    if deadline.inbox.closing() { DialError::Closing } else { error }
 }
 
 /// Waits for the permission to upgrade, at most [`KEPT_READY`]. Returns whether it is given.
@@ -110,42 +168,38 @@ fn unusable(reason: &'static str) -> DialError {
     DialError::Permanent(LinkError::Unusable { reason })
 }
 
-fn origin(url: &Uri) -> Result<Origin, DialError> {
-    let tls = match url.scheme_str() {
-        Some("ws") => false,
-        Some("wss") => true,
-        _ => return Err(unusable("the WebSocket URL must start with ws:// or wss://")),
-    };
-    let host = url.host().filter(|host| !host.is_empty());
-    let host = host.ok_or_else(|| unusable("the WebSocket URL has no host"))?;
-    // Only URLs have brackets around IPv6 addresses.
-    let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
-    let port = url.port_u16().unwrap_or(if tls { 443 } else { 80 });
-    Ok(Origin { host, port, tls })
-}
-
 fn request(link: &LinkConfig, key: &Bearer) -> Result<Request<()>, DialError> {
     let request = link.url.clone().into_client_request();
     let mut request = request.map_err(|_| unusable("the WebSocket URL cannot be used in a request"))?;
     request.headers_mut().insert(AUTHORIZATION, key.header.clone());
+    let agent =
+        HeaderValue::from_str(&user_agent()).map_err(|_| unusable("the user agent is not a header"))?;
+    request.headers_mut().insert(USER_AGENT, agent);
     Ok(request)
 }
 
-fn connect(origin: &Origin, deadline: &HandshakeDeadline) -> Result<TcpStream, DialError> {
-    let host = &origin.host;
-    let addresses = resolve(host, origin.port)
-        .map_err(|error| DialError::transient(format!("cannot resolve {host}: {error}")))?;
+fn connect(
+    origin: &Origin,
+    proxy: Option<&Proxy>,
+    deadline: &HandshakeDeadline,
+) -> Result<TcpStream, DialError> {
+    let (host, port) = proxy.map_or((&origin.host, origin.port), |proxy| (&proxy.host, proxy.port));
+    let failed = |problem: fn(String) -> ProxyProblem, text: &str, cause: String| {
+        DialError::transient(match proxy {
+            Some(proxy) => ProxyError::new(proxy, problem(cause)).to_string(),
+            None => format!("cannot {text} {host}: {cause}"),
+        })
+    };
+    let addresses = resolve(host, port)
+        .map_err(|error| failed(ProxyProblem::Unresolved, "resolve", error.to_string()))?;
     let wait = |socket: BorrowedFd<'_>, until| {
         let share = HandshakeDeadline { until, inbox: Rc::clone(&deadline.inbox) };
         share.wait(Want { socket, write: true, read: false })
     };
     connect_first(&addresses, deadline.until, set_options, wait).map(TcpStream::from).map_err(|failures| {
-        if deadline.inbox.closing() {
-            return DialError::Closing;
-        }
         let failures: Vec<_> =
             failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
-        DialError::transient(format!("cannot connect to {host}: {}", failures.join("; ")))
+        closing_or(deadline, failed(ProxyProblem::Unreachable, "connect to", failures.join("; ")))
     })
 }
 
@@ -159,11 +213,11 @@ fn set_options(socket: &OwnedFd) -> io::Result<()> {
 fn tls_handshake(
     connector: &TlsConnector,
     host: &str,
-    wire: Wire,
+    route: Route,
     deadline: &HandshakeDeadline,
-    timing: &Timing,
+    link: &LinkConfig,
 ) -> Result<Channel, DialError> {
-    let error = match connector.connect(host, wire) {
+    let error = match connector.connect(host, route) {
         Ok(stream) => return Ok(Channel::tls(stream)),
         Err(native_tls::HandshakeError::Failure(error)) => error.to_string(),
         Err(native_tls::HandshakeError::WouldBlock(_)) => "timed out".to_owned(),
@@ -172,7 +226,7 @@ fn tls_handshake(
         return Err(DialError::Closing);
     }
     if let Some(reason) = verification_failure(&error) {
-        let (host, reason) = (host.to_owned(), reason.to_owned());
+        let (host, reason) = (host.to_owned(), link.network.trust.explain(reason));
         let refusal = if is_about_dates(&reason) {
             Refusal::CertificateDate { host, reason }
         } else {
@@ -181,7 +235,7 @@ fn tls_handshake(
         return Err(DialError::Refused(refusal, Details::default()));
     }
     Err(DialError::transient(if Instant::now() >= deadline.until {
-        format!("no TLS handshake within {:?} of dialling", timing.handshake)
+        format!("no TLS handshake within {:?} of dialling", link.timing.handshake)
     } else {
         format!("the TLS handshake failed: {error}")
     }))
@@ -193,16 +247,18 @@ mod tests {
 
     use super::*;
     use crate::control_plane::key::ApiKey;
+    use crate::control_plane::ws::Timing;
     use crate::secret::Secret;
 
     fn link(url: &str, key: &str) -> LinkConfig {
-        let (url, timing) = (url.parse().unwrap(), Timing::default());
+        let (url, timing, network) = (url.parse().unwrap(), Timing::default(), Network::default());
         let api_key = ApiKey::new(Secret::new(key)).unwrap();
-        LinkConfig { url, api_key, worker_id: "w".into(), max_attempts: 0, window: Duration::ZERO, timing }
+        let (worker_id, window) = ("w".into(), Duration::ZERO);
+        LinkConfig { url, api_key, worker_id, max_attempts: 0, window, timing, network }
     }
 
     fn parts(url: &str) -> Option<(String, u16, bool)> {
-        let origin = origin(&url.parse().unwrap()).ok()?;
+        let origin = Origin::of(&url.parse().unwrap()).ok()?;
         Some((origin.host, origin.port, origin.tls))
     }
 
@@ -221,6 +277,9 @@ mod tests {
         let request = request(&link, &link.api_key.current()).unwrap();
         assert_eq!(request.headers()["authorization"], "Bearer k3y");
         assert_eq!(request.headers()["host"], "h:81");
+        let agent = request.headers()["user-agent"].to_str().unwrap();
+        let version = env!("CARGO_PKG_VERSION");
+        assert!(agent.starts_with(&format!("oz-agent-worker/{version} (linux; a")), "{agent}");
         assert_eq!(request.uri().path_and_query().unwrap(), "/p?worker_id=w%201");
         assert!(!format!("{:?}", request.headers()).contains("k3y"));
     }
@@ -232,7 +291,9 @@ mod tests {
             HandshakeDeadline { until: Instant::now() + Duration::from_secs(20), inbox: Rc::new(inbox) };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
-        let Err(DialError::Transient(reason, _)) = connect(&origin, &deadline) else { panic!("connected") };
+        let Err(DialError::Transient(reason, _)) = connect(&origin, None, &deadline) else {
+            panic!("connected")
+        };
         let start = format!("cannot connect to 127.0.0.1: 127.0.0.1:{port}: Connection refused");
         assert!(reason.starts_with(&start), "{reason}");
     }
@@ -245,7 +306,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
-        let tcp = connect(&origin, &deadline).unwrap();
+        let tcp = connect(&origin, None, &deadline).unwrap();
         assert!(sockopt::tcp_nodelay(&tcp).unwrap() && sockopt::socket_keepalive(&tcp).unwrap());
         // The kernel doubles it for its own use.
         assert!(sockopt::socket_send_buffer_size(&tcp).unwrap() <= 2 * SEND_BUFFER);

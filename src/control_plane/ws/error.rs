@@ -108,7 +108,7 @@ pub enum Refusal {
     /// The peer's certificate does not verify for another reason.
     #[error(
         "the certificate of {host} does not verify ({reason}): check the host name in --web-socket-url, the system \
-         clock, and the CA (SSL_CERT_FILE names a file of trusted certificates)"
+         clock, and the CA (--ca-file or SSL_CERT_FILE)"
     )]
     Certificate {
         /// The host that was dialled.

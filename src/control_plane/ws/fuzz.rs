@@ -15,7 +15,7 @@ use super::frames::{FrameError, Frames, Kind, Limits};
 use super::outbox::{self, Outbox};
 use super::socket::{Fault, Received, Socket};
 use super::upgrade::upgrade;
-use super::wire::{Channel, HandshakeDeadline, Wire};
+use super::wire::{Channel, HandshakeDeadline, Route, Wire};
 use crate::fuzz::{Input, assert_one_line};
 use crate::logging::value;
 use crate::secret::Secret;
@@ -48,7 +48,7 @@ fn connection(pieces: &[&[u8]]) -> Option<Connection> {
     let (outbox, inbox) = outbox::pair().ok()?;
     let deadline =
         HandshakeDeadline { until: Instant::now() + Duration::from_secs(5), inbox: Rc::new(inbox) };
-    let channel = Channel::plain(Wire::new(ours.into(), deadline.clone()));
+    let channel = Channel::plain(Route::Tcp(Wire::new(ours.into(), deadline.clone())));
     Some(Connection { channel, deadline, _peer: peer, _outbox: outbox })
 }
 

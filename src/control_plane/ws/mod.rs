@@ -25,6 +25,7 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use http::Uri;
 
+use super::Network;
 use crate::control_plane::key::ApiKey;
 use crate::protocol::{Incoming, Invalid, Outgoing};
 use crate::sys::cancel::Never;
@@ -48,6 +49,8 @@ pub struct LinkConfig {
     pub window: Duration,
     /// Deadlines and intervals.
     pub timing: Timing,
+    /// Proxies and certificates.
+    pub network: Network,
 }
 
 /// The number of a connection, from 1.

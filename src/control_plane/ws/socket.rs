@@ -277,7 +277,7 @@ mod tests {
     use std::time::Instant;
 
     use super::super::outbox;
-    use super::super::wire::{HandshakeDeadline, Wire};
+    use super::super::wire::{HandshakeDeadline, Route, Wire};
     use super::*;
 
     /// A connection of small kernel buffers, and its peer, which waits when it reads.
@@ -287,7 +287,7 @@ mod tests {
         let (_, inbox) = outbox::pair().unwrap();
         let deadline = HandshakeDeadline { until: Instant::now(), inbox: Rc::new(inbox) };
         let wire = Wire::new(std::os::fd::OwnedFd::from(ours).into(), deadline);
-        let mut socket = Socket::new(Channel::plain(wire));
+        let mut socket = Socket::new(Channel::plain(Route::Tcp(wire)));
         socket.allow(usize::MAX);
         (socket, WebSocket::from_raw_socket(peer, Role::Server, None))
     }

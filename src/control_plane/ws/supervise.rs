@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use http::Uri;
 use log::{info, warn};
 
-use super::dial::dial;
+use super::dial::{Origin, dial};
 use super::error::{Details, DialError};
 use super::outbox::Inbox;
 use super::session::{Session, SessionEnd};
@@ -48,8 +48,9 @@ impl Supervisor<'_> {
     /// The receiver of the events is dropped.
     fn run(mut self) -> Result<LinkEvent, ReceiverDropped> {
         let url = redacted(&self.link.url);
+        let proxy = proxy(self.link).map(|proxy| format!(" proxy={}", value(&proxy))).unwrap_or_default();
         loop {
-            info!("connecting url={}", value(&url));
+            info!("connecting url={}{proxy}", value(&url));
             let (line, reason, next) = match dial(self.link, &self.inbox) {
                 Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Ok(LinkEvent::Closed),
@@ -156,6 +157,12 @@ struct ReceiverDropped;
 /// Returns a number that spreads workers over time; it is not fit for secrets.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
+}
+
+/// Returns the URL of the link's proxy, without credentials.
+fn proxy(link: &LinkConfig) -> Option<String> {
+    let origin = Origin::of(&link.url).ok()?;
+    origin.proxy(&link.network).map(ToString::to_string)
 }
 
 /// Returns the URL without user info and query, which may hold secrets.

@@ -102,9 +102,56 @@ impl Write for Wire {
     }
 }
 
+/// The way to the control plane: TCP, or TLS with a proxy that forwards it.
+pub(super) enum Route {
+    Tcp(Wire),
+    TlsProxy(Box<TlsStream<Wire>>),
+}
+
+impl Route {
+    fn wire(&self) -> &Wire {
+        match self {
+            Self::Tcp(wire) => wire,
+            Self::TlsProxy(stream) => stream.get_ref(),
+        }
+    }
+
+    fn wire_mut(&mut self) -> &mut Wire {
+        match self {
+            Self::Tcp(wire) => wire,
+            Self::TlsProxy(stream) => stream.get_mut(),
+        }
+    }
+}
+
+impl Read for Route {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(wire) => wire.read(buffer),
+            Self::TlsProxy(stream) => stream.read(buffer),
+        }
+    }
+}
+
+impl Write for Route {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(wire) => wire.write(bytes),
+            Self::TlsProxy(stream) => stream.write(bytes),
+        }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        match self {
+            Self::Tcp(wire) => wire.flush(),
+            Self::TlsProxy(stream) => stream.flush(),
+        }
+    }
+}
+
 enum Layer {
-    Plain(Wire),
-    Tls(Box<TlsStream<Wire>>),
+    Plain(Route),
+    Tls(Box<TlsStream<Route>>),
 }
 
 /// The connection under the WebSocket, with or without TLS. Its reads return the frames for tungstenite.
@@ -123,12 +170,12 @@ pub(super) struct Channel {
 
 impl Channel {
     /// For `ws://`.
-    pub(super) fn plain(wire: Wire) -> Self {
-        Self::new(Layer::Plain(wire))
+    pub(super) fn plain(route: Route) -> Self {
+        Self::new(Layer::Plain(route))
     }
 
     /// For `wss://`, after the TLS handshake.
-    pub(super) fn tls(stream: TlsStream<Wire>) -> Self {
+    pub(super) fn tls(stream: TlsStream<Route>) -> Self {
         Self::new(Layer::Tls(Box::new(stream)))
     }
 
@@ -215,15 +262,15 @@ impl Channel {
 
     fn wire(&self) -> &Wire {
         match &self.layer {
-            Layer::Plain(wire) => wire,
-            Layer::Tls(stream) => stream.get_ref(),
+            Layer::Plain(route) => route.wire(),
+            Layer::Tls(stream) => stream.get_ref().wire(),
         }
     }
 
     fn wire_mut(&mut self) -> &mut Wire {
         match &mut self.layer {
-            Layer::Plain(wire) => wire,
-            Layer::Tls(stream) => stream.get_mut(),
+            Layer::Plain(route) => route.wire_mut(),
+            Layer::Tls(stream) => stream.get_mut().wire_mut(),
         }
     }
 }
@@ -231,7 +278,7 @@ impl Channel {
 impl Read for Layer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(wire) => wire.read(buffer),
+            Self::Plain(route) => route.read(buffer),
             Self::Tls(stream) => stream.read(buffer),
         }
     }
@@ -240,14 +287,14 @@ impl Read for Layer {
 impl Write for Layer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         match self {
-            Self::Plain(wire) => wire.write(bytes),
+            Self::Plain(route) => route.write(bytes),
             Self::Tls(stream) => stream.write(bytes),
         }
     }
 
     fn flush(&mut self) -> io::Result<()> {
         match self {
-            Self::Plain(wire) => wire.flush(),
+            Self::Plain(route) => route.flush(),
             Self::Tls(stream) => stream.flush(),
         }
     }

@@ -2,12 +2,14 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::context::ContextError;
 use crate::docker::certificates::CertificateError;
 use crate::docker::tls::TlsClient;
 use crate::net::digits;
-use crate::net::url::redacted;
+use crate::net::proxy::{Proxies, Proxy};
+use crate::net::url::{authority, redacted};
 
 /// Docker's registered ports for plain HTTP and TLS.
 const PLAIN_PORT: u16 = 2375;
@@ -40,6 +42,24 @@ pub enum Endpoint {
         /// The trusted authorities and the client certificate.
         client: TlsClient,
     },
+    /// TCP, with or without TLS, through a proxy.
+    Proxied {
+        /// The proxy, and where its tunnel leads.
+        proxy: ProxyHop,
+        /// The engine.
+        target: Box<Self>,
+    },
+}
+
+/// A proxy on the way to an engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProxyHop {
+    pub(in crate::docker) proxy: Arc<Proxy>,
+    /// For a proxy with TLS.
+    pub(in crate::docker) client: Option<TlsClient>,
+    /// The engine's host and port.
+    pub(in crate::docker) host: String,
+    pub(in crate::docker) port: u16,
 }
 
 /// A parsed address, before it is decided whether to use TLS.
@@ -128,11 +148,40 @@ impl Endpoint {
         }
     }
 
+    /// Returns the endpoint behind the proxy that `proxies` have for it. `client` loads the certificates for a proxy with TLS.
+    ///
+    /// # Errors
+    /// Those of `client`.
+    pub fn through<E>(
+        self,
+        proxies: &Proxies,
+        client: impl FnOnce() -> Result<TlsClient, E>,
+    ) -> Result<Self, E> {
+        let (tls, host, port) = match &self {
+            Self::Tcp { host, port } => (false, host, *port),
+            Self::Tls { host, port, .. } => (true, host, *port),
+            Self::Unix(_) | Self::Proxied { .. } => return Ok(self),
+        };
+        let Some(proxy) = proxies.choose(tls, host, port) else { return Ok(self) };
+        let client = if proxy.tls { Some(client()?) } else { None };
+        let proxy = ProxyHop { proxy: Arc::clone(proxy), client, host: host.clone(), port };
+        Ok(Self::Proxied { proxy, target: Box::new(self) })
+    }
+
+    /// Returns the engine's own endpoint, without a proxy.
+    pub fn target(&self) -> &Self {
+        match self {
+            Self::Proxied { target, .. } => target,
+            other => other,
+        }
+    }
+
     /// Returns the value of the `Host` header. HTTP/1.1 requires one on a Unix socket too, where the engine ignores it.
     pub(in crate::docker) fn host_header(&self) -> String {
         match self {
             Self::Unix(_) => "docker".to_owned(),
             Self::Tcp { host, port } | Self::Tls { host, port, .. } => authority(host, *port),
+            Self::Proxied { target, .. } => target.host_header(),
         }
     }
 }
@@ -143,6 +192,7 @@ impl fmt::Display for Endpoint {
             Self::Unix(path) => write!(f, "unix://{}", path.display()),
             Self::Tcp { host, port } => write!(f, "tcp://{}", authority(host, *port)),
             Self::Tls { host, port, .. } => write!(f, "https://{}", authority(host, *port)),
+            Self::Proxied { proxy, target } => write!(f, "{target} (through the proxy {})", proxy.proxy),
         }
     }
 }
@@ -199,10 +249,6 @@ fn alternative(scheme: &str) -> &'static str {
         }
         _ => FORMS,
     }
-}
-
-fn authority(host: &str, port: u16) -> String {
-    if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
 fn socket(path: &str) -> Result<Address, &'static str> {
