@@ -7,6 +7,10 @@ use crate::policy::VolumeBind;
 /// Where sidecars are mounted.
 const AGENT: &str = "/agent";
 
+/// The most bytes of one name in a path, and of a path, in Linux.
+const MAX_NAME: usize = 255;
+const MAX_PATH: usize = 4095;
+
 /// Parses a mount. The error says what would be valid, as `must ...`.
 pub(super) fn parse(value: &str) -> Result<VolumeBind, String> {
     let parts: Vec<_> = value.split(':').collect();
@@ -42,6 +46,11 @@ fn container_path(path: &str) -> Result<String, String> {
     let parts: Vec<_> = path.split('/').filter(|part| !matches!(*part, "" | ".")).collect();
     if parts.contains(&"..") {
         return Err("must not have .. in the path in the container".into());
+    }
+    if parts.iter().any(|part| part.len() > MAX_NAME) || path.len() > MAX_PATH {
+        return Err(format!(
+            "must have a path in the container with names of at most {MAX_NAME} bytes and {MAX_PATH} bytes in all"
+        ));
     }
     let normal = format!("/{}", parts.join("/"));
     if normal == "/" {
@@ -126,5 +135,9 @@ mod tests {
             let error = parse(value).unwrap_err();
             assert!(error.contains(right), "{value}: {error}");
         }
+        for path in ["n".repeat(256), "abc/".repeat(1024)] {
+            assert!(parse(&format!("/a:/{path}")).unwrap_err().contains("255 bytes and 4095"));
+        }
+        parse(&format!("/a:/{}", "n".repeat(255))).unwrap();
     }
 }

@@ -22,6 +22,15 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 /// The most additional sidecars of one assignment. Each needs a thread while it is prepared.
 const MAX_SIDECARS: usize = 32;
 
+/// The most bytes of an argument, or of a variable with its name, that Linux passes to a process: 128 KiB with a final NUL.
+const MAX_STRING: usize = 128 * 1024 - 1;
+
+/// The most bytes of one name in a path.
+const MAX_NAME: usize = 255;
+
+/// The most bytes of a path: 4 KiB with a final NUL.
+const MAX_PATH: usize = 4095;
+
 /// The operator's settings for all tasks.
 #[derive(Debug, Clone)]
 pub(crate) struct TaskSettings {
@@ -181,43 +190,75 @@ fn mount_path(path: &str) -> Result<String, String> {
     let absolute = parts.next() == Some("") && !trimmed.is_empty();
     let plain = parts.all(|part| !matches!(part, "" | "." | "..")) && !path.chars().any(char::is_control);
     if absolute && plain {
-        return Ok(trimmed.to_owned());
+        return check_path(trimmed).map(|()| trimmed.to_owned());
     }
     Err(format!("{path:?} must be an absolute path other than /, without `.`, `..` or empty parts"))
+}
+
+fn check_path(path: &str) -> Result<(), String> {
+    if let Some(name) = path.split('/').find(|name| name.len() > MAX_NAME) {
+        let length = name.len();
+        return Err(format!("a name of {length} bytes is too long, the limit of Linux is {MAX_NAME}"));
+    }
+    if path.len() > MAX_PATH {
+        let length = path.len();
+        return Err(format!("a path of {length} bytes is too long, the limit of Linux is {MAX_PATH}"));
+    }
+    Ok(())
 }
 
 /// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration
 /// of the MCP servers is one.
 fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secret>, String> {
-    let mut args: Vec<Secret> = Vec::new();
-    let mut add = |parts: &[&str]| args.extend(parts.iter().map(|part| Secret::new(*part)));
-    add(&["agent", "run", "--share", "team:edit", "--task-id", &assignment.agent_task_id, "--sandboxed"]);
-    add(&["--server-root-url", server_root_url]);
+    // Each with the field that it is from.
+    let mut args: Vec<(String, Secret)> = Vec::new();
+    let mut add = |field: &str, parts: &[&str]| {
+        args.extend(parts.iter().map(|part| (field.to_owned(), Secret::new(*part))));
+    };
+    let task_id = &assignment.agent_task_id;
+    add("task_id", &["agent", "run", "--share", "team:edit", "--task-id", task_id, "--sandboxed"]);
+    add("server root URL", &["--server-root-url", server_root_url]);
     let AgentConfig { environment_id, model_id, profile_id, skill_spec, mcp_servers, computer_use } =
         &assignment.agent;
-    for (flag, text) in [("--model", model_id), ("--profile", profile_id), ("--skill", skill_spec)] {
+    for (field, flag, text) in [
+        ("model_id", "--model", model_id),
+        ("profile_id", "--profile", profile_id),
+        ("skill_spec", "--skill", skill_spec),
+    ] {
         if let Some(text) = text {
-            add(&[flag, text]);
+            add(field, &[flag, text]);
         }
     }
     if let Some(servers) = mcp_servers {
-        add(&["--mcp", servers.expose()]);
+        add("mcp_servers", &["--mcp", servers.expose()]);
     }
     match computer_use {
-        Some(true) => add(&["--computer-use"]),
-        Some(false) => add(&["--no-computer-use"]),
+        Some(true) => add("", &["--computer-use"]),
+        Some(false) => add("", &["--no-computer-use"]),
         None => {}
     }
     if let Some(id) = environment_id {
-        add(&["--environment", id]);
+        add("environment_id", &["--environment", id]);
     }
-    assignment.additional_oz_args.iter().for_each(|arg| add(&[arg]));
-    add(&["--idle-on-complete"]);
-    // The engine would fail only at the start of the container.
-    if args.iter().any(|arg| arg.expose().contains('\0')) {
-        return Err("agent arguments: must not contain a NUL character".to_owned());
+    for (index, arg) in assignment.additional_oz_args.iter().enumerate() {
+        add(&format!("additional_oz_args[{index}]"), &[arg]);
     }
-    Ok(args)
+    add("", &["--idle-on-complete"]);
+    let checked = |(field, arg): (String, Secret)| check_string(&field, arg.expose(), 0).map(|()| arg);
+    args.into_iter().map(checked).collect()
+}
+
+/// Checks an argument, or the value of a variable, before which Linux stores `extra` bytes. The engine would fail only at the start
+/// of the container.
+fn check_string(name: &str, text: &str, extra: usize) -> Result<(), String> {
+    if text.contains('\0') {
+        return Err(format!("{name}: must not contain a NUL character"));
+    }
+    let length = text.len() + extra;
+    if length > MAX_STRING {
+        return Err(format!("{name}: {length} bytes are too many, the limit of Linux is {MAX_STRING}"));
+    }
+    Ok(())
 }
 
 /// Returns the environment. A later variable of the same name replaces an earlier one, at its position.
@@ -236,9 +277,7 @@ fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<S
             let name = shown_name(name);
             return Err(format!("env_vars: \"{name}\" is not a valid variable name"));
         }
-        if value.contains('\0') {
-            return Err(format!("env_vars.{}: must not contain a NUL character", shown_name(name)));
-        }
+        check_string(&format!("env_vars.{}", shown_name(name)), value, name.len() + 1)?;
         if values.insert(name, value).is_none() {
             names.push(name);
         }

@@ -176,13 +176,50 @@ fn invalid_images_arguments_and_variables_are_refused() {
     assert!(refused(|assignment| assignment.docker_image = "a b".into()).starts_with("docker_image: "));
     assert!(refused(|assignment| assignment.sidecar_image = "A!".into()).starts_with("sidecar_image: "));
     let error = refused(|assignment| assignment.additional_oz_args = vec!["\0".into()]);
-    assert_eq!(error, "agent arguments: must not contain a NUL character");
+    assert_eq!(error, "additional_oz_args[0]: must not contain a NUL character");
     for name in ["", "A=B", "A\0"] {
         let error = refused(|assignment| {
             assignment.env_vars.insert(name.into(), Secret::new("v"));
         });
         assert!(error.starts_with("env_vars: "), "{error}");
     }
+}
+
+/// Linux starts no process with a longer string.
+#[test]
+fn strings_that_linux_does_not_pass_on_are_refused_by_name() {
+    let longest = |length: usize| "x".repeat(128 * 1024 - 1 - length);
+    let mut fits = assignment();
+    fits.env_vars.insert("BIG".into(), Secret::new(longest(4)));
+    fits.additional_oz_args = vec![longest(0)];
+    fits.agent.mcp_servers = Some(Secret::new(longest(0)));
+    planned(&fits);
+    let too_many = "131072 bytes are too many, the limit of Linux is 131071";
+    let error = refused(|assignment| {
+        assignment.env_vars.insert("BIG".into(), Secret::new(longest(3)));
+    });
+    assert_eq!(error, format!("env_vars.BIG: {too_many}"));
+    let long = longest(0) + "x";
+    let error = refused(|assignment| assignment.additional_oz_args = vec!["a".into(), long.clone()]);
+    assert_eq!(error, format!("additional_oz_args[1]: {too_many}"));
+    let error = refused(|assignment| assignment.agent.mcp_servers = Some(Secret::new(long.clone())));
+    assert_eq!(error, format!("mcp_servers: {too_many}"));
+}
+
+#[test]
+fn a_mount_path_that_linux_cannot_have_is_refused() {
+    let mount = |path: String| {
+        refused(|assignment| assignment.additional_sidecars = vec![sidecar("a", &path, false)])
+    };
+    let name = "n".repeat(256);
+    let error = mount(format!("/a/{name}"));
+    let field = "additional_sidecars[0].mount_path";
+    assert_eq!(error, format!("{field}: a name of 256 bytes is too long, the limit of Linux is 255"));
+    let error = mount("/abc".repeat(1024));
+    assert_eq!(error, format!("{field}: a path of 4096 bytes is too long, the limit of Linux is 4095"));
+    let mut fits = assignment();
+    fits.additional_sidecars = vec![sidecar("a", &format!("/{}", "n".repeat(255)), false)];
+    planned(&fits);
 }
 
 #[test]
