@@ -126,6 +126,7 @@ mod tests {
     #[test]
     fn only_a_folder_on_this_machine_is_watched() {
         let engine = |host: &str, root: &str| Engine {
+            has_containerd: true,
             version: String::new(),
             api_version: ApiVersion::MIN,
             os: String::new(),

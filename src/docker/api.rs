@@ -48,6 +48,8 @@ pub struct Engine {
     pub os: String,
     /// The architecture by its Go name, such as `amd64`.
     pub arch: String,
+    /// Whether it runs its containers with containerd, and reached it.
+    pub has_containerd: bool,
     /// The number of processors.
     pub cpus: u32,
     /// The name of its machine; empty if not reported.

@@ -40,8 +40,14 @@ impl Docker {
     ) -> Result<Created, Error> {
         let target = RequestTarget::of("containers/create").query("name", name);
         let request = Request::post(target).json(create)?.head_within(self.timeouts().create);
-        let response = self.call(cancel, request).map_err(|error| mask(error, &create.env))?;
-        response.json()
+        match self.call(cancel, request) {
+            Ok(response) => response.json(),
+            // Podman 4 answers 500 for a name that is taken.
+            Err(Error::Engine { status: 500, message }) if self.container_inspect(cancel, name).is_ok() => {
+                Err(mask(Error::Engine { status: 409, message }, &create.env))
+            }
+            Err(error) => Err(mask(error, &create.env)),
+        }
     }
 
     /// Returns a container by id or name.
@@ -285,6 +291,7 @@ pub(super) fn accept(response: Response, others: &[u16]) -> Result<(), Error> {
     if others.contains(&response.status) { Ok(()) } else { response.success().map(drop) }
 }
 
+/// The message names nothing but the container.
 fn in_progress(error: &Error) -> bool {
     matches!(error, Error::Engine { status: 409, message } if message.contains("already in progress"))
 }

@@ -20,12 +20,10 @@ const ACCESS_DENIED: [&str; 6] = [
     "forbidden",
 ];
 
-/// Parts of the engine's messages while it has no connection to containerd, such as during a restart.
-const DEGRADED: [&str; 3] =
-    ["transport is closing", "connection closed: unavailable", "connection error: desc"];
-
-/// Part of the engine's message if it aborted a call itself, such as on its shutdown.
-const INTERRUPTED: &str = "context canceled";
+/// Parts of messages of an engine that is shutting down or has no connection to containerd. A message also quotes what others
+/// have chosen, such as a path or the answer of a registry, so they prove nothing.
+const OUTAGE: [&str; 4] =
+    ["transport is closing", "connection closed: unavailable", "connection error: desc", "context canceled"];
 
 /// Why a call to the engine failed.
 #[derive(Debug, thiserror::Error)]
@@ -116,15 +114,9 @@ impl Error {
         matches!(self, Self::Engine { status: 404, .. })
     }
 
-    /// Returns whether a name is taken, or an object is in use or being removed. For a taken name Podman 4 answers 500;
-    /// only the message distinguishes that from other errors.
+    /// Returns whether a name is taken, or an object is in use or being removed.
     pub fn is_conflict(&self) -> bool {
-        match self {
-            Self::Engine { status, message } => {
-                *status == 409 || *status == 500 && message.contains("is already in use")
-            }
-            _ => false,
-        }
+        matches!(self, Self::Engine { status: 409, .. })
     }
 
     /// Returns whether the engine cannot be used now: no connection could be made, or there is no common API version.
@@ -147,23 +139,19 @@ impl Error {
         self.is_unreachable() || self.is_connection_lost()
     }
 
-    /// Returns whether the engine answers, but currently cannot reach containerd.
-    pub fn is_degraded(&self) -> bool {
+    /// Returns whether the message is like one of an engine that is about to go away. That decides nothing, because the message
+    /// may quote anything: ask the engine again.
+    pub fn hints_at_outage(&self) -> bool {
         match self {
-            Self::Engine { status: 500.., message } => DEGRADED.iter().any(|words| message.contains(words)),
+            Self::Engine { status: 500.., message } | Self::Pull { message } => {
+                OUTAGE.iter().any(|words| message.contains(words))
+            }
             _ => false,
         }
     }
 
-    /// Returns whether the engine reports that it did not finish the call.
-    pub fn is_interrupted(&self) -> bool {
-        match self {
-            Self::Engine { status: 500.., message } | Self::Pull { message } => message.contains(INTERRUPTED),
-            _ => false,
-        }
-    }
-
-    /// Returns whether the engine could not reach containerd, so that the request was not executed.
+    /// Returns whether the message says that the engine could not reach containerd, so that the request was not executed. It may
+    /// quote anything, so it counts only if the engine has lost its container runtime.
     pub fn was_not_executed(&self) -> bool {
         matches!(self, Self::Engine { status: 500.., message } if message.contains("while dialing"))
     }
@@ -282,23 +270,23 @@ mod tests {
     }
 
     #[test]
-    fn an_engine_without_containerd_is_degraded_and_an_unreachable_registry_is_not() {
+    fn a_message_hints_at_an_outage_only_if_the_engine_failed() {
         let engine = |status, message: &str| Error::Engine { status, message: message.into() };
         for message in [
             "transport is closing: unavailable",
             "connection closed: unavailable",
             "connection error: desc = \"transport: Error while dialing dial unix /c.sock: connect: connection refused\": unavailable",
+            "download failed: context canceled",
         ] {
-            assert!(engine(500, message).is_degraded() && !engine(400, message).is_degraded(), "{message}");
+            assert!(
+                engine(500, message).hints_at_outage() && !engine(400, message).hints_at_outage(),
+                "{message}"
+            );
+            assert!(Error::Pull { message: message.into() }.hints_at_outage());
         }
-        let dialled =
-            engine(500, "connection error: desc = \"transport: Error while dialing dial unix /c.sock\"");
-        assert!(dialled.was_not_executed() && !engine(500, "transport is closing").was_not_executed());
-        let cut = Error::Pull { message: "download failed: context canceled".into() };
-        assert!(cut.is_interrupted() && !cut.is_degraded());
-        let registry = "Get \"http://127.0.0.1:1/v2/\": dial tcp 127.0.0.1:1: connect: connection refused";
-        let pull = Error::Pull { message: registry.into() };
-        assert!(!engine(500, registry).is_degraded() && !pull.is_degraded() && !pull.is_interrupted());
+        assert!(
+            !engine(500, "Get \"http://127.0.0.1:1/v2/\": connect: connection refused").hints_at_outage()
+        );
     }
 
     #[test]

@@ -42,7 +42,11 @@ impl Docker {
         if let Some(auth) = auth {
             request = request.header("X-Registry-Auth", auth.clone());
         }
-        let response = self.call(cancel, request)?;
+        let response = self.call(cancel, request).map_err(|error| match error {
+            // The message is the registry's, so the status does not tell how the engine is.
+            Error::Engine { status: 500.., message } => Error::Pull { message },
+            error => error,
+        })?;
         follow(response, self.timeouts().pull_idle, tick.max(MIN_TICK), progress)
     }
 }

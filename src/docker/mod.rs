@@ -91,6 +91,24 @@ impl Docker {
         if self.has_no_version() { self.negotiate(cancel) } else { Ok(()) }
     }
 
+    /// Returns whether the engine answers but does not reach containerd, which it reached before. The call quotes nothing that
+    /// others have chosen.
+    ///
+    /// # Errors
+    /// An engine error. An engine that does not answer within 10 s waits for containerd.
+    pub fn has_lost_runtime(&self, cancel: &CancelToken) -> Result<bool, Error> {
+        if !self.engine().has_containerd {
+            return Ok(false);
+        }
+        let request =
+            Request::get(RequestTarget::of("version")).head_within(self.timeouts().head.min(PING_WITHIN));
+        match self.call(cancel, request).and_then(Response::json::<negotiate::Version>) {
+            Ok(version) => Ok(!version.has_containerd()),
+            Err(Error::Timeout { .. }) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Sends any request, below `/vX.Y/`. Returns the response for any status, with its body unread. If the engine refuses
     /// the API version, negotiates it again and repeats the request.
     ///

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use serde::Deserialize;
 
+use super::api::or_default;
 use super::exchange::{Dialer, Response};
 use super::version::Agreement;
 use super::{ApiVersion, Docker, Endpoint, Engine, Error, Inner, Method, Request, RequestTarget, Timeouts};
@@ -28,10 +29,26 @@ struct Ping {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "PascalCase")]
-struct Version {
+pub(super) struct Version {
     version: String,
     os: String,
     arch: String,
+    #[serde(default, deserialize_with = "or_default")]
+    components: Vec<Component>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "PascalCase")]
+struct Component {
+    #[serde(default)]
+    name: String,
+}
+
+impl Version {
+    /// Whether the engine has asked containerd, too, and got an answer.
+    pub(super) fn has_containerd(&self) -> bool {
+        self.components.iter().any(|component| component.name == "containerd")
+    }
 }
 
 #[derive(Deserialize)]
@@ -89,6 +106,7 @@ impl Negotiated {
         let version: Version = get("version")?.json()?;
         let info: Info = get("info")?.json()?;
         let engine = Engine {
+            has_containerd: version.has_containerd(),
             version: version.version,
             api_version,
             os: version.os,

@@ -33,7 +33,17 @@ impl Docker {
     ) -> Result<Volume, Error> {
         let request =
             Request::post(RequestTarget::of("volumes/create")).json(&CreateVolume { name, labels })?;
-        self.call(cancel, request)?.json()
+        match self.call(cancel, request) {
+            Ok(response) => response.json(),
+            // Of two concurrent calls, Podman fails one.
+            Err(error @ Error::Engine { .. }) => self.volume_inspect(cancel, name).map_err(|_| error),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn volume_inspect(&self, cancel: &CancelToken, name: &str) -> Result<Volume, Error> {
+        let target = RequestTarget::of("volumes").segment(name)?;
+        self.call(cancel, Request::get(target))?.json()
     }
 
     /// Removes a volume. Succeeds if it does not exist; a volume in use is a conflict.

@@ -12,8 +12,8 @@ use time::format_description::well_known::Rfc3339;
 
 use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, dialect_of, execution_of};
 use super::names::{ContainerRef, HelperKind, Owned, owned};
-use super::plan::AGENT_DIR;
-use super::sidecar::marker;
+use super::sidecar::populator::VOLUME_DIR;
+use super::sidecar::{is_marked, marker};
 use crate::docker::{Container, ContainerSummary, Docker, Error, Volume};
 use crate::job::AdoptedTask;
 use crate::logging::{error_chain, value};
@@ -215,7 +215,8 @@ impl<'a> Scan<'a> {
     /// Removes a populator, and its volume if that is incomplete and has this worker's label: another worker may be about to
     /// populate its own. The volume is read through the populator before that is removed.
     fn remove_populator(&mut self, container: &Container, volume: &str) {
-        let complete = marker::present(self.docker, self.cancel, &container.id, AGENT_DIR);
+        let marker = marker::send_get(self.docker, self.cancel, &container.id, VOLUME_DIR);
+        let complete = marker.and_then(|marker| Ok(is_marked(volume, marker.finish()?.as_deref())));
         self.remove(container, "helper");
         let ours = self.volumes.iter().any(|other| other.name == volume);
         if ours && matches!(complete, Ok(false)) {

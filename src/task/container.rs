@@ -14,10 +14,10 @@ use super::output::file::{FoundFile, OUTPUT_FILE};
 use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
 use super::run::Cleanup;
+use super::sidecar::marker::PendingMarker;
 use super::sidecar::{PopulatedVolume, marker};
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PendingStat, State, VolumeOptions,
-    Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, State, VolumeOptions, Wait,
 };
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
@@ -69,8 +69,8 @@ pub(super) struct Checked {
     pub(super) image: String,
     /// Whether the execution has no other container.
     pub(super) is_alone: bool,
-    /// For each sidecar of the plan, in its order, whether its volume is complete.
-    pub(super) complete: Vec<bool>,
+    /// For each sidecar of the plan, in its order, the marker in its volume.
+    pub(super) markers: Vec<Option<String>>,
     /// The output file in it.
     output_before: Option<FoundFile>,
     /// The wait for its exit.
@@ -84,10 +84,18 @@ impl Checked {
     }
 }
 
+/// The outcome of [`TaskContainer::start`].
+pub(super) enum Started {
+    /// It runs; with the wait for its exit, unless the engine has forgotten that in a restart.
+    Running(Option<Wait>),
+    /// Somebody has removed it, and it was never started.
+    Vanished,
+}
+
 /// The result of one attempt to start a container.
 enum StartAttempt {
-    /// It runs; with the wait for its exit, unless the engine has forgotten that.
-    Started(Option<Wait>),
+    /// It runs, or it is gone.
+    Done(Started),
     /// The engine failed to start it. That is final: it may have run for a moment.
     Refused(Error),
 }
@@ -166,39 +174,49 @@ impl<'a> TaskContainer<'a> {
     }
 
     /// Checks the created container, and takes up the wait for its exit. All calls are sent before the first is answered. From
-    /// its creation on the container protects its volumes from removal, so what this finds stays true.
+    /// its creation on the container protects its volumes from removal, so what this finds stays true. Returns `None` if the
+    /// container is gone.
     ///
     /// # Errors
-    /// `sidecar_prep`, `docker_unreachable` or cancelled.
-    pub(super) fn check(&self, plan: &Plan) -> Result<Checked, Failure> {
+    /// `container_create`, `docker_unreachable` or cancelled.
+    pub(super) fn check(&self, plan: &Plan) -> Result<Option<Checked>, Failure> {
         let id = self.container.key();
         let checked = self.engine.call(|docker, cancel| {
-            let stat = |sidecar: &SidecarMount| marker::send_stat(docker, cancel, id, &sidecar.mount_path);
-            let stats = plan.sidecars.iter().map(stat).collect::<Result<Vec<_>, _>>()?;
+            let get = |sidecar: &SidecarMount| marker::send_get(docker, cancel, id, &sidecar.mount_path);
+            let markers = plan.sidecars.iter().map(get).collect::<Result<Vec<_>, _>>()?;
             let output = docker.send_archive_stat(cancel, id, OUTPUT_FILE)?;
             let inspect = docker.send_inspect(cancel, id)?;
             let list = docker.send_list(cancel, &task_labels(plan))?;
             let wait = docker.send_wait(cancel, id)?;
-            let is_file =
-                |stat: PendingStat| stat.finish().map(|stat| stat.is_some_and(|stat| stat.is_file()));
-            Ok(Checked {
-                image: inspect.finish()?.image,
+            let image = match inspect.finish() {
+                Err(error) if error.is_not_found() => return Ok(None),
+                inspected => inspected?.image,
+            };
+            Ok(Some(Checked {
+                image,
                 is_alone: leftovers(list.finish()?, plan).iter().all(|found| found.key() == id),
                 wait: wait.finish()?,
                 output_before: find_before_start(self.engine, id, output.finish()),
-                complete: stats.into_iter().map(is_file).collect::<Result<_, _>>()?,
-            })
+                markers: markers.into_iter().map(PendingMarker::finish).collect::<Result<_, _>>()?,
+            }))
         });
-        checked.map_err(|error| self.failed(FailureReason::SidecarPrep, &error))
+        let checked = match checked {
+            // Removed meanwhile.
+            Err(error) if error.is_not_found() => Ok(None),
+            checked => checked,
+        };
+        if matches!(checked, Ok(None)) {
+            self.warn_vanished();
+        }
+        checked.map_err(|error| self.failed(FailureReason::ContainerCreate, &error))
     }
 
     /// Starts the container and sets `started` once it runs or may run. The returned wait was taken up before the start, so it
-    /// cannot miss the exit; it is `None` if the engine forgot it in a restart. Retried, with a new wait, only if the engine
-    /// reports that the container was never started.
+    /// cannot miss the exit. Retried, with a new wait, only if the engine reports that the container was never started.
     ///
     /// # Errors
     /// `container_start`, `docker_unreachable` or cancelled; the container may be running nevertheless.
-    pub(super) fn start(&self, wait: Wait, started: &mut bool) -> Result<Option<Wait>, Failure> {
+    pub(super) fn start(&self, wait: Wait, started: &mut bool) -> Result<Started, Failure> {
         let id = self.container.key();
         let attempted = Cell::new(false);
         let mut first = Some(wait);
@@ -206,14 +224,18 @@ impl<'a> TaskContainer<'a> {
             let wait = first.take().map_or_else(|| docker.container_wait(cancel, id), Ok)?;
             // While the engine is still starting it, this inspect blocks until the outcome is known.
             if attempted.get() && docker.container_inspect(cancel, id)?.state.status != "created" {
-                return Ok(StartAttempt::Started(None));
+                return Ok(StartAttempt::Done(Started::Running(None)));
             }
             attempted.set(true);
             // Not cancellable, for the same reason as the creation.
             let result = docker.container_start(&CancelToken::new(), id);
             *started |= result.as_ref().err().is_none_or(Error::is_ambiguous);
             match result {
-                Ok(()) => Ok(StartAttempt::Started(Some(wait))),
+                Ok(()) => Ok(StartAttempt::Done(Started::Running(Some(wait)))),
+                // The engine also answers 404 for a program that is missing.
+                Err(error) if error.is_not_found() && !*started && is_gone(docker, cancel, id) => {
+                    Ok(StartAttempt::Done(Started::Vanished))
+                }
                 Err(error @ Error::Engine { .. }) if !error.was_not_executed() => {
                     Ok(StartAttempt::Refused(error))
                 }
@@ -221,9 +243,13 @@ impl<'a> TaskContainer<'a> {
             }
         });
         match attempt {
-            Ok(StartAttempt::Started(wait)) => {
+            Ok(StartAttempt::Done(Started::Vanished)) => {
+                self.warn_vanished();
+                Ok(Started::Vanished)
+            }
+            Ok(StartAttempt::Done(running)) => {
                 info!("container started {} {}", self.engine.key, self.container);
-                Ok(wait)
+                Ok(running)
             }
             Ok(StartAttempt::Refused(error)) | Err(error) => {
                 Err(self.failed(FailureReason::ContainerStart, &error))
@@ -339,6 +365,10 @@ impl<'a> TaskContainer<'a> {
         Ok(docker.container_inspect(cancel, self.container.key())?.state)
     }
 
+    fn warn_vanished(&self) {
+        warn!("container vanished {} {}", self.engine.key, self.container);
+    }
+
     fn warn(&self, event: &str, error: &Error) {
         let key = self.engine.key;
         warn!("{event} {key} {} error={}", self.container, value(&error_chain(error)));
@@ -396,4 +426,8 @@ fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
             memory_swap: memory,
         },
     }
+}
+
+fn is_gone(docker: &Docker, cancel: &CancelToken, id: &str) -> bool {
+    docker.container_inspect(cancel, id).is_err_and(|error| error.is_not_found())
 }

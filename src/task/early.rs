@@ -46,6 +46,10 @@ impl Tasks {
         let prepared = prepared?;
         let mut complete = true;
         if let Ok((container, checked)) = created {
+            let Some(checked) = checked else {
+                cleanup.container = None;
+                return Ok(Early::Later(Some(prepared)));
+            };
             complete = self.are_complete(engine.key, &expected, &checked);
             if complete && checked.is_alone && is_made_of(&expected, &checked, &prepared) {
                 let (container, wait) = checked.ready(container);

@@ -2,12 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
 
 use super::engine::TaskEngine;
+use super::failed_pulls::FailedPulls;
 use super::outcome::Failure;
+use super::sidecar::ATTEMPTS;
 use super::single_flight::{Cancelled, SingleFlight};
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
 use crate::logging::{error_chain, value};
@@ -27,11 +29,18 @@ pub(super) struct Images {
     pulls: SingleFlight<Result<Image, Failure>>,
     /// The id that each image had for the last task, by its name.
     known: Mutex<HashMap<String, String>>,
+    failed_pulls: Mutex<FailedPulls>,
 }
 
 impl Images {
     pub(super) fn new(policy: PullPolicy, registries: RegistryEnv) -> Self {
-        Self { policy, registries, pulls: SingleFlight::default(), known: Mutex::default() }
+        Self {
+            policy,
+            registries,
+            pulls: SingleFlight::default(),
+            known: Mutex::default(),
+            failed_pulls: Mutex::default(),
+        }
     }
 
     /// Returns the image once it is on the engine. A task that needs an image which another task is pulling waits for that
@@ -79,25 +88,63 @@ impl Images {
 
     fn apply_policy(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {
         match self.policy {
-            PullPolicy::Always => self.pull(engine, image),
-            PullPolicy::Never => local(engine, image)?.ok_or_else(|| {
-                let platform = platform(engine.docker);
-                failed(image, &format!("is not on this engine for {platform}, and the pull policy is never"))
-            }),
-            PullPolicy::Missing => match local(engine, image)? {
-                Some(local) => Ok(local),
-                None => self.pull(engine, image),
-            },
-            PullPolicy::Auto => match self.pull(engine, image) {
-                Err(Failure::Failed { reason: FailureReason::ImagePull, message }) => {
-                    fall_back(engine, image, message)
+            PullPolicy::Always => self.pull(engine, image, &self.login(engine, image)?),
+            PullPolicy::Never => match local(engine, image)? {
+                Local::Usable(local) => Ok(local),
+                Local::Foreign(local) => Err(foreign(engine, image, &local)),
+                Local::Missing => {
+                    let platform = platform(engine.docker);
+                    let problem =
+                        format!("is not on this engine for {platform}, and the pull policy is never");
+                    Err(failed(image, &problem))
                 }
-                result => result,
             },
+            PullPolicy::Missing => match local(engine, image)? {
+                Local::Usable(local) => Ok(local),
+                found => {
+                    let pulled = self.pull(engine, image, &self.login(engine, image)?);
+                    pulled.map_err(|failure| found.mention(engine, image, failure))
+                }
+            },
+            PullPolicy::Auto => self.pull_or_local(engine, image),
         }
     }
 
-    fn pull(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {
+    /// Pulls the image. If that fails, returns the local image, as for one that was built on this host; without one, the pull's
+    /// failure. A pull that has just failed with the same credentials is not repeated if there is a local image.
+    fn pull_or_local(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {
+        let key = engine.key;
+        let name = image.to_string();
+        let canonical = image.canonical();
+        let login = self.login(engine, image)?;
+        let has_failed = self.failed_pulls().is_recent(&canonical, login.auth.as_ref(), Instant::now());
+        if has_failed && let Local::Usable(local) = local(engine, image)? {
+            info!("pull left out {key} image={} reason=\"it has just failed\"", value(&name));
+            return Ok(local);
+        }
+        let message = match self.pull(engine, image, &login) {
+            Err(Failure::Failed { reason: FailureReason::ImagePull, message }) => message,
+            result => {
+                self.failed_pulls().forget(&canonical);
+                return result;
+            }
+        };
+        self.failed_pulls().record(canonical, login.auth, Instant::now());
+        match local(engine, image)? {
+            Local::Usable(local) => {
+                warn!("pull failed, local image used {key} image={} error={}", value(&name), value(&message));
+                Ok(local)
+            }
+            found => Err(found.mention(engine, image, Failure::new(FailureReason::ImagePull, message))),
+        }
+    }
+
+    fn failed_pulls(&self) -> MutexGuard<'_, FailedPulls> {
+        // Nothing that can panic runs under the lock.
+        self.failed_pulls.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn pull(&self, engine: &TaskEngine<'_>, image: &Reference, login: &Login) -> Result<Image, Failure> {
         let name = image.to_string();
         let name = value(&name);
         let key = engine.key;
@@ -108,19 +155,32 @@ impl Images {
                  bytes_total={bytes_total}"
             );
         };
-        let login = self.login(engine, image)?;
+        if let Some(warning) = &login.warning {
+            let registry = value(image.domain());
+            warn!("registry credentials not usable {key} registry={registry} error={}", value(warning));
+        }
         info!("pull started {key} image={name}");
         let platform = platform(engine.docker);
         let auth = login.auth.as_ref();
-        let pulled = engine.call(|docker, cancel| {
-            docker.image_pull(cancel, image, Some(&platform), auth, PROGRESS, &mut log_progress)
-        });
-        pulled.map_err(|error| pull_failure(image, &login, &error))?;
-        info!("pull done {key} image={name}");
-        pulled_image(engine, image)
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let pulled = engine.call(|docker, cancel| {
+                docker.image_pull(cancel, image, Some(&platform), auth, PROGRESS, &mut log_progress)
+            });
+            pulled.map_err(|error| pull_failure(image, login, &error))?;
+            info!("pull done {key} image={name}");
+            match local(engine, image)? {
+                Local::Usable(pulled) => return Ok(pulled),
+                Local::Foreign(pulled) => return Err(foreign(engine, image, &pulled)),
+                // Removed at once, such as by `docker image prune -a`.
+                Local::Missing if attempts < ATTEMPTS => {}
+                Local::Missing => return Err(failed(image, "is removed by another process after each pull")),
+            }
+        }
     }
 
-    /// Returns the credentials for the image's registry. Credentials that cannot be read only cause a warning, because
+    /// Returns the credentials for the image's registry. Credentials that cannot be read only cause a warning of the pull, because
     /// the image may be public.
     fn login(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Login, Failure> {
         let host = image.domain();
@@ -128,9 +188,6 @@ impl Images {
             self.registries.login(&engine.cancel, host).map_err(|error| engine_failure(image, &error))?;
         let key = engine.key;
         let registry = value(host);
-        if let Some(warning) = &login.warning {
-            warn!("registry credentials not usable {key} registry={registry} error={}", value(warning));
-        }
         debug!(
             "registry credentials {key} registry={registry} found={} origin={}",
             login.auth.is_some(),
@@ -140,36 +197,44 @@ impl Images {
     }
 }
 
-/// Returns the local image after a failed pull, as for one that was built on this host; without one, the pull's failure.
-fn fall_back(engine: &TaskEngine<'_>, image: &Reference, message: String) -> Result<Image, Failure> {
-    let Some(local) = local(engine, image)? else {
-        return Err(Failure::new(FailureReason::ImagePull, message));
-    };
-    let key = engine.key;
-    let name = image.to_string();
-    warn!("pull failed, local image used {key} image={} error={}", value(&name), value(&message));
-    Ok(local)
+/// What the engine has under an image's name.
+enum Local {
+    /// The image, for the engine's platform.
+    Usable(Image),
+    /// An image for another platform.
+    Foreign(Image),
+    Missing,
 }
 
-/// Returns the image if the engine has it for its own platform.
-fn local(engine: &TaskEngine<'_>, image: &Reference) -> Result<Option<Image>, Failure> {
+impl Local {
+    /// Adds to the failure of a pull what there is instead, unless that is what the pull has delivered.
+    fn mention(&self, engine: &TaskEngine<'_>, image: &Reference, failure: Failure) -> Failure {
+        match (self, failure) {
+            (Self::Foreign(local), failure) if failure == foreign(engine, image, local) => failure,
+            (Self::Foreign(local), Failure::Failed { reason, message }) => {
+                let Image { os, architecture, .. } = local;
+                let message = format!("{message}; the image on this engine is for {os}/{architecture}");
+                Failure::Failed { reason, message }
+            }
+            (_, failure) => failure,
+        }
+    }
+}
+
+fn local(engine: &TaskEngine<'_>, image: &Reference) -> Result<Local, Failure> {
     match engine.call(|docker, cancel| docker.image_inspect(cancel, &image.to_string())) {
-        Ok(local) => Ok(Some(local).filter(|local| runs_on(engine.docker, local))),
-        Err(error) if error.is_not_found() => Ok(None),
+        Ok(local) if runs_on(engine.docker, &local) => Ok(Local::Usable(local)),
+        Ok(local) => Ok(Local::Foreign(local)),
+        Err(error) if error.is_not_found() => Ok(Local::Missing),
         Err(error) => Err(engine_failure(image, &error)),
     }
 }
 
-/// Returns the image that a pull has delivered, which may be for another platform than the one asked for.
-fn pulled_image(engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {
-    let pulled = engine.call(|docker, cancel| docker.image_inspect(cancel, &image.to_string()));
-    let pulled = pulled.map_err(|error| engine_failure(image, &error))?;
-    if runs_on(engine.docker, &pulled) {
-        return Ok(pulled);
-    }
-    let Image { os, architecture, .. } = &pulled;
+/// The failure for an image that the engine does not run. A pull may deliver such an image, too.
+fn foreign(engine: &TaskEngine<'_>, image: &Reference, found: &Image) -> Failure {
+    let Image { os, architecture, .. } = found;
     let platform = platform(engine.docker);
-    Err(failed(image, &format!("is for {os}/{architecture}, and this engine runs {platform}")))
+    failed(image, &format!("is for {os}/{architecture}, and this engine runs {platform}"))
 }
 
 fn platform(docker: &Docker) -> String {
@@ -177,9 +242,11 @@ fn platform(docker: &Docker) -> String {
     format!("{}/{}", engine.os, engine.arch)
 }
 
+/// Whether the engine runs the image. An image that does not name its platform runs on any.
 fn runs_on(docker: &Docker, image: &Image) -> bool {
     let engine = docker.engine();
-    image.os == engine.os && image.architecture == engine.arch
+    let fits = |named: &str, own: &str| named.is_empty() || named == own;
+    fits(&image.os, &engine.os) && fits(&image.architecture, &engine.arch)
 }
 
 fn failed(image: &Reference, problem: &str) -> Failure {
@@ -200,3 +267,7 @@ fn engine_failure(image: &Reference, error: &Error) -> Failure {
     }
     failed(image, &format!("is not available: {}", error_chain(error)))
 }
+
+#[cfg(test)]
+#[path = "image_tests.rs"]
+mod tests;

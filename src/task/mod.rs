@@ -9,6 +9,7 @@ mod container;
 mod early;
 mod ending;
 mod engine;
+mod failed_pulls;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod image;

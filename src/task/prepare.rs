@@ -5,7 +5,8 @@ use super::image::Images;
 use super::outcome::Failure;
 use super::plan::{Plan, SidecarMount};
 use super::sidecar::reservation::Reservation;
-use super::sidecar::{PopulatedVolume, Population, Sidecars, entrypoint};
+use super::sidecar::{ATTEMPTS, PopulatedVolume, Population, Sidecars, entrypoint, image_is_gone};
+use crate::docker::Image;
 use crate::protocol::FailureReason;
 use crate::sys::cancel::CancelReason;
 use crate::sys::pool::beside;
@@ -113,7 +114,26 @@ fn volume<'a>(
     index: usize,
     mount: &SidecarMount,
 ) -> Result<Ready<'a>, Failure> {
+    for _ in 1..ATTEMPTS {
+        let image = images.ensure(engine, &mount.image)?;
+        match volume_of(sidecars, engine, plan, index, mount, &image) {
+            Err(Failure::Failed { .. }) if image_is_gone(engine, &image.id) => {}
+            result => return result,
+        }
+    }
     let image = images.ensure(engine, &mount.image)?;
+    volume_of(sidecars, engine, plan, index, mount, &image)
+}
+
+/// As [`volume`], of this image.
+fn volume_of<'a>(
+    sidecars: &'a Sidecars,
+    engine: &TaskEngine<'_>,
+    plan: &Plan,
+    index: usize,
+    mount: &SidecarMount,
+    image: &Image,
+) -> Result<Ready<'a>, Failure> {
     let name = mount.image.to_string();
     let labels = plan.volume_labels(mount);
     if !mount.read_write {

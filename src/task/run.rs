@@ -11,7 +11,7 @@ use time::format_description::well_known::Rfc3339;
 
 use super::Job;
 use super::cleanup::choose_volumes;
-use super::container::{Checked, ContainerExit, Stopped, TaskContainer};
+use super::container::{Checked, ContainerExit, Started, Stopped, TaskContainer};
 use super::early::Early;
 use super::ending::ReadingWatch;
 use super::engine::{Probe, Retry, TaskEngine};
@@ -23,16 +23,13 @@ use super::output::budget::Limits;
 use super::output::collect::Reading;
 use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
-use super::sidecar::Sidecars;
+use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone, is_marked};
 use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::CancelToken;
-
-/// How often a task is prepared when its sidecar volume is removed between population and start.
-const VOLUME_ATTEMPTS: usize = 3;
 
 /// Settings that apply to every task.
 #[derive(Debug, Clone)]
@@ -140,8 +137,9 @@ impl Tasks {
         let key = job.work.key();
         let address = self.docker.address();
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
+        let lost_runtime = |cancel: &CancelToken| self.docker.has_lost_runtime(cancel);
         let report = |away| self.emit(job.id, JobEvent::Engine { away });
-        let probe = Probe { address: &address, ping: &ping, report: &report };
+        let probe = Probe { address: &address, ping: &ping, lost_runtime: &lost_runtime, report: &report };
         let retry = Retry::new(key, self.options.engine_timeout, &self.stopping, probe);
         act(&TaskEngine { docker: &self.docker, key, cancel: job.cancel.clone(), retry: &retry })
     }
@@ -157,10 +155,11 @@ impl Tasks {
                 return Report::failed(&assignment.key, FailureReason::InvalidAssignment, message);
             }
         };
-        let (result, collected) = match self.prepare(job, engine, &mut plan, cleanup) {
-            Ok((container, wait)) => self.start(job, &container, wait, cleanup),
-            Err(failure) => (failure.into_result(job.cancel.reason(), None), Collected::default()),
-        };
+        let (result, collected) =
+            self.create_and_start(job, engine, &mut plan, cleanup).unwrap_or_else(|failure| {
+                // If only the answer to the start was lost the container may run, but its output is not worth a wait.
+                (failure.into_result(job.cancel.reason(), None), Collected::default())
+            });
         report(&assignment.key, result, collected)
     }
 
@@ -191,17 +190,31 @@ impl Tasks {
         report(key, result, collected)
     }
 
-    /// Creates the container with everything it needs, and waits until the claim is confirmed. Also returns the wait for the
-    /// container's exit.
-    fn prepare<'a>(
+    /// Creates the container with everything it needs, starts it once the claim is confirmed, and waits for its end. A container
+    /// that somebody removes before its start is created again.
+    fn create_and_start(
         &self,
         job: &Job,
-        engine: &'a TaskEngine<'a>,
+        engine: &TaskEngine<'_>,
         plan: &mut Plan,
         cleanup: &mut Cleanup,
-    ) -> Result<(TaskContainer<'a>, Wait), Failure> {
-        let ready = self.create(engine, plan, cleanup)?;
-        if job.signals.wait_release(&job.cancel) { Ok(ready) } else { Err(Failure::Cancelled) }
+    ) -> Result<(RunResult, Collected), Failure> {
+        let mut is_released = false;
+        for _ in 0..ATTEMPTS {
+            let (container, wait) = self.create(engine, plan, cleanup)?;
+            is_released = is_released || job.signals.wait_release(&job.cancel);
+            if !is_released || job.cancel.is_cancelled() {
+                return Err(Failure::Cancelled);
+            }
+            match container.start(wait, &mut cleanup.started)? {
+                Started::Running(wait) => {
+                    self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
+                    return Ok(self.finish(job, &container, container.wait_exit(wait)));
+                }
+                Started::Vanished => cleanup.container = None,
+            }
+        }
+        Err(Failure::new(FailureReason::ContainerStart, "another process keeps removing the container"))
     }
 
     fn create<'a>(
@@ -218,19 +231,25 @@ impl Tasks {
         uncreated.clear(plan)?;
         choose_volumes(engine, plan);
         cleanup.volumes = plan.own_volumes();
-        for _ in 0..VOLUME_ATTEMPTS {
+        for _ in 0..ATTEMPTS {
             let prepared = match prepared.take() {
                 Some(prepared) => prepared,
                 None => prepare(&self.images, &self.sidecars, engine, plan)?,
             };
-            let container = uncreated.create(plan, &prepared, cleanup)?;
-            let checked = container.check(plan)?;
-            if self.are_complete(engine.key, &prepared, &checked) {
-                return Ok(checked.ready(container));
+            let container = match uncreated.create(plan, &prepared, cleanup) {
+                Err(Failure::Failed { .. }) if image_is_gone(engine, &prepared.image) => continue,
+                created => created?,
+            };
+            match container.check(plan)? {
+                Some(checked) if self.are_complete(engine.key, &prepared, &checked) => {
+                    return Ok(checked.ready(container));
+                }
+                Some(_) => uncreated.clear(plan)?,
+                None => cleanup.container = None,
             }
-            uncreated.clear(plan)?;
         }
-        Err(Failure::new(FailureReason::SidecarPrep, "another process keeps removing the sidecar volume"))
+        let message = "another process keeps removing the image, the container or the sidecar volume";
+        Err(Failure::new(FailureReason::SidecarPrep, message))
     }
 
     /// Returns whether all volumes of a created container are complete. Forgets those that are not.
@@ -241,32 +260,15 @@ impl Tasks {
         checked: &Checked,
     ) -> bool {
         let mut all = true;
-        for (populated, complete) in prepared.volumes.iter().zip(&checked.complete) {
-            if !complete {
-                let volume = &populated.volume;
+        for (populated, marker) in prepared.volumes.iter().zip(&checked.markers) {
+            let volume = &populated.volume;
+            if !is_marked(volume, marker.as_deref()) {
                 warn!("sidecar volume vanished {} volume={}", key, value(volume));
                 self.sidecars.forget(volume);
                 all = false;
             }
         }
         all
-    }
-
-    fn start(
-        &self,
-        job: &Job,
-        container: &TaskContainer<'_>,
-        wait: Wait,
-        cleanup: &mut Cleanup,
-    ) -> (RunResult, Collected) {
-        match container.start(wait, &mut cleanup.started) {
-            Ok(wait) => {
-                self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
-                self.finish(job, container, container.wait_exit(wait))
-            }
-            // If only the answer was lost the container may run, but its output is not worth a wait.
-            Err(failure) => (failure.into_result(job.cancel.reason(), None), Collected::default()),
-        }
     }
 
     /// Stops a cancelled task, and collects the output of any that has exited.

@@ -51,8 +51,10 @@ impl ScriptedEngine {
         let key = ExecutionKey::new("t", None);
         let stopping = CancelToken::new();
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
+        let lost_runtime = |cancel: &CancelToken| self.docker.has_lost_runtime(cancel);
         let report = |_| ();
-        let probe = Probe { address: "unix:///s", ping: &ping, report: &report };
+        let address = "unix:///s";
+        let probe = Probe { address, ping: &ping, lost_runtime: &lost_runtime, report: &report };
         let retry = Retry::new(&key, Duration::from_secs(60), &stopping, probe);
         act(&TaskEngine { docker: &self.docker, key: &key, cancel: cancel.clone(), retry: &retry })
     }

@@ -261,6 +261,46 @@ fn a_removal_in_progress_is_awaited() {
     assert!(docker.container_remove(&cancel, "c").unwrap_err().is_conflict());
 }
 
+/// Podman fails one of two concurrent calls for one name.
+#[test]
+fn a_volume_that_exists_although_its_creation_failed_is_used() {
+    let exists = || vec![json(500, r#"{"message":"volume with name v already exists"}"#)];
+    let there = vec![json(200, r#"{"Name":"v","Labels":{"a":"b"}}"#)];
+    let absent = vec![json(404, r#"{"message":"no such volume"}"#)];
+    let (_fake, docker, cancel) = engine(vec![exists(), there, exists(), absent]);
+    let labels = std::collections::BTreeMap::new();
+    assert_eq!(docker.volume_create(&cancel, "v", &labels).unwrap().labels["a"], "b");
+    let error = docker.volume_create(&cancel, "v", &labels).unwrap_err();
+    assert!(error.to_string().contains("500: volume with name v already exists"), "{error}");
+}
+
+/// An answer to `HEAD` has no message.
+#[test]
+fn a_failed_stat_has_the_engines_message() {
+    let bare = || vec![write("HTTP/1.1 500 x\r\nContent-Length: 40\r\n\r\n")];
+    let failed = vec![json(500, r#"{"message":"error mounting /agent/data"}"#)];
+    let stat = "eyJzaXplIjo1LCJtb2RlIjo0MjB9";
+    let works = vec![write(&format!(
+        "HTTP/1.1 200 x\r\nX-Docker-Container-Path-Stat: {stat}\r\nContent-Length: 0\r\n\r\n"
+    ))];
+    let (_fake, docker, cancel) = engine(vec![bare(), failed, bare(), works]);
+    let error = docker.archive_stat(&cancel, "c", "/x").unwrap_err();
+    assert!(error.to_string().ends_with("answered 500: error mounting /agent/data"), "{error}");
+    assert_eq!(docker.archive_stat(&cancel, "c", "/x").unwrap().unwrap().size, 5);
+}
+
+/// Podman 4 answers 500 for a name that is taken. Its message decides nothing.
+#[test]
+fn a_name_is_taken_if_a_container_has_it() {
+    let failed = || vec![Step::ReadBody, json(500, r#"{"message":"the name is already in use"}"#)];
+    let there = vec![json(200, r#"{"Id":"c"}"#)];
+    let absent = vec![json(404, r#"{"message":"no such container"}"#)];
+    let (_fake, docker, cancel) = engine(vec![failed(), there, failed(), absent]);
+    let create = || docker.container_create(&cancel, "c", &CreateContainer::default()).unwrap_err();
+    assert!(create().is_conflict());
+    assert!(!create().is_conflict());
+}
+
 #[test]
 fn a_missing_path_is_distinguished_from_a_missing_container() {
     let missing = || vec![write("HTTP/1.1 404 x\r\nContent-Length: 40\r\n\r\n")];

@@ -5,7 +5,7 @@ use crate::support::engine_proxy::EngineProxy;
 use crate::support::stage::Stage;
 
 /// The calls of a task whose images and sidecar volume are on the engine, up to its start. The search for containers of the same
-/// task is the list; the check of the volume's marker is one `HEAD`, and the other is for the output file, which the task may not have written. Only the first and the last have a fixed place, as most are
+/// task is the list; the check of the volume's marker is the `GET` of an archive, and the `HEAD` is for an output file that the task has not written. Only the first and the last have a fixed place, as most are
 /// under way at the same time.
 const BEFORE_START: [&str; 9] = [
     "POST /containers/create",
@@ -13,7 +13,7 @@ const BEFORE_START: [&str; 9] = [
     "GET /images/*/json",
     "GET /containers/*/json",
     "GET /containers/json",
-    "HEAD /containers/*/archive",
+    "GET /containers/*/archive",
     "HEAD /containers/*/archive",
     "POST /containers/*/wait",
     START,

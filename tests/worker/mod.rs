@@ -12,6 +12,7 @@ mod invalid_messages;
 mod notify;
 mod output;
 mod podman;
+mod prune;
 mod pull;
 mod reconcile;
 mod reconnect;

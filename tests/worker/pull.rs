@@ -290,10 +290,7 @@ fn an_image_for_another_platform_is_refused_with_every_policy() {
     images.task("foreign:v1", "x", FOREIGN);
     let foreign = images.name("foreign:v1");
     let refused = format!("is for linux/{FOREIGN}, and this engine runs linux/{NATIVE}");
-    let absent = format!("is not on this engine for linux/{NATIVE}");
-    for (policy, what) in
-        [("always", &refused), ("auto", &refused), ("missing", &refused), ("never", &absent)]
-    {
+    for policy in ["always", "auto", "missing", "never"] {
         let worker = with_policy(&stage, policy);
         let mut spec = stage.spec("cat /text");
         // Only the first failure is reported. With `always` both images are foreign, because no other is in the registry.
@@ -302,7 +299,7 @@ fn an_image_for_another_platform_is_refused_with_every_policy() {
         let run = stage.run(&spec);
         assert_eq!(run.failure_reason.as_deref(), Some("image_pull"), "{policy}");
         let message = run.message.unwrap();
-        assert!(message.contains(&foreign) && message.contains(what.as_str()), "{policy}: {message}");
+        assert!(message.contains(&foreign) && message.contains(&refused), "{policy}: {message}");
         assert_eq!(lines(&worker, "container created"), Vec::<String>::new());
         stage.stop(worker);
     }

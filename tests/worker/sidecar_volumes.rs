@@ -139,6 +139,85 @@ fn a_volume_without_its_marker_is_filled_again_before_it_is_used() {
     stage.stop(worker);
 }
 
+/// An image that was made from a filled volume has the marker of the other image.
+#[test]
+fn the_marker_of_another_image_does_not_count() {
+    let mut stage = Stage::new();
+    let root = RootFs::sidecar(Layout::Root, AGENT).file(".oz-sidecar-complete", 0o444, "sha256:other");
+    let image = stage.images.make("copied", root, &[]);
+    let path = format!("/images/{}/json", encode(&image));
+    let id = stage.engine.json("GET", &path, &Value::Null)["Id"].as_str().unwrap().to_owned();
+    let volume = format!("oz-sidecar-{}", id.trim_start_matches("sha256:").get(..32).unwrap());
+    let labels = json!({"oz-worker-id": stage.worker_id});
+    stage.engine.json("POST", "/volumes/create", &json!({"Name": volume, "Labels": labels}));
+    let helper = json!({"Image": stage.task_image, "HostConfig": {"Mounts":
+        [{"Type": "volume", "Source": volume, "Target": "/v", "VolumeOptions": {"NoCopy": true}}]}});
+    let helper = stage.engine.json("POST", "/containers/create", &helper)["Id"].as_str().unwrap().to_owned();
+    // An interrupted fill.
+    let half = RootFs::default().file(".oz-sidecar-complete", 0o444, "sha256:other").file(
+        "entrypoint.sh",
+        0o755,
+        "echo half of it",
+    );
+    let path = format!("/containers/{helper}/archive?path=/v");
+    assert_eq!(stage.engine.request("PUT", &path, &[], &half.finish()).status, 200);
+    stage.engine.remove_container(&helper);
+    let worker = stage.start_worker();
+    let mut spec = stage.spec("echo whole");
+    spec.sidecar_image = image;
+    for _ in 0..2 {
+        assert_eq!(stage.run(&spec).output.as_deref(), Some("whole\n"));
+    }
+    stage.stop(worker);
+}
+
+#[test]
+fn links_of_a_sidecar_are_followed_as_in_the_tasks_container() {
+    let mut stage = Stage::new();
+    let worker = stage.start_worker();
+    // In the image the link leads to the script, in the task to itself.
+    let nested = RootFs::sidecar(Layout::Nested, AGENT).link("entrypoint.sh", "/agent/entrypoint.sh");
+    let relative = RootFs::sidecar(Layout::None, AGENT)
+        .file("lib/run.sh", 0o755, AGENT)
+        .link("entrypoint.sh", "lib/run.sh");
+    for (name, root) in [("nested", nested), ("relative", relative)] {
+        let mut spec = stage.spec("echo runs");
+        spec.sidecar_image = stage.images.make(name, root, &[]);
+        let run = stage.run(&spec);
+        assert_eq!(run.output.as_deref(), Some("runs\n"), "{name}: {:?}", run.message);
+    }
+    let outside = RootFs::sidecar(Layout::None, AGENT)
+        .folder("usr", 0o755)
+        .folder("usr/bin", 0o755)
+        .file("usr/bin/x", 0o755, AGENT)
+        .link("entrypoint.sh", "/usr/bin/x");
+    let mut spec = stage.spec("echo runs");
+    spec.sidecar_image = stage.images.make("outside", outside, &[]);
+    let run = stage.run(&spec);
+    assert_eq!(run.failure_reason.as_deref(), Some("sidecar_prep"));
+    assert!(run.message.as_deref().unwrap().contains("has no entrypoint.sh"), "{:?}", run.message);
+    stage.stop(worker);
+}
+
+#[test]
+fn volumes_that_images_declare_below_the_sidecar_s_folder() {
+    let mut stage = Stage::new();
+    let worker = stage.start_worker();
+    let root = RootFs::sidecar(Layout::Root, AGENT);
+    let mut spec = stage.spec("cat /agent/lib/data.txt");
+    spec.sidecar_image = stage.images.make("declares", root, &["VOLUME /agent/lib"]);
+    assert_eq!(stage.run(&spec).output.as_deref(), Some("data\n"));
+    // The sidecar's volume is read-only, so the engine cannot mount another volume in it.
+    let mut spec = stage.spec("true");
+    spec.docker_image =
+        Some(stage.images.make("data", RootFs::busybox(), &["ENV PATH=/bin", "VOLUME /agent/data"]));
+    let run = stage.run(&spec);
+    assert_eq!(run.failure_reason.as_deref(), Some("container_create"));
+    let message = run.message.unwrap();
+    assert!(message.contains("/agent/data"), "{message}");
+    stage.stop(worker);
+}
+
 #[test]
 fn a_volume_that_was_removed_while_the_worker_runs_is_filled_again() {
     let stage = Stage::new();

@@ -19,8 +19,14 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// How often one call may be interrupted before it fails. A call that crashes the engine interrupts itself each time.
 const MAX_INTERRUPTIONS: u32 = 6;
 
+/// The pause before an engine is asked again whose message hints at an outage.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
+
 /// Returns whether the engine answers.
 type Ping<'a> = &'a (dyn Fn(&CancelToken) -> Result<(), Error> + Sync);
+
+/// Returns whether an engine that answers has lost its container runtime.
+type LostRuntime<'a> = &'a (dyn Fn(&CancelToken) -> Result<bool, Error> + Sync);
 
 /// How to check an engine, and where to report why it is away, or that it is back (`None`).
 #[derive(Clone, Copy)]
@@ -28,6 +34,7 @@ pub(in crate::task) struct Probe<'a> {
     /// For error messages.
     pub(in crate::task) address: &'a str,
     pub(in crate::task) ping: Ping<'a>,
+    pub(in crate::task) lost_runtime: LostRuntime<'a>,
     pub(in crate::task) report: &'a (dyn Fn(Option<String>) + Sync),
 }
 
@@ -190,19 +197,33 @@ impl<'a> Retry<'a> {
         }
     }
 
-    /// Classifies an error. An engine that is shutting down can answer anything, so after a server error it is pinged.
+    /// Classifies an error. An engine that is shutting down can answer anything, so after a server error it is asked how it is.
+    /// Its message decides nothing: it may quote a path or a registry. It is at most a reason to ask again a moment later.
     fn fault(&self, cancel: &CancelToken, error: &Error) -> Fault {
+        if error.is_gone() {
+            return if (self.probe.ping)(cancel).is_ok() { Fault::Interrupted } else { Fault::Unreachable };
+        }
         let may_be_shutdown = matches!(error, Error::Engine { status: 500.., .. })
             || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Upload { .. });
-        if error.is_degraded() {
-            Fault::Degraded
-        } else if error.is_gone() || error.is_interrupted() {
-            if (self.probe.ping)(cancel).is_ok() { Fault::Interrupted } else { Fault::Unreachable }
-        } else if may_be_shutdown && (self.probe.ping)(cancel).is_err_and(|error| error.is_gone()) {
-            Fault::Unreachable
-        } else {
-            Fault::None
+        if !may_be_shutdown {
+            return Fault::None;
         }
+        match self.state(cancel, error) {
+            Fault::None if error.hints_at_outage() && cancel.sleep(LOOK_AGAIN) => self.state(cancel, error),
+            fault => fault,
+        }
+    }
+
+    /// Asks the engine how it is, after an error. A failed pull says nothing about its container runtime.
+    fn state(&self, cancel: &CancelToken, error: &Error) -> Fault {
+        if (self.probe.ping)(cancel).is_err_and(|error| error.is_gone()) {
+            return Fault::Unreachable;
+        }
+        let is_call = matches!(error, Error::Engine { .. });
+        if is_call && (self.probe.lost_runtime)(cancel).is_ok_and(|lost| lost) {
+            return Fault::Degraded;
+        }
+        Fault::None
     }
 
     /// Pings until the engine answers, the limit has passed or `stop_waiting` is cancelled.

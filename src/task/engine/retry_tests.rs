@@ -12,12 +12,23 @@ const LIMIT: Duration = Duration::from_secs(60);
 struct Script {
     answers: Mutex<Vec<Result<u32, Error>>>,
     pings: Mutex<Vec<Result<(), Error>>>,
+    /// Whether the container runtime is lost, for each time it is asked for; not lost after that.
+    lost: Mutex<Vec<bool>>,
     reported: Mutex<Vec<Option<String>>>,
 }
 
 impl Script {
     fn new(answers: Vec<Result<u32, Error>>, pings: Vec<Result<(), Error>>) -> Self {
-        Self { answers: Mutex::new(answers), pings: Mutex::new(pings), reported: Mutex::default() }
+        Self {
+            answers: Mutex::new(answers),
+            pings: Mutex::new(pings),
+            lost: Mutex::default(),
+            reported: Mutex::default(),
+        }
+    }
+
+    fn losing(self, lost: Vec<bool>) -> Self {
+        Self { lost: Mutex::new(lost), ..self }
     }
 
     fn play(
@@ -31,9 +42,18 @@ impl Script {
 
     fn with<T>(&self, limit: Duration, stopping: &CancelToken, act: impl FnOnce(&Retry<'_>) -> T) -> T {
         let ping = |_: &CancelToken| self.pings.lock().unwrap().remove(0);
+        let lost_runtime = |_: &CancelToken| {
+            let mut lost = self.lost.lock().unwrap();
+            Ok(!lost.is_empty() && lost.remove(0))
+        };
         let report = |away: Option<String>| self.reported.lock().unwrap().push(away);
         let key = ExecutionKey::new("t", None);
-        act(&Retry::new(&key, limit, stopping, Probe { address: "unix:///s", ping: &ping, report: &report }))
+        act(&Retry::new(
+            &key,
+            limit,
+            stopping,
+            Probe { address: "unix:///s", ping: &ping, lost_runtime: &lost_runtime, report: &report },
+        ))
     }
 
     fn next_answer(&self) -> Result<u32, Error> {
@@ -88,13 +108,37 @@ fn a_cut_connection_to_a_running_engine_is_not_an_outage() {
     script.assert_used_up();
 }
 
+/// An engine that shuts down fails a request first, and is away a moment later.
 #[test]
-fn a_request_that_the_engine_interrupted_is_repeated() {
-    let cut = || Error::Pull { message: "context canceled".into() };
-    let script = Script::new(vec![Err(cut()), Err(cut()), Ok(7)], vec![Ok(()), Err(away()), Ok(())]);
-    assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
-    assert_eq!(script.reported(), [true, false]);
-    script.assert_used_up();
+fn a_request_that_a_shutdown_interrupted_is_repeated() {
+    for cut in [Error::Pull { message: "context canceled".into() }, says(500, "context canceled")] {
+        let script = Script::new(vec![Err(cut), Ok(7)], vec![Ok(()), Err(away()), Ok(())]);
+        assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
+        assert_eq!(script.reported(), [true, false]);
+        script.assert_used_up();
+    }
+}
+
+/// The path of a file, or the answer of a sick registry.
+#[test]
+fn a_message_alone_decides_nothing() {
+    for text in ["transport is closing", "connection error: desc = x", "context canceled"] {
+        for error in [says(500, text), Error::Pull { message: text.into() }] {
+            let script = Script::new(vec![Err(error)], vec![Ok(()), Ok(())]);
+            let error = script.play(LIMIT, &CancelToken::new(), never).unwrap_err();
+            assert!(error.to_string().ends_with(text));
+            assert!(script.reported().is_empty(), "{text}");
+            script.assert_used_up();
+        }
+    }
+}
+
+#[test]
+fn a_failed_pull_says_nothing_about_the_container_runtime() {
+    let pull = Error::Pull { message: "manifest unknown".into() };
+    let script = Script::new(vec![Err(pull)], vec![Ok(())]).losing(vec![true]);
+    script.play(LIMIT, &CancelToken::new(), never).unwrap_err();
+    assert!(script.reported().is_empty());
 }
 
 #[test]
@@ -143,16 +187,11 @@ fn a_retryable_error_is_retried() {
     script.assert_used_up();
 }
 
+/// Whatever its message is.
 #[test]
-fn a_degraded_engine_is_reported_as_away() {
-    let script = Script::new(
-        vec![
-            Err(says(500, "transport is closing: unavailable")),
-            Err(says(500, "connection error: desc = x")),
-            Ok(1),
-        ],
-        vec![],
-    );
+fn an_engine_without_its_container_runtime_is_reported_as_away() {
+    let answers = vec![Err(says(500, "transport is closing: unavailable")), Err(says(500, "x")), Ok(1)];
+    let script = Script::new(answers, vec![Ok(()), Ok(())]).losing(vec![true, true]);
     assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 1);
     assert_eq!(script.reported(), [true, false]);
     script.assert_used_up();
@@ -229,9 +268,15 @@ fn several_waiting_threads_report_once() {
         MANY => Ok(()),
         _ => Err(away()),
     };
+    let lost_runtime = |_: &CancelToken| Ok(false);
     let token = CancelToken::new();
     let key = ExecutionKey::new("t", None);
-    let retry = Retry::new(&key, LIMIT, &token, Probe { address: "x", ping: &ping, report: &report });
+    let retry = Retry::new(
+        &key,
+        LIMIT,
+        &token,
+        Probe { address: "x", ping: &ping, lost_runtime: &lost_runtime, report: &report },
+    );
     std::thread::scope(|scope| {
         let call = || {
             let mut failed = false;

@@ -1,38 +1,53 @@
-//! The file that marks a sidecar volume as complete. It is written last, and a volume without it is not used.
+//! The file that marks a sidecar volume as complete. It is written last and holds the image's id. A volume without it is not used,
+//! nor one with another id: an image that was made from such a volume contains the file of the other image.
 
 use std::io;
 
-use crate::docker::{Docker, Error, PendingStat};
+use crate::docker::{Archive, Docker, Error, Pending};
 use crate::sys::cancel::CancelToken;
+use crate::task::output::file::first_file;
 
 /// The file's name, at the root of the volume.
 const NAME: &str = ".oz-sidecar-complete";
 
-/// Whether the volume that `container` has mounted at `mount_path` is complete.
-///
-/// # Errors
-/// An engine error.
-pub(in crate::task) fn present(
-    docker: &Docker,
-    cancel: &CancelToken,
-    container: &str,
-    mount_path: &str,
-) -> Result<bool, Error> {
-    let stat = docker.archive_stat(cancel, container, &format!("{mount_path}/{NAME}"))?;
-    Ok(stat.is_some_and(|stat| stat.is_file()))
+/// The most bytes that are read of it. An id has 71.
+const MAX_ID: usize = 256;
+
+/// A request for the marker.
+#[must_use = "the answer is not read"]
+pub(in crate::task) struct PendingMarker(Pending<Option<Archive>>);
+
+impl PendingMarker {
+    /// Returns the id in the marker; `None` if the marker or the container is missing.
+    ///
+    /// # Errors
+    /// An engine error.
+    pub(in crate::task) fn finish(self) -> Result<Option<String>, Error> {
+        let Some(archive) = self.0.finish()? else { return Ok(None) };
+        let mut id = Vec::new();
+        let mut sink = |text: &[u8]| {
+            id.extend_from_slice(text);
+            id.len() <= MAX_ID
+        };
+        let Some(file) = first_file(archive.body, &mut sink).map_err(Error::from_read)? else {
+            return Ok(None);
+        };
+        file.read.map_err(Error::from_read)?;
+        Ok(String::from_utf8(id).ok())
+    }
 }
 
-/// Sends [`present`], but its answer for a missing container is that the file is missing, too.
+/// Asks for the marker of the volume that `container` has mounted at `mount_path`.
 ///
 /// # Errors
 /// An engine error.
-pub(in crate::task) fn send_stat(
+pub(in crate::task) fn send_get(
     docker: &Docker,
     cancel: &CancelToken,
     container: &str,
     mount_path: &str,
-) -> Result<PendingStat, Error> {
-    docker.send_archive_stat(cancel, container, &format!("{mount_path}/{NAME}"))
+) -> Result<PendingMarker, Error> {
+    docker.send_archive_get(cancel, container, &format!("{mount_path}/{NAME}")).map(PendingMarker)
 }
 
 /// Marks the volume as complete. The file holds the image's id.

@@ -9,10 +9,14 @@ use log::warn;
 
 use super::helper::{Helper, HelperSpec};
 use super::{ENTRYPOINTS, Population, marker};
-use crate::docker::{Error, Mount, VolumeOptions};
+use crate::docker::{Error, Mount, PathStat, VolumeOptions};
 use crate::task::labels::WORKER_LABEL;
 use crate::task::names::{self, ContainerRef};
+use crate::task::output::file::{MAX_LINKS, target};
 use crate::task::plan::AGENT_DIR;
+
+/// Where the helper mounts the volume. Not at [`AGENT_DIR`]: an image may declare volumes below that, which would hide a part of it.
+pub(in crate::task) const VOLUME_DIR: &str = "/oz-sidecar-volume";
 
 /// How long to wait for another worker's populator. After that, it is treated as a leftover of a crashed worker.
 const POPULATOR_TIMEOUT: Duration = Duration::from_secs(600);
@@ -36,7 +40,7 @@ impl<'a> VolumePopulator<'a> {
         let name = names::populator(population.volume);
         let mount = Mount {
             source: population.volume.to_owned(),
-            target: AGENT_DIR.to_owned(),
+            target: VOLUME_DIR.to_owned(),
             read_only: false,
             // Without `no_copy` the engine would copy files that the image has at this path into an empty volume.
             volume_options: Some(VolumeOptions { no_copy: true, labels: population.labels.clone() }),
@@ -52,13 +56,17 @@ impl<'a> VolumePopulator<'a> {
         Err(Error::Cancelled)
     }
 
-    /// Returns whether the volume has its marker.
+    /// Returns whether the volume has the marker of its image.
     ///
     /// # Errors
     /// An engine error.
     pub(super) fn is_complete(&self) -> Result<bool, Error> {
         let engine = self.spec.engine;
-        marker::present(engine.docker, &engine.cancel, self.helper.id(), AGENT_DIR)
+        let marker =
+            marker::send_get(engine.docker, &engine.cancel, self.helper.id(), VOLUME_DIR)?.finish()?;
+        // Also tells a missing container from a missing marker.
+        engine.docker.container_inspect(&engine.cancel, self.helper.id())?;
+        Ok(marker.as_deref() == Some(self.population.image_id))
     }
 
     /// Unpacks the image into the volume and writes the marker. Files of an earlier, interrupted attempt are overwritten.
@@ -69,8 +77,8 @@ impl<'a> VolumePopulator<'a> {
         let engine = self.spec.engine;
         let source = self.spec.replace(&names::source(self.helper.name()))?;
         let mut export = engine.docker.container_export(&engine.cancel, source.id())?;
-        engine.docker.archive_put(&engine.cancel, self.helper.id(), AGENT_DIR, &mut export)?;
-        marker::write(engine.docker, &engine.cancel, self.helper.id(), AGENT_DIR, self.population.image_id)
+        engine.docker.archive_put(&engine.cancel, self.helper.id(), VOLUME_DIR, &mut export)?;
+        marker::write(engine.docker, &engine.cancel, self.helper.id(), VOLUME_DIR, self.population.image_id)
     }
 
     /// Returns the path of the agent's script, or `None` if the volume has none.
@@ -79,14 +87,56 @@ impl<'a> VolumePopulator<'a> {
     /// An engine error.
     pub(super) fn entrypoint(&self) -> Result<Option<&'static str>, Error> {
         let engine = self.spec.engine;
+        let stat = |path: &str| {
+            let path = path.replacen(AGENT_DIR, VOLUME_DIR, 1);
+            engine.docker.archive_stat(&engine.cancel, self.helper.id(), &path)
+        };
+        let mut failure = None;
         for path in ENTRYPOINTS {
-            let stat = engine.docker.archive_stat(&engine.cancel, self.helper.id(), path)?;
-            if stat.is_some_and(|stat| !stat.is_dir()) {
-                return Ok(Some(path));
+            match is_script(path, &stat) {
+                Ok(true) => return Ok(Some(path)),
+                Ok(false) => {}
+                // The engine refuses a link that leads to itself.
+                Err(error @ Error::Engine { .. }) if !error.is_not_found() => failure = Some(error),
+                Err(error) => return Err(error),
             }
         }
-        Ok(None)
+        failure.map_or(Ok(None), Err)
     }
+}
+
+/// Whether `path` in the volume leads to a file in the volume, in a task's container. Only there is the volume mounted at
+/// [`AGENT_DIR`], and an absolute link of the image may lead to something else than in the image. `stat` returns what is at
+/// a path in the volume.
+fn is_script(path: &str, stat: &dyn Fn(&str) -> Result<Option<PathStat>, Error>) -> Result<bool, Error> {
+    let mut path = path.to_owned();
+    for _ in 0..=MAX_LINKS {
+        let mut current = String::new();
+        let mut names = path.split('/').skip(1);
+        if names.next().map(|name| format!("/{name}")).as_deref() != Some(AGENT_DIR) {
+            return Ok(false);
+        }
+        current.push_str(AGENT_DIR);
+        let mut found = None;
+        let mut link = None;
+        for name in names.by_ref() {
+            current.push('/');
+            current.push_str(name);
+            let Some(stat) = stat(&current)? else { return Ok(false) };
+            if stat.is_link() {
+                link = target(&current, &stat.link_target.replacen(VOLUME_DIR, AGENT_DIR, 1));
+                found = None;
+                break;
+            }
+            found = Some(stat);
+        }
+        if let Some(stat) = found {
+            return Ok(stat.is_file());
+        }
+        let Some(link) = link else { return Ok(false) };
+        path = names.fold(link, |path, name| format!("{path}/{name}"));
+    }
+    Ok(false)
 }
 
 /// Sleeps for [`POPULATOR_PAUSE`] while another worker's container has this name. A leftover is removed instead: a container that
@@ -114,4 +164,53 @@ fn wait_for_other(
         return engine.docker.container_remove(&engine.cancel, container.key());
     }
     if engine.cancel.sleep(POPULATOR_PAUSE) { Ok(()) } else { Err(Error::Cancelled) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Resolves a script in a volume with these paths, each a file or a link to the target as the engine gives it.
+    fn resolve(path: &str, volume: &[(&str, &str)]) -> bool {
+        let stat = |path: &str| {
+            let folder = format!("{path}/");
+            let of = |mode, link_target: &str| PathStat {
+                size: 1,
+                mode,
+                mtime: String::new(),
+                link_target: link_target.into(),
+            };
+            let found = volume.iter().find(|(name, _)| *name == path);
+            Ok(match found {
+                Some((_, "")) => Some(of(0o755, "")),
+                Some((_, link)) => Some(of(1 << 27, link)),
+                None if volume.iter().any(|(name, _)| name.starts_with(&folder)) => Some(of(1 << 31, "")),
+                None => None,
+            })
+        };
+        is_script(path, &stat).unwrap()
+    }
+
+    #[test]
+    fn a_script_is_a_file_in_the_volume() {
+        let [first, second] = ENTRYPOINTS;
+        assert!(resolve(first, &[(first, "")]) && !resolve(second, &[(first, "")]));
+        assert!(!resolve(first, &[("/agent/entrypoint.sh/x", "")]), "a folder");
+    }
+
+    #[test]
+    fn links_are_followed_as_in_the_tasks_container() {
+        let [first, second] = ENTRYPOINTS;
+        // The image has `/entrypoint.sh -> /agent/entrypoint.sh`, which leads to itself in the task.
+        let nested = [(first, "/agent/entrypoint.sh"), (second, "")];
+        assert!(!resolve(first, &nested) && resolve(second, &nested));
+        assert!(!resolve(first, &[(first, "/usr/local/bin/x")]), "a file of the image");
+        let relative = format!("{VOLUME_DIR}/bin/run");
+        assert!(resolve(first, &[(first, &relative), ("/agent/bin/run", "")]));
+        assert!(resolve(first, &[(first, "bin/run"), ("/agent/bin/run", "")]));
+        assert!(resolve(second, &[("/agent/agent", "/agent/opt"), ("/agent/opt/entrypoint.sh", "")]));
+        assert!(!resolve(second, &[("/agent/agent", "/opt"), ("/agent/opt/entrypoint.sh", "")]));
+        assert!(!resolve(first, &[(first, "../etc/passwd"), ("/agent/etc/passwd", "")]));
+        assert!(!resolve(first, &[(first, "/agent/b"), ("/agent/b", first)]), "a loop");
+    }
 }
