@@ -1,11 +1,12 @@
 //! Threads: a bounded pool for jobs, detached threads, and parallel work within one job. A panic ends only its own job.
 //!
-//! No thread exists before there is work for it, and a lack of threads is an error that the caller gets.
+//! No thread exists before there is work for it, and a lack of threads is an error that the caller gets. A pool keeps one thread
+//! that has done its job, because starting one takes as long as a short call.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, scope};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -17,7 +18,7 @@ use super::cancel::Never;
 /// takes a quarter of that. Below 2 MiB, so that the kernel never backs it with a huge page.
 const STACK: usize = 512 * 1024;
 
-/// Runs each job on a thread of its own, which ends with it. Dropping the pool waits for the jobs that were given.
+/// Runs each job on a thread of its own. Dropping the pool waits for the jobs that were given.
 pub(crate) struct Pool<J: Send + 'static> {
     shared: Arc<Shared<J>>,
     /// Each thread has a clone: `ended` closes once the pool and all threads have dropped theirs.
@@ -33,32 +34,47 @@ struct Shared<J> {
     stack: usize,
     work: Box<dyn Fn(J) + Send + Sync>,
     state: Mutex<State<J>>,
+    /// Tells the idle thread that there is a job, or that the pool is dropped.
+    changed: Condvar,
 }
 
 struct State<J> {
     threads: usize,
     /// How many threads were started so far.
     started: u64,
+    /// One of the threads waits for `next`.
+    idle: bool,
+    /// The job of the idle thread.
+    next: Option<J>,
     /// Jobs that were given while every thread had one. A thread that ends its job takes the next from here.
     waiting: VecDeque<J>,
+    /// No job will be given any more.
+    dropped: bool,
 }
 
 impl<J: Send + 'static> Pool<J> {
     /// Returns a pool of at most `size` threads, named `name` and a number, that run `work` for each job.
     pub(crate) fn new(name: &'static str, size: usize, work: impl Fn(J) + Send + Sync + 'static) -> Self {
-        let state = Mutex::new(State { threads: 0, started: 0, waiting: VecDeque::new() });
+        let waiting = VecDeque::new();
+        let state = State { threads: 0, started: 0, idle: false, next: None, waiting, dropped: false };
         let (running, ended) = bounded(0);
-        let shared = Arc::new(Shared { name, size, stack: STACK, work: Box::new(work), state });
+        let (work, state, changed) = (Box::new(work), Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared { name, size, stack: STACK, work, state, changed });
         Self { shared, running: Some(running), ended }
     }
 
-    /// Starts a thread for a job. While all threads have a job, it queues as many as there are threads, because a job frees
-    /// its slot shortly before its thread ends.
+    /// Gives a job to the idle thread, or starts one. While all threads have a job, it queues as many as there are threads, because
+    /// a job frees its slot shortly before its thread is free.
     ///
     /// # Errors
     /// The job will not run: the system has no more threads, or the queue is full.
     pub(crate) fn give(&self, job: J) -> io::Result<()> {
         let mut state = self.shared.lock();
+        if state.idle && state.next.is_none() {
+            state.next = Some(job);
+            self.shared.changed.notify_one();
+            return Ok(());
+        }
         if state.threads >= self.shared.size {
             if state.waiting.len() >= self.shared.size {
                 return Err(io::Error::new(io::ErrorKind::WouldBlock, "the pool is full"));
@@ -88,6 +104,8 @@ impl<J: Send + 'static> Drop for Pool<J> {
     fn drop(&mut self) {
         if let Some(running) = self.running.take() {
             drop(running);
+            self.shared.lock().dropped = true;
+            self.shared.changed.notify_one();
             // Fails once every thread has ended its jobs.
             let _ = self.ended.recv();
         }
@@ -95,16 +113,29 @@ impl<J: Send + 'static> Drop for Pool<J> {
 }
 
 impl<J> Shared<J> {
-    /// Runs a job, and then those that wait. The calling thread must end afterwards: it no longer counts.
+    /// Runs a job, and then those that wait or are given later. The calling thread must end afterwards: it no longer counts.
     fn run(&self, first: J) {
         let mut next = Some(first);
         while let Some(job) = next {
             // The panic hook has logged it.
             let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
-            let mut state = self.lock();
-            next = state.waiting.pop_front();
-            state.threads -= usize::from(next.is_none());
+            next = self.next();
         }
+    }
+
+    /// Returns the next job. Waits for it if no other thread does; else, and once the pool is dropped, there may be none.
+    fn next(&self) -> Option<J> {
+        let mut state = self.lock();
+        let mut next = state.waiting.pop_front();
+        if next.is_none() && !state.idle && !state.dropped {
+            state.idle = true;
+            let has_none = |state: &mut State<J>| state.next.is_none() && !state.dropped;
+            state = self.changed.wait_while(state, has_none).unwrap_or_else(PoisonError::into_inner);
+            state.idle = false;
+            next = state.next.take();
+        }
+        state.threads -= usize::from(next.is_none());
+        next
     }
 
     fn lock(&self) -> MutexGuard<'_, State<J>> {
@@ -140,19 +171,21 @@ pub(crate) fn alongside<T, R: Send>(
     })
 }
 
-/// Runs `work` for all items in parallel, each on a thread of its own, and `own` on the calling thread meanwhile. Returns the
-/// result of `own`, and those of `work` in the order of the items: `None` if it panicked. The calling thread does what is left
-/// after `own`, so that a lack of threads only makes it slower.
+/// Runs `work` for all items on up to `threads` further threads, and `own` on the calling thread meanwhile. Returns the result of
+/// `own`, and those of `work` in the order of the items: `None` if it panicked. The calling thread does what is left after `own`,
+/// so that a lack of threads only makes it slower.
 pub(crate) fn beside<A, T: Send, R: Send>(
+    threads: usize,
     own: impl FnOnce() -> A,
     items: Vec<T>,
     work: impl Fn(T) -> R + Sync,
 ) -> (A, Vec<Option<R>>) {
-    beside_with(STACK, own, items, work)
+    beside_with(STACK, threads, own, items, work)
 }
 
 fn beside_with<A, T: Send, R: Send>(
     stack: usize,
+    threads: usize,
     own: impl FnOnce() -> A,
     items: Vec<T>,
     work: impl Fn(T) -> R + Sync,
@@ -169,7 +202,7 @@ fn beside_with<A, T: Send, R: Send>(
         }
     };
     let own = scope(|scope| {
-        for _ in 0..count {
+        for _ in 0..count.min(threads) {
             let thread = Builder::new().name(name.clone()).stack_size(stack);
             if thread.spawn_scoped(scope, run).is_err() {
                 break;
@@ -226,19 +259,39 @@ mod tests {
         }
     }
 
-    #[test]
-    fn a_thread_ends_with_its_job() {
-        let (done, results) = bounded(8);
-        let pool = Pool::new("oz-task", 4, move |()| done.send(this_thread()).unwrap());
-        for number in 0..3 {
-            pool.give(()).unwrap();
-            assert_eq!(results.recv_timeout(DEADLINE).unwrap(), format!("oz-task-{number}"));
-            let end = Instant::now() + DEADLINE;
-            while pool.shared.lock().threads > 0 {
-                assert!(Instant::now() < end, "the thread goes on");
-                std::thread::yield_now();
-            }
+    /// Waits until a pool has no more than its idle thread.
+    fn wait_idle<J: Send>(pool: &Pool<J>) {
+        let end = Instant::now() + DEADLINE;
+        let is_idle = |state: MutexGuard<'_, State<J>>| state.threads == 1 && state.idle;
+        while !is_idle(pool.shared.lock()) {
+            assert!(Instant::now() < end, "the threads go on");
+            std::thread::yield_now();
         }
+    }
+
+    #[test]
+    fn one_thread_stays_for_the_next_job_and_the_others_end() {
+        let (done, results) = bounded(8);
+        let barrier = std::sync::Barrier::new(3);
+        let work = move |together: bool| {
+            done.send(this_thread()).unwrap();
+            if together {
+                barrier.wait();
+            }
+        };
+        let pool = Pool::new("oz-task", 3, work);
+        (0..3).for_each(|_| pool.give(true).unwrap());
+        let names: Vec<_> = (0..3).map(|_| results.recv_timeout(DEADLINE).unwrap()).collect();
+        for _ in 0..3 {
+            wait_idle(&pool);
+            pool.give(false).unwrap();
+            let name = results.recv_timeout(DEADLINE).unwrap();
+            assert!(names.contains(&name), "{name} is a further thread");
+        }
+        wait_idle(&pool);
+        // Waits for the idle thread.
+        drop(pool);
+        assert!(results.recv().is_err(), "every thread has ended");
     }
 
     #[test]
@@ -328,9 +381,11 @@ mod tests {
             number * 10
         };
         let own = || barrier.wait().is_leader();
-        assert_eq!(beside(own, vec![1, 2, 3], work).1, [Some(10), None, Some(30)]);
+        assert_eq!(beside(3, own, vec![1, 2, 3], work).1, [Some(10), None, Some(30)]);
         let own_thread = || std::thread::current().id();
-        assert_eq!(beside(own_thread, Vec::new(), |number: u32| number), (own_thread(), Vec::new()));
+        assert_eq!(beside(1, own_thread, Vec::new(), |number: u32| number), (own_thread(), Vec::new()));
+        let (_, threads) = beside(0, || (), vec![1, 2], |_| std::thread::current().id());
+        assert_eq!(threads, [Some(own_thread()); 2], "no further thread was allowed");
     }
 
     #[test]
@@ -342,7 +397,7 @@ mod tests {
         };
         let expected = [Some((1, caller.clone())), None, Some((3, caller))];
         assert_eq!(
-            beside_with(NO_THREAD, this_thread, vec![1, 2, 3], work),
+            beside_with(NO_THREAD, 3, this_thread, vec![1, 2, 3], work),
             (this_thread(), expected.to_vec())
         );
     }

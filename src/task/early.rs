@@ -42,7 +42,9 @@ impl Tasks {
             let container = uncreated.create(plan, &expected, cleanup)?;
             container.check(plan).map(|checked| (container, checked))
         };
-        let (created, prepared) = prepare_beside(create, &self.images, &self.sidecars, engine, plan);
+        // Without a registry, one thread checks all images before the container is created.
+        let threads = if self.images.asks_registry() { 1 + plan.sidecars.len() } else { 1 };
+        let (created, prepared) = prepare_beside(threads, create, &self.images, &self.sidecars, engine, plan);
         let prepared = prepared?;
         let mut complete = true;
         if let Ok((container, checked)) = created {

@@ -62,6 +62,11 @@ impl Images {
         result
     }
 
+    /// Whether an image that is on the engine is still looked up in its registry.
+    pub(super) fn asks_registry(&self) -> bool {
+        matches!(self.policy, PullPolicy::Always | PullPolicy::Auto)
+    }
+
     /// Returns the id that the image had for the last task of this process, unless that task could not use it. Calls nothing.
     pub(super) fn known(&self, image: &Reference) -> Option<String> {
         self.lock().get(&image.canonical()).cloned()

@@ -58,11 +58,13 @@ pub(super) fn prepare<'a>(
     engine: &TaskEngine<'_>,
     plan: &Plan,
 ) -> Result<Prepared<'a>, Failure> {
-    prepare_beside(|| (), images, sidecars, engine, plan).1
+    // The calling thread prepares the first part.
+    prepare_beside(plan.sidecars.len(), || (), images, sidecars, engine, plan).1
 }
 
-/// As [`prepare`], while the calling thread runs `own`. Also returns the result of `own`.
+/// As [`prepare`], on up to `threads` further threads while the calling thread runs `own`. Also returns the result of `own`.
 pub(super) fn prepare_beside<'a, T>(
+    threads: usize,
     own: impl FnOnce() -> T,
     images: &Images,
     sidecars: &'a Sidecars,
@@ -81,7 +83,7 @@ pub(super) fn prepare_beside<'a, T>(
         result.inspect_err(|_| engine.cancel.cancel(CancelReason::Sibling))
     };
     let defect = || Err(Failure::new(FailureReason::Internal, "the worker failed to prepare the task"));
-    let (own, results) = beside(own, parts, work);
+    let (own, results) = beside(threads, own, parts, work);
     let results = results.into_iter().map(|result| result.unwrap_or_else(defect));
     (own, all_or_cause(results.collect()).and_then(|parts| assemble(plan, parts)))
 }
