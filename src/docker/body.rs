@@ -20,6 +20,8 @@ const READ: usize = 64 * 1024;
 const FIRST_READ: usize = 4 * 1024;
 /// As [`FIRST_READ`], for a short body that may take hours to come: each running task waits for one.
 const FIRST_READ_LATE: usize = 512;
+/// How many bytes of a body are decoded at a time, on the stack.
+const DECODED: usize = 1024;
 /// The most bytes of a JSON body. A list of ten thousand containers has about half of that.
 const MAX_JSON: usize = 16 * 1024 * 1024;
 const PHASE: &str = "reading the body";
@@ -119,7 +121,7 @@ impl Body {
     /// Reads at most `max` bytes. Returns them with the error that ended the reading, if any.
     pub(super) fn read_start(&mut self, max: usize) -> (Vec<u8>, Result<(), Error>) {
         let mut bytes = Vec::new();
-        let mut buffer = vec![0; self.first_read.min(max)];
+        let mut buffer = [0; DECODED];
         while bytes.len() < max {
             let free = buffer.len().min(max - bytes.len());
             let (buffer, _) = buffer.split_at_mut(free);

@@ -118,6 +118,15 @@ impl Conn {
         }
     }
 
+    /// As [`Conn::read`], for bytes that are not expected to be there yet: polls before it reads.
+    pub(super) fn read_later(&mut self, buf: &mut [u8], limit: Duration) -> io::Result<usize> {
+        // With TLS, bytes can wait where poll(2) does not see them.
+        if let Layer::Plain(Route::Socket(wire)) = &self.layer {
+            wait(&wire.socket, PollFlags::IN, Some(deadline(limit)))?;
+        }
+        self.read(buf, Some(limit))
+    }
+
     /// Waits until the connection is writable or, with `or_readable`, readable. Fails with `TimedOut` after `limit`.
     pub(super) fn ready(&mut self, limit: Duration, or_readable: bool) -> io::Result<Ready> {
         if or_readable && self.layer.has_plain_text() {

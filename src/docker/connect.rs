@@ -37,16 +37,20 @@ pub(super) struct Attempt<'a> {
 }
 
 impl Attempt<'_> {
-    /// Connects to a Unix socket. With a full backlog, a non-blocking connect fails and cannot be polled, so this one
-    /// blocks, in slices that the send timeout ends.
+    /// Connects to a Unix socket. With a full backlog, a non-blocking connect fails and cannot be polled, so further ones
+    /// block, in slices that the send timeout ends.
     pub(super) fn unix(&self, path: &Path) -> io::Result<OwnedFd> {
         let address = SocketAddrUnix::new(path)?;
+        let mut flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         loop {
-            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)?;
-            sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(self.slice(self.deadline)?))?;
+            let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+            if !flags.contains(SocketFlags::NONBLOCK) {
+                let slice = self.slice(self.deadline)?;
+                sockopt::set_socket_timeout(&socket, sockopt::Timeout::Send, Some(slice))?;
+            }
             match connect(&socket, &address) {
                 Ok(()) => return Ok(socket),
-                Err(Errno::AGAIN | Errno::INTR) => {}
+                Err(Errno::AGAIN | Errno::INTR) => flags = SocketFlags::CLOEXEC,
                 Err(error) => return Err(error.into()),
             }
         }

@@ -15,8 +15,9 @@ use crate::sys::cancel::CancelToken;
 
 /// The most bytes of a chunk of an upload.
 const UPLOAD: usize = 64 * 1024;
-/// The buffer size for reading a response's head, in bytes. Not on the stack, whose pages a waiting job would keep.
-const READ: usize = 8 * 1024;
+/// The buffer size for reading a response's head, in bytes. Most responses fit. Small enough for the stack: musl maps and unmaps
+/// memory for each larger block.
+const READ: usize = 2 * 1024;
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// The phase of an upload, in error messages.
@@ -146,8 +147,8 @@ struct Exchange {
 impl Exchange {
     fn send(&mut self, head: &[u8], payload: &mut Payload<'_>) -> Result<(), Error> {
         match payload {
-            Payload::None => self.write(head).map(drop),
-            Payload::Bytes(bytes) => self.write(&[head, bytes].concat()).map(drop),
+            Payload::None => self.write_at_once(head),
+            Payload::Bytes(bytes) => self.write_at_once(&[head, bytes].concat()),
             Payload::Stream(source) => self.upload(head, source),
         }
     }
@@ -176,6 +177,14 @@ impl Exchange {
         Ok(())
     }
 
+    /// Writes all bytes, without polling first: a new connection has room for a short request.
+    fn write_at_once(&mut self, bytes: &[u8]) -> Result<(), Error> {
+        match self.conn.write(bytes) {
+            Ok(n) => self.write(bytes.split_at(n).1).map(drop),
+            Err(error) => self.early_answer(error).map(drop),
+        }
+    }
+
     /// Writes all bytes. Returns `false` if the engine has refused the request meanwhile.
     fn write(&mut self, mut bytes: &[u8]) -> Result<bool, Error> {
         while !bytes.is_empty() {
@@ -199,7 +208,7 @@ impl Exchange {
 
     /// Reads what the engine sent during the upload. Returns `false` if it is a refusal.
     fn listen(&mut self) -> Result<bool, Error> {
-        let mut buffer = vec![0; READ];
+        let mut buffer = [0; READ];
         let n = match self.conn.read(&mut buffer, Some(Duration::ZERO)) {
             Ok(0) => return self.early_answer(io::ErrorKind::UnexpectedEof.into()),
             Ok(n) => n,
@@ -232,13 +241,13 @@ impl Exchange {
     fn read_head(&mut self, limit: Duration) -> Result<Head, Error> {
         let phase = "waiting for the response's head";
         let deadline = deadline(limit);
-        let mut buffer = vec![0; READ];
+        let mut buffer = [0; READ];
         loop {
             if let Some(head) = self.answer.take() {
                 return Ok(head);
             }
             let left = deadline.saturating_duration_since(Instant::now());
-            match self.conn.read(&mut buffer, Some(left)) {
+            match self.conn.read_later(&mut buffer, left) {
                 Ok(0) if self.reader.is_empty() => return Err(self.call.ended(phase)),
                 Ok(0) => return Err(self.call.ended("reading the response's head")),
                 Ok(n) => {
