@@ -8,7 +8,7 @@ use std::panic::catch_unwind;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
-use log::{debug, error, info, log, warn};
+use log::{Level, debug, error, info, log, warn};
 
 use super::disk::DiskWatch;
 use super::search::Found;
@@ -271,10 +271,19 @@ impl Runtime {
     /// Passes an event, and those that follow from it at once, to the coordinator and performs the effects. Returns the exit
     /// code if one ends the process.
     fn handle(&mut self, event: Event) -> Option<Exit> {
-        let mut events = VecDeque::from([event]);
+        let mut lines = Vec::new();
+        let exit = self.handle_all(VecDeque::from([event]), &mut lines);
+        // Last, because they wake the log's thread: a claim is sent before the assignment is logged.
+        for (level, text) in lines {
+            log!(level, "{text}");
+        }
+        exit
+    }
+
+    fn handle_all(&mut self, mut events: VecDeque<Event>, lines: &mut Vec<(Level, String)>) -> Option<Exit> {
         while let Some(event) = events.pop_front() {
             for effect in self.coordinator.handle(event, Instant::now()) {
-                match self.perform(effect) {
+                match self.perform(effect, lines) {
                     Next::Continue => {}
                     Next::Handle(event) => events.push_back(event),
                     Next::Exit(exit) => return Some(exit),
@@ -318,7 +327,7 @@ impl Runtime {
         Event::Job(job, event)
     }
 
-    fn perform(&mut self, effect: Effect) -> Next {
+    fn perform(&mut self, effect: Effect, lines: &mut Vec<(Level, String)>) -> Next {
         match effect {
             Effect::Send { seq, message } => self.send(seq, message),
             Effect::Start { job, work } => return Next::Handle(self.start(job, work)),
@@ -338,7 +347,7 @@ impl Runtime {
             }
             Effect::CloseLink => self.link.close(),
             Effect::Exit(exit) => return Next::Exit(exit),
-            Effect::Log(level, text) => log!(level, "{text}"),
+            Effect::Log(level, text) => lines.push((level, text)),
         }
         Next::Continue
     }

@@ -3,20 +3,20 @@
 //! Writes block if the reader of stderr stalls, such as a stuck service manager. With the queue, other threads never wait: lines
 //! that do not fit are dropped and counted.
 
+use std::collections::VecDeque;
 use std::io;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Sender, bounded};
 use log::{Level, Log, Metadata, Record};
 
 /// The most lines in the queue.
 const LINES: usize = 4096;
 
-/// How long a flush waits for a place in the queue, and then for the lines before it.
-const FLUSH: Duration = Duration::from_secs(1);
+/// How long a flush waits for the lines before it.
+const FLUSH: Duration = Duration::from_secs(2);
 
 enum Entry {
     Line {
@@ -30,9 +30,57 @@ enum Entry {
 
 /// A logger that passes lines to a thread, which calls the real logger.
 pub(super) struct Queue<L: 'static> {
-    entries: Sender<Entry>,
-    dropped: Arc<AtomicU64>,
+    entries: Arc<Entries>,
     logger: &'static L,
+}
+
+/// Not a channel: its receiver spins and yields before each wait, which took longer than the line.
+#[derive(Default)]
+struct Entries {
+    state: Mutex<State>,
+    added: Condvar,
+}
+
+#[derive(Default)]
+struct State {
+    entries: VecDeque<Entry>,
+    /// How many lines did not fit since the last entry was taken.
+    dropped: u64,
+    /// The thread waits for an entry.
+    waiting: bool,
+}
+
+impl Entries {
+    fn add(&self, entry: Entry) {
+        let mut state = self.lock();
+        if state.entries.len() >= LINES && matches!(entry, Entry::Line { .. }) {
+            state.dropped += 1;
+            return;
+        }
+        state.entries.push_back(entry);
+        if std::mem::take(&mut state.waiting) {
+            drop(state);
+            self.added.notify_one();
+        }
+    }
+
+    /// Waits for the next entry. Returns it, and how many lines were dropped before.
+    fn next(&self) -> (Entry, u64) {
+        let mut state = self.lock();
+        loop {
+            if let Some(entry) = state.entries.pop_front() {
+                state.waiting = false;
+                return (entry, std::mem::take(&mut state.dropped));
+            }
+            state.waiting = true;
+            state = self.added.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing that can panic runs under the lock.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl<L: Log> Queue<L> {
@@ -42,11 +90,14 @@ impl<L: Log> Queue<L> {
     /// When no thread can be started.
     pub(super) fn start(logger: L) -> io::Result<Self> {
         let logger: &'static L = Box::leak(Box::new(logger));
-        let (entries, queued) = bounded(LINES);
-        let dropped = Arc::new(AtomicU64::new(0));
-        let counter = Arc::clone(&dropped);
-        Builder::new().name("oz-log".to_owned()).spawn(move || write(logger, &queued, &counter))?;
-        Ok(Self { entries, dropped, logger })
+        let entries = Arc::<Entries>::default();
+        let queued = Arc::clone(&entries);
+        Builder::new().name("oz-log".to_owned()).spawn(move || {
+            loop {
+                write(logger, queued.next());
+            }
+        })?;
+        Ok(Self { entries, logger })
     }
 }
 
@@ -59,38 +110,31 @@ impl<L: Log> Log for Queue<L> {
         if !self.enabled(record.metadata()) {
             return;
         }
-        let line = Entry::Line {
+        self.entries.add(Entry::Line {
             level: record.level(),
             target: record.target().to_owned(),
             message: record.args().to_string(),
-        };
-        if self.entries.try_send(line).is_err() {
-            self.dropped.fetch_add(1, Ordering::Relaxed);
-        }
+        });
     }
 
-    /// Waits until all lines are written, at most twice [`FLUSH`].
+    /// Waits until all lines are written, at most [`FLUSH`].
     fn flush(&self) {
         let (written, done) = bounded(0);
-        if self.entries.send_timeout(Entry::Flush(written), FLUSH).is_ok() {
-            // Nothing is sent: the writer drops the sender.
-            let _ = done.recv_timeout(FLUSH);
-        }
+        self.entries.add(Entry::Flush(written));
+        // Nothing is sent: the writer drops the sender.
+        let _ = done.recv_timeout(FLUSH);
     }
 }
 
-fn write(logger: &impl Log, queued: &Receiver<Entry>, dropped: &AtomicU64) {
-    for entry in queued {
-        match entry {
-            Entry::Line { level, target, message } => line(logger, level, &target, &message),
-            Entry::Flush(written) => {
-                logger.flush();
-                drop(written);
-            }
-        }
-        let lines = dropped.swap(0, Ordering::Relaxed);
-        if lines > 0 {
-            line(logger, Level::Warn, module_path!(), &format!("log lines dropped lines={lines}"));
+fn write(logger: &impl Log, (entry, dropped): (Entry, u64)) {
+    if dropped > 0 {
+        line(logger, Level::Warn, module_path!(), &format!("log lines dropped lines={dropped}"));
+    }
+    match entry {
+        Entry::Line { level, target, message } => line(logger, level, &target, &message),
+        Entry::Flush(written) => {
+            logger.flush();
+            drop(written);
         }
     }
 }
@@ -101,6 +145,8 @@ fn line(logger: &impl Log, level: Level, target: &str, message: &str) {
 
 #[cfg(test)]
 mod tests {
+    use crossbeam_channel::Receiver;
+
     use super::*;
 
     const DEADLINE: Duration = Duration::from_secs(30);
