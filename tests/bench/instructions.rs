@@ -16,9 +16,12 @@
 
 use std::process::{Command, ExitCode};
 
+#[path = "../support/messages.rs"]
+mod messages;
+
+use messages::assignment;
 use oz_agent_worker::fuzz::collect_output;
 use oz_agent_worker::protocol::{EncodedReport, ExecutionKey, Outgoing, Report, RunResult, decode, encode};
-use serde_json::json;
 
 /// The largest difference from a recorded number, as a share of it.
 const TOLERANCE: f64 = 0.05;
@@ -91,19 +94,6 @@ fn work(name: &str, count: u32) {
             _ => panic!("no work is called {name}"),
         }
     }
-}
-
-fn assignment() -> String {
-    let env: serde_json::Map<String, serde_json::Value> =
-        (0..8).map(|number| (format!("VARIABLE_{number}"), json!("a value of usual length"))).collect();
-    let config = json!({"environment_id": "environment", "model_id": "model", "computer_use_enabled": false});
-    json!({"type": "task_assignment", "data": {
-        "task_id": "0f5e9c1a-run", "trace_id": "trace", "execution_id": "execution", "docker_image": "task:1",
-        "sidecar_image": "agent:1", "env_vars": env, "instance_shape": {"vcpus": 1.5, "memory_gb": 2},
-        "task": {"id": "0f5e9c1a-run", "title": "Do it", "task_definition": {"prompt": "Do it, then report."},
-            "agent_config_snapshot": config},
-    }})
-    .to_string()
 }
 
 fn report(output: &str) -> EncodedReport {

@@ -12,6 +12,7 @@ pub mod engine_proxy;
 pub(crate) mod fake_docker;
 pub mod fault_proxy;
 pub mod images;
+pub mod messages;
 pub mod pki;
 pub mod podman;
 pub mod private_engine;

@@ -156,7 +156,7 @@ test_tools() {
 # Programs that the tests run as they are installed.
 test_programs() {
     local program missing=()
-    for program in podman openssl mandoc zsh fish; do
+    for program in podman openssl mandoc strace zsh fish; do
         command -v "$program" >/dev/null || missing+=("$program")
     done
     command -v groff >/dev/null || missing+=(groff-base)

@@ -1,7 +1,11 @@
 //! What tasks cost, in counts that do not depend on the speed of the machine.
 
+use allocation_counter::measure;
+use oz_agent_worker::protocol::{ExecutionKey, Outgoing, decode, encode};
+
 use crate::support::control_plane::State;
 use crate::support::engine_proxy::EngineProxy;
+use crate::support::messages::assignment;
 use crate::support::stage::Stage;
 
 /// The calls of a task whose images and sidecar volume are on the engine, up to its start. The search for containers of the same
@@ -27,6 +31,10 @@ const AFTER_START: [&str; 3] =
 /// Tasks of the test for open files, and how many of them run at once.
 const TASKS: usize = 24;
 const SLOTS: usize = 6;
+
+/// The most allocations of a message. `make instructions` has the number of an optimized build.
+const DECODED: u64 = 63;
+const CLAIM: u64 = 12;
 
 /// Returns a request line as method and path, without version and query, and with `*` in place of an id or a name.
 fn call(line: &str) -> String {
@@ -100,4 +108,14 @@ fn ended_tasks_leave_no_file_open() {
         open_files(worker.id()).len() <= before.len()
     });
     stage.stop(worker);
+}
+
+#[test]
+fn a_message_takes_few_allocations() {
+    let text = assignment();
+    let decoded = measure(|| drop(decode(&text, None).unwrap())).count_total;
+    assert!((1..=DECODED).contains(&decoded), "{decoded} allocations for an assignment");
+    let claim = Outgoing::Claimed { key: ExecutionKey::new("run-1", None) };
+    let encoded = measure(|| drop(encode(&claim, "worker"))).count_total;
+    assert!((1..=CLAIM).contains(&encoded), "{encoded} allocations for a claim");
 }

@@ -22,6 +22,7 @@ mod sidecar_volumes;
 mod signals;
 mod start;
 mod stop;
+mod system_calls;
 mod task_lifecycle;
 mod threads;
 mod warm;
