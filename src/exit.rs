@@ -5,7 +5,7 @@
 pub enum Exit {
     /// Stopped by a signal, and all reports delivered.
     Success,
-    /// Gave up reconnecting, could not deliver a report, got no thread, or has a defect.
+    /// Gave up reconnecting, could not deliver a report, got no thread or file descriptor, or has a defect.
     Failure,
     /// A setting is missing or invalid: a restart cannot help.
     Usage,

@@ -9,7 +9,8 @@ use crate::docker::{
     ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files,
     Negotiated, Timeouts, TlsClient, TlsError,
 };
-use crate::logging::value;
+use crate::exit::Exit;
+use crate::logging::{error_chain, value};
 use crate::net::proxy::ProxyError;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files;
@@ -72,6 +73,9 @@ pub enum EngineError {
     /// The engine was found, but it does not list what is on it.
     #[error("cannot search the docker engine for the tasks of an earlier process")]
     Search(#[source] Error),
+    /// The worker has no file descriptor left.
+    #[error("{0}")]
+    Exhausted(String),
     /// A signal cancelled the start.
     #[error("cancelled")]
     Cancelled,
@@ -80,7 +84,11 @@ pub enum EngineError {
 impl EngineError {
     /// Converts the error of a search for the tasks of an earlier process.
     pub fn from_search(error: Error) -> Self {
-        if error.is_cancelled() { Self::Cancelled } else { Self::Search(error) }
+        match error {
+            Error::Cancelled => Self::Cancelled,
+            Error::Exhausted { .. } => Self::Exhausted(error_chain(&error)),
+            error => Self::Search(error),
+        }
     }
 
     /// Returns whether another attempt may succeed although nobody has corrected anything.
@@ -89,6 +97,15 @@ impl EngineError {
             Self::NoEngine { may_pass, .. } => *may_pass,
             Self::Search(error) => may_pass(error),
             _ => false,
+        }
+    }
+
+    /// Returns the exit code of a worker that ends because of it.
+    pub fn exit(&self) -> Exit {
+        match self {
+            Self::Cancelled => Exit::Success,
+            Self::Exhausted(_) => Exit::Failure,
+            _ => Exit::Engine,
         }
     }
 }
@@ -140,6 +157,7 @@ pub fn connect(
 fn explain(error: &Error, endpoint: &Endpoint, discovery: &Discovery) -> EngineError {
     match (error, discovery.api_version) {
         (Error::Cancelled, _) => return EngineError::Cancelled,
+        (Error::Exhausted { .. }, _) => return EngineError::Exhausted(error_chain(error)),
         (Error::TooOld { needed, .. }, Some(version)) => {
             return EngineError::Pinned { version, problem: format!("{needed} or newer is needed") };
         }

@@ -38,6 +38,10 @@ fn every_failure_names_the_address_and_a_remedy() {
     }
     let (endpoint, discovery) = discover("unix:///s", None);
     assert!(matches!(explain(&Error::Cancelled, &endpoint, &discovery), EngineError::Cancelled));
+    let exhausted = Error::Exhausted { source: io::Error::other("too many open files") };
+    let exhausted = explain(&exhausted, &endpoint, &discovery);
+    assert!(exhausted.to_string().starts_with("the worker has no file descriptor"), "{exhausted}");
+    assert_eq!((exhausted.exit(), EngineError::Cancelled.exit()), (Exit::Failure, Exit::Success));
 }
 
 #[test]

@@ -25,7 +25,7 @@ use crate::logging;
 use crate::logging::{error_chain, message, value};
 use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
-use crate::sys::files;
+use crate::sys::{files, limits};
 
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
@@ -41,6 +41,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
 }
 
 fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
+    // Before the key is read.
+    let dumps = limits::forbid_core_dumps();
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = match Config::new(arguments, environment, cores, &read_key_file) {
         Ok(config) => config,
@@ -54,6 +56,11 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     }
     if let Err(error) = logging::init(config.log_level) {
         return report(&error, Exit::Failure);
+    }
+    for (limit, result) in [("core", dumps), ("nofile", limits::raise_open_files())] {
+        if let Err(error) = result {
+            warn!("process limit not set limit={limit} error={}", message(&error.to_string()));
+        }
     }
     let exit = start(&config, environment);
     log::logger().flush();

@@ -29,6 +29,7 @@ use crate::job::{JobEvent, JobId, Work};
 use crate::logging::{error_chain, message, value};
 use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
+use crate::sys::limits::check_free_descriptors;
 use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
 use crate::task::{Job, JobControl, Options, Tasks, adopt};
@@ -38,6 +39,9 @@ const LINK_EVENTS: usize = 256;
 
 /// The capacity of the channel for the jobs' events; large enough that jobs rarely block on the main thread.
 const JOB_EVENTS: usize = 256;
+
+/// How many file descriptors must be free for a run: about what it uses while it is prepared.
+const FREE_DESCRIPTORS: usize = 16;
 
 /// How long the link's thread may take to end.
 pub(super) const LINK_END: Duration = Duration::from_secs(2);
@@ -369,6 +373,12 @@ impl Runtime {
     }
 
     fn start(&mut self, job: JobId, work: Work) -> Event {
+        // An adopted task goes on anyway, and waits for its descriptors.
+        if matches!(work, Work::Run(_))
+            && let Err(error) = check_free_descriptors(FREE_DESCRIPTORS)
+        {
+            return Event::NoDescriptors { job, error: error.to_string() };
+        }
         let (control, signals) = JobControl::new();
         let (cancel, interrupt) = (CancelToken::new(), CancelToken::new());
         let result = self.pool.give(Job {

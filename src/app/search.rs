@@ -89,7 +89,7 @@ impl Search<'_> {
                 Ok((docker, adopted)) => return Ok(Found { docker, adopted, started }),
                 Err(EngineError::Cancelled) => Exit::Success,
                 Err(error) if !error.may_pass() || left.is_some_and(|left| left.is_zero()) => {
-                    fail(&error, Exit::Engine)
+                    fail(&error, error.exit())
                 }
                 Err(error) => {
                     if appeared.get() {

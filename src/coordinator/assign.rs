@@ -218,6 +218,13 @@ impl Coordinator {
         }
     }
 
+    /// Gives back a run for which there are too few file descriptors.
+    pub(super) fn no_descriptors(&mut self, id: JobId, error: &str) {
+        if let Some(job) = self.jobs.remove(&id).filter(JobState::is_working) {
+            self.reject(&job.key, &format!("no file descriptors for the task: {error}"));
+        }
+    }
+
     /// Gives back everything in the backlog.
     pub(super) fn give_back(&mut self, reason: &str) {
         for pending in std::mem::take(&mut self.backlog) {

@@ -50,6 +50,13 @@ pub enum Event {
         /// Why the job has no thread and never will, for people; `None` if it has one.
         error: Option<String>,
     },
+    /// The answer to [`Effect::Start`] of a run, instead of [`Event::ThreadStarted`], while few file descriptors are free.
+    NoDescriptors {
+        /// The job, which has no thread and never will.
+        job: JobId,
+        /// The system's error, for people.
+        error: String,
+    },
     /// The answer to [`Effect::CheckDisk`].
     DiskChecked {
         /// Why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
@@ -82,7 +89,7 @@ pub enum Effect {
         /// The message.
         message: Outgoing,
     },
-    /// Start a thread for a job; [`Event::ThreadStarted`] follows at once.
+    /// Start a thread for a job; [`Event::ThreadStarted`] or [`Event::NoDescriptors`] follows at once.
     Start {
         /// The job.
         job: JobId,

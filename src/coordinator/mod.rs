@@ -138,6 +138,7 @@ impl Coordinator {
             Event::Confirmed { seq } => self.confirmed(seq),
             Event::ThreadStarted { job, error: None } => self.thread_started(job, now),
             Event::ThreadStarted { job, error: Some(error) } => self.no_thread(job, &error),
+            Event::NoDescriptors { job, error } => self.no_descriptors(job, &error),
             Event::DiskChecked { low } => self.disk_checked(low.as_deref(), now),
             Event::RunStates(states) => self.run_states(states, now),
             Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),

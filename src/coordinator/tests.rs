@@ -431,6 +431,21 @@ fn a_run_is_claimed_only_once_its_job_has_a_thread() {
 }
 
 #[test]
+fn a_run_without_file_descriptors_is_given_back_unclaimed() {
+    let mut script = Script::connected(1);
+    let now = script.now;
+    script.coordinator.handle(assignment("a"), now);
+    let none = || Event::NoDescriptors { job: JobId(0), error: "EMFILE".to_owned() };
+    assert_eq!(script.on(none()), [rejected("a", "no file descriptors for the task: EMFILE")]);
+    assert_eq!(script.on(none()), [], "the job is gone");
+    script.coordinator.handle(assignment("b"), now);
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    let gone = Event::NoDescriptors { job: JobId(1), error: "EMFILE".to_owned() };
+    assert_eq!(script.on(gone), [], "the control plane has taken it back");
+}
+
+#[test]
 fn a_run_that_was_taken_back_before_its_job_had_a_thread_is_neither_claimed_nor_rejected() {
     for error in [None, Some("EAGAIN".to_owned())] {
         let mut script = Script::connected(1);

@@ -39,6 +39,12 @@ pub enum Error {
         /// The cause.
         source: io::Error,
     },
+    /// This process or the system has no file descriptor left, or no process or thread. It says nothing about the engine.
+    #[error("the worker has no file descriptor or process left; raise LimitNOFILE=, TasksMax= or ulimit")]
+    Exhausted {
+        /// The cause.
+        source: io::Error,
+    },
     /// A deadline passed.
     #[error("docker call stalled for {after:?}: {what}")]
     Timeout {
@@ -124,6 +130,11 @@ impl Error {
         matches!(self, Self::Unreachable { .. } | Self::Version { .. })
     }
 
+    /// Returns whether this process or the system has no file descriptor left.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self, Self::Exhausted { .. })
+    }
+
     /// Returns whether the connection was lost during the call, such as by an engine restart.
     pub fn is_connection_lost(&self) -> bool {
         matches!(self, Self::Io { .. })
@@ -156,10 +167,11 @@ impl Error {
         matches!(self, Self::Engine { status: 500.., message } if message.contains("while dialing"))
     }
 
-    /// Converts the last error into [`Error::Unreachable`], for an engine at `address` that did not come back.
+    /// Converts the last error into [`Error::Unreachable`], for an engine at `address` that did not come back. [`Error::Exhausted`]
+    /// stays.
     #[must_use]
     pub fn into_unreachable(self, address: String) -> Self {
-        if self.is_unreachable() {
+        if self.is_unreachable() || self.is_exhausted() {
             return self;
         }
         Self::Unreachable { address, source: io::Error::other(self) }

@@ -12,6 +12,7 @@ use super::request::{Method, Payload};
 use super::timeouts::deadline;
 use super::{ApiVersion, Endpoint, Error, Request, Timeouts};
 use crate::sys::cancel::CancelToken;
+use crate::sys::limits::{check_free_descriptors, is_exhausted};
 
 /// The most bytes of a chunk of an upload.
 const UPLOAD: usize = 64 * 1024;
@@ -62,6 +63,10 @@ impl Dialer<'_> {
         Conn::open(self.endpoint, self.timeouts.connect, cancel).map_err(|source| {
             if cancel.is_cancelled() {
                 return Error::Cancelled;
+            }
+            // The resolver does not tell why it failed.
+            if is_exhausted(&source) || check_free_descriptors(1).is_err() {
+                return Error::Exhausted { source };
             }
             Error::Unreachable { address: self.endpoint.to_string(), source }
         })

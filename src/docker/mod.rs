@@ -7,6 +7,7 @@ mod archive;
 mod auth;
 mod body;
 mod certificates;
+mod clock;
 mod conn;
 mod connect;
 mod containers;
@@ -29,6 +30,8 @@ mod volumes;
 
 use std::sync::Arc;
 use std::time::Duration;
+
+use time::OffsetDateTime;
 
 pub use self::api::{
     ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
@@ -66,12 +69,18 @@ struct Inner {
     timeouts: Timeouts,
     engine: Engine,
     agreement: Agreement,
+    clock: clock::Clock,
 }
 
 impl Docker {
     /// Returns what the engine reported about itself.
     pub fn engine(&self) -> &Engine {
         &self.0.engine
+    }
+
+    /// Returns the time by the engine's clock.
+    pub fn now(&self) -> OffsetDateTime {
+        self.0.clock.now()
     }
 
     /// Returns whether the endpoint is a Unix socket. A forwarded socket may still lead to another machine.

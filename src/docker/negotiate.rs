@@ -5,6 +5,7 @@ use std::sync::Arc;
 use serde::Deserialize;
 
 use super::api::or_default;
+use super::clock::Clock;
 use super::exchange::{Dialer, Response};
 use super::version::Agreement;
 use super::{ApiVersion, Docker, Endpoint, Engine, Error, Inner, Method, Request, RequestTarget, Timeouts};
@@ -59,6 +60,8 @@ struct Info {
     host: String,
     #[serde(rename = "DockerRootDir", default)]
     root: String,
+    #[serde(rename = "SystemTime", default)]
+    system_time: Option<String>,
 }
 
 impl Negotiated {
@@ -104,7 +107,10 @@ impl Negotiated {
             call(&endpoint, &timeouts, version, cancel, Request::get(RequestTarget::of(path)))?.success()
         };
         let version: Version = get("version")?.json()?;
-        let info: Info = get("info")?.json()?;
+        let info = get("info")?;
+        let date = info.header("Date").map(str::to_owned);
+        let info: Info = info.json()?;
+        let clock = Clock::read(date.as_deref(), info.system_time.as_deref());
         let engine = Engine {
             has_containerd: version.has_containerd(),
             version: version.version,
@@ -116,7 +122,7 @@ impl Negotiated {
             root: info.root,
         };
         let agreement = Agreement::new(api_version, pinned);
-        Ok(Docker(Arc::new(Inner { endpoint, timeouts, engine, agreement })))
+        Ok(Docker(Arc::new(Inner { endpoint, timeouts, engine, agreement, clock })))
     }
 }
 

@@ -1,8 +1,10 @@
-//! Operating system services: cancellation, threads, files and the environment.
+//! Operating system services: cancellation, threads, files, limits and the environment.
 
 pub mod cancel;
 pub mod environment;
 pub(crate) mod files;
+pub(crate) mod limits;
 #[cfg(test)]
 pub(crate) mod numbers;
 pub(crate) mod pool;
+pub(crate) mod uptime;

@@ -4,12 +4,13 @@
 //! created after [`find`]. Neither touches objects with another worker's label.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use log::{info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
+use super::age::EngineTime;
 use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, dialect_of, execution_of};
 use super::names::{ContainerRef, HelperKind, Owned, owned};
 use super::sidecar::populator::VOLUME_DIR;
@@ -58,7 +59,7 @@ struct Scan<'a> {
     docker: &'a Docker,
     cancel: &'a CancelToken,
     worker_id: &'a str,
-    now: OffsetDateTime,
+    now: EngineTime,
     /// The volumes that have the worker's label.
     volumes: Vec<Volume>,
     /// The volumes that a remaining container mounts.
@@ -117,7 +118,7 @@ impl<'a> Scan<'a> {
         let mut volumes = docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])?;
         // Compared again, because engines differ in what matches a filter.
         volumes.retain(|volume| volume.labels.get(WORKER_LABEL).is_some_and(|id| id == worker_id));
-        let now = SystemTime::now().into();
+        let now = EngineTime::of(docker);
         Ok(Self { docker, cancel, worker_id, now, volumes, used: BTreeSet::new() })
     }
 
@@ -244,7 +245,7 @@ impl<'a> Scan<'a> {
     }
 }
 
-fn kind<'a>(container: &'a Container, worker_id: &str, now: OffsetDateTime) -> Kind<'a> {
+fn kind<'a>(container: &'a Container, worker_id: &str, now: EngineTime) -> Kind<'a> {
     let Container { labels, state, .. } = container;
     let status = state.status.as_str();
     let (key, created_as, ended_for) = match owned(worker_id, labels, &container.name) {
@@ -257,7 +258,7 @@ fn kind<'a>(container: &'a Container, worker_id: &str, now: OffsetDateTime) -> K
     } else if UNSTARTED.contains(&status) || never(&state.started_at) && !state.running {
         Kind::Unstarted
     } else {
-        Kind::Task(Started { key, created_as, ran: ran(&state.started_at, now), ended_for })
+        Kind::Task(Started { key, created_as, ran: now.since(&state.started_at), ended_for })
     }
 }
 
@@ -267,7 +268,7 @@ fn is_of_earlier_process(labels: &BTreeMap<String, String>, process_id: &str) ->
 }
 
 /// Whether a late sweep removes the container.
-fn is_late(container: &Container, worker_id: &str, process_id: &str, now: OffsetDateTime) -> bool {
+fn is_late(container: &Container, worker_id: &str, process_id: &str, now: EngineTime) -> bool {
     let unstarted = match kind(container, worker_id, now) {
         Kind::Unstarted => true,
         Kind::Helper(_) => UNSTARTED.contains(&container.state.status.as_str()),
@@ -279,12 +280,6 @@ fn is_late(container: &Container, worker_id: &str, process_id: &str, now: Offset
 /// Whether the engine's time stands for "never": empty, or the zero of its clock.
 fn never(time: &str) -> bool {
     time.is_empty() || OffsetDateTime::parse(time, &Rfc3339).is_ok_and(|time| time.year() <= 1)
-}
-
-/// Returns the time since `started_at`; zero if that is unreadable or in the future, because the engine's clock may differ.
-fn ran(started_at: &str, now: OffsetDateTime) -> Duration {
-    let started = OffsetDateTime::parse(started_at, &Rfc3339).ok();
-    started.and_then(|started| Duration::try_from(now - started).ok()).unwrap_or_default()
 }
 
 /// Returns the execution's keys of a log line and a space, or nothing without a task label.
@@ -310,6 +305,7 @@ fn log_left(container: &Container, error: &Error) {
 
 #[cfg(test)]
 mod tests {
+    use super::super::age::tests::a_minute_later;
     use super::*;
     use crate::docker::State;
     use crate::task::labels::TASK_LABEL;
@@ -317,10 +313,6 @@ mod tests {
 
     const ZERO: &str = "0001-01-01T00:00:00Z";
     const STARTED: &str = "2026-01-02T03:04:05.123456789Z";
-
-    fn now() -> OffsetDateTime {
-        OffsetDateTime::parse("2026-01-02T03:05:05.123456789Z", &Rfc3339).unwrap()
-    }
 
     fn container(name: &str, labels: &[(&str, &str)], status: &str, started_at: &str) -> Container {
         let labels: BTreeMap<String, String> =
@@ -376,7 +368,7 @@ mod tests {
         ];
         for (name, labels, status, started_at, expected) in cases {
             let container = container(name, labels, status, started_at);
-            assert_eq!(kind(&container, "w", now()), expected, "{name} {labels:?} {status}");
+            assert_eq!(kind(&container, "w", a_minute_later()), expected, "{name} {labels:?} {status}");
         }
     }
 
@@ -409,22 +401,11 @@ mod tests {
         ];
         for (name, labels, status, started_at, expected) in cases {
             let container = container(name, labels, status, started_at);
-            assert_eq!(is_late(&container, "w", "now", now()), expected, "{name} {labels:?} {status}");
-        }
-    }
-
-    #[test]
-    fn the_time_since_the_start_is_zero_if_it_is_unreadable_or_in_the_future() {
-        let cases = [
-            (STARTED, Duration::from_secs(60)),
-            ("2026-01-02T03:05:05Z", Duration::from_nanos(123_456_789)),
-            ("2026-01-02T04:05:04.123456789+01:00", Duration::from_secs(1)),
-            ("2026-01-02T03:05:06Z", Duration::ZERO),
-            ("yesterday", Duration::ZERO),
-            ("", Duration::ZERO),
-        ];
-        for (started_at, expected) in cases {
-            assert_eq!(ran(started_at, now()), expected, "{started_at}");
+            assert_eq!(
+                is_late(&container, "w", "now", a_minute_later()),
+                expected,
+                "{name} {labels:?} {status}"
+            );
         }
     }
 

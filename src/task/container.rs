@@ -281,8 +281,9 @@ impl<'a> TaskContainer<'a> {
     /// exit in between is not missed.
     fn resume_wait(&self) -> Result<Option<Wait>, Failure> {
         let id = self.container.key();
-        let retryable = |error: &Error| !error.is_cancelled() && !error.is_not_found();
-        let resumed = self.engine.call_retrying(retryable, |docker, cancel| {
+        let retryable =
+            |error: &Error| !(error.is_cancelled() || error.is_not_found() || error.is_exhausted());
+        let resumed = self.engine.call_running(retryable, |docker, cancel| {
             let wait = docker.container_wait(cancel, id)?;
             let state = docker.container_inspect(cancel, id)?.state;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
@@ -297,7 +298,7 @@ impl<'a> TaskContainer<'a> {
         let mut give_up = None;
         loop {
             // Retried, because a restarting engine ends its containers first: the exit comes before the outage.
-            let state = engine.call(|docker, cancel| self.state(docker, cancel));
+            let state = engine.call_running(|_| false, |docker, cancel| self.state(docker, cancel));
             let state = state.map_err(|error| self.failed(FailureReason::ContainerWait, &error))?;
             let give_up = *give_up.get_or_insert_with(|| Instant::now() + OOM_WAIT);
             let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;

@@ -189,8 +189,8 @@ impl Images {
     /// the image may be public.
     fn login(&self, engine: &TaskEngine<'_>, image: &Reference) -> Result<Login, Failure> {
         let host = image.domain();
-        let login =
-            self.registries.login(&engine.cancel, host).map_err(|error| engine_failure(image, &error))?;
+        let login = engine.call(|_, cancel| self.registries.login(cancel, host));
+        let login = login.map_err(|error| engine_failure(image, &error))?;
         let key = engine.key;
         let registry = value(host);
         debug!(
@@ -267,7 +267,7 @@ fn pull_failure(image: &Reference, login: &Login, error: &Error) -> Failure {
 }
 
 fn engine_failure(image: &Reference, error: &Error) -> Failure {
-    if error.is_cancelled() || error.is_unreachable() {
+    if error.is_cancelled() || error.is_unreachable() || error.is_exhausted() {
         return Failure::engine(FailureReason::ImagePull, &format!("image {image}"), error);
     }
     failed(image, &format!("is not available: {}", error_chain(error)))

@@ -4,6 +4,7 @@
 //! of its container once the claim is confirmed, and the settlement of its report.
 
 pub mod adopt;
+mod age;
 mod cleanup;
 mod container;
 mod early;

@@ -23,13 +23,17 @@ impl Failure {
         Self::Failed { reason, message: message.into() }
     }
 
-    /// Returns the failure for an engine error. Its reason is `reason` unless the call was cancelled or the engine is unreachable.
-    /// Its message starts with `step`.
+    /// Returns the failure for an engine error. Its reason is `reason` unless the call was cancelled, the engine is unreachable or
+    /// the worker has no file descriptor left. Its message starts with `step`.
     pub(super) fn engine(reason: FailureReason, step: &str, error: &Error) -> Self {
         if error.is_cancelled() {
             return Self::Cancelled;
         }
-        let reason = if error.is_unreachable() { FailureReason::DockerUnreachable } else { reason };
+        let reason = match error {
+            Error::Unreachable { .. } => FailureReason::DockerUnreachable,
+            Error::Exhausted { .. } => FailureReason::Internal,
+            _ => reason,
+        };
         Self::new(reason, format!("{step}: {}", error_chain(error)))
     }
 
@@ -87,6 +91,15 @@ mod tests {
         let failure = Failure::engine(FailureReason::ImagePull, "pull", &away);
         let expected = "pull: the docker engine at unix:///s is not reachable: refused";
         assert_eq!(failure, Failure::new(FailureReason::DockerUnreachable, expected));
+        let exhausted = Error::Exhausted { source: io::Error::other("too many open files") };
+        let failure = Failure::engine(FailureReason::ImagePull, "pull", &exhausted);
+        let Failure::Failed { reason: FailureReason::Internal, message } = failure else {
+            panic!("{failure:?}")
+        };
+        assert!(
+            message.starts_with("pull: the worker has no file descriptor")
+                && message.contains("LimitNOFILE=")
+        );
         assert_eq!(Failure::engine(FailureReason::ImagePull, "pull", &Error::Cancelled), Failure::Cancelled);
     }
 

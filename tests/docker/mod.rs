@@ -2,7 +2,9 @@
 
 mod calls;
 mod cancel;
+mod clocks;
 mod engine;
+mod exhausted;
 mod real;
 mod stalls;
 mod uploads;

@@ -65,9 +65,9 @@ pub enum Refusal {
     /// 404.
     #[error("the control plane answered 404: check the path of --web-socket-url")]
     NotFound,
-    /// 407. The worker uses no proxy, so an intercepting one has answered.
+    /// 407 from a proxy that intercepts the connection.
     #[error(
-        "a proxy answered 407: the worker cannot log in to a proxy; check the network, and the host in --web-socket-url"
+        "a proxy answered 407: set HTTPS_PROXY to it, with user name and password, or check the host in --web-socket-url"
     )]
     ProxyLogin,
     /// Any other 4xx except 408, 425 and 429.

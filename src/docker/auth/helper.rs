@@ -18,6 +18,7 @@ use super::credential::Credential;
 use crate::docker::body::filled;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files::is_program;
+use crate::sys::limits::unprotect;
 
 /// How long a helper may take. Some call a cloud service.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -134,6 +135,7 @@ impl Running {
         command.arg("get").env_clear().envs(variables.iter().map(|(name, value)| (name, value)));
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut child = command.process_group(0).spawn()?;
+        unprotect(child.id());
         let stdin = child.stdin.take();
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("no pipe"))?;
         if let Some(mut stdin) = stdin {

@@ -21,6 +21,7 @@ use super::Error;
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 use crate::sys::files;
+use crate::sys::limits::{is_exhausted, is_spawn_exhausted};
 
 /// The most bytes of a `config.json`. Real files have a few thousand.
 const MAX_FILE: usize = 1024 * 1024;
@@ -63,7 +64,7 @@ impl RegistryEnv {
     /// up to 10 s.
     ///
     /// # Errors
-    /// [`Error::Cancelled`] only.
+    /// [`Error::Cancelled`], or [`Error::Exhausted`] if the file could not be opened or the helper not be run for that reason.
     pub fn login(&self, cancel: &CancelToken, host: &str) -> Result<Login, Error> {
         let Some(folder) = &self.folder else {
             return Ok(Login::none("config.json: neither DOCKER_CONFIG nor HOME is set".to_owned()));
@@ -72,6 +73,9 @@ impl RegistryEnv {
         match read(&path) {
             Ok(Some(config)) => self.choose(cancel, host, &config, path.display().to_string()),
             Ok(None) => Ok(Login::none(format!("{}, which does not exist", path.display()))),
+            Err(DockerConfigError::Unreadable(source)) if is_exhausted(&source) => {
+                Err(Error::Exhausted { source })
+            }
             Err(error) => {
                 let warning = format!("{}: {error}", path.display());
                 Ok(Login { warning: Some(warning), ..Login::none(path.display().to_string()) })
@@ -93,6 +97,7 @@ impl RegistryEnv {
             Ok(Some(credential)) => Ok(Login::found(&credential, host, helper)),
             Ok(None) => Ok(Login::none(helper)),
             Err(HelperError::Cancelled) => Err(Error::Cancelled),
+            Err(HelperError::Run(source)) if is_spawn_exhausted(&source) => Err(Error::Exhausted { source }),
             Err(error) => {
                 let login = from_file(host, config, file);
                 Ok(Login { warning: Some(format!("credential helper {helper}: {error}")), ..login })

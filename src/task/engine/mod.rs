@@ -48,6 +48,18 @@ impl TaskEngine<'_> {
         self.retry.call(&self.cancel, retryable, || request(self.docker, &self.cancel))
     }
 
+    /// As [`TaskEngine::call_retrying`], for a container that runs: waits for a file descriptor without a limit.
+    ///
+    /// # Errors
+    /// As [`TaskEngine::call`].
+    pub(super) fn call_running<T>(
+        &self,
+        retryable: impl FnMut(&Error) -> bool,
+        mut request: impl FnMut(&Docker, &CancelToken) -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        self.retry.call_running(&self.cancel, retryable, || request(self.docker, &self.cancel))
+    }
+
     /// As [`TaskEngine::call`] for clean-up, which a cancelled task still needs: `request` gets a fresh token. Once the
     /// worker is stopping, it does not wait for an unavailable engine.
     ///

@@ -71,6 +71,8 @@ enum Fault {
     Unreachable,
     /// The engine answers, but cannot reach its container runtime.
     Degraded,
+    /// The request was not sent, because the worker has no file descriptor left. Ended tasks free some.
+    Exhausted,
 }
 
 /// Counts one call as waiting for the end of an outage. If dropped without [`OutageWaiter::over`], the call has given up.
@@ -94,7 +96,8 @@ impl<'a> Retry<'a> {
     /// `cancel` ends the pauses.
     ///
     /// # Errors
-    /// The last error of `request`; [`Error::Unreachable`] if the engine stayed away; [`Error::Cancelled`].
+    /// The last error of `request`; [`Error::Unreachable`] if the engine stayed away; [`Error::Exhausted`] if the worker has no file
+    /// descriptor left; [`Error::Cancelled`].
     pub(super) fn call<T>(
         &self,
         cancel: &CancelToken,
@@ -102,6 +105,29 @@ impl<'a> Retry<'a> {
         request: impl FnMut() -> Result<T, Error>,
     ) -> Result<T, Error> {
         self.repeat(cancel, cancel, retryable, request)
+    }
+
+    /// As [`Retry::call`], for a container that runs: waits for a file descriptor without a limit, because the task goes on
+    /// meanwhile.
+    ///
+    /// # Errors
+    /// As [`Retry::call`], but never [`Error::Exhausted`].
+    pub(super) fn call_running<T>(
+        &self,
+        cancel: &CancelToken,
+        mut retryable: impl FnMut(&Error) -> bool,
+        mut request: impl FnMut() -> Result<T, Error>,
+    ) -> Result<T, Error> {
+        loop {
+            match self.call(cancel, &mut retryable, &mut request) {
+                Err(error) if error.is_exhausted() => {
+                    if !cancel.sleep(FIRST_PAUSE) {
+                        return Err(Error::Cancelled);
+                    }
+                }
+                result => return result,
+            }
+        }
     }
 
     /// As [`Retry::call`] with a fresh token, which is passed to `request`. Once the worker is stopping, it does
@@ -164,6 +190,12 @@ impl<'a> Retry<'a> {
                 Fault::Interrupted | Fault::Unreachable if interruptions < MAX_INTERRUPTIONS => {
                     interruptions += 1;
                 }
+                Fault::Exhausted => {
+                    if since.is_none() {
+                        let error = error_chain(&error);
+                        warn!("engine call delayed {} error={}", self.key, value(&error));
+                    }
+                }
                 Fault::Degraded => waiter = Some(waiter.unwrap_or_else(|| self.wait(&error))),
                 Fault::None | Fault::Interrupted | Fault::Unreachable => return Err(error),
             }
@@ -181,7 +213,8 @@ impl<'a> Retry<'a> {
                 return Err(error);
             }
             debug!("engine call retried {} error={}", self.key, value(&error_chain(&error)));
-            let token = if fault == Fault::Degraded { stop_waiting } else { cancel };
+            let is_outage = matches!(fault, Fault::Degraded | Fault::Exhausted);
+            let token = if is_outage { stop_waiting } else { cancel };
             if !token.sleep(pause) {
                 return Err(if cancel.is_cancelled() { Error::Cancelled } else { error });
             }
@@ -200,8 +233,15 @@ impl<'a> Retry<'a> {
     /// Classifies an error. An engine that is shutting down can answer anything, so after a server error it is asked how it is.
     /// Its message decides nothing: it may quote a path or a registry. It is at most a reason to ask again a moment later.
     fn fault(&self, cancel: &CancelToken, error: &Error) -> Fault {
+        if error.is_exhausted() {
+            return Fault::Exhausted;
+        }
         if error.is_gone() {
-            return if (self.probe.ping)(cancel).is_ok() { Fault::Interrupted } else { Fault::Unreachable };
+            return match (self.probe.ping)(cancel) {
+                Ok(()) => Fault::Interrupted,
+                Err(error) if error.is_exhausted() => Fault::Exhausted,
+                Err(_) => Fault::Unreachable,
+            };
         }
         let may_be_shutdown = matches!(error, Error::Engine { status: 500.., .. })
             || matches!(error, Error::Pull { .. } | Error::Protocol { .. } | Error::Upload { .. });

@@ -73,6 +73,10 @@ fn never(_: &Error) -> bool {
     false
 }
 
+fn exhausted() -> Error {
+    Error::Exhausted { source: io::Error::other("too many open files") }
+}
+
 fn away() -> Error {
     Error::Unreachable { address: "unix:///s".into(), source: io::ErrorKind::ConnectionRefused.into() }
 }
@@ -296,4 +300,35 @@ fn several_waiting_threads_report_once() {
         assert!(threads.into_iter().all(|thread| thread.join().unwrap().is_ok()));
     });
     assert_eq!(*reported.lock().unwrap(), [true, false]);
+}
+
+#[test]
+fn a_lack_of_descriptors_is_waited_out_and_is_no_outage_of_the_engine() {
+    let script = Script::new(vec![Err(exhausted()), Err(exhausted()), Ok(7)], vec![]);
+    assert_eq!(script.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
+    // The ping after a cut had no descriptor.
+    let cut_off = Script::new(vec![Err(cut()), Ok(7)], vec![Err(exhausted())]);
+    assert_eq!(cut_off.play(LIMIT, &CancelToken::new(), never).unwrap(), 7);
+    let lasting = Script::new(vec![Err(exhausted())], vec![]);
+    assert!(lasting.play(Duration::ZERO, &CancelToken::new(), never).unwrap_err().is_exhausted());
+    for script in [script, cut_off, lasting] {
+        script.assert_used_up();
+        assert!(script.reported().is_empty(), "the engine is not away");
+    }
+}
+
+#[test]
+fn a_running_container_is_waited_for_without_descriptors_until_a_cancel() {
+    let cancel = CancelToken::new();
+    let running = |script: &Script| {
+        script.with(Duration::ZERO, &cancel, |retry| {
+            retry.call_running(&cancel, never, || script.next_answer())
+        })
+    };
+    let script = Script::new(vec![Err(exhausted()), Err(exhausted()), Ok(7)], vec![]);
+    assert_eq!(running(&script).unwrap(), 7);
+    script.assert_used_up();
+    cancel.cancel(CancelReason::Requested);
+    let script = Script::new(vec![Err(exhausted())], vec![]);
+    assert!(running(&script).unwrap_err().is_cancelled());
 }

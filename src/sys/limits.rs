@@ -1,0 +1,99 @@
+//! The limits of this process: open files, core dumps, and its rank when memory runs out.
+
+use std::fs;
+use std::io;
+
+use rustix::fd::OwnedFd;
+use rustix::io::{Errno, fcntl_dupfd_cloexec};
+use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+
+/// Prevents core dumps, which would hold the API key and the variables of tasks. A limit of zero would not: the kernel still
+/// runs a dump handler. Programs that this process runs may dump.
+///
+/// # Errors
+/// The system forbids it.
+pub(crate) fn forbid_core_dumps() -> io::Result<()> {
+    Ok(set_dumpable_behavior(DumpableBehavior::NotDumpable)?)
+}
+
+/// Raises the soft limit on open files to the hard one. A shell's soft limit of 1024 is too low for a thousand tasks.
+///
+/// # Errors
+/// The system forbids it.
+pub(crate) fn raise_open_files() -> io::Result<()> {
+    let limit = getrlimit(Resource::Nofile);
+    if limit.current == limit.maximum {
+        return Ok(());
+    }
+    Ok(setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, ..limit })?)
+}
+
+/// Whether a call failed because this process or the system has no file descriptor left.
+pub(crate) fn is_exhausted(error: &io::Error) -> bool {
+    [Errno::MFILE, Errno::NFILE].into_iter().any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
+}
+
+/// Whether no program could be started because there is no file descriptor, process or thread left. Of other calls, such as a
+/// connect, `EAGAIN` has another meaning.
+pub(crate) fn is_spawn_exhausted(error: &io::Error) -> bool {
+    is_exhausted(error) || error.raw_os_error() == Some(Errno::AGAIN.raw_os_error())
+}
+
+/// Checks that this number of file descriptors are free at the moment.
+///
+/// # Errors
+/// They are not.
+pub(crate) fn check_free_descriptors(count: usize) -> io::Result<()> {
+    let copies: Result<Vec<OwnedFd>, Errno> =
+        (0..count).map(|_| fcntl_dupfd_cloexec(io::stderr(), 0)).collect();
+    match copies {
+        // A closed stderr cannot be copied.
+        Ok(_) | Err(Errno::BADF) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Gives a child the usual rank among the victims of a lack of memory: a service manager may have protected this process, and a
+/// child inherits that. Does nothing if that fails.
+pub(crate) fn unprotect(child: u32) {
+    let path = format!("/proc/{child}/oom_score_adj");
+    let is_protected = fs::read_to_string(&path).is_ok_and(|score| score.starts_with('-'));
+    if is_protected {
+        // Fails once the child has ended.
+        let _ = fs::write(&path, "0");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::{Command, Stdio};
+
+    use super::*;
+
+    #[test]
+    fn a_lack_of_descriptors_is_told_from_other_errors() {
+        let error = |errno: Errno| io::Error::from(errno);
+        assert!(is_exhausted(&error(Errno::MFILE)) && is_exhausted(&error(Errno::NFILE)));
+        assert!(!is_exhausted(&error(Errno::AGAIN)) && is_spawn_exhausted(&error(Errno::AGAIN)));
+        assert!(!is_exhausted(&io::Error::other("x")) && !is_spawn_exhausted(&error(Errno::NOENT)));
+        assert!(check_free_descriptors(16).is_ok());
+    }
+
+    /// Only root can lower the value, so for another user there is nothing to raise.
+    #[test]
+    fn a_child_of_a_protected_process_is_not_protected() {
+        let mut child = Command::new("sleep").arg("1000").stdin(Stdio::null()).spawn().unwrap();
+        let path = format!("/proc/{}/oom_score_adj", child.id());
+        let lowered = fs::write(&path, "-100").is_ok();
+        assert!(lowered || !rustix::process::geteuid().is_root(), "root without CAP_SYS_RESOURCE");
+        unprotect(child.id());
+        assert!(!fs::read_to_string(&path).unwrap().starts_with('-'));
+        // A value that was raised stays.
+        fs::write(&path, "500").unwrap();
+        unprotect(child.id());
+        let score = fs::read_to_string(&path).unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert_eq!(score.trim(), "500");
+    }
+}
