@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::age::EngineTime;
 use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, dialect_of, execution_of};
 use super::names::{ContainerRef, HelperKind, Owned, owned};
+use super::sidecar::half_filled::remove_half_filled;
 use super::sidecar::populator::VOLUME_DIR;
 use super::sidecar::{is_marked, marker};
 use crate::docker::{Container, ContainerSummary, Docker, Error, Volume};
@@ -85,9 +86,9 @@ pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Ve
 }
 
 /// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
-/// were never started, and their process label is not `process_id`. Nothing else is touched, so this process may create
-/// containers at the same time. Of the volumes only a task's own are removed: this process may be about to populate a shared
-/// one. A removal that fails is logged.
+/// were never started, and their process label is not `process_id`. Nothing else of them is touched, so this process may create
+/// containers at the same time. Of the volumes, a task's own are removed, and shared ones that were not filled to their end.
+/// A removal that fails is logged.
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
@@ -97,6 +98,7 @@ pub fn late_sweep(
     worker_id: &str,
     process_id: &str,
 ) -> Result<(), Error> {
+    remove_half_filled(docker, cancel, worker_id, process_id)?;
     let mut all = docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])?;
     all.retain(|summary| is_of_earlier_process(&summary.labels, process_id));
     if all.is_empty() {

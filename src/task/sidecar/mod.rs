@@ -7,6 +7,7 @@
 //! filled already, did not protect the image from `docker image prune`, and left a snapshot behind for each restart of an engine
 //! with the containerd store. Podman's implementation is incomplete.
 
+pub(in crate::task) mod half_filled;
 mod helper;
 pub(in crate::task) mod marker;
 pub(in crate::task) mod populator;

@@ -244,6 +244,32 @@ fn half_filled_volumes_are_removed_with_their_helpers_except_those_of_another_wo
     assert!([&gone, &half, &copied].iter().all(|name| !left.contains(*name)));
 }
 
+/// A fill that failed left the volume without a helper, and the disk full.
+#[test]
+fn the_late_sweep_removes_shared_volumes_that_were_not_filled_to_their_end() {
+    let scene = Scene::new();
+    let (ours, theirs) = (&scene.ours, &scene.theirs);
+    let mut of_an_image = labels(ours, None, None);
+    of_an_image["oz-sidecar-image"] = json!(scene.image);
+    let half = scene.labelled_volume("oz-sidecar-half", &of_an_image);
+    let used = scene.labelled_volume("oz-sidecar-used", &of_an_image);
+    let user = scene.container(&scene.name("user"), theirs, None, "", &[&used]);
+    let filling = scene.labelled_volume("oz-sidecar-filling", &of_an_image);
+    let [filler, source] = scene.filler(theirs, &filling, false);
+    let full = format!("oz-sidecar-{}", scene.tag.replace('-', ""));
+    scene.engine.json("POST", "/volumes/create", &json!({"Name": full, "Labels": of_an_image}));
+    let [full_filler, full_source] = scene.filler(ours, &full, true);
+    [full_filler, full_source].iter().for_each(|id| scene.engine.remove_container(id));
+    of_an_image["oz-sidecar-image"] = json!("oz-no-such-image:1");
+    let unknown = scene.labelled_volume("oz-sidecar-unknown", &of_an_image);
+
+    adopt::late_sweep(&scene.docker(), &CancelToken::new(), ours, "now").unwrap();
+
+    assert_eq!(scene.volumes(), set([&used, &filling, &full, &unknown]));
+    assert!(!scene.volumes().contains(&half));
+    assert_eq!(scene.containers(), set([&user, &filler, &source]));
+}
+
 /// Requests of a killed process take effect late, while the next process already creates containers.
 #[test]
 fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
