@@ -161,7 +161,7 @@ fn an_engine_that_hangs_and_then_resets_is_waited_for_within_the_limit() {
     let path = folder.path().join("s");
     let listener = UnixListener::bind(&path).unwrap();
     let host = format!("unix://{}", path.display());
-    let mut worker = stage.worker().env("DOCKER_HOST", &host).args(["--engine-start-timeout", "2s"]).start();
+    let mut worker = stage.worker().env("DOCKER_HOST", &host).env("OZ_ENGINE_START_TIMEOUT", "2s").start();
     drop(accept_and_stall(&listener, || listener.accept().map(|(stream, _)| stream)));
     worker.wait_log(DEADLINE, |line| line.contains("waiting for the engine waited_s=0 error="));
     drop(listener);

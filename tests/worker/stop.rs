@@ -110,7 +110,8 @@ fn a_task_gets_sigterm_whatever_its_image_says_and_has_the_grace_time_to_end() {
     let mut stage = Stage::new();
     let sync = SyncDir::new();
     let images = ["SIGKILL", "SIGWINCH"].map(|signal| stage.images.stopped_by(&stage.task_image, signal));
-    let mut worker = stage.start(stage.worker().args(["--stop-grace", "2s", "-v", &sync.mount()]));
+    let builder = stage.worker().env("OZ_STOP_GRACE", "2s");
+    let mut worker = stage.start(builder.args(["-v", &sync.mount()]));
     let submit = |image: &str, script: &str| {
         let mut spec = stage.spec(script);
         spec.docker_image = Some(image.to_owned());
