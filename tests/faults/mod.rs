@@ -4,6 +4,7 @@ mod connection_faults;
 
 mod control_plane_outage;
 mod engine_outage;
+mod executions;
 mod fleet;
 mod signals;
 mod worker_kills;

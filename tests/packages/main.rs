@@ -18,6 +18,7 @@ mod stage;
 mod static_binary;
 mod support;
 mod systemd;
+mod upgrade;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,11 +31,15 @@ pub fn source(path: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(path)
 }
 
+/// Returns the folder of what is built.
+pub fn target() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
+    target.map_or_else(|| source("target"), |folder| source("").join(folder))
+}
+
 /// Returns the path of the static binary, which `make static` builds.
 pub fn static_binary() -> PathBuf {
-    let target = std::env::var_os("CARGO_TARGET_DIR").filter(|folder| !folder.is_empty());
-    let target = target.map_or_else(|| source("target"), |folder| source("").join(folder));
-    let path = target.join("static/oz-agent-worker");
+    let path = target().join("static/oz-agent-worker");
     assert!(path.is_file(), "{} is missing: run these tests with `make test-packages`", path.display());
     path
 }

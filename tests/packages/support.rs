@@ -20,6 +20,8 @@ pub mod process;
 pub mod rng;
 #[path = "../support/stage.rs"]
 pub mod stage;
+#[path = "../support/sync_dir.rs"]
+pub mod sync_dir;
 #[path = "../support/tls_proxy.rs"]
 pub mod tls_proxy;
 #[path = "../support/worker.rs"]

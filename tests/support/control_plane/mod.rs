@@ -153,6 +153,12 @@ impl ControlPlane {
         self.shared.update(|model| model.push_newest(Command::Text(text)));
     }
 
+    /// Sends a text frame to the newest connection of a worker. Returns `false` if it has none.
+    pub fn send_text_to(&self, worker: &str, text: impl Into<String>) -> bool {
+        let text = text.into();
+        self.shared.update(|model| model.push_to(worker, Command::Text(text)))
+    }
+
     /// Sends a binary frame to the newest connection.
     pub fn send_binary(&self, bytes: impl Into<Vec<u8>>) {
         let bytes = bytes.into();

@@ -296,10 +296,15 @@ impl Model {
         newest.expect("no worker is connected").outbox.push(command);
     }
 
+    /// Queues a command for the newest open connection of a worker. Returns `false` if it has none.
+    pub(super) fn push_to(&self, worker: &str, command: Command) -> bool {
+        let newest = self.open().rfind(|connection| connection.worker == worker);
+        newest.map(|connection| connection.outbox.push(command)).is_some()
+    }
+
     /// Ends the newest open connection of a worker. Returns `false` if it has none.
     pub(super) fn drop_worker(&self, worker: &str, how: Disconnect) -> bool {
-        let newest = self.open().rfind(|connection| connection.worker == worker);
-        newest.map(|connection| connection.outbox.push(Command::End(how))).is_some()
+        self.push_to(worker, Command::End(how))
     }
 
     /// Ends every open connection.
