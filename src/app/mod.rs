@@ -2,6 +2,7 @@
 
 pub mod disk;
 pub mod engine;
+pub mod instance;
 pub mod runtime;
 mod search;
 pub mod service_manager;
@@ -15,6 +16,7 @@ use std::path::Path;
 use http::header::InvalidHeaderValue;
 use log::{error, info, warn};
 
+use crate::app::instance::Instance;
 use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
 use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
@@ -114,6 +116,10 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         Ok(key) => key,
         Err(error) => return fail(&error, Exit::Usage),
     };
+    let instance = match Instance::take(&config.worker_id, config.shared_id, &starting) {
+        Ok(instance) => instance,
+        Err(error) => return fail(&error, Exit::InUse),
+    };
     let started = match runtime::start_link(config, key) {
         Ok(started) => started,
         Err(error) => return fail(&error, Exit::Failure),
@@ -131,6 +137,7 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     let exit = runtime::run(config, found, registries, &signals, notifier)
         .unwrap_or_else(|error| fail(&error, Exit::Failure));
     info!("worker stopped exit_code={}", exit.code());
+    drop(instance);
     exit
 }
 

@@ -1,10 +1,9 @@
 //! The main thread: one `select!`, and the effects of each event. It decides nothing and does no I/O.
 
-use std::collections::hash_map::RandomState;
 use std::collections::{HashMap, VecDeque};
-use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::panic::catch_unwind;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
@@ -32,6 +31,7 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::limits::check_free_descriptors;
 use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::plan::TaskSettings;
+use crate::task::processes::Processes;
 use crate::task::{Job, JobControl, Options, Tasks, adopt};
 
 /// The capacity of the channel for the link's events. While it is full, the link's thread blocks.
@@ -67,7 +67,7 @@ pub enum StartError {
 struct Runtime {
     coordinator: Coordinator,
     worker_id: String,
-    process_id: String,
+    processes: Arc<Processes>,
     docker: Docker,
     link: Link,
     pool: Pool<Job>,
@@ -134,7 +134,7 @@ pub(crate) fn start_link(config: &Config, key: ApiKey) -> Result<StartedLink, St
 /// A thread or a socket cannot be created, or a URL cannot be used. No task was started then.
 pub(super) fn run(
     config: &Config,
-    Found { docker, adopted, started }: Found,
+    Found { docker, processes, adopted, started }: Found,
     registries: RegistryEnv,
     signals: &Signals,
     notifier: Notifier,
@@ -148,13 +148,12 @@ pub(super) fn run(
     let (poller, run_states) = start_poller(config, &key)?;
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
-    let process_id = new_process_id();
-    let options = options(config, registries, process_id.clone());
-    let tasks = Tasks::new(docker.clone(), options, job_events, stopping.clone());
+    let options = options(config, registries, processes.own());
+    let tasks = Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone());
     let mut runtime = Runtime {
         coordinator: Coordinator::new(rules(config, disk.is_some())),
         worker_id: config.worker_id.clone(),
-        process_id,
+        processes,
         docker,
         pool: Pool::new("oz-task", threads, move |job| tasks.execute(&job)),
         link,
@@ -202,16 +201,12 @@ fn rules(config: &Config, check_disk: bool) -> Rules {
     }
 }
 
-/// Marks what this process creates on the engine.
-fn new_process_id() -> String {
-    format!("{:016x}", RandomState::new().build_hasher().finish())
-}
-
-fn options(config: &Config, registries: RegistryEnv, process_id: String) -> Options {
+fn options(config: &Config, registries: RegistryEnv, process_id: &str) -> Options {
     Options {
         settings: TaskSettings {
             worker_id: config.worker_id.clone(),
-            process_id,
+            process_id: process_id.to_owned(),
+            shared_id: config.shared_id,
             server_root_url: config.server_root_url.clone(),
             volumes: config.volumes.clone(),
             env: config.env.clone(),
@@ -437,8 +432,8 @@ impl Runtime {
         let docker = self.docker.clone();
         let stopping = self.stopping.clone();
         let worker_id = self.worker_id.clone();
-        let process_id = self.process_id.clone();
-        let sweep = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &process_id) {
+        let processes = Arc::clone(&self.processes);
+        let sweep = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &processes) {
             Ok(()) => debug!("late sweep done"),
             Err(error) if error.is_cancelled() => {}
             Err(error) => warn!("late sweep failed error={}", value(&error_chain(&error))),

@@ -13,6 +13,7 @@ use log::{info, warn};
 
 use super::engine::{self, EngineError};
 use super::fail;
+use super::instance::new_process;
 use super::runtime::{LINK_END, StartedLink, network, start_link};
 use super::service_manager::Notifier;
 use super::signals::Signals;
@@ -25,6 +26,7 @@ use crate::logging::{error_chain, message};
 use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
 use crate::task;
+use crate::task::processes::Processes;
 
 /// The first pause between two attempts; each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -38,6 +40,8 @@ const WARN_EVERY: Duration = Duration::from_secs(60);
 /// An engine that can be used, and what was found on it.
 pub(super) struct Found {
     pub(super) docker: Docker,
+    /// This process, and those of this worker that have ended.
+    pub(super) processes: Arc<Processes>,
     /// The tasks of an earlier process.
     pub(super) adopted: Vec<Arc<AdoptedTask>>,
     /// The link, which may have appeared at the control plane.
@@ -77,16 +81,17 @@ impl Search<'_> {
         let mut wait = Wait { since: Instant::now(), pause: FIRST_PAUSE, warned_at: None };
         // Each attempt finds the same, so a warning is logged once.
         let mut warned = Warned::default();
+        let processes = Arc::new(new_process());
         loop {
             let appeared = Cell::new(false);
-            let found = self.attempt(&mut warned, || {
+            let found = self.attempt(&processes, &mut warned, || {
                 appeared.set(true);
                 started.link.allow_upgrade();
             });
             let left =
                 self.config.engine_start_timeout.map(|limit| limit.saturating_sub(wait.since.elapsed()));
             let exit = match found {
-                Ok((docker, adopted)) => return Ok(Found { docker, adopted, started }),
+                Ok((docker, adopted)) => return Ok(Found { docker, processes, adopted, started }),
                 Err(EngineError::Cancelled) => Exit::Success,
                 Err(error) if !error.may_pass() || left.is_some_and(|left| left.is_zero()) => {
                     fail(&error, error.exit())
@@ -109,6 +114,7 @@ impl Search<'_> {
 
     fn attempt(
         &self,
+        processes: &Processes,
         warned: &mut Warned,
         usable: impl Fn(),
     ) -> Result<(Docker, Vec<Arc<AdoptedTask>>), EngineError> {
@@ -127,7 +133,7 @@ impl Search<'_> {
             }
         }
         let docker = docker?;
-        let adopted = task::adopt::find(&docker, self.starting, &self.config.worker_id);
+        let adopted = task::adopt::find(&docker, self.starting, &self.config.worker_id, processes);
         let adopted = adopted.map_err(EngineError::from_search)?;
         Ok((docker, adopted.into_iter().map(Arc::new).collect()))
     }

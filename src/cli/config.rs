@@ -14,8 +14,8 @@ use super::table::{
     API_KEY, API_KEY_FILE, CA_FILE, CLIENT_CERT, CLIENT_KEY, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT,
     ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS,
     MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS,
-    RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL, STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL,
-    WORKER_ID,
+    RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL, SHARED_ID, STOP_GRACE, TASK_TIMEOUT, VOLUMES,
+    WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, url};
 use crate::net::proxy::Proxies;
@@ -32,6 +32,8 @@ pub(crate) struct Config {
     pub(crate) api_key_file: Option<KeyFile>,
     /// Not blank, no control characters, at most [`super::table::WORKER_ID_LIMIT`] bytes.
     pub(crate) worker_id: String,
+    /// Whether other processes of this host may have the same worker's id.
+    pub(crate) shared_id: bool,
     /// `ws` or `wss` (in lower case), with a host, without user info and fragment.
     pub(crate) web_socket_url: Uri,
     /// `http` or `https`, without user info, query, fragment and final slash.
@@ -105,6 +107,7 @@ impl Config {
             api_key,
             api_key_file,
             worker_id: invocation.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
+            shared_id: arguments.has(&SHARED_ID.setting) || invocation.read(&SHARED_ID)?,
             web_socket_url,
             server_root_url,
             log_level: invocation.read(&LOG_LEVEL)?,

@@ -30,14 +30,14 @@ fn load_from(
 }
 
 /// Loads the settings, with a default key and worker ID.
-fn load(line: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(super) fn load(line: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
     let mut all = vec![("OZ_API_KEY", MARK), ("OZ_WORKER_ID", "w")];
     all.extend(variables);
     load_from(line, &all, &no_file)
 }
 
 /// Returns the error's text. Asserts that it is one line without the secret.
-fn message(result: Result<Config, ConfigError>) -> String {
+pub(super) fn message(result: Result<Config, ConfigError>) -> String {
     let error = result.unwrap_err();
     let text = error.to_string();
     assert!(!format!("{text} {error:?}").contains(MARK), "{text}");
@@ -52,6 +52,7 @@ fn unset_settings_have_their_defaults() {
         api_key: Secret::new(MARK),
         api_key_file: None,
         worker_id: "w".into(),
+        shared_id: false,
         web_socket_url: "ws://localhost:8080/api/v1/selfhosted/worker/ws".parse().unwrap(),
         server_root_url: "http://localhost:8080".into(),
         log_level: LevelFilter::Info,
@@ -158,10 +159,11 @@ const CASES: [Case; 17] = [
     case(["--ca-file", "OZ_CA_FILE"], ["/a b", "/c"], |c| format!("{:?}", c.ca_file), "Some(\"/a b\")"),
 ];
 
-/// Except for the key file and the client certificate, which have separate tests.
+/// Except for the key file, the client certificate and switches, which have separate tests.
 #[test]
 fn every_setting_with_a_flag_and_a_variable_has_a_case() {
-    let both = SETTINGS.iter().filter_map(|setting| Some((setting.flag?, setting.variable?)));
+    let with_value = SETTINGS.iter().filter(|setting| setting.value_name.is_some());
+    let both = with_value.filter_map(|setting| Some((setting.flag?, setting.variable?)));
     let both: Vec<_> =
         both.filter(|(flag, _)| *flag != "--api-key-file" && !flag.starts_with("--client-")).collect();
     assert_eq!(CASES.map(|case| (case.flag, case.variable)).to_vec(), both);

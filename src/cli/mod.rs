@@ -10,7 +10,10 @@ mod external;
 mod invocation;
 mod read;
 mod settings;
+#[cfg(test)]
+mod switch_tests;
 mod table;
+mod texts;
 mod units;
 mod url;
 mod volumes;

@@ -6,10 +6,10 @@ use std::time::Duration;
 use http::Uri;
 use log::LevelFilter;
 
-use super::docs::Page;
 use super::read;
 use super::settings::{Echo, Occurs, Reader, Setting, ValueHint};
-use super::words::{LEVELS, LOST_RUNS_WORDS, PAGES, PULL_POLICIES, names};
+use super::texts::{HELP, PRINT, VERSION};
+use super::words::{LEVELS, LOST_RUNS_WORDS, PULL_POLICIES, SWITCH, names};
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
 
@@ -96,6 +96,19 @@ pub(super) const SERVER_ROOT_URL: Reader<Uri> = Reader {
         ..Setting::EMPTY
     },
     read: read::server_root_url,
+};
+
+pub(super) const SHARED_ID: Reader<bool> = Reader {
+    setting: Setting {
+        flag: Some("--shared-id"),
+        variable: Some("OZ_SHARED_ID"),
+        default: Some("false"),
+        help: "Run even if another process on this host has the same worker ID. Some control planes send a \
+               cancel to one of them only, and fail the tasks of all when one disconnects. The variable \
+               is true or false.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.word(&SWITCH),
 };
 
 pub(super) const LOG_LEVEL: Reader<LevelFilter> = Reader {
@@ -378,35 +391,6 @@ pub(super) const CLIENT_KEY: Reader<PathBuf> = Reader {
     read: read::path,
 };
 
-pub(super) const PRINT: Reader<Page> = Reader {
-    setting: Setting {
-        flag: Some("--print"),
-        value_name: Some("WHAT"),
-        values: ValueHint::Words(&names(&PAGES)),
-        occurs: Occurs::Alone,
-        help: "Print the man page (man), the completions for a shell (bash, zsh or fish) or a sample \
-               environment file (environment), and exit.",
-        ..Setting::EMPTY
-    },
-    read: |given| given.word(&PAGES),
-};
-
-pub(super) const HELP: Setting = Setting {
-    flag: Some("--help"),
-    short: Some("-h"),
-    occurs: Occurs::Alone,
-    help: "Print this help and exit.",
-    ..Setting::EMPTY
-};
-
-pub(super) const VERSION: Setting = Setting {
-    flag: Some("--version"),
-    short: Some("-V"),
-    occurs: Occurs::Alone,
-    help: "Print the version and exit.",
-    ..Setting::EMPTY
-};
-
 /// Every setting, in the order of the help text: required ones first.
 pub const SETTINGS: &[Setting] = &[
     API_KEY.setting,
@@ -414,6 +398,7 @@ pub const SETTINGS: &[Setting] = &[
     WORKER_ID.setting,
     WEB_SOCKET_URL.setting,
     SERVER_ROOT_URL.setting,
+    SHARED_ID.setting,
     LOG_LEVEL.setting,
     NO_CLEANUP,
     VOLUMES.setting,

@@ -25,6 +25,9 @@ pub(super) const PULL_POLICIES: [(&str, PullPolicy); 4] = [
 pub(super) const LOST_RUNS_WORDS: [(&str, LostRuns); 2] =
     [("stop", LostRuns::Stop), ("finish", LostRuns::Finish)];
 
+/// For the variable of a switch.
+pub(super) const SWITCH: [(&str, bool); 2] = [("true", true), ("false", false)];
+
 /// For `--print`.
 pub(super) const PAGES: [(&str, Page); 5] = [
     ("man", Page::Man),

@@ -79,6 +79,7 @@ fn settings() -> TaskSettings {
     TaskSettings {
         worker_id: "worker 1".into(),
         process_id: "0123456789abcdef".into(),
+        shared_id: false,
         server_root_url: "http://h".into(),
         volumes: vec![volume],
         env: vec![("OPERATOR".into(), Secret::new("x"))],

@@ -3,6 +3,7 @@
 pub mod cancel;
 pub mod environment;
 pub(crate) mod files;
+pub mod host_lock;
 pub(crate) mod limits;
 #[cfg(test)]
 pub(crate) mod numbers;

@@ -1,7 +1,7 @@
 //! Containers and volumes left by earlier processes of this worker: adopts tasks that are not reported yet, removes the rest.
 //!
 //! [`find`] runs once before the worker takes tasks. [`late_sweep`] runs once later, while tasks run, for objects that the engine
-//! created after [`find`]. Neither touches objects with another worker's label.
+//! created after [`find`]. Neither touches objects with another worker's label, or of another process that runs.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use super::age::EngineTime;
 use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, dialect_of, execution_of};
 use super::names::{ContainerRef, HelperKind, Owned, owned};
+use super::processes::Processes;
 use super::sidecar::half_filled::remove_half_filled;
 use super::sidecar::populator::VOLUME_DIR;
 use super::sidecar::{is_marked, marker};
@@ -39,7 +40,7 @@ enum Kind<'a> {
     Removing,
     /// A helper container.
     Helper(HelperKind<'a>),
-    /// Kept for inspection, or not created by this worker, despite its labels.
+    /// Kept for inspection, of a process that runs, or not created by this worker, despite its labels.
     Other,
 }
 
@@ -60,6 +61,7 @@ struct Scan<'a> {
     docker: &'a Docker,
     cancel: &'a CancelToken,
     worker_id: &'a str,
+    processes: &'a Processes,
     now: EngineTime,
     /// The volumes that have the worker's label.
     volumes: Vec<Volume>,
@@ -73,8 +75,13 @@ struct Scan<'a> {
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
-pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Vec<AdoptedTask>, Error> {
-    let mut scan = Scan::new(docker, cancel, worker_id)?;
+pub fn find(
+    docker: &Docker,
+    cancel: &CancelToken,
+    worker_id: &str,
+    processes: &Processes,
+) -> Result<Vec<AdoptedTask>, Error> {
+    let mut scan = Scan::new(docker, cancel, worker_id, processes)?;
     let mut adopted = Vec::new();
     for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
         if let Some(container) = scan.inspect(&summary)? {
@@ -86,7 +93,7 @@ pub fn find(docker: &Docker, cancel: &CancelToken, worker_id: &str) -> Result<Ve
 }
 
 /// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
-/// were never started, and their process label is not `process_id`. Nothing else of them is touched, so this process may create
+/// were never started, and their process has ended. Nothing else of them is touched, so this process may create
 /// containers at the same time. Of the volumes, a task's own are removed, and shared ones that were not filled to their end.
 /// A removal that fails is logged.
 ///
@@ -96,32 +103,37 @@ pub fn late_sweep(
     docker: &Docker,
     cancel: &CancelToken,
     worker_id: &str,
-    process_id: &str,
+    processes: &Processes,
 ) -> Result<(), Error> {
-    remove_half_filled(docker, cancel, worker_id, process_id)?;
+    remove_half_filled(docker, cancel, worker_id, processes.own())?;
     let mut all = docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])?;
-    all.retain(|summary| is_of_earlier_process(&summary.labels, process_id));
+    all.retain(|summary| is_of_another_process(&summary.labels, processes));
     if all.is_empty() {
         return Ok(());
     }
-    let scan = Scan::new(docker, cancel, worker_id)?;
+    let scan = Scan::new(docker, cancel, worker_id, processes)?;
     for summary in all {
         if let Some(container) = scan.inspect(&summary)?
-            && is_late(&container, worker_id, process_id, scan.now)
+            && is_late(&container, worker_id, processes, scan.now)
         {
-            scan.remove_late(&container, process_id);
+            scan.remove_late(&container);
         }
     }
     if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
 }
 
 impl<'a> Scan<'a> {
-    fn new(docker: &'a Docker, cancel: &'a CancelToken, worker_id: &'a str) -> Result<Self, Error> {
+    fn new(
+        docker: &'a Docker,
+        cancel: &'a CancelToken,
+        worker_id: &'a str,
+        processes: &'a Processes,
+    ) -> Result<Self, Error> {
         let mut volumes = docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])?;
         // Compared again, because engines differ in what matches a filter.
         volumes.retain(|volume| volume.labels.get(WORKER_LABEL).is_some_and(|id| id == worker_id));
         let now = EngineTime::of(docker);
-        Ok(Self { docker, cancel, worker_id, now, volumes, used: BTreeSet::new() })
+        Ok(Self { docker, cancel, worker_id, processes, now, volumes, used: BTreeSet::new() })
     }
 
     /// Returns `None` for a container that no longer exists or that the engine fails to inspect: a broken one must not keep the
@@ -140,9 +152,16 @@ impl<'a> Scan<'a> {
         }
     }
 
+    /// Returns the container's kind: `Other` if a process that runs has created it.
+    fn kind<'c>(&self, container: &'c Container) -> Kind<'c> {
+        let kind = kind(container, self.worker_id, self.now);
+        let is_ours = || self.processes.owns(labels::get(&container.labels, PROCESS_LABEL));
+        if kind == Kind::Other || is_ours() { kind } else { Kind::Other }
+    }
+
     /// Removes or keeps a container according to its kind. Returns the task if it is not reported yet.
     fn take(&mut self, container: &Container) -> Option<AdoptedTask> {
-        match kind(container, self.worker_id, self.now) {
+        match self.kind(container) {
             Kind::Task(started) => return Some(self.adopt(container, started)),
             Kind::Unstarted => return self.remove_unstarted(container),
             Kind::Removing => self.remove(container, "half removed"),
@@ -181,7 +200,7 @@ impl<'a> Scan<'a> {
         };
         if error.is_conflict()
             && let Ok(container) = self.docker.container_inspect(self.cancel, &container.id)
-            && let Kind::Task(started) = kind(&container, self.worker_id, self.now)
+            && let Kind::Task(started) = self.kind(&container)
         {
             return Some(self.adopt(&container, started));
         }
@@ -192,7 +211,7 @@ impl<'a> Scan<'a> {
 
     /// Removes the container unless it was started in the meantime, and then its task's own volumes. If this process has just
     /// populated one of them again for the same task, its check for the marker will notice.
-    fn remove_late(&self, container: &Container, process_id: &str) {
+    fn remove_late(&self, container: &Container) {
         if let Err(error) = self.docker.container_remove_idle(self.cancel, &container.id) {
             return log_left(container, &error);
         }
@@ -200,7 +219,7 @@ impl<'a> Scan<'a> {
         let own = |volume: &&Volume| {
             let labels = &volume.labels;
             execution_of(labels).is_some()
-                && is_of_earlier_process(labels, process_id)
+                && is_of_earlier_process(labels, self.processes)
                 && container.volumes.contains(&volume.name)
         };
         for volume in self.volumes.iter().filter(own) {
@@ -229,8 +248,12 @@ impl<'a> Scan<'a> {
 
     /// Removes tasks' own volumes that no container mounts any more.
     fn sweep_volumes(&self) {
-        let own = self.volumes.iter().filter(|volume| execution_of(&volume.labels).is_some());
-        for volume in own.filter(|volume| !self.used.contains(&volume.name)) {
+        let is_own = |volume: &&Volume| {
+            execution_of(&volume.labels).is_some()
+                && !self.used.contains(&volume.name)
+                && self.processes.owns(labels::get(&volume.labels, PROCESS_LABEL))
+        };
+        for volume in self.volumes.iter().filter(is_own) {
             self.remove_volume(&volume.name, "its task is gone");
         }
     }
@@ -265,18 +288,23 @@ fn kind<'a>(container: &'a Container, worker_id: &str, now: EngineTime) -> Kind<
 }
 
 /// Whether another process created it. `false` without a process label.
-fn is_of_earlier_process(labels: &BTreeMap<String, String>, process_id: &str) -> bool {
-    labels::get(labels, PROCESS_LABEL).is_some_and(|id| id != process_id)
+fn is_of_another_process(labels: &BTreeMap<String, String>, processes: &Processes) -> bool {
+    labels::get(labels, PROCESS_LABEL).is_some_and(|id| id != processes.own())
+}
+
+/// Whether a process that has ended created it. `false` without a process label.
+fn is_of_earlier_process(labels: &BTreeMap<String, String>, processes: &Processes) -> bool {
+    is_of_another_process(labels, processes) && processes.owns(labels::get(labels, PROCESS_LABEL))
 }
 
 /// Whether a late sweep removes the container.
-fn is_late(container: &Container, worker_id: &str, process_id: &str, now: EngineTime) -> bool {
+fn is_late(container: &Container, worker_id: &str, processes: &Processes, now: EngineTime) -> bool {
     let unstarted = match kind(container, worker_id, now) {
         Kind::Unstarted => true,
         Kind::Helper(_) => UNSTARTED.contains(&container.state.status.as_str()),
         Kind::Task(_) | Kind::Removing | Kind::Other => false,
     };
-    unstarted && is_of_earlier_process(&container.labels, process_id)
+    unstarted && is_of_earlier_process(&container.labels, processes)
 }
 
 /// Whether the engine's time stands for "never": empty, or the zero of its clock.
@@ -333,7 +361,7 @@ mod tests {
 
     /// The name of the container of task `t` of worker `w`.
     fn name() -> String {
-        names::task("w", &ExecutionKey::new("t", None))
+        names::task("w", &ExecutionKey::new("t", None), None)
     }
 
     #[test]
@@ -376,6 +404,7 @@ mod tests {
 
     #[test]
     fn a_late_sweep_removes_unstarted_containers_of_earlier_processes() {
+        let processes = Processes::without_lock("now");
         let label = |process| [(WORKER_LABEL, "w"), (TASK_LABEL, "t"), (PROCESS_LABEL, process)];
         let before = label("before");
         let ours = label("now");
@@ -404,7 +433,7 @@ mod tests {
         for (name, labels, status, started_at, expected) in cases {
             let container = container(name, labels, status, started_at);
             assert_eq!(
-                is_late(&container, "w", "now", a_minute_later()),
+                is_late(&container, "w", &processes, a_minute_later()),
                 expected,
                 "{name} {labels:?} {status}"
             );

@@ -6,13 +6,14 @@ use std::time::{Duration, Instant};
 use log::{info, warn};
 
 use super::engine::TaskEngine;
-use super::labels::{self, TASK_LABEL, WORKER_LABEL};
+use super::labels::{self, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::names::{self, ContainerRef, Owned};
 use super::outcome::{Failure, exit_code};
 use super::output::collect::find_before_start;
 use super::output::file::{FoundFile, OUTPUT_FILE};
 use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
+use super::processes::Processes;
 use super::run::Cleanup;
 use super::sidecar::marker::PendingMarker;
 use super::sidecar::{PopulatedVolume, marker};
@@ -124,7 +125,9 @@ impl<'a> TaskContainer<'a> {
 
     /// Returns `false` if a container that this worker did not create has the name.
     fn try_clear(&self, docker: &Docker, cancel: &CancelToken, plan: &Plan) -> Result<bool, Error> {
-        for container in leftovers(docker.container_list(cancel, &task_labels(plan))?, plan) {
+        for container in
+            leftovers(docker.container_list(cancel, &task_labels(plan))?, plan, self.engine.processes)
+        {
             warn!("leftover container removed {} {container}", self.engine.key);
             docker.container_remove(cancel, container.key())?;
         }
@@ -194,7 +197,9 @@ impl<'a> TaskContainer<'a> {
             };
             Ok(Some(Checked {
                 image,
-                is_alone: leftovers(list.finish()?, plan).iter().all(|found| found.key() == id),
+                is_alone: leftovers(list.finish()?, plan, self.engine.processes)
+                    .iter()
+                    .all(|found| found.key() == id),
                 wait: wait.finish()?,
                 output_before: find_before_start(self.engine, id, output.finish()),
                 markers: markers.into_iter().map(PendingMarker::finish).collect::<Result<_, _>>()?,
@@ -385,8 +390,9 @@ fn task_labels(plan: &Plan) -> [(&'static str, &str); 2] {
     [WORKER_LABEL, TASK_LABEL].map(|name| (name, plan.labels.get(name).map_or("", String::as_str)))
 }
 
-/// Returns those of the listed containers that this worker created for the execution, with their names. Kept ones are left out.
-fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan) -> Vec<ContainerRef> {
+/// Returns those of the listed containers that this process or an earlier one of this worker created for the execution, with
+/// their names. Kept ones are left out.
+fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan, processes: &Processes) -> Vec<ContainerRef> {
     let worker_id = labels::get(&plan.labels, WORKER_LABEL).unwrap_or_default();
     let leftover = |found: ContainerSummary| {
         let names = found.names.iter().map(|name| name.trim_start_matches('/'));
@@ -395,6 +401,7 @@ fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan) -> Vec<ContainerRef> {
             matches!(owned, Some(Owned::Task { key, .. }) if key == plan.key)
         };
         let name = { names }.find(is_own)?.to_owned();
+        processes.owns(labels::get(&found.labels, PROCESS_LABEL)).then_some(())?;
         Some(ContainerRef { name, id: Some(found.id) })
     };
     listed.into_iter().filter_map(leftover).collect()

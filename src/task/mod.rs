@@ -20,6 +20,7 @@ mod outcome;
 mod output;
 pub(crate) mod plan;
 mod prepare;
+pub mod processes;
 mod run;
 #[cfg(test)]
 #[path = "scripted_engine_tests.rs"]

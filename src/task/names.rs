@@ -5,7 +5,7 @@ use std::fmt;
 
 use sha2::{Digest, Sha256};
 
-use super::labels::{self, WORKER_LABEL};
+use super::labels::{self, PROCESS_LABEL, WORKER_LABEL};
 use crate::logging::value;
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelReason;
@@ -90,8 +90,10 @@ pub(super) fn short_id(id: &str) -> &str {
     id.get(..12).unwrap_or(id)
 }
 
-/// Returns the name of a task's container: readable, and different for each worker and execution.
-pub(super) fn task(worker_id: &str, key: &ExecutionKey) -> String {
+/// Returns the name of a task's container: readable, and different for each worker and execution. If several processes share the
+/// worker's id, it also differs for each `process`, because one of them may be about to remove its container when the execution
+/// is given to another one.
+pub(super) fn task(worker_id: &str, key: &ExecutionKey, process: Option<&str>) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || matches!(c, '.' | '-') { c } else { '_' };
     let readable: String = key.task_id.chars().take(40).map(plain).collect();
     let mut hash = Sha256::new();
@@ -102,6 +104,10 @@ pub(super) fn task(worker_id: &str, key: &ExecutionKey) -> String {
         // No text in UTF-8 has this byte.
         hash.update([0xff]);
         hash.update(execution_id);
+    }
+    if let Some(process) = process {
+        hash.update([0xff, 0xff]);
+        hash.update(process);
     }
     let [a, b, c, d, e, f, ..]: [u8; 32] = hash.finalize().into();
     format!("{TASK}{readable}-{}", data_encoding::HEXLOWER.encode(&[a, b, c, d, e, f]))
@@ -123,7 +129,8 @@ pub(super) fn owned<'a>(
     };
     // Release 0.1 gave all executions of a task one name.
     let of_0_1 = ExecutionKey::new(key.task_id.as_str(), None);
-    let names = [task(worker_id, &key), task(worker_id, &of_0_1)];
+    let process = labels::get(labels, PROCESS_LABEL);
+    let names = [task(worker_id, &key, None), task(worker_id, &key, process), task(worker_id, &of_0_1, None)];
     let created_as = names.into_iter().find(|created_as| is_with_suffix(name, created_as))?;
     Some(Owned::Task { key, created_as, stopped_for: stopped_for(name) })
 }
@@ -174,7 +181,7 @@ mod tests {
     use crate::task::labels::{EXECUTION_LABEL, TASK_LABEL, of_container};
 
     fn name_of(worker: &str, task_id: &str, execution: Option<&str>) -> String {
-        task(worker, &ExecutionKey::new(task_id, execution))
+        task(worker, &ExecutionKey::new(task_id, execution), None)
     }
 
     #[test]

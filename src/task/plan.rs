@@ -38,6 +38,8 @@ pub(crate) struct TaskSettings {
     pub(crate) worker_id: String,
     /// Part of labels; different each time the worker starts.
     pub(crate) process_id: String,
+    /// Whether other processes may have this worker's id.
+    pub(crate) shared_id: bool,
     /// Passed to the agent.
     pub(crate) server_root_url: String,
     /// Mounted into every task container.
@@ -123,9 +125,10 @@ impl Plan {
 /// The field of the assignment that is invalid, and why; holds no secrets.
 pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
     let key = &assignment.key;
+    let process = settings.shared_id.then_some(settings.process_id.as_str());
     Ok(Plan {
         key: key.clone(),
-        name: names::task(&settings.worker_id, key),
+        name: names::task(&settings.worker_id, key, process),
         image: image("docker_image", &assignment.docker_image)?,
         sidecars: sidecars(assignment, &settings.volumes)?,
         args: arguments(assignment, &settings.server_root_url)?,

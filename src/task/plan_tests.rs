@@ -7,6 +7,7 @@ fn settings() -> TaskSettings {
     TaskSettings {
         worker_id: "w".into(),
         process_id: "p".into(),
+        shared_id: false,
         server_root_url: "https://oz.example".into(),
         volumes: vec![VolumeBind { host: "/h".into(), container: "/data".into(), mode: "ro".into() }],
         env: vec![("OPERATOR".into(), Secret::new("o")), ("BOTH".into(), Secret::new("operator"))],

@@ -23,6 +23,7 @@ use super::output::budget::Limits;
 use super::output::collect::Reading;
 use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
+use super::processes::Processes;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone, is_marked};
 use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Work};
@@ -55,6 +56,7 @@ pub(crate) struct Options {
 /// Runs tasks on one engine; shared by the threads of the pool.
 pub(crate) struct Tasks {
     docker: Docker,
+    processes: Arc<Processes>,
     pub(super) options: Options,
     pub(super) images: Images,
     pub(super) sidecars: Sidecars,
@@ -89,13 +91,14 @@ impl Tasks {
     /// that is unavailable.
     pub(crate) fn new(
         docker: Docker,
+        processes: Arc<Processes>,
         options: Options,
         events: Sender<(JobId, JobEvent)>,
         stopping: CancelToken,
     ) -> Self {
         let images = Images::new(options.pull, options.registries.clone());
         let sidecars = Sidecars::new(&options.settings, options.keep_sidecar_volumes);
-        Self { docker, options, images, sidecars, events, stopping }
+        Self { docker, processes, options, images, sidecars, events, stopping }
     }
 
     /// Runs one job, waits until its report is settled, and cleans up. Blocks until then.
@@ -141,7 +144,8 @@ impl Tasks {
         let report = |away| self.emit(job.id, JobEvent::Engine { away });
         let probe = Probe { address: &address, ping: &ping, lost_runtime: &lost_runtime, report: &report };
         let retry = Retry::new(key, self.options.engine_timeout, &self.stopping, probe);
-        act(&TaskEngine { docker: &self.docker, key, cancel: job.cancel.clone(), retry: &retry })
+        let processes = &self.processes;
+        act(&TaskEngine { docker: &self.docker, key, cancel: job.cancel.clone(), retry: &retry, processes })
     }
 
     fn run(&self, job: &Job, engine: &TaskEngine<'_>, cleanup: &mut Cleanup) -> Report {

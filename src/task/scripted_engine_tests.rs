@@ -10,6 +10,7 @@ use crate::docker::{Docker, Endpoint, Negotiated, Timeouts};
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
 use crate::task::engine::{Probe, Retry, TaskEngine};
+use crate::task::processes::Processes;
 
 /// Writes the answer to a request, given its first line. The connection is closed when it returns.
 type Answer = dyn Fn(&str, &mut UnixStream) + Send + Sync;
@@ -56,7 +57,9 @@ impl ScriptedEngine {
         let address = "unix:///s";
         let probe = Probe { address, ping: &ping, lost_runtime: &lost_runtime, report: &report };
         let retry = Retry::new(&key, Duration::from_secs(60), &stopping, probe);
-        act(&TaskEngine { docker: &self.docker, key: &key, cancel: cancel.clone(), retry: &retry })
+        let processes = Processes::without_lock("p");
+        let (docker, cancel) = (&self.docker, cancel.clone());
+        act(&TaskEngine { docker, key: &key, cancel, retry: &retry, processes: &processes })
     }
 
     /// Returns how many requests for `text` were made.

@@ -5,6 +5,7 @@ use std::time::Duration;
 use oz_agent_worker::docker::Endpoint;
 use oz_agent_worker::sys::cancel::CancelToken;
 use oz_agent_worker::task::adopt;
+use oz_agent_worker::task::processes::Processes;
 use serde_json::json;
 use time::OffsetDateTime;
 use time::format_description::well_known::{Rfc2822, Rfc3339};
@@ -55,7 +56,7 @@ fn answers(shows: Shows, time: OffsetDateTime, started: OffsetDateTime) -> Vec<S
 /// Returns how long the task has run when a worker adopts it.
 fn ran(fake: &FakeDocker) -> Duration {
     let docker = client(&CancelToken::new(), fake.endpoint().clone(), None).unwrap();
-    let adopted = adopt::find(&docker, &CancelToken::new(), "w").unwrap();
+    let adopted = adopt::find(&docker, &CancelToken::new(), "w", &Processes::without_lock("p")).unwrap();
     assert_eq!(adopted.len(), 1);
     adopted[0].ran.expect("it is running")
 }

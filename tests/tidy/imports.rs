@@ -111,12 +111,12 @@ fn files_are_opened_in_one_module_and_the_key_at_startup() {
 }
 
 #[test]
-fn sockets_are_opened_in_net_and_for_docker_s_unix_socket() {
+fn sockets_are_opened_in_net_for_the_engine_and_as_locks() {
     only_in(
         &["src/control_plane/ws/dial.rs", "src/control_plane/ws/wire.rs", "src/net/connect.rs"],
         &["std::net::{Shutdown", "std::net::{SocketAddr", "TcpStream", "os::unix::net", "UnixStream"],
     );
-    only_in(&["src/net/connect.rs", "src/docker/connect.rs"], &["socket_with("]);
+    only_in(&["src/net/connect.rs", "src/docker/connect.rs", "src/sys/host_lock.rs"], &["socket_with("]);
 }
 
 /// `socketpair` is for fuzzing, too: its sockets lead nowhere.

@@ -19,6 +19,7 @@ mod reconcile;
 mod reconnect;
 mod registry_credentials;
 mod settings;
+mod shared_id;
 mod sidecar_volumes;
 mod signals;
 mod start;

@@ -15,7 +15,7 @@ mod wrap;
 mod zsh;
 
 use super::invocation::Invocation;
-use super::{Arguments, ConfigError, Setting, table};
+use super::{Arguments, ConfigError, Setting, texts};
 use crate::sys::environment::Environment;
 
 /// The name of the program.
@@ -42,14 +42,14 @@ pub(super) enum Page {
 /// # Errors
 /// When `--print` names no page.
 pub(crate) fn requested(arguments: &Arguments) -> Result<Option<String>, ConfigError> {
-    if arguments.has(&table::HELP) {
+    if arguments.has(&texts::HELP) {
         return Ok(Some(help::help()));
     }
-    if arguments.has(&table::VERSION) {
+    if arguments.has(&texts::VERSION) {
         return Ok(Some(format!("{NAME} {VERSION}\n")));
     }
     let invocation = Invocation { arguments, environment: &Environment::default() };
-    Ok(invocation.read_if_given(&table::PRINT)?.map(|page| match page {
+    Ok(invocation.read_if_given(&texts::PRINT)?.map(|page| match page {
         Page::Man => man::page(),
         Page::Bash => bash::completion(),
         Page::Zsh => zsh::completion(),

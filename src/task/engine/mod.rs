@@ -6,6 +6,7 @@ use crate::docker::{Docker, Error};
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
 
+use super::processes::Processes;
 pub(super) use retry::{Probe, Retry};
 
 /// Calls the engine for one task, or for a part of it that can be cancelled on its own.
@@ -17,6 +18,8 @@ pub(super) struct TaskEngine<'a> {
     pub(super) cancel: CancelToken,
     /// Shared by all parts of the task, so that they agree on when an outage began.
     pub(super) retry: &'a Retry<'a>,
+    /// Which other processes of this worker have ended.
+    pub(super) processes: &'a Processes,
 }
 
 impl TaskEngine<'_> {

@@ -9,6 +9,7 @@ const IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef";
 fn populate(engine: &ScriptedEngine) -> Result<PopulatedVolume, Failure> {
     let settings = TaskSettings {
         worker_id: "w".into(),
+        shared_id: false,
         process_id: "p".into(),
         server_root_url: String::new(),
         volumes: vec![],

@@ -10,7 +10,7 @@ use log::warn;
 use super::helper::{Helper, HelperSpec};
 use super::{ENTRYPOINTS, Population, marker};
 use crate::docker::{Error, Mount, PathStat, VolumeOptions};
-use crate::task::labels::WORKER_LABEL;
+use crate::task::labels::{self, PROCESS_LABEL, WORKER_LABEL};
 use crate::task::names::{self, ContainerRef};
 use crate::task::output::file::{MAX_LINKS, target};
 use crate::task::plan::AGENT_DIR;
@@ -140,8 +140,8 @@ fn is_script(path: &str, stat: &dyn Fn(&str) -> Result<Option<PathStat>, Error>)
 }
 
 /// Sleeps for [`POPULATOR_PAUSE`] while another worker's container has this name. A leftover is removed instead: a container that
-/// has existed for [`POPULATOR_TIMEOUT`], or one with this worker's label, as two threads of one process never populate the same
-/// volume. `seen` holds the container's id and when it was first seen.
+/// has existed for [`POPULATOR_TIMEOUT`], or one of this worker whose process is this one or has ended: two threads of one process
+/// never populate the same volume. `seen` holds the container's id and when it was first seen.
 fn wait_for_other(
     spec: HelperSpec<'_>,
     name: &str,
@@ -157,7 +157,8 @@ fn wait_for_other(
         Some((id, since)) if *id == other.id => *since,
         _ => seen.insert((other.id.clone(), Instant::now())).1,
     };
-    let own = other.labels.get(WORKER_LABEL).is_some_and(|id| id == spec.worker_id);
+    let own = labels::get(&other.labels, WORKER_LABEL) == Some(spec.worker_id)
+        && engine.processes.owns(labels::get(&other.labels, PROCESS_LABEL));
     if own || since.elapsed() > POPULATOR_TIMEOUT {
         let container = ContainerRef { name: name.to_owned(), id: Some(other.id) };
         warn!("leftover helper removed {} {container}", engine.key);

@@ -7,6 +7,7 @@ use oz_agent_worker::docker::Docker;
 use oz_agent_worker::job::AdoptedTask;
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 use oz_agent_worker::task::adopt;
+use oz_agent_worker::task::processes::Processes;
 use serde_json::{Value, json};
 
 use crate::docker::endpoint_at;
@@ -122,7 +123,8 @@ impl Scene {
     }
 
     fn find(&self) -> Vec<AdoptedTask> {
-        let mut found = adopt::find(&self.docker(), &CancelToken::new(), &self.ours).unwrap();
+        let mut found =
+            adopt::find(&self.docker(), &CancelToken::new(), &self.ours, &process(&new_id())).unwrap();
         found.sort_by(|a, b| a.key.cmp(&b.key));
         found
     }
@@ -143,6 +145,11 @@ impl Drop for Scene {
         self.containers().iter().for_each(|id| self.engine.remove_container(id));
         self.volumes().iter().for_each(|name| self.engine.remove_volume(name));
     }
+}
+
+/// Returns a process that runs until it is dropped.
+fn process(id: &str) -> Processes {
+    Processes::new(id).unwrap()
 }
 
 fn labels(worker: &str, task: Option<&str>, process: Option<&str>) -> Value {
@@ -263,7 +270,7 @@ fn the_late_sweep_removes_shared_volumes_that_were_not_filled_to_their_end() {
     of_an_image["oz-sidecar-image"] = json!("oz-no-such-image:1");
     let unknown = scene.labelled_volume("oz-sidecar-unknown", &of_an_image);
 
-    adopt::late_sweep(&scene.docker(), &CancelToken::new(), ours, "now").unwrap();
+    adopt::late_sweep(&scene.docker(), &CancelToken::new(), ours, &process(&new_id())).unwrap();
 
     assert_eq!(scene.volumes(), set([&used, &filling, &full, &unknown]));
     assert!(!scene.volumes().contains(&half));
@@ -279,12 +286,14 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
     let theirs = &scene.theirs;
     let task = |id: &str| container_name(ours, id, None);
     let of = |task, process| labels(ours, task, process);
-    let before = Some("before");
-    let now = Some("now");
+    let [before, now, runs] = ["before", "now", "runs"].map(|name| scene.name(name));
+    let sibling = process(&runs);
+    let [before, now, runs] = [&before, &now, &runs].map(|id| Some(id.as_str()));
     // Late: a task with its own volume, a refilled volume and one that another container holds; and helpers.
     let own = scene.labelled_volume("own", &of(Some("a"), before));
     let refilled = scene.labelled_volume("refilled", &of(Some("a"), now));
     let held = scene.labelled_volume("held", &of(Some("a"), before));
+    let of_sibling = scene.labelled_volume("sibling", &of(Some("h"), runs));
     let shared = scene.volume("oz-sidecar-shared", ours, None);
     scene.labelled(&task("a"), &of(Some("a"), before), "", &[&own, &refilled, &held, &shared]);
     let filler = scene.name("oz-fill-late");
@@ -310,14 +319,52 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
         scene.labelled(&scene.name("oz-fill-theirs"), &labels(theirs, None, before), "", &[]),
         scene.labelled(&task("g").replace("oz-task-", "oz-kept-"), &of(Some("g"), before), "", &[]),
         scene.labelled(&scene.name("by-hand"), &of(None, before), "", &[]),
+        scene.labelled(&task("h"), &of(Some("h"), runs), "", &[&of_sibling]),
+        scene.labelled(&scene.name("oz-fill-runs"), &of(None, runs), "", &[]),
     ];
 
     let docker = scene.docker();
     let cancel = CancelToken::new();
-    adopt::late_sweep(&docker, &cancel, ours, "now").unwrap();
+    let this = process(now.unwrap());
+    adopt::late_sweep(&docker, &cancel, ours, &this).unwrap();
 
     assert_eq!(scene.containers(), BTreeSet::from(stay));
+    assert_eq!(scene.volumes(), set([&refilled, &held, &shared, &of_sibling]));
+    assert_eq!(scene.engine.containers_of(ours).len(), 10);
+    // Once the other process has ended, its objects go, too.
+    drop(sibling);
+    adopt::late_sweep(&docker, &cancel, ours, &this).unwrap();
+    assert_eq!(scene.engine.containers_of(ours).len(), 8);
     assert_eq!(scene.volumes(), set([&refilled, &held, &shared]));
+}
+
+/// Another process with the same worker's id runs: its tasks, helpers, volumes and unstarted containers are not touched.
+#[test]
+fn a_search_leaves_the_objects_of_a_process_that_runs() {
+    let scene = Scene::new();
+    let ours = &scene.ours;
+    let id = scene.name("runs");
+    let sibling = process(&id);
+    let of = |task| labels(ours, task, Some(&id));
+    let own = scene.labelled_volume("own", &of(Some("a")));
+    let unused = scene.labelled_volume("unused", &of(Some("b")));
+    let half = scene.volume("oz-sidecar-half", ours, None);
+    let task = |id: &str| container_name(ours, id, None);
+    let running = scene.labelled(&task("a"), &of(Some("a")), "sleep 600", &[&own]);
+    scene.start(&running);
+    let unstarted = scene.labelled(&task("c"), &of(Some("c")), "", &[]);
+    let filler = scene.labelled(&format!("oz-fill-{half}"), &of(None), "", &[&half]);
+    let source = scene.labelled(&format!("oz-fill-{half}-source"), &of(None), "", &[]);
+    let containers = set([&running, &unstarted, &filler, &source]);
+    let volumes = set([&own, &unused, &half]);
+    for _ in 0..2 {
+        assert_eq!(scene.find(), []);
+        assert_eq!((scene.containers(), scene.volumes()), (containers.clone(), volumes.clone()));
+    }
+    drop(sibling);
+    let found = scene.find();
+    assert_eq!(found.iter().map(|one| &one.container).collect::<Vec<_>>(), [&running]);
+    assert_eq!((scene.containers(), scene.volumes()), (set([&running]), set([&own])));
 }
 
 #[test]
@@ -327,7 +374,8 @@ fn a_failed_engine_call_is_an_error_and_removes_nothing() {
     let scene = Scene::new();
     let running = scene.running(&container_name(&scene.ours, "a", None), &scene.ours, "a");
     let docker = scene.docker();
-    assert!(adopt::find(&docker, &cancelled, &scene.ours).unwrap_err().is_cancelled());
-    assert!(adopt::late_sweep(&docker, &cancelled, &scene.ours, "now").unwrap_err().is_cancelled());
+    let this = process(&new_id());
+    assert!(adopt::find(&docker, &cancelled, &scene.ours, &this).unwrap_err().is_cancelled());
+    assert!(adopt::late_sweep(&docker, &cancelled, &scene.ours, &this).unwrap_err().is_cancelled());
     assert_eq!(scene.containers(), set([&running]));
 }
