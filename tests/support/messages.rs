@@ -3,7 +3,7 @@
 use serde_json::json;
 
 /// Returns the text of an assignment of usual size.
-pub fn assignment() -> String {
+pub(crate) fn assignment() -> String {
     let env: serde_json::Map<String, serde_json::Value> =
         (0..8).map(|number| (format!("VARIABLE_{number}"), json!("a value of usual length"))).collect();
     let config = json!({"environment_id": "environment", "model_id": "model", "computer_use_enabled": false});
