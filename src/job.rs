@@ -1,9 +1,9 @@
-//! A task that holds a slot: the types that cross between coordinator, runtime and task.
+//! The types that cross between coordinator, runtime, task and look-ups.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::protocol::{Assignment, Dialect, EncodedReport, ExecutionKey};
+use crate::protocol::{Assignment, Dialect, EncodedReport, ExecutionKey, RunView};
 use crate::sys::cancel::CancelReason;
 
 /// The number of a job in this process; never used again.
@@ -48,11 +48,35 @@ pub struct AdoptedTask {
     pub ended_for: Option<CancelReason>,
 }
 
+/// What an ended task left on the engine.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Leftover {
+    /// The execution.
+    pub key: ExecutionKey,
+    /// The name of its container, if it has one.
+    pub container: Option<String>,
+    /// The container's id, if it is known.
+    pub id: Option<String>,
+    /// Whether the container was started, or may have been.
+    pub started: bool,
+    /// Volumes that only this task uses.
+    pub volumes: Vec<String>,
+}
+
+impl Leftover {
+    /// Whether there is nothing to remove.
+    pub fn is_empty(&self) -> bool {
+        self.container.is_none() && self.volumes.is_empty()
+    }
+}
+
 /// The outcome of a job's report.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Settlement {
-    /// The control plane has it: the container can be removed.
+    /// The control plane has stored it: the container can be removed.
     Delivered,
+    /// The control plane has received it: the job ends, and what it left is removed once the report is stored.
+    Received,
     /// It is not wanted: the run belongs to the control plane again, and the container was never started.
     Unwanted,
     /// This process cannot deliver it: the container stays, and the next process reports it.
@@ -78,7 +102,37 @@ pub enum JobEvent {
     Finished {
         /// For the control plane.
         report: Arc<EncodedReport>,
+        /// What it will remove, unless its report is only [`Settlement::Received`].
+        left: Arc<Leftover>,
     },
-    /// Its slot is free: everything is cleaned up.
+    /// Its thread is about to end: everything is cleaned up, or left as its settlement says.
     Done,
+    /// What it left was removed after it had ended.
+    CleanedUp,
 }
+
+/// The most look-ups that are under way at the same time.
+pub const MAX_LOOKUPS: usize = 4;
+
+/// A look-up of a run at the control plane.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RunLookup {
+    /// Its number in this process; never used again.
+    pub number: u64,
+    /// The run's id.
+    pub task_id: String,
+    /// How long it may take.
+    pub limit: Duration,
+}
+
+/// Why a look-up has no answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LookupFailure {
+    /// Whether a look-up of any other run would now fail too.
+    pub systemic: bool,
+    /// The cause, for people; one line without secrets.
+    pub error: String,
+}
+
+/// The answer to the look-up with this number.
+pub type LookupAnswer = (u64, Result<RunView, LookupFailure>);

@@ -15,9 +15,27 @@
 //! - *job*: a task that holds one of the worker's slots.
 //! - *claim*: the message that takes a run; *report*: the message that ends it.
 //! - *settlement*: the outcome of a report, which decides whether the container is removed.
+//! - *look-up*: a question about the state of a run, over REST.
 //! - *link*: the WebSocket connection, through all reconnects; *epoch*: the number of one connection.
 //! - *sidecar*: an image whose files are mounted into the task's container.
 //! - *engine*: the Docker Engine, or another program with the same API.
+//!
+//! # A run, from its claim to the removal of its container
+//!
+//! ```text
+//!              confirmed            stored
+//! (claimed) -------------> Received -------> (starts) ... (ends) ---> Reporting
+//!     |                     |  ^  |                                       | confirmed:
+//!     | connection          |  |  | taken back                            v the slot is free
+//!     v lost                +--+  v                        +--------- Settling <---+
+//! (dropped unstarted;   sent again (dropped                |              |        | not stored:
+//!  failed if it waits)              unstarted)             | stored       +--------+ sent again
+//!                                                          v
+//!                                                      (removed)
+//! ```
+//!
+//! The states of a job are in `coordinator::job`, those of a received report in `coordinator::settle`, those of a stop in
+//! `coordinator::stop`.
 //!
 //! # Threads
 //!
@@ -29,8 +47,9 @@
 //! | `oz-notify` | writing to the service manager; absent without one | delays other threads |
 //! | `oz-signals`, `ctrl-c` | waiting for a signal, which they pass on or log | do anything else |
 //! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
-//! | `oz-poller-N` | REST calls, with deadlines; none with `--reconcile-interval 0` | decides, touches the WebSocket |
-//! | `oz-resolve` | resolving the host for such a call | delays other threads |
+//! | `oz-clean-N` | calls to the engine, to remove what a job has left whose slot is free | touches the WebSocket |
+//! | `oz-poller-N` | one look-up, with a deadline; at most four | decides, touches the WebSocket |
+//! | `oz-resolve` | resolving the host for a look-up | delays other threads |
 //! | `oz-sweep` | calls to the engine, once | touches what this process created |
 //! | `oz-ping` | one call to the engine, for the log of the state | delays other threads |
 //! | `oz-disk` | one check of the engine's disk, before or after a claim | delays other threads |
@@ -47,8 +66,8 @@
 //!
 //! - The modules that decide or decode are pure: no I/O, no clock, no thread. They are `protocol`, `coordinator`, `task::plan`,
 //!   `task::output` and `docker::http`.
-//! - A run is claimed when a slot is free. Its container is started once the claim is confirmed, and removed once the report is
-//!   confirmed.
+//! - A run is claimed when a slot is free. Its container is started once the claim is stored, and removed once the report is
+//!   stored. The state of the run shows both; without look-ups, and in the other dialect, the confirmation counts.
 //! - Everything is bounded: output, bodies, headers, frames, queues, retries, waits.
 //! - A value that may be secret is a [`secret::Secret`] until it is sent.
 

@@ -6,6 +6,7 @@ pub mod instance;
 pub mod runtime;
 mod search;
 pub mod service_manager;
+mod settings;
 mod signals;
 
 use std::ffi::OsString;

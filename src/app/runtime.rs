@@ -12,27 +12,27 @@ use log::{Level, debug, error, info, log, warn};
 use super::disk::DiskWatch;
 use super::search::Found;
 use super::service_manager::Notifier;
+use super::settings;
 use super::signals::Signals;
 use crate::cli::Config;
 use crate::control_plane::Network;
 use crate::control_plane::key::ApiKey;
-use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller, RunStates};
+use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller};
 use crate::control_plane::tls::Trust;
 use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused, Timing,
 };
-use crate::coordinator::{Coordinator, Effect, Event, Refusal, Rules};
+use crate::coordinator::{Coordinator, Effect, Event, Refusal};
 use crate::docker::{Docker, RegistryEnv};
 use crate::exit::Exit;
-use crate::job::{JobEvent, JobId, Work};
+use crate::job::{JobEvent, JobId, Leftover, LookupAnswer, LookupFailure, MAX_LOOKUPS, RunLookup, Work};
 use crate::logging::{error_chain, message, value};
 use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::limits::check_free_descriptors;
 use crate::sys::pool::{Pool, spawn_detached};
-use crate::task::plan::TaskSettings;
 use crate::task::processes::Processes;
-use crate::task::{Job, JobControl, Options, Tasks, adopt};
+use crate::task::{Job, JobControl, Tasks, adopt};
 
 /// The capacity of the channel for the link's events. While it is full, the link's thread blocks.
 const LINK_EVENTS: usize = 256;
@@ -46,18 +46,14 @@ const FREE_DESCRIPTORS: usize = 16;
 /// How long the link's thread may take to end.
 pub(super) const LINK_END: Duration = Duration::from_secs(2);
 
-/// When the late sweep is due. A busy engine can create a container seconds after the caller was killed. The next start
-/// removes containers that are created even later.
-const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
-
 /// Why the worker could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
     /// The configuration checks the URL, so this is a defect.
     #[error("the WebSocket URL cannot be used")]
     Url(#[from] http::uri::InvalidUri),
-    /// The root URL cannot be used, or there are no trusted certificates.
-    #[error("the control plane's root URL cannot be used")]
+    /// The REST URL cannot be used, or there are no trusted certificates.
+    #[error("the control plane's REST URL cannot be used")]
     ControlPlane(#[from] ControlPlaneError),
     /// No thread or no pipe.
     #[error("the system has no more threads or files")]
@@ -71,6 +67,8 @@ struct Runtime {
     docker: Docker,
     link: Link,
     pool: Pool<Job>,
+    /// Removes what jobs have left.
+    cleaners: Pool<(JobId, Arc<Leftover>)>,
     notifier: Notifier,
     /// `None` if there is no disk to check.
     disk: Option<DiskWatch>,
@@ -78,8 +76,7 @@ struct Runtime {
     ping_results: Sender<Option<String>>,
     /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
-    /// `None` if polling is turned off.
-    poller: Option<RunPoller>,
+    poller: RunPoller,
     jobs: HashMap<JobId, Handle>,
     /// The current connection, as last reported to the coordinator.
     epoch: Option<Epoch>,
@@ -104,7 +101,7 @@ struct Handle {
 struct Inputs<'a> {
     link: Receiver<LinkEvent>,
     jobs: Receiver<(JobId, JobEvent)>,
-    run_states: Receiver<RunStates>,
+    lookups: Receiver<LookupAnswer>,
     disk: Receiver<Option<String>>,
     pings: Receiver<Option<String>>,
     signals: &'a Signals,
@@ -134,91 +131,56 @@ pub(crate) fn start_link(config: &Config, key: ApiKey) -> Result<StartedLink, St
 /// A thread or a socket cannot be created, or a URL cannot be used. No task was started then.
 pub(super) fn run(
     config: &Config,
-    Found { docker, processes, adopted, started }: Found,
+    Found { docker, processes, left, started }: Found,
     registries: RegistryEnv,
     signals: &Signals,
     notifier: Notifier,
 ) -> Result<Exit, StartError> {
     let StartedLink { link, events, key } = started;
-    // Adopted tasks may exceed the slots: the earlier process may have had more.
+    let adopted: Vec<_> = left.tasks.into_iter().map(Arc::new).collect();
+    // They may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
     let (job_events, jobs) = bounded(JOB_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
     let (ping_results, pings) = bounded(1);
-    let (poller, run_states) = start_poller(config, &key)?;
+    let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(network(config));
+    let (answers, lookups) = bounded(MAX_LOOKUPS);
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
-    let options = options(config, registries, processes.own());
+    let options = settings::options(config, registries, processes.own());
     let tasks = Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone());
+    let tasks = Arc::new(tasks);
+    let cleaning = Arc::clone(&tasks);
     let mut runtime = Runtime {
-        coordinator: Coordinator::new(rules(config, disk.is_some())),
+        coordinator: Coordinator::new(settings::rules(config, disk.is_some())),
         worker_id: config.worker_id.clone(),
         processes,
         docker,
         pool: Pool::new("oz-task", threads, move |job| tasks.execute(&job)),
+        cleaners: Pool::new("oz-clean", threads, move |(job, left): (JobId, Arc<Leftover>)| {
+            cleaning.remove(job, &left);
+        }),
         link,
         notifier,
         disk,
         disk_results,
         ping_results,
         stopping,
-        poller,
+        poller: RunPoller::new(control_plane, answers),
         jobs: HashMap::new(),
         epoch: None,
     };
     info!("worker ready tasks={}", adopted.len());
-    let inputs = Inputs { link: events, jobs, run_states, disk: disk_checks, pings, signals };
-    let exit = match runtime.handle(Event::Adopted(adopted)) {
+    let inputs = Inputs { link: events, jobs, lookups, disk: disk_checks, pings, signals };
+    let exit = match runtime
+        .handle(Event::Adopted(adopted))
+        .or_else(|| runtime.handle(Event::Unstarted(left.unstarted)))
+    {
         Some(exit) => exit,
         None => runtime.serve(inputs),
     };
     runtime.end(exit);
     Ok(exit)
-}
-
-fn start_poller(
-    config: &Config,
-    key: &ApiKey,
-) -> Result<(Option<RunPoller>, Receiver<RunStates>), StartError> {
-    if config.reconcile_interval.is_zero() {
-        return Ok((None, never()));
-    }
-    let control_plane = ControlPlane::new(&config.server_root_url, key)?.with_network(network(config));
-    let (answers, run_states) = bounded(1);
-    Ok((Some(RunPoller::new(control_plane, answers)), run_states))
-}
-
-fn rules(config: &Config, check_disk: bool) -> Rules {
-    Rules {
-        slots: config.max_concurrent_tasks,
-        task_timeout: config.task_timeout,
-        drain_timeout: config.drain_timeout,
-        stop_grace: config.stop_grace,
-        reconcile_interval: config.reconcile_interval,
-        lost_runs: config.lost_runs,
-        check_disk,
-        late_sweep_after: LATE_SWEEP_AFTER,
-    }
-}
-
-fn options(config: &Config, registries: RegistryEnv, process_id: &str) -> Options {
-    Options {
-        settings: TaskSettings {
-            worker_id: config.worker_id.clone(),
-            process_id: process_id.to_owned(),
-            shared_id: config.shared_id,
-            server_root_url: config.server_root_url.clone(),
-            volumes: config.volumes.clone(),
-            env: config.env.clone(),
-        },
-        pull: config.pull,
-        registries,
-        max_output: config.max_output,
-        cleanup: config.cleanup,
-        engine_timeout: config.engine_timeout,
-        stop_grace: config.stop_grace,
-        keep_sidecar_volumes: config.keep_sidecar_volumes,
-    }
 }
 
 fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> {
@@ -249,7 +211,7 @@ impl Runtime {
                     Err(_) => Some(link_gone()),
                 },
                 recv(inputs.jobs) -> event => event.ok().map(|(job, event)| self.job_event(job, event)),
-                recv(inputs.run_states) -> states => states.ok().map(Event::RunStates),
+                recv(inputs.lookups) -> answer => answer.ok().map(Event::LookedUp),
                 recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
                 recv(inputs.pings) -> error => error.ok().map(|error| Event::EnginePinged { error }),
                 recv(inputs.signals.stop) -> signal => signal.ok().map(|()| Event::Signal),
@@ -338,7 +300,8 @@ impl Runtime {
             }
             Effect::CheckDisk => self.check_disk(),
             Effect::PingEngine => self.ping_engine(),
-            Effect::PollRuns(runs) => return self.poll_runs(runs),
+            Effect::LookUp(lookup) => return self.look_up(lookup),
+            Effect::CleanUp { job, left } => return self.clean_up(job, left),
             Effect::LateSweep => self.late_sweep(),
             Effect::StopWaiting => {
                 self.link.stop_waiting();
@@ -417,13 +380,27 @@ impl Runtime {
         }
     }
 
-    fn poll_runs(&self, runs: Vec<(JobId, String)>) -> Next {
-        match self.poller.as_ref().map(|poller| poller.poll(runs)) {
-            Some(Err(error)) => {
-                warn!("run poll failed error={}", value(&error.to_string()));
-                Next::Handle(Event::RunStates(Vec::new()))
+    fn look_up(&self, lookup: RunLookup) -> Next {
+        let number = lookup.number;
+        match self.poller.look_up(lookup) {
+            Ok(()) => Next::Continue,
+            Err(error) => {
+                let failure = LookupFailure { systemic: true, error: error.to_string() };
+                Next::Handle(Event::LookedUp((number, Err(failure))))
             }
-            _ => Next::Continue,
+        }
+    }
+
+    /// Without a thread the container stays; the next process reports it again, which changes nothing.
+    fn clean_up(&self, job: JobId, left: Arc<Leftover>) -> Next {
+        let key = left.key.to_string();
+        match self.cleaners.give((job, left)) {
+            Ok(()) => Next::Continue,
+            Err(error) => {
+                let error = value(&error.to_string()).to_string();
+                warn!("container left for the next start {key} error={error}");
+                Next::Handle(Event::Job(job, JobEvent::CleanedUp))
+            }
         }
     }
 
@@ -448,9 +425,10 @@ impl Runtime {
     fn end(mut self, exit: Exit) {
         if exit == Exit::Interrupted || !self.jobs.is_empty() {
             self.pool.abandon();
+            self.cleaners.abandon();
         }
         self.jobs.clear();
-        self.poller.iter_mut().for_each(RunPoller::abandon);
+        self.poller.abandon();
         if exit != Exit::Interrupted {
             self.link.end(LINK_END);
         }

@@ -21,11 +21,10 @@ use crate::cli::Config;
 use crate::control_plane::tls::TrustEnv;
 use crate::docker::{Docker, EndpointEnv};
 use crate::exit::Exit;
-use crate::job::AdoptedTask;
 use crate::logging::{error_chain, message};
 use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
-use crate::task;
+use crate::task::adopt;
 use crate::task::processes::Processes;
 
 /// The first pause between two attempts; each pause is twice as long as the one before.
@@ -42,8 +41,8 @@ pub(super) struct Found {
     pub(super) docker: Docker,
     /// This process, and those of this worker that have ended.
     pub(super) processes: Arc<Processes>,
-    /// The tasks of an earlier process.
-    pub(super) adopted: Vec<Arc<AdoptedTask>>,
+    /// What they left on it.
+    pub(super) left: adopt::Found,
     /// The link, which may have appeared at the control plane.
     pub(super) started: StartedLink,
 }
@@ -91,7 +90,7 @@ impl Search<'_> {
             let left =
                 self.config.engine_start_timeout.map(|limit| limit.saturating_sub(wait.since.elapsed()));
             let exit = match found {
-                Ok((docker, adopted)) => return Ok(Found { docker, processes, adopted, started }),
+                Ok((docker, left)) => return Ok(Found { docker, processes, left, started }),
                 Err(EngineError::Cancelled) => Exit::Success,
                 Err(error) if !error.may_pass() || left.is_some_and(|left| left.is_zero()) => {
                     fail(&error, error.exit())
@@ -117,7 +116,7 @@ impl Search<'_> {
         processes: &Processes,
         warned: &mut Warned,
         usable: impl Fn(),
-    ) -> Result<(Docker, Vec<Arc<AdoptedTask>>), EngineError> {
+    ) -> Result<(Docker, adopt::Found), EngineError> {
         let mut once = |text: String| {
             if !warned.engine.contains(&text) {
                 warn!("{text}");
@@ -133,9 +132,9 @@ impl Search<'_> {
             }
         }
         let docker = docker?;
-        let adopted = task::adopt::find(&docker, self.starting, &self.config.worker_id, processes);
-        let adopted = adopted.map_err(EngineError::from_search)?;
-        Ok((docker, adopted.into_iter().map(Arc::new).collect()))
+        let left = adopt::find(&docker, self.starting, &self.config.worker_id, processes);
+        let left = left.map_err(EngineError::from_search)?;
+        Ok((docker, left))
     }
 
     /// Closes the link and starts another one, which does not appear at the control plane yet.

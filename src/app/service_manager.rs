@@ -245,6 +245,7 @@ mod tests {
             lost_runs: LostRuns::Stop,
             check_disk: false,
             late_sweep_after: Duration::ZERO,
+            shared_id: false,
         });
         coordinator.handle(Event::Signal, Instant::now());
         let seconds = (coordinator.status().stop.unwrap().budget + LAST_STEPS).as_secs();

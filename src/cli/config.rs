@@ -14,8 +14,8 @@ use super::table::{
     API_KEY, API_KEY_FILE, CA_FILE, CLIENT_CERT, CLIENT_KEY, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT,
     ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS,
     MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS,
-    RECONNECT_SPREAD, RECONNECT_WINDOW, SERVER_ROOT_URL, SHARED_ID, STOP_GRACE, TASK_TIMEOUT, VOLUMES,
-    WEB_SOCKET_URL, WORKER_ID,
+    RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL, SERVER_ROOT_URL, SHARED_ID, STOP_GRACE, TASK_TIMEOUT,
+    VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, url};
 use crate::net::proxy::Proxies;
@@ -38,6 +38,8 @@ pub(crate) struct Config {
     pub(crate) web_socket_url: Uri,
     /// `http` or `https`, without user info, query, fragment and final slash.
     pub(crate) server_root_url: String,
+    /// As [`Config::server_root_url`], for the worker's own look-ups.
+    pub(crate) rest_url: String,
     /// The least severe level that is logged.
     pub(crate) log_level: LevelFilter,
     /// Whether task containers are removed after their report is delivered.
@@ -103,12 +105,14 @@ impl Config {
         let (api_key, api_key_file) = api_key(&invocation, read_file)?;
         let (proxies, warnings) = Proxies::new(environment);
         let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
+        let rest_url = invocation.read_if_given(&REST_URL)?.map(|url| without_slash(&url));
         Ok(Self {
             api_key,
             api_key_file,
             worker_id: invocation.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
             shared_id: arguments.has(&SHARED_ID.setting) || invocation.read(&SHARED_ID)?,
             web_socket_url,
+            rest_url: rest_url.unwrap_or_else(|| server_root_url.clone()),
             server_root_url,
             log_level: invocation.read(&LOG_LEVEL)?,
             cleanup: !arguments.has(&NO_CLEANUP),
@@ -234,7 +238,11 @@ fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
             (web_socket, root)
         }
     };
-    Ok((web_socket, root.to_string().trim_end_matches('/').into()))
+    Ok((web_socket, without_slash(&root)))
+}
+
+fn without_slash(root: &Uri) -> String {
+    root.to_string().trim_end_matches('/').into()
 }
 
 /// The mounts of tasks; a second one on the same path is an error.

@@ -55,6 +55,7 @@ fn unset_settings_have_their_defaults() {
         shared_id: false,
         web_socket_url: "ws://localhost:8080/api/v1/selfhosted/worker/ws".parse().unwrap(),
         server_root_url: "http://localhost:8080".into(),
+        rest_url: "http://localhost:8080".into(),
         log_level: LevelFilter::Info,
         cleanup: true,
         volumes: vec![],
@@ -87,7 +88,6 @@ struct Case {
     flag: &'static str,
     variable: &'static str,
     first: &'static str,
-    /// Another valid value.
     second: &'static str,
     /// Reads the setting from the configuration.
     get: fn(&Config) -> String,
@@ -104,7 +104,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 17] = [
+const CASES: [Case; 18] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -119,6 +119,7 @@ const CASES: [Case; 17] = [
         |c| c.server_root_url.clone(),
         "https://first",
     ),
+    case(["--rest-url", "OZ_REST_URL"], ["http://a/b/", "http://c"], |c| c.rest_url.clone(), "http://a/b"),
     case(["--log-level", "OZ_LOG_LEVEL"], ["DEBUG", "error"], |c| c.log_level.to_string(), "DEBUG"),
     case(
         ["--max-concurrent-tasks", "OZ_MAX_CONCURRENT_TASKS"],

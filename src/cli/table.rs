@@ -111,6 +111,20 @@ pub(super) const SHARED_ID: Reader<bool> = Reader {
     read: |given| given.word(&SWITCH),
 };
 
+pub(super) const REST_URL: Reader<Uri> = Reader {
+    setting: Setting {
+        flag: Some("--rest-url"),
+        variable: Some("OZ_REST_URL"),
+        value_name: Some("URL"),
+        default: Some("the value of --server-root-url"),
+        echo: Echo::Url,
+        help: "The control plane's root URL as this worker reaches it: http:// or https://. The worker asks \
+               here whether claims and reports are stored, and running tasks still wanted.",
+        ..Setting::EMPTY
+    },
+    read: read::server_root_url,
+};
+
 pub(super) const LOG_LEVEL: Reader<LevelFilter> = Reader {
     setting: Setting {
         flag: Some("--log-level"),
@@ -270,7 +284,8 @@ pub(super) const RECONCILE_INTERVAL: Reader<Duration> = Reader {
         value_name: Some("DURATION"),
         default: Some("60s"),
         help: "How often to ask the control plane whether each running task is still wanted, at most 1d; 0 \
-               means never. Unless it is 0, the worker also asks after each reconnect.",
+               means never. Unless it is 0, the worker also asks after each reconnect. Whether claims and \
+               reports are stored is asked in any case.",
         ..Setting::EMPTY
     },
     read: |given| given.duration(DAY),
@@ -399,6 +414,7 @@ pub const SETTINGS: &[Setting] = &[
     WEB_SOCKET_URL.setting,
     SERVER_ROOT_URL.setting,
     SHARED_ID.setting,
+    REST_URL.setting,
     LOG_LEVEL.setting,
     NO_CLEANUP,
     VOLUMES.setting,

@@ -4,7 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::claims::{BEFORE_CLAIM, CLAIM_UNSEEN, ClaimCheck, state_decides};
 use super::job::{Answer, JobState};
+use super::lookups::{Priority, Query};
 use super::{Coordinator, Effect, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Work};
@@ -18,8 +20,8 @@ pub const BACKLOG: usize = 64;
 /// The most memory that waiting assignments take, in bytes; further ones are given back at once.
 pub(super) const BACKLOG_BYTES: usize = 32 << 20;
 
-/// How long an assignment waits for a slot before it is given back. Shorter than the 120 s after which the control plane
-/// takes it back, so that a run is never held by both.
+/// How long an assignment waits for a slot before it is given back, without look-ups. Shorter than the 120 s after which the
+/// control plane takes it back, so that a run is never held by both.
 pub const CLAIM_HOLD: Duration = Duration::from_secs(60);
 
 /// How long the result of a check that found space on the disk counts, so that most claims do not wait for one.
@@ -28,6 +30,22 @@ pub(super) const SPACE_COUNTS: Duration = Duration::from_secs(10);
 /// How old that result is when a claim is followed by a new check.
 pub(super) const SPACE_RENEWED: Duration = Duration::from_secs(1);
 
+/// As [`CLAIM_HOLD`], when the run is looked up before its claim.
+const LONG_CLAIM_HOLD: Duration = Duration::from_secs(110);
+
+/// When the claim of a job whose run was assigned again is looked up.
+const AFTER_REPEAT: Duration = Duration::from_millis(500);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Check {
+    /// The run was not looked up.
+    None,
+    /// The run is looked up, and a slot is kept for it. At this time it counts as unanswered.
+    UnderWay(Instant),
+    /// The run is this worker's, or its look-up was not answered: it is to be claimed.
+    Over,
+}
+
 pub(super) struct PendingAssignment {
     pub(super) assignment: Arc<Assignment>,
     /// [`Assignment::size`], which looks at every variable.
@@ -35,22 +53,49 @@ pub(super) struct PendingAssignment {
     since: Instant,
     /// Whether the disk had space for it.
     disk_checked: bool,
+    check: Check,
 }
 
 impl PendingAssignment {
-    pub(super) fn until(&self) -> Instant {
-        self.since + CLAIM_HOLD
+    /// Returns when it is given back, or when its look-up counts as unanswered.
+    fn until(&self, has_look_ups: bool) -> Instant {
+        let is_looked_up = has_look_ups && state_decides(self.assignment.dialect);
+        match self.check {
+            Check::UnderWay(until) => until,
+            Check::None | Check::Over if is_looked_up => self.since + LONG_CLAIM_HOLD,
+            Check::None | Check::Over => self.since + CLAIM_HOLD,
+        }
+    }
+
+    pub(super) fn is_looked_up(&self) -> bool {
+        matches!(self.check, Check::UnderWay(_))
+    }
+
+    /// The look-up has shown that the run is still this worker's.
+    pub(super) fn answered(&mut self) {
+        self.check = Check::Over;
     }
 }
 
 impl Coordinator {
     pub(super) fn assigned(&mut self, assignment: Arc<Assignment>, now: Instant) {
         let key = &assignment.key;
+        self.lost_claims.forget(key);
         let pending = self.is_pending(key);
         match self.job_of(key).map(JobState::answer) {
-            Some(Answer::Send(answer)) => self.repeated(key, Some(answer)),
-            Some(Answer::AlreadySent) => self.repeated(key, None),
-            Some(Answer::StartAgain) | None if pending => self.repeated(key, None),
+            Some(Answer::Send(answer)) => {
+                self.repeated(key, Some(answer));
+                self.assigned_again(&assignment, now);
+            }
+            Some(Answer::AlreadySent) => {
+                self.repeated(key, None);
+                self.assigned_again(&assignment, now);
+            }
+            Some(Answer::StartAgain) | None if pending => {
+                self.repeated(key, None);
+                self.renew(assignment, now);
+            }
+            None if self.answer_with_report(key, assignment.updated_at) => self.repeated(key, None),
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
                 match self.refusal(bytes) {
@@ -70,12 +115,32 @@ impl Coordinator {
         }
     }
 
+    /// Replaces a waiting assignment by the one that came again, which waits from now.
+    fn renew(&mut self, assignment: Arc<Assignment>, now: Instant) {
+        let bytes = assignment.size();
+        let Some(pending) = self.pending_mut(&assignment.key) else { return };
+        (pending.assignment, pending.bytes, pending.since) = (assignment, bytes, now);
+    }
+
+    /// The control plane assigns a run again whose claim it has not stored.
+    fn assigned_again(&mut self, assignment: &Assignment, now: Instant) {
+        let job = self.jobs.iter_mut().find(|(_, job)| job.key == assignment.key);
+        if let Some((id, job)) = job {
+            job.assigned_at = assignment.updated_at;
+            if job.by_state && job.is_working() && job.is_claimed() && job.check.is_none() {
+                job.check = Some(ClaimCheck::new(now));
+                self.lookups.add(Priority::Report, now + AFTER_REPEAT, Query::Claim(*id));
+            }
+        }
+    }
+
     fn hold(&mut self, assignment: Arc<Assignment>, bytes: usize, now: Instant) {
         self.effects.push(info(format!("assignment received {}", identity(&assignment))));
         self.warn_of_mixed_marks(&assignment);
         let had_space = self.had_space_at.is_some_and(|at| now < at + SPACE_COUNTS);
         let disk_checked = had_space || !self.rules.check_disk;
-        self.backlog.push_back(PendingAssignment { assignment, bytes, since: now, disk_checked });
+        let check = Check::None;
+        self.backlog.push_back(PendingAssignment { assignment, bytes, since: now, disk_checked, check });
         if !disk_checked {
             self.check_disk();
         }
@@ -166,8 +231,21 @@ impl Coordinator {
         }
     }
 
-    fn is_pending(&self, key: &ExecutionKey) -> bool {
+    pub(super) fn is_pending(&self, key: &ExecutionKey) -> bool {
         self.backlog.iter().any(|pending| pending.assignment.key == *key)
+    }
+
+    pub(super) fn pending_mut(&mut self, key: &ExecutionKey) -> Option<&mut PendingAssignment> {
+        self.backlog.iter_mut().find(|pending| pending.assignment.key == *key)
+    }
+
+    pub(super) fn remove_pending(&mut self, key: &ExecutionKey) {
+        self.backlog.retain(|pending| pending.assignment.key != *key);
+    }
+
+    /// Whether the worker has this execution, in any form.
+    pub(super) fn has(&self, key: &ExecutionKey) -> bool {
+        self.is_pending(key) || self.job_of(key).is_some() || self.settling.contains(key)
     }
 
     /// Whether the worker has the execution, or any of the task if `key` has no execution id.
@@ -175,19 +253,54 @@ impl Coordinator {
         let is_named = |own: &ExecutionKey| own.is_named_by(&key.task_id, key.execution_id.as_deref());
         let mut waiting = self.backlog.iter();
         self.jobs.values().any(|job| is_named(&job.key))
+            || self.settling.keys().any(is_named)
             || waiting.any(|pending| is_named(&pending.assignment.key))
     }
 
-    /// Starts the oldest assignments first. One that was dropped waits until that is cleaned up.
-    pub(super) fn admit(&mut self) {
-        while self.link_is_up() && self.stop.is_none() && self.jobs.len() < self.rules.slots {
+    /// Starts the oldest assignments first. One that was dropped, or ended, waits until that is cleaned up.
+    pub(super) fn admit(&mut self, now: Instant) {
+        while self.link_is_up() && self.stop.is_none() && !self.settling.are_behind() {
+            let kept = self.backlog.iter().filter(|pending| pending.is_looked_up()).count();
+            let is_free = self.jobs.len() + kept < self.rules.slots;
+            let is_kept = self.jobs.len() < self.rules.slots;
             let can_start = |pending: &PendingAssignment| {
-                pending.disk_checked && self.job_of(&pending.assignment.key).is_none()
+                let key = &pending.assignment.key;
+                let may = pending.check == Check::None && is_free || pending.check == Check::Over && is_kept;
+                may && pending.disk_checked && self.job_of(key).is_none() && !self.settling.contains(key)
             };
-            let place = self.backlog.iter().position(can_start);
-            let Some(pending) = place.and_then(|place| self.backlog.remove(place)) else { return };
-            let job = JobState::new(&pending.assignment.key);
+            let Some(place) = self.backlog.iter().position(can_start) else { return };
+            if self.must_look_up(place, now) {
+                continue;
+            }
+            let Some(pending) = self.backlog.remove(place) else { return };
+            let job = JobState::new(&pending.assignment);
             self.add_job(job, Work::Run(pending.assignment));
+        }
+    }
+
+    /// Looks up the run of an assignment that has waited long. Returns whether it does.
+    fn must_look_up(&mut self, place: usize, now: Instant) -> bool {
+        let have_succeeded = self.lookups.have_succeeded();
+        let Some(pending) = self.backlog.get_mut(place) else { return false };
+        let by_state = state_decides(pending.assignment.dialect);
+        let is_unseen = pending.check == Check::None && now > pending.since + CLAIM_UNSEEN;
+        if !is_unseen || !have_succeeded || !by_state {
+            return false;
+        }
+        pending.check = Check::UnderWay(now + BEFORE_CLAIM);
+        let key = pending.assignment.key.clone();
+        self.check_assignment(&key, now);
+        true
+    }
+
+    /// Claims an assignment whose look-up was not answered, unless it has waited too long for that.
+    pub(super) fn assignment_unanswered(&mut self, key: &ExecutionKey, now: Instant) {
+        let Some(pending) = self.pending_mut(key) else { return };
+        if now < pending.since + CLAIM_HOLD {
+            pending.check = Check::Over;
+        } else {
+            self.remove_pending(key);
+            self.reject(key, "no slot was free in time");
         }
     }
 
@@ -232,15 +345,30 @@ impl Coordinator {
         }
     }
 
+    pub(super) fn next_expiry(&self) -> Option<Instant> {
+        let has_look_ups = self.lookups.have_succeeded();
+        self.backlog.iter().map(|pending| pending.until(has_look_ups)).min()
+    }
+
     pub(super) fn expire(&mut self, now: Instant) {
-        while self.backlog.front().is_some_and(|pending| now >= pending.until()) {
-            let Some(pending) = self.backlog.pop_front() else { return };
-            let reason = if pending.disk_checked {
-                "no slot was free in time"
+        let has_look_ups = self.lookups.have_succeeded();
+        // One that came again waits longer than those behind it.
+        let late = self.backlog.iter().filter(|pending| now >= pending.until(has_look_ups));
+        let late: Vec<_> =
+            late.map(|pending| (pending.assignment.key.clone(), pending.is_looked_up())).collect();
+        for (key, is_looked_up) in late {
+            if is_looked_up {
+                self.assignment_unanswered(&key, now);
             } else {
-                "the check of the engine's disk got no answer in time"
-            };
-            self.reject(&pending.assignment.key, reason);
+                let disk_checked = self.pending_mut(&key).is_some_and(|pending| pending.disk_checked);
+                self.remove_pending(&key);
+                let reason = if disk_checked {
+                    "no slot was free in time"
+                } else {
+                    "the check of the engine's disk got no answer in time"
+                };
+                self.reject(&key, reason);
+            }
         }
     }
 

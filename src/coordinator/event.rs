@@ -7,8 +7,8 @@ use log::Level;
 
 use super::refusal::Refusal;
 use crate::exit::Exit;
-use crate::job::{AdoptedTask, JobEvent, JobId, Settlement, Work};
-use crate::protocol::{Incoming, Invalid, Outgoing, RunState};
+use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, LookupAnswer, RunLookup, Settlement, Work};
+use crate::protocol::{Dialect, ExecutionKey, Incoming, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 /// What happened.
@@ -16,6 +16,8 @@ use crate::sys::cancel::CancelReason;
 pub enum Event {
     /// The tasks of an earlier process. Comes at most once, before any other event.
     Adopted(Vec<Arc<AdoptedTask>>),
+    /// The executions of earlier processes whose containers were never started. Comes at most once, before any connection.
+    Unstarted(Vec<(ExecutionKey, Dialect)>),
     /// An attempt to connect failed; the link tries again.
     LinkFailed,
     /// An attempt to connect was refused; the link tries again.
@@ -62,8 +64,8 @@ pub enum Event {
         /// Why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
         low: Option<String>,
     },
-    /// The answer to [`Effect::PollRuns`]: the runs whose state is known.
-    RunStates(Vec<(JobId, RunState)>),
+    /// The answer to [`Effect::LookUp`].
+    LookedUp(LookupAnswer),
     /// Something happened to a job.
     Job(JobId, JobEvent),
     /// The operator asked the process to stop.
@@ -124,8 +126,15 @@ pub enum Effect {
     CheckDisk,
     /// Ask whether the engine answers; [`Event::EnginePinged`] follows. At most one ping runs at a time.
     PingEngine,
-    /// Ask the control plane for the states of these runs; [`Event::RunStates`] follows. At most one poll runs at a time.
-    PollRuns(Vec<(JobId, String)>),
+    /// Look up a run at the control plane; [`Event::LookedUp`] follows. At most four look-ups are under way at a time.
+    LookUp(RunLookup),
+    /// Remove what a job has left; [`JobEvent::CleanedUp`] follows.
+    CleanUp {
+        /// The job, which has ended.
+        job: JobId,
+        /// What it left.
+        left: Arc<Leftover>,
+    },
     /// Remove what the engine created late for an earlier process; no event follows.
     LateSweep,
     /// The worker is stopping: reconnect without long pauses, and do not wait for an engine that is away.

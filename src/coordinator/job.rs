@@ -1,22 +1,38 @@
 //! The state of one task that holds a slot: its claim and its report.
 //!
 //! ```text
-//!            claim lost             finished
-//! Working ---------------> Dropped ----------+
-//!    |                                       v
-//!    | finished                           Settled ---> (done: the slot is free)
-//!    v            confirmed, lost, given up  ^
-//! Reporting ---------------------------------+
+//!         claim lost, run taken back      finished
+//! Working --------------------------> Dropped -----+
+//!    |                                             v
+//!    | finished                                 Settled ---> (done: the slot is free)
+//!    v                         lost, given up,     ^
+//!    |               received without look-ups     |
+//! Reporting ---------------------------------------+
+//!    |
+//!    | received
+//!    v
+//! (the slot is free; the report is kept until it is stored)
 //! ```
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::protocol::{EncodedReport, ExecutionKey, Outgoing};
+use time::OffsetDateTime;
+
+use super::claims::{ClaimCheck, state_decides};
+use super::settle::Received;
+use crate::job::{AdoptedTask, Leftover};
+use crate::protocol::{Assignment, EncodedReport, ExecutionKey, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 pub(super) struct JobState {
     pub(super) key: ExecutionKey,
+    /// When the control plane assigned the run, by its clock.
+    pub(super) assigned_at: Option<OffsetDateTime>,
+    /// The look-ups of the claim, until it is known to be stored.
+    pub(super) check: Option<ClaimCheck>,
+    /// Whether the state of the run decides about its claim and report, or else their confirmation.
+    pub(super) by_state: bool,
     claim: Claim,
     phase: Phase,
     /// When the container was started, once it was.
@@ -45,7 +61,7 @@ enum Phase {
     /// As `Working`, but the run belongs to the control plane again: the result is not wanted.
     Dropped,
     /// The task ended and its report is not confirmed. `seq` is the report's number on this connection, once it was sent.
-    Reporting { report: Arc<EncodedReport>, seq: Option<u64> },
+    Reporting { report: Arc<EncodedReport>, left: Arc<Leftover>, seq: Option<u64> },
     /// The job cleans up. The report is kept, to answer an assignment that arrives before the end.
     Settled { report: Option<Arc<EncodedReport>> },
 }
@@ -61,6 +77,7 @@ pub(super) enum Answer {
 }
 
 /// What a job loses when its connection ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lost {
     Nothing,
     Work,
@@ -85,10 +102,23 @@ pub(super) enum Step {
 
 impl JobState {
     /// A job that is not claimed yet.
-    pub(super) fn new(key: &ExecutionKey) -> Self {
+    pub(super) fn new(assignment: &Assignment) -> Self {
+        let by_state = state_decides(assignment.dialect);
+        Self { assigned_at: assignment.updated_at, by_state, ..Self::of(&assignment.key, Claim::Unsent) }
+    }
+
+    /// A job that an earlier process claimed.
+    pub(super) fn adopted(task: &AdoptedTask) -> Self {
+        Self { by_state: state_decides(task.dialect), ..Self::of(&task.key, Claim::Confirmed) }
+    }
+
+    fn of(key: &ExecutionKey, claim: Claim) -> Self {
         Self {
             key: key.clone(),
-            claim: Claim::Unsent,
+            assigned_at: None,
+            check: None,
+            by_state: true,
+            claim,
             phase: Phase::Working,
             started_at: None,
             exited: false,
@@ -97,16 +127,11 @@ impl JobState {
         }
     }
 
-    /// A job that an earlier process claimed.
-    pub(super) fn adopted(key: &ExecutionKey) -> Self {
-        Self { claim: Claim::Confirmed, ..Self::new(key) }
-    }
-
     pub(super) fn answer(&self) -> Answer {
         match &self.phase {
             Phase::Working => Answer::Send(Outgoing::Claimed { key: self.key.clone() }),
             Phase::Reporting { seq: Some(_), .. } => Answer::AlreadySent,
-            Phase::Reporting { report, seq: None } | Phase::Settled { report: Some(report) } => {
+            Phase::Reporting { report, seq: None, .. } | Phase::Settled { report: Some(report) } => {
                 Answer::Send(Outgoing::Report(Arc::clone(report)))
             }
             Phase::Dropped | Phase::Settled { report: None } => Answer::StartAgain,
@@ -139,17 +164,36 @@ impl JobState {
         self.claim == Claim::Confirmed
     }
 
+    /// Whether the claim was sent and is not confirmed.
+    pub(super) fn is_claim_sent(&self) -> bool {
+        matches!(self.claim, Claim::Sent(_))
+    }
+
+    /// When the container starts without an answer to the look-up of its claim; `None` if nothing waits for one.
+    pub(super) fn start_by(&self) -> Option<Instant> {
+        self.check.and_then(|check| check.start_by).filter(|_| self.is_running())
+    }
+
     /// Whether a report waits for a connection.
     pub(super) fn has_unsent_report(&self) -> bool {
         matches!(self.phase, Phase::Reporting { seq: None, .. })
     }
 
     /// Takes the report. Returns whether it is wanted.
-    pub(super) fn finished(&mut self, report: Arc<EncodedReport>) -> bool {
+    pub(super) fn finished(&mut self, report: Arc<EncodedReport>, left: Arc<Leftover>) -> bool {
         let wanted = self.is_working();
-        self.phase =
-            if wanted { Phase::Reporting { report, seq: None } } else { Phase::Settled { report: None } };
+        self.phase = if wanted {
+            Phase::Reporting { report, left, seq: None }
+        } else {
+            Phase::Settled { report: None }
+        };
         wanted
+    }
+
+    /// Makes the result unwanted: the run belongs to the control plane again.
+    pub(super) fn drop_work(&mut self) {
+        self.phase = Phase::Dropped;
+        self.check = None;
     }
 
     /// Returns the claim to send under this number, if one is due.
@@ -163,7 +207,7 @@ impl JobState {
 
     /// Returns the report to send under this number, if there is one.
     pub(super) fn send_report(&mut self, number: u64) -> Option<Outgoing> {
-        let Phase::Reporting { report, seq } = &mut self.phase else { return None };
+        let Phase::Reporting { report, seq, .. } = &mut self.phase else { return None };
         *seq = Some(number);
         Some(Outgoing::Report(Arc::clone(report)))
     }
@@ -177,14 +221,15 @@ impl JobState {
         confirmed && self.is_working()
     }
 
-    /// Returns whether this confirms the report.
-    pub(super) fn confirm_report(&mut self, number: u64) -> bool {
+    /// Returns the report if this confirms it.
+    pub(super) fn confirm_report(&mut self, number: u64) -> Option<Received> {
         match &self.phase {
-            Phase::Reporting { report, seq: Some(seq) } if *seq <= number => {
-                self.phase = Phase::Settled { report: Some(Arc::clone(report)) };
-                true
+            Phase::Reporting { report, left, seq: Some(seq) } if *seq <= number => {
+                let (report, left) = (Arc::clone(report), Arc::clone(left));
+                self.phase = Phase::Settled { report: Some(Arc::clone(&report)) };
+                Some(Received { key: self.key.clone(), report, assigned_at: self.assigned_at, left })
             }
-            _ => false,
+            _ => None,
         }
     }
 

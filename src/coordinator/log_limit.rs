@@ -8,7 +8,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// The lines that are limited, by their beginning and a part, and how many of them are logged in a window; further ones are
 /// counted. The first that fits counts. A control plane may assign many tasks at once.
-const LIMITS: [(&str, &str, u32); 11] = [
+const LIMITS: [(&str, &str, u32); 14] = [
     ("cancel ignored", "", 50),
     ("message ignored", "", 50),
     ("message invalid", "a binary frame", 50),
@@ -17,6 +17,9 @@ const LIMITS: [(&str, &str, u32); 11] = [
     ("assignment repeated", "", 500),
     ("assignment received", "", 500),
     ("assignment dropped", "", 500),
+    ("claim lost", "", 500),
+    ("report not stored", "", 500),
+    ("report settled by its receipt", "", 50),
     // The other reasons are worth an alert.
     ("task rejected", "backlog is full", 500),
     ("task rejected", "worker is stopping", 500),

@@ -4,17 +4,25 @@
 //!
 //! The rules:
 //! - A run is claimed only when a slot is free for it and its job has a thread. An unclaimed run stays with the control plane.
+//!   One that has waited long is looked up before.
 //! - A claim that was not confirmed when its connection ended may not have arrived, and the run may go to another worker: the
-//!   task is dropped, unstarted and unreported.
-//! - A report holds its slot until it is confirmed.
+//!   task is dropped, unstarted and unreported. If the run waits for it nevertheless, it is failed after the next connection.
+//! - A confirmation proves receipt only. The look-up after it decides: a claim or a report that is not stored is sent again, and a
+//!   task whose run was taken back is dropped, unstarted.
+//! - While no look-up has ever succeeded nothing waits for one, and the confirmation decides.
+//! - A report holds its slot until it is confirmed, and its container until it is stored.
 //! - Nothing is started twice: an assignment of an execution that the worker already holds is answered with its state.
 
 mod assign;
+mod claims;
 mod event;
 mod job;
 mod late_sweep;
 mod log_limit;
+mod lookups;
+mod lost_claims;
 mod refusal;
+mod settle;
 mod state;
 mod stop;
 mod watch;
@@ -25,7 +33,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::job::{AdoptedTask, JobEvent, JobId, Settlement, Work};
+use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Settlement, Work};
 use crate::logging::value;
 use crate::policy::LostRuns;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing};
@@ -37,8 +45,11 @@ pub use event::{Effect, Event, LinkState, Status, Stopping};
 use job::{JobState, Lost};
 use late_sweep::LateSweep;
 use log_limit::LogLimit;
+use lookups::Lookups;
+use lost_claims::LostClaims;
 pub use refusal::Refusal;
 use refusal::Refusals;
+use settle::Settlements;
 use stop::Stop;
 
 /// The operator's choices.
@@ -52,7 +63,7 @@ pub struct Rules {
     pub drain_timeout: Duration,
     /// From TERM to KILL for the container of a task that is ended.
     pub stop_grace: Duration,
-    /// How often the control plane is asked for the states of the runs; zero: never.
+    /// How often the runs of running tasks are looked up; zero: never. Claims and reports are looked up in any case.
     pub reconcile_interval: Duration,
     /// What to do with a task whose run failed at the control plane.
     pub lost_runs: LostRuns,
@@ -60,6 +71,8 @@ pub struct Rules {
     pub check_disk: bool,
     /// When the late sweep is due, from the first event; zero: never.
     pub late_sweep_after: Duration,
+    /// Whether several workers have this worker's id.
+    pub shared_id: bool,
 }
 
 /// The state that all decisions are made from.
@@ -78,7 +91,9 @@ pub struct Coordinator {
     /// When the last check of the disk ended, if it found space.
     had_space_at: Option<Instant>,
     pinging: bool,
-    polling: bool,
+    lookups: Lookups,
+    lost_claims: LostClaims,
+    settling: Settlements,
     /// When the next poll of the runs is due; `None` while there are none.
     poll_at: Option<Instant>,
     late_sweep: LateSweep,
@@ -105,7 +120,9 @@ impl Coordinator {
             checking_disk: false,
             had_space_at: None,
             pinging: false,
-            polling: false,
+            lookups: Lookups::new(),
+            lost_claims: LostClaims::default(),
+            settling: Settlements::new(),
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
             stop: None,
@@ -119,10 +136,11 @@ impl Coordinator {
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
             Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task)),
+            Event::Unstarted(found) => self.remember_unstarted(found, now),
             Event::LinkFailed => self.link_failed(),
             Event::LinkRefused(refusal) => self.link_refused(refusal, now),
             Event::LinkUp => self.link_up(now),
-            Event::LinkDown => self.link_down(),
+            Event::LinkDown => self.link_down(now),
             Event::LinkGone { exit } => self.link_gone(exit, now),
             Event::Message(Incoming::Assignment(assignment)) => self.assigned(assignment, now),
             Event::Message(Incoming::Cancel { task_id, execution_id }) => {
@@ -135,28 +153,33 @@ impl Coordinator {
             Event::Binary { bytes } => {
                 self.effects.push(warn(format!("message invalid error=\"a binary frame\" bytes={bytes}")));
             }
-            Event::Confirmed { seq } => self.confirmed(seq),
+            Event::Confirmed { seq } => self.confirmed(seq, now),
             Event::ThreadStarted { job, error: None } => self.thread_started(job, now),
             Event::ThreadStarted { job, error: Some(error) } => self.no_thread(job, &error),
             Event::NoDescriptors { job, error } => self.no_descriptors(job, &error),
             Event::DiskChecked { low } => self.disk_checked(low.as_deref(), now),
-            Event::RunStates(states) => self.run_states(states, now),
+            Event::LookedUp(answer) => self.looked_up(answer, now),
             Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),
             Event::Job(id, JobEvent::Engine { away }) => self.engine(id, away),
-            Event::Job(id, JobEvent::Finished { report }) => self.finished(id, report),
+            Event::Job(id, JobEvent::Finished { report, left }) => self.finished(id, report, left),
             Event::Job(id, JobEvent::Done) => self.done(id),
             Event::Job(id, JobEvent::Exited) => self.exited(id),
+            Event::Job(id, JobEvent::CleanedUp) => self.cleaned_up(id),
             Event::Signal => self.signal(now),
             Event::LogState => self.log_state(now),
             Event::EnginePinged { error } => self.engine_pinged(error.as_deref()),
             Event::Tick => {}
         }
         self.expire(now);
-        self.admit();
+        self.start_unanswered(now);
+        self.settle_silent(now);
+        self.remove_leftovers();
+        self.admit(now);
         self.time_out(now);
         self.poll_runs(now);
         self.late_sweep(now);
         self.continue_stop(now);
+        self.look_up(now);
         self.limited_effects(now)
     }
 
@@ -175,11 +198,18 @@ impl Coordinator {
 
     /// Returns when [`Event::Tick`] is due if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let held = self.backlog.front().map(PendingAssignment::until);
         let stop = self.stop.as_ref().map(Stop::deadline);
-        let poll = self.poll_at.filter(|_| self.link_is_up() && !self.polling);
-        let log = self.log_limit.deadline();
-        [held, stop, poll, self.next_timeout(), self.late_sweep.deadline(), log].into_iter().flatten().min()
+        let poll = self.poll_at.filter(|_| self.link_is_up() && !self.lookups.are_polling());
+        let due = [
+            self.next_expiry(),
+            self.next_timeout(),
+            self.next_unanswered(),
+            self.next_silent(),
+            self.lookups.deadline(),
+            self.late_sweep.deadline(),
+            self.log_limit.deadline(),
+        ];
+        due.into_iter().chain([stop, poll]).flatten().min()
     }
 
     /// Returns the worker's state, for service managers.
@@ -209,19 +239,27 @@ impl Coordinator {
         self.poll_at = Some(now);
         let unsent: Vec<JobId> =
             self.jobs.iter().filter(|(_, job)| job.has_unsent_report()).map(|(id, _)| *id).collect();
+        // The control plane may have received a claim and not stored it.
+        let claimed = self.jobs.iter().filter(|(_, job)| job.is_claimed() && job.is_working());
+        let claimed: Vec<JobId> = claimed.map(|(id, _)| *id).collect();
+        claimed.into_iter().for_each(|id| self.claim_again(id));
         for id in unsent {
             self.send_report(id);
         }
+        self.send_missing();
+        self.look_up_lost_claims(now);
     }
 
     /// The control plane takes back the unclaimed runs when the connection ends, and those whose claim did not arrive.
-    fn link_down(&mut self) {
+    fn link_down(&mut self, now: Instant) {
         self.link = LinkState::Away;
         for pending in std::mem::take(&mut self.backlog) {
             let key = &pending.assignment.key;
             self.effects.push(info(format!("assignment dropped {key} reason=\"connection lost\"")));
         }
+        let mut sent = Vec::new();
         for (id, job) in &mut self.jobs {
+            let is_sent = job.is_claim_sent() && job.by_state;
             let effect = match job.connection_lost() {
                 Lost::Nothing => continue,
                 Lost::Work => Effect::Cancel { job: *id, reason: CancelReason::ClaimLost },
@@ -229,24 +267,39 @@ impl Coordinator {
             };
             self.effects.push(warn(format!("claim lost {}", job.key)));
             self.effects.push(effect);
+            sent.extend(is_sent.then(|| (job.key.clone(), job.assigned_at)));
+        }
+        sent.into_iter().for_each(|(key, assigned_at)| self.remember_claim(key, assigned_at, now));
+    }
+
+    fn confirmed(&mut self, seq: u64, now: Instant) {
+        let confirmed = |(id, job): (&JobId, &mut JobState)| {
+            let (claim, report) = (job.confirm_claim(seq), job.confirm_report(seq));
+            (claim || report.is_some()).then_some((*id, claim, report))
+        };
+        let confirmed: Vec<_> = self.jobs.iter_mut().filter_map(confirmed).collect();
+        for (id, claim, report) in confirmed {
+            if claim {
+                self.check_claim(id, now);
+            }
+            let Some(received) = report else { continue };
+            self.effects.push(info(format!("report confirmed {}", received.key)));
+            let by_state = self.jobs.get(&id).is_some_and(|job| job.by_state);
+            let settlement = if !by_state || self.lookups.have_only_failed() {
+                Settlement::Delivered
+            } else {
+                // The slot is free.
+                self.jobs.remove(&id);
+                self.keep_report(id, received, now);
+                Settlement::Received
+            };
+            self.effects.push(Effect::Settle { job: id, settlement });
         }
     }
 
-    fn confirmed(&mut self, seq: u64) {
-        for (id, job) in &mut self.jobs {
-            if job.confirm_claim(seq) {
-                self.effects.push(Effect::Release { job: *id });
-            }
-            if job.confirm_report(seq) {
-                self.effects.push(info(format!("report confirmed {}", job.key)));
-                self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Delivered });
-            }
-        }
-    }
-
-    fn finished(&mut self, id: JobId, report: Arc<EncodedReport>) {
+    fn finished(&mut self, id: JobId, report: Arc<EncodedReport>, left: Arc<Leftover>) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if !job.finished(report) {
+        if !job.finished(report, left) {
             self.effects.push(Effect::Settle { job: id, settlement: Settlement::Unwanted });
         } else if self.link_is_up() {
             self.send_report(id);
@@ -265,7 +318,7 @@ impl Coordinator {
 
     /// The task's container runs already, so it gets a slot even if none is free.
     fn adopt(&mut self, task: Arc<AdoptedTask>) {
-        self.add_job(JobState::adopted(&task.key), Work::Adopt(task));
+        self.add_job(JobState::adopted(&task), Work::Adopt(task));
     }
 
     fn add_job(&mut self, job: JobState, work: Work) {
@@ -308,6 +361,10 @@ impl Coordinator {
     }
 }
 
+fn debug(text: String) -> Effect {
+    Effect::Log(Level::Debug, text)
+}
+
 fn info(text: String) -> Effect {
     Effect::Log(Level::Info, text)
 }
@@ -324,5 +381,8 @@ fn error(text: String) -> Effect {
 mod execution_tests;
 #[cfg(test)]
 mod random_tests;
+#[cfg(test)]
+#[path = "script_tests.rs"]
+mod script;
 #[cfg(test)]
 mod tests;

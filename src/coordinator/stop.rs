@@ -117,7 +117,7 @@ impl Coordinator {
         if std::mem::replace(&mut self.link_is_gone, true) {
             return;
         }
-        self.link_down();
+        self.link_down(now);
         match self.stop.as_ref().map(Stop::is_draining) {
             None => self.begin_stop(exit, Duration::ZERO, now),
             Some(true) => self.end_tasks(now),
@@ -175,6 +175,7 @@ impl Coordinator {
         }
         working.into_iter().for_each(|id| self.end_job(id, CancelReason::Shutdown));
         self.effects.push(Effect::StopWaiting);
+        self.hurry_reports(now);
     }
 
     /// Takes the next step of a stop. Called after every event.
@@ -196,7 +197,7 @@ impl Coordinator {
         if stop.step == Step::GaveUp {
             self.give_up_reports();
         }
-        if self.jobs.is_empty() {
+        if self.jobs.is_empty() && self.settling.is_empty() {
             self.close();
         } else {
             self.log_progress(now);
@@ -221,16 +222,18 @@ impl Coordinator {
         self.effects.push(info(format!("{step} tasks={tasks} working={working} left_s={left_s}")));
     }
 
-    /// Gives up unconfirmed reports; the next process delivers them.
+    /// Gives up the reports that are unconfirmed or known not to be stored; the next process delivers them.
     fn give_up_reports(&mut self) {
+        let mut lost = self.give_up_missing();
         for (id, job) in &mut self.jobs {
             if job.give_up_report() {
                 self.effects.push(error(format!("report not delivered {}", job.key)));
                 self.effects.push(Effect::Settle { job: *id, settlement: Settlement::Undelivered });
-                if let Some(stop) = self.stop.as_mut().filter(|stop| stop.exit == Exit::Success) {
-                    stop.exit = Exit::Failure;
-                }
+                lost = true;
             }
+        }
+        if let Some(stop) = self.stop.as_mut().filter(|stop| lost && stop.exit == Exit::Success) {
+            stop.exit = Exit::Failure;
         }
     }
 

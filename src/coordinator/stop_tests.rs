@@ -117,7 +117,7 @@ fn a_drain_lets_running_tasks_finish() {
     assert_eq!(script.on(confirmed(2)), [release(0), release(1)]);
     assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
     assert_eq!(script.on(Event::LinkDown), []);
-    assert_eq!(script.on(Event::LinkUp), [reported(Some(4), "a")]);
+    assert_eq!(script.on(Event::LinkUp), [claimed(None, "b"), reported(Some(4), "a")]);
     assert_eq!(script.on(confirmed(4)), [delivered(0)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.finish(1, "b"), [reported(Some(5), "b"), Effect::StopWaiting]);

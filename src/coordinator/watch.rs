@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
-use super::event::Effect;
+use super::claims::{Standing, standing};
+use super::lookups::{Priority, Query};
 use super::{Coordinator, JobState, warn};
 use crate::job::JobId;
 use crate::policy::LostRuns;
-use crate::protocol::RunState;
+use crate::protocol::{RunState, RunView};
 use crate::sys::cancel::CancelReason;
 
 impl Coordinator {
@@ -47,7 +48,8 @@ impl Coordinator {
 
     /// New tasks could not start either, so they are given back.
     pub(super) fn engine(&mut self, id: JobId, away: Option<String>) {
-        let Some(reason) = away.filter(|_| self.jobs.contains_key(&id)) else {
+        let is_known = self.jobs.contains_key(&id) || self.settling.is_removing(id);
+        let Some(reason) = away.filter(|_| is_known) else {
             self.engine_away.remove(&id);
             return;
         };
@@ -55,42 +57,45 @@ impl Coordinator {
         self.give_back(&reason);
     }
 
-    /// Polls the runs of all running tasks if a poll is due and the last poll was answered.
+    /// Looks up the runs of all running tasks if a poll is due and the last one is over.
     pub(super) fn poll_runs(&mut self, now: Instant) {
         let interval = self.rules.reconcile_interval;
-        let jobs = self.jobs.iter().filter(|(_, job)| job.is_running() && job.is_claimed());
-        let mut jobs = jobs.map(|(id, job)| (*id, job.key.task_id.clone())).peekable();
+        let jobs = self.jobs.iter().filter(|(_, job)| job.is_running() && job.is_claimed() && job.by_state);
+        let mut jobs = jobs.map(|(id, _)| *id).peekable();
         if interval.is_zero() || self.is_ending() || jobs.peek().is_none() {
             self.poll_at = None;
             return;
         }
         let due = *self.poll_at.get_or_insert(now + interval);
-        if self.link_is_up() && !self.polling && now >= due {
-            self.polling = true;
-            self.effects.push(Effect::PollRuns(jobs.collect()));
+        if self.link_is_up() && !self.lookups.are_polling() && now >= due {
+            // Missed polls are not made up.
             self.poll_at = Some(now + interval);
+            jobs.for_each(|id| self.lookups.add(Priority::Periodic, now, Query::Running(id)));
         }
     }
 
-    /// Ends the tasks whose runs are over at the control plane.
-    pub(super) fn run_states(&mut self, states: Vec<(JobId, RunState)>, now: Instant) {
-        self.polling = false;
-        // If the answer took longer than the interval, the next poll is due now. Missed polls are not made up.
-        self.poll_at = self.poll_at.map(|due| due.max(now));
-        for (id, state) in states {
-            let Some(job) = self.jobs.get(&id).filter(|job| job.is_running()) else { continue };
-            let reason = match (state, self.rules.lost_runs) {
-                (RunState::Cancelled, _) => CancelReason::Requested,
-                (RunState::Failed, LostRuns::Finish) => continue,
-                (RunState::Failed, LostRuns::Stop) | (RunState::Succeeded, _) => CancelReason::RunOver,
-                (RunState::Queued | RunState::Pending | RunState::Claimed | RunState::InProgress, _) => {
-                    continue;
-                }
-            };
-            let key = &job.key;
-            self.effects.push(warn(format!("run is over at the control plane {key} state={state}")));
-            self.end_job(id, reason);
+    /// Ends the task if its run is over at the control plane, and claims the run again if its claim was not stored.
+    pub(super) fn running_looked_up(&mut self, id: JobId, run: &RunView) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.is_running()) else { return };
+        match standing(run, job.assigned_at) {
+            Standing::Over => self.run_is_over(id, run.state),
+            Standing::Ours => self.claim_again(id),
+            Standing::Running | Standing::TakenBack | Standing::Unclear => {}
         }
+    }
+
+    /// Ends the task of a run that has ended.
+    pub(super) fn run_is_over(&mut self, id: JobId, state: RunState) {
+        let Some(job) = self.jobs.get(&id).filter(|job| job.is_running()) else { return };
+        let waits_to_start = job.start_by().is_some();
+        let reason = match (state, self.rules.lost_runs) {
+            (RunState::Cancelled, _) => CancelReason::Requested,
+            (RunState::Failed, LostRuns::Finish) if !waits_to_start => return,
+            _ => CancelReason::RunOver,
+        };
+        let key = &job.key;
+        self.effects.push(warn(format!("run is over at the control plane {key} state={state}")));
+        self.end_job(id, reason);
     }
 }
 

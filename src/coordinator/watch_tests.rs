@@ -29,21 +29,50 @@ fn a_time_limit_counts_from_the_container_s_start() {
 
 #[test]
 fn runs_are_polled_after_a_reconnect_and_at_each_interval() {
-    let mut script = Script::with(Rules { slots: 3, reconcile_interval: Duration::from_secs(60), ..RULES });
-    script.on(Event::LinkUp);
+    let interval = Duration::from_secs(60);
+    let mut script = Script::with_rest(Rules { slots: 3, reconcile_interval: interval, ..RULES });
     assert_eq!(script.coordinator.deadline(), None, "no runs");
     script.assign("a");
-    assert_eq!(script.on(confirmed(1)), [release(0)]);
+    script.on(confirmed(3));
+    assert_eq!(script.answer("a", RunState::InProgress, 0), [release(1)]);
     script.assign("unconfirmed");
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
-    assert_eq!(script.after(60), [polled(&[(0, "a")])]);
-    assert_eq!(script.after(600), [], "one poll at a time");
+    assert_eq!(script.coordinator.deadline(), Some(script.now + interval));
+    assert_eq!((script.after(60), script.looked_up()), (vec![], vec!["a"]));
+    assert_eq!((script.after(600), script.looked_up()), (vec![], vec!["a"]), "one poll at a time");
     script.on(Event::LinkDown);
     assert_eq!(script.coordinator.deadline(), None, "not connected");
     script.on(Event::LinkUp);
-    assert_eq!(script.on(Event::RunStates(vec![])), [polled(&[(0, "a")])]);
-    assert_eq!(script.on(run_is(0, RunState::Cancelled)), [cancelled(0, CancelReason::Requested)]);
-    assert_eq!(script.after(600), [], "a task that ends is not polled");
+    script.answer("a", RunState::InProgress, 0);
+    assert!(script.looked_up().contains(&"a"), "the poll after the reconnect");
+    assert_eq!(script.answer("a", RunState::Cancelled, 0), [cancelled(1, CancelReason::Requested)]);
+    script.asked.clear();
+    assert_eq!((script.after(600), script.looked_up()), (vec![], vec![]), "a task that ends is not polled");
+}
+
+/// Claims and reports are looked up nevertheless.
+#[test]
+fn without_an_interval_running_tasks_are_not_looked_up() {
+    let mut script = Script::with_rest(RULES);
+    script.assign("a");
+    script.on(confirmed(3));
+    script.answer("a", RunState::InProgress, 0);
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    assert_eq!((script.after(600), script.looked_up()), (vec![], vec![]));
+}
+
+#[test]
+fn a_running_task_is_claimed_again_if_its_claim_is_not_stored() {
+    let interval = Duration::from_secs(60);
+    for (changed, expected) in [(10, vec![claimed(None, "a")]), (11, vec![])] {
+        let mut script = Script::with_rest(Rules { reconcile_interval: interval, ..RULES });
+        script.on(assignment_at("a", 10));
+        script.on(confirmed(3));
+        script.answer("a", RunState::InProgress, 0);
+        script.on(runs(1, 0));
+        script.after(60);
+        assert_eq!(script.answer("a", RunState::Claimed, changed), expected);
+    }
 }
 
 #[test]
@@ -60,14 +89,22 @@ fn a_task_ends_when_its_run_is_over() {
         (LostRuns::Stop, RunState::Queued, None),
     ];
     for (lost_runs, state, expected) in cases {
-        let mut script = Script::with(Rules { lost_runs, ..RULES });
-        script.on(Event::LinkUp);
+        let reconcile_interval = Duration::from_secs(60);
+        let mut script = Script::with_rest(Rules { lost_runs, reconcile_interval, ..RULES });
         script.assign("a");
-        script.on(confirmed(1));
-        let effects: Vec<Effect> = expected.into_iter().map(|reason| cancelled(0, reason)).collect();
-        assert_eq!(script.on(run_is(0, state)), effects, "{lost_runs:?} {state:?}");
-        assert_eq!(script.on(run_is(7, state)), [], "an answer for a job that is done");
+        script.on(confirmed(3));
+        script.answer("a", RunState::InProgress, 0);
+        script.after(60);
+        let effects: Vec<Effect> = expected.into_iter().map(|reason| cancelled(1, reason)).collect();
+        assert_eq!(script.answer("a", state, 0), effects, "{lost_runs:?} {state:?}");
     }
+    let mut script = Script::with_rest(Rules { reconcile_interval: Duration::from_secs(60), ..RULES });
+    script.assign("a");
+    script.on(confirmed(3));
+    script.answer("a", RunState::InProgress, 0);
+    script.after(60);
+    script.finish(1, "a");
+    assert_eq!(script.answer("a", RunState::Failed, 0), [], "an answer for a task that has ended");
 }
 
 #[test]

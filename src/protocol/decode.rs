@@ -11,7 +11,7 @@ use super::{
     AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, Dialect, ExecutionKey, Incoming,
     InstanceShape,
 };
-use super::{json, salvage};
+use super::{instant, json, salvage};
 use crate::secret::Secret;
 
 /// The `model_id` of a run that was created without a model.
@@ -45,7 +45,7 @@ const ASSIGNMENT: &[&str] = &[
     "instance_shape",
     "additional_oz_args",
 ];
-const TASK: &[&str] = &["id", "owner", "agent_config_snapshot"];
+const TASK: &[&str] = &["id", "owner", "updated_at", "agent_config_snapshot"];
 const AGENT: &[&str] =
     &["environment_id", "model_id", "profile_id", "skill_spec", "mcp_servers", "computer_use_enabled"];
 const SIDECAR: &[&str] = &["image", "mount_path", "read_write"];
@@ -170,6 +170,8 @@ fn read_assignment(
             .ok_or_else(|| FieldError::new("data.sidecar_image", "must name an image"))?,
         env_vars: env_vars(data)?,
         additional_sidecars: sidecars(data)?,
+        // A time that cannot be read is no reason to refuse the task.
+        updated_at: task.string("updated_at").ok().flatten().and_then(|text| instant(&text)),
         trace_id,
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,

@@ -50,6 +50,13 @@ impl EncodedReport {
     }
 }
 
+impl EncodedReport {
+    /// Returns the length of its frame, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.text.len()
+    }
+}
+
 impl fmt::Debug for EncodedReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "EncodedReport({} {}, {} bytes)", self.kind, self.key, self.text.len())

@@ -15,6 +15,8 @@ mod salvage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use time::OffsetDateTime;
+
 use crate::secret::Secret;
 
 pub use decode::{Invalid, decode, too_long};
@@ -25,7 +27,8 @@ pub(crate) use fields::shown_name;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fit::{escaped_len, fit};
 pub(crate) use fit::{left_out_line, searched_line, searched_words};
-pub use run_state::RunState;
+pub(crate) use run_state::instant;
+pub use run_state::{RunState, RunView};
 
 /// Image of the task container when the assignment names none.
 pub const DEFAULT_TASK_IMAGE: &str = "ubuntu:22.04";
@@ -68,6 +71,8 @@ pub struct Assignment {
     pub env_vars: BTreeMap<String, Secret>,
     /// Further images to mount, in the order they were sent.
     pub additional_sidecars: Vec<AdditionalSidecar>,
+    /// When the run was assigned, by the control plane's clock; `None` if that is absent or cannot be read.
+    pub updated_at: Option<OffsetDateTime>,
     /// For the log.
     pub trace_id: Option<String>,
     /// The limits of the container.

@@ -20,7 +20,7 @@ use super::sidecar::{is_marked, marker};
 use crate::docker::{Container, ContainerSummary, Docker, Error, Volume};
 use crate::job::AdoptedTask;
 use crate::logging::{error_chain, value};
-use crate::protocol::ExecutionKey;
+use crate::protocol::{Dialect, ExecutionKey};
 use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// States of a container that was never started. The last two are Podman's.
@@ -28,6 +28,15 @@ const UNSTARTED: [&str; 3] = ["created", "configured", "initialized"];
 
 /// States of a container whose removal was interrupted or is in progress.
 const REMOVING: [&str; 2] = ["dead", "removing"];
+
+/// What earlier processes of a worker left.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Found {
+    /// The tasks that are not reported yet.
+    pub tasks: Vec<AdoptedTask>,
+    /// The executions whose containers were never started.
+    pub unstarted: Vec<(ExecutionKey, Dialect)>,
+}
 
 /// What to do with a container.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -67,9 +76,11 @@ struct Scan<'a> {
     volumes: Vec<Volume>,
     /// The volumes that a remaining container mounts.
     used: BTreeSet<String>,
+    /// The executions whose containers were never started.
+    unstarted: Vec<(ExecutionKey, Dialect)>,
 }
 
-/// Returns the task containers that earlier processes of this worker have not reported. Removes their other objects: containers
+/// Returns the tasks that earlier processes of this worker have not reported or not started. Removes their other objects: containers
 /// that were never started, helpers, incomplete volumes, and volumes of tasks without a container. Call it before the worker
 /// takes tasks. A removal that fails is logged.
 ///
@@ -80,16 +91,17 @@ pub fn find(
     cancel: &CancelToken,
     worker_id: &str,
     processes: &Processes,
-) -> Result<Vec<AdoptedTask>, Error> {
+) -> Result<Found, Error> {
     let mut scan = Scan::new(docker, cancel, worker_id, processes)?;
-    let mut adopted = Vec::new();
+    let mut found = Found::default();
     for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
         if let Some(container) = scan.inspect(&summary)? {
-            adopted.extend(scan.take(&container));
+            found.tasks.extend(scan.take(&container));
         }
     }
     scan.sweep_volumes();
-    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(adopted) }
+    found.unstarted = scan.unstarted;
+    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(found) }
 }
 
 /// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
@@ -133,7 +145,8 @@ impl<'a> Scan<'a> {
         // Compared again, because engines differ in what matches a filter.
         volumes.retain(|volume| volume.labels.get(WORKER_LABEL).is_some_and(|id| id == worker_id));
         let now = EngineTime::of(docker);
-        Ok(Self { docker, cancel, worker_id, processes, now, volumes, used: BTreeSet::new() })
+        let (used, unstarted) = (BTreeSet::new(), Vec::new());
+        Ok(Self { docker, cancel, worker_id, processes, now, volumes, used, unstarted })
     }
 
     /// Returns `None` for a container that no longer exists or that the engine fails to inspect: a broken one must not keep the
@@ -193,6 +206,7 @@ impl<'a> Scan<'a> {
     fn remove_unstarted(&mut self, container: &Container) -> Option<AdoptedTask> {
         let error = match self.docker.container_remove_idle(self.cancel, &container.id) {
             Ok(()) => {
+                self.unstarted.extend(with_dialect(&container.labels));
                 log_removed(container, "never started");
                 return None;
             }
@@ -205,6 +219,7 @@ impl<'a> Scan<'a> {
             return Some(self.adopt(&container, started));
         }
         self.used.extend(container.volumes.iter().cloned());
+        self.unstarted.extend(with_dialect(&container.labels));
         log_left(container, &error);
         None
     }
@@ -285,6 +300,11 @@ fn kind<'a>(container: &'a Container, worker_id: &str, now: EngineTime) -> Kind<
     } else {
         Kind::Task(Started { key, created_as, ran: now.since(&state.started_at), ended_for })
     }
+}
+
+/// Returns the execution that a container belongs to, and its dialect.
+fn with_dialect(labels: &BTreeMap<String, String>) -> Option<(ExecutionKey, Dialect)> {
+    execution_of(labels).map(|key| (key, dialect_of(labels)))
 }
 
 /// Whether another process created it. `false` without a process label.

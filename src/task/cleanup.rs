@@ -6,9 +6,9 @@ use super::container::TaskContainer;
 use super::engine::TaskEngine;
 use super::names::ContainerRef;
 use super::plan::Plan;
-use super::run::{Cleanup, Tasks};
+use super::run::Tasks;
 use crate::docker::Error;
-use crate::job::Settlement;
+use crate::job::{Leftover, Settlement};
 use crate::logging::{error_chain, value};
 
 /// How often the removal of a container is tried on an engine that answers.
@@ -20,9 +20,10 @@ const MAX_GENERATIONS: u32 = 100;
 impl Tasks {
     /// Cleans up after a settled report. A container whose report was not delivered stays for the next process to adopt,
     /// unless it was never started.
-    pub(super) fn clean_up(&self, engine: &TaskEngine<'_>, cleanup: &Cleanup, settlement: Settlement) {
-        if let Some(container) = &cleanup.container {
-            if cleanup.started && settlement == Settlement::Undelivered {
+    pub(super) fn clean_up_on(&self, engine: &TaskEngine<'_>, left: &Leftover, settlement: Settlement) {
+        if let Some(name) = &left.container {
+            let container = &ContainerRef { name: name.clone(), id: left.id.clone() };
+            if left.started && settlement == Settlement::Undelivered {
                 info!("container left for the next start {} {container}", engine.key);
                 return;
             }
@@ -31,7 +32,7 @@ impl Tasks {
             }
             remove_container(engine, container);
         }
-        for volume in &cleanup.volumes {
+        for volume in &left.volumes {
             warn_if_left(engine, volume, remove_volume(engine, volume));
         }
     }

@@ -1,7 +1,7 @@
 //! Runs one task: images, volumes, container, output, report, clean-up.
 //!
 //! A task reports its progress in job events, and waits at its [`JobSignals`] for two decisions of the coordinator: the release
-//! of its container once the claim is confirmed, and the settlement of its report.
+//! of its container once the claim is confirmed or stored, and the settlement of its report.
 
 pub mod adopt;
 mod age;
@@ -70,7 +70,7 @@ impl JobControl {
         (Self { release, settle }, JobSignals { released, settled })
     }
 
-    /// Lets the job start its container: the claim is confirmed.
+    /// Lets the job start its container: the claim is confirmed or stored.
     pub(crate) fn release(&self) {
         // If the channel is full, the job was released before.
         let _ = self.release.try_send(());

@@ -26,7 +26,7 @@ use super::prepare::{Prepared, prepare};
 use super::processes::Processes;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone, is_marked};
 use crate::docker::{Docker, RegistryEnv, Wait};
-use crate::job::{AdoptedTask, JobEvent, JobId, Work};
+use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Settlement, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
@@ -74,15 +74,27 @@ pub(super) struct Cleanup {
     pub(super) volumes: Vec<String>,
 }
 
-/// Sends [`JobEvent::Done`] when dropped, even if the thread panics.
-struct Done<'a> {
-    tasks: &'a Tasks,
-    job: JobId,
+impl Cleanup {
+    /// Returns the same for a clean-up that may come later.
+    fn into_leftover(self, key: &ExecutionKey) -> Leftover {
+        let (container, id) = self.container.map(|container| (container.name, container.id)).unzip();
+        let id = id.flatten();
+        Leftover { key: key.clone(), container, id, started: self.started, volumes: self.volumes }
+    }
 }
 
-impl Drop for Done<'_> {
+/// Sends its event when dropped, even if the thread panics.
+struct AtEnd<'a> {
+    tasks: &'a Tasks,
+    job: JobId,
+    event: Option<JobEvent>,
+}
+
+impl Drop for AtEnd<'_> {
     fn drop(&mut self) {
-        self.tasks.emit(self.job, JobEvent::Done);
+        if let Some(event) = self.event.take() {
+            self.tasks.emit(self.job, event);
+        }
     }
 }
 
@@ -101,15 +113,16 @@ impl Tasks {
         Self { docker, processes, options, images, sidecars, events, stopping }
     }
 
-    /// Runs one job, waits until its report is settled, and cleans up. Blocks until then.
+    /// Runs one job, waits until its report is received, and cleans up unless that is to be done later. Blocks until then.
     pub(crate) fn execute(&self, job: &Job) {
-        let _done = Done { tasks: self, job: job.id };
+        let _done = AtEnd { tasks: self, job: job.id, event: Some(JobEvent::Done) };
         let start = Instant::now();
         let key = job.work.key();
         let mut cleanup = Cleanup::default();
         // A panic fails only this task, and is cleaned up after like any other failure.
         let run = || {
-            let report = self.with_engine(job, |engine| self.run(job, engine, &mut cleanup));
+            let run = |engine: &TaskEngine<'_>| self.run(job, engine, &mut cleanup);
+            let report = self.with_engine(job.id, key, &job.cancel, run);
             self.end(key, start, report)
         };
         let report = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
@@ -117,10 +130,25 @@ impl Tasks {
             let message = "the worker panicked while running the task";
             self.end(key, start, Report::failed(key, FailureReason::Internal, message))
         });
-        self.emit(job.id, JobEvent::Finished { report: Arc::new(report) });
-        let settlement = job.signals.wait_settled();
-        // A new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
-        self.with_engine(job, |engine| self.clean_up(engine, &cleanup, settlement));
+        let left = Arc::new(cleanup.into_leftover(key));
+        self.emit(job.id, JobEvent::Finished { report: Arc::new(report), left: Arc::clone(&left) });
+        match job.signals.wait_settled() {
+            Settlement::Received => {}
+            settlement => self.clean_up(job.id, &left, settlement),
+        }
+    }
+
+    /// Removes what a job has left whose report was only received at its end.
+    pub(crate) fn remove(&self, job: JobId, left: &Leftover) {
+        let _cleaned_up = AtEnd { tasks: self, job, event: Some(JobEvent::CleanedUp) };
+        self.clean_up(job, left, Settlement::Delivered);
+    }
+
+    /// Uses a new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
+    fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) {
+        self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
+            self.clean_up_on(engine, left, settlement);
+        });
     }
 
     /// Logs the end of a task, and encodes its report.
@@ -136,16 +164,21 @@ impl Tasks {
     }
 
     /// Runs `act` with an engine handle for the job.
-    fn with_engine<T>(&self, job: &Job, act: impl FnOnce(&TaskEngine<'_>) -> T) -> T {
-        let key = job.work.key();
+    fn with_engine<T>(
+        &self,
+        job: JobId,
+        key: &ExecutionKey,
+        cancel: &CancelToken,
+        act: impl FnOnce(&TaskEngine<'_>) -> T,
+    ) -> T {
         let address = self.docker.address();
         let ping = |cancel: &CancelToken| self.docker.ping(cancel);
         let lost_runtime = |cancel: &CancelToken| self.docker.has_lost_runtime(cancel);
-        let report = |away| self.emit(job.id, JobEvent::Engine { away });
+        let report = |away| self.emit(job, JobEvent::Engine { away });
         let probe = Probe { address: &address, ping: &ping, lost_runtime: &lost_runtime, report: &report };
         let retry = Retry::new(key, self.options.engine_timeout, &self.stopping, probe);
         let processes = &self.processes;
-        act(&TaskEngine { docker: &self.docker, key, cancel: job.cancel.clone(), retry: &retry, processes })
+        act(&TaskEngine { docker: &self.docker, key, cancel: cancel.clone(), retry: &retry, processes })
     }
 
     fn run(&self, job: &Job, engine: &TaskEngine<'_>, cleanup: &mut Cleanup) -> Report {

@@ -14,5 +14,7 @@ pub mod images;
 pub mod process;
 #[path = "../support/registry.rs"]
 pub mod registry;
+#[path = "../support/rng.rs"]
+pub mod rng;
 #[path = "../support/sleeping_engine.rs"]
 pub mod sleeping_engine;

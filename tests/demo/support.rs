@@ -10,6 +10,8 @@ pub mod engine;
 pub mod images;
 #[path = "../support/process.rs"]
 pub mod process;
+#[path = "../support/rng.rs"]
+pub mod rng;
 #[path = "../support/stage.rs"]
 pub mod stage;
 #[path = "../support/worker.rs"]

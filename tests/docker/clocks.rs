@@ -56,9 +56,9 @@ fn answers(shows: Shows, time: OffsetDateTime, started: OffsetDateTime) -> Vec<S
 /// Returns how long the task has run when a worker adopts it.
 fn ran(fake: &FakeDocker) -> Duration {
     let docker = client(&CancelToken::new(), fake.endpoint().clone(), None).unwrap();
-    let adopted = adopt::find(&docker, &CancelToken::new(), "w", &Processes::without_lock("p")).unwrap();
-    assert_eq!(adopted.len(), 1);
-    adopted[0].ran.expect("it is running")
+    let found = adopt::find(&docker, &CancelToken::new(), "w", &Processes::without_lock("p")).unwrap();
+    assert_eq!(found.tasks.len(), 1);
+    found.tasks[0].ran.expect("it is running")
 }
 
 #[test]

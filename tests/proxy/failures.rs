@@ -39,7 +39,7 @@ fn assert_fails_within(
         });
         let config = LinkConfig { timing, ..link(&plane, "wss", 443, network.clone()) };
         let of_link = start_with(config).fatal().to_string();
-        let of_rest = rest(&plane, "https", 443, network).with_deadline(limit).run_state("r");
+        let of_rest = rest(&plane, "https", 443, network).look_up("r", limit).map(|run| run.state);
         for error in [of_link, of_rest.unwrap_err().to_string()] {
             assert!(error.contains(text) && error.contains(&shown), "{error}");
             assert!(!error.contains("hunter2") && !error.contains("aHVudGVyMg"), "{error}");
@@ -127,7 +127,7 @@ fn a_proxy_that_is_not_there_is_told_from_one_without_an_address() {
     ] {
         let network = network(&[("HTTPS_PROXY", &url)], Trust::default());
         let of_link = start_with(link(&plane, "wss", 443, network.clone())).fatal().to_string();
-        let of_rest = rest(&plane, "https", 443, network).run_state("r").unwrap_err().to_string();
+        let of_rest = rest(&plane, "https", 443, network).look_up("r", TIMEOUT).unwrap_err().to_string();
         assert!(of_link.contains(text) && of_rest.contains(text), "{of_link}\n{of_rest}");
     }
 }

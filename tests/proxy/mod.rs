@@ -12,7 +12,7 @@ use oz_agent_worker::control_plane::ws::LinkConfig;
 use oz_agent_worker::control_plane::{Network, Proxies};
 use oz_agent_worker::sys::environment::Environment;
 
-use crate::link::{TIMEOUT, api_key, config, fast_retry};
+use crate::link::{api_key, config, fast_retry};
 use crate::support::control_plane::ControlPlane;
 
 /// A name that no resolver knows, so that only a proxy can connect to it.
@@ -34,5 +34,5 @@ fn link(plane: &ControlPlane, scheme: &str, port: u16, network: Network) -> Link
 /// Returns a client of the API at [`HOST`].
 fn rest(plane: &ControlPlane, scheme: &str, port: u16, network: Network) -> Rest {
     let root = format!("{scheme}://{HOST}:{port}");
-    Rest::new(&root, &api_key(plane.key())).unwrap().with_deadline(TIMEOUT).with_network(network)
+    Rest::new(&root, &api_key(plane.key())).unwrap().with_network(network)
 }

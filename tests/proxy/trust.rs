@@ -31,8 +31,8 @@ fn connects(plane: &ControlPlane, port: u16, trust: &Trust) -> bool {
     let link = matches!(running.next(), LinkEvent::Up { .. });
     let id = plane.submit(RunSpec::default());
     let root = format!("https://localhost:{port}");
-    let rest = Rest::new(&root, &api_key).unwrap().with_deadline(TIMEOUT).with_network(network);
-    assert_eq!(rest.run_state(&id).is_ok(), link);
+    let rest = Rest::new(&root, &api_key).unwrap().with_network(network);
+    assert_eq!(rest.look_up(&id, TIMEOUT).is_ok(), link);
     link
 }
 

@@ -6,7 +6,7 @@ use oz_agent_worker::control_plane::tls::Trust;
 use oz_agent_worker::protocol::RunState;
 
 use super::{HOST, link, network, rest};
-use crate::link::start_with;
+use crate::link::{TIMEOUT, start_with};
 use crate::support::control_plane::{ControlPlane, Options, RunSpec};
 use crate::support::pki::Pki;
 use crate::support::proxy::ForwardProxy;
@@ -55,7 +55,7 @@ fn assert_works(stage: &Stage, variables: &[(&str, &str)]) {
     let id = stage.plane.submit(RunSpec { prompt: "x".repeat(40_000), ..RunSpec::default() });
     stage.plane.cancel(&id);
     let rest = rest(&stage.plane, "https", port, network);
-    assert_eq!(rest.run_state(&id), Ok(RunState::Cancelled));
+    assert_eq!(rest.look_up(&id, TIMEOUT).map(|run| run.state), Ok(RunState::Cancelled));
 }
 
 #[test]
@@ -93,7 +93,10 @@ fn a_connection_without_tls_uses_a_tunnel_too() {
     start_with(link(&plane, "ws", 8080, network.clone())).up();
     let id = plane.submit(RunSpec::default());
     plane.cancel(&id);
-    assert_eq!(rest(&plane, "http", 8080, network).run_state(&id), Ok(RunState::Cancelled));
+    assert_eq!(
+        rest(&plane, "http", 8080, network).look_up(&id, TIMEOUT).map(|run| run.state),
+        Ok(RunState::Cancelled)
+    );
     assert!(proxy.heads().iter().all(|head| head.starts_with(&format!("CONNECT {HOST}:8080 "))));
     assert_eq!(proxy.heads().len(), 2);
 }
@@ -118,6 +121,6 @@ fn an_exempt_host_is_connected_to_directly() {
             &root,
             &crate::link::api_key(plane.key()),
         );
-        assert_eq!(rest.unwrap().with_network(network).run_state(&id).is_ok(), is_direct);
+        assert_eq!(rest.unwrap().with_network(network).look_up(&id, TIMEOUT).is_ok(), is_direct);
     }
 }

@@ -4,10 +4,11 @@ use std::io::Write;
 use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::time::Duration;
 
 use log::{LevelFilter, Log, Metadata, Record};
 use oz_agent_worker::control_plane::rest::{AnswerError, ControlPlane, LookupError, RunPoller};
-use oz_agent_worker::job::JobId;
+use oz_agent_worker::job::RunLookup;
 use oz_agent_worker::logging::error_chain;
 use oz_agent_worker::protocol::RunState;
 
@@ -24,8 +25,13 @@ fn http(url: &str) -> String {
 }
 
 /// Looks up the run `r` at a server that runs `talk` after the request.
-fn with(
+fn with(limit: Duration, talk: impl FnOnce(&mut TcpStream) + Send) -> Result<RunState, LookupError> {
+    with_plane(|plane| plane, limit, talk)
+}
+
+fn with_plane(
     configure: impl FnOnce(ControlPlane) -> ControlPlane,
+    limit: Duration,
     talk: impl FnOnce(&mut TcpStream) + Send,
 ) -> Result<RunState, LookupError> {
     let (listener, url) = listen();
@@ -36,17 +42,17 @@ fn with(
             assert!(head.starts_with("GET /api/v1/agent/runs/r HTTP/1.1\r\n"), "{head}");
             talk(&mut stream);
         });
-        configure(plane(&http(&url))).run_state("r")
+        configure(plane(&http(&url))).look_up("r", limit)
     });
     if let Err(error) = &result {
         let text = format!("{error} {error:?} {}", error_chain(error));
         assert!(!text.contains(KEY) && !text.contains("/api") && !text.contains('\n'), "{text}");
     }
-    result
+    result.map(|run| run.state)
 }
 
 fn answered(answer: &str) -> Result<RunState, LookupError> {
-    with(|plane| plane.with_deadline(TIMEOUT), |stream| stream.write_all(answer.as_bytes()).unwrap())
+    with(TIMEOUT, |stream| stream.write_all(answer.as_bytes()).unwrap())
 }
 
 fn status(status: &str) -> LookupError {
@@ -136,9 +142,11 @@ fn a_truncated_response_is_an_error() {
 
 #[test]
 fn an_endless_response_is_cut_off() {
+    let limit = 1 << 20;
     let endless = |head: &'static str, more: &'static [u8]| {
-        with(
-            |plane| plane.with_deadline(TIMEOUT),
+        with_plane(
+            |plane| plane.with_max_body(limit),
+            TIMEOUT,
             move |stream| {
                 stream.write_all(head.as_bytes()).unwrap();
                 let block = more.repeat(1000);
@@ -146,7 +154,6 @@ fn an_endless_response_is_cut_off() {
             },
         )
     };
-    let limit = 1 << 20;
     assert_eq!(source(endless("HTTP/1.1 200 OK\r\n\r\n", b" ")), AnswerError::TooLong { limit });
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     assert_eq!(source(endless(chunked, b"8\r\n        \r\n")), AnswerError::TooLong { limit });
@@ -161,7 +168,7 @@ fn an_endless_response_is_cut_off() {
 
 #[test]
 fn slow_and_silent_servers_time_out() {
-    let short = |plane: ControlPlane| plane.with_deadline(millis(300));
+    let short = millis(300);
     let silent = with(short, |stream| assert!(hangs_up(stream)));
     let drip = |head: &'static str, drop: &'static str| {
         with(short, move |stream| {
@@ -184,11 +191,11 @@ fn an_unreachable_server_is_named_in_the_error() {
     let (listener, url) = listen();
     let root = http(&url);
     drop(listener);
-    let Err(LookupError::Unreachable { at, reason }) = plane(&root).run_state("r") else {
+    let Err(LookupError::Unreachable { at, reason }) = plane(&root).look_up("r", TIMEOUT) else {
         panic!("connected")
     };
     assert!(at == root && reason.contains("refused"), "{at} {reason}");
-    let error = plane("http://no-such-host.invalid").run_state("r").unwrap_err();
+    let error = plane("http://no-such-host.invalid").look_up("r", TIMEOUT).unwrap_err();
     assert!(error.to_string().starts_with("no answer from http://no-such-host.invalid:80: "), "{error}");
     assert!(error.is_systemic());
 }
@@ -222,65 +229,78 @@ impl Log for Lines {
 
 static LINES: Lines = Lines(Mutex::new(Vec::new()));
 
+/// Look-ups that fail: the id, the status and the body of the answer, whether others would fail too, and the error.
+fn failures(at: &str) -> [(&'static str, &'static str, &'static str, bool, String); 4] {
+    [
+        ("b", "404 Not Found", "", false, "the control plane does not know this run".to_owned()),
+        (
+            "c d",
+            "200 OK",
+            r#"{"state":"what\n?"}"#,
+            false,
+            format!("invalid response from {at}: unknown state \\\"what\\\\n?\\\""),
+        ),
+        (
+            "e",
+            "403 Forbidden",
+            "",
+            true,
+            format!("{at} answered 403: check the API key in OZ_API_KEY or OZ_API_KEY_FILE"),
+        ),
+        (
+            "f",
+            "302 Found",
+            "",
+            true,
+            format!("{at} answered 302: redirects are not followed; set --rest-url to the final URL"),
+        ),
+    ]
+}
+
 #[test]
 #[ignore = "run by the test above in a separate process"]
 fn in_a_process_with_a_proxy_and_a_log() {
     log::set_logger(&LINES).unwrap();
     log::set_max_level(LevelFilter::Trace);
     let (listener, url) = listen();
-    let (sender, answers) = crossbeam_channel::bounded(1);
-    let poller = RunPoller::new(plane(&http(&url)), sender);
-    let taken = || {
-        let found = answers.recv_timeout(TIMEOUT).unwrap();
+    let (sender, answers) = crossbeam_channel::bounded(4);
+    let poller = RunPoller::new(plane(&http(&url)), sender.clone());
+    // Nothing listens there.
+    let refused = RunPoller::new(plane("http://127.0.0.1:1"), sender);
+    let mut number = 0;
+    // Returns whether the look-up succeeded, and what the worker has logged about it.
+    let mut look_up = |task_id: &str, answer: Option<(&str, &str)>| {
+        number += 1;
+        let poller = if answer.is_some() { &poller } else { &refused };
+        poller.look_up(RunLookup { number, task_id: task_id.to_owned(), limit: TIMEOUT }).unwrap();
+        if let Some((status, body)) = answer {
+            let mut stream = accept(&listener);
+            request(&mut stream);
+            let length = body.len();
+            let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
+            stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
+        }
+        let (answered, result) = answers.recv_timeout(TIMEOUT).unwrap();
+        assert_eq!(answered, number);
         let lines = std::mem::take(&mut *LINES.0.lock().unwrap());
         let text = lines.join("\n");
         assert!(!text.contains(KEY) && text.contains("DEBUG ureq"), "{text}");
         // At TRACE ureq would log the bytes of a request, sixteen per line.
         assert!(!text.contains("TRACE"), "{text}");
         let own = lines.into_iter().filter(|line| line.contains(" oz_agent_worker"));
-        (found.len(), own.collect::<Vec<_>>())
+        (result.map_err(|failure| failure.systemic), own.collect::<Vec<_>>().join("\n"))
     };
-    let answer = |status: &str, body: &str| {
-        let mut stream = accept(&listener);
-        request(&mut stream);
-        let length = body.len();
-        let head = format!("HTTP/1.1 {status}\r\nConnection: close\r\nContent-Length: {length}\r\n\r\n");
-        stream.write_all(format!("{head}{body}").as_bytes()).unwrap();
-    };
-    let batch = |ids: &[&str]| {
-        poller.poll((0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()).unwrap();
-    };
-
-    batch(&["a", "b", "c d", "e", "f"]);
-    answer("200 OK", r#"{"state":"FAILED"}"#);
-    answer("404 Not Found", "");
-    answer("200 OK", r#"{"state":"what\n?"}"#);
-    answer("403 Forbidden", "");
-    let (found, own) = taken();
     let at = http(&url);
-    let target = "oz_agent_worker::control_plane::rest::poller";
-    let expected = [
-        format!("DEBUG {target} run looked up task=a state=FAILED"),
-        format!("DEBUG {target} run not found task=b error=\"the control plane does not know this run\""),
-        format!(
-            "WARN {target} run look-up failed task=\"c d\" skipped=0 error=\"invalid response from {at}: unknown state \\\"what\\\\n?\\\"\""
-        ),
-        format!(
-            "DEBUG {target} run look-up failed task=e skipped=1 error=\"{at} answered 403: check the API key in OZ_API_KEY or OZ_API_KEY_FILE\""
-        ),
-    ];
-    assert_eq!((found, own), (1, expected.to_vec()));
-
-    batch(&["a", "b", "c"]);
-    answer("302 Found", "");
-    let (found, own) = taken();
-    assert!(found == 0 && own.len() == 1, "{own:?}");
-    assert!(
-        own[0].starts_with(&format!("WARN {target} run look-up failed task=a skipped=2 error=")),
-        "{own:?}"
-    );
-    drop(listener);
-    batch(&["a"]);
-    let (found, own) = taken();
-    assert!(found == 0 && own.len() == 1 && own[0].contains("refused"), "{own:?}");
+    let line = |text: &str| format!("DEBUG oz_agent_worker::control_plane::rest::poller run {text}");
+    let (result, own) = look_up("a", Some(("200 OK", r#"{"state":"FAILED"}"#)));
+    assert_eq!(result.map(|run| run.state), Ok(RunState::Failed));
+    assert_eq!(own, line("looked up task=a state=FAILED"));
+    for (id, status, body, systemic, error) in failures(&at) {
+        let (result, own) = look_up(id, Some((status, body)));
+        assert_eq!(result, Err(systemic));
+        let task = if id.contains(' ') { format!("\"{id}\"") } else { id.to_owned() };
+        assert_eq!(own, line(&format!("look-up failed task={task} error=\"{error}\"")));
+    }
+    let (result, own) = look_up("a", None);
+    assert!(result == Err(true) && own.contains("refused"), "{own}");
 }

@@ -1,12 +1,14 @@
-//! Look-ups at the test control plane, and the thread that makes them.
+//! Look-ups at the test control plane, and the threads that make them.
 
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
-use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunPoller, RunStates};
-use oz_agent_worker::job::JobId;
+use oz_agent_worker::control_plane::rest::{ControlPlane as Rest, LookupError, RunPoller};
+use oz_agent_worker::job::{LookupAnswer, MAX_LOOKUPS, RunLookup};
 use oz_agent_worker::protocol::RunState;
 use serde_json::json;
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use crate::harness::control_plane::fake_worker::FakeWorker;
 use crate::link::{accept, api_key, listen, request};
@@ -16,13 +18,16 @@ fn rest(plane: &ControlPlane, key: &str) -> Rest {
     Rest::new(&plane.root_url(), &api_key(key)).unwrap()
 }
 
-fn next(answers: &Receiver<RunStates>) -> RunStates {
-    answers.recv_timeout(DEADLINE).expect("no answer")
+fn state(rest: &Rest, id: &str) -> Result<RunState, LookupError> {
+    rest.look_up(id, DEADLINE).map(|run| run.state)
 }
 
-/// Jobs with numbers from 0.
-fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
-    (0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()
+fn lookup(number: u64, id: &str) -> RunLookup {
+    RunLookup { number, task_id: id.to_owned(), limit: DEADLINE }
+}
+
+fn next(answers: &Receiver<LookupAnswer>) -> LookupAnswer {
+    answers.recv_timeout(DEADLINE).expect("no answer")
 }
 
 #[test]
@@ -34,24 +39,24 @@ fn every_state_of_a_run_is_returned() {
         plane.submit(RunSpec::default()),
         plane.submit(RunSpec::default()),
     );
-    assert_eq!(rest.run_state(&done), Ok(RunState::Pending));
+    assert_eq!(state(&rest, &done), Ok(RunState::Pending));
     let mut worker = FakeWorker::connect(&plane, "w");
     plane.wait_state(&done, State::Claimed);
-    assert_eq!(rest.run_state(&done), Ok(RunState::Claimed));
+    assert_eq!(state(&rest, &done), Ok(RunState::Claimed));
     worker.claim(&done);
     plane.wait_state(&done, State::InProgress);
-    assert_eq!(rest.run_state(&done), Ok(RunState::InProgress));
+    assert_eq!(state(&rest, &done), Ok(RunState::InProgress));
     worker.complete(&done, 0);
     plane.wait_state(&done, State::Succeeded);
-    assert_eq!(rest.run_state(&done), Ok(RunState::Succeeded));
+    assert_eq!(state(&rest, &done), Ok(RunState::Succeeded));
     plane.wait_state(&failed, State::Claimed);
     worker.claim(&failed);
     plane.wait_state(&failed, State::InProgress);
     plane.cancel(&cancelled);
     plane.drop_connections(Disconnect::Rst);
     plane.wait_ended(&failed);
-    assert_eq!(rest.run_state(&failed), Ok(RunState::Failed));
-    assert_eq!(rest.run_state(&cancelled), Ok(RunState::Cancelled));
+    assert_eq!(state(&rest, &failed), Ok(RunState::Failed));
+    assert_eq!(state(&rest, &cancelled), Ok(RunState::Cancelled));
 }
 
 #[test]
@@ -63,9 +68,9 @@ fn an_id_may_contain_any_characters() {
     for id in ["a/b", "../runs", "a?b=c#d&e", "100%", "%2e%2e", "a+b c", "né\u{1F980}\t", "x\r\ny: z", &long]
     {
         assert_eq!(plane.submit_raw(json!({"task_id": id})).as_deref(), Some(id));
-        assert_eq!(rest.run_state(id), Ok(RunState::Pending), "{id:?}");
+        assert_eq!(state(&rest, id), Ok(RunState::Pending), "{id:?}");
         plane.cancel(id);
-        assert_eq!(rest.run_state(id), Ok(RunState::Cancelled), "{id:?}");
+        assert_eq!(state(&rest, id), Ok(RunState::Cancelled), "{id:?}");
     }
 }
 
@@ -73,70 +78,126 @@ fn an_id_may_contain_any_characters() {
 fn a_missing_run_and_a_hidden_run_are_unknown() {
     let plane = ControlPlane::start(Options::default());
     let id = plane.submit(RunSpec::default());
-    assert_eq!(rest(&plane, plane.key()).run_state("none"), Err(LookupError::Unknown));
-    assert_eq!(rest(&plane, "other").run_state(&id), Err(LookupError::Unknown));
+    assert_eq!(state(&rest(&plane, plane.key()), "none"), Err(LookupError::Unknown));
+    assert_eq!(state(&rest(&plane, "other"), &id), Err(LookupError::Unknown));
     plane.fail_rest_with(Some(503));
-    let error = rest(&plane, plane.key()).run_state(&id).unwrap_err();
+    let error = state(&rest(&plane, plane.key()), &id).unwrap_err();
     assert!(matches!(error, LookupError::Status { status: 503, .. }), "{error:?}");
 }
 
+/// The times that decide whose a run is: the assignment's is that of the state CLAIMED, and a later change is later.
 #[test]
-fn a_batch_has_one_answer_with_the_known_states() {
+fn the_time_of_the_last_change_is_returned() {
     let plane = ControlPlane::start(Options::default());
-    let (sender, answers) = bounded(1);
-    let poller = RunPoller::new(rest(&plane, plane.key()), sender);
-    let (first, second) = (plane.submit(RunSpec::default()), plane.submit(RunSpec::default()));
-    plane.cancel(&second);
-    poller.poll(batch(&[&first, "none", "..", &second])).unwrap();
-    assert_eq!(next(&answers), [(JobId(0), RunState::Pending), (JobId(3), RunState::Cancelled)]);
-    plane.fail_rest_with(Some(503));
-    let before = plane.view(|world| world.requests.len());
-    poller.poll(batch(&[&first, &second])).unwrap();
-    assert_eq!(next(&answers), []);
-    assert_eq!(plane.view(|world| world.requests.len()), before + 1, "the second look-up is skipped");
-    plane.fail_rest_with(None);
-    poller.poll(batch(&[&first])).unwrap();
-    assert_eq!(next(&answers), [(JobId(0), RunState::Pending)], "the next batch is looked up");
+    let rest = rest(&plane, plane.key());
+    let id = plane.submit(RunSpec::default());
+    let changed = || rest.look_up(&id, DEADLINE).unwrap().updated_at.expect("a time");
+    let pending = changed();
+    let mut worker = FakeWorker::connect(&plane, "w");
+    let assignment = worker.next();
+    let assigned = assignment["data"]["task"]["updated_at"].as_str().unwrap();
+    let assigned = OffsetDateTime::parse(assigned, &Rfc3339).unwrap();
+    assert!(pending < changed() && changed() <= assigned, "{pending} {assigned}");
+    worker.claim(&id);
+    plane.wait_state(&id, State::InProgress);
+    assert!(changed() > assigned);
+}
+
+/// The time and the state come after the output. The rest of the body is not read.
+#[test]
+fn a_run_with_64_mib_of_output_is_looked_up() {
+    let plane = ControlPlane::start(Options::default());
+    let rest = rest(&plane, plane.key());
+    let id = plane.submit(RunSpec::default());
+    plane.pad_rest_with(64 << 20);
+    let run = rest.look_up(&id, DEADLINE).unwrap();
+    assert!(run.state == RunState::Pending && run.updated_at.is_some());
 }
 
 #[test]
-fn a_batch_shares_one_kept_connection() {
-    let (listener, url) = listen();
-    let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
-    let (sender, answers) = bounded(1);
-    let poller = RunPoller::new(Rest::new(&root, &api_key("k3y")).unwrap(), sender);
-    let body = |id: &str| format!(r#"{{"run_id":"{id}","state":"QUEUED"}}"#);
-    for round in 0..2 {
-        poller.poll(batch(&["a", "b"])).unwrap();
-        let mut stream = accept(&listener);
-        for id in ["a", "b"] {
-            let head = request(&mut stream);
-            let expected = format!("GET /base/api/v1/agent/runs/{id} HTTP/1.1\r\n");
-            assert!(head.starts_with(&expected), "{head}");
-            let head = head.to_ascii_lowercase();
-            assert!(head.contains("\r\nauthorization: bearer k3y\r\n"), "{head}");
-            assert!(!head.contains("accept-encoding"), "{head}");
-            let body = body(id);
-            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
-            std::io::Write::write_all(&mut stream, answer.as_bytes()).unwrap();
-        }
-        assert_eq!(next(&answers).len(), 2);
-        assert!(crate::link::hangs_up(&mut stream), "batch {round} left its connection open");
-    }
-}
-
-#[test]
-fn a_drop_waits_for_one_look_up_at_most() {
+fn a_look_up_ends_with_the_two_fields() {
     let (listener, url) = listen();
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
-    let (sender, answers) = bounded(1);
-    let rest = Rest::new(&root, &api_key("k3y")).unwrap().with_deadline(Duration::from_millis(300));
-    let poller = RunPoller::new(rest, sender);
-    poller.poll((0..1000).map(|id| (JobId(id), id.to_string())).collect()).unwrap();
+    let rest = Rest::new(&root, &api_key("k3y")).unwrap();
+    std::thread::scope(|scope| {
+        let looked_up = scope.spawn(|| rest.look_up("r", DEADLINE));
+        let mut stream = accept(&listener);
+        request(&mut stream);
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 70000000\r\n\r\n";
+        let body = r#"{"state":"CLAIMED","updated_at":"2026-01-02T03:04:05Z","output":""#;
+        std::io::Write::write_all(&mut stream, format!("{head}{body}").as_bytes()).unwrap();
+        assert_eq!(looked_up.join().unwrap().unwrap().state, RunState::Claimed);
+        assert!(crate::link::hangs_up(&mut stream), "the connection is closed");
+    });
+}
+
+#[test]
+fn each_look_up_has_one_answer() {
+    let plane = ControlPlane::start(Options::default());
+    let (sender, answers) = bounded(MAX_LOOKUPS);
+    let poller = RunPoller::new(rest(&plane, plane.key()), sender);
+    let id = plane.submit(RunSpec::default());
+    for (number, id, expected) in
+        [(0, id.as_str(), Ok(RunState::Pending)), (1, "none", Err(false)), (2, "..", Err(false))]
+    {
+        poller.look_up(lookup(number, id)).unwrap();
+        let (answered, result) = next(&answers);
+        assert_eq!(
+            (answered, result.map(|run| run.state).map_err(|failure| failure.systemic)),
+            (number, expected)
+        );
+    }
+    plane.fail_rest_with(Some(503));
+    poller.look_up(lookup(3, &id)).unwrap();
+    assert!(next(&answers).1.unwrap_err().systemic);
+}
+
+/// While another look-up is under way; the last one closes it.
+#[test]
+fn look_ups_share_kept_connections() {
+    let (listener, url) = listen();
+    let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
+    let (sender, answers) = bounded(MAX_LOOKUPS);
+    let poller = RunPoller::new(Rest::new(&root, &api_key("k3y")).unwrap(), sender);
+    let answer = |stream: &mut std::net::TcpStream, id: &str| {
+        let head = request(stream);
+        let expected = format!("GET /base/api/v1/agent/runs/{id} HTTP/1.1\r\n");
+        assert!(head.starts_with(&expected), "{head}");
+        let head = head.to_ascii_lowercase();
+        assert!(head.contains("\r\nauthorization: bearer k3y\r\n"), "{head}");
+        assert!(!head.contains("accept-encoding"), "{head}");
+        let body = format!(r#"{{"run_id":"{id}","state":"QUEUED","updated_at":null}}"#);
+        let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+        std::io::Write::write_all(stream, answer.as_bytes()).unwrap();
+    };
+    poller.look_up(lookup(0, "a")).unwrap();
+    let mut held = accept(&listener);
+    poller.look_up(lookup(1, "b")).unwrap();
+    let mut shared = accept(&listener);
+    answer(&mut shared, "b");
+    assert_eq!(next(&answers).0, 1);
+    for (number, id) in [(2, "c"), (3, "d")] {
+        poller.look_up(lookup(number, id)).unwrap();
+        answer(&mut shared, id);
+        assert_eq!(next(&answers).0, number);
+    }
+    answer(&mut held, "a");
+    assert_eq!(next(&answers).0, 0);
+    assert!(
+        crate::link::hangs_up(&mut held) && crate::link::hangs_up(&mut shared),
+        "a connection is left open"
+    );
+}
+
+#[test]
+fn a_drop_waits_for_the_look_ups_that_are_under_way() {
+    let (listener, url) = listen();
+    let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "");
+    let (sender, answers) = bounded(MAX_LOOKUPS);
+    let poller = RunPoller::new(Rest::new(&root, &api_key("k3y")).unwrap(), sender);
+    poller.look_up(RunLookup { limit: Duration::from_millis(300), ..lookup(0, "a") }).unwrap();
     let mut silent = accept(&listener);
     request(&mut silent);
     drop(poller);
-    if let Ok(found) = answers.recv() {
-        assert_eq!(found, []);
-    }
+    assert!(answers.recv().unwrap().1.unwrap_err().systemic);
 }

@@ -23,7 +23,7 @@ fn door(plane: &ControlPlane, certificate: &(PathBuf, PathBuf)) -> TlsProxy {
 
 fn rest(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Rest {
     let root = format!("https://{host}:{}", door.port());
-    Rest::new(&root, &api_key(plane.key())).unwrap().with_deadline(TIMEOUT)
+    Rest::new(&root, &api_key(plane.key())).unwrap()
 }
 
 /// Connects the link through the same door; returns its refusal, if any.
@@ -42,7 +42,7 @@ fn link_refusal(plane: &ControlPlane, host: &str, door: &TlsProxy) -> Option<Ref
 
 /// Asserts that both refuse the certificate for the same reason.
 fn assert_refused(plane: &ControlPlane, host: &str, door: &TlsProxy) {
-    let error = rest(plane, host, door).run_state("r").unwrap_err();
+    let error = rest(plane, host, door).look_up("r", TIMEOUT).unwrap_err();
     let LookupError::Certificate { at, reason } = &error else { panic!("{error:?}") };
     assert_eq!(*at, format!("https://{host}:{}", door.port()));
     let (Some(Refusal::Certificate { reason: link_reason, .. })
@@ -82,10 +82,16 @@ fn in_a_process_with_ssl_cert_file() {
     let whole = door(&plane, &pair("server"));
     assert_eq!(link_refusal(&plane, "localhost", &whole), None);
     plane.cancel(&id);
-    assert_eq!(rest(&plane, "localhost", &whole).run_state(&id), Ok(RunState::Cancelled));
+    assert_eq!(
+        rest(&plane, "localhost", &whole).look_up(&id, TIMEOUT).map(|run| run.state),
+        Ok(RunState::Cancelled)
+    );
     assert_refused(&plane, "127.0.0.1", &whole);
     let numbered = door(&plane, &pair("numbered"));
-    assert_eq!(rest(&plane, "127.0.0.1", &numbered).run_state(&id), Ok(RunState::Cancelled));
+    assert_eq!(
+        rest(&plane, "127.0.0.1", &numbered).look_up(&id, TIMEOUT).map(|run| run.state),
+        Ok(RunState::Cancelled)
+    );
     assert_refused(&plane, "localhost", &door(&plane, &pair("expired")));
 }
 
@@ -96,7 +102,7 @@ fn lookup_error(within: u64, talk: impl FnOnce(&TcpListener) + Send) -> LookupEr
         scope.spawn(|| talk(&listener));
         let root = url.replace("ws://", "https://").replace("/ws?worker_id=w", "");
         let rest = Rest::new(&root, &api_key("k3y")).unwrap();
-        rest.with_deadline(millis(within)).run_state("r").unwrap_err()
+        rest.look_up("r", millis(within)).unwrap_err()
     })
 }
 

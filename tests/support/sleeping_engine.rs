@@ -1,4 +1,4 @@
-//! An engine whose containers run nothing: each sleeps until it is killed. A thousand of them cost almost nothing.
+//! An engine whose containers run nothing: each sleeps until it is killed, or ends at once. A thousand of them cost almost nothing.
 //!
 //! It has every image and every volume, and answers one request at a time, from the one thread that accepts connections.
 
@@ -8,10 +8,10 @@ use std::io::{self, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use data_encoding::BASE64;
 use serde_json::{Value, json};
@@ -27,6 +27,10 @@ const STAT: &str = r#"{"name":"f","size":1,"mode":420,"mtime":"2026-01-02T03:04:
 pub struct SleepingEngine {
     path: PathBuf,
     over: Arc<AtomicBool>,
+    /// How many containers there are.
+    containers: Arc<AtomicUsize>,
+    /// The ids of the tasks whose containers were started.
+    starts: Arc<Mutex<Vec<String>>>,
     thread: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
@@ -36,6 +40,8 @@ pub struct SleepingEngine {
 struct Container {
     running: bool,
     ended: bool,
+    /// The id of its task; empty for a helper.
+    task: String,
     /// Those who wait for its end.
     waiting: Vec<UnixStream>,
 }
@@ -43,8 +49,17 @@ struct Container {
 type Containers = BTreeMap<String, Container>;
 
 impl SleepingEngine {
-    /// Listens on a Unix socket in a folder of its own, for every user.
+    /// Listens on a Unix socket in a folder of its own, for every user. Containers sleep.
     pub fn start() -> Self {
+        Self::with(false)
+    }
+
+    /// As [`SleepingEngine::start`], with containers that end at once.
+    pub fn of_short_tasks() -> Self {
+        Self::with(true)
+    }
+
+    fn with(ends_at_once: bool) -> Self {
         let folder = tempfile::Builder::new().prefix("oz-sleep-").tempdir_in("/tmp").expect("a folder");
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).expect("a socket");
@@ -53,6 +68,10 @@ impl SleepingEngine {
         }
         let over = Arc::new(AtomicBool::new(false));
         let ends = Arc::clone(&over);
+        let starts = Arc::<Mutex<Vec<String>>>::default();
+        let started = Arc::clone(&starts);
+        let count = Arc::<AtomicUsize>::default();
+        let counted = Arc::clone(&count);
         let thread = std::thread::spawn(move || {
             let mut containers = Containers::new();
             for stream in listener.incoming() {
@@ -60,10 +79,31 @@ impl SleepingEngine {
                     break;
                 }
                 // A client that was cancelled or killed concerns only itself.
-                let _ = stream.and_then(|stream| serve(stream, &mut containers));
+                let began = stream.and_then(|stream| serve(stream, &mut containers));
+                counted.store(containers.len(), Ordering::SeqCst);
+                let Some(id) = began.ok().flatten() else { continue };
+                let Some(container) = containers.get_mut(&id) else { continue };
+                started.lock().unwrap_or_else(PoisonError::into_inner).push(container.task.clone());
+                if ends_at_once {
+                    container.end();
+                }
             }
         });
-        Self { path, over, thread: Some(thread), _folder: folder }
+        Self { path, over, containers: count, starts, thread: Some(thread), _folder: folder }
+    }
+
+    /// Returns the ids of the tasks whose containers were started, one for each start.
+    pub fn starts(&self) -> Vec<String> {
+        self.starts.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Waits until it has no container. Panics after `deadline`.
+    pub fn wait_empty(&self, deadline: Duration) {
+        let end = Instant::now() + deadline;
+        while self.containers.load(Ordering::SeqCst) > 0 {
+            assert!(Instant::now() < end, "{} containers are left", self.containers.load(Ordering::SeqCst));
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     /// Returns the value for `DOCKER_HOST`.
@@ -83,7 +123,19 @@ impl Drop for SleepingEngine {
     }
 }
 
-fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<()> {
+impl Container {
+    /// Ends it with code 0.
+    fn end(&mut self) {
+        (self.running, self.ended) = (false, true);
+        for mut waiting in self.waiting.drain(..) {
+            // The waiting client may be gone.
+            let _ = waiting.write_all(br#"{"StatusCode":0}"#);
+        }
+    }
+}
+
+/// Answers one request. Returns the container that it started.
+fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<Option<String>> {
     stream.set_read_timeout(Some(DEADLINE))?;
     let head = read_head(&mut stream)?;
     let length = head.lines().find_map(|line| line.strip_prefix("Content-Length: "));
@@ -95,6 +147,10 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<()> 
     // Without the version.
     let path = path.strip_prefix("/v1.41").unwrap_or(path);
     let parts: Vec<&str> = path.trim_start_matches('/').split('/').collect();
+    let started = match parts.as_slice() {
+        ["containers", id, "start"] => Some((*id).to_owned()),
+        _ => None,
+    };
     match (method, parts.as_slice()) {
         (_, ["_ping"]) => answer(&mut stream, 200, "Api-Version: 1.41\r\n", ""),
         (_, ["version"]) => {
@@ -112,7 +168,9 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<()> 
         ("GET", ["containers", "json"]) => json(&mut stream, 200, &list(containers, query)),
         ("POST", ["containers", "create"]) => {
             let name = query.trim_start_matches("name=");
-            containers.insert(name.to_owned(), Container::default());
+            let definition: Value = serde_json::from_slice(&body).map_err(io::Error::other)?;
+            let task = definition["Labels"]["oz-task-id"].as_str().unwrap_or_default().to_owned();
+            containers.insert(name.to_owned(), Container { task, ..Container::default() });
             json(&mut stream, 201, &json!({"Id": name, "Warnings": []}))
         }
         ("HEAD", ["containers", _, "archive"]) => {
@@ -128,7 +186,8 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<()> 
             Some(container) => act(stream, id, rest, container),
         },
         _ => json(&mut stream, 404, &json!({"message": format!("unexpected: {method} {path}")})),
-    }
+    }?;
+    Ok(started)
 }
 
 /// Answers a request about one container.
@@ -153,11 +212,7 @@ fn act(mut stream: UnixStream, id: &str, action: &[&str], container: &mut Contai
             Ok(())
         }
         ["stop" | "kill"] => {
-            (container.running, container.ended) = (false, true);
-            for mut waiting in container.waiting.drain(..) {
-                // The waiting client may be gone.
-                let _ = waiting.write_all(br#"{"StatusCode":0}"#);
-            }
+            container.end();
             answer(&mut stream, 204, "", "")
         }
         ["logs"] => answer(&mut stream, 200, "", ""),

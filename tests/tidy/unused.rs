@@ -43,6 +43,6 @@ fn main() -> std::process::ExitCode {
 
 /// Every item that the integration tests use and the product does not.
 fn for_tests() {
-    let _ = control_plane::rest::ControlPlane::run_state;
-    let _ = control_plane::rest::ControlPlane::with_deadline;
+    let _ = control_plane::rest::ControlPlane::look_up;
+    let _ = control_plane::rest::ControlPlane::with_max_body;
 }

@@ -183,7 +183,7 @@ fn a_kept_container_is_reported_once_and_its_task_can_run_again() {
     spec.additional_sidecars =
         vec![json!({"image": stage.sidecar_image, "mount_path": "/data", "read_write": true})];
     let id = stage.plane.submit(&spec);
-    let assignment = stage.plane.wait_ended(&id).assignment;
+    stage.plane.wait_ended(&id);
     for count in 1..3 {
         stage.wait("the containers are kept", || kept(&stage).len() == count);
         stage
@@ -192,7 +192,7 @@ fn a_kept_container_is_reported_once_and_its_task_can_run_again() {
         if count < 2 {
             // Until then the worker would answer with the report of the first execution.
             worker.wait_log(DEADLINE, |line| line.contains("container kept"));
-            stage.plane.send_text(json!({"type": "task_assignment", "data": assignment}).to_string());
+            stage.plane.restart(&id);
         }
     }
     let reports = stage.plane.run(&id).history;
@@ -233,15 +233,14 @@ fn a_container_with_the_same_name_is_replaced_only_if_it_is_the_workers_own() {
         json!({"Image": stage.task_image, "Labels": {"oz-worker-id": stage.worker_id, "oz-task-id": id}});
     let path = format!("/containers/create?name={name}");
     stage.engine.json("POST", &path, &left);
-    let again = json!({"type": "task_assignment", "data": spec.assignment(&id)}).to_string();
-    stage.plane.send_text(again.clone());
+    stage.plane.restart(&id);
     stage.plane.wait_for(DEADLINE, |model| model.run(&id).is_some_and(|run| run.terminal_reports == 2));
     let report = stage.plane.run(&id).history.last().unwrap().data.clone();
     assert_eq!((&report["output"], &report["exit_code"]), (&json!("again\n"), &json!(0)));
     stage.wait_no_containers();
     let foreign = json!({"Image": stage.task_image, "Labels": {"oz-worker-id": "somebody else"}});
     let foreign = stage.engine.json("POST", &path, &foreign)["Id"].as_str().unwrap().to_owned();
-    stage.plane.send_text(again);
+    stage.plane.restart(&id);
     stage.plane.wait_for(DEADLINE, |model| model.run(&id).is_some_and(|run| run.terminal_reports == 3));
     let report = stage.plane.run(&id).history.last().unwrap().data.clone();
     assert_eq!(report["failure_reason"], "container_create");

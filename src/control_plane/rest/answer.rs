@@ -1,12 +1,9 @@
-//! The URL path of a run, and the state in the body of the response.
+//! The URL path of a run, and what the body of the response says about it.
 
-use serde::Deserialize;
-use serde_json::Value;
-use serde_json::error::Category;
-
+use super::scan::Found;
 use crate::logging::value;
 use crate::net::url::percent_encode;
-use crate::protocol::RunState;
+use crate::protocol::{RunState, RunView, instant};
 
 /// The path of the API for runs.
 const RUNS: &str = "/api/v1/agent/runs/";
@@ -17,12 +14,10 @@ const MAX_STATE: usize = 40;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AnswerError {
     /// The body is not JSON, or is truncated.
-    #[error("not valid JSON at line {line}, column {column}")]
+    #[error("not valid JSON at byte {offset}")]
     Json {
-        /// From 1.
-        line: usize,
-        /// From 1.
-        column: usize,
+        /// From 0.
+        offset: u64,
     },
     /// The body is JSON, but not an object with a string `state`.
     #[error("no state")]
@@ -50,12 +45,6 @@ pub enum AnswerError {
     },
 }
 
-#[derive(Deserialize)]
-struct Body {
-    state: Value,
-    run_id: Option<Value>,
-}
-
 /// Returns the path of a run below the server root. `None` for an empty id and for `.` and `..`, which servers and proxies
 /// may resolve even if they are percent-encoded.
 pub(super) fn path(task_id: &str) -> Option<String> {
@@ -65,26 +54,31 @@ pub(super) fn path(task_id: &str) -> Option<String> {
     }
 }
 
-/// Returns the state of the run `task_id` from the body of a response. `run_id` may be missing from the body.
+/// Returns the run `task_id` from the `run_id`, `state` and `updated_at` of a response. Only `state` is required.
 ///
 /// # Errors
-/// The body is not a run with a known state, or it is another run.
-pub(super) fn state_of(task_id: &str, body: &[u8]) -> Result<RunState, AnswerError> {
-    let body: Body = serde_json::from_slice(body).map_err(|error| match error.classify() {
-        Category::Data => AnswerError::NoState,
-        _ => AnswerError::Json { line: error.line(), column: error.column() },
-    })?;
+/// The state is missing or unknown, or it is another run.
+pub(super) fn view(task_id: &str, [run_id, state, updated_at]: [Found; 3]) -> Result<RunView, AnswerError> {
     // A proxy that decodes %2F may have requested another path.
-    if body.run_id.is_some_and(|id| id != task_id) {
-        return Err(AnswerError::OtherRun);
+    match run_id {
+        Found::Nothing => {}
+        Found::Text(id) if id == task_id => {}
+        Found::Text(_) | Found::Other => return Err(AnswerError::OtherRun),
     }
-    let name = body.state.as_str().ok_or(AnswerError::NoState)?;
+    let Found::Text(name) = state else { return Err(AnswerError::NoState) };
     let state = RunState::ALL.into_iter().find(|state| state.word() == name);
-    state.ok_or_else(|| AnswerError::UnknownState { state: name.chars().take(MAX_STATE).collect() })
+    let state =
+        state.ok_or_else(|| AnswerError::UnknownState { state: name.chars().take(MAX_STATE).collect() })?;
+    let updated_at = match updated_at {
+        Found::Text(text) => instant(&text),
+        Found::Nothing | Found::Other => None,
+    };
+    Ok(RunView { state, updated_at })
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::scan::Scanner;
     use super::*;
 
     #[test]
@@ -110,64 +104,130 @@ mod tests {
         }
     }
 
+    /// Reads a body in pieces of `size` bytes.
+    fn read(body: &[u8], size: usize) -> Result<RunView, AnswerError> {
+        let mut scanner = Scanner::new();
+        for piece in body.chunks(size) {
+            if scanner.feed(piece)? {
+                break;
+            }
+        }
+        view("r", scanner.finish()?)
+    }
+
+    /// Reads a body in one piece and byte by byte, with the same result.
+    fn run(body: impl AsRef<[u8]>) -> Result<RunView, AnswerError> {
+        let body = body.as_ref();
+        let whole = read(body, body.len().max(1));
+        assert_eq!(read(body, 1), whole, "{}", body.escape_ascii());
+        whole
+    }
+
+    fn state(body: impl AsRef<[u8]>) -> Result<RunState, AnswerError> {
+        run(body).map(|run| run.state)
+    }
+
+    const TIME: &str = "2026-01-02T03:04:05.678Z";
+
     #[test]
     fn every_state_is_read() {
-        for state in RunState::ALL {
-            let body = format!(r#" {{"run_id": "r", "prompt": {{"a": [1]}}, "state": "{state}"}} "#);
-            assert_eq!(state_of("r", body.as_bytes()), Ok(state));
+        for expected in RunState::ALL {
+            let body = format!(r#" {{"run_id": "r", "prompt": {{"a": [1]}}, "state": "{expected}"}} "#);
+            assert_eq!(state(body), Ok(expected));
         }
-        assert_eq!(state_of("r", br#"{"state":"FAILED"}"#), Ok(RunState::Failed), "without an id");
-        assert_eq!(state_of("r", br#"{"state":"FAILED","run_id":null}"#), Ok(RunState::Failed));
+        assert_eq!(state(r#"{"state":"FAILED"}"#), Ok(RunState::Failed), "without an id");
+        assert_eq!(state(r#"{"state":"FAILED","run_id":null}"#), Ok(RunState::Failed));
+        assert_eq!(state(r#"{"\u0073tate":"FA\u0049LED"}"#), Ok(RunState::Failed), "escaped");
+    }
+
+    #[test]
+    fn the_time_of_the_last_change_is_read() {
+        let at =
+            |time: &str| run(format!(r#"{{"updated_at":{time},"state":"CLAIMED"}}"#)).unwrap().updated_at;
+        assert_eq!(at(&format!("\"{TIME}\"")), instant(TIME));
+        assert!(instant(TIME).is_some());
+        for missing in ["null", "7", "\"yesterday\"", "\"\"", "[]", &format!("\"{}\"", "2".repeat(70_000))] {
+            assert_eq!(at(missing), None);
+        }
+        assert_eq!(run(r#"{"state":"CLAIMED"}"#).unwrap().updated_at, None);
+    }
+
+    /// The fields of inner objects, and texts that look like fields, are not the run's.
+    #[test]
+    fn only_the_fields_of_the_run_itself_count() {
+        let body = format!(
+            r#"{{"a":{{"state":"FAILED","x":["}}",{{}}]}},"b":"\"state\":\"FAILED\"\\","c":[["state"]],"n":-1.5e+3,
+            "state":"CLAIMED","t":true,"updated_at":"{TIME}"}}"#
+        );
+        assert_eq!(run(body), Ok(RunView { state: RunState::Claimed, updated_at: instant(TIME) }));
+    }
+
+    #[test]
+    fn what_follows_the_two_fields_is_not_read() {
+        let body = format!(r#"{{"state":"CLAIMED","updated_at":"{TIME}""#);
+        for rest in ["", "}", ",\"output\":\"", " oops"] {
+            assert_eq!(state(format!("{body}{rest}")), Ok(RunState::Claimed), "{rest}");
+        }
+        let mut scanner = Scanner::new();
+        let long = [b"{\"output\":\"".as_slice(), &b"x".repeat(3 << 20)].concat();
+        assert_eq!(scanner.feed(&long), Ok(false));
+        assert_eq!(scanner.feed(format!("\",{}", body.trim_start_matches('{')).as_bytes()), Ok(true));
+        assert!(scanner.is_small());
     }
 
     #[test]
     fn a_truncated_body_has_no_state() {
         let body = br#"{"run_id":"r","state":"CANCELLED"}"#;
         for cut in 0..body.len() {
-            assert!(matches!(state_of("r", &body[..cut]), Err(AnswerError::Json { .. })), "{cut}");
+            assert_eq!(state(&body[..cut]), Err(AnswerError::Json { offset: cut as u64 }), "{cut}");
         }
     }
 
     #[test]
     fn an_invalid_body_has_no_state() {
-        let bodies = [
+        let without =
+            ["{}", r#"{"state":null}"#, r#"{"state":3}"#, r#"{"state":["FAILED"]}"#, r#"{"State":"FAILED"}"#];
+        for body in without {
+            assert_eq!(state(body), Err(AnswerError::NoState), "{body}");
+        }
+        let long = format!(r#"{{"state":"{}"}}"#, "x".repeat(70_000));
+        assert_eq!(state(long), Err(AnswerError::NoState));
+        let deep = "[".repeat(60_000);
+        let invalid = [
             "[]",
             "null",
             "\"CANCELLED\"",
-            "{}",
-            r#"{"state":null}"#,
-            r#"{"state":3}"#,
-            r#"{"state":["FAILED"]}"#,
-            r#"{"State":"FAILED"}"#,
-            r#"{"state":"FAILED","state":"PENDING"}"#,
+            "<html>",
+            r#"{"state":"FAILED"} x"#,
+            "{\"state\":\"FAILED\u{0}\"}",
+            r#"{"state" "FAILED"}"#,
+            r#"{"state":"FAILED",}"#,
+            r#"{"state":,}"#,
+            r#"{"a":1 2}"#,
+            &deep,
         ];
-        for body in bodies {
-            assert_eq!(state_of("r", body.as_bytes()), Err(AnswerError::NoState), "{body}");
+        for body in invalid {
+            assert!(matches!(state(body), Err(AnswerError::Json { .. })), "{body}");
         }
-        for body in ["<html>", r#"{"state":"FAILED"} x"#, "{\"state\":\"FAILED\u{0}\"}"] {
-            assert!(matches!(state_of("r", body.as_bytes()), Err(AnswerError::Json { .. })), "{body}");
-        }
-        let deep = "[".repeat(60_000);
-        assert!(state_of("r", deep.as_bytes()).is_err());
-        assert!(state_of("r", b"{\"state\":\"FAILED\xff\"}").is_err());
+        assert!(state(b"{\"state\":\"FAILED\xff\"}").is_err());
     }
 
     #[test]
     fn an_unknown_state_is_shown_in_one_short_line() {
         for name in ["failed", " FAILED", "", "DONE"] {
-            let error = state_of("r", format!(r#"{{"state":"{name}"}}"#).as_bytes()).unwrap_err();
+            let error = state(format!(r#"{{"state":"{name}"}}"#)).unwrap_err();
             assert_eq!(error, AnswerError::UnknownState { state: name.to_owned() });
         }
         let long = format!(r#"{{"state":"a\nb{}"}}"#, "x".repeat(60_000));
-        let text = state_of("r", long.as_bytes()).unwrap_err().to_string();
+        let text = state(long).unwrap_err().to_string();
         assert!(text.starts_with("unknown state \"a\\nbxxx") && text.len() < 80, "{text}");
     }
 
     #[test]
     fn a_body_of_another_run_is_refused() {
-        for id in [r#""q""#, r#""""#, "7", "{}"] {
+        for id in [r#""q""#, r#""""#, "7", "{}", &format!("\"{}\"", "r".repeat(70_000))] {
             let body = format!(r#"{{"run_id":{id},"state":"CANCELLED"}}"#);
-            assert_eq!(state_of("r", body.as_bytes()), Err(AnswerError::OtherRun), "{id}");
+            assert_eq!(state(body), Err(AnswerError::OtherRun));
         }
     }
 
@@ -179,7 +239,7 @@ mod tests {
             r#"{"state":{"hunter2":1}}"#,
             r#"{"run_id":"hunter2","state":"FAILED"}"#,
         ] {
-            let error = state_of("r", body.as_bytes()).unwrap_err();
+            let error = state(body).unwrap_err();
             assert!(!format!("{error} {error:?}").contains("hunter2"), "{error:?}");
         }
     }

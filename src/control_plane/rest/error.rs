@@ -1,4 +1,4 @@
-//! Why a look-up returned no state. No error contains the API key, a path or a query, and each text is one line.
+//! Why a look-up failed. No error contains the API key, a path or a query, and each text is one line.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use super::answer::AnswerError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum ControlPlaneError {
     /// The root is not an `http` or `https` URL of a host and an optional path.
-    #[error("the server root URL must be http:// or https:// with a host and an optional path")]
+    #[error("the REST URL must be http:// or https:// with a host and an optional path")]
     Root,
 }
 
@@ -32,7 +32,7 @@ pub enum LookupError {
         status: u16,
     },
     /// 3xx. Following it could send the API key to another host.
-    #[error("{at} answered {status}: redirects are not followed; set --server-root-url to the final URL")]
+    #[error("{at} answered {status}: redirects are not followed; set --rest-url to the final URL")]
     Redirected {
         /// The control plane.
         at: String,
@@ -58,7 +58,7 @@ pub enum LookupError {
     },
     /// The certificate does not verify.
     #[error(
-        "the certificate of {at} does not verify ({reason}): check the host name in --server-root-url, the system \
+        "the certificate of {at} does not verify ({reason}): check the host name in --rest-url, the system \
          clock, and the CA (--ca-file or SSL_CERT_FILE)"
     )]
     Certificate {

@@ -8,37 +8,40 @@ mod error;
 mod poller;
 mod proxy;
 mod resolver;
+mod scan;
 mod tls;
 
 use std::fmt;
+use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, HeaderValue};
-use http::{StatusCode, Uri};
-use ureq::Agent;
+use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::{Response, StatusCode, Uri};
 use ureq::unversioned::transport::Connector;
+use ureq::{Agent, Body};
 
-use self::answer::state_of;
+use self::answer::view;
 use self::proxy::{ProxyTcp, ProxyTls, Route, Tunnel};
 use self::resolver::TimedResolver;
+use self::scan::Scanner;
 use self::tls::{CertificateError, TlsConnector};
 use super::Network;
 use crate::control_plane::key::ApiKey;
+use crate::job::MAX_LOOKUPS;
 use crate::net::proxy::ProxyError;
 use crate::net::url::authority;
 use crate::net::user_agent;
-use crate::protocol::RunState;
+use crate::protocol::RunView;
 
 pub use self::answer::AnswerError;
 pub use self::error::{ControlPlaneError, LookupError};
-pub use self::poller::{RunPoller, RunStates};
+pub use self::poller::RunPoller;
 
-/// The limit for a look-up, from DNS to the last byte of the body.
-const DEADLINE: Duration = Duration::from_secs(10);
-
-/// The largest body, in bytes. A run has a few hundred and its prompt.
-const MAX_BODY: u64 = 1 << 20;
+/// The most bytes of a body that are read. A run repeats its task's output, of up to 64 MiB, and its bytes may be escaped.
+const MAX_BODY: u64 = 512 << 20;
+/// How much of a body is read at once, in bytes.
+const PIECE: usize = 64 << 10;
 /// The largest head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 /// ureq's input buffer, in bytes. It must hold the largest head.
@@ -56,7 +59,7 @@ pub struct ControlPlane {
     /// `scheme://host:port`, for log lines.
     at: String,
     key: ApiKey,
-    deadline: Duration,
+    max_body: u64,
     network: Network,
 }
 
@@ -70,18 +73,18 @@ struct Origin {
 }
 
 impl ControlPlane {
-    /// Creates a client for the API below `server_root_url`, an `http` or `https` URL without user info and query.
+    /// Creates a client for the API below `rest_url`, an `http` or `https` URL without user info and query.
     ///
     /// # Errors
     /// The URL cannot be used.
-    pub fn new(server_root_url: &str, api_key: &ApiKey) -> Result<Self, ControlPlaneError> {
-        let uri: Uri = server_root_url.parse().map_err(|_| ControlPlaneError::Root)?;
+    pub fn new(rest_url: &str, api_key: &ApiKey) -> Result<Self, ControlPlaneError> {
+        let uri: Uri = rest_url.parse().map_err(|_| ControlPlaneError::Root)?;
         let origin = Origin::of(&uri).ok_or(ControlPlaneError::Root)?;
         let scheme = if origin.tls { "https" } else { "http" };
         let at = format!("{scheme}://{}", authority(&origin.host, origin.port));
-        let root = server_root_url.trim_end_matches('/').to_owned();
+        let root = rest_url.trim_end_matches('/').to_owned();
         let (key, network) = (api_key.clone(), Network::default());
-        Ok(Self { root, origin, at, key, deadline: DEADLINE, network })
+        Ok(Self { root, origin, at, key, max_body: MAX_BODY, network })
     }
 
     /// Sets the proxies and the certificates.
@@ -90,33 +93,33 @@ impl ControlPlane {
         Self { network, ..self }
     }
 
-    /// Replaces the limit for a look-up.
+    /// Replaces the most bytes of a body that are read.
     #[must_use]
-    pub fn with_deadline(self, deadline: Duration) -> Self {
-        Self { deadline, ..self }
+    pub fn with_max_body(self, max_body: u64) -> Self {
+        Self { max_body, ..self }
     }
 
-    /// Returns the state of the run `task_id`; blocks for at most the deadline.
+    /// Looks up the run `task_id`; blocks for at most `limit`, from DNS to the last byte that is read of the body.
     ///
     /// # Errors
     /// There is no valid response. [`LookupError::Unknown`] means that the run does not exist, or that the API key may not
     /// see it.
-    pub fn run_state(&self, task_id: &str) -> Result<RunState, LookupError> {
-        self.session().run_state(task_id)
+    pub fn look_up(&self, task_id: &str, limit: Duration) -> Result<RunView, LookupError> {
+        self.session().look_up(task_id, limit)
     }
 
-    /// Starts a series of look-ups with the key of now, which share one connection if the control plane keeps it open.
+    /// Starts a series of look-ups that share connections if the control plane keeps them open.
     fn session(&self) -> Session {
         let config = Agent::config_builder()
             .proxy(None)
             .max_redirects(0)
             .max_redirects_will_error(false)
             .http_status_as_error(false)
-            .timeout_global(Some(self.deadline))
             .max_response_header_size(MAX_HEAD)
             .input_buffer_size(INPUT_BUFFER)
             .output_buffer_size(OUTPUT_BUFFER)
-            .max_idle_connections(1)
+            .max_idle_connections(MAX_LOOKUPS)
+            .max_idle_connections_per_host(MAX_LOOKUPS)
             .user_agent(user_agent())
             .accept("application/json")
             .build();
@@ -131,7 +134,7 @@ impl ControlPlane {
                 .chain(Tunnel { route })
                 .chain(TlsConnector { trust: trust.clone() });
         let agent = Agent::with_parts(config, connector, resolver);
-        Session { plane: self.clone(), bearer: self.key.current().header, agent }
+        Session { plane: self.clone(), agent }
     }
 }
 
@@ -141,26 +144,55 @@ impl fmt::Debug for ControlPlane {
     }
 }
 
-/// A series of look-ups on one connection. Dropping it closes the connection.
+/// A series of look-ups. Dropping it closes the idle connections.
 struct Session {
     plane: ControlPlane,
-    bearer: HeaderValue,
     agent: Agent,
 }
 
 impl Session {
-    fn run_state(&self, task_id: &str) -> Result<RunState, LookupError> {
+    fn look_up(&self, task_id: &str, limit: Duration) -> Result<RunView, LookupError> {
         let path = answer::path(task_id).ok_or(LookupError::InvalidId)?;
         let uri: Uri = format!("{}{path}", self.plane.root).parse().map_err(|_| LookupError::InvalidId)?;
         let start = Instant::now();
-        let explain = |error| self.explain(error, start.elapsed());
-        let call = self.agent.get(uri).header(AUTHORIZATION, self.bearer.clone()).call();
-        let mut response = call.map_err(explain)?;
+        let explain = |error| self.explain(error, start.elapsed(), limit);
+        let request = self.agent.get(uri).config().timeout_global(Some(limit)).build();
+        let call = request.header(AUTHORIZATION, self.plane.key.current().header).call();
+        let response = call.map_err(explain)?;
         if response.status() != StatusCode::OK {
             return Err(self.classify(response.status().as_u16()));
         }
-        let body = response.body_mut().with_config().limit(MAX_BODY).read_to_vec().map_err(explain)?;
-        state_of(task_id, &body).map_err(|source| LookupError::Answer { at: self.plane.at.clone(), source })
+        let scanner = self.scan(response).map_err(|error| match error {
+            ScanError::Http(error) => explain(error),
+            ScanError::Answer(source) => self.invalid(source),
+        })?;
+        scanner.finish().and_then(|found| view(task_id, found)).map_err(|source| self.invalid(source))
+    }
+
+    /// Reads the body until the fields are found. The connection is closed if more of the body follows.
+    fn scan(&self, mut response: Response<Body>) -> Result<Scanner, ScanError> {
+        let length =
+            response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
+        let mut scanner = Scanner::new();
+        let mut reader = response.body_mut().with_config().limit(self.plane.max_body).reader();
+        let mut piece = vec![0; PIECE];
+        let mut received = 0;
+        loop {
+            let count = reader.read(&mut piece).map_err(ureq::Error::from)?;
+            received += count;
+            if count == 0 || scanner.feed(piece.get(..count).unwrap_or_default())? {
+                break;
+            }
+        }
+        if length == Some(received) {
+            // Does not wait, and lets the connection be used again.
+            let _ = reader.read(&mut piece);
+        }
+        Ok(scanner)
+    }
+
+    fn invalid(&self, source: AnswerError) -> LookupError {
+        LookupError::Answer { at: self.plane.at.clone(), source }
     }
 
     /// Returns the error for a status other than 200.
@@ -175,16 +207,11 @@ impl Session {
     }
 
     /// Returns the error for a request that failed after `elapsed`.
-    fn explain(&self, error: ureq::Error, elapsed: Duration) -> LookupError {
+    fn explain(&self, error: ureq::Error, elapsed: Duration, within: Duration) -> LookupError {
         let at = self.plane.at.clone();
-        let within = self.plane.deadline;
         match error {
-            ureq::Error::BodyExceedsLimit(limit) => {
-                LookupError::Answer { at, source: AnswerError::TooLong { limit } }
-            }
-            ureq::Error::LargeResponseHeader(_, limit) => {
-                LookupError::Answer { at, source: AnswerError::LongHead { limit } }
-            }
+            ureq::Error::BodyExceedsLimit(limit) => self.invalid(AnswerError::TooLong { limit }),
+            ureq::Error::LargeResponseHeader(_, limit) => self.invalid(AnswerError::LongHead { limit }),
             ureq::Error::Timeout(_) => LookupError::TimedOut { at, within },
             ureq::Error::Other(error) if error.is::<ProxyError>() => {
                 LookupError::Unreachable { at, reason: one_line(&error.to_string()) }
@@ -214,6 +241,24 @@ impl Origin {
         let host = host.trim_start_matches('[').trim_end_matches(']').to_owned();
         let port = root.port_u16().unwrap_or(default_port);
         root.query().is_none().then_some(Self { tls, host, port })
+    }
+}
+
+/// Why a body could not be scanned.
+enum ScanError {
+    Http(ureq::Error),
+    Answer(AnswerError),
+}
+
+impl From<ureq::Error> for ScanError {
+    fn from(error: ureq::Error) -> Self {
+        Self::Http(error)
+    }
+}
+
+impl From<AnswerError> for ScanError {
+    fn from(error: AnswerError) -> Self {
+        Self::Answer(error)
     }
 }
 
@@ -259,7 +304,7 @@ mod tests {
         // Nothing listens on port 1, so a request would fail with another error.
         let plane = plane("http://127.0.0.1:1").unwrap();
         for id in ["", ".", "..", &"x".repeat(70_000)] {
-            assert_eq!(plane.run_state(id), Err(LookupError::InvalidId));
+            assert_eq!(plane.look_up(id, Duration::from_secs(1)), Err(LookupError::InvalidId));
         }
     }
 

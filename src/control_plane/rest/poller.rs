@@ -1,270 +1,186 @@
-//! The threads `oz-poller-N`, which look up the states of runs in batches.
+//! The threads `oz-poller-N`, which look up runs.
 
 use std::io;
-use std::mem::replace;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 
-use crossbeam_channel::{Receiver, Sender, TryRecvError, bounded, select};
-use log::{Level, debug, log};
+use crossbeam_channel::Sender;
+use log::debug;
 
-use super::{ControlPlane, LookupError};
-use crate::job::JobId;
+use super::{ControlPlane, LookupError, Session};
+use crate::job::{LookupAnswer, LookupFailure, MAX_LOOKUPS, RunLookup};
 use crate::logging::{error_chain, message, value};
-use crate::protocol::RunState;
-use crate::sys::cancel::Never;
+use crate::protocol::RunView;
 use crate::sys::pool::Pool;
 
-/// The jobs of a batch whose run has a known state.
-pub type RunStates = Vec<(JobId, RunState)>;
-
-/// Looks up one batch at a time, on a thread that ends with it. Dropping it waits for the current look-up, at most until its
-/// deadline, and skips the rest.
+/// Looks up runs, each on a thread that ends with it. Dropping it waits for the look-ups that are under way.
 pub struct RunPoller {
-    pool: Pool<Vec<(JobId, String)>>,
-    /// Dropped to stop the thread after the current look-up.
-    open: Option<Sender<Never>>,
+    pool: Pool<RunLookup>,
 }
 
 impl RunPoller {
-    /// Sends to `answers` once per batch, even if no state was found.
-    pub fn new(control_plane: ControlPlane, answers: Sender<RunStates>) -> Self {
-        let begin = move || {
-            let session = control_plane.session();
-            move |id: &str| session.run_state(id)
-        };
-        Self::with(begin, answers)
+    /// Sends each answer to `answers`, which must have room for [`MAX_LOOKUPS`].
+    pub fn new(control_plane: ControlPlane, answers: Sender<LookupAnswer>) -> Self {
+        let shared = SharedSession { control_plane, current: Mutex::new(Weak::new()) };
+        Self::with(move |lookup| shared.get().look_up(&lookup.task_id, lookup.limit), answers)
     }
 
-    /// Calls `begin` for each batch, and the function that it returns for each id.
-    fn with<L>(begin: impl Fn() -> L + Send + Sync + 'static, answers: Sender<RunStates>) -> Self
-    where
-        L: FnMut(&str) -> Result<RunState, LookupError>,
-    {
-        let (open, closed) = bounded(0);
-        let work = move |runs: Vec<(JobId, String)>| {
-            let mut found = Vec::new();
-            // The panic hook logs a panic. The states found before it are valid.
-            let _ = catch_unwind(AssertUnwindSafe(|| poll_all(&runs, &closed, &mut begin(), &mut found)));
-            select! {
-                send(answers, found) -> _ => {}
-                recv(closed) -> _ => {}
-            }
+    fn with(
+        look_up: impl Fn(&RunLookup) -> Result<RunView, LookupError> + Send + Sync + 'static,
+        answers: Sender<LookupAnswer>,
+    ) -> Self {
+        let work = move |lookup: RunLookup| {
+            // The panic hook logs a panic.
+            let result = catch_unwind(AssertUnwindSafe(|| look_up(&lookup)));
+            let answer = match result {
+                Ok(result) => answer(&lookup.task_id, result),
+                Err(_) => Err(LookupFailure { systemic: false, error: "the look-up panicked".to_owned() }),
+            };
+            // Fails only when the process is about to end and the main thread has stopped listening.
+            let _ = answers.send((lookup.number, answer));
         };
-        Self { pool: Pool::new("oz-poller", 1, work), open: Some(open) }
+        Self { pool: Pool::new("oz-poller", MAX_LOOKUPS, work) }
     }
 
-    /// Takes a batch of jobs with the ids of their runs; never blocks.
+    /// Starts a look-up; never blocks. The caller starts at most [`MAX_LOOKUPS`] before it takes an answer.
     ///
     /// # Errors
-    /// There will be no answer: the system has no more threads, or another batch waits already, besides the current one.
-    pub fn poll(&self, runs: Vec<(JobId, String)>) -> io::Result<()> {
-        self.pool.give(runs)
+    /// There will be no answer: the system has no more threads.
+    pub fn look_up(&self, lookup: RunLookup) -> io::Result<()> {
+        self.pool.give(lookup)
     }
 
     /// Makes the drop wait for nothing, for a process that ends at once.
     pub fn abandon(&mut self) {
-        self.open = None;
         self.pool.abandon();
     }
 }
 
-impl Drop for RunPoller {
-    fn drop(&mut self) {
-        // Before the pool waits for its thread.
-        self.open = None;
+/// The session of the look-ups that are under way. It ends with the last of them, so that an idle worker has no connection.
+struct SharedSession {
+    control_plane: ControlPlane,
+    current: Mutex<Weak<Session>>,
+}
+
+impl SharedSession {
+    fn get(&self) -> Arc<Session> {
+        let mut current = self.current.lock().unwrap_or_else(PoisonError::into_inner);
+        current.upgrade().unwrap_or_else(|| {
+            let session = Arc::new(self.control_plane.session());
+            *current = Arc::downgrade(&session);
+            session
+        })
     }
 }
 
-/// Looks up each run until a systemic failure or until `closed` is disconnected. Logs at most one warning.
-fn poll_all(
-    runs: &[(JobId, String)],
-    closed: &Receiver<Never>,
-    look_up: &mut impl FnMut(&str) -> Result<RunState, LookupError>,
-    found: &mut RunStates,
-) {
-    let mut warned = false;
-    for (left, (job, id)) in (0..runs.len()).rev().zip(runs) {
-        if matches!(closed.try_recv(), Err(TryRecvError::Disconnected)) {
-            return;
+/// Logs the result of a look-up.
+fn answer(task_id: &str, result: Result<RunView, LookupError>) -> Result<RunView, LookupFailure> {
+    let task = value(task_id);
+    match result {
+        Ok(run) => {
+            debug!("run looked up task={task} state={}", run.state);
+            Ok(run)
         }
-        let task = value(id);
-        match look_up(id) {
-            Ok(state) => {
-                debug!("run looked up task={task} state={state}");
-                found.push((*job, state));
-            }
-            Err(error @ (LookupError::Unknown | LookupError::InvalidId)) => {
-                debug!("run not found task={task} error={}", message(&error.to_string()));
-            }
-            Err(error) => {
-                let level = if replace(&mut warned, true) { Level::Debug } else { Level::Warn };
-                let systemic = error.is_systemic();
-                let skipped = if systemic { left } else { 0 };
-                let error = error_chain(&error);
-                log!(level, "run look-up failed task={task} skipped={skipped} error={}", message(&error));
-                if systemic {
-                    return;
-                }
-            }
+        Err(error) => {
+            let systemic = error.is_systemic();
+            let error = error_chain(&error);
+            debug!("run look-up failed task={task} error={}", message(&error));
+            Err(LookupFailure { systemic, error })
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::{Arc, Mutex};
     use std::time::Duration;
 
+    use crossbeam_channel::{Receiver, bounded};
+
     use super::*;
-    use crate::control_plane::rest::AnswerError;
+    use crate::protocol::RunState;
 
     const DEADLINE: Duration = Duration::from_secs(30);
+    const CLAIMED: RunView = RunView { state: RunState::Claimed, updated_at: None };
 
-    fn ids(ids: &[&str]) -> Vec<String> {
-        ids.iter().map(|&id| id.to_owned()).collect()
+    fn lookup(number: u64, id: &str) -> RunLookup {
+        RunLookup { number, task_id: id.to_owned(), limit: DEADLINE }
     }
 
-    fn at() -> String {
-        "http://h:80".to_owned()
-    }
-
-    /// Returns a result that depends on the id's first letter.
-    fn scripted(id: &str) -> Result<RunState, LookupError> {
-        match id.chars().next() {
-            Some('c') => Ok(RunState::Cancelled),
-            Some('u') => Err(LookupError::Unknown),
-            Some('w') => Err(LookupError::Answer { at: at(), source: AnswerError::NoState }),
-            Some('p') => panic!("on purpose"),
-            _ => Err(LookupError::Status { at: at(), status: 503 }),
+    /// Returns a result that depends on the id.
+    fn scripted(lookup: &RunLookup) -> Result<RunView, LookupError> {
+        match lookup.task_id.as_str() {
+            "claimed" => Ok(CLAIMED),
+            "unknown" => Err(LookupError::Unknown),
+            "panic" => panic!("on purpose"),
+            _ => Err(LookupError::Status { at: "http://h:80".to_owned(), status: 503 }),
         }
     }
 
-    /// Returns a batch with job ids from 0.
-    fn batch(ids: &[&str]) -> Vec<(JobId, String)> {
-        (0..).map(JobId).zip(ids.iter().map(|&id| id.to_owned())).collect()
-    }
-
-    /// Returns the ids that were looked up, and the jobs whose state was found.
-    fn poll(ids: &[&str]) -> (Vec<String>, Vec<JobId>) {
-        let (_open, closed) = bounded(0);
-        let mut looked_up = Vec::new();
-        let mut found = Vec::new();
-        let mut look_up = |id: &str| {
-            looked_up.push(id.to_owned());
-            scripted(id)
-        };
-        poll_all(&batch(ids), &closed, &mut look_up, &mut found);
-        (looked_up, found.into_iter().map(|(job, _)| job).collect())
+    fn failure(systemic: bool, error: &str) -> Result<RunView, LookupFailure> {
+        Err(LookupFailure { systemic, error: error.to_owned() })
     }
 
     #[test]
-    fn a_failure_of_one_run_does_not_stop_the_batch() {
-        let all = ["u1", "c1", "w1", "w2", "c2"];
-        assert_eq!(poll(&all), (ids(&all), vec![JobId(1), JobId(4)]));
-    }
-
-    #[test]
-    fn a_systemic_failure_ends_the_batch() {
-        assert_eq!(poll(&["c1", "x1", "c2", "c3"]), (ids(&["c1", "x1"]), vec![JobId(0)]));
-    }
-
-    #[test]
-    fn each_batch_has_one_answer_even_after_a_panic() {
-        let (sender, answers) = bounded(1);
-        let poller = RunPoller::with(|| scripted, sender);
-        let cases: [(&[&str], &[u64]); 5] =
-            [(&["c1"], &[0]), (&["c1", "p", "c2"], &[0]), (&["x"], &[]), (&[], &[]), (&["u", "c9"], &[1])];
-        for (ids, expected) in cases {
-            poller.poll(batch(ids)).unwrap();
-            let expected: Vec<_> = expected.iter().map(|job| (JobId(*job), RunState::Cancelled)).collect();
-            assert_eq!(answers.recv_timeout(DEADLINE).unwrap(), expected, "{ids:?}");
+    fn each_look_up_has_one_answer_even_after_a_panic() {
+        let (sender, answers) = bounded(MAX_LOOKUPS);
+        let poller = RunPoller::with(scripted, sender);
+        let cases = [
+            ("claimed", Ok(CLAIMED)),
+            ("panic", failure(false, "the look-up panicked")),
+            ("unknown", failure(false, "the control plane does not know this run")),
+            ("down", failure(true, "http://h:80 answered 503")),
+        ];
+        for (number, (id, expected)) in (0..).zip(cases) {
+            poller.look_up(lookup(number, id)).unwrap();
+            assert_eq!(answers.recv_timeout(DEADLINE).unwrap(), (number, expected));
         }
     }
 
-    #[test]
-    fn one_batch_may_be_queued() {
-        let (sender, answers) = bounded(4);
-        let (arrive, arrived) = bounded(4);
+    /// A poller whose look-ups arrive on the second channel and end once the third is dropped.
+    fn gated() -> (RunPoller, Receiver<LookupAnswer>, Receiver<String>, Sender<()>) {
+        let (sender, answers) = bounded(MAX_LOOKUPS);
+        let (arrive, arrived) = bounded(2 * MAX_LOOKUPS);
         let (gate, open) = bounded::<()>(0);
-        let begin = move || {
-            let (arrive, open) = (arrive.clone(), open.clone());
-            move |id: &str| {
-                let thread = std::thread::current().name().map(str::to_owned);
-                arrive.send(thread).unwrap();
-                let _ = open.recv();
-                scripted(id)
-            }
+        let look_up = move |_: &RunLookup| {
+            arrive.send(std::thread::current().name().unwrap_or_default().to_owned()).unwrap();
+            let _ = open.recv();
+            Ok(CLAIMED)
         };
-        let poller = RunPoller::with(begin, sender);
-        poller.poll(batch(&["c1"])).unwrap();
-        assert_eq!(arrived.recv_timeout(DEADLINE).unwrap().as_deref(), Some("oz-poller-0"));
-        poller.poll(batch(&["c2"])).unwrap();
-        assert!(poller.poll(batch(&["c3"])).is_err());
+        (RunPoller::with(look_up, sender), answers, arrived, gate)
+    }
+
+    #[test]
+    fn four_look_ups_are_under_way_at_once() {
+        let (poller, answers, arrived, gate) = gated();
+        (0..5).for_each(|number| poller.look_up(lookup(number, "a")).unwrap());
+        let mut names: Vec<_> = (0..4).map(|_| arrived.recv_timeout(DEADLINE).unwrap()).collect();
+        names.sort();
+        assert_eq!(names, ["oz-poller-0", "oz-poller-1", "oz-poller-2", "oz-poller-3"]);
+        assert!(arrived.is_empty(), "the fifth waits");
         drop(gate);
-        for _ in 0..2 {
-            answers.recv_timeout(DEADLINE).unwrap();
-        }
-        poller.poll(batch(&["c4"])).unwrap();
-        assert_eq!(answers.recv_timeout(DEADLINE).unwrap().len(), 1);
-    }
-
-    #[test]
-    fn a_drop_waits_for_the_current_look_up_only() {
-        let (sender, _answers) = bounded(0);
-        let (arrive, arrived) = bounded(4);
-        let (gate, open) = bounded::<()>(0);
-        let count = Arc::new(AtomicUsize::new(0));
-        let counter = Arc::clone(&count);
-        let begin = move || {
-            let (arrive, open, counter) = (arrive.clone(), open.clone(), Arc::clone(&counter));
-            move |_: &str| {
-                counter.fetch_add(1, Ordering::SeqCst);
-                arrive.send(()).unwrap();
-                let _ = open.recv();
-                Ok(RunState::Pending)
-            }
-        };
-        let poller = RunPoller::with(begin, sender);
-        poller.poll(batch(&["1", "2", "3"])).unwrap();
-        arrived.recv_timeout(DEADLINE).unwrap();
-        poller.poll(batch(&["4"])).unwrap();
-        let (dropped, end) = bounded(1);
-        let poller = Mutex::new(Some(poller));
-        std::thread::scope(|scope| {
-            scope.spawn(|| {
-                let poller = poller.lock().unwrap().take().unwrap();
-                drop(poller);
-                dropped.send(()).unwrap();
-            });
-            assert!(
-                end.recv_timeout(Duration::from_millis(50)).is_err(),
-                "the drop waits for the current look-up"
-            );
-            drop(gate);
-            end.recv_timeout(DEADLINE).expect("the drop does not end");
-        });
-        assert_eq!(count.load(Ordering::SeqCst), 1, "the rest is skipped");
+        let mut numbers: Vec<_> = (0..5).map(|_| answers.recv_timeout(DEADLINE).unwrap().0).collect();
+        numbers.sort_unstable();
+        assert_eq!(numbers, [0, 1, 2, 3, 4]);
     }
 
     #[test]
     fn an_abandoned_poller_waits_for_nothing() {
-        let (sender, _answers) = bounded(0);
-        let (arrive, arrived) = bounded(4);
-        let (gate, open) = bounded::<()>(0);
-        let begin = move || {
-            let (arrive, open) = (arrive.clone(), open.clone());
-            move |_: &str| {
-                arrive.send(()).unwrap();
-                let _ = open.recv();
-                Ok(RunState::Pending)
-            }
-        };
-        let mut poller = RunPoller::with(begin, sender);
-        poller.poll(batch(&["1"])).unwrap();
+        let (mut poller, _answers, arrived, gate) = gated();
+        poller.look_up(lookup(0, "a")).unwrap();
         arrived.recv_timeout(DEADLINE).unwrap();
         poller.abandon();
         drop(poller);
         drop(gate);
+    }
+
+    #[test]
+    fn a_session_ends_with_its_last_look_up() {
+        let key = crate::control_plane::key::ApiKey::new(crate::secret::Secret::new("k3y")).unwrap();
+        let control_plane = ControlPlane::new("http://h", &key).unwrap();
+        let shared = SharedSession { control_plane, current: Mutex::new(Weak::new()) };
+        let first = shared.get();
+        assert!(Arc::ptr_eq(&first, &shared.get()));
+        drop(first);
+        assert_eq!(shared.current.lock().unwrap().strong_count(), 0);
     }
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 
 use oz_agent_worker::docker::Docker;
 use oz_agent_worker::job::AdoptedTask;
+use oz_agent_worker::protocol::{Dialect, ExecutionKey};
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
-use oz_agent_worker::task::adopt;
+use oz_agent_worker::task::adopt::{self, Found};
 use oz_agent_worker::task::processes::Processes;
 use serde_json::{Value, json};
 
@@ -123,9 +124,14 @@ impl Scene {
     }
 
     fn find(&self) -> Vec<AdoptedTask> {
+        self.find_all().tasks
+    }
+
+    fn find_all(&self) -> Found {
         let mut found =
             adopt::find(&self.docker(), &CancelToken::new(), &self.ours, &process(&new_id())).unwrap();
-        found.sort_by(|a, b| a.key.cmp(&b.key));
+        found.tasks.sort_by(|a, b| a.key.cmp(&b.key));
+        found.unstarted.sort_by(|a, b| a.0.cmp(&b.0));
         found
     }
 
@@ -191,8 +197,9 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
         scene.container(&container_name(theirs, "c", None), theirs, Some("c"), "", &[]),
     ];
 
-    let found = scene.find();
+    let Found { tasks: found, unstarted } = scene.find_all();
 
+    assert_eq!(unstarted, [(ExecutionKey::new("f", None), Dialect::Old)]);
     let entries: Vec<_> =
         found.iter().map(|one| (one.key.task_id.as_str(), one.container.as_str(), one.ended_for)).collect();
     let expected = [

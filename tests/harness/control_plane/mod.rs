@@ -4,4 +4,5 @@ mod check;
 mod claims;
 mod disconnects;
 pub(crate) mod fake_worker;
+mod faults;
 mod handshake;

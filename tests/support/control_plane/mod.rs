@@ -17,6 +17,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod check;
+pub mod faults;
 pub mod model;
 mod outbox;
 mod rest;
@@ -24,11 +25,14 @@ pub mod run;
 mod server;
 mod socket;
 
+pub use faults::Faults;
 pub use model::Model;
 pub use outbox::Disconnect;
 pub use run::{Received, Run, RunSpec, State};
 
 use outbox::Command;
+
+use crate::support::rng::Rng;
 
 /// How long [`ControlPlane::wait_state`] and the like wait before they panic.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -168,7 +172,12 @@ impl ControlPlane {
     /// Sends the assignment of a claimed or running run to the newest connection again, as the real one does after a claim
     /// time-out. Returns `false` if there is no such run or no connection.
     pub fn resend(&self, id: &str) -> bool {
-        self.shared.update(|model| model.resend(id))
+        self.shared.update(|model| model.resend(id, Instant::now()))
+    }
+
+    /// Makes an ended run pending again, as if its user had restarted it.
+    pub fn restart(&self, id: &str) {
+        self.shared.update(|model| model.restart(id, Instant::now()));
     }
 
     /// Removes and returns the ended runs for which `done` holds, and removes all recorded messages, so that memory does not
@@ -179,12 +188,12 @@ impl ControlPlane {
 
     /// Cancels a run: sets CANCELLED, then sends `task_cancel` to the newest connection of its worker.
     pub fn cancel(&self, id: &str) {
-        assert!(self.shared.update(|model| model.cancel(id)), "no run {id}");
+        assert!(self.shared.update(|model| model.cancel(id, Instant::now())), "no run {id}");
     }
 
     /// Cancels a run without a message to the worker.
     pub fn cancel_silently(&self, id: &str) {
-        self.shared.update(|model| model.cancel_silently(id));
+        self.shared.update(|model| model.cancel_silently(id, Instant::now()));
     }
 
     /// Returns a run.
@@ -210,7 +219,7 @@ impl ControlPlane {
     /// Waits until `holds`, which is checked after every change. Panics with the whole state after `deadline`.
     pub fn wait_for(&self, deadline: Duration, mut holds: impl FnMut(&Model) -> bool) {
         if !self.holds_within(deadline, &mut holds) {
-            let dump = self.shared.lock().dump();
+            let dump = self.shared.lock().describe();
             panic!("timed out after {deadline:?}; the control plane's state is\n{dump}");
         }
     }
@@ -238,7 +247,7 @@ impl ControlPlane {
                 run.state == state || !run.state.ended(),
                 "{id} ended as {}\n{}",
                 run.state,
-                model.dump()
+                model.describe()
             );
             run.state == state
         });
@@ -296,6 +305,26 @@ impl ControlPlane {
         self.shared.update(|model| model.rest_failure = status);
     }
 
+    /// Delays every answer of the REST part.
+    pub fn delay_rest(&self, delay: Duration) {
+        self.shared.update(|model| model.rest_delay = delay);
+    }
+
+    /// Puts this many bytes before the fields of a run in every answer of the REST part.
+    pub fn pad_rest_with(&self, bytes: usize) {
+        self.shared.update(|model| model.rest_padding = bytes);
+    }
+
+    /// Locks the store, or unlocks it. While it is locked, pings are answered and messages are lost, and no run is sent.
+    pub fn lock_store(&self, locked: bool) {
+        self.shared.update(|model| model.locked = locked);
+    }
+
+    /// Lets faults happen at moments that `rng` chooses.
+    pub fn inject(&self, faults: Faults, rng: Rng) {
+        self.shared.update(|model| model.set_faults(faults, rng));
+    }
+
     /// Stops reading from the open connections, so that they send no pongs, or resumes. Takes effect before it returns, and
     /// does not affect later connections. What a worker sent in between is read afterwards.
     pub fn hold_pongs(&self, hold: bool) {
@@ -318,7 +347,7 @@ impl ControlPlane {
     /// Panics if there are [`ControlPlane::violations`].
     pub fn assert_no_violations(&self) {
         let model = self.shared.lock();
-        assert!(model.violations.is_empty(), "the worker broke the protocol\n{}", model.dump());
+        assert!(model.violations.is_empty(), "the worker broke the protocol\n{}", model.describe());
     }
 }
 

@@ -4,14 +4,16 @@
 
 use std::fmt::Write;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use super::check::{self, Message};
+use super::faults::{Chance, Fate, Faults};
 use super::outbox::{Command, Disconnect, Outbox};
-use super::run::{Received, Run, RunSpec, State, new_id};
+use super::run::{Received, Run, RunSpec, State, new_id, timestamp};
 use super::{Options, Pacing};
+use crate::support::rng::Rng;
 
 /// How a connection ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -34,6 +36,8 @@ pub struct Connection {
     pub pings: usize,
     /// Whether reading is stopped.
     pub held: bool,
+    /// Whether the control plane crashed while it was open: its end changes no run.
+    pub crashed: bool,
     outbox: Arc<Outbox>,
 }
 
@@ -53,6 +57,15 @@ pub struct Model {
     pub violations: Vec<String>,
     pub(super) refuse: Option<u16>,
     pub(super) rest_failure: Option<u16>,
+    /// How long each answer of the REST part takes.
+    pub(super) rest_delay: Duration,
+    /// How much text is put before the fields of a run in the REST part.
+    pub(super) rest_padding: usize,
+    /// The store is locked: it loses what it receives, and no run is sent.
+    pub(super) locked: bool,
+    chance: Option<Chance>,
+    /// How many faults of the store there were.
+    pub faults: usize,
     pub(super) accept_and_close: bool,
     pub(super) stopping: bool,
     options: Options,
@@ -75,6 +88,11 @@ impl Model {
             violations: Vec::new(),
             refuse: None,
             rest_failure: None,
+            rest_delay: Duration::ZERO,
+            rest_padding: 0,
+            locked: false,
+            chance: None,
+            faults: 0,
             accept_and_close: false,
             stopping: false,
             options,
@@ -104,7 +122,7 @@ impl Model {
     /// Adds a run and returns its id.
     pub(super) fn submit(&mut self, spec: &RunSpec, now: Instant) -> String {
         let id = spec.id.clone().unwrap_or_else(new_id);
-        self.runs.push(Run::new(id.clone(), spec.assignment(&id)));
+        self.runs.push(Run::new(id.clone(), spec.assignment(&id), now));
         self.deliver_promptly(now);
         id
     }
@@ -117,18 +135,30 @@ impl Model {
             self.push_newest(Command::Text(json!({"type": "task_assignment", "data": data}).to_string()));
             return None;
         };
-        self.runs.push(Run::new(id.to_owned(), data.clone()));
+        self.runs.push(Run::new(id.to_owned(), data.clone(), now));
         self.deliver_promptly(now);
         Some(id.to_owned())
     }
 
     /// Sends the assignment of a claimed or running run again. Returns `false` if there is no such run or no connection.
-    pub(super) fn resend(&self, id: &str) -> bool {
-        let sent = |run: &&Run| matches!(run.state, State::Claimed | State::InProgress);
-        let (run, newest) = (self.run(id).filter(sent), self.open().next_back());
+    pub(super) fn resend(&mut self, id: &str, now: Instant) -> bool {
+        let sent = |run: &&mut Run| matches!(run.state, State::Claimed | State::InProgress);
+        let newest = self.connections.iter().rfind(|connection| connection.ended.is_none());
+        let run = self.runs.iter_mut().find(|run| run.id == id).filter(sent);
         let Some((run, newest)) = run.zip(newest) else { return false };
+        if run.state == State::Claimed {
+            run.changed = now;
+        }
         newest.outbox.push(assignment(run));
         true
+    }
+
+    /// Makes an ended run pending again.
+    pub(super) fn restart(&mut self, id: &str, now: Instant) {
+        if let Some(run) = self.run_mut(id).filter(|run| run.state.ended()) {
+            run.enter(State::Pending, now);
+        }
+        self.deliver_promptly(now);
     }
 
     /// Removes and returns the ended runs for which `done` holds, and removes all recorded messages and requests.
@@ -140,13 +170,13 @@ impl Model {
 
     /// Cancels a run: sets the state, then sends the message to the newest connection of its worker, if there is one. Returns
     /// `false` if there is no such run.
-    pub(super) fn cancel(&mut self, id: &str) -> bool {
+    pub(super) fn cancel(&mut self, id: &str, now: Instant) -> bool {
         let Some(run) = self.run_mut(id) else { return false };
         if run.state.ended() {
             return true;
         }
         let was_sent = run.state != State::Pending;
-        run.enter(State::Cancelled);
+        run.enter(State::Cancelled, now);
         let worker = run.worker.clone();
         let newest = self.open().rfind(|connection| Some(&connection.worker) == worker.as_ref());
         if let (true, Some(connection)) = (was_sent, newest) {
@@ -157,9 +187,9 @@ impl Model {
     }
 
     /// Cancels a run without a message to the worker.
-    pub(super) fn cancel_silently(&mut self, id: &str) {
+    pub(super) fn cancel_silently(&mut self, id: &str, now: Instant) {
         if let Some(run) = self.run_mut(id).filter(|run| !run.state.ended()) {
-            run.enter(State::Cancelled);
+            run.enter(State::Cancelled, now);
         }
     }
 
@@ -167,7 +197,8 @@ impl Model {
     pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
         let number = self.connections.len() + 1;
         let worker = worker.to_owned();
-        self.connections.push(Connection { number, worker, ended: None, pings: 0, held: false, outbox });
+        let (ended, pings, held, crashed) = (None, 0, false, false);
+        self.connections.push(Connection { number, worker, ended, pings, held, crashed, outbox });
         self.deliver_promptly(now);
         number
     }
@@ -177,12 +208,12 @@ impl Model {
     pub(super) fn disconnect(&mut self, number: usize, ended: Ended, now: Instant) {
         let connection = &mut self.connections[number - 1];
         connection.ended = Some(ended);
-        let worker = Some(connection.worker.clone());
-        for run in self.runs.iter_mut().filter(|run| run.worker == worker) {
+        let worker = Some(connection.worker.clone()).filter(|_| !connection.crashed);
+        for run in self.runs.iter_mut().filter(|run| worker.is_some() && run.worker == worker) {
             match run.state {
-                State::Claimed => run.enter(State::Pending),
+                State::Claimed => run.enter(State::Pending, now),
                 State::InProgress => {
-                    run.enter(State::Failed);
+                    run.enter(State::Failed, now);
                     run.message = Some("the worker disconnected".to_owned());
                 }
                 _ => {}
@@ -191,12 +222,34 @@ impl Model {
         self.deliver_promptly(now);
     }
 
-    /// Handles a text frame.
-    pub(super) fn receive(&mut self, number: usize, text: &str, now: Instant) {
+    /// Sets how often each fault happens.
+    pub(super) fn set_faults(&mut self, faults: Faults, rng: Rng) {
+        self.chance = Some(Chance::new(faults, rng));
+    }
+
+    /// Ends every connection as if the process had crashed: their end changes no run.
+    pub(super) fn crash(&mut self) {
+        for connection in self.connections.iter_mut().filter(|connection| connection.ended.is_none()) {
+            connection.crashed = true;
+            connection.outbox.push(Command::End(Disconnect::Rst));
+        }
+    }
+
+    /// Returns whether a look-up fails, and how much its answer is padded.
+    pub(super) fn look_up(&mut self) -> (bool, usize) {
+        let (fails, is_large) = self.chance.as_mut().map(Chance::of_look_up).unwrap_or_default();
+        (fails, if is_large { 64 << 20 } else { self.rest_padding })
+    }
+
+    /// Handles a text frame. Returns false if the control plane crashes before it reads on.
+    pub(super) fn receive(&mut self, number: usize, text: &str, now: Instant) -> bool {
         let worker = self.connections[number - 1].worker.clone();
         let message = match check::parse(text) {
             Ok(message) => message,
-            Err(error) => return self.violation(number, &format!("{error}: {}", short(text))),
+            Err(error) => {
+                self.violation(number, &format!("{error}: {}", short(text)));
+                return true;
+            }
         };
         for violation in check::violations(&message, &worker) {
             self.violation(number, &violation);
@@ -204,10 +257,21 @@ impl Model {
         let Message { kind, data } = message;
         let received = Received { connection: number, kind, data, at: now };
         self.messages.push(received.clone());
-        self.apply(&worker, received);
+        let fate = match self.chance.as_mut() {
+            Some(_) if self.locked => Fate::Lost,
+            Some(chance) => chance.of_message(&received.kind),
+            None if self.locked => Fate::Lost,
+            None => Fate::Stored,
+        };
+        self.faults += usize::from(fate != Fate::Stored);
+        self.apply(&worker, received, fate != Fate::Lost, now);
+        if fate == Fate::Crash {
+            self.crash();
+        }
+        fate != Fate::Crash
     }
 
-    fn apply(&mut self, worker: &str, received: Received) {
+    fn apply(&mut self, worker: &str, received: Received, stored: bool, now: Instant) {
         let id = received.data["task_id"].as_str().unwrap_or_default().to_owned();
         let number = received.connection;
         let Some(run) = self.run_mut(&id) else {
@@ -219,8 +283,9 @@ impl Model {
         run.claims += usize::from(kind == "task_claimed");
         run.terminal_reports += usize::from(matches!(kind.as_str(), "task_completed" | "task_failed"));
         let unclaimed = kind == "task_completed" && run.claims == 0;
-        if !run.state.ended() && run.state != State::Pending && run.worker.as_deref() == Some(worker) {
-            change(run, &kind, &data);
+        let is_its = run.state != State::Pending && run.worker.as_deref() == Some(worker);
+        if stored && !run.state.ended() && is_its {
+            change(run, &kind, &data, now);
         }
         if unclaimed {
             self.violation(number, &format!("task_completed before task_claimed for {id}"));
@@ -237,7 +302,7 @@ impl Model {
         let limit = self.options.claim_timeout;
         for run in self.runs.iter_mut().filter(|run| run.state == State::Claimed) {
             if run.sent.is_none_or(|sent| now.duration_since(sent) >= limit) {
-                run.enter(State::Pending);
+                run.enter(State::Pending, now);
             }
         }
         self.deliver_promptly(now);
@@ -273,11 +338,14 @@ impl Model {
     fn deliver_one(&mut self, number: usize, now: Instant) -> bool {
         let connection = &self.connections[number - 1];
         let Some(run) = self.runs.iter_mut().find(|run| run.state == State::Pending) else { return false };
-        connection.outbox.push(assignment(run));
+        if self.locked || connection.crashed {
+            return false;
+        }
         run.worker = Some(connection.worker.clone());
         run.sent = Some(now);
         run.deliveries += 1;
-        run.enter(State::Claimed);
+        run.enter(State::Claimed, now);
+        connection.outbox.push(assignment(run));
         true
     }
 
@@ -313,7 +381,7 @@ impl Model {
     }
 
     /// Describes the whole state, for a test that timed out.
-    pub(super) fn dump(&self) -> String {
+    pub fn describe(&self) -> String {
         let mut text = format!("attempts={} connections:\n", self.attempts);
         for Connection { number, worker, ended, pings, .. } in &self.connections {
             let _ = writeln!(text, "  {number} worker={worker} ended={ended:?} pings={pings}");
@@ -325,25 +393,32 @@ impl Model {
                 let _ = writeln!(text, "  on {}: {} {data}", received.connection, received.kind);
             }
         }
-        let _ = writeln!(text, "requests={:?}\nviolations={:#?}", self.requests, self.violations);
+        let last = self.requests.len().saturating_sub(40);
+        let requests = self.requests.get(last..).unwrap_or_default();
+        let _ = writeln!(text, "last requests={requests:?}\nviolations={:#?}", self.violations);
         text
     }
 }
 
+/// The time in it is that of the run's state, which is CLAIMED.
 fn assignment(run: &Run) -> Command {
-    Command::Text(json!({"type": "task_assignment", "data": run.assignment}).to_string())
+    let mut data = run.assignment.clone();
+    if let Some(task) = data.get_mut("task").and_then(Value::as_object_mut) {
+        task.insert("updated_at".to_owned(), json!(timestamp(run.changed)));
+    }
+    Command::Text(json!({"type": "task_assignment", "data": data}).to_string())
 }
 
-fn change(run: &mut Run, kind: &str, data: &Value) {
+fn change(run: &mut Run, kind: &str, data: &Value, now: Instant) {
     match kind {
-        "task_claimed" => run.enter(State::InProgress),
+        "task_claimed" => run.enter(State::InProgress, now),
         "task_completed" => {
             run.take_result(data);
-            run.enter(if run.exit_code == Some(0) { State::Succeeded } else { State::Failed });
+            run.enter(if run.exit_code == Some(0) { State::Succeeded } else { State::Failed }, now);
         }
         "task_failed" => {
             run.take_result(data);
-            run.enter(State::Failed);
+            run.enter(State::Failed, now);
         }
         // The real control plane does not know `task_rejected`: the run becomes pending after the claim time-out.
         _ => {}

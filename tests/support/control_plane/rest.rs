@@ -18,11 +18,21 @@ const MAX_BODY: usize = 1 << 20;
 /// Answers one request.
 pub fn serve(shared: &Shared, stream: &mut TcpStream, request: &Request) {
     let Some(body) = read_body(shared, stream, request) else { return };
-    let (status, answer) = shared.update(|model| {
+    let delay = shared.lock().rest_delay;
+    if !shared.sleep(delay) {
+        return;
+    }
+    let (status, answer, padding) = shared.update(|model| {
         model.requests.push(format!("{} {}", request.method, request.path));
-        respond(model, request, &body)
+        let (fails, padding) =
+            if request.path.starts_with(RUNS) { model.look_up() } else { Default::default() };
+        let (status, answer) = if fails { unavailable() } else { respond(model, request, &body) };
+        (status, answer, padding)
     });
-    let text = answer.to_string();
+    let mut text = answer.to_string();
+    if padding > 0 {
+        text.insert_str(1, &format!("\"padding\":\"{}\",", "x".repeat(padding)));
+    }
     let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
     let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
 }
@@ -74,11 +84,15 @@ fn respond(model: &mut Model, request: &Request, body: &[u8]) -> Answer {
         }
         ("POST", []) => submit(model, body),
         ("GET", [id]) => model.run(id).map_or_else(not_found, |run| ("200 OK", run.to_json())),
-        ("POST", [id, "cancel"]) if model.cancel(id) => {
+        ("POST", [id, "cancel"]) if model.cancel(id, Instant::now()) => {
             ("200 OK", json!({"run_id": id, "state": "CANCELLED"}))
         }
         _ => not_found(),
     }
+}
+
+fn unavailable() -> Answer {
+    ("503 Service Unavailable", json!({"error": "the store is locked"}))
 }
 
 fn submit(model: &mut Model, body: &[u8]) -> Answer {

@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::time::Instant;
+use std::sync::LazyLock;
+use std::time::{Instant, SystemTime};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
+use time::OffsetDateTime;
 
 /// The state of a run; serialised as in the REST part of the protocol.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
@@ -144,6 +146,8 @@ pub struct Run {
     pub state: State,
     /// All its states in order; the last is the current one.
     pub states: Vec<State>,
+    /// When the state last changed.
+    pub changed: Instant,
     /// The id of the worker it was last sent to.
     pub worker: Option<String>,
     /// The `data` of its assignment.
@@ -174,11 +178,12 @@ pub struct Run {
 
 impl Run {
     /// A pending run.
-    pub fn new(id: String, assignment: Value) -> Self {
+    pub fn new(id: String, assignment: Value, now: Instant) -> Self {
         Self {
             id,
             state: State::Pending,
             states: vec![State::Pending],
+            changed: now,
             worker: None,
             assignment,
             sent: None,
@@ -196,10 +201,11 @@ impl Run {
     }
 
     /// Changes its state.
-    pub fn enter(&mut self, state: State) {
+    pub fn enter(&mut self, state: State, now: Instant) {
         if self.state != state {
             self.state = state;
             self.states.push(state);
+            self.changed = now;
         }
     }
 
@@ -219,11 +225,13 @@ impl Run {
         self.artifacts.iter().filter_map(|artifact| artifact["data"]["url"].as_str()).collect()
     }
 
-    /// Returns its representation in the REST part.
+    /// Returns its representation in the REST part. As in the real one, the output is there twice.
     pub fn to_json(&self) -> Value {
         json!({
             "run_id": self.id,
             "state": self.state,
+            "status_message": {"message": self.output},
+            "updated_at": timestamp(self.changed),
             "worker_id": self.worker,
             "output": self.output,
             "exit_code": self.exit_code,
@@ -233,6 +241,18 @@ impl Run {
             "session_link": self.session_link,
         })
     }
+}
+
+/// Returns a time as the control plane writes it: UTC, with milliseconds.
+pub fn timestamp(at: Instant) -> String {
+    static START: LazyLock<(Instant, OffsetDateTime)> =
+        LazyLock::new(|| (Instant::now(), SystemTime::now().into()));
+    let (instant, time) = *START;
+    let offset = time::Duration::try_from(at.saturating_duration_since(instant)).expect("a short time")
+        - time::Duration::try_from(instant.saturating_duration_since(at)).expect("a short time");
+    let time = time + offset;
+    let (date, millis) = (time.date(), time.millisecond());
+    format!("{date}T{:02}:{:02}:{:02}.{millis:03}Z", time.hour(), time.minute(), time.second())
 }
 
 /// Returns a random UUID.

@@ -5,6 +5,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, poll};
 use tungstenite::handshake::derive_accept_key;
@@ -157,6 +158,20 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
 }
 
 impl Shared {
+    /// Waits for `time`. Returns `false` if the control plane stops.
+    pub(super) fn sleep(&self, time: Duration) -> bool {
+        let end = Instant::now() + time;
+        let mut model = self.lock();
+        while !model.stopping {
+            let left = end.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return true;
+            }
+            model = self.changed.wait_timeout(model, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+        false
+    }
+
     /// Waits until `fd` is readable. Returns `false` if the control plane stops.
     pub(super) fn readable(&self, fd: &impl AsFd) -> bool {
         let mut fds = [PollFd::new(&self.stop, PollFlags::IN), PollFd::new(fd, PollFlags::IN)];

@@ -125,7 +125,12 @@ impl Session<'_> {
     fn read(&mut self) -> bool {
         while !self.hold {
             match self.socket.read() {
-                Ok(message) => self.take(message),
+                Ok(message) => {
+                    // After a crash, a ping that follows is not answered.
+                    if !self.take(message) {
+                        return false;
+                    }
+                }
                 Err(Error::Io(error)) if error.kind() == ErrorKind::WouldBlock => return true,
                 Err(Error::Io(_) | Error::ConnectionClosed | Error::AlreadyClosed) => return false,
                 // A worker that is killed does not close properly.
@@ -142,17 +147,19 @@ impl Session<'_> {
         true
     }
 
-    fn take(&mut self, message: Message) {
+    /// Returns `false` if the control plane crashes.
+    fn take(&mut self, message: Message) -> bool {
         let number = self.number;
         match message {
             Message::Text(text) => {
-                self.shared.update(|model| model.receive(number, &text, Instant::now()));
+                return self.shared.update(|model| model.receive(number, &text, Instant::now()));
             }
             Message::Ping(_) => self.shared.update(|model| model.connections[number - 1].pings += 1),
             Message::Close(frame) => self.closed = Some(frame.map(|frame| frame.code.into())),
             Message::Binary(_) => self.shared.update(|model| model.violation(number, "a binary frame")),
             Message::Pong(_) | Message::Frame(_) => {}
         }
+        true
     }
 
     /// Waits for data or commands. Returns `true` if the control plane stops.

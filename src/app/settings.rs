@@ -1,0 +1,47 @@
+//! What the coordinator and the tasks take from the configuration.
+
+use std::time::Duration;
+
+use crate::cli::Config;
+use crate::coordinator::Rules;
+use crate::docker::RegistryEnv;
+use crate::task::Options;
+use crate::task::plan::TaskSettings;
+
+/// When the late sweep is due. A busy engine can create a container seconds after the caller was killed. The next start
+/// removes containers that are created even later.
+const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
+
+pub(super) fn rules(config: &Config, check_disk: bool) -> Rules {
+    Rules {
+        slots: config.max_concurrent_tasks,
+        task_timeout: config.task_timeout,
+        drain_timeout: config.drain_timeout,
+        stop_grace: config.stop_grace,
+        reconcile_interval: config.reconcile_interval,
+        lost_runs: config.lost_runs,
+        check_disk,
+        late_sweep_after: LATE_SWEEP_AFTER,
+        shared_id: config.shared_id,
+    }
+}
+
+pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str) -> Options {
+    Options {
+        settings: TaskSettings {
+            worker_id: config.worker_id.clone(),
+            process_id: process_id.to_owned(),
+            shared_id: config.shared_id,
+            server_root_url: config.server_root_url.clone(),
+            volumes: config.volumes.clone(),
+            env: config.env.clone(),
+        },
+        pull: config.pull,
+        registries,
+        max_output: config.max_output,
+        cleanup: config.cleanup,
+        engine_timeout: config.engine_timeout,
+        stop_grace: config.stop_grace,
+        keep_sidecar_volumes: config.keep_sidecar_volumes,
+    }
+}

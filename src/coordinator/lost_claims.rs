@@ -1,0 +1,126 @@
+//! Claims whose task was dropped unstarted. If the control plane has stored one, its run would wait for ever, so it is failed.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use time::OffsetDateTime;
+
+use super::claims::{Standing, standing, state_decides};
+use super::lookups::{Backoff, Priority, Query};
+use super::{Coordinator, warn};
+use crate::protocol::{Dialect, ExecutionKey, FailureReason, RunView};
+
+/// The most claims that are remembered; further ones replace the oldest.
+const MAX_CLAIMS: usize = 1024;
+
+/// How long a claim is remembered.
+const MAX_AGE: Duration = Duration::from_secs(600);
+
+/// Told to the people who wait for the run.
+const MESSAGE: &str = "the worker lost the claim of this run and did not start its task";
+
+struct LostClaim {
+    key: ExecutionKey,
+    assigned_at: Option<OffsetDateTime>,
+    until: Instant,
+    backoff: Backoff,
+    /// A look-up waits or is under way.
+    is_looked_up: bool,
+}
+
+/// The claims that were lost, the oldest first.
+#[derive(Default)]
+pub(super) struct LostClaims {
+    claims: VecDeque<LostClaim>,
+}
+
+impl LostClaims {
+    pub(super) fn contains(&self, key: &ExecutionKey) -> bool {
+        self.claims.iter().any(|claim| claim.key == *key)
+    }
+
+    pub(super) fn forget(&mut self, key: &ExecutionKey) {
+        self.claims.retain(|claim| claim.key != *key);
+    }
+
+    fn get_mut(&mut self, key: &ExecutionKey) -> Option<&mut LostClaim> {
+        self.claims.iter_mut().find(|claim| claim.key == *key)
+    }
+}
+
+impl Coordinator {
+    /// Remembers the claims of an earlier process whose containers were never started.
+    pub(super) fn remember_unstarted(&mut self, found: Vec<(ExecutionKey, Dialect)>, now: Instant) {
+        for (key, dialect) in found {
+            if state_decides(dialect) {
+                self.remember_claim(key, None, now);
+            }
+        }
+    }
+
+    /// Remembers a claim whose task was dropped unstarted.
+    pub(super) fn remember_claim(
+        &mut self,
+        key: ExecutionKey,
+        assigned_at: Option<OffsetDateTime>,
+        now: Instant,
+    ) {
+        // Another worker with this id may run it.
+        if self.rules.shared_id {
+            return;
+        }
+        let claims = &mut self.lost_claims.claims;
+        claims.retain(|claim| now < claim.until && claim.key != key);
+        if claims.len() >= MAX_CLAIMS {
+            claims.pop_front();
+        }
+        let (until, backoff) = (now + MAX_AGE, Backoff::new(0));
+        claims.push_back(LostClaim { key, assigned_at, until, backoff, is_looked_up: false });
+    }
+
+    /// Looks up all remembered claims after a reconnect.
+    pub(super) fn look_up_lost_claims(&mut self, now: Instant) {
+        self.lost_claims.claims.retain(|claim| now < claim.until);
+        for claim in self.lost_claims.claims.iter_mut().filter(|claim| !claim.is_looked_up) {
+            claim.is_looked_up = true;
+            self.lookups.add(Priority::Report, now, Query::LostClaim(claim.key.clone()));
+        }
+    }
+
+    pub(super) fn lost_claim_looked_up(&mut self, key: &ExecutionKey, run: Option<&RunView>, now: Instant) {
+        let is_up = self.link_is_up();
+        let Some(claim) = self.lost_claims.get_mut(key) else { return };
+        claim.is_looked_up = false;
+        // Without a connection it is looked up after the next one.
+        if !is_up || self.stop.is_some() {
+            return;
+        }
+        let standing = run.map(|run| standing(run, claim.assigned_at));
+        let goes_on = match standing {
+            // The claim may still be on its way to the store.
+            None | Some(Standing::Ours | Standing::Unclear | Standing::Running) => {
+                now < claim.until && !self.lookups.have_only_failed()
+            }
+            Some(Standing::Over | Standing::TakenBack) => false,
+        };
+        let delay = claim.backoff.delay();
+        claim.is_looked_up = goes_on;
+        if standing == Some(Standing::Running) {
+            if self.has(key) {
+                return self.lost_claims.forget(key);
+            }
+            // This message may be lost as well, so the run is looked up again.
+            self.effects.push(warn(format!("run failed {key} reason=\"its claim was lost\"")));
+            self.fail(key, FailureReason::Internal, MESSAGE);
+        }
+        if goes_on {
+            self.lookups.add(Priority::Report, now + delay, Query::LostClaim(key.clone()));
+        } else {
+            self.lost_claims.forget(key);
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "lost_claims_tests.rs"]
+mod tests;
