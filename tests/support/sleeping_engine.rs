@@ -20,6 +20,9 @@ use tempfile::TempDir;
 /// How long a client may take to send its request.
 const DEADLINE: Duration = Duration::from_secs(30);
 
+/// The body of the answer to a wait.
+const EXIT: &[u8] = br#"{"StatusCode":0}"#;
+
 /// What the stat of any path says: a file.
 const STAT: &str = r#"{"name":"f","size":1,"mode":420,"mtime":"2026-01-02T03:04:05Z","linkTarget":""}"#;
 
@@ -183,7 +186,7 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<Opti
                 containers.remove(*id);
                 answer(&mut stream, 204, "", "")
             }
-            Some(container) => act(stream, id, rest, container),
+            Some(container) => act(stream, id, rest, query, container),
         },
         _ => json(&mut stream, 404, &json!({"message": format!("unexpected: {method} {path}")})),
     }?;
@@ -191,7 +194,13 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<Opti
 }
 
 /// Answers a request about one container.
-fn act(mut stream: UnixStream, id: &str, action: &[&str], container: &mut Container) -> io::Result<()> {
+fn act(
+    mut stream: UnixStream,
+    id: &str,
+    action: &[&str],
+    query: &str,
+    container: &mut Container,
+) -> io::Result<()> {
     match action {
         ["json"] => {
             let status = match container {
@@ -208,6 +217,9 @@ fn act(mut stream: UnixStream, id: &str, action: &[&str], container: &mut Contai
         }
         ["wait"] => {
             stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            if query.contains("not-running") && !container.running {
+                return stream.write_all(EXIT);
+            }
             container.waiting.push(stream);
             Ok(())
         }

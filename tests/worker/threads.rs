@@ -15,8 +15,17 @@ use crate::support::worker::{Worker, WorkerBuilder, binary};
 use crate::tidy;
 
 /// Threads that an idle worker does not have.
-const WITH_WORK: [&str; 8] =
-    ["oz-task-N", "oz-clean-N", "oz-poller-N", "oz-resolve", "oz-ping", "oz-disk", "oz-sweep", "oz-trust"];
+const WITH_WORK: [&str; 9] = [
+    "oz-task-N",
+    "oz-clean-N",
+    "oz-limit",
+    "oz-poller-N",
+    "oz-resolve",
+    "oz-ping",
+    "oz-disk",
+    "oz-sweep",
+    "oz-trust",
+];
 
 /// Returns the first column of the table of threads in `src/lib.rs`.
 fn documented() -> Vec<String> {
