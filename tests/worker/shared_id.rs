@@ -132,6 +132,9 @@ fn the_tasks_of_an_ended_process_go_to_one_other() {
     sync.wait_lines(&stage, 2);
     assert_eq!(count(&second, "container adopted"), 0);
     assert_eq!(end(first, Signal::KILL), None);
+    // The second process still has the id, although the first one had its lock.
+    let mut alone = builder(&stage, &sync).start();
+    assert_eq!(alone.wait_exit(DEADLINE).code(), Some(5));
     let (third, fourth) = (stage.start(shared()), stage.start(shared()));
     assert_eq!((count(&third, "container adopted"), count(&fourth, "container adopted")), (1, 0));
     assert_eq!(count(&third, "execution=1"), 1);
