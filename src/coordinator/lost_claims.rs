@@ -105,10 +105,8 @@ impl Coordinator {
         };
         let delay = claim.backoff.delay();
         claim.is_looked_up = goes_on;
-        if standing == Some(Standing::Running) {
-            if self.has(key) {
-                return self.lost_claims.forget(key);
-            }
+        // The dropped job may still be cleaning up; a new assignment would have made this claim forgotten.
+        if standing == Some(Standing::Running) && !self.has(key) {
             // This message may be lost as well, so the run is looked up again.
             self.effects.push(warn(format!("run failed {key} reason=\"its claim was lost\"")));
             self.fail(key, FailureReason::Internal, MESSAGE);

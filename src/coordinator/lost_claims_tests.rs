@@ -34,6 +34,19 @@ fn a_run_that_waits_for_a_lost_claim_is_failed() {
 }
 
 #[test]
+fn a_run_is_failed_once_the_dropped_job_has_cleaned_up() {
+    let mut script = Script::with_rest(RULES);
+    script.on(assignment_at("a", 10));
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), [], "its job is still here");
+    script.finish(1, "a");
+    script.on(freed(1));
+    script.after_millis(500);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), [lost("a")]);
+}
+
+#[test]
 fn a_run_that_does_not_wait_is_left_alone() {
     for state in
         [RunState::Queued, RunState::Pending, RunState::Failed, RunState::Succeeded, RunState::Cancelled]
