@@ -28,7 +28,13 @@ impl Tasks {
                 return;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
-                return TaskContainer { engine, container: container.clone(), output_before: None }.keep();
+                return TaskContainer {
+                    engine,
+                    container: container.clone(),
+                    output_before: None,
+                    no_output: None,
+                }
+                .keep();
             }
             remove_container(engine, container);
         }

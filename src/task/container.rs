@@ -18,7 +18,8 @@ use super::run::Cleanup;
 use super::sidecar::marker::PendingMarker;
 use super::sidecar::{PopulatedVolume, marker};
 use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, State, VolumeOptions, Wait,
+    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PendingStat, State, VolumeOptions,
+    Wait,
 };
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
@@ -62,6 +63,8 @@ pub(super) struct TaskContainer<'a> {
     pub(super) container: ContainerRef,
     /// The output file before the start, which is not the task's. `None` if there is none or that is unknown.
     pub(super) output_before: Option<FoundFile>,
+    /// Set if it was looked for that file and there is none: what the container was created from.
+    pub(super) no_output: Option<String>,
 }
 
 /// What the engine tells about a container that was created and not started.
@@ -72,6 +75,8 @@ pub(super) struct Checked {
     pub(super) is_alone: bool,
     /// For each sidecar of the plan, in its order, the marker in its volume.
     pub(super) markers: Vec<Option<String>>,
+    /// It was looked for an output file, and there is none.
+    has_no_output: bool,
     /// The output file in it.
     output_before: Option<FoundFile>,
     /// The wait for its exit.
@@ -79,9 +84,15 @@ pub(super) struct Checked {
 }
 
 impl Checked {
-    /// Returns the container as ready to start, and the wait for its exit.
-    pub(super) fn ready(self, container: TaskContainer<'_>) -> (TaskContainer<'_>, Wait) {
-        (TaskContainer { output_before: self.output_before, ..container }, self.wait)
+    /// Returns the container as ready to start, and the wait for its exit. `key` says what it was created from.
+    pub(super) fn ready(
+        self,
+        container: TaskContainer<'_>,
+        key: Option<String>,
+    ) -> (TaskContainer<'_>, Wait) {
+        let Self { has_no_output, output_before, wait, .. } = self;
+        let no_output = key.filter(|_| has_no_output);
+        (TaskContainer { no_output, output_before, ..container }, wait)
     }
 }
 
@@ -105,7 +116,7 @@ impl<'a> TaskContainer<'a> {
     /// Returns the container that is to be created with this name.
     pub(super) fn uncreated(engine: &'a TaskEngine<'a>, name: &str) -> Self {
         let container = ContainerRef { name: name.to_owned(), id: None };
-        Self { engine, container, output_before: None }
+        Self { engine, container, output_before: None, no_output: None }
     }
 
     /// Removes containers that this worker created earlier for the same execution, under any name, except kept ones.
@@ -173,21 +184,21 @@ impl<'a> TaskContainer<'a> {
         }
         info!("container created {key} {container}");
         cleanup.container = Some(container.clone());
-        Ok(TaskContainer { engine: self.engine, container, output_before: None })
+        Ok(TaskContainer { engine: self.engine, container, output_before: None, no_output: None })
     }
 
     /// Checks the created container, and takes up the wait for its exit. All calls are sent before the first is answered. From
     /// its creation on the container protects its volumes from removal, so what this finds stays true. Returns `None` if the
-    /// container is gone.
+    /// container is gone. Looks for the output file only if told to `look`.
     ///
     /// # Errors
     /// `container_create`, `docker_unreachable` or cancelled.
-    pub(super) fn check(&self, plan: &Plan) -> Result<Option<Checked>, Failure> {
+    pub(super) fn check(&self, plan: &Plan, look: bool) -> Result<Option<Checked>, Failure> {
         let id = self.container.key();
         let checked = self.engine.call(|docker, cancel| {
             let get = |sidecar: &SidecarMount| marker::send_get(docker, cancel, id, &sidecar.mount_path);
             let markers = plan.sidecars.iter().map(get).collect::<Result<Vec<_>, _>>()?;
-            let output = docker.send_archive_stat(cancel, id, OUTPUT_FILE)?;
+            let output = look.then(|| docker.send_archive_stat(cancel, id, OUTPUT_FILE)).transpose()?;
             let inspect = docker.send_inspect(cancel, id)?;
             let list = docker.send_list(cancel, &task_labels(plan))?;
             let wait = docker.send_wait(cancel, id)?;
@@ -195,13 +206,15 @@ impl<'a> TaskContainer<'a> {
                 Err(error) if error.is_not_found() => return Ok(None),
                 inspected => inspected?.image,
             };
+            let output = output.map(PendingStat::finish);
             Ok(Some(Checked {
                 image,
                 is_alone: leftovers(list.finish()?, plan, self.engine.processes)
                     .iter()
                     .all(|found| found.key() == id),
                 wait: wait.finish()?,
-                output_before: find_before_start(self.engine, id, output.finish()),
+                has_no_output: matches!(output, Some(Ok(None))),
+                output_before: output.and_then(|first| find_before_start(self.engine, id, first)),
                 markers: markers.into_iter().map(PendingMarker::finish).collect::<Result<_, _>>()?,
             }))
         });

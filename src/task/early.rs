@@ -7,6 +7,7 @@ use log::info;
 
 use super::container::{Checked, TaskContainer};
 use super::engine::TaskEngine;
+use super::no_output;
 use super::outcome::Failure;
 use super::plan::Plan;
 use super::prepare::{Prepared, expected, prepare_beside};
@@ -40,7 +41,7 @@ impl Tasks {
         };
         let create = || {
             let container = uncreated.create(plan, &expected, cleanup)?;
-            container.check(plan).map(|checked| (container, checked))
+            container.check(plan, self.looks_for_output(plan, &expected)).map(|checked| (container, checked))
         };
         // Without a registry, one thread checks all images before the container is created.
         let threads = if self.images.asks_registry() { 1 + plan.sidecars.len() } else { 1 };
@@ -54,7 +55,7 @@ impl Tasks {
             };
             complete = self.are_complete(engine.key, &expected, &checked);
             if complete && checked.is_alone && is_made_of(&expected, &checked, &prepared) {
-                let (container, wait) = checked.ready(container);
+                let (container, wait) = checked.ready(container, no_output::key(plan, &expected));
                 return Ok(Early::Ready(container, wait));
             }
             discard(&container, cleanup);
@@ -91,7 +92,7 @@ fn is_made_of(expected: &Prepared<'_>, checked: &Checked, prepared: &Prepared<'_
 }
 
 /// Returns an image's id without its algorithm, which some engines leave out.
-fn digest(id: &str) -> &str {
+pub(super) fn digest(id: &str) -> &str {
     id.trim_start_matches("sha256:")
 }
 

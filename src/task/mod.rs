@@ -16,6 +16,7 @@ pub(crate) mod fuzz;
 mod image;
 pub(crate) mod labels;
 mod names;
+mod no_output;
 mod outcome;
 mod output;
 pub(crate) mod plan;

@@ -12,11 +12,12 @@ use time::format_description::well_known::Rfc3339;
 use super::Job;
 use super::cleanup::choose_volumes;
 use super::container::{Checked, ContainerExit, Started, Stopped, TaskContainer};
-use super::early::Early;
+use super::early::{Early, digest};
 use super::ending::ReadingWatch;
 use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
 use super::names::ContainerRef;
+use super::no_output::{self, NoOutput};
 use super::outcome::Failure;
 use super::output::Collected;
 use super::output::budget::Limits;
@@ -60,6 +61,7 @@ pub(crate) struct Tasks {
     pub(super) options: Options,
     pub(super) images: Images,
     pub(super) sidecars: Sidecars,
+    no_output: NoOutput,
     events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops; clean-ups then do not wait for an engine that is unavailable.
     stopping: CancelToken,
@@ -110,7 +112,8 @@ impl Tasks {
     ) -> Self {
         let images = Images::new(options.pull, options.registries.clone());
         let sidecars = Sidecars::new(&options.settings, options.keep_sidecar_volumes);
-        Self { docker, processes, options, images, sidecars, events, stopping }
+        let no_output = NoOutput::default();
+        Self { docker, processes, options, images, sidecars, no_output, events, stopping }
     }
 
     /// Runs one job, waits until its report is received, and cleans up unless that is to be done later. Blocks until then.
@@ -215,7 +218,7 @@ impl Tasks {
             self.emit(job.id, JobEvent::Started { ran });
         }
         // What an earlier process found before the start is not known.
-        let container = TaskContainer { engine, container, output_before: None };
+        let container = TaskContainer { engine, container, output_before: None, no_output: None };
         let (result, collected) = match ended_for {
             Some(reason) => {
                 let exit_code = container.end(self.options.stop_grace);
@@ -246,6 +249,8 @@ impl Tasks {
             match container.start(wait, &mut cleanup.started)? {
                 Started::Running(wait) => {
                     self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
+                    // It existed when it was looked for the file.
+                    container.no_output.iter().for_each(|key| self.no_output.insert(key.clone()));
                     return Ok(self.finish(job, &container, container.wait_exit(wait)));
                 }
                 Started::Vanished => cleanup.container = None,
@@ -277,9 +282,10 @@ impl Tasks {
                 Err(Failure::Failed { .. }) if image_is_gone(engine, &prepared.image) => continue,
                 created => created?,
             };
-            match container.check(plan)? {
+            match container.check(plan, self.looks_for_output(plan, &prepared))? {
                 Some(checked) if self.are_complete(engine.key, &prepared, &checked) => {
-                    return Ok(checked.ready(container));
+                    let is_same = digest(&checked.image) == digest(&prepared.image);
+                    return Ok(checked.ready(container, no_output::key(plan, &prepared).filter(|_| is_same)));
                 }
                 Some(_) => uncreated.clear(plan)?,
                 None => cleanup.container = None,
@@ -287,6 +293,11 @@ impl Tasks {
         }
         let message = "another process keeps removing the image, the container or the sidecar volume";
         Err(Failure::new(FailureReason::SidecarPrep, message))
+    }
+
+    /// Returns whether to look for an output file before the start.
+    pub(super) fn looks_for_output(&self, plan: &Plan, prepared: &Prepared<'_>) -> bool {
+        no_output::key(plan, prepared).is_none_or(|key| !self.no_output.contains(&key))
     }
 
     /// Returns whether all volumes of a created container are complete. Forgets those that are not.
