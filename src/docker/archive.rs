@@ -155,6 +155,7 @@ impl Docker {
         body: &mut dyn Read,
     ) -> Result<(), Error> {
         let request = Request::new(Method::Put, archive(id, path)?).stream("application/x-tar", body);
+        let request = request.head_within(self.timeouts().head);
         accept(self.exchange(cancel, request)?, &[])
     }
 

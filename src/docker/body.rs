@@ -11,7 +11,8 @@ use super::conn::Conn;
 use super::exchange::Call;
 use super::http::HttpError;
 use super::http::body::{Decoder, Framing};
-use super::timeouts::deadline;
+use super::request::Limit;
+use super::timeouts::{End, deadline};
 
 /// The largest buffer for reading from the socket, in bytes.
 const READ: usize = 64 * 1024;
@@ -33,11 +34,11 @@ pub struct Body {
     decoder: Decoder,
     /// Where the undecoded bytes of `source.read_ahead` start and end.
     start: usize,
-    end: usize,
+    read_end: usize,
     /// The longest silence; `None` for no limit.
     idle: Option<Duration>,
-    /// When the body must have ended; `None` for no limit.
-    ends_at: Option<Instant>,
+    /// When the whole body must have come, if that is limited.
+    end: Option<End>,
     /// The first size of the buffer for reading.
     first_read: usize,
     /// The error of an earlier read. Bytes after an error cannot be decoded.
@@ -53,15 +54,15 @@ pub(super) struct BodySource {
 }
 
 impl Body {
-    pub(super) fn new(source: BodySource, framing: Framing, idle: Duration) -> Self {
-        let end = source.read_ahead.len();
+    pub(super) fn new(source: BodySource, framing: Framing, idle: Duration, call_end: Option<End>) -> Self {
+        let read_end = source.read_ahead.len();
         Self {
             source,
             decoder: Decoder::new(framing),
             start: 0,
-            end,
+            read_end,
             idle: Some(idle),
-            ends_at: None,
+            end: call_end,
             first_read: FIRST_READ,
             broken: None,
         }
@@ -70,12 +71,13 @@ impl Body {
     /// Removes the limit on silence, and uses little memory: for a short body that may take hours to come.
     pub(super) fn comes_late(&mut self) {
         self.idle = None;
+        self.end = None;
         self.first_read = FIRST_READ_LATE;
     }
 
-    /// From `ends_at` on, waiting for the body fails with [`Error::Timeout`].
-    pub(super) fn ends_at(&mut self, ends_at: Instant) {
-        self.ends_at = Some(ends_at);
+    /// Makes the limit on silence one for the rest of the body, unless it has one.
+    pub(super) fn limit_as_a_whole(&mut self) {
+        self.end = self.end.or_else(|| self.idle.and_then(|idle| End::of(Limit::Whole(idle))));
     }
 
     /// Reads some bytes into `buf` and returns them; none at the end. Returns `None` if none came within `wait`.
@@ -89,12 +91,13 @@ impl Body {
 
     /// Reads some bytes into `buf` and returns them; none at the end.
     pub(super) fn read_more<'b>(&mut self, buf: &'b mut [u8]) -> Result<&'b [u8], Error> {
-        let deadline = self.idle.map(deadline).into_iter().chain(self.ends_at).min();
-        let idle = self.idle.unwrap_or_default();
-        self.read_until(buf, deadline)?.ok_or_else(|| self.stalled(idle))
+        let silence = self.idle.map(End::after);
+        let first = [silence, self.end].into_iter().flatten().min_by_key(|end| end.at);
+        let limit = first.map(|end| end.limit).unwrap_or_default();
+        self.read_until(buf, first.map(|end| end.at))?.ok_or_else(|| self.stalled(limit))
     }
 
-    /// Returns the error for a body that was silent for `after`.
+    /// Returns the error for a body that was silent, or not complete, for `after`.
     pub(super) fn stalled(&self, after: Duration) -> Error {
         self.source.call.failed(PHASE, after, io::ErrorKind::TimedOut.into())
     }
@@ -155,7 +158,7 @@ impl Body {
     }
 
     fn decode(&mut self, buf: &mut [u8]) -> Result<usize, Error> {
-        let (read, _) = self.source.read_ahead.split_at(self.end);
+        let (read, _) = self.source.read_ahead.split_at(self.read_end);
         let (_, input) = read.split_at(self.start);
         let decoded = match &self.broken {
             Some(problem) => Err(problem.clone()),
@@ -174,12 +177,12 @@ impl Body {
     fn fill(&mut self, wait: Option<Duration>) -> Result<bool, Error> {
         let BodySource { conn, call, read_ahead } = &mut self.source;
         // Grows after a read that filled it. Clearing it before each read would cost more than a short read itself.
-        if self.end == read_ahead.len() {
-            read_ahead.resize((4 * self.end).clamp(self.first_read, READ), 0);
+        if self.read_end == read_ahead.len() {
+            read_ahead.resize((4 * self.read_end).clamp(self.first_read, READ), 0);
         }
         let read = conn.read(read_ahead, wait);
         self.start = 0;
-        self.end = *read.as_ref().unwrap_or(&0);
+        self.read_end = *read.as_ref().unwrap_or(&0);
         match read {
             // A cancelled call closes the socket, which must not count as the end of a body without a length.
             Ok(0) if call.cancel.is_cancelled() || !self.decoder.close() => Err(call.ended(PHASE)),

@@ -39,7 +39,7 @@ impl Docker {
         create: &CreateContainer,
     ) -> Result<Created, Error> {
         let target = RequestTarget::of("containers/create").query("name", name);
-        let request = Request::post(target).json(create)?.head_within(self.timeouts().create);
+        let request = Request::post(target).json(create)?.within(self.timeouts().create);
         match self.call(cancel, request) {
             Ok(response) => response.json(),
             // Podman 4 answers 500 for a name that is taken.
@@ -63,24 +63,20 @@ impl Docker {
 
     /// Starts a container. Succeeds if it is already running.
     pub fn container_start(&self, cancel: &CancelToken, id: &str) -> Result<(), Error> {
-        let request = Request::post(container(id)?.then("start")).head_within(self.timeouts().create);
+        let request = Request::post(container(id)?.then("start")).within(self.timeouts().create);
         accept(self.exchange(cancel, request)?, &[304])
     }
 
-    /// Starts waiting for the container's next exit. Returns once the engine is waiting, so that a container started
-    /// afterwards cannot exit unnoticed. An exit before the call does not count.
+    /// Starts waiting for the container's next exit. An exit before the engine waits does not count, see [`Wait::begin`].
     pub fn container_wait(&self, cancel: &CancelToken, id: &str) -> Result<Wait, Error> {
-        self.send_wait(cancel, id)?.finish()
-    }
-
-    /// Sends [`Docker::container_wait`].
-    pub fn send_wait(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Wait>, Error> {
         let target = container(id)?.then("wait").query("condition", "next-exit");
-        self.send(cancel, Request::post(target), |response| {
+        let request = Request::post(target).head_within(self.timeouts().head);
+        let sent = self.send(cancel, request, |response| {
             let mut body = response.success()?.body;
             body.comes_late();
-            Ok(Wait { body })
-        })
+            Ok(body)
+        });
+        Ok(Wait(WaitState::Sent(Box::new(sent?))))
     }
 
     /// Sends SIGTERM, and SIGKILL if the container runs on after `grace`; only SIGKILL if `grace` is zero. Returns once it has
@@ -128,13 +124,15 @@ impl Docker {
         let deadline = deadline(self.timeouts().remove);
         let mut pause = FIRST_REMOVE_PAUSE;
         loop {
+            let left = deadline.saturating_duration_since(Instant::now());
             // Once the other removal is done, this is answered with 404.
-            let response = self.exchange(cancel, Request::delete(target.clone()))?;
+            let response = self.exchange(cancel, Request::delete(target.clone()).within(left))?;
             match accept(response, &[404]) {
-                Err(error) if in_progress(&error) && Instant::now() < deadline => {}
+                Err(error)
+                    if in_progress(&error) && pause < deadline.saturating_duration_since(Instant::now()) => {}
                 result => return result,
             }
-            if !cancel.sleep(pause.min(deadline.saturating_duration_since(Instant::now()))) {
+            if !cancel.sleep(pause) {
                 return Err(Error::Cancelled);
             }
             pause = (pause * 2).min(LONGEST_REMOVE_PAUSE);
@@ -184,7 +182,8 @@ impl Docker {
 
     /// Returns the container's file system, without its volumes, as a tar stream.
     pub fn container_export(&self, cancel: &CancelToken, id: &str) -> Result<Body, Error> {
-        Ok(self.call(cancel, Request::get(container(id)?.then("export")))?.body)
+        let request = Request::get(container(id)?.then("export")).head_within(self.timeouts().head);
+        Ok(self.call(cancel, request)?.body)
     }
 
     /// Returns all containers, running or not, that have all of these labels. An empty value matches any value.
@@ -203,7 +202,8 @@ impl Docker {
         labels: &[(&str, &str)],
     ) -> Result<Pending<Vec<ContainerSummary>>, Error> {
         let target = RequestTarget::of("containers/json").query("all", "1").labelled(labels);
-        self.send(cancel, Request::get(target), |response| response.success()?.json())
+        let request = Request::get(target).within(self.timeouts().list);
+        self.send(cancel, request, |response| response.success()?.json())
     }
 }
 
@@ -249,9 +249,14 @@ impl Log {
 }
 
 /// A wait for a container's exit.
-#[derive(Debug)]
-pub struct Wait {
-    body: Body,
+pub struct Wait(WaitState);
+
+enum WaitState {
+    /// The response's head has not come.
+    Sent(Box<Pending<Body>>),
+    Begun(Body),
+    /// Its response was an error, which was returned.
+    Failed,
 }
 
 #[derive(Deserialize)]
@@ -269,10 +274,29 @@ struct ExitError {
 }
 
 impl Wait {
+    /// Waits at most `limit` until the engine tells that it waits, and returns whether it did. From then on the container
+    /// cannot exit unnoticed. A proxy may hold this back until the exit, as nginx does: then only an inspect shows the state.
+    pub fn begin(&mut self, limit: Duration) -> Result<bool, Error> {
+        if let WaitState::Sent(sent) = &mut self.0 {
+            if !sent.head_came(limit)? {
+                return Ok(false);
+            }
+            if let WaitState::Sent(sent) = std::mem::replace(&mut self.0, WaitState::Failed) {
+                self.0 = WaitState::Begun(sent.finish()?);
+            }
+        }
+        Ok(true)
+    }
+
     /// Blocks until the container exits, without a deadline, and returns the exit code. [`Error::Io`] means that the
     /// connection was lost, such as by an engine restart: inspect the container and wait again.
-    pub fn join(mut self) -> Result<i64, Error> {
-        let exit: Exit = self.body.json()?;
+    pub fn join(self) -> Result<i64, Error> {
+        let mut body = match self.0 {
+            WaitState::Sent(sent) => sent.finish()?,
+            WaitState::Begun(body) => body,
+            WaitState::Failed => return Err(Error::protocol("the wait has failed")),
+        };
+        let exit: Exit = body.json()?;
         match exit.error {
             Some(error) if !error.message.is_empty() => {
                 Err(Error::Engine { status: 200, message: one_line(&error.message) })

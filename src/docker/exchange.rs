@@ -8,8 +8,8 @@ use super::conn::Conn;
 use super::error::one_line;
 use super::http::head::{Head, HeadReader};
 use super::http::request::{LAST_CHUNK, Length, chunk, head};
-use super::request::{Method, Payload};
-use super::timeouts::deadline;
+use super::request::{Limit, Method, Payload};
+use super::timeouts::{End, deadline};
 use super::{ApiVersion, Endpoint, Error, Request, Timeouts};
 use crate::sys::cancel::CancelToken;
 use crate::sys::limits::{check_free_descriptors, is_exhausted};
@@ -21,6 +21,8 @@ const UPLOAD: usize = 64 * 1024;
 const READ: usize = 2 * 1024;
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
+/// The phase before the response, in error messages.
+const AWAITING: &str = "waiting for the response's head";
 /// The phase of an upload, in error messages.
 const SENDING: &str = "sending the request";
 
@@ -52,11 +54,11 @@ impl Dialer<'_> {
         }
         let conn = self.connect(cancel)?;
         let is_head = request.method == Method::Head;
-        let limit = request.head_within.unwrap_or(self.timeouts.head);
+        let limit = request.limit.unwrap_or(Limit::Whole(self.timeouts.call));
         let reader = HeadReader::default();
         let mut exchange = Exchange { conn, call, reader, answer: None, idle: self.timeouts.idle };
         exchange.send(&head, &mut request.payload)?;
-        Ok(Sent { exchange, limit, is_head, ends_at: request.ends_at })
+        Ok(Sent { exchange, limit, is_head, end: request.end })
     }
 
     fn connect(&self, cancel: &CancelToken) -> Result<Conn, Error> {
@@ -123,19 +125,24 @@ impl Call {
 /// A request that was sent, with its response unread.
 pub(super) struct Sent {
     exchange: Exchange,
-    limit: Duration,
+    limit: Limit,
     is_head: bool,
     /// When the response's body must have ended, if it must.
-    ends_at: Option<Instant>,
+    end: Option<End>,
 }
 
 impl Sent {
-    /// Reads the response's head, within the limit from now on.
+    /// Reads the response's head. The limit begins now.
     pub(super) fn response(mut self) -> Result<Response, Error> {
-        let answer = self.exchange.answer(self.limit)?;
-        let mut response = self.exchange.into_response(answer, self.is_head)?;
-        self.ends_at.into_iter().for_each(|ends_at| response.body.ends_at(ends_at));
-        Ok(response)
+        let end = [End::of(self.limit), self.end].into_iter().flatten().min_by_key(|end| end.at);
+        let answer = self.exchange.answer(self.limit.head())?;
+        self.exchange.into_response(answer, self.is_head, end)
+    }
+
+    /// Waits at most `limit` for the response's head. Returns whether it has come; [`Sent::response`] then returns at once.
+    pub(super) fn head_came(&mut self, limit: Duration) -> Result<bool, Error> {
+        self.exchange.answer = self.exchange.try_read_head(limit)?;
+        Ok(self.exchange.answer.is_some())
     }
 }
 
@@ -244,22 +251,33 @@ impl Exchange {
     }
 
     fn read_head(&mut self, limit: Duration) -> Result<Head, Error> {
-        let phase = "waiting for the response's head";
+        match self.try_read_head(limit)? {
+            Some(head) => Ok(head),
+            None => Err(self.call.failed(AWAITING, limit, io::ErrorKind::TimedOut.into())),
+        }
+    }
+
+    /// Returns `None` if the head has not come within `limit`. What has come of it is kept.
+    fn try_read_head(&mut self, limit: Duration) -> Result<Option<Head>, Error> {
         let deadline = deadline(limit);
         let mut buffer = [0; READ];
         loop {
             if let Some(head) = self.answer.take() {
-                return Ok(head);
+                return Ok(Some(head));
             }
             let left = deadline.saturating_duration_since(Instant::now());
             match self.conn.read_later(&mut buffer, left) {
-                Ok(0) if self.reader.is_empty() => return Err(self.call.ended(phase)),
+                Ok(0) if self.reader.is_empty() => return Err(self.call.ended(AWAITING)),
                 Ok(0) => return Err(self.call.ended("reading the response's head")),
                 Ok(n) => {
-                    let bytes = filled(&buffer, n).map_err(|error| self.call.failed(phase, limit, error))?;
+                    let bytes =
+                        filled(&buffer, n).map_err(|error| self.call.failed(AWAITING, limit, error))?;
                     self.take(bytes)?;
                 }
-                Err(error) => return Err(self.call.failed(phase, limit, error)),
+                Err(error) if error.kind() == io::ErrorKind::TimedOut && !self.call.cancel.is_cancelled() => {
+                    return Ok(None);
+                }
+                Err(error) => return Err(self.call.failed(AWAITING, limit, error)),
             }
         }
     }
@@ -269,10 +287,10 @@ impl Exchange {
         Ok(())
     }
 
-    fn into_response(self, head: Head, to_head: bool) -> Result<Response, Error> {
+    fn into_response(self, head: Head, to_head: bool, end: Option<End>) -> Result<Response, Error> {
         let framing = head.framing(to_head).map_err(|problem| self.call.broken(&problem))?;
         let source = BodySource { conn: self.conn, call: self.call, read_ahead: self.reader.into_rest() };
-        Ok(Response { status: head.status, head, body: Body::new(source, framing, self.idle) })
+        Ok(Response { status: head.status, head, body: Body::new(source, framing, self.idle, end) })
     }
 }
 
@@ -282,7 +300,7 @@ pub(super) fn answer_over(conn: Conn, call: Call, limit: Duration, to_head: bool
     let reader = HeadReader::default();
     let mut exchange = Exchange { conn, call, reader, answer: None, idle: limit };
     let head = exchange.read_head(limit)?;
-    exchange.into_response(head, to_head)
+    exchange.into_response(head, to_head, None)
 }
 
 /// A response with an unread body.
@@ -307,6 +325,7 @@ impl Response {
             return Ok(self);
         }
         let status = self.status;
+        self.body.limit_as_a_whole();
         let (text, end) = self.body.read_start(MAX_ERROR_BODY);
         match end {
             Err(error) if error.is_cancelled() => Err(error),

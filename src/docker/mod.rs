@@ -130,7 +130,7 @@ impl Docker {
         self.answer(cancel, version, response, &mut request)
     }
 
-    /// Sends a request without a body, to be answered later by way of `decode`.
+    /// Sends a request without headers and body, to be answered later by way of `decode`.
     fn send<T>(
         &self,
         cancel: &CancelToken,

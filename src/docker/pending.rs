@@ -1,7 +1,11 @@
 //! Calls that are sent now and answered later, so that the engine works on several at once without a thread for each.
 
+use std::time::Duration;
+
 use super::exchange::Sent;
-use super::{ApiVersion, Docker, Error, Request, Response};
+use super::request::Limit;
+use super::timeouts::End;
+use super::{ApiVersion, Docker, Error, Method, Request, RequestTarget, Response};
 use crate::sys::cancel::CancelToken;
 
 /// A call that was sent. Dropping it abandons the call, which the engine may execute nevertheless.
@@ -11,8 +15,11 @@ pub struct Pending<T> {
     docker: Docker,
     cancel: CancelToken,
     version: ApiVersion,
-    /// In case that the engine refuses the version.
-    request: Request<'static>,
+    /// The request, which has neither headers nor a body, in case that the engine refuses the version.
+    method: Method,
+    target: RequestTarget,
+    limit: Option<Limit>,
+    end: Option<End>,
     decode: fn(Response) -> Result<T, Error>,
 }
 
@@ -26,15 +33,23 @@ impl<T> Pending<T> {
         let (docker, cancel) = (docker.clone(), cancel.clone());
         let version = docker.api_version();
         let sent = docker.dialer().send(&cancel, &mut request)?;
-        Ok(Self { sent, docker, cancel, version, request, decode })
+        let Request { method, target, limit, end, .. } = request;
+        Ok(Self { sent, docker, cancel, version, method, target, limit, end, decode })
+    }
+
+    /// Waits at most `limit` for the beginning of the answer, and returns whether it has come.
+    pub(super) fn head_came(&mut self, limit: Duration) -> Result<bool, Error> {
+        self.sent.head_came(limit)
     }
 
     /// Waits for the answer. Its time limit begins now.
     ///
     /// # Errors
     /// As the call itself.
-    pub fn finish(mut self) -> Result<T, Error> {
-        let response = self.sent.response()?;
-        (self.decode)(self.docker.answer(&self.cancel, self.version, response, &mut self.request)?)
+    pub fn finish(self) -> Result<T, Error> {
+        let Self { sent, docker, cancel, version, method, target, limit, end, decode } = self;
+        let response = sent.response()?;
+        let mut request = Request { limit, end, ..Request::new(method, target) };
+        decode(docker.answer(&cancel, version, response, &mut request)?)
     }
 }

@@ -1,12 +1,12 @@
 //! Requests to the engine. Names from outside are encoded into paths and queries, so that none can change the request.
 
 use std::io::Read;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde::Serialize;
 
 use super::Error;
-use super::timeouts::deadline;
+use super::timeouts::End;
 use crate::net::url::percent_encode;
 use crate::secret::Secret;
 
@@ -133,20 +133,40 @@ pub(super) enum Payload<'a> {
     Stream(&'a mut dyn Read),
 }
 
+/// How long a call may take after its request was sent.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Limit {
+    /// Until the end of the response, so that one which drips ends, too.
+    Whole(Duration),
+    /// Until the response's head. The body may take any time, and is limited in its silence.
+    Head(Duration),
+}
+
+impl Limit {
+    /// Returns the time until the response's head.
+    pub(super) fn head(self) -> Duration {
+        match self {
+            Self::Whole(limit) | Self::Head(limit) => limit,
+        }
+    }
+}
+
 /// One request.
 pub struct Request<'a> {
     pub(super) method: Method,
     pub(super) target: RequestTarget,
     pub(super) headers: Vec<(&'static str, Secret)>,
     pub(super) payload: Payload<'a>,
-    pub(super) head_within: Option<Duration>,
-    pub(super) ends_at: Option<Instant>,
+    /// `None` for the usual limit, [`Timeouts::call`](super::Timeouts::call).
+    pub(super) limit: Option<Limit>,
+    /// When the response must have ended at the latest, however late it is read.
+    pub(super) end: Option<End>,
 }
 
 impl<'a> Request<'a> {
     /// A request without a body.
     pub fn new(method: Method, target: RequestTarget) -> Self {
-        Self { method, target, headers: Vec::new(), payload: Payload::None, head_within: None, ends_at: None }
+        Self { method, target, headers: Vec::new(), payload: Payload::None, limit: None, end: None }
     }
 
     /// A `GET`.
@@ -185,10 +205,17 @@ impl<'a> Request<'a> {
         self.header("Content-Type", Secret::new(content_type))
     }
 
-    /// Replaces the time limit for the response's head.
+    /// Replaces the time limit for the whole response.
+    #[must_use]
+    pub fn within(mut self, limit: Duration) -> Self {
+        self.limit = Some(Limit::Whole(limit));
+        self
+    }
+
+    /// Limits only the time until the response's head, and the silence of its body.
     #[must_use]
     pub fn head_within(mut self, limit: Duration) -> Self {
-        self.head_within = Some(limit);
+        self.limit = Some(Limit::Head(limit));
         self
     }
 
@@ -200,7 +227,7 @@ impl<'a> Request<'a> {
     /// Sets when the response must have ended, counted from now. Reading it fails with [`Error::Timeout`] after that.
     #[must_use]
     pub(super) fn ends_within(mut self, limit: Duration) -> Self {
-        self.ends_at = Some(deadline(limit));
+        self.end = Some(End::after(limit));
         self
     }
 

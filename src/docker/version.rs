@@ -124,7 +124,7 @@ impl Docker {
     }
 
     pub(super) fn ping_request(&self) -> Request<'static> {
-        Request::get(RequestTarget::of("_ping")).head_within(self.timeouts().head.min(super::PING_WITHIN))
+        Request::get(RequestTarget::of("_ping")).within(self.timeouts().call.min(super::PING_WITHIN))
     }
 
     fn refused(&self, version: ApiVersion, message: String) -> Error {

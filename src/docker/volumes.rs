@@ -55,7 +55,8 @@ impl Docker {
     /// Returns all volumes that have all of these labels. An empty value matches any value.
     pub fn volume_list(&self, cancel: &CancelToken, labels: &[(&str, &str)]) -> Result<Vec<Volume>, Error> {
         let target = RequestTarget::of("volumes").labelled(labels);
-        let list: VolumeList = self.call(cancel, Request::get(target))?.json()?;
+        let request = Request::get(target).within(self.timeouts().list);
+        let list: VolumeList = self.call(cancel, request)?.json()?;
         Ok(list.volumes)
     }
 }

@@ -1,6 +1,8 @@
 //! The last step of a task: removes or keeps its container and its own volumes once the report is settled.
 
-use log::{error, info, warn};
+use std::time::{Duration, Instant};
+
+use log::{info, warn};
 
 use super::container::TaskContainer;
 use super::engine::TaskEngine;
@@ -13,6 +15,9 @@ use crate::logging::{error_chain, value};
 
 /// How often the removal of a container is tried on an engine that answers.
 const REMOVE_ATTEMPTS: u32 = 6;
+
+/// How long the removal of a container is tried again. One attempt takes at most as long.
+const REMOVE_LIMIT: Duration = Duration::from_secs(600);
 
 /// How many earlier executions of one task can be kept with their own volumes.
 const MAX_GENERATIONS: u32 = 100;
@@ -64,19 +69,19 @@ pub(super) fn choose_volumes(engine: &TaskEngine<'_>, plan: &mut Plan) {
 
 fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) {
     let key = engine.key;
-    let mut attempts = 0;
+    let (start, mut attempts) = (Instant::now(), 0);
     let retryable = |error: &Error| {
         attempts += 1;
         let error = error_chain(error);
         warn!("container removal failed {key} {container} error={}", value(&error));
-        attempts < REMOVE_ATTEMPTS
+        attempts < REMOVE_ATTEMPTS && start.elapsed() < REMOVE_LIMIT
     };
     let remove =
         engine.cleanup_retrying(retryable, |docker, cancel| docker.container_remove(cancel, container.key()));
     match remove {
         Ok(()) => info!("container removed {key} {container}"),
         Err(error) => {
-            error!("container left {key} {container} error={}", value(&error_chain(&error)));
+            warn!("container left {key} {container} error={}", value(&error_chain(&error)));
         }
     }
 }

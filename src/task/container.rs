@@ -17,6 +17,7 @@ use super::processes::Processes;
 use super::run::Cleanup;
 use super::sidecar::marker::PendingMarker;
 use super::sidecar::{PopulatedVolume, marker};
+use super::wait;
 use crate::docker::{
     ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PendingStat, State, VolumeOptions,
     Wait,
@@ -201,22 +202,19 @@ impl<'a> TaskContainer<'a> {
             let output = look.then(|| docker.send_archive_stat(cancel, id, OUTPUT_FILE)).transpose()?;
             let inspect = docker.send_inspect(cancel, id)?;
             let list = docker.send_list(cancel, &task_labels(plan))?;
-            let wait = docker.send_wait(cancel, id)?;
+            let mut wait = docker.container_wait(cancel, id)?;
             let image = match inspect.finish() {
                 Err(error) if error.is_not_found() => return Ok(None),
                 inspected => inspected?.image,
             };
+            let left = leftovers(list.finish()?, plan, self.engine.processes);
+            let is_alone = left.iter().all(|found| found.key() == id);
             let output = output.map(PendingStat::finish);
-            Ok(Some(Checked {
-                image,
-                is_alone: leftovers(list.finish()?, plan, self.engine.processes)
-                    .iter()
-                    .all(|found| found.key() == id),
-                wait: wait.finish()?,
-                has_no_output: matches!(output, Some(Ok(None))),
-                output_before: output.and_then(|first| find_before_start(self.engine, id, first)),
-                markers: markers.into_iter().map(PendingMarker::finish).collect::<Result<_, _>>()?,
-            }))
+            let has_no_output = matches!(output, Some(Ok(None)));
+            let output_before = output.and_then(|first| find_before_start(self.engine, id, first));
+            let markers = markers.into_iter().map(PendingMarker::finish).collect::<Result<_, _>>()?;
+            wait::begin(&mut wait)?;
+            Ok(Some(Checked { image, is_alone, has_no_output, output_before, markers, wait }))
         });
         let checked = match checked {
             // Removed meanwhile.
@@ -239,7 +237,7 @@ impl<'a> TaskContainer<'a> {
         let attempted = Cell::new(false);
         let mut first = Some(wait);
         let attempt = self.engine.call(|docker, cancel| {
-            let wait = first.take().map_or_else(|| docker.container_wait(cancel, id), Ok)?;
+            let wait = first.take().map_or_else(|| wait::take_up(docker, cancel, id), Ok)?;
             // While the engine is still starting it, this inspect blocks until the outcome is known.
             if attempted.get() && docker.container_inspect(cancel, id)?.state.status != "created" {
                 return Ok(StartAttempt::Done(Started::Running(None)));
@@ -281,8 +279,8 @@ impl<'a> TaskContainer<'a> {
     /// `container_wait`, `docker_unreachable` or cancelled.
     pub(super) fn wait_exit(&self, mut wait: Option<Wait>) -> Result<ContainerExit, Failure> {
         loop {
-            match wait.map(Wait::join) {
-                Some(Ok(0)) => return Ok(ContainerExit { code: 0, out_of_memory: false }),
+            match wait.map(|wait| wait::join(self.engine, self.container.key(), wait)) {
+                Some(Ok(Some(0))) => return Ok(ContainerExit { code: 0, out_of_memory: false }),
                 Some(Ok(_)) => return self.exit(&self.engine.cancel),
                 Some(Err(error)) if error.is_cancelled() => return Err(Failure::Cancelled),
                 Some(Err(error)) => self.warn("container wait interrupted", &error),
@@ -302,7 +300,7 @@ impl<'a> TaskContainer<'a> {
         let retryable =
             |error: &Error| !(error.is_cancelled() || error.is_not_found() || error.is_exhausted());
         let resumed = self.engine.call_running(retryable, |docker, cancel| {
-            let wait = docker.container_wait(cancel, id)?;
+            let wait = wait::take_up(docker, cancel, id)?;
             let state = docker.container_inspect(cancel, id)?.state;
             Ok(Some(wait).filter(|_| state.running || state.status == "paused"))
         });

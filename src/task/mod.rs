@@ -28,6 +28,7 @@ mod run;
 mod scripted_engine;
 mod sidecar;
 mod single_flight;
+mod wait;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
 

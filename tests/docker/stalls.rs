@@ -3,7 +3,8 @@
 use std::io::{self, Read};
 use std::time::Duration;
 
-use oz_agent_worker::docker::{Endpoint, Error, Reference, Timeouts};
+use crossbeam_channel::bounded;
+use oz_agent_worker::docker::{CreateContainer, Endpoint, Error, Reference, Timeouts};
 use oz_agent_worker::sys::cancel::CancelToken;
 
 use crate::support::fake_docker::{FakeDocker, Script, Step, client, hello, json, temp_dir, write};
@@ -16,6 +17,8 @@ fn generous() -> Timeouts {
     let connect = Duration::from_secs(20);
     Timeouts {
         connect,
+        call: LONG,
+        list: LONG,
         head: LONG,
         create: LONG,
         idle: LONG,
@@ -55,7 +58,7 @@ fn assert_protocol(error: &Error, words: &str) {
 #[test]
 fn a_missing_head_is_a_timeout() {
     for start in ["", "HTTP/1.1 200", "HTTP/1.1 100 Continue\r\n\r\n"] {
-        let timeouts = Timeouts { head: SHORT, ..generous() };
+        let timeouts = Timeouts { call: SHORT, ..generous() };
         let error = inspect(vec![write(start), Step::Stall], timeouts);
         assert_timeout(&error, "GET /containers/c/json: waiting for the response's head", SHORT);
     }
@@ -65,7 +68,7 @@ fn a_missing_head_is_a_timeout() {
 fn a_slow_head_is_a_timeout() {
     let drips = (0..10_000).flat_map(|_| [write("A"), Step::Pause(SHORT / 5)]);
     let script = [write("HTTP/1.1 200 OK\r\n")].into_iter().chain(drips).collect();
-    let error = inspect(script, Timeouts { head: SHORT * 4, ..generous() });
+    let error = inspect(script, Timeouts { call: SHORT * 4, ..generous() });
     assert_timeout(&error, "waiting for the response's head", SHORT * 4);
 }
 
@@ -140,13 +143,68 @@ fn only_a_wait_and_a_stop_may_stay_silent() {
     let head = Duration::from_secs(2);
     let exits = || vec![exit(), pause(), body()];
     let scripts = vec![exits(), stopped(), exits(), vec![Step::Stall]];
-    let timeouts = Timeouts { head, idle: SHORT, ..generous() };
+    let timeouts = Timeouts { head, remove: head, idle: SHORT, ..generous() };
     let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
     let cancel = CancelToken::new();
     assert_eq!(docker.container_wait(&cancel, "c").unwrap().join().unwrap(), 9);
     docker.container_stop(&cancel, "c", Duration::ZERO).unwrap();
     let error = docker.container_remove(&cancel, "c").unwrap_err();
-    assert_timeout(&error, "DELETE /containers/c", head);
+    let Error::Timeout { what, after } = &error else { panic!("{error:?}") };
+    assert!(what.contains("DELETE /containers/c") && *after <= head, "{error:?}");
+}
+
+/// Each byte ends a silence, so only a limit for the whole response ends such a call.
+#[test]
+fn a_response_that_drips_is_a_timeout() {
+    let limit = SHORT * 4;
+    let timeouts =
+        Timeouts { call: limit, list: limit, create: limit, remove: limit, idle: LONG, ..generous() };
+    let drip = |status: u16| {
+        let head = write(&format!("HTTP/1.1 {status} x\r\nContent-Length: 100000\r\n\r\n"));
+        let drops = (0..50_000).flat_map(|_| [write(" "), Step::Pause(SHORT / 5)]);
+        [head].into_iter().chain(drops).collect::<Script>()
+    };
+    let scripts = [200, 200, 200, 200, 200, 409].map(drip).into_iter().collect();
+    let (_fake, docker) = FakeDocker::connected(scripts, timeouts);
+    let cancel = CancelToken::new();
+    let create = CreateContainer::default();
+    let errors = [
+        ("GET /containers/c/json", docker.container_inspect(&cancel, "c").unwrap_err()),
+        ("GET /images/i/json", docker.image_inspect(&cancel, "i").unwrap_err()),
+        ("GET /containers/json", docker.container_list(&cancel, &[]).unwrap_err()),
+        ("GET /volumes", docker.volume_list(&cancel, &[]).unwrap_err()),
+        ("POST /containers/create", docker.container_create(&cancel, "c", &create).unwrap_err()),
+    ];
+    for (call, error) in errors {
+        assert_timeout(&error, &format!("{call}: reading the body"), limit);
+    }
+    assert!(docker.container_remove(&cancel, "c").unwrap_err().is_conflict(), "the status counts");
+}
+
+/// The message of an error is limited as a whole, even if the call's body is not.
+#[test]
+fn an_error_that_drips_ends() {
+    let drops = (0..50_000).flat_map(|_| [write("x"), Step::Pause(SHORT / 5)]);
+    let script = [write("HTTP/1.1 500 x\r\n\r\n")].into_iter().chain(drops).collect();
+    let (_fake, docker) = FakeDocker::connected(vec![script], Timeouts { idle: SHORT * 4, ..generous() });
+    let cancel = CancelToken::new();
+    let error = docker.container_export(&cancel, "c").unwrap_err();
+    assert!(matches!(&error, Error::Engine { status: 500, message } if message.contains('x')), "{error:?}");
+}
+
+/// As nginx does with its default settings.
+#[test]
+fn a_wait_whose_head_is_held_back_can_be_asked_again() {
+    let (release, released) = bounded(1);
+    let head = "HTTP/1.1 200 OK\r\nTransfer-";
+    let rest = "Encoding: chunked\r\n\r\n10\r\n{\"StatusCode\":9}\r\n0\r\n\r\n";
+    let script = vec![write(head), Step::Await(released), write(rest)];
+    let (_fake, docker) = FakeDocker::connected(vec![script], generous());
+    let mut wait = docker.container_wait(&CancelToken::new(), "c").unwrap();
+    assert!(!wait.begin(SHORT).unwrap() && !wait.begin(SHORT).unwrap());
+    release.send(()).unwrap();
+    assert!(wait.begin(LONG).unwrap() && wait.begin(SHORT).unwrap());
+    assert_eq!(wait.join().unwrap(), 9);
 }
 
 #[test]

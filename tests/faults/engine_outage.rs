@@ -272,6 +272,25 @@ fn interrupted_output_is_read_again() {
     lossy.stop();
 }
 
+/// As behind nginx with its default settings: the answer to the wait comes with the exit, or never if the proxy gave up.
+#[test]
+fn a_wait_that_is_not_answered_delays_a_task_and_does_not_stop_it() {
+    let lossy = LossyEngine::new();
+    let held = lossy.proxy.hold("/wait?", 1);
+    lossy.run("echo through", "through\n");
+    held.wait(1);
+    let held = lossy.proxy.hold("/wait?", 1);
+    std::thread::scope(|scope| {
+        let run = scope.spawn(|| lossy.run(&format!("{WAIT}; exit 0"), ""));
+        held.wait(1);
+        lossy.proxy.wait_count("/start", 2);
+        held.release();
+        lossy.sync.release(1);
+        run.join().unwrap();
+    });
+    lossy.stop();
+}
+
 /// Each of the remaining kinds of calls loses one answer.
 #[test]
 fn the_remaining_calls_are_retried_after_a_lost_answer() {

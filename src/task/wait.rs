@@ -1,0 +1,55 @@
+//! Waits for the exit of a container, also behind a proxy that holds the engine's answer back until then.
+
+use std::time::Duration;
+
+use super::engine::TaskEngine;
+use crate::docker::{Docker, Error, Wait};
+use crate::sys::cancel::CancelToken;
+
+/// How long a start waits for the engine to tell that it waits for the exit.
+const HEAD: Duration = Duration::from_secs(2);
+
+/// How often a container is inspected until the engine has told that.
+const INSPECT_PAUSE: Duration = Duration::from_secs(5);
+
+/// The same after [`QUICK_INSPECTS`].
+const LATER_INSPECT_PAUSE: Duration = Duration::from_secs(30);
+
+/// One minute with [`INSPECT_PAUSE`].
+const QUICK_INSPECTS: u32 = 12;
+
+/// Returns a wait once the engine has told that it waits, or after [`HEAD`].
+pub(super) fn take_up(docker: &Docker, cancel: &CancelToken, id: &str) -> Result<Wait, Error> {
+    let mut wait = docker.container_wait(cancel, id)?;
+    begin(&mut wait)?;
+    Ok(wait)
+}
+
+/// Returns once the engine has told that it waits, or after [`HEAD`].
+pub(super) fn begin(wait: &mut Wait) -> Result<(), Error> {
+    wait.begin(HEAD).map(drop)
+}
+
+/// Waits for the exit of a started container, and returns its code if the engine has told it. Until the engine has told that
+/// it waits, and once after that, the container is inspected: it may have exited before.
+///
+/// # Errors
+/// As [`Wait::join`], or those of an inspect.
+pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<Option<i64>, Error> {
+    let mut inspects = 0;
+    loop {
+        let pause = if inspects < QUICK_INSPECTS { INSPECT_PAUSE } else { LATER_INSPECT_PAUSE };
+        let began = wait.begin(pause)?;
+        if began && inspects == 0 {
+            return wait.join().map(Some);
+        }
+        let state = engine.call(|docker, cancel| docker.container_inspect(cancel, id))?.state;
+        if !state.running && state.status != "paused" {
+            return Ok(None);
+        }
+        if began {
+            return wait.join().map(Some);
+        }
+        inspects += 1;
+    }
+}
