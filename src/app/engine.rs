@@ -174,8 +174,11 @@ fn explain(error: &Error, endpoint: &Endpoint, discovery: &Discovery) -> EngineE
         }
         _ => {}
     }
-    let cause = std::error::Error::source(error)
-        .map_or_else(|| "it did not answer like a docker engine".to_owned(), ToString::to_string);
+    let cause = match (std::error::Error::source(error), error) {
+        (Some(source), _) => source.to_string(),
+        (None, Error::Forbidden { .. }) => "a proxy refused the call".to_owned(),
+        (None, _) => "it did not answer like a docker engine".to_owned(),
+    };
     let error_text = match error {
         Error::Unreachable { .. } => error.to_string(),
         error => format!("the docker engine at {endpoint} cannot be used: {error}"),
@@ -208,6 +211,9 @@ fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
     }
     if matches!(error, Error::Unreachable { source, .. } if ProxyError::within(source)) {
         return "check the proxy, or name the engine's host in NO_PROXY to connect without it";
+    }
+    if matches!(error, Error::Forbidden { .. }) {
+        return "allow all calls of that list in the proxy, or set DOCKER_HOST to the engine itself";
     }
     let kind = match error {
         Error::Unreachable { source, .. } => Some(source.kind()),

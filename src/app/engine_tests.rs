@@ -36,6 +36,11 @@ fn every_failure_names_the_address_and_a_remedy() {
         let named = text.contains(host) && text.contains("(address from DOCKER_HOST)");
         assert!(named && text.contains(hint) && text.matches("DOCKER_HOST").count() > 1, "{text}");
     }
+    let refused = Error::Forbidden { call: "GET /info".to_owned(), address: "tcp://h:1".to_owned() };
+    let text = message("tcp://h:1", &refused);
+    let parts =
+        ["tcp://h:1 does not allow GET /info", "a proxy refused the call", "allow all calls of that list"];
+    assert!(parts.iter().all(|part| text.contains(part)), "{text}");
     let (endpoint, discovery) = discover("unix:///s", None);
     assert!(matches!(explain(&Error::Cancelled, &endpoint, &discovery), EngineError::Cancelled));
     let exhausted = Error::Exhausted { source: io::Error::other("too many open files") };

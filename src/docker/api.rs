@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::json::own_labels;
 use crate::net::digits::number;
 use crate::secret::Secret;
 
@@ -252,7 +253,7 @@ struct RawMount {
 #[derive(Default, Deserialize)]
 #[serde(rename_all = "PascalCase", default)]
 struct RawConfig {
-    #[serde(deserialize_with = "or_default")]
+    #[serde(deserialize_with = "own_labels")]
     labels: BTreeMap<String, String>,
 }
 
@@ -278,8 +279,8 @@ pub struct ContainerSummary {
     /// The names, each with the engine's leading slash.
     #[serde(default, deserialize_with = "or_default")]
     pub names: Vec<String>,
-    /// Labels by name.
-    #[serde(default, deserialize_with = "or_default")]
+    /// Labels of this program, by name.
+    #[serde(default, deserialize_with = "own_labels")]
     pub labels: BTreeMap<String, String>,
 }
 
@@ -289,8 +290,8 @@ pub struct ContainerSummary {
 pub struct Volume {
     /// The name.
     pub name: String,
-    /// Labels by name.
-    #[serde(default, deserialize_with = "or_default")]
+    /// Labels of this program, by name.
+    #[serde(default, deserialize_with = "own_labels")]
     pub labels: BTreeMap<String, String>,
     /// RFC 3339 in seconds: when the top folder last changed. Empty if not reported.
     #[serde(default)]

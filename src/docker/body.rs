@@ -11,6 +11,7 @@ use super::conn::Conn;
 use super::exchange::Call;
 use super::http::HttpError;
 use super::http::body::{Decoder, Framing};
+use super::json;
 use super::request::Limit;
 use super::timeouts::{End, deadline};
 
@@ -23,8 +24,10 @@ const FIRST_READ: usize = 4 * 1024;
 const FIRST_READ_LATE: usize = 512;
 /// How many bytes of a body are decoded at a time, on the stack.
 const DECODED: usize = 1024;
-/// The most bytes of a JSON body. A list of ten thousand containers has about half of that.
+/// The most bytes of a JSON body, except of lists and inspects.
 const MAX_JSON: usize = 16 * 1024 * 1024;
+/// A JSON body with fewer bytes is decoded at once, which takes less time.
+const SHORT_JSON: usize = 64 * 1024;
 const PHASE: &str = "reading the body";
 
 /// The body of a response. A truncated body and too long a silence are errors, never `Ok(0)`. Dropping the body closes the
@@ -75,6 +78,10 @@ impl Body {
         self.first_read = FIRST_READ_LATE;
     }
 
+    pub(super) fn call(&self) -> &Call {
+        &self.source.call
+    }
+
     /// Makes the limit on silence one for the rest of the body, unless it has one.
     pub(super) fn limit_as_a_whole(&mut self) {
         self.end = self.end.or_else(|| self.idle.and_then(|idle| End::of(Limit::Whole(idle))));
@@ -110,15 +117,18 @@ impl Body {
         if bytes.len() > MAX_JSON {
             return Err(Error::protocol(format!("{name}: the JSON is longer than {MAX_JSON} bytes")));
         }
-        // Only the position: the error's text may quote a secret.
-        serde_json::from_slice(&bytes).map_err(|error| {
-            Error::protocol(format!(
-                "{name}: not the JSON expected: {:?} error at line {}, column {}",
-                error.classify(),
-                error.line(),
-                error.column()
-            ))
-        })
+        serde_json::from_slice(&bytes).map_err(|error| json::unexpected(name, &error))
+    }
+
+    /// Reads the whole body as JSON of any length. `T` must skip what it does not use.
+    pub(super) fn long_json<T: DeserializeOwned>(&mut self) -> Result<T, Error> {
+        let (start, end) = self.read_start(SHORT_JSON);
+        end?;
+        let name = self.source.call.name.clone();
+        if start.len() < SHORT_JSON {
+            return serde_json::from_slice(&start).map_err(|error| json::unexpected(&name, &error));
+        }
+        json::read(&name, &start, self)
     }
 
     /// Reads at most `max` bytes. Returns them with the error that ended the reading, if any.

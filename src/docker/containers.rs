@@ -58,7 +58,7 @@ impl Docker {
     /// Sends [`Docker::container_inspect`].
     pub fn send_inspect(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Container>, Error> {
         let request = Request::get(container(id)?.then("json"));
-        self.send(cancel, request, |response| response.success()?.json())
+        self.send(cancel, request, |response| response.success()?.long_json())
     }
 
     /// Starts a container. Succeeds if it is already running.
@@ -203,7 +203,7 @@ impl Docker {
     ) -> Result<Pending<Vec<ContainerSummary>>, Error> {
         let target = RequestTarget::of("containers/json").query("all", "1").labelled(labels);
         let request = Request::get(target).within(self.timeouts().list);
-        self.send(cancel, request, |response| response.success()?.json())
+        self.send(cancel, request, |response| response.success()?.long_json())
     }
 }
 

@@ -61,6 +61,16 @@ pub enum Error {
         /// The engine's message: one line of at most [`MAX_MESSAGE`] bytes.
         message: String,
     },
+    /// A proxy in front of the engine does not allow the call.
+    #[error(
+        "{address} does not allow {call}: allow it in the proxy there; oz-agent-worker(1) lists the calls under ENGINE"
+    )]
+    Forbidden {
+        /// The method and the path.
+        call: String,
+        /// The endpoint as it would be written in `DOCKER_HOST`.
+        address: String,
+    },
     /// The pull failed after the engine had answered 200.
     #[error("pull failed: {message}")]
     Pull {

@@ -47,7 +47,8 @@ impl Dialer<'_> {
 
     /// Sends a request.
     pub(super) fn send(&self, cancel: &CancelToken, request: &mut Request<'_>) -> Result<Sent, Error> {
-        let call = Call { name: request.name(), cancel: cancel.clone() };
+        let address = self.endpoint.to_string();
+        let call = Call { name: request.name(), address, cancel: cancel.clone() };
         let head = self.encode(request)?;
         if cancel.is_cancelled() {
             return Err(Error::Cancelled);
@@ -93,6 +94,8 @@ impl Dialer<'_> {
 #[derive(Clone)]
 pub(super) struct Call {
     pub(super) name: String,
+    /// Of the engine, in the form of `DOCKER_HOST`.
+    pub(super) address: String,
     pub(super) cancel: CancelToken,
 }
 
@@ -110,6 +113,15 @@ impl Call {
     /// Returns the error for a connection that ended during `phase`.
     pub(super) fn ended(&self, phase: &str) -> Error {
         self.failed(phase, Duration::ZERO, io::ErrorKind::UnexpectedEof.into())
+    }
+
+    /// Returns the error for a status that is not a success, with this body.
+    fn refused(&self, status: u16, body: &[u8]) -> Error {
+        if status == 403 && engine_message(body).is_none() {
+            // Every error of an engine has a message, so this is from a proxy.
+            return Error::Forbidden { call: self.name.clone(), address: self.address.clone() };
+        }
+        Error::Engine { status, message: message(body) }
     }
 
     /// Returns the error for a response that cannot be decoded.
@@ -319,7 +331,7 @@ impl Response {
         self.head.get(name)
     }
 
-    /// Returns the response if its status is 2xx, else [`Error::Engine`] with the message in its body.
+    /// Returns the response if its status is 2xx, else [`Error::Engine`] with the message in its body, or [`Error::Forbidden`].
     pub fn success(mut self) -> Result<Self, Error> {
         if (200..300).contains(&self.status) {
             return Ok(self);
@@ -330,19 +342,28 @@ impl Response {
         match end {
             Err(error) if error.is_cancelled() => Err(error),
             // The status counts, and part of a message is better than none.
-            _ => Err(Error::Engine { status, message: message(&text) }),
+            _ => Err(self.body.call().refused(status, &text)),
         }
     }
 
-    /// Reads the whole body as JSON.
+    /// Reads the whole body as JSON of any length. `T` must skip what it does not use.
+    pub(super) fn long_json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
+        self.body.long_json()
+    }
+
+    /// Reads the whole body as JSON, of at most 16 MiB.
     pub fn json<T: serde::de::DeserializeOwned>(mut self) -> Result<T, Error> {
         self.body.json()
     }
 }
 
-/// Returns the message of an error body: `{"message": ...}` of an engine, or the plain text of a proxy.
+/// Returns the message of an error's body: that of an engine, or the plain text of a proxy.
 pub(super) fn message(body: &[u8]) -> String {
-    let json: Option<serde_json::Value> = serde_json::from_slice(body).ok();
-    let said = json.as_ref().and_then(|json| json.get("message")).and_then(|message| message.as_str());
-    said.map_or_else(|| one_line(&String::from_utf8_lossy(body)), one_line)
+    engine_message(body).unwrap_or_else(|| one_line(&String::from_utf8_lossy(body)))
+}
+
+/// Returns the message of an engine's error, `{"message": ...}`.
+fn engine_message(body: &[u8]) -> Option<String> {
+    let json: serde_json::Value = serde_json::from_slice(body).ok()?;
+    json.get("message")?.as_str().map(one_line)
 }

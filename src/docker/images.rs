@@ -16,7 +16,7 @@ impl Docker {
     /// Returns an image by name or id.
     pub fn image_inspect(&self, cancel: &CancelToken, image: &str) -> Result<Image, Error> {
         let target = RequestTarget::of("images").image(image)?.then("json");
-        self.call(cancel, Request::get(target))?.json()
+        self.call(cancel, Request::get(target))?.long_json()
     }
 
     /// Pulls an image, and calls `progress` about every `tick` (at least 10 ms), even while the engine is silent. `auth` is

@@ -18,6 +18,7 @@ mod exchange;
 pub(crate) mod fuzz;
 mod http;
 mod images;
+mod json;
 mod negotiate;
 mod pending;
 mod reference;

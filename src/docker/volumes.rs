@@ -34,7 +34,7 @@ impl Docker {
         let request =
             Request::post(RequestTarget::of("volumes/create")).json(&CreateVolume { name, labels })?;
         match self.call(cancel, request) {
-            Ok(response) => response.json(),
+            Ok(response) => response.long_json(),
             // Of two concurrent calls, Podman fails one.
             Err(error @ Error::Engine { .. }) => self.volume_inspect(cancel, name).map_err(|_| error),
             Err(error) => Err(error),
@@ -43,7 +43,7 @@ impl Docker {
 
     fn volume_inspect(&self, cancel: &CancelToken, name: &str) -> Result<Volume, Error> {
         let target = RequestTarget::of("volumes").segment(name)?;
-        self.call(cancel, Request::get(target))?.json()
+        self.call(cancel, Request::get(target))?.long_json()
     }
 
     /// Removes a volume. Succeeds if it does not exist; a volume in use is a conflict.
@@ -56,7 +56,7 @@ impl Docker {
     pub fn volume_list(&self, cancel: &CancelToken, labels: &[(&str, &str)]) -> Result<Vec<Volume>, Error> {
         let target = RequestTarget::of("volumes").labelled(labels);
         let request = Request::get(target).within(self.timeouts().list);
-        let list: VolumeList = self.call(cancel, request)?.json()?;
+        let list: VolumeList = self.call(cancel, request)?.long_json()?;
         Ok(list.volumes)
     }
 }

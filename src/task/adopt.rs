@@ -155,7 +155,7 @@ impl<'a> Scan<'a> {
         match self.docker.container_inspect(self.cancel, &summary.id) {
             Ok(container) => Ok(Some(container)),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error @ Error::Engine { .. }) => {
+            Err(error @ (Error::Engine { .. } | Error::Protocol { .. })) => {
                 let name = summary.names.first().map_or("", |name| name.trim_start_matches('/'));
                 let fields = log_fields(&summary.labels, name, &summary.id);
                 warn!("container unreadable {fields} error={}", value(&error_chain(&error)));

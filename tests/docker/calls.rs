@@ -161,9 +161,9 @@ fn an_engine_without_a_common_version_is_unreachable_until_it_has_one() {
 
 #[test]
 fn a_refused_ping_and_one_without_a_version_are_errors() {
-    let (_fake, docker) = connect(vec![vec![write("HTTP/1.1 403 x\r\n\r\n")], vec![json(403, "go away")]]);
+    let (_fake, docker) = connect(vec![vec![write("HTTP/1.1 500 x\r\n\r\n")], vec![json(500, "go away")]]);
     assert!(
-        matches!(&docker, Err(Error::Engine { status: 403, message }) if message == "go away"),
+        matches!(&docker, Err(Error::Engine { status: 500, message }) if message == "go away"),
         "{docker:?}"
     );
     let plain = || vec![write("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")];
@@ -189,6 +189,49 @@ fn an_engine_message_becomes_one_short_line() {
     let (_fake, docker, cancel) = engine(vec![vec![json(500, &"long ".repeat(50_000))]]);
     let error = docker.container_start(&cancel, "c").unwrap_err();
     assert!(matches!(&error, Error::Engine { message, .. } if message.len() <= MAX_MESSAGE), "{error:?}");
+}
+
+/// A socket proxy answers with a page. An engine's own 403 has a message, such as that of a plugin.
+#[test]
+fn a_call_that_a_proxy_refuses_is_named() {
+    let page =
+        "<html><body><h1>403 Forbidden</h1>\nRequest forbidden by administrative rules.\n</body></html>";
+    let plugin = r#"{"message":"authorization denied by plugin p"}"#;
+    let (fake, docker, cancel) =
+        engine(vec![vec![json(403, page)], vec![write("HTTP/1.1 403 x\r\n\r\n")], vec![json(403, plugin)]]);
+    let error = docker.container_start(&cancel, "c").unwrap_err();
+    let address = fake.endpoint().to_string();
+    let text = error.to_string();
+    assert!(text.starts_with(&format!("{address} does not allow POST /containers/c/start: ")), "{text}");
+    assert!(!text.contains("html"), "{text}");
+    let error = docker.archive_stat(&cancel, "c", "/x").unwrap_err();
+    assert!(error.to_string().contains("does not allow HEAD /containers/c/archive"), "{error}");
+    let error = docker.container_start(&cancel, "c").unwrap_err();
+    assert!(error.to_string().contains("403: authorization denied by plugin p"), "{error}");
+}
+
+/// The labels, variables and mounts of containers are not bounded, even if this program's are.
+#[test]
+fn lists_and_inspects_of_any_size_are_read() {
+    let labels: Vec<String> =
+        (0..20).map(|index| format!(r#""l{index}":"{}""#, "x".repeat(1 << 20))).collect();
+    let labels = format!(r#"{{{},"oz-worker-id":"w"}}"#, labels.join(","));
+    let container = format!(r#"{{"Id":"c","Labels":{labels},"Config":{{"Labels":{labels},"Env":["A=1"]}}}}"#);
+    let volume = format!(r#"{{"Name":"v","Labels":{labels}}}"#);
+    let answers = [
+        container.clone(),
+        format!("[{container}]"),
+        format!(r#"{{"Volumes":[{volume}]}}"#),
+        volume,
+        container,
+    ];
+    let (_fake, docker, cancel) = engine(answers.iter().map(|body| vec![json(200, body)]).collect());
+    let own = std::collections::BTreeMap::from([("oz-worker-id".to_owned(), "w".to_owned())]);
+    assert_eq!(docker.container_inspect(&cancel, "c").unwrap().labels, own);
+    assert_eq!(docker.container_list(&cancel, &[]).unwrap()[0].labels, own);
+    assert_eq!(docker.volume_list(&cancel, &[]).unwrap()[0].labels, own);
+    assert_eq!(docker.volume_create(&cancel, "v", &own).unwrap().labels, own);
+    assert_eq!(docker.image_inspect(&cancel, "i").unwrap().id, "c");
 }
 
 #[test]

@@ -118,7 +118,10 @@ fn unexpected_json_is_a_protocol_error_that_quotes_nothing() {
     assert_protocol(&error, "Data error");
     assert!(!error.to_string().contains("hunter2"));
     let long = " ".repeat(17 * 1024 * 1024);
-    assert_protocol(&inspect(vec![json(200, &long)], generous()), "longer than");
+    assert_protocol(&inspect(vec![json(200, &long)], generous()), "Eof error");
+    let (_fake, docker) = FakeDocker::connected(vec![vec![json(201, &long)]], generous());
+    let create = docker.container_create(&CancelToken::new(), "c", &CreateContainer::default());
+    assert_protocol(&create.unwrap_err(), "longer than");
 }
 
 #[test]

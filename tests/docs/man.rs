@@ -21,6 +21,27 @@ fn mandoc_reports_an_unknown_macro() {
     assert!(!output.status.success() && String::from_utf8_lossy(&output.stdout).contains("PQ"), "{output:?}");
 }
 
+#[test]
+fn the_manual_lists_every_call_to_the_engine() {
+    let manual = read("src/cli/docs/manual/engine.md");
+    let (_, section) = manual.split_once("## Calls").unwrap();
+    let (section, _) = section.split_once("\n## ").unwrap();
+    let is_client = |path: &str| path.starts_with("src/docker/") && !path.contains("fuzz");
+    let mut paths = Vec::new();
+    for source in sources().into_iter().filter(|source| is_client(&source.path)) {
+        for (_, line) in &source.code {
+            for start in ["RequestTarget::of(\"", "?.then(\""] {
+                paths.extend(
+                    line.split(start).skip(1).filter_map(|rest| rest.split('"').next()).map(str::to_owned),
+                );
+            }
+        }
+    }
+    assert!(paths.len() > 10, "{paths:?}");
+    let missing: Vec<_> = paths.iter().filter(|path| !section.contains(path.as_str())).collect();
+    assert!(missing.is_empty(), "{missing:?}");
+}
+
 /// With all warnings, as in checks of packages.
 #[test]
 fn groff_renders_the_page_without_a_warning_and_with_plain_dashes() {

@@ -46,7 +46,12 @@ fn answer(pieces: &[&[u8]], to_head: bool) -> Option<Result<Response, Error>> {
     drop(peers);
     let cancel = CancelToken::new();
     let conn = Conn::over(ours, &cancel);
-    Some(answer_over(conn, Call { name: "GET /fuzz".to_owned(), cancel }, LIMIT, to_head))
+    Some(answer_over(
+        conn,
+        Call { name: "GET /fuzz".to_owned(), address: String::new(), cancel },
+        LIMIT,
+        to_head,
+    ))
 }
 
 /// Returns `None` if the system has no more sockets.
