@@ -1,14 +1,14 @@
 //! The free space of the engine's disk, if that disk is on this machine.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use log::info;
-use rustix::fs::statvfs;
+use log::{info, warn};
+use rustix::fs::{stat, statvfs};
 use rustix::io::Errno;
 use rustix::system::uname;
 
 use crate::docker::{Docker, Engine};
-use crate::logging::value;
+use crate::logging::{message, value};
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
@@ -31,6 +31,10 @@ enum NotWatched {
     OtherHost { engine: String, worker: String },
     #[error("the engine does not name its data folder")]
     NoFolder,
+    #[error(
+        "the worker's container does not see the engine's data folder; mount it read-only: -v {0}:{0}:ro, or set --min-free-disk 0"
+    )]
+    NotMounted(String),
     #[error("cannot read the free space of {folder:?}: {error}")]
     Unreadable { folder: PathBuf, error: Errno },
 }
@@ -43,7 +47,8 @@ impl DiskWatch {
             return None;
         }
         let host = uname().nodename().to_string_lossy().into_owned();
-        let watch = data_folder(docker.engine(), docker.is_local(), &host)
+        let place = Place { is_local: docker.is_local(), host: &host, is_container: is_container() };
+        let watch = data_folder(docker.engine(), &place, &is_mount)
             .map(|folder| Self { folder, min_free })
             .and_then(|watch| watch.free().map(|free| (watch, free)));
         match watch {
@@ -51,6 +56,10 @@ impl DiskWatch {
                 let folder = watch.folder.display().to_string();
                 info!("disk watched folder={} free={free} min_free={min_free}", value(&folder));
                 Some(watch)
+            }
+            Err(reason @ NotWatched::NotMounted(_)) => {
+                warn!("disk not watched reason={}", message(&reason.to_string()));
+                None
             }
             Err(reason) => {
                 info!("disk not watched reason={}", value(&reason.to_string()));
@@ -75,19 +84,46 @@ impl DiskWatch {
     }
 }
 
-/// Returns the engine's data folder. `host` is this machine's name. The engine's machine has another name behind a forwarded
-/// socket, in a virtual machine, and for a worker in a container.
-fn data_folder(engine: &Engine, is_local: bool, host: &str) -> Result<PathBuf, NotWatched> {
+/// Where the worker runs.
+struct Place<'a> {
+    /// The engine is reached by a Unix socket.
+    is_local: bool,
+    /// The machine's name.
+    host: &'a str,
+    is_container: bool,
+}
+
+/// Returns the engine's data folder. The engine's machine has another name behind a forwarded socket and in a virtual machine.
+/// A container has its own name and files, so there the folder counts only if it is mounted.
+fn data_folder(
+    engine: &Engine,
+    place: &Place<'_>,
+    is_mount: &dyn Fn(&Path) -> bool,
+) -> Result<PathBuf, NotWatched> {
     let root = PathBuf::from(&engine.root);
-    if !is_local {
+    if !place.is_local {
         Err(NotWatched::Network)
-    } else if engine.host != host {
-        Err(NotWatched::OtherHost { engine: engine.host.clone(), worker: host.to_owned() })
     } else if !root.is_absolute() {
         Err(NotWatched::NoFolder)
+    } else if place.is_container {
+        if is_mount(&root) { Ok(root) } else { Err(NotWatched::NotMounted(engine.root.clone())) }
+    } else if engine.host != place.host {
+        Err(NotWatched::OtherHost { engine: engine.host.clone(), worker: place.host.to_owned() })
     } else {
         Ok(root)
     }
+}
+
+/// Whether this process runs in a container of Docker or Podman, which create these files.
+fn is_container() -> bool {
+    ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
+}
+
+/// Whether the folder is on another file system than the folder that it is in.
+fn is_mount(folder: &Path) -> bool {
+    let device = |path: &Path| stat(path).map(|found| found.st_dev).ok();
+    let outer = folder.parent().and_then(device);
+    device(folder).zip(outer).is_some_and(|(inner, outer)| inner != outer)
 }
 
 /// Returns a number of bytes in a readable unit, rounded down.
@@ -135,12 +171,29 @@ mod tests {
             host: host.into(),
             root: root.into(),
         };
-        assert_eq!(data_folder(&engine("h", "/d"), true, "h"), Ok("/d".into()));
+        let here = |is_local| Place { is_local, host: "h", is_container: false };
+        let unasked = |_: &Path| -> bool { unreachable!("only a container asks") };
+        assert_eq!(data_folder(&engine("h", "/d"), &here(true), &unasked), Ok("/d".into()));
         let elsewhere =
             [(engine("h", "/d"), false), (engine("docker-desktop", "/d"), true), (engine("h", ""), true)];
         for (engine, local) in elsewhere {
-            assert!(data_folder(&engine, local, "h").is_err(), "{engine:?}");
+            assert!(data_folder(&engine, &here(local), &unasked).is_err(), "{engine:?}");
         }
+        let container = Place { is_container: true, ..here(true) };
+        for engine in [engine("other", "/d"), engine("h", "/d")] {
+            let found = |mounted| data_folder(&engine, &container, &|folder| mounted && folder == "/d");
+            assert_eq!(found(true), Ok("/d".into()));
+            let error = found(false).unwrap_err().to_string();
+            assert!(error.contains("-v /d:/d:ro"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_mount_is_told_from_a_folder() {
+        let folder = tempfile::tempdir().unwrap();
+        let inner = folder.path().join("inner");
+        std::fs::create_dir(&inner).unwrap();
+        assert!(is_mount(Path::new("/proc")) && !is_mount(&inner) && !is_mount(&folder.path().join("none")));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! Connects to the engine at start, and explains to the operator why none can be used.
 
 use std::io;
+use std::path::Path;
 
 use log::info;
 
@@ -204,6 +205,10 @@ fn may_pass(error: &Error) -> bool {
     }
 }
 
+fn is_podman(socket: &Path) -> bool {
+    socket.to_string_lossy().contains("podman")
+}
+
 /// Returns the remedy for a failed connect.
 fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
     if let Some(error) = error.tls() {
@@ -221,7 +226,16 @@ fn hint(error: &Error, endpoint: &Endpoint) -> &'static str {
     };
     match (kind, endpoint.target()) {
         (Some(io::ErrorKind::NotFound), Endpoint::Unix(_)) => {
-            "install and start an engine, or set DOCKER_HOST to the address of a running one (unix:///path or tcp://host:port)"
+            "install and start an engine (Docker, or Podman with `systemctl enable --now podman.socket`), or set DOCKER_HOST to the \
+             address of a running one (unix:///path or tcp://host:port)"
+        }
+        (Some(io::ErrorKind::PermissionDenied), Endpoint::Unix(path)) if is_podman(path) => {
+            "give the worker's user access to Podman's socket and its folder, see oz-agent-worker(1) under ENGINE, or set \
+             DOCKER_HOST to an engine of this user (`systemctl --user enable --now podman.socket`)"
+        }
+        (Some(io::ErrorKind::ConnectionRefused), Endpoint::Unix(path)) if is_podman(path) => {
+            "the socket exists but nothing listens on it: start Podman's service (`systemctl start podman.socket`), or set \
+             DOCKER_HOST to another engine"
         }
         (Some(io::ErrorKind::PermissionDenied), Endpoint::Unix(_)) => {
             "add the worker's user to the group `docker` and log in again, or set DOCKER_HOST to an engine of this user"

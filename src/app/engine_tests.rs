@@ -26,6 +26,8 @@ fn every_failure_names_the_address_and_a_remedy() {
         ("unix:///s", io::ErrorKind::NotFound, "install and start an engine"),
         ("unix:///s", io::ErrorKind::PermissionDenied, "group `docker`"),
         ("unix:///s", io::ErrorKind::ConnectionRefused, "stale file"),
+        ("unix:///run/podman/podman.sock", io::ErrorKind::PermissionDenied, "Podman's socket and its folder"),
+        ("unix:///run/podman/podman.sock", io::ErrorKind::ConnectionRefused, "systemctl start podman.socket"),
         ("tcp://h:1", io::ErrorKind::ConnectionRefused, "nothing listens on that port"),
         ("tcp://h:1", io::ErrorKind::TimedOut, "firewalls"),
         ("tcp://h:1", io::ErrorKind::Other, "check the host's name"),

@@ -336,7 +336,11 @@ impl<'a> TaskContainer<'a> {
         if let Some(name) = reason.and_then(|reason| names::stopped(&self.container.name, reason))
             && let Err(error) = self.rename(&name)
         {
-            self.warn("container rename failed", &error);
+            // Docker 26 and newer with `"bridge": "none"` cannot rename a running container.
+            self.warn(
+                "container rename failed, the task goes on if the worker crashes before its end",
+                &error,
+            );
         }
         Stopped::Now(self.end(grace))
     }

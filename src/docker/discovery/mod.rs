@@ -15,6 +15,8 @@ use crate::docker::certificates::TlsFiles;
 use crate::docker::tls::TlsClient;
 use crate::logging::value;
 
+/// The socket of a system-wide Podman. Its folder is closed to other users than root.
+const PODMAN_SOCKET: &str = "/run/podman/podman.sock";
 /// The name of the context that stands for no context.
 const NO_CONTEXT: &str = "default";
 
@@ -81,7 +83,8 @@ pub struct Discovery {
 
 impl Discovery {
     /// Finds the engine. The first of these wins: `DOCKER_HOST`; an existing default socket; `DOCKER_CONTEXT`; the
-    /// current context of `config.json`; the system-wide socket, so that the connect error names it.
+    /// current context of `config.json`; an existing socket of Podman; the system-wide socket, so that the connect error
+    /// names it.
     ///
     /// # Errors
     /// If the winner cannot be used. The later ones are not tried then.
@@ -136,6 +139,9 @@ impl Finder<'_> {
             && let Some((name, path)) = self.current_context()
         {
             return self.context(&name, &path.display().to_string());
+        }
+        if let Some(path) = podman_sockets(self.env).into_iter().find(|path| (self.files.exists)(path)) {
+            return Ok((Address::Unix(path), None, EndpointSource::Socket));
         }
         Ok((Address::Unix(PathBuf::from(SYSTEM_SOCKET)), None, EndpointSource::Default))
     }
@@ -244,6 +250,11 @@ fn default_sockets(env: &EndpointEnv) -> Vec<PathBuf> {
     let rootless = set(env.xdg_runtime_dir.as_ref()).map(|dir| Path::new(dir).join("docker.sock"));
     let desktop = set(env.home.as_ref()).map(|dir| Path::new(dir).join(".docker/run/docker.sock"));
     [Some(PathBuf::from(SYSTEM_SOCKET)), rootless, desktop].into_iter().flatten().collect()
+}
+
+fn podman_sockets(env: &EndpointEnv) -> Vec<PathBuf> {
+    let rootless = set(env.xdg_runtime_dir.as_ref()).map(|dir| Path::new(dir).join("podman/podman.sock"));
+    [Some(PathBuf::from(PODMAN_SOCKET)), rootless].into_iter().flatten().collect()
 }
 
 fn pin(env: &EndpointEnv) -> Result<Option<ApiVersion>, EndpointError> {

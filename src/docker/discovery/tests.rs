@@ -93,6 +93,23 @@ fn sockets_come_second_in_a_fixed_order() {
     assert_eq!(Machine::default().found(&EndpointEnv::default()).1, "default");
 }
 
+/// A context was chosen, while a socket of Podman may only come with its package.
+#[test]
+fn podman_comes_after_everything_of_docker() {
+    let own_podman = "/run/user/7/podman/podman.sock";
+    let sockets = [(PODMAN_SOCKET, ""), (own_podman, "")];
+    assert_eq!(Machine::with(sockets).found(&user()), own("unix:///run/podman/podman.sock", "socket"));
+    let rootless = Machine::with([(own_podman, "")]);
+    assert_eq!(rootless.found(&user()), own("unix:///run/user/7/podman/podman.sock", "socket"));
+    assert_eq!(rootless.found(&named("default")).1, "socket");
+    assert_eq!(rootless.found(&EndpointEnv::default()).1, "default");
+    let with_docker = Machine::with([(PODMAN_SOCKET, ""), (DESKTOP, "")]);
+    assert_eq!(with_docker.found(&user()).0, format!("unix://{DESKTOP}"));
+    let context = Machine::with([(PODMAN_SOCKET, ""), (CONFIG, r#"{"currentContext":"x"}"#)]);
+    let context = context.context("/home/u/.docker", "x", &meta("tcp://c:1"));
+    assert_eq!(context.found(&user()), own("tcp://c:1", "context:x"));
+}
+
 #[test]
 fn docker_context_precedes_the_current_context() {
     let machine = Machine::with([(CONFIG, r#"{"currentContext":"current"}"#)])
