@@ -100,7 +100,7 @@ impl Engine {
         let answer = self.request(method, path, &[("Content-Type", "application/json")], body.as_bytes());
         let text = String::from_utf8_lossy(&answer.body).into_owned();
         assert!(answer.status < 300, "{method} {path}: {} {text}", answer.status);
-        if text.is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
+        if text.trim().is_empty() { Value::Null } else { serde_json::from_str(&text).expect("JSON") }
     }
 
     /// Returns all containers, running or not, that match a filter such as `label`, `oz-worker-id=w`.

@@ -177,7 +177,12 @@ start_private() {
         "$tools/busybox" ip link set lo up || die "cannot set up the loopback of the network namespace"
         # Without it the engine warns about each container.
         echo 1 >/proc/sys/net/ipv4/ip_forward || say "cannot enable IP forwarding; the engine will warn about it"
-        bridge=none
+        # Docker 26 and newer cannot rename a running container without a bridge.
+        if [ "$(dockerd --version | sed -n 's/^Docker version \([0-9]*\).*/\1/p')" -ge 26 ] 2>/dev/null; then
+            make_bridge || die "cannot make a network bridge for this Docker"
+        else
+            bridge=none
+        fi
     else
         make_bridge || die "cannot make a network bridge, so no private engine can be started here"
     fi

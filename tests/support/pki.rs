@@ -63,7 +63,7 @@ impl Pki {
     }
 
     /// Makes a server certificate and returns the paths of `NAME.pem` and `NAME.key`. `hosts` is like
-    /// `DNS:localhost,IP:127.0.0.1`.
+    /// `DNS:localhost,IP:127.0.0.1`. It has expired if `days` is negative.
     pub fn server(&self, name: &str, hosts: &str, days: i32) -> (PathBuf, PathBuf) {
         self.key(&format!("{name}.key"), Key::Pkcs8);
         self.sign(name, &format!("subjectAltName={hosts}\nextendedKeyUsage=serverAuth\n"), days);
@@ -119,6 +119,17 @@ impl Pki {
             &format!("req -new -key {name}.key -passin pass:secret -out {name}.csr -subj"),
             &[&subject],
         );
+        if days < 0 {
+            // The lifetime of `x509` cannot be negative since OpenSSL 3.5.
+            let config = "[ca]\ndefault_ca=own\n[own]\ndatabase=index.txt\nnew_certs_dir=.\ncertificate=ca.pem\n\
+                          private_key=ca.key\ndefault_md=sha256\npolicy=any\nrand_serial=yes\nunique_subject=no\n[any]\n\
+                          commonName=supplied\n";
+            std::fs::write(self.path().join("ca.cnf"), config).expect("a file");
+            std::fs::write(self.path().join("index.txt"), "").expect("a file");
+            let dates = "-startdate 20200101000000Z -enddate 20200102000000Z";
+            let files = format!("-in {name}.csr -extfile extensions -out {name}.pem");
+            return self.openssl(&format!("ca -batch -notext -config ca.cnf {dates} {files}"), &[]);
+        }
         self.openssl(
             &format!(
                 "x509 -req -in {name}.csr -CA ca.pem -CAkey ca.key -CAcreateserial -days {days} -extfile extensions -out {name}.pem"
