@@ -159,7 +159,7 @@ pub(super) fn cancel(id: &str) -> Event {
 }
 
 pub(super) fn completed(id: &str) -> Arc<EncodedReport> {
-    let result = RunResult::Completed { exit_code: 0, out_of_memory: false };
+    let result = RunResult::Completed { exit_code: 0, out_of_memory: false, note: None };
     let report = Report { result, ..Report::failed(&key(id), FailureReason::Internal, "") };
     Arc::new(EncodedReport::new(report, "w"))
 }

@@ -129,11 +129,14 @@ fn report_data(report: Report, max_output: usize) -> Map<String, Value> {
     let mut data = Map::new();
     let output = fit(report.output, max_output);
     match report.result {
-        RunResult::Completed { exit_code, out_of_memory } => {
+        RunResult::Completed { exit_code, out_of_memory, note } => {
             data.insert("exit_code".into(), exit_code.into());
             data.insert("output".into(), output.into());
             if out_of_memory {
                 data.insert("failure_reason".into(), FailureReason::ContainerOom.name().into());
+            }
+            if let Some(note) = note {
+                data.insert("message".into(), bounded(&note).into());
             }
         }
         RunResult::Failed { reason, message, exit_code } => {

@@ -29,7 +29,7 @@ fn frames_are_as_recorded() {
     let pull = PullRequest { url: "https://p".into(), created_at: "2026-01-02T03:04:05Z".into() };
     let done = Report {
         key: key(),
-        result: RunResult::Completed { exit_code: 137, out_of_memory: true },
+        result: RunResult::Completed { exit_code: 137, out_of_memory: true, note: None },
         output: "o\n\u{e9}".into(),
         artifacts: vec![pull],
         session_link: Some("https://s".into()),
@@ -52,8 +52,16 @@ fn frames_are_as_recorded() {
             r#"{"data":{"failure_reason":"task_cancelled","message":"m","task_id":"r"},"type":"task_failed"}"#,
         ),
         (
-            sent(report(RunResult::Completed { exit_code: 0, out_of_memory: false })),
+            sent(report(RunResult::Completed { exit_code: 0, out_of_memory: false, note: None })),
             r#"{"data":{"exit_code":0,"output":"","task_id":"r","worker_id":"w 1"},"type":"task_completed"}"#,
+        ),
+        (
+            sent(report(RunResult::Completed {
+                exit_code: 255,
+                out_of_memory: false,
+                note: Some("n".into()),
+            })),
+            r#"{"data":{"exit_code":255,"message":"n","output":"","task_id":"r","worker_id":"w 1"},"type":"task_completed"}"#,
         ),
         (
             sent(done),
@@ -85,7 +93,7 @@ fn a_claim_and_a_rejection() {
 
 #[test]
 fn a_completed_run_has_an_output_even_if_it_is_empty() {
-    let done = report(RunResult::Completed { exit_code: 0, out_of_memory: false });
+    let done = report(RunResult::Completed { exit_code: 0, out_of_memory: false, note: None });
     let expected = json!({"type": "task_completed",
         "data": {"task_id": "r", "worker_id": "w 1", "exit_code": 0, "output": ""}});
     assert_eq!(sent(done), expected);
@@ -93,7 +101,7 @@ fn a_completed_run_has_an_output_even_if_it_is_empty() {
 
 #[test]
 fn a_run_killed_for_its_memory() {
-    let mut done = report(RunResult::Completed { exit_code: 137, out_of_memory: true });
+    let mut done = report(RunResult::Completed { exit_code: 137, out_of_memory: true, note: None });
     done.output = "o".into();
     done.session_link = Some("https://s".into());
     done.artifacts.push(PullRequest { url: "https://p".into(), created_at: "2026-01-02T03:04:05Z".into() });
@@ -123,7 +131,7 @@ fn a_failure_omits_empty_fields_and_bounds_its_message() {
 
 #[test]
 fn a_frame_is_allocated_once_and_without_waste() {
-    let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: true });
+    let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: true, note: None });
     done.output = "a\"\n\u{1}€".repeat(1000);
     done.session_link = Some("https://s".repeat(100));
     let pull = PullRequest { url: "https://p".repeat(10), created_at: "2026-01-02T03:04:05Z".into() };
@@ -149,7 +157,7 @@ fn output_never_makes_a_frame_longer_than_its_limit() {
     // One, two and six bytes of JSON for each byte of output, and characters of several bytes.
     for unit in ["x", "\"", "\u{1}", "€"] {
         for length in [0, 1, 600, 683, 1000, 2000, 4000, 4096, 5000, 20_000] {
-            let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: false });
+            let mut done = report(RunResult::Completed { exit_code: 0, out_of_memory: false, note: None });
             done.output = unit.repeat(length);
             let text = EncodedReport::with_limit(done, "w", LIMIT).text;
             let escaped = serde_json::to_string(&unit.repeat(length)).unwrap();
@@ -163,7 +171,7 @@ fn output_never_makes_a_frame_longer_than_its_limit() {
 
 #[test]
 fn the_kind_is_the_type_on_the_wire() {
-    let completed = RunResult::Completed { exit_code: 1, out_of_memory: false };
+    let completed = RunResult::Completed { exit_code: 1, out_of_memory: false, note: None };
     let failed =
         RunResult::Failed { reason: FailureReason::Internal, message: String::new(), exit_code: Some(3) };
     let messages = [

@@ -191,6 +191,8 @@ pub enum RunResult {
         exit_code: u8,
         /// Whether the kernel killed it for its memory.
         out_of_memory: bool,
+        /// Why the exit code and the output may not be the task's own, for people; usually nothing.
+        note: Option<String>,
     },
     /// The container could not run, or this worker stopped it.
     Failed {

@@ -40,11 +40,13 @@ const OOM_PAUSE: Duration = Duration::from_millis(100);
 const KILLED: i64 = 137;
 
 /// How a container exited.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct ContainerExit {
     pub(super) code: u8,
     /// The kernel killed it because it exceeded its memory limit.
     pub(super) out_of_memory: bool,
+    /// It was found, not waited for: the engine or this worker was away when the container ended.
+    pub(super) unseen: bool,
 }
 
 /// The outcome of [`TaskContainer::stop`].
@@ -280,15 +282,15 @@ impl<'a> TaskContainer<'a> {
     pub(super) fn wait_exit(&self, mut wait: Option<Wait>) -> Result<ContainerExit, Failure> {
         loop {
             match wait.map(|wait| wait::join(self.engine, self.container.key(), wait)) {
-                Some(Ok(Some(0))) => return Ok(ContainerExit { code: 0, out_of_memory: false }),
-                Some(Ok(_)) => return self.exit(&self.engine.cancel),
+                Some(Ok(Some(0))) => return Ok(ContainerExit { code: 0, ..ContainerExit::default() }),
+                Some(Ok(_)) => return self.exit(&self.engine.cancel, false),
                 Some(Err(error)) if error.is_cancelled() => return Err(Failure::Cancelled),
                 Some(Err(error)) => self.warn("container wait interrupted", &error),
                 None => {}
             }
             wait = self.resume_wait()?;
             if wait.is_none() {
-                return self.exit(&self.engine.cancel);
+                return self.exit(&self.engine.cancel, true);
             }
         }
     }
@@ -309,7 +311,7 @@ impl<'a> TaskContainer<'a> {
 
     /// Returns how the container exited. Inspects it, because the wait does not tell whether memory caused a failure. `cancel`
     /// ends the wait for `OOMKilled`, and the calls.
-    fn exit(&self, cancel: &CancelToken) -> Result<ContainerExit, Failure> {
+    fn exit(&self, cancel: &CancelToken, unseen: bool) -> Result<ContainerExit, Failure> {
         let engine = self.engine.with_cancel(cancel.clone());
         let mut give_up = None;
         loop {
@@ -320,7 +322,7 @@ impl<'a> TaskContainer<'a> {
             let settled = state.oom_killed || state.exit_code != KILLED || Instant::now() >= give_up;
             if settled || !cancel.sleep(OOM_PAUSE) {
                 let out_of_memory = state.oom_killed && state.exit_code != 0;
-                return Ok(ContainerExit { code: exit_code(state.exit_code), out_of_memory });
+                return Ok(ContainerExit { code: exit_code(state.exit_code), out_of_memory, unseen });
             }
         }
     }
@@ -329,7 +331,7 @@ impl<'a> TaskContainer<'a> {
     /// the reason if this one does not.
     pub(super) fn stop(&self, reason: Option<CancelReason>, grace: Duration) -> Stopped {
         if self.cleanup_state().is_ok_and(|state| state.status == "exited")
-            && let Ok(exit) = self.exit(&CancelToken::new())
+            && let Ok(exit) = self.exit(&CancelToken::new(), false)
         {
             return Stopped::Already(exit);
         }

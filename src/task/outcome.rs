@@ -70,6 +70,22 @@ pub(super) fn exit_code(code: i64) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
 }
 
+/// Returns what to say of an exit code that the engine gave for a container whose end this worker did not observe: after a
+/// restart of the engine or of its host, these codes stand for an end that was not the task's own.
+pub(super) fn loss(exit_code: u8) -> Option<&'static str> {
+    match exit_code {
+        255 => Some(
+            "the engine did not see the task end (exit code 255), as after its restart or a power failure: the task's result is \
+             unknown, and its output may be incomplete",
+        ),
+        137 => Some(
+            "the task was killed while the engine or the worker was away (exit code 137), probably with the engine or its host: \
+             its output may be incomplete",
+        ),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use std::io;

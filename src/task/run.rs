@@ -18,7 +18,7 @@ use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
 use super::names::ContainerRef;
 use super::no_output::{self, NoOutput};
-use super::outcome::Failure;
+use super::outcome::{Failure, loss};
 use super::output::Collected;
 use super::output::budget::Limits;
 use super::output::collect::Reading;
@@ -353,8 +353,16 @@ impl Tasks {
         exit: ContainerExit,
     ) -> (RunResult, Collected) {
         let collected = self.collect(job, container, false);
-        let result = RunResult::Completed { exit_code: exit.code, out_of_memory: exit.out_of_memory };
-        (result, collected)
+        let ContainerExit { code: exit_code, out_of_memory, unseen } = exit;
+        let note = if unseen && !out_of_memory { loss(exit_code).map(str::to_owned) } else { None };
+        if let Some(note) = &note {
+            let (key, container) = (container.engine.key, &container.container);
+            warn!(
+                "task may be lost {key} {container} exit_code={exit_code} reason={}",
+                crate::logging::message(note)
+            );
+        }
+        (RunResult::Completed { exit_code, out_of_memory, note }, collected)
     }
 
     /// Reads the output. `was_ended` is set if an earlier process has ended the task.
@@ -391,7 +399,7 @@ fn report(key: &ExecutionKey, result: RunResult, collected: Collected) -> Report
 fn log_fields(report: &Report) -> String {
     let output = report.output.len();
     match &report.result {
-        RunResult::Completed { exit_code, out_of_memory } => {
+        RunResult::Completed { exit_code, out_of_memory, .. } => {
             format!(
                 "result=completed exit_code={exit_code} out_of_memory={out_of_memory} output_bytes={output}"
             )

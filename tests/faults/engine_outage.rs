@@ -126,6 +126,7 @@ fn restart_engine(signal: Signal) {
         let codes = [40 + i64::try_from(index).unwrap(), 255];
         assert!(run.exit_code.is_some_and(|code| codes.contains(&code)), "{run:#?}");
         assert_eq!(run.output.as_deref(), Some("ready\nbye\n"), "{run:#?}");
+        assert_eq!(run.message.is_some(), run.exit_code == Some(255), "{run:#?}");
     }
     for (index, id) in pulling.iter().enumerate() {
         let run = stage.plane.wait_ended(id);

@@ -63,6 +63,41 @@ fn tasks_of_a_killed_worker_are_adopted_and_reported() {
     assert_eq!(sync.lines(), [ended, reported, running], "each ran once");
 }
 
+/// As after a power failure: nobody has seen the task end, and the engine gives a code that stands for that.
+#[test]
+fn a_task_that_was_lost_with_the_engine_is_reported_with_a_note() {
+    let stage = Stage::new();
+    let sync = SyncDir::new();
+    let worker = stage.start(builder(&stage, &sync));
+    let codes = [255, 137, 3];
+    let submit = |code| stage.plane.submit(stage.spec(&format!("echo >> /sync/log; {WAIT}; exit {code}")));
+    let ids = codes.map(submit);
+    sync.wait_lines(&stage, codes.len());
+    kill(worker);
+    sync.release(codes.len());
+    let all_exited =
+        |id: &String| stage.engine.containers("label", &format!("oz-task-id={id}"))[0]["State"] == "exited";
+    stage.wait("they have exited", || ids.iter().all(all_exited));
+    let worker = stage.start(builder(&stage, &sync));
+    let notes =
+        [Some("did not see the task end"), Some("killed while the engine or the worker was away"), None];
+    for ((id, code), note) in ids.iter().zip(codes).zip(notes) {
+        let report = stage.plane.wait_message(id, "task_completed").data;
+        let message = report["message"].as_str();
+        assert_eq!(report["exit_code"], code);
+        assert!(message.zip(note).is_none_or(|(message, note)| message.contains(note)), "{report}");
+        assert_eq!(message.is_some(), note.is_some(), "{report}");
+        if note.is_some() {
+            worker.wait_log(DEADLINE, |line| line.contains("task may be lost") && line.contains(id.as_str()));
+        }
+    }
+    // A code of a task that was waited for is its own.
+    let run = stage.run(&stage.spec("exit 255"));
+    assert_eq!((run.exit_code, run.message), (Some(255), None));
+    stage.wait_clean();
+    stage.stop(worker);
+}
+
 #[test]
 fn a_task_whose_cancel_was_interrupted_is_reported_as_cancelled() {
     let stage = Stage::new();

@@ -106,6 +106,7 @@ impl Fields<'_> {
         self.expect(output.is_some_and(|output| output.is_string()), "output is missing or not a string");
         self.exit_code(true);
         self.output_fields();
+        self.optional_text("message");
         if let Some(reason) = self.take("failure_reason") {
             self.expect(reason == "container_oom", format!("failure_reason {reason} on a completed task"));
         }
