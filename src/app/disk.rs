@@ -48,7 +48,7 @@ impl DiskWatch {
         }
         let host = uname().nodename().to_string_lossy().into_owned();
         let place = Place { is_local: docker.is_local(), host: &host, is_container: is_container() };
-        let watch = data_folder(docker.engine(), &place, &is_mount)
+        let watch = data_folder(docker.engine(), &place, &look_at)
             .map(|folder| Self { folder, min_free })
             .and_then(|watch| watch.free().map(|free| (watch, free)));
         match watch {
@@ -84,6 +84,14 @@ impl DiskWatch {
     }
 }
 
+/// What is at the path of the engine's data folder.
+enum Folder {
+    Missing,
+    Plain,
+    /// It is on another file system than the folder that it is in.
+    Mounted,
+}
+
 /// Where the worker runs.
 struct Place<'a> {
     /// The engine is reached by a Unix socket.
@@ -94,11 +102,11 @@ struct Place<'a> {
 }
 
 /// Returns the engine's data folder. The engine's machine has another name behind a forwarded socket and in a virtual machine.
-/// A container has its own name and files, so there the folder counts only if it is mounted.
+/// A container has its own name and files, so there the folder must be mounted or the name be the engine's.
 fn data_folder(
     engine: &Engine,
     place: &Place<'_>,
-    is_mount: &dyn Fn(&Path) -> bool,
+    look_at: &dyn Fn(&Path) -> Folder,
 ) -> Result<PathBuf, NotWatched> {
     let root = PathBuf::from(&engine.root);
     if !place.is_local {
@@ -106,7 +114,12 @@ fn data_folder(
     } else if !root.is_absolute() {
         Err(NotWatched::NoFolder)
     } else if place.is_container {
-        if is_mount(&root) { Ok(root) } else { Err(NotWatched::NotMounted(engine.root.clone())) }
+        match look_at(&root) {
+            Folder::Mounted => Ok(root),
+            // An engine in the same container.
+            Folder::Plain if engine.host == place.host => Ok(root),
+            Folder::Plain | Folder::Missing => Err(NotWatched::NotMounted(engine.root.clone())),
+        }
     } else if engine.host != place.host {
         Err(NotWatched::OtherHost { engine: engine.host.clone(), worker: place.host.to_owned() })
     } else {
@@ -119,11 +132,11 @@ fn is_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
 }
 
-/// Whether the folder is on another file system than the folder that it is in.
-fn is_mount(folder: &Path) -> bool {
+fn look_at(path: &Path) -> Folder {
     let device = |path: &Path| stat(path).map(|found| found.st_dev).ok();
-    let outer = folder.parent().and_then(device);
-    device(folder).zip(outer).is_some_and(|(inner, outer)| inner != outer)
+    let Some(inner) = device(path) else { return Folder::Missing };
+    let outer = path.parent().and_then(device);
+    if outer.is_some_and(|outer| outer != inner) { Folder::Mounted } else { Folder::Plain }
 }
 
 /// Returns a number of bytes in a readable unit, rounded down.
@@ -172,7 +185,7 @@ mod tests {
             root: root.into(),
         };
         let here = |is_local| Place { is_local, host: "h", is_container: false };
-        let unasked = |_: &Path| -> bool { unreachable!("only a container asks") };
+        let unasked = |_: &Path| -> Folder { unreachable!("only a container asks") };
         assert_eq!(data_folder(&engine("h", "/d"), &here(true), &unasked), Ok("/d".into()));
         let elsewhere =
             [(engine("h", "/d"), false), (engine("docker-desktop", "/d"), true), (engine("h", ""), true)];
@@ -180,10 +193,11 @@ mod tests {
             assert!(data_folder(&engine, &here(local), &unasked).is_err(), "{engine:?}");
         }
         let container = Place { is_container: true, ..here(true) };
-        for engine in [engine("other", "/d"), engine("h", "/d")] {
-            let found = |mounted| data_folder(&engine, &container, &|folder| mounted && folder == "/d");
-            assert_eq!(found(true), Ok("/d".into()));
-            let error = found(false).unwrap_err().to_string();
+        for (host, in_same) in [("other", false), ("h", true)] {
+            let engine = engine(host, "/d");
+            assert_eq!(data_folder(&engine, &container, &|_| Folder::Mounted), Ok("/d".into()));
+            assert_eq!(data_folder(&engine, &container, &|_| Folder::Plain).is_ok(), in_same);
+            let error = data_folder(&engine, &container, &|_| Folder::Missing).unwrap_err().to_string();
             assert!(error.contains("-v /d:/d:ro"), "{error}");
         }
     }
@@ -193,7 +207,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let inner = folder.path().join("inner");
         std::fs::create_dir(&inner).unwrap();
-        assert!(is_mount(Path::new("/proc")) && !is_mount(&inner) && !is_mount(&folder.path().join("none")));
+        assert!(matches!(look_at(Path::new("/proc")), Folder::Mounted));
+        assert!(matches!(look_at(&inner), Folder::Plain));
+        assert!(matches!(look_at(&folder.path().join("none")), Folder::Missing));
     }
 
     #[test]

@@ -310,11 +310,11 @@ fn a_removal_in_progress_is_awaited() {
 #[test]
 fn a_volume_that_exists_although_its_creation_failed_is_used() {
     let exists = || vec![json(500, r#"{"message":"volume with name v already exists"}"#)];
-    let there = vec![json(200, r#"{"Name":"v","Labels":{"a":"b"}}"#)];
+    let there = vec![json(200, r#"{"Name":"v","Labels":{"oz-a":"b"}}"#)];
     let absent = vec![json(404, r#"{"message":"no such volume"}"#)];
     let (_fake, docker, cancel) = engine(vec![exists(), there, exists(), absent]);
     let labels = std::collections::BTreeMap::new();
-    assert_eq!(docker.volume_create(&cancel, "v", &labels).unwrap().labels["a"], "b");
+    assert_eq!(docker.volume_create(&cancel, "v", &labels).unwrap().labels["oz-a"], "b");
     let error = docker.volume_create(&cancel, "v", &labels).unwrap_err();
     assert!(error.to_string().contains("500: volume with name v already exists"), "{error}");
 }
