@@ -43,7 +43,8 @@ pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<
         if began && inspects == 0 {
             return wait.join().map(Some);
         }
-        let state = engine.call(|docker, cancel| docker.container_inspect(cancel, id))?.state;
+        let state =
+            engine.call_running(|_| false, |docker, cancel| docker.container_inspect(cancel, id))?.state;
         if !state.running && state.status != "paused" {
             return Ok(None);
         }
