@@ -254,7 +254,7 @@ pub struct Wait(WaitState);
 enum WaitState {
     /// The response's head has not come.
     Sent(Box<Pending<Body>>),
-    Begun(Body),
+    Begun(Box<Body>),
     /// Its response was an error, which was returned.
     Failed,
 }
@@ -282,7 +282,7 @@ impl Wait {
                 return Ok(false);
             }
             if let WaitState::Sent(sent) = std::mem::replace(&mut self.0, WaitState::Failed) {
-                self.0 = WaitState::Begun(sent.finish()?);
+                self.0 = WaitState::Begun(Box::new(sent.finish()?));
             }
         }
         Ok(true)
@@ -292,7 +292,7 @@ impl Wait {
     /// connection was lost, such as by an engine restart: inspect the container and wait again.
     pub fn join(self) -> Result<i64, Error> {
         let mut body = match self.0 {
-            WaitState::Sent(sent) => sent.finish()?,
+            WaitState::Sent(sent) => Box::new(sent.finish()?),
             WaitState::Begun(body) => body,
             WaitState::Failed => return Err(Error::protocol("the wait has failed")),
         };
