@@ -16,7 +16,6 @@ use super::sidecar::PopulatedVolume;
 use crate::docker::Wait;
 
 /// The outcome of [`Tasks::create_early`].
-#[expect(clippy::large_enum_variant, reason = "one for each task, and not kept")]
 pub(super) enum Early<'a, 'b> {
     /// The container is ready to start.
     Ready(TaskContainer<'a>, Wait),
