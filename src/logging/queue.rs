@@ -44,7 +44,7 @@ struct Entries {
 #[derive(Default)]
 struct State {
     entries: VecDeque<Entry>,
-    /// How many lines did not fit since the last entry was taken.
+    /// How many lines did not fit since this was last taken.
     dropped: u64,
     /// The thread waits for an entry.
     waiting: bool,
@@ -64,17 +64,22 @@ impl Entries {
         }
     }
 
-    /// Waits for the next entry. Returns it, and how many lines were dropped before.
-    fn next(&self) -> (Entry, u64) {
+    /// Waits for the next entry.
+    fn next(&self) -> Entry {
         let mut state = self.lock();
         loop {
             if let Some(entry) = state.entries.pop_front() {
                 state.waiting = false;
-                return (entry, std::mem::take(&mut state.dropped));
+                return entry;
             }
             state.waiting = true;
             state = self.added.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// Returns how many lines were dropped since the last call.
+    fn take_dropped(&self) -> u64 {
+        std::mem::take(&mut self.lock().dropped)
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -95,6 +100,10 @@ impl<L: Log> Queue<L> {
         Builder::new().name("oz-log".to_owned()).spawn(move || {
             loop {
                 write(logger, queued.next());
+                let lines = queued.take_dropped();
+                if lines > 0 {
+                    line(logger, Level::Warn, module_path!(), &format!("log lines dropped lines={lines}"));
+                }
             }
         })?;
         Ok(Self { entries, logger })
@@ -126,10 +135,7 @@ impl<L: Log> Log for Queue<L> {
     }
 }
 
-fn write(logger: &impl Log, (entry, dropped): (Entry, u64)) {
-    if dropped > 0 {
-        line(logger, Level::Warn, module_path!(), &format!("log lines dropped lines={dropped}"));
-    }
+fn write(logger: &impl Log, entry: Entry) {
     match entry {
         Entry::Line { level, target, message } => line(logger, level, &target, &message),
         Entry::Flush(written) => {
