@@ -12,7 +12,8 @@ mod signals;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read, Write};
-use std::path::Path;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
 
 use http::header::InvalidHeaderValue;
 use log::{error, info, warn};
@@ -20,7 +21,9 @@ use log::{error, info, warn};
 use crate::app::instance::Instance;
 use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
-use crate::cli::{Arguments, Config, KEY_FILE_LIMIT, docs};
+use crate::cli::{
+    Arguments, BadLine, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, docs, parse_settings_file,
+};
 use crate::control_plane::key::ApiKey;
 use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
@@ -30,6 +33,20 @@ use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
 use crate::sys::{files, limits};
 
+/// The size limit of the settings file, in bytes.
+const SETTINGS_FILE_LIMIT: usize = 1 << 20;
+
+/// Why the settings file cannot be used. Shows nothing of its contents.
+#[derive(Debug, thiserror::Error)]
+enum SettingsFileError {
+    #[error(transparent)]
+    Setting(#[from] ConfigError),
+    #[error("cannot read --settings-file {path:?}: {problem}")]
+    File { path: PathBuf, problem: String },
+    #[error("invalid --settings-file {path:?}, line {line}: {right}")]
+    Line { path: PathBuf, line: usize, right: &'static str },
+}
+
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
     let arguments = match Arguments::parse(arguments) {
@@ -38,7 +55,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
     };
     match docs::requested(&arguments) {
         Ok(Some(page)) => print(&page),
-        Ok(None) => configure(&arguments, environment),
+        Ok(None) => match with_settings_file(&arguments, environment) {
+            Ok(environment) => configure(&arguments, &environment),
+            Err(error) => report(&error, Exit::Usage),
+        },
         Err(error) => report(&error, Exit::Usage),
     }
 }
@@ -49,7 +69,12 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let config = match Config::new(arguments, environment, cores, &read_key_file) {
         Ok(config) => config,
-        Err(error) => return report(&error, Exit::Usage),
+        Err(ConfigErrors(errors)) => {
+            for error in &errors {
+                report(error, Exit::Usage);
+            }
+            return Exit::Usage;
+        }
     };
     if let Err(error) = runtime::network(&config).trust.check() {
         return report(&error, Exit::Usage);
@@ -68,6 +93,20 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     let exit = start(&config, environment);
     log::logger().flush();
     exit
+}
+
+/// Returns the environment with the variables of the settings file that it does not set itself.
+fn with_settings_file(
+    arguments: &Arguments,
+    environment: &Environment,
+) -> Result<Environment, SettingsFileError> {
+    let Some(path) = Config::settings_file(arguments, environment)? else { return Ok(environment.clone()) };
+    let bad = |problem: String| SettingsFileError::File { path: path.clone(), problem };
+    let bytes = files::read(&path, SETTINGS_FILE_LIMIT).map_err(|error| bad(error.to_string()))?;
+    let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8".to_owned()))?;
+    let variables = parse_settings_file(&text)
+        .map_err(|BadLine { line, right }| SettingsFileError::Line { path: path.clone(), line, right })?;
+    Ok(environment.or(variables))
 }
 
 /// Reads one byte more than is allowed: enough to see that a file is too long.
@@ -113,6 +152,7 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     for warning in &config.warnings {
         warn!("{warning}");
     }
+    warn_of_open_key_file(config);
     let key = match api_key(config) {
         Ok(key) => key,
         Err(error) => return fail(&error, Exit::Usage),
@@ -155,6 +195,15 @@ fn api_key(config: &Config) -> Result<ApiKey, InvalidHeaderValue> {
 fn read_regular_file(path: &Path) -> io::Result<String> {
     let bytes = files::read(path, KEY_FILE_LIMIT + 1)?;
     String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
+}
+
+/// Warns if users that are neither the owner nor in the group can read the file with the API key.
+fn warn_of_open_key_file(config: &Config) {
+    let Some(path) = config.api_key_file.as_ref().map(KeyFile::path) else { return };
+    if path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
+        let path = path.display().to_string();
+        warn!("API key file readable by all users path={} remedy=\"chmod o= on the file\"", value(&path));
+    }
 }
 
 fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {

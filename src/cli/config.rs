@@ -14,10 +14,11 @@ use super::table::{
     API_KEY, API_KEY_FILE, CA_FILE, CLIENT_CERT, CLIENT_KEY, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT,
     ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS,
     MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS,
-    RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL, SERVER_ROOT_URL, SHARED_ID, STOP_GRACE, TASK_TIMEOUT,
-    VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL, SERVER_ROOT_URL, SETTINGS_FILE, SHARED_ID, STOP_GRACE,
+    TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
-use super::{Arguments, ConfigError, url};
+use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
+use crate::logging::value;
 use crate::net::proxy::Proxies;
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
@@ -99,25 +100,60 @@ impl Config {
         environment: &Environment,
         cores: usize,
         read_file: &dyn Fn(&Path) -> io::Result<String>,
-    ) -> Result<Self, ConfigError> {
+    ) -> Result<Self, ConfigErrors> {
         let invocation = Invocation { arguments, environment };
-        let (web_socket_url, server_root_url) = urls(&invocation)?;
-        let (api_key, api_key_file) = api_key(&invocation, read_file)?;
-        let (proxies, warnings) = Proxies::new(environment);
+        // Read once: the file may be a pipe.
+        let (key, key_error) = match api_key(&invocation, read_file) {
+            Ok(key) => (key, None),
+            Err(error) => ((Secret::default(), None), Some(error)),
+        };
+        match (key_error, Self::read(&invocation, key, cores, read_file)) {
+            (None, Ok(config)) => Ok(config),
+            (key_error, config) => {
+                let mut all: Vec<_> = key_error.into_iter().chain(errors(&invocation, read_file)).collect();
+                if all.is_empty() {
+                    all.extend(config.err());
+                }
+                Err(ConfigErrors(all))
+            }
+        }
+    }
+
+    /// Returns the path of the settings file, if one is set.
+    ///
+    /// # Errors
+    /// The path is invalid.
+    pub(crate) fn settings_file(
+        arguments: &Arguments,
+        environment: &Environment,
+    ) -> Result<Option<PathBuf>, ConfigError> {
+        Invocation { arguments, environment }.read_if_given(&SETTINGS_FILE)
+    }
+
+    fn read(
+        invocation: &Invocation<'_>,
+        (api_key, api_key_file): (Secret, Option<KeyFile>),
+        cores: usize,
+        read_file: &dyn Fn(&Path) -> io::Result<String>,
+    ) -> Result<Self, ConfigError> {
+        invocation.read_if_given(&SETTINGS_FILE)?;
+        let (web_socket_url, server_root_url) = urls(invocation)?;
+        let (proxies, mut warnings) = Proxies::new(invocation.environment);
+        warnings.extend(unused(invocation)?);
         let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
         let rest_url = invocation.read_if_given(&REST_URL)?.map(|url| without_slash(&url));
         Ok(Self {
             api_key,
             api_key_file,
-            worker_id: invocation.read_if_given(&WORKER_ID)?.ok_or(ConfigError::MissingWorkerId)?,
-            shared_id: arguments.has(&SHARED_ID.setting) || invocation.read(&SHARED_ID)?,
+            worker_id: worker_id(invocation, read_file)?,
+            shared_id: invocation.is_on(&SHARED_ID.setting)?,
             web_socket_url,
             rest_url: rest_url.unwrap_or_else(|| server_root_url.clone()),
             server_root_url,
             log_level: invocation.read(&LOG_LEVEL)?,
-            cleanup: !arguments.has(&NO_CLEANUP),
-            volumes: volumes(&invocation)?,
-            env: variables(&invocation)?,
+            cleanup: !invocation.is_on(&NO_CLEANUP)?,
+            volumes: volumes(invocation)?,
+            env: variables(invocation)?,
             max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
             pull: invocation.read(&PULL)?,
             max_output: invocation.read(&MAX_OUTPUT_SIZE)?,
@@ -134,7 +170,7 @@ impl Config {
             reconnect_window: invocation.read(&RECONNECT_WINDOW)?,
             reconnect_spread: invocation.read(&RECONNECT_SPREAD)?,
             ca_file: invocation.read_if_given(&CA_FILE)?,
-            client: client(&invocation)?,
+            client: client(invocation)?,
             proxies,
             warnings,
         })
@@ -191,22 +227,100 @@ impl KeyFile {
     }
 }
 
-/// The API key and its file: from its flag, else from its variable, else from the key file. A key file given by flag
-/// takes precedence over the key's variable.
+/// The API key and its file: from the key file, else from its flag, else from its variable.
 fn api_key(
     invocation: &Invocation<'_>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<(Secret, Option<KeyFile>), ConfigError> {
-    let file_is_typed = invocation.arguments.has(&API_KEY_FILE);
-    if file_is_typed && invocation.arguments.has(&API_KEY.setting) {
-        return Err(ConfigError::TwoApiKeys);
-    }
-    if !file_is_typed && let Some(key) = invocation.read_if_given(&API_KEY)? {
-        return Ok((key, None));
-    }
-    let file = invocation.given(&API_KEY_FILE)?.ok_or(ConfigError::MissingApiKey)?;
+    let Some(file) = invocation.given(&API_KEY_FILE)? else {
+        return Ok((invocation.read_if_given(&API_KEY)?.ok_or(ConfigError::MissingApiKey)?, None));
+    };
     let file = KeyFile { setting: file.name, path: file.value.to_owned() };
     Ok((file.read(read_file)?, Some(file)))
+}
+
+/// The worker's ID, by default the host's name.
+fn worker_id(
+    invocation: &Invocation<'_>,
+    read_file: &dyn Fn(&Path) -> io::Result<String>,
+) -> Result<String, ConfigError> {
+    let Some(given) = invocation.given(&WORKER_ID.setting)? else {
+        return host::default_id(read_file).ok_or(ConfigError::MissingWorkerId);
+    };
+    let replaced = host::replace(given.value, read_file).map_err(|right| given.invalid(right))?;
+    (WORKER_ID.read)(&Given { value: &replaced, ..given })
+}
+
+/// Warnings about settings that have no effect or are not safe, one log line each.
+fn unused(invocation: &Invocation<'_>) -> Result<Vec<String>, ConfigError> {
+    let mut warnings = Vec::new();
+    if let (Some(key), Some(file)) = (invocation.given(&API_KEY.setting)?, invocation.given(&API_KEY_FILE)?) {
+        warnings.push(format!("API key not used setting={} instead={}", key.name, file.name));
+    }
+    if invocation.arguments.has(&API_KEY.setting) {
+        let safer = "other users of this host can read command lines; set OZ_API_KEY or OZ_API_KEY_FILE";
+        warnings.push(format!("API key in the command line reason={}", value(safer)));
+    }
+    let mut copied = Vec::new();
+    invocation.for_each(&ENV.setting, |given| {
+        copied.push(given.value.to_owned());
+        Ok(())
+    })?;
+    for (name, _) in invocation.environment.variables() {
+        let Some(name) = name.to_str().filter(|name| !copied.iter().any(|other| other == name)) else {
+            continue;
+        };
+        if let Some(nearest) = names::nearest(name) {
+            warnings.push(format!("variable not known name={} nearest={nearest}", value(name)));
+        }
+    }
+    Ok(warnings)
+}
+
+/// Every error in the settings but those of the API key.
+fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Vec<ConfigError> {
+    fn of<T>(result: Result<T, ConfigError>) -> Option<ConfigError> {
+        result.err()
+    }
+    let web_socket = of(invocation.read_if_given(&WEB_SOCKET_URL));
+    let root = of(invocation.read_if_given(&SERVER_ROOT_URL));
+    let derived = if web_socket.is_none() && root.is_none() { of(urls(invocation)) } else { None };
+    let (certificate, key) =
+        (of(invocation.read_if_given(&CLIENT_CERT)), of(invocation.read_if_given(&CLIENT_KEY)));
+    let client = if certificate.is_none() && key.is_none() { of(client(invocation)) } else { None };
+    let found = [
+        of(worker_id(invocation, read_file)),
+        web_socket,
+        root,
+        derived,
+        of(invocation.read_if_given(&REST_URL)),
+        of(invocation.read(&LOG_LEVEL)),
+        of(invocation.is_on(&NO_CLEANUP)),
+        of(invocation.is_on(&SHARED_ID.setting)),
+        of(volumes(invocation)),
+        of(variables(invocation)),
+        of(invocation.read_if_given(&MAX_CONCURRENT_TASKS)),
+        of(invocation.read(&PULL)),
+        of(invocation.read(&MAX_OUTPUT_SIZE)),
+        of(invocation.read(&TASK_TIMEOUT)),
+        of(invocation.read(&DRAIN_TIMEOUT)),
+        of(invocation.read(&STOP_GRACE)),
+        of(invocation.read(&ENGINE_TIMEOUT)),
+        of(invocation.read_if_given(&ENGINE_START_TIMEOUT)),
+        of(invocation.read(&RECONCILE_INTERVAL)),
+        of(invocation.read(&LOST_RUNS)),
+        of(invocation.read(&KEEP_SIDECAR_VOLUMES)),
+        of(invocation.read(&MIN_FREE_DISK)),
+        of(invocation.read(&RECONNECT_MAX_ATTEMPTS)),
+        of(invocation.read(&RECONNECT_WINDOW)),
+        of(invocation.read(&RECONNECT_SPREAD)),
+        of(invocation.read_if_given(&CA_FILE)),
+        certificate,
+        key,
+        client,
+        of(invocation.read_if_given(&SETTINGS_FILE)),
+    ];
+    found.into_iter().flatten().collect()
 }
 
 /// The client certificate and its key, of which neither can do without the other.
@@ -228,7 +342,8 @@ fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
         }
         (None, Some(given)) => {
             let root = (SERVER_ROOT_URL.read)(&given)?;
-            let web_socket = url::derive(&root, url::WEB_SOCKET, url::WORKER_PATH);
+            let path = format!("{}{}", root.path().trim_end_matches('/'), url::WORKER_PATH);
+            let web_socket = url::derive(&root, url::WEB_SOCKET, &path);
             (web_socket.map_err(|right| given.invalid(right))?, root)
         }
         (given, None) => {
@@ -248,23 +363,25 @@ fn without_slash(root: &Uri) -> String {
 /// The mounts of tasks; a second one on the same path is an error.
 fn volumes(invocation: &Invocation<'_>) -> Result<Vec<VolumeBind>, ConfigError> {
     let mut binds: Vec<VolumeBind> = Vec::new();
-    for given in invocation.typed(&VOLUMES.setting) {
-        let bind = (VOLUMES.read)(&given)?;
+    invocation.for_each(&VOLUMES.setting, |given| {
+        let bind = (VOLUMES.read)(given)?;
         if binds.iter().any(|other| other.container == bind.container) {
             return Err(given.invalid(format!("must be the only mount at {}", bind.container)));
         }
         binds.push(bind);
-    }
+        Ok(())
+    })?;
     Ok(binds)
 }
 
 /// The variables of tasks; a later value of the same name replaces an earlier one.
 fn variables(invocation: &Invocation<'_>) -> Result<Vec<(String, Secret)>, ConfigError> {
     let mut variables: Vec<(String, Secret)> = Vec::new();
-    for given in invocation.typed(&ENV.setting) {
-        let (name, value) = (ENV.read)(&given)?;
+    invocation.for_each(&ENV.setting, |given| {
+        let (name, value) = (ENV.read)(given)?;
         variables.retain(|(other, _)| *other != name);
         variables.push((name, value));
-    }
+        Ok(())
+    })?;
     Ok(variables)
 }

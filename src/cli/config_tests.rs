@@ -14,31 +14,32 @@ use crate::policy::{LostRuns, PullPolicy};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
-const MARK: &str = "hunter2";
+pub(super) const MARK: &str = "hunter2";
 
-fn no_file(_: &Path) -> io::Result<String> {
+pub(super) fn no_file(_: &Path) -> io::Result<String> {
     Err(io::ErrorKind::NotFound.into())
 }
 
-fn load_from(
+pub(super) fn load_from(
     line: &[&str],
     variables: &[(&str, &str)],
     file: &dyn Fn(&Path) -> io::Result<String>,
-) -> Result<Config, ConfigError> {
+) -> Result<Config, ConfigErrors> {
     let arguments = Arguments::parse(line.iter().map(OsString::from)).unwrap();
     Config::new(&arguments, &variables.iter().copied().collect(), 3, file)
 }
 
 /// Loads the settings, with a default key and worker ID.
-pub(super) fn load(line: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigError> {
+pub(super) fn load(line: &[&str], variables: &[(&str, &str)]) -> Result<Config, ConfigErrors> {
     let mut all = vec![("OZ_API_KEY", MARK), ("OZ_WORKER_ID", "w")];
     all.extend(variables);
     load_from(line, &all, &no_file)
 }
 
 /// Returns the error's text. Asserts that it is one line without the secret.
-pub(super) fn message(result: Result<Config, ConfigError>) -> String {
-    let error = result.unwrap_err();
+pub(super) fn message(result: Result<Config, ConfigErrors>) -> String {
+    let ConfigErrors(errors) = result.unwrap_err();
+    let [error] = errors.as_slice() else { panic!("{errors:?}") };
     let text = error.to_string();
     assert!(!format!("{text} {error:?}").contains(MARK), "{text}");
     assert!(!text.contains('\n'), "{text}");
@@ -104,7 +105,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 18] = [
+const CASES: [Case; 21] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -122,12 +123,20 @@ const CASES: [Case; 18] = [
     case(["--rest-url", "OZ_REST_URL"], ["http://a/b/", "http://c"], |c| c.rest_url.clone(), "http://a/b"),
     case(["--log-level", "OZ_LOG_LEVEL"], ["DEBUG", "error"], |c| c.log_level.to_string(), "DEBUG"),
     case(
+        ["--volumes", "OZ_VOLUMES"],
+        ["/a:/b", "/c:/d"],
+        |c| c.volumes.iter().map(ToString::to_string).collect(),
+        "/a:/b",
+    ),
+    case(["--env", "OZ_ENV"], ["A=1", "B=2"], |c| c.env.iter().map(|(name, _)| name.as_str()).collect(), "A"),
+    case(
         ["--max-concurrent-tasks", "OZ_MAX_CONCURRENT_TASKS"],
         ["17", "18"],
         |c| c.max_concurrent_tasks.to_string(),
         "17",
     ),
     case(["--pull", "OZ_PULL"], ["never", "always"], |c| format!("{:?}", c.pull), "Never"),
+    case(["--max-output", "OZ_MAX_OUTPUT"], ["2k", "3k"], |c| c.max_output.to_string(), "2048"),
     case(["--task-timeout", "OZ_TASK_TIMEOUT"], ["1h30m", "0"], |c| format!("{:?}", c.task_timeout), "5400s"),
     case(
         ["--drain-timeout", "OZ_DRAIN_TIMEOUT"],
@@ -160,13 +169,16 @@ const CASES: [Case; 18] = [
     case(["--ca-file", "OZ_CA_FILE"], ["/a b", "/c"], |c| format!("{:?}", c.ca_file), "Some(\"/a b\")"),
 ];
 
-/// Except for the key file, the client certificate and switches, which have separate tests.
+/// Except for switches and the files, which have separate tests.
 #[test]
 fn every_setting_with_a_flag_and_a_variable_has_a_case() {
-    let with_value = SETTINGS.iter().filter(|setting| setting.value_name.is_some());
-    let both = with_value.filter_map(|setting| Some((setting.flag?, setting.variable?)));
-    let both: Vec<_> =
-        both.filter(|(flag, _)| *flag != "--api-key-file" && !flag.starts_with("--client-")).collect();
+    let values = SETTINGS.iter().filter(|setting| setting.value_name.is_some());
+    let both = values.filter_map(|setting| Some((setting.flag?, setting.variable?)));
+    let both: Vec<_> = both
+        .filter(|(flag, _)| {
+            !flag.starts_with("--client-") && !["--api-key-file", "--settings-file"].contains(flag)
+        })
+        .collect();
     assert_eq!(CASES.map(|case| (case.flag, case.variable)).to_vec(), both);
 }
 
@@ -179,15 +191,20 @@ fn a_flag_overrides_its_variable_and_an_empty_variable_is_unset() {
         assert_ne!(value(&[flag, second], &[(variable, first)]), expected, "{flag}");
         match load(&[], &[(variable, "")]) {
             Ok(config) => assert_eq!(get(&config), value(&[], &[]), "{variable}"),
-            Err(ConfigError::MissingApiKey) => assert_eq!(flag, "--api-key"),
-            Err(error) => assert!(matches!(error, ConfigError::MissingWorkerId), "{error}"),
+            Err(ConfigErrors(errors)) => match errors.as_slice() {
+                [ConfigError::MissingApiKey] => assert_eq!(flag, "--api-key"),
+                [ConfigError::MissingWorkerId] => assert_eq!(flag, "--worker-id"),
+                other => panic!("{variable}: {other:?}"),
+            },
         }
     }
 }
 
 #[test]
 fn an_error_names_the_flag_or_the_variable_and_its_value() {
-    for Case { flag, variable, .. } in CASES.into_iter().skip(1) {
+    // A blank list is empty, and an invalid entry is shown otherwise.
+    let lists = ["--volumes", "--env"];
+    for Case { flag, variable, .. } in CASES.into_iter().skip(1).filter(|case| !lists.contains(&case.flag)) {
         for bad in ["\u{1}", "  ", ""] {
             let text = message(load(&[&format!("{flag}={bad}")], &[]));
             assert!(text.starts_with(&format!("invalid {flag} {bad:?}: must")), "{text}");
@@ -216,25 +233,6 @@ fn every_setting_with_a_value_is_checked() {
             assert!(text.contains(variable), "{variable}: {text}");
         }
     }
-}
-
-#[test]
-fn a_client_certificate_and_its_key_need_each_other() {
-    let config =
-        load(&["--client-cert", "/c"], &[("OZ_CLIENT_CERT", "/d"), ("OZ_CLIENT_KEY", "/k")]).unwrap();
-    assert_eq!(config.client, Some(("/c".into(), "/k".into())));
-    for flag in ["--client-cert", "--client-key"] {
-        let text = message(load(&[flag, "/c"], &[]));
-        assert_eq!(text, "--client-cert and --client-key can only be used together; set both");
-    }
-}
-
-#[test]
-fn an_unusable_proxy_is_a_warning() {
-    let config = load(&[], &[("HTTPS_PROXY", "socks5://u:hunter2@h:1"), ("NO_PROXY", "a")]).unwrap();
-    let warning = "proxy not used variable=HTTPS_PROXY url=socks5://...@h:1 error=\"only http:// and https:// proxies are \
-                   supported\"";
-    assert_eq!(config.warnings, [warning]);
 }
 
 #[test]
@@ -331,12 +329,17 @@ fn the_key_is_taken_in_order_of_precedence() {
         load_from(&line, variables, &file).unwrap().api_key.expose().to_owned()
     };
     let both = [("OZ_API_KEY", "v"), ("OZ_API_KEY_FILE", "/v")];
-    assert_eq!(key(&["--api-key", " t "], &both), "t");
+    assert_eq!(key(&["--api-key", " t "], &both[..1]), "t");
     assert_eq!(key(&["--api-key-file", "/t"], &both), "from /t");
-    assert_eq!(key(&[], &both), "v");
+    assert_eq!(key(&["--api-key", " t "], &both), "from /v");
+    assert_eq!(key(&[], &both), "from /v");
+    assert_eq!(key(&[], &both[..1]), "v");
     assert_eq!(key(&[], &[("OZ_API_KEY", ""), ("OZ_API_KEY_FILE", "/v")]), "from /v");
-    let text = message(load(&["--api-key", MARK, "--api-key-file", "/t"], &[]));
-    assert_eq!(text, "--api-key and --api-key-file cannot be used together");
+    let line = ["--api-key", MARK, "--worker-id=w"];
+    let warnings = load_from(&line, &both, &file).unwrap().warnings;
+    assert_eq!(warnings[0], "API key not used setting=--api-key instead=OZ_API_KEY_FILE");
+    assert!(warnings[1].starts_with("API key in the command line reason="), "{warnings:?}");
+    assert!(warnings.len() == 2 && !warnings.iter().any(|warning| warning.contains(MARK)), "{warnings:?}");
 }
 
 #[test]
@@ -384,7 +387,7 @@ fn one_url_is_derived_from_the_other() {
             "ws://[::1]:9/api/v1/selfhosted/worker/ws",
             "http://[::1]:9",
         ),
-        (&["--server-root-url=https://h/p//"], "wss://h/api/v1/selfhosted/worker/ws", "https://h/p"),
+        (&["--server-root-url=https://h/p//"], "wss://h/p/api/v1/selfhosted/worker/ws", "https://h/p"),
         (&["--server-root-url=HTTPS://h"], "wss://h/api/v1/selfhosted/worker/ws", "https://h"),
         (&["--web-socket-url=ws://a/x", "--server-root-url=https://b"], "ws://a/x", "https://b"),
     ];
@@ -447,14 +450,6 @@ fn task_variables_are_set_or_copied() {
     let arguments = Arguments::parse(["--api-key=k", "--worker-id=w", "-eOWN"].map(OsString::from)).unwrap();
     let text = message(Config::new(&arguments, &environment, 1, &no_file));
     assert!(text.starts_with("invalid --env \"OWN\": must be valid UTF-8"), "{text}");
-}
-
-#[test]
-fn two_mounts_at_the_same_path_are_an_error() {
-    let config = load(&["-v/a:/x", "-v/a:/xy"], &[]).unwrap();
-    assert_eq!(config.volumes.len(), 2);
-    let text = message(load(&["-v/a:/x", "-v/a:/xy", "-v/b:/x/"], &[]));
-    assert_eq!(text, "invalid --volumes \"/b:/x/\": must be the only mount at /x");
 }
 
 #[test]

@@ -10,11 +10,11 @@ pub(crate) enum ConfigError {
     #[error("missing API key: set OZ_API_KEY or OZ_API_KEY_FILE")]
     MissingApiKey,
     /// No worker ID.
-    #[error("missing worker ID: set --worker-id or OZ_WORKER_ID to a name that no other worker uses")]
+    #[error(
+        "missing worker ID: set --worker-id or OZ_WORKER_ID to a name that no other worker uses; the host's name is empty, localhost or \
+         the id of a container"
+    )]
     MissingWorkerId,
-    /// Both flags that set the API key.
-    #[error("--api-key and --api-key-file cannot be used together")]
-    TwoApiKeys,
     /// Only one of two settings that need each other.
     #[error("--client-cert and --client-key can only be used together; set both")]
     HalfClient,
@@ -47,6 +47,10 @@ pub(crate) enum ConfigError {
         source: std::io::Error,
     },
 }
+
+/// Every error in the settings, at least one.
+#[derive(Debug)]
+pub(crate) struct ConfigErrors(pub(crate) Vec<ConfigError>);
 
 impl ConfigError {
     pub(super) fn invalid(setting: &str, value: &str, right: impl Into<String>) -> Self {

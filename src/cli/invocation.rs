@@ -2,6 +2,8 @@
 
 use super::read::Given;
 use super::settings::{Reader, Setting};
+use super::split::split;
+use super::words::SWITCH;
 use super::{Arguments, ConfigError};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
@@ -40,6 +42,29 @@ impl<'a> Invocation<'a> {
             Some(value) => Ok(Some(self.text(setting, variable, value))),
             None => Err(ConfigError::hidden(variable, "must be valid UTF-8")),
         }
+    }
+
+    /// Passes each value of a setting that may be given several times to `take`: those of its flag, else the words of its variable.
+    pub(super) fn for_each(
+        &self,
+        setting: &Setting,
+        mut take: impl FnMut(&Given<'_>) -> Result<(), ConfigError>,
+    ) -> Result<(), ConfigError> {
+        if self.arguments.has(setting) {
+            return self.typed(setting).try_for_each(|given| take(&given));
+        }
+        let Some(given) = self.given(setting)? else { return Ok(()) };
+        let words =
+            split(given.value).ok_or_else(|| given.invalid("must have a closing quote for each quote"))?;
+        words.iter().try_for_each(|word| take(&Given { name: given.name.clone(), value: word, ..given }))
+    }
+
+    /// Whether a switch is on: by its flag, else by its variable.
+    pub(super) fn is_on(&self, setting: &Setting) -> Result<bool, ConfigError> {
+        if self.arguments.has(setting) {
+            return Ok(true);
+        }
+        self.given(setting)?.map_or(Ok(false), |given| given.word(&SWITCH))
     }
 
     /// The values of a flag in the order typed.

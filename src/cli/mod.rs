@@ -4,27 +4,35 @@ mod arguments;
 mod config;
 #[cfg(test)]
 mod config_tests;
+mod connection;
 pub(crate) mod docs;
 mod error;
 mod external;
+mod host;
 mod invocation;
+mod names;
 mod read;
 mod settings;
+mod settings_file;
+mod split;
 #[cfg(test)]
 mod switch_tests;
 mod table;
 mod texts;
 mod units;
 mod url;
+#[cfg(test)]
+mod vocabulary_tests;
 mod volumes;
 mod words;
 
 pub(crate) use arguments::Arguments;
-pub(crate) use config::Config;
-use error::ConfigError;
+pub(crate) use config::{Config, KeyFile};
+pub(crate) use error::{ConfigError, ConfigErrors};
 pub use external::{EXTERNAL, External};
 pub use settings::Setting;
 use settings::{Occurs, ValueHint};
+pub(crate) use settings_file::{BadLine, parse as parse_settings_file};
 pub(crate) use table::KEY_FILE_LIMIT;
 pub use table::SETTINGS;
 #[cfg(any(test, feature = "fuzzing"))]

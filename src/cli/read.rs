@@ -119,7 +119,13 @@ pub(super) fn path(given: &Given<'_>) -> Result<PathBuf, ConfigError> {
 
 /// The URL of the WebSocket.
 pub(super) fn web_socket_url(given: &Given<'_>) -> Result<Uri, ConfigError> {
-    let uri = url::parse(given.value.trim(), url::WEB_SOCKET).map_err(|right| given.invalid(right))?;
+    let text = given.value.trim();
+    if url::parse(text, url::HTTP).is_ok() {
+        let right =
+            "must begin with ws:// or wss://; for the root URL of the control plane set --server-root-url";
+        return Err(given.invalid(right));
+    }
+    let uri = url::parse(text, url::WEB_SOCKET).map_err(|right| given.invalid(right))?;
     let names_worker = |query: &str| query.split('&').any(|part| part.starts_with("worker_id="));
     if uri.query().is_some_and(names_worker) {
         return Err(given.invalid("must not have worker_id in its query; --worker-id sets it"));

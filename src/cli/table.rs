@@ -6,6 +6,9 @@ use std::time::Duration;
 use http::Uri;
 use log::LevelFilter;
 
+pub(super) use super::connection::{
+    CA_FILE, CLIENT_CERT, CLIENT_KEY, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
+};
 use super::read;
 use super::settings::{Echo, Occurs, Reader, Setting, ValueHint};
 use super::texts::{HELP, PRINT, VERSION};
@@ -26,7 +29,7 @@ pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
 /// The most versions of one sidecar image that can be kept.
 const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.
-const DAY: u64 = 24 * 60 * 60;
+pub(super) const DAY: u64 = 24 * 60 * 60;
 
 pub(super) const API_KEY: Reader<Secret> = Reader {
     setting: Setting {
@@ -59,8 +62,11 @@ pub(super) const WORKER_ID: Reader<String> = Reader {
         flag: Some("--worker-id"),
         variable: Some("OZ_WORKER_ID"),
         value_name: Some("ID"),
+        default: Some("the host's name"),
         required: true,
-        help: "The name of this worker, at most 256 bytes. Required, and different for every worker.",
+        help: "The name of this worker, at most 256 bytes, different for every worker. Required, unless the host has a name that is not \
+               localhost or the id of a container. {hostname} becomes the host's name, and {machine-id} 12 hexadecimal digits that \
+               are made of /etc/machine-id.",
         ..Setting::EMPTY
     },
     read: read::worker_id,
@@ -140,7 +146,8 @@ pub(super) const LOG_LEVEL: Reader<LevelFilter> = Reader {
 
 pub(super) const NO_CLEANUP: Setting = Setting {
     flag: Some("--no-cleanup"),
-    help: "Keep task containers after they have ended, for debugging.",
+    variable: Some("OZ_NO_CLEANUP"),
+    help: "Keep task containers after they have ended, for debugging. The variable is true or false.",
     ..Setting::EMPTY
 };
 
@@ -148,11 +155,13 @@ pub(super) const VOLUMES: Reader<VolumeBind> = Reader {
     setting: Setting {
         flag: Some("--volumes"),
         short: Some("-v"),
+        variable: Some("OZ_VOLUMES"),
         value_name: Some("HOST:CONTAINER[:MODE]"),
         values: ValueHint::PathFirst,
         occurs: Occurs::Many,
         help: "Mount a directory of the host, or a named volume, into every task container. MODE is a \
-               comma-separated list such as ro or rw,z. May be repeated.",
+               comma-separated list such as ro or rw,z. May be repeated. In the variable, white space separates mounts and quotes \
+               group.",
         ..Setting::EMPTY
     },
     read: read::volume,
@@ -162,11 +171,13 @@ pub(super) const ENV: Reader<(String, Secret)> = Reader {
     setting: Setting {
         flag: Some("--env"),
         short: Some("-e"),
+        variable: Some("OZ_ENV"),
         value_name: Some("KEY[=VALUE]"),
         occurs: Occurs::Many,
         echo: Echo::Nothing,
         help: "Set a variable in every task container. KEY alone copies the variable from the worker's \
-               environment. May be repeated; the last value of a variable is used.",
+               environment. May be repeated; the last value of a variable is used. In the variable, white space separates entries \
+               and quotes group.",
         ..Setting::EMPTY
     },
     read: read::variable,
@@ -202,6 +213,7 @@ pub(super) const PULL: Reader<PullPolicy> = Reader {
 pub(super) const MAX_OUTPUT_SIZE: Reader<usize> = Reader {
     setting: Setting {
         flag: Some("--max-output"),
+        variable: Some("OZ_MAX_OUTPUT"),
         value_name: Some("BYTES"),
         default: Some("4MiB"),
         help: "The maximum size of a task's reported output, 1024 bytes to 64 MiB; the middle of longer \
@@ -333,74 +345,14 @@ pub(super) const MIN_FREE_DISK: Reader<u64> = Reader {
     read: |given| given.size(),
 };
 
-pub(super) const RECONNECT_MAX_ATTEMPTS: Reader<u32> = Reader {
+pub(super) const SETTINGS_FILE: Reader<PathBuf> = Reader {
     setting: Setting {
-        variable: Some("OZ_RECONNECT_MAX_ATTEMPTS"),
-        value_name: Some("COUNT"),
-        default: Some("0"),
-        help: "Exit after this number of failed connections in a row; 0 means never.",
-        ..Setting::EMPTY
-    },
-    read: |given| given.number(0..=u32::MAX),
-};
-
-pub(super) const RECONNECT_WINDOW: Reader<Duration> = Reader {
-    setting: Setting {
-        variable: Some("OZ_RECONNECT_WINDOW_SECONDS"),
-        value_name: Some("SECONDS"),
-        default: Some("0"),
-        help: "For OZ_RECONNECT_MAX_ATTEMPTS, count only the failures of the last SECONDS seconds; 0 means \
-               all.",
-        ..Setting::EMPTY
-    },
-    read: |given| given.number(0..=u32::MAX).map(|seconds| Duration::from_secs(seconds.into())),
-};
-
-pub(super) const RECONNECT_SPREAD: Reader<Duration> = Reader {
-    setting: Setting {
-        variable: Some("OZ_RECONNECT_SPREAD"),
-        value_name: Some("DURATION"),
-        default: Some("5s"),
-        help: "The longest random wait before the first attempt after a lost connection, at most 1d; many \
-               workers may have lost theirs at the same time.",
-        ..Setting::EMPTY
-    },
-    read: |given| given.duration(DAY),
-};
-
-pub(super) const CA_FILE: Reader<PathBuf> = Reader {
-    setting: Setting {
-        flag: Some("--ca-file"),
-        variable: Some("OZ_CA_FILE"),
+        flag: Some("--settings-file"),
+        variable: Some("OZ_SETTINGS_FILE"),
         value_name: Some("PATH"),
         values: ValueHint::Path,
-        help: "A PEM file of certificate authorities to trust in addition to the system's, for the control plane and for \
-               proxies. It is read for each connection.",
-        ..Setting::EMPTY
-    },
-    read: read::path,
-};
-
-pub(super) const CLIENT_CERT: Reader<PathBuf> = Reader {
-    setting: Setting {
-        flag: Some("--client-cert"),
-        variable: Some("OZ_CLIENT_CERT"),
-        value_name: Some("PATH"),
-        values: ValueHint::Path,
-        help: "A PEM file with the worker's client certificate, for a control plane or a proxy that asks for one. \
-               Needs --client-key.",
-        ..Setting::EMPTY
-    },
-    read: read::path,
-};
-
-pub(super) const CLIENT_KEY: Reader<PathBuf> = Reader {
-    setting: Setting {
-        flag: Some("--client-key"),
-        variable: Some("OZ_CLIENT_KEY"),
-        value_name: Some("PATH"),
-        values: ValueHint::Path,
-        help: "The PEM file with the key of --client-cert: PKCS#8, PKCS#1 or SEC1, not encrypted.",
+        help: "A file with variables, one NAME=VALUE per line, in the syntax of systemd's EnvironmentFile=. A variable of the \
+               environment has precedence over the file.",
         ..Setting::EMPTY
     },
     read: read::path,
@@ -437,6 +389,7 @@ pub const SETTINGS: &[Setting] = &[
     CA_FILE.setting,
     CLIENT_CERT.setting,
     CLIENT_KEY.setting,
+    SETTINGS_FILE.setting,
     PRINT.setting,
     HELP,
     VERSION,

@@ -5,7 +5,7 @@ use std::io;
 use std::os::unix::ffi::OsStringExt;
 
 use super::{Input, MARKER, assert_one_line};
-use crate::cli::{Arguments, Config, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, docs};
+use crate::cli::{Arguments, Config, ConfigErrors, MAX_OUTPUT, MAX_TASKS, MIN_OUTPUT, WORKER_ID_LIMIT, docs};
 use crate::logging::error_chain;
 use crate::sys::environment::Environment;
 
@@ -25,10 +25,12 @@ pub fn settings(bytes: &[u8]) {
     let file = |_: &_| Ok::<_, io::Error>(format!("\u{feff}{MARKER} \r\nmore"));
     match Config::new(&arguments, &environment, 2, &file) {
         Ok(config) => accepted(&config),
-        Err(error) => {
-            let text = error_chain(&error);
-            assert_one_line(&text, 4096);
-            assert!(!text.contains(MARKER), "the error shows the key");
+        Err(ConfigErrors(errors)) => {
+            for error in &errors {
+                let text = error_chain(error);
+                assert_one_line(&text, 4096);
+                assert!(!text.contains(MARKER), "the error shows the key");
+            }
         }
     }
 }

@@ -13,6 +13,17 @@ impl Environment {
         self.0.get(OsStr::new(name)).map(OsString::as_os_str)
     }
 
+    /// Returns these variables, and those of `more` that are not among them or are empty. Of several with one name in `more` the last
+    /// counts.
+    #[must_use]
+    pub fn or(&self, more: impl IntoIterator<Item = (String, String)>) -> Self {
+        let mut all: BTreeMap<OsString, OsString> =
+            more.into_iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let set = self.0.iter().filter(|(_, value)| !value.is_empty());
+        all.extend(set.map(|(name, value)| (name.clone(), value.clone())));
+        Self(all)
+    }
+
     /// Returns all variables, to run a program with them.
     pub fn variables(&self) -> impl Iterator<Item = (OsString, OsString)> + '_ {
         self.0.iter().map(|(name, value)| (name.clone(), value.clone()))

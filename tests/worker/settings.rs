@@ -102,7 +102,6 @@ fn an_invalid_setting_is_named_and_the_key_is_not_shown() {
         (minimal().env("OZ_API_KEY", " "), "invalid OZ_API_KEY: must not be blank"),
         (minimal().env("OZ_API_KEY", "MARKER-key\n2"), "invalid OZ_API_KEY: must be ASCII"),
         (with("--api-key", "MARKER-key\u{e9}"), "invalid --api-key: must be ASCII"),
-        (unset("X"), "missing worker ID: set --worker-id or OZ_WORKER_ID"),
         (
             unset("X").args(["--worker-id", " "]),
             "invalid --worker-id \" \": must be 1 to 256 bytes and not blank",
@@ -275,4 +274,53 @@ fn a_flag_overrides_its_variable() {
         (1, Some("exited")),
         "--no-cleanup keeps the container"
     );
+}
+
+/// The order is flag, environment, file; a list in the file has quotes, and the key's file is used although there is a key.
+#[test]
+fn a_settings_file_is_read_after_flags_and_environment() {
+    let folder = tempfile::tempdir().unwrap();
+    let key = write_file(folder.path(), "key", b"MARKER-key-of-file\n");
+    let text = format!(
+        "# a comment\nOZ_API_KEY_FILE={key}\nOZ_WORKER_ID='of the file'\nOZ_LOG_LEVEL=debug\n\
+         OZ_VOLUMES=\"/a:/a:ro '/b c:/b'\"\nOZ_TASKTIMEOUT=1h\nOZ_ENGINE_START_TIMEOUT=0\nDOCKER_HOST=unix:///nonexistent/of-file\n"
+    );
+    let file = write_file(folder.path(), "worker.env", text.as_bytes());
+    let start = || WorkerBuilder::new(&binary()).env("OZ_SETTINGS_FILE", &file).env("OZ_API_KEY", KEY);
+    let (code, _, err) = end(start().start());
+    assert_eq!(code, Some(4), "{err}");
+    for part in [
+        "worker=\"of the file\"",
+        "unix:///nonexistent/of-file",
+        "API key not used setting=OZ_API_KEY instead=OZ_API_KEY_FILE",
+        "variable not known name=OZ_TASKTIMEOUT nearest=OZ_TASK_TIMEOUT",
+        &format!("API key file readable by all users path={key}"),
+    ] {
+        assert!(err.contains(part), "{part}: {err}");
+    }
+    assert!(!err.contains("MARKER"), "{err}");
+    let (_, _, err) = end(start().env("OZ_WORKER_ID", "environment").start());
+    assert!(err.contains("worker=environment"), "{err}");
+    let (_, _, err) = end(start().env("OZ_WORKER_ID", "environment").args(["--worker-id", "flag"]).start());
+    assert!(err.contains("worker=flag"), "{err}");
+
+    let bad = write_file(folder.path(), "bad.env", b"A=1\n\nexport OZ_API_KEY=MARKER-key\n");
+    let (code, _, err) = end(start().args(["--settings-file", &bad]).start());
+    let expected = format!("invalid --settings-file {bad:?}, line 3: must be NAME=VALUE");
+    assert!(code == Some(2) && err.contains(&expected) && !err.contains("MARKER"), "{err}");
+    let (code, _, err) = end(start().args(["--settings-file", "/nonexistent"]).start());
+    assert!(
+        code == Some(2) && err.contains("cannot read --settings-file \"/nonexistent\": No such file"),
+        "{err}"
+    );
+}
+
+#[test]
+fn all_errors_are_reported_at_once() {
+    let worker = minimal().args(["--pull", "x"]).env("OZ_TASK_TIMEOUT", "y").env("OZ_API_KEY", "");
+    let (code, _, err) = end(worker.start());
+    assert_eq!((code, err.lines().count()), (Some(2), 3), "{err}");
+    for part in ["missing API key", "invalid --pull \"x\"", "invalid OZ_TASK_TIMEOUT \"y\""] {
+        assert!(err.contains(part), "{err}");
+    }
 }

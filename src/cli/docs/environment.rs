@@ -5,12 +5,14 @@
 use std::fmt::Write as _;
 
 use super::wrap::wrap;
-use crate::cli::{EXTERNAL, Occurs, SETTINGS, Setting};
+use crate::cli::{EXTERNAL, SETTINGS, Setting};
 
 /// The widest line, in characters.
 const WIDTH: usize = 78;
 /// A variable that only the systemd unit reads.
 const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
+const UNIT_ARGUMENTS_HELP: &str =
+    "Flags as on the command line. The systemd unit reads this variable; the worker itself does not.";
 /// How a comment begins. The `#` before a variable has no space after it.
 const COMMENT: &str = "# ";
 
@@ -18,7 +20,7 @@ const HEAD: [&str; 5] = [
     "The settings of oz-agent-worker, one NAME=VALUE per line. To set a variable, remove the # before it. A variable that is \
      not set, or is empty, has its default.",
     "systemd reads this file for the service (EnvironmentFile=): /etc/oz-agent-worker/worker.env, or ID.env in the same \
-     directory for the instance ID. The worker itself does not read it. After a change: systemctl restart oz-agent-worker, which waits for running tasks for up to the drain time of the running worker",
+     directory for the instance ID. The worker itself reads it only as its --settings-file. After a change: systemctl restart oz-agent-worker, which waits for running tasks for up to the drain time of the running worker",
     "The file can contain the API key: only root and the service should be able to read it.",
     "systemd does not know export and does not expand $NAME or $(command). Put a value with spaces, quotes, $ or backslashes \
      into 'single quotes', which mean the same to systemd and to a shell.",
@@ -33,23 +35,12 @@ pub(super) fn sample() -> String {
         let settings = SETTINGS.iter().filter(|setting| setting.required == required);
         settings.for_each(|setting| own(setting, &mut text));
     }
-    variable(UNIT_ARGUMENTS, "", &[&flags_only()], &mut text);
+    variable(UNIT_ARGUMENTS, "", &[UNIT_ARGUMENTS_HELP], &mut text);
     heading("Variables of other programs", &mut text);
     for external in EXTERNAL {
         variable(external.variable, "", &[external.help], &mut text);
     }
     text
-}
-
-/// The comment on [`UNIT_ARGUMENTS`], with the flags that have no variable.
-fn flags_only() -> String {
-    let names =
-        SETTINGS.iter().filter(|setting| setting.variable.is_none() && setting.occurs != Occurs::Alone);
-    let names: Vec<_> = names.filter_map(|setting| setting.flag).collect();
-    format!(
-        "Flags as on the command line, for {}, which have no variable. The systemd unit reads this variable; the worker itself does not.",
-        names.join(", ")
-    )
 }
 
 fn heading(words: &str, text: &mut String) {

@@ -1,0 +1,61 @@
+//! Variables whose names begin like the worker's but that no setting has.
+
+use super::SETTINGS;
+
+/// How the worker's variables begin.
+const PREFIX: &str = "OZ_";
+/// Read by the systemd unit.
+const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
+
+/// Returns the known name that is nearest to `name`, if `name` begins like a setting's variable and is none.
+pub(super) fn nearest(name: &str) -> Option<&'static str> {
+    let known = || SETTINGS.iter().filter_map(|setting| setting.variable).chain([UNIT_ARGUMENTS]);
+    if !name.starts_with(PREFIX) || known().any(|other| other == name) {
+        return None;
+    }
+    known().min_by_key(|other| distance(name, other))
+}
+
+/// Returns the number of characters to insert, remove or replace to make one text of another (Levenshtein's distance).
+fn distance(from: &str, to: &str) -> usize {
+    let mut row: Vec<usize> = (0..=to.chars().count()).collect();
+    for (line, a) in (1..).zip(from.chars()) {
+        let mut diagonal = line - 1;
+        let mut left = line;
+        for (cell, b) in row.iter_mut().skip(1).zip(to.chars()) {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = *cell;
+            left = replaced.min(diagonal + 1).min(left + 1);
+            *cell = left;
+        }
+    }
+    row.pop().unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_distance_counts_the_edits() {
+        let cases = [
+            ("", "", 0),
+            ("a", "a", 0),
+            ("a", "b", 1),
+            ("kitten", "sitting", 3),
+            ("flaw", "lawn", 2),
+            ("abc", "a", 2),
+        ];
+        for (from, to, edits) in cases {
+            assert_eq!((distance(from, to), distance(to, from)), (edits, edits), "{from} {to}");
+        }
+    }
+
+    #[test]
+    fn only_an_unknown_name_of_the_worker_has_a_nearest_one() {
+        assert_eq!(nearest("OZ_TASKTIMEOUT"), Some("OZ_TASK_TIMEOUT"));
+        for name in ["OZ_API_KEY", "OZ_WORKER_ARGS", "PATH", "oz_api_key", "OZONE"] {
+            assert_eq!(nearest(name), None, "{name}");
+        }
+    }
+}

@@ -1,0 +1,121 @@
+//! A file of variables, in the syntax of systemd's `EnvironmentFile=`.
+
+/// A line that cannot be parsed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct BadLine {
+    /// Its number, from 1.
+    pub(crate) line: usize,
+    /// What it must be.
+    pub(crate) right: &'static str,
+}
+
+/// Returns the variables of a file, in its order.
+///
+/// Lines are `NAME=VALUE`, blank, or comments that begin with `#` or `;`. A value may be in 'single' or "double" quotes, also over
+/// several lines. Outside quotes and in double quotes a backslash before a character means that character, and one at the end of a line
+/// continues the line.
+///
+/// # Errors
+/// The first line that is none of these.
+pub(crate) fn parse(text: &str) -> Result<Vec<(String, String)>, BadLine> {
+    let mut variables = Vec::new();
+    let mut rest = text.trim_start_matches('\u{feff}');
+    loop {
+        let line = text.split_at(text.len() - rest.len()).0.matches('\n').count() + 1;
+        let (head, after) = rest.split_once('\n').unwrap_or((rest, ""));
+        if head.trim().is_empty() || head.trim_start().starts_with(['#', ';']) {
+            if after.is_empty() {
+                return Ok(variables);
+            }
+            rest = after;
+            continue;
+        }
+        let (name, value) = rest.split_once('=').filter(|(name, _)| is_name(name.trim())).ok_or(BadLine {
+            line,
+            right: "must be NAME=VALUE without export, or a comment that begins with #",
+        })?;
+        let (value, after) = value_of(value).ok_or(BadLine { line, right: "must have a closing quote" })?;
+        variables.push((name.trim().to_owned(), value));
+        rest = after;
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
+}
+
+/// Returns the value at the start of a text, and what follows its line. `None` if a quote is not closed.
+fn value_of(text: &str) -> Option<(String, &str)> {
+    let (mut value, mut kept) = (String::new(), 0);
+    let mut quote = None;
+    let mut chars = text.trim_start_matches([' ', '\t']).chars();
+    while let Some(c) = chars.next() {
+        match (quote, c) {
+            (None, '\n') => {
+                value.truncate(kept);
+                return Some((value, chars.as_str()));
+            }
+            (None, '\'' | '"') => quote = Some(c),
+            (Some(open), c) if c == open => quote = None,
+            (None | Some('"'), '\\') => match chars.next() {
+                Some('\n') | None => {}
+                // systemd keeps the backslash before other characters in double quotes.
+                Some(next) if quote.is_some() && !"\"\\`$".contains(next) => value.extend(['\\', next]),
+                Some(next) => value.push(next),
+            },
+            (None, ' ' | '\t' | '\r') => {
+                value.push(c);
+                continue;
+            }
+            (_, c) => value.push(c),
+        }
+        kept = value.len();
+    }
+    value.truncate(kept);
+    quote.is_none().then_some((value, ""))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn values_are_read_as_systemd_reads_them() {
+        let cases = [
+            ("A=b", "b"),
+            ("\n# c\n ; d\n  A = b c \t\r\n", "b c"),
+            ("A='a $key with \\ and \"'", "a $key with \\ and \""),
+            ("A=\"x \\\" \\\\ \\$ \\n\"", "x \" \\ $ \\n"),
+            ("A=a\\ b\\\nc  ", "a bc"),
+            ("A='two\nlines' ", "two\nlines"),
+            ("A=a'b 'c\"d \"", "ab cd "),
+            ("A=", ""),
+            ("A=a#b", "a#b"),
+            ("A=x=y", "x=y"),
+        ];
+        for (text, value) in cases {
+            assert_eq!(parse(text), Ok(vec![("A".to_owned(), value.to_owned())]), "{text}");
+        }
+        let found = parse("\u{feff}A=1\r\nB='2'\n\n#x\nA=3").unwrap();
+        let expected = [("A", "1"), ("B", "2"), ("A", "3")];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        assert_eq!(parse(""), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_bad_line_is_named_by_its_number() {
+        let cases = [
+            ("A=1\nexport B=2", 2),
+            ("x\nA=1", 1),
+            ("\n\n=a", 3),
+            ("A='1\n2'\n3", 3),
+            ("1A=b", 1),
+            ("A=1\nB='x", 2),
+            ("#a\nA-B=1", 2),
+        ];
+        for (text, line) in cases {
+            assert_eq!(parse(text).unwrap_err().line, line, "{text}");
+        }
+    }
+}
