@@ -84,10 +84,13 @@ deb() {
     gzip -9n "$doc/changelog" "$doc/changelog.Debian" "$doc/THIRD-PARTY.txt" "$doc/README.md"
     mkdir -p "$tree/usr/share/lintian/overrides" "$tree/DEBIAN"
     install -m 644 "$here/deb/lintian-overrides" "$tree/usr/share/lintian/overrides/$name"
-    for file in preinst postinst prerm postrm; do
+    for file in postinst prerm postrm; do
         install -m 755 "$here/deb/$file" "$tree/DEBIAN/$file"
     done
-    echo "/etc/$name/worker.env" >"$tree/DEBIAN/conffiles"
+    # Not a conffile: dpkg would ask which version to keep, and an unattended upgrade would fail or keep asking. postinst copies it.
+    mkdir -p "$tree/usr/share/$name"
+    mv "$tree/etc/$name/worker.env" "$tree/usr/share/$name/worker.env"
+    chmod 644 "$tree/usr/share/$name/worker.env"
     (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
     control "$(du -k -s --apparent-size "$tree" | cut -f 1)" >"$tree/DEBIAN/control"
     set_times "$tree"

@@ -35,11 +35,13 @@ fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() 
 644 root:root /usr/share/fish/vendor_completions.d/oz-agent-worker.fish
 644 root:root /usr/share/lintian/overrides/oz-agent-worker
 644 root:root /usr/share/man/man1/oz-agent-worker.1.gz
+644 root:root /usr/share/oz-agent-worker/worker.env
 644 root:root /usr/share/zsh/vendor-completions/_oz-agent-worker
 755 root:root /usr/bin/oz-agent-worker
 700 oz-agent-worker:oz-agent-worker /var/lib/oz-agent-worker
 750 root:oz-agent-worker /etc/oz-agent-worker
 755 root:root /usr/share/doc/oz-agent-worker
+755 root:root /usr/share/oz-agent-worker
 755 root:root /var/lib/oz-agent-worker.package
 ";
     let notes = "644 root:root /var/lib/oz-agent-worker.package/made-group-docker
@@ -98,6 +100,24 @@ fn an_upgrade_keeps_the_settings_and_the_user() {
         "the operator's dpkg-statoverride is kept"
     );
     assert!(root.sh("dpkg -s oz-agent-worker").contains(&format!("Version: {VERSION}-2")));
+}
+
+/// Without a terminal dpkg cannot ask which settings to keep.
+#[test]
+fn an_unattended_upgrade_with_another_template_keeps_the_settings() {
+    let root = Root::debian();
+    install(&root, 1);
+    let edited = root.read(SETTINGS) + "OZ_WORKER_ID=mine\n";
+    std::fs::write(root.path(SETTINGS), &edited).unwrap();
+    let package = root.copy_in(&deb(2));
+    root.sh(&format!(
+        "cd /tmp && dpkg-deb -R {package} new && for file in $(find new -name worker.env ! -path '*/doc/*'); do \
+         echo '# another template' >>$file; done && sed -i '/worker.env/d' new/DEBIAN/md5sums && dpkg-deb -b new new.deb"
+    ));
+    let output = root.sh("DEBIAN_FRONTEND=noninteractive dpkg -i /tmp/new.deb 2>&1 </dev/null");
+    assert!(!output.contains("Configuration file"), "{output}");
+    assert_eq!(root.read(SETTINGS), edited);
+    assert_eq!(root.sh("ls /etc/oz-agent-worker"), "worker.env\n");
 }
 
 #[test]
