@@ -13,7 +13,7 @@ use native_tls::{HandshakeError, MidHandshakeTlsStream, Protocol, TlsConnector, 
 use super::certificates::{CertificateError, Names, TlsFiles, check, setup};
 use super::discovery::Files;
 use super::error::one_line;
-use crate::net::tls::{reason, verification_failure};
+use crate::net::tls::{is_not_tls, reason, verification_failure};
 
 /// The TLS settings for any number of connections.
 #[derive(Clone)]
@@ -206,9 +206,7 @@ impl Names {
             };
             return TlsError::Refused { what, reason };
         }
-        let not_tls =
-            ["wrong version number", "packet length too long", "http request", "record layer failure"];
-        if not_tls.iter().any(|words| text.contains(words)) {
+        if is_not_tls(text) {
             return TlsError::NotTls { reason };
         }
         TlsError::Other { reason }

@@ -19,6 +19,17 @@ pub(crate) fn is_about_dates(reason: &str) -> bool {
     ["certificate has expired", "certificate is not yet valid"].contains(&reason)
 }
 
+/// Whether the error `text` of a handshake means that the peer does not speak TLS.
+pub(crate) fn is_not_tls(text: &str) -> bool {
+    let signs = ["wrong version number", "packet length too long", "http request", "record layer failure"];
+    signs.iter().any(|sign| text.contains(sign))
+}
+
+/// Whether these first bytes of an answer are a record of TLS: an alert, or a handshake.
+pub(crate) fn is_record(bytes: &[u8]) -> bool {
+    matches!(bytes, [0x15 | 0x16, 0x03, ..])
+}
+
 /// Returns the reason in OpenSSL's `error:CODE:LIBRARY:FUNCTION:REASON:FILE:LINE:DETAIL`; the whole text if it has another form.
 pub(crate) fn reason(text: &str) -> &str {
     let field = text.split(':').nth(4).filter(|_| text.starts_with("error:"));
@@ -37,6 +48,14 @@ mod tests {
         assert_eq!(verification_failure(TEXT), Some("self-signed certificate"));
         assert_eq!(verification_failure("certificate verify failed"), Some(REFUSED));
         assert_eq!(verification_failure("error:0A00010B:SSL routines::wrong version number:x.c:354:"), None);
+    }
+
+    #[test]
+    fn the_other_kind_of_port_is_known() {
+        assert!(
+            is_not_tls("error:0A00010B:SSL routines::wrong version number:x.c:354:") && !is_not_tls(TEXT)
+        );
+        assert!(is_record(b"\x15\x03\x01\x00\x02") && !is_record(b"HTTP/1.1 400") && !is_record(b"\x15"));
     }
 
     #[test]

@@ -16,7 +16,7 @@ use oz_agent_worker::control_plane::ws::{LinkError, LinkEvent, Refusal, Timing};
 use oz_agent_worker::protocol::Incoming;
 
 use super::{
-    accept, close_code, fast_retry, in_own_process, listen, message, millis, next_output, start,
+    accept, close_code, fast_retry, in_own_process, listen, message, millis, next_output, request, start,
     start_limited,
 };
 
@@ -135,7 +135,19 @@ fn a_peer_without_tls_is_retried() {
     let mut stream = accept(&listener);
     stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     let LinkError::GaveUp { reason, .. } = running.fatal() else { panic!("not given up") };
-    assert!(reason.contains("TLS"), "{reason}");
+    assert!(reason.contains("localhost does not speak TLS on that port"), "{reason}");
+}
+
+#[test]
+fn a_peer_with_tls_is_told_from_one_without() {
+    let (listener, url) = listen();
+    let running = start_limited(&url, fast_retry(), 1);
+    let mut stream = accept(&listener);
+    request(&mut stream);
+    // The alert "protocol version", as OpenSSL answers HTTP.
+    stream.write_all(b"\x15\x03\x01\x00\x02\x02\x46").unwrap();
+    let LinkError::GaveUp { reason, .. } = running.fatal() else { panic!("not given up") };
+    assert!(reason.contains("speaks TLS on that port: use wss://"), "{reason}");
 }
 
 #[test]

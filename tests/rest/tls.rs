@@ -119,5 +119,6 @@ fn a_server_without_tls_is_not_a_certificate_error() {
         std::io::Write::write_all(&mut stream, b"HTTP/1.1 400 Bad Request\r\n\r\n").unwrap();
     });
     assert!(matches!(error, LookupError::Unreachable { .. }), "{error:?}");
+    assert!(error.to_string().contains("it does not speak TLS on that port"), "{error}");
     assert!(!error.to_string().contains("k3y"));
 }

@@ -13,7 +13,7 @@ use ureq::unversioned::transport::{
 };
 
 use crate::control_plane::tls::Trust;
-use crate::net::tls::verification_failure;
+use crate::net::tls::{is_not_tls, verification_failure};
 
 /// The reason why the peer's certificate does not verify. ureq carries it in [`Error::Other`].
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +44,9 @@ impl<T: Transport> Connector<T> for TlsConnector {
         let stream = handshake(&connector, host, tcp, details).map_err(|error| match error {
             HandshakeError::Failure(error) => match verification_failure(&error.to_string()) {
                 Some(reason) => Error::Other(CertificateError(self.trust.explain(reason)).into()),
+                None if is_not_tls(&error.to_string()) => {
+                    Error::Tls("it does not speak TLS on that port; use http:// in the URL, or another port")
+                }
                 None => Error::Other(error.into()),
             },
             // Cannot happen: ureq's TCP transport waits or fails.

@@ -24,7 +24,7 @@ use crate::control_plane::Network;
 use crate::control_plane::key::Bearer;
 use crate::net::connect::{connect_first, resolve};
 use crate::net::proxy::{Proxy, ProxyError, ProxyProblem, tunnel};
-use crate::net::tls::{is_about_dates, verification_failure};
+use crate::net::tls::{is_about_dates, is_not_tls, reason, verification_failure};
 use crate::net::user_agent;
 
 /// The kernel's send buffer. Small enough that a slow line shows as a full buffer and not as a silent peer, large enough
@@ -236,6 +236,11 @@ fn tls_handshake(
     }
     Err(DialError::transient(if Instant::now() >= deadline.until {
         format!("no TLS handshake within {:?} of dialling", link.timing.handshake)
+    } else if is_not_tls(&error) {
+        format!(
+            "{host} does not speak TLS on that port ({}): use ws:// or http:// in the URL, or another port",
+            reason(&error)
+        )
     } else {
         format!("the TLS handshake failed: {error}")
     }))

@@ -17,6 +17,7 @@ use super::answer::{classify, details, is_enough, status};
 use super::error::DialError;
 use super::socket::Socket;
 use super::wire::{Channel, HandshakeDeadline};
+use crate::net::tls::is_record;
 use crate::secret::Secret;
 
 /// The longest head of a response, in bytes.
@@ -68,6 +69,9 @@ pub(super) fn upgrade(
         return Err(classify(status, details(&head, key, SystemTime::now().into())));
     }
     Err(DialError::transient(match failure {
+        _ if is_record(&head) => {
+            "the control plane speaks TLS on that port: use wss:// or https:// in the URL".to_owned()
+        }
         Failure::Refused(reason) => format!("the upgrade failed: {reason}"),
         Failure::Io(_) if Instant::now() >= deadline.until => format!(
             "no response to the upgrade within {:?} of dialling; a wrong path in --web-socket-url, even a trailing slash, \
