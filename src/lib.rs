@@ -57,8 +57,8 @@
 //! | `oz-trust` | loading the trusted certificates, while `oz-link` connects | does anything else |
 //!
 //! An idle worker has the threads up to `ctrl-c`. The others are started when there is work for them, and end with it; but the
-//! thread of the last job waits for the next one. A job's thread is started before its run is claimed, so that a run for which there
-//! is no thread is given back. While a task is prepared, its job has several threads of the same name.
+//! thread of the last job waits for the next one, and so do those of the last look-up and of the last removal. A job's thread is
+//! started before its run is claimed, so that a run for which there is no thread is given back. While a task is prepared, its job has several threads of the same name.
 //!
 //! # Rules
 //!

@@ -7,6 +7,7 @@ mod engine_outage;
 mod executions;
 mod fleet;
 mod signals;
+mod store_faults;
 mod worker_kills;
 
 use std::collections::BTreeMap;

@@ -26,6 +26,9 @@ const EXIT: &[u8] = br#"{"StatusCode":0}"#;
 /// What the stat of any path says: a file.
 const STAT: &str = r#"{"name":"f","size":1,"mode":420,"mtime":"2026-01-02T03:04:05Z","linkTarget":""}"#;
 
+/// The id of every image.
+const IMAGE: &str = "sha256:abc";
+
 /// A running engine; dropping it ends it.
 pub struct SleepingEngine {
     path: PathBuf,
@@ -161,7 +164,7 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<Opti
         }
         (_, ["info"]) => json(&mut stream, 200, &json!({"NCPU": 4, "MemTotal": 1024})),
         ("GET", ["images", ..]) => {
-            json(&mut stream, 200, &json!({"Id": "sha256:abc", "Os": "linux", "Architecture": "amd64"}))
+            json(&mut stream, 200, &json!({"Id": IMAGE, "Os": "linux", "Architecture": "amd64"}))
         }
         ("GET", ["volumes"]) => json(&mut stream, 200, &json!({"Volumes": []})),
         ("POST", ["volumes", "create"]) => {
@@ -175,6 +178,10 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<Opti
             let task = definition["Labels"]["oz-task-id"].as_str().unwrap_or_default().to_owned();
             containers.insert(name.to_owned(), Container { task, ..Container::default() });
             json(&mut stream, 201, &json!({"Id": name, "Warnings": []}))
+        }
+        ("GET", ["containers", _, "archive"]) if query.contains("oz-sidecar-complete") => {
+            stream.write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n")?;
+            stream.write_all(&marker()?)
         }
         ("HEAD", ["containers", _, "archive"]) => {
             let stat = BASE64.encode(STAT.as_bytes());
@@ -191,6 +198,16 @@ fn serve(mut stream: UnixStream, containers: &mut Containers) -> io::Result<Opti
         _ => json(&mut stream, 404, &json!({"message": format!("unexpected: {method} {path}")})),
     }?;
     Ok(started)
+}
+
+/// Returns the archive of the marker of a complete sidecar volume: every volume is one.
+fn marker() -> io::Result<Vec<u8>> {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(IMAGE.len() as u64);
+    header.set_mode(0o644);
+    let mut archive = tar::Builder::new(Vec::new());
+    archive.append_data(&mut header, ".oz-sidecar-complete", IMAGE.as_bytes())?;
+    archive.into_inner()
 }
 
 /// Answers a request about one container.

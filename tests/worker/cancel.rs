@@ -4,7 +4,7 @@ use std::net::TcpListener;
 
 use serde_json::json;
 
-use super::{accept_and_stall, threads};
+use super::accept_and_stall;
 use crate::support::control_plane::{Received, State};
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::images::{AGENT, Layout, RootFs};
@@ -269,7 +269,7 @@ fn while_the_container_is_removed() {
     let worker = stage.start(builder.args(["--max-concurrent-tasks", "1"]));
     assert_eq!(stage.run(&stage.spec("")).state, State::Succeeded, "no helper container from here on");
     // The container is gone before the answer to its removal, which the hold must not catch.
-    stage.wait("the first job has ended", || !threads::running(worker.id()).contains_key("oz-task-N"));
+    worker.wait_log(DEADLINE, |line| line.contains("container removed"));
     let hold = proxy.hold("force=1", 1);
     let id = stage.plane.submit(stage.spec("exit 3"));
     stage.plane.wait_message(&id, "task_completed");

@@ -38,7 +38,7 @@ fn documented() -> Vec<String> {
 }
 
 /// Returns the names of a worker's threads as the table has them, with their number.
-pub(super) fn running(id: u32) -> BTreeMap<String, usize> {
+fn running(id: u32) -> BTreeMap<String, usize> {
     let threads = std::fs::read_dir(format!("/proc/{id}/task")).unwrap();
     // A thread may end before its name is read.
     let names =
@@ -53,8 +53,8 @@ pub(super) fn running(id: u32) -> BTreeMap<String, usize> {
     count
 }
 
-/// Polls until the worker has one of each thread of an idle one, and `tasks` jobs with one thread each.
-fn wait_threads(worker: &Worker, notify: bool, tasks: usize) {
+/// Polls until the worker has one of each thread of an idle one and of `others`, and `tasks` jobs with one thread each.
+fn wait_threads(worker: &Worker, notify: bool, tasks: usize, others: &[&str]) {
     let idle = documented().into_iter().filter(|name| !WITH_WORK.contains(&name.as_str()));
     let mut expected: BTreeMap<String, usize> = idle.map(|name| (name, 1)).collect();
     if !notify {
@@ -63,6 +63,7 @@ fn wait_threads(worker: &Worker, notify: bool, tasks: usize) {
     if tasks > 0 {
         expected.insert("oz-task-N".to_owned(), tasks);
     }
+    expected.extend(others.iter().map(|name| ((*name).to_owned(), 1)));
     let end = Instant::now() + DEADLINE;
     loop {
         let running = running(worker.id());
@@ -83,7 +84,7 @@ fn a_worker_has_the_documented_threads_and_no_others() {
     let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; sleep 1000 & wait"));
     stage.plane.wait_state(&id, State::InProgress);
     stage.wait_running(&id);
-    wait_threads(&worker, true, 1);
+    wait_threads(&worker, true, 1, &["oz-poller-N"]);
 }
 
 #[test]
@@ -92,14 +93,14 @@ fn only_waiting_jobs_have_threads_whatever_the_number_of_slots() {
     let worker = on(&engine, &plane, WorkerBuilder::new(&binary())).args(["--max-concurrent-tasks", "500"]);
     let worker = worker.start();
     plane.wait_connected(1);
-    wait_threads(&worker, false, 0);
+    wait_threads(&worker, false, 0, &[]);
     let ids: Vec<String> = (0..20).map(|_| plane.submit(spec())).collect();
     let containers = wait_containers(&engine, 20);
-    wait_threads(&worker, false, 20);
+    wait_threads(&worker, false, 20, &["oz-poller-N"]);
     containers.iter().for_each(|container| kill(&engine, container));
     ids.iter().for_each(|id| assert_eq!(plane.wait_ended(id).state, State::Succeeded));
-    // One stays for the next job.
-    wait_threads(&worker, false, 1);
+    // One of each stays for the next job.
+    wait_threads(&worker, false, 1, &["oz-poller-N", "oz-clean-N"]);
 }
 
 /// The limit does not apply to root, and counts all processes of a user: the worker gets a user of its own, which needs root.
