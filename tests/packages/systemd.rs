@@ -104,6 +104,22 @@ impl Host {
         let path = format!("/containers/{container}/archive?path=/tmp");
         assert_eq!(self.stage.engine.request("PUT", &path, &[], &go).status, 200);
     }
+
+    /// Checks that the running service leaves no core dump, and that tasks are killed for memory before it.
+    fn check_limits(&self) {
+        let system = &self.system;
+        let properties = system.property(UNIT, "LimitCORE,LimitCORESoft,OOMScoreAdjust");
+        let mut properties: Vec<_> = properties.lines().collect();
+        properties.sort_unstable();
+        assert_eq!(properties, ["-100", "0", "0"]);
+        let pid = system.property(UNIT, "MainPID");
+        assert_eq!(
+            system.sh(&format!("stat -c %U /proc/{pid}/environ")).trim(),
+            "root",
+            "the process may be dumped"
+        );
+        assert!(system.property(UNIT, "After").split_whitespace().any(|unit| unit == "time-sync.target"));
+    }
 }
 
 impl Drop for Host {
@@ -134,17 +150,7 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     assert_eq!(system.property(UNIT, "StatusText"), "connected, tasks: 0");
     let user = system.sh(&format!("stat -c %U /proc/{}", system.property(UNIT, "MainPID")));
     assert_eq!(user.trim(), "oz-agent-worker");
-    let properties = system.property(UNIT, "LimitCORE,LimitCORESoft,OOMScoreAdjust");
-    let mut properties: Vec<_> = properties.lines().collect();
-    properties.sort_unstable();
-    assert_eq!(properties, ["-100", "0", "0"]);
-    let pid = system.property(UNIT, "MainPID");
-    assert_eq!(
-        system.sh(&format!("stat -c %U /proc/{pid}/environ")).trim(),
-        "root",
-        "the process may be dumped"
-    );
-    assert!(system.property(UNIT, "After").split_whitespace().any(|unit| unit == "time-sync.target"));
+    host.check_limits();
     stage.run_a_task();
 
     let task = stage.plane.submit(stage.spec(WAITS));
