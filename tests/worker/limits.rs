@@ -3,11 +3,12 @@
 use std::fs::Permissions;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::time::{Duration, Instant};
 
-use crate::support::control_plane::{ControlPlane, Options, RunSpec, State};
+use crate::support::control_plane::{ControlPlane, Model, Options, RunSpec};
 use crate::support::engine::Engine;
 use crate::support::sleeping_engine::SleepingEngine;
-use crate::support::stage::DEADLINE;
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::{Worker, WorkerBuilder, binary};
 
 /// The soft and the hard limit on open files at the start.
@@ -54,32 +55,49 @@ fn a_worker_cannot_be_dumped_and_uses_the_hard_limit_on_open_files() {
 }
 
 #[test]
-fn without_file_descriptors_runs_are_given_back_and_no_task_fails() {
-    let short = Options { claim_timeout: std::time::Duration::from_secs(1), ..Options::default() };
+fn without_file_descriptors_runs_are_given_back_unclaimed() {
+    let short = Options { claim_timeout: Duration::from_secs(1), ..Options::default() };
     let (engine, plane) = (SleepingEngine::start(), ControlPlane::start(short));
     let worker = start(&engine, &plane);
-    for _ in 0..TASKS {
-        plane.submit(RunSpec::quiet("task:1", "sidecar:1", ""));
-    }
-    worker.wait_log(DEADLINE, |line| {
+    let client = Engine::at(&engine.host());
+    let is_rejected = |line: &String| {
         line.contains("task rejected")
             && line.contains("no file descriptors for the task: Too many open files")
-    });
-    // Each task that ends lets another one start.
-    let client = Engine::at(&engine.host());
-    let ended =
-        |count| plane.view(|model| model.runs.iter().filter(|run| run.state.ended()).count() >= count);
-    let end = std::time::Instant::now() + DEADLINE;
-    while !ended(TASKS) {
-        assert!(std::time::Instant::now() < end, "{:#?}", worker.stderr().all());
-        for container in client.containers("status", "running") {
-            let id = container["Id"].as_str().unwrap();
-            client.request("POST", &format!("/containers/{id}/kill"), &[], &[]);
+    };
+    let rejected = || worker.stderr().all().iter().any(is_rejected);
+    let end = Instant::now() + DEADLINE;
+    // One after another, so that each has all the descriptors that it needs before the next comes.
+    for count in 1..=TASKS {
+        plane.submit(RunSpec::quiet("task:1", "sidecar:1", ""));
+        while client.containers("status", "running").len() < count && !rejected() {
+            assert!(Instant::now() < end, "{:#?}", worker.stderr().all());
+            std::thread::yield_now();
         }
-        plane.holds_within(std::time::Duration::from_millis(100), |_| false);
     }
-    assert!(plane.view(|model| model.runs.iter().all(|run| run.state == State::Succeeded)));
+    assert!(rejected(), "{:#?}", worker.stderr().all());
+    let claimed = |model: &Model| model.runs.iter().filter(|run| run.claims > 0).count();
+    assert!(plane.view(claimed) < TASKS, "a run without descriptors was claimed");
+    assert!(plane.view(|model| model.runs.iter().all(|run| !run.state.ended())), "a task failed");
     plane.assert_no_violations();
+}
+
+/// All runs come at once, so that their tasks have too few descriptors while they are prepared.
+#[test]
+fn tasks_that_run_out_of_file_descriptors_are_delayed_and_succeed() {
+    let short = Options { claim_timeout: Duration::from_secs(1), ..Options::default() };
+    let stage = Stage::with(short);
+    let program = binary();
+    let limited = ["--nofile=40:40", program.to_str().unwrap()];
+    let worker = WorkerBuilder::new(Path::new("prlimit")).args(limited);
+    let worker = worker.control_plane(&stage.plane, &stage.worker_id).env("DOCKER_HOST", stage.engine.host());
+    let worker = stage.start(worker.args(["--pull", "missing", "--max-concurrent-tasks", "12"]));
+    let ids: Vec<_> = (0..12).map(|_| stage.plane.submit(stage.spec("exit 3"))).collect();
+    for id in &ids {
+        let run = stage.plane.wait_ended(id);
+        assert_eq!(run.exit_code, Some(3), "{run:#?}\n{:#?}", worker.stderr().all());
+    }
     let log = worker.stderr().all();
     assert!(!log.iter().any(|line| line.contains("engine away") || line.contains("panicked")), "{log:#?}");
+    stage.wait_clean();
+    stage.stop(worker);
 }
