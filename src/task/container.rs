@@ -15,7 +15,6 @@ use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
 use super::processes::Processes;
 use super::run::Cleanup;
-use super::sidecar::marker::PendingMarker;
 use super::sidecar::{PopulatedVolume, marker};
 use super::wait;
 use crate::docker::{
@@ -76,8 +75,8 @@ pub(super) struct Checked {
     pub(super) image: String,
     /// Whether the execution has no other container.
     pub(super) is_alone: bool,
-    /// For each sidecar of the plan, in its order, the marker in its volume.
-    pub(super) markers: Vec<Option<String>>,
+    /// For each sidecar of the plan, in its order, whether its volume is complete.
+    pub(super) complete: Vec<bool>,
     /// It was looked for an output file, and there is none.
     has_no_output: bool,
     /// The output file in it.
@@ -196,11 +195,18 @@ impl<'a> TaskContainer<'a> {
     ///
     /// # Errors
     /// `container_create`, `docker_unreachable` or cancelled.
-    pub(super) fn check(&self, plan: &Plan, look: bool) -> Result<Option<Checked>, Failure> {
+    pub(super) fn check(
+        &self,
+        plan: &Plan,
+        volumes: &[PopulatedVolume],
+        look: bool,
+    ) -> Result<Option<Checked>, Failure> {
         let id = self.container.key();
         let checked = self.engine.call(|docker, cancel| {
-            let get = |sidecar: &SidecarMount| marker::send_get(docker, cancel, id, &sidecar.mount_path);
-            let markers = plan.sidecars.iter().map(get).collect::<Result<Vec<_>, _>>()?;
+            let stat = |(sidecar, populated): (&SidecarMount, &PopulatedVolume)| {
+                marker::send_stat(docker, cancel, id, &sidecar.mount_path, &populated.volume)
+            };
+            let markers = plan.sidecars.iter().zip(volumes).map(stat).collect::<Result<Vec<_>, _>>()?;
             let output = look.then(|| docker.send_archive_stat(cancel, id, OUTPUT_FILE)).transpose()?;
             let inspect = docker.send_inspect(cancel, id)?;
             let list = docker.send_list(cancel, &task_labels(plan))?;
@@ -214,9 +220,10 @@ impl<'a> TaskContainer<'a> {
             let output = output.map(PendingStat::finish);
             let has_no_output = matches!(output, Some(Ok(None)));
             let output_before = output.and_then(|first| find_before_start(self.engine, id, first));
-            let markers = markers.into_iter().map(PendingMarker::finish).collect::<Result<_, _>>()?;
+            let is_marked = |marker: PendingStat| marker.finish().map(|stat| stat.is_some());
+            let complete = markers.into_iter().map(is_marked).collect::<Result<_, _>>()?;
             wait::begin(&mut wait)?;
-            Ok(Some(Checked { image, is_alone, has_no_output, output_before, markers, wait }))
+            Ok(Some(Checked { image, is_alone, has_no_output, output_before, complete, wait }))
         });
         let checked = match checked {
             // Removed meanwhile.

@@ -40,7 +40,9 @@ impl Tasks {
         };
         let create = || {
             let container = uncreated.create(plan, &expected, cleanup)?;
-            container.check(plan, self.looks_for_output(plan, &expected)).map(|checked| (container, checked))
+            container
+                .check(plan, &expected.volumes, self.looks_for_output(plan, &expected))
+                .map(|checked| (container, checked))
         };
         // Without a registry, one thread checks all images before the container is created.
         let threads = if self.images.asks_registry() { 1 + plan.sidecars.len() } else { 1 };

@@ -25,7 +25,7 @@ use super::output::collect::Reading;
 use super::plan::{Plan, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::processes::Processes;
-use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone, is_marked};
+use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
 use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Settlement, Work};
 use crate::logging::value;
@@ -282,7 +282,7 @@ impl Tasks {
                 Err(Failure::Failed { .. }) if image_is_gone(engine, &prepared.image) => continue,
                 created => created?,
             };
-            match container.check(plan, self.looks_for_output(plan, &prepared))? {
+            match container.check(plan, &prepared.volumes, self.looks_for_output(plan, &prepared))? {
                 Some(checked) if self.are_complete(engine.key, &prepared, &checked) => {
                     let is_same = digest(&checked.image) == digest(&prepared.image);
                     return Ok(checked.ready(container, no_output::key(plan, &prepared).filter(|_| is_same)));
@@ -308,9 +308,9 @@ impl Tasks {
         checked: &Checked,
     ) -> bool {
         let mut all = true;
-        for (populated, marker) in prepared.volumes.iter().zip(&checked.markers) {
+        for (populated, complete) in prepared.volumes.iter().zip(&checked.complete) {
             let volume = &populated.volume;
-            if !is_marked(volume, marker.as_deref()) {
+            if !complete {
                 warn!("sidecar volume vanished {} volume={}", key, value(volume));
                 self.sidecars.forget(volume);
                 all = false;

@@ -99,7 +99,7 @@ fn work(name: &str, count: u32) {
 fn report(output: &str) -> EncodedReport {
     let report = Report {
         key: ExecutionKey::new("0f5e9c1a-run", None),
-        result: RunResult::Completed { exit_code: 0, out_of_memory: false },
+        result: RunResult::Completed { exit_code: 0, out_of_memory: false, note: None },
         output: output.to_owned(),
         artifacts: Vec::new(),
         session_link: None,

@@ -9,7 +9,7 @@ use crate::support::messages::assignment;
 use crate::support::stage::Stage;
 
 /// The calls of a task whose images and sidecar volume are on the engine, up to its start. The search for containers of the same
-/// task is the list; the check of the volume's marker is the `GET` of an archive. Only the first task looks for an output file.
+/// task is the list; the check of the volume's marker is the `HEAD` of an archive. Only the first task looks for an output file.
 /// Only the first and the last have a fixed place, as most are under way at the same time.
 const BEFORE_START: [&str; 8] = [
     "POST /containers/create",
@@ -17,7 +17,7 @@ const BEFORE_START: [&str; 8] = [
     "GET /images/*/json",
     "GET /containers/*/json",
     "GET /containers/json",
-    "GET /containers/*/archive",
+    "HEAD /containers/*/archive",
     "POST /containers/*/wait",
     START,
 ];

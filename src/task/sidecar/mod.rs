@@ -187,6 +187,8 @@ impl Sidecars {
             let took = start.elapsed().as_millis();
             info!("sidecar volume ready {key} image={image} volume={volume} took_ms={took}");
             self.prune(engine, volume, population.image);
+        } else if !populator.is_marked_by_name()? {
+            populator.mark()?;
         }
         Ok(PopulatedVolume { volume: volume.to_owned(), entrypoint: populator.entrypoint()? })
     }
@@ -255,8 +257,13 @@ pub(in crate::task) fn is_marked(volume: &str, marker: Option<&str>) -> bool {
 
 /// Returns the name of the volume that all tasks share for this image (`sha256:…`).
 fn shared_volume(image_id: &str) -> String {
+    format!("{PREFIX}{}", short_digest(image_id))
+}
+
+/// Returns the first 32 digits of the image's id (`sha256:…`).
+fn short_digest(image_id: &str) -> &str {
     let digest = image_id.rsplit(':').next().unwrap_or(image_id);
-    format!("{PREFIX}{}", digest.get(..32).unwrap_or(digest))
+    digest.get(..32).unwrap_or(digest)
 }
 
 /// Returns the path of the agent's script.

@@ -78,7 +78,26 @@ impl<'a> VolumePopulator<'a> {
         let source = self.spec.replace(&names::source(self.helper.name()))?;
         let mut export = engine.docker.container_export(&engine.cancel, source.id())?;
         engine.docker.archive_put(&engine.cancel, self.helper.id(), VOLUME_DIR, &mut export)?;
-        marker::write(engine.docker, &engine.cancel, self.helper.id(), VOLUME_DIR, self.population.image_id)
+        self.mark()
+    }
+
+    /// Returns whether the volume has the marker that tasks look for. One that release 0.1 populated has only the other.
+    ///
+    /// # Errors
+    /// An engine error.
+    pub(super) fn is_marked_by_name(&self) -> Result<bool, Error> {
+        let (engine, volume) = (self.spec.engine, self.population.volume);
+        let stat = marker::send_stat(engine.docker, &engine.cancel, self.helper.id(), VOLUME_DIR, volume)?;
+        Ok(stat.finish()?.is_some())
+    }
+
+    /// Marks the volume as complete.
+    ///
+    /// # Errors
+    /// An engine error.
+    pub(super) fn mark(&self) -> Result<(), Error> {
+        let (engine, id) = (self.spec.engine, self.population.image_id);
+        marker::write(engine.docker, &engine.cancel, self.helper.id(), VOLUME_DIR, id)
     }
 
     /// Returns the path of the agent's script, or `None` if the volume has none.
