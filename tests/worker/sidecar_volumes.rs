@@ -105,8 +105,11 @@ fn the_volume_of_a_version_that_is_used_again_is_filled_again() {
     let repository = repository.rsplit_once(':').unwrap().0.to_owned();
     stage.engine.json("POST", &format!("/images/{first}/tag?repo={repository}&tag={tag}"), &Value::Null);
     version(&mut stage, 2);
+    // A container keeps its volume until its report is settled.
+    stage.wait_no_containers();
     assert_eq!(stage.run(&spec).output.as_deref(), Some("2"));
     assert_eq!(volumes(&stage).len(), 1);
+    stage.wait_no_containers();
     let (repository, tag) = spec.sidecar_image.rsplit_once(':').unwrap();
     stage.engine.json("POST", &format!("/images/{first}/tag?repo={repository}&tag={tag}"), &Value::Null);
     assert_eq!(stage.run(&spec).output.as_deref(), Some("1"));

@@ -40,7 +40,7 @@ fn no_call_is_made_twice() {
     calls.sort();
     // The four are a list of containers, an inspect of the container and one of each image.
     let inspects = ["GET json"; 4];
-    let expected = [&["DELETE", "GET archive", "GET archive"][..], &inspects, &["GET logs"]].concat();
+    let expected = [&["DELETE", "GET archive"][..], &inspects, &["GET logs", "HEAD archive"]].concat();
     assert_eq!(calls, [&expected[..], &["POST create", "POST start", "POST wait"]].concat());
     stage.stop(worker);
 }
