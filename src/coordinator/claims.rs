@@ -108,7 +108,7 @@ impl Coordinator {
         }
     }
 
-    fn release(&mut self, id: JobId) {
+    pub(super) fn release(&mut self, id: JobId) {
         if let Some(check) = self.jobs.get_mut(&id).and_then(|job| job.check.as_mut()) {
             check.start_by = None;
         }

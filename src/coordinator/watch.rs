@@ -90,7 +90,12 @@ impl Coordinator {
         let waits_to_start = job.start_by().is_some();
         let reason = match (state, self.rules.lost_runs) {
             (RunState::Cancelled, _) => CancelReason::Requested,
-            (RunState::Failed, LostRuns::Finish) if !waits_to_start => return,
+            (RunState::Failed, LostRuns::Finish) => {
+                if waits_to_start {
+                    self.release(id);
+                }
+                return;
+            }
             _ => CancelReason::RunOver,
         };
         let key = &job.key;

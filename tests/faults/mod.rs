@@ -26,6 +26,14 @@ pub(crate) fn pending(model: &Model) -> usize {
     model.runs.iter().filter(|run| !run.state.ended()).count()
 }
 
+/// What a worker tells a run that waits for a claim that was lost.
+const LOST_CLAIM: &str = "the worker lost the claim of this run and did not start its task";
+
+/// Whether a worker has failed a run that it did not start. The control plane ignores that if another worker has the run.
+pub(crate) fn is_lost_claim(report: &Received) -> bool {
+    report.kind == "task_failed" && report.data["message"] == LOST_CLAIM
+}
+
 /// Returns all reports for a run, including those that came after the control plane had failed it.
 pub(crate) fn reports(run: &Run) -> Vec<&Received> {
     let terminal = |kind: &str| matches!(kind, "task_completed" | "task_failed");

@@ -4,9 +4,16 @@
 //! correct report, or the worker's log says that the claim was lost.
 
 use std::collections::{HashMap, HashSet};
+use std::time::Duration;
 
 use crate::setup::Remains;
 use crate::support::control_plane::{ControlPlane, Received, Run, State};
+
+/// How long the worker may look up a run that has ended. A run that is removed before would be unknown.
+const LOOKED_UP: Duration = Duration::from_secs(60);
+
+/// What the worker tells a run that waits for a claim that was lost.
+const LOST_CLAIM: &str = "the worker lost the claim of this run and did not start its task";
 
 /// How many errors are described at most.
 const MAX_DESCRIBED: usize = 10;
@@ -31,6 +38,8 @@ pub struct Ledger {
     expected: HashMap<String, Expected>,
     /// Runs whose report was checked.
     settled: HashSet<String>,
+    /// Runs that the worker has failed because their claim was lost.
+    unstarted: HashSet<String>,
     /// Each begins with the id of a run and a colon.
     errors: Vec<String>,
     count: Count,
@@ -67,9 +76,18 @@ impl Ledger {
         }
     }
 
-    /// Checks the reported runs and removes them from the control plane.
+    /// Checks the reported runs and removes them from the control plane, except those that have ended within [`LOOKED_UP`].
+    pub fn settle_old(&mut self, plane: &ControlPlane) {
+        self.settle_older(plane, LOOKED_UP);
+    }
+
+    /// Checks the reported runs and removes them from the control plane. The worker must be idle.
     pub fn settle(&mut self, plane: &ControlPlane) {
-        for run in plane.forget(|run| reports(run).next().is_some()) {
+        self.settle_older(plane, Duration::ZERO);
+    }
+
+    fn settle_older(&mut self, plane: &ControlPlane, age: Duration) {
+        for run in plane.forget(|run| run.changed.elapsed() >= age && reports(run).next().is_some()) {
             if let Some(expected) = self.expected.remove(&run.id) {
                 self.check(&run, &expected);
             }
@@ -85,6 +103,11 @@ impl Ledger {
             if (&other.kind, &other.data) != (&first.kind, &first.data) {
                 self.errors.push(format!("{}: two different reports", run.id));
             }
+        }
+        if first.data["message"] == LOST_CLAIM {
+            self.count.void += 1;
+            self.unstarted.insert(run.id.clone());
+            return;
         }
         match (expected.end, first.kind.as_str(), first.data["failure_reason"].as_str()) {
             (End::Exit { bytes, code, .. }, "task_completed", None) => {
@@ -119,6 +142,9 @@ impl Ledger {
         for id in &remains.started {
             if !starts.insert(id.as_str()) {
                 self.errors.push(format!("{id}: started twice"));
+            }
+            if self.unstarted.contains(id) {
+                self.errors.push(format!("{id}: started, and failed because its claim was lost"));
             }
         }
         let lost =

@@ -76,7 +76,7 @@ impl Tasks {
                 self.submit_one(setup, ledger);
             }
             self.cancel_due(Instant::now(), plane, ledger);
-            ledger.settle(plane);
+            ledger.settle_old(plane);
         }
         // All cancels that are still planned.
         self.cancel_due(Instant::now() + Duration::from_secs(3600), plane, ledger);
