@@ -35,11 +35,6 @@ impl PathStat {
     /// `os.ModeType`: dir, symlink, device, pipe, socket, character device, irregular.
     const TYPE: u32 = Self::DIR | Self::LINK | 1 << 26 | 1 << 25 | 1 << 24 | 1 << 21 | 1 << 19;
 
-    /// Whether it is a folder.
-    pub fn is_dir(&self) -> bool {
-        self.mode & Self::DIR != 0
-    }
-
     /// Whether it is a symbolic link.
     pub fn is_link(&self) -> bool {
         self.mode & Self::LINK != 0
@@ -195,7 +190,7 @@ mod tests {
     fn the_stat_header_is_decoded() {
         let json = br#"{"name":"agent","size":4096,"mode":2147484141,"mtime":"2020","linkTarget":""}"#;
         let stat = parse_stat(&BASE64.encode(json)).unwrap();
-        assert!(stat.is_dir() && !stat.is_link() && !stat.is_file());
+        assert!(!stat.is_link() && !stat.is_file());
         assert_eq!((stat.size, stat.mtime.as_str()), (4096, "2020"));
         let json = br#"{"name":"l","size":10,"mode":134218239,"mtime":"2020","linkTarget":"/data/real"}"#;
         let stat = parse_stat(&BASE64.encode(json)).unwrap();
@@ -208,9 +203,9 @@ mod tests {
     #[test]
     fn path_types_follow_go_file_modes() {
         let stat = |mode| PathStat { size: 0, mode, mtime: String::new(), link_target: String::new() };
-        assert!(stat(0o644).is_file() && !stat(0o644).is_dir());
-        assert!(stat(2_147_484_141).is_dir() && !stat(2_147_484_141).is_file());
-        assert!(!stat(134_218_239).is_file() && !stat(134_218_239).is_dir(), "a symbolic link");
+        assert!(stat(0o644).is_file() && !stat(0o644).is_link());
+        assert!(!stat(2_147_484_141).is_link() && !stat(2_147_484_141).is_file(), "a folder");
+        assert!(!stat(134_218_239).is_file() && stat(134_218_239).is_link());
         assert!(!stat(1 << 25).is_file() && !stat(1 << 26 | 1 << 21).is_file());
     }
 }

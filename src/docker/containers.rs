@@ -221,14 +221,8 @@ impl Log {
         Self { body, demux: LogDemux::default(), buffer: vec![0; READ], small_reads: 0 }
     }
 
-    /// Passes the rest of the log to `sink`, in order and in pieces of any size. Works only for containers without a TTY: the
-    /// log of others is not framed. `cancel` ends the pauses.
-    pub fn read(mut self, cancel: &CancelToken, sink: &mut dyn FnMut(LogStream, &[u8])) -> Result<(), Error> {
-        while self.read_some(cancel, sink)? {}
-        Ok(())
-    }
-
-    /// As [`Log::read`], but passes on only what one read returns. Returns `false` at the end of the log.
+    /// Passes what one read returns to `sink`, in order and in pieces of any size. Returns `false` at the end of the log. Works
+    /// only for containers without a TTY: the log of others is not framed. `cancel` ends the pauses.
     pub fn read_some(
         &mut self,
         cancel: &CancelToken,

@@ -425,8 +425,8 @@ fn a_log_is_split_by_stream() {
         b"HTTP/1.1 200 OK\r\n\r\n\x01\0\0\0\0\0\0\x02ou\x02\0\0\0\0\0\0\x01e\x01\0\0\0\0\0\0\x01t".to_vec();
     let (fake, docker, cancel) = engine(vec![vec![Step::Write(body)]]);
     let mut log = Vec::new();
-    let answer = docker.send_logs(&cancel, "c", Duration::MAX).unwrap().finish().unwrap();
-    answer.read(&cancel, &mut |stream, bytes| log.push((stream, bytes.to_vec()))).unwrap();
+    let mut answer = docker.send_logs(&cancel, "c", Duration::MAX).unwrap().finish().unwrap();
+    while answer.read_some(&cancel, &mut |stream, bytes| log.push((stream, bytes.to_vec()))).unwrap() {}
     let piece = |stream, text: &str| (stream, text.as_bytes().to_vec());
     assert_eq!(
         log,
