@@ -137,7 +137,7 @@ fn the_tasks_of_an_ended_process_go_to_one_other() {
     assert_eq!(alone.wait_exit(DEADLINE).code(), Some(5));
     let (third, fourth) = (stage.start(shared()), stage.start(shared()));
     assert_eq!((count(&third, "container adopted"), count(&fourth, "container adopted")), (1, 0));
-    assert_eq!(count(&third, "execution=1"), 1);
+    assert_eq!(count(&third, &format!("container adopted task={task} execution=1 ")), 1);
     sync.release(2);
     stage.plane.wait_for(DEADLINE, |model| {
         model.messages.iter().filter(|message| message.kind == "task_completed").count() == 2
