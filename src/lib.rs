@@ -47,7 +47,7 @@
 //! | `oz-notify` | writing to the service manager; absent without one | delays other threads |
 //! | `oz-signals`, `ctrl-c` | waiting for a signal, which they pass on or log | do anything else |
 //! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
-//! | `oz-clean-N` | calls to the engine, to remove what a job has left whose slot is free | touches the WebSocket |
+//! | `oz-clean-N` | calls to the engine, to remove the container and volumes of a reported task | touches the WebSocket |
 //! | `oz-poller-N` | one look-up, with a deadline; at most four | decides, touches the WebSocket |
 //! | `oz-resolve` | resolving the host for a look-up | delays other threads |
 //! | `oz-sweep` | calls to the engine, once | touches what this process created |
@@ -58,7 +58,8 @@
 //!
 //! An idle worker has the threads up to `ctrl-c`. The others are started when there is work for them, and end with it; but the
 //! thread of the last job waits for the next one, and so do those of the last look-up and of the last removal. A job's thread is
-//! started before its run is claimed, so that a run for which there is no thread is given back. While a task is prepared, its job has several threads of the same name.
+//! started before its run is claimed, so that a run for which there is no thread is given back. While a task is prepared, its
+//! job has several threads of the same name.
 //!
 //! # Rules
 //!

@@ -62,16 +62,12 @@ impl Instance {
         while !others_left.is_empty() && Instant::now() < give_up && starting.sleep(PAUSE) {
             others_left = others(&name);
         }
-        match exclusive {
-            Some(None) => Err(InUse { worker_id: worker_id.to_owned(), others: others_left }),
-            _ if !others_left.is_empty() => {
-                Err(InUse { worker_id: worker_id.to_owned(), others: others_left })
-            }
-            exclusive => {
-                let present = lock(&present, Duration::ZERO, starting).flatten();
-                Ok(Self { _exclusive: exclusive.flatten(), _present: present })
-            }
+        let is_held = matches!(exclusive, Some(None));
+        if is_held || !others_left.is_empty() {
+            return Err(InUse { worker_id: worker_id.to_owned(), others: others_left });
         }
+        let present = lock(&present, Duration::ZERO, starting).flatten();
+        Ok(Self { _exclusive: exclusive.flatten(), _present: present })
     }
 }
 
@@ -84,10 +80,10 @@ pub(super) fn new_process() -> Processes {
     })
 }
 
-/// Takes a lock, and waits for it for at most `patience`. `Some(None)` if it is held; `None`, which is logged, if the system has no
-/// locks.
-fn lock(name: &str, patience: Duration, starting: &CancelToken) -> Option<Option<HostLock>> {
-    let give_up = Instant::now() + patience;
+/// Takes a lock, and waits for it for at most `limit`. Returns `Some(None)` if it is held. If the system has no locks, logs that and
+/// returns `None`.
+fn lock(name: &str, limit: Duration, starting: &CancelToken) -> Option<Option<HostLock>> {
+    let give_up = Instant::now() + limit;
     loop {
         match HostLock::take(name) {
             Ok(None) if Instant::now() < give_up && starting.sleep(PAUSE) => {}

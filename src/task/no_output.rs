@@ -1,4 +1,4 @@
-//! Remembers from what a container is created that has no output file before its start, so that the file is looked for once.
+//! Remembers which images have no output file, so that only the first task of an image looks for one before its start.
 //!
 //! The files of an image, and of a volume that is populated from one, do not change. With a mount of the operator or a volume that
 //! the task may write to, nothing is remembered.
@@ -12,7 +12,7 @@ use super::prepare::Prepared;
 /// The most entries that are remembered.
 const MAX_KNOWN: usize = 256;
 
-/// What has no output file.
+/// The images, with their sidecars, that have no output file.
 #[derive(Default)]
 pub(super) struct NoOutput(Mutex<HashSet<String>>);
 

@@ -94,11 +94,7 @@ fn the_volume_of_a_version_that_is_used_again_is_filled_again() {
     let mut spec = stage.spec("cat /agent/version");
     let mut other = Images::new(&stage.engine, "oz-versions");
     spec.sidecar_image = version(&mut stage, 1);
-    let id = |stage: &Stage| {
-        let path = format!("/images/{}/json", encode(&spec.sidecar_image));
-        stage.engine.json("GET", &path, &Value::Null)["Id"].as_str().unwrap().to_owned()
-    };
-    let first = id(&stage);
+    let first = image_id(&stage, &spec.sidecar_image);
     assert_eq!(stage.run(&spec).output.as_deref(), Some("1"));
     // Without another name the first version would be removed when the second takes its name.
     let (repository, tag) = (other.make("first", RootFs::default(), &[]), "kept");
@@ -118,24 +114,34 @@ fn the_volume_of_a_version_that_is_used_again_is_filled_again() {
     stage.stop(worker);
 }
 
-/// A worker that was interrupted leaves files without the marker file.
-#[test]
-fn a_volume_without_its_marker_is_filled_again_before_it_is_used() {
-    let stage = Stage::new();
-    let image = format!("/images/{}/json", encode(&stage.sidecar_image));
-    let id = stage.engine.json("GET", &image, &Value::Null)["Id"].as_str().unwrap().to_owned();
-    let volume = format!("oz-sidecar-{}", id.trim_start_matches("sha256:").get(..32).unwrap());
+/// Returns the id of an image.
+fn image_id(stage: &Stage, image: &str) -> String {
+    let path = format!("/images/{}/json", encode(image));
+    stage.engine.json("GET", &path, &Value::Null)["Id"].as_str().unwrap().to_owned()
+}
+
+/// Creates the shared volume of an image with these files. Returns its name.
+fn create_volume(stage: &Stage, image_id: &str, files: RootFs) -> String {
+    let volume = format!("oz-sidecar-{}", image_id.trim_start_matches("sha256:").get(..32).unwrap());
     let labels = json!({"oz-worker-id": stage.worker_id});
     stage.engine.json("POST", "/volumes/create", &json!({"Name": volume, "Labels": labels}));
     let helper = json!({"Image": stage.task_image, "HostConfig": {"Mounts":
         [{"Type": "volume", "Source": volume, "Target": "/v", "VolumeOptions": {"NoCopy": true}}]}});
     let helper = stage.engine.json("POST", "/containers/create", &helper)["Id"].as_str().unwrap().to_owned();
-    let incomplete = RootFs::default().file("entrypoint.sh", 0o755, "echo half of it").finish();
     let path = format!("/containers/{helper}/archive?path=/v");
-    assert_eq!(stage.engine.request("PUT", &path, &[], &incomplete).status, 200);
+    assert_eq!(stage.engine.request("PUT", &path, &[], &files.finish()).status, 200);
     stage.engine.remove_container(&helper);
+    volume
+}
+
+/// A worker that was interrupted leaves files without the marker file.
+#[test]
+fn a_volume_without_its_marker_is_filled_again_before_it_is_used() {
+    let stage = Stage::new();
+    let half = RootFs::default().file("entrypoint.sh", 0o755, "echo half of it");
+    let volume = create_volume(&stage, &image_id(&stage, &stage.sidecar_image), half);
     // The interrupted worker also left its helper container, whose name must be unique.
-    let left = json!({"Image": stage.task_image, "Labels": labels});
+    let left = json!({"Image": stage.task_image, "Labels": {"oz-worker-id": stage.worker_id}});
     stage.engine.json("POST", &format!("/containers/create?name=oz-fill-{volume}"), &left);
     let worker = stage.start_worker();
     assert_eq!(stage.run(&stage.spec("echo whole")).output.as_deref(), Some("whole\n"));
@@ -148,29 +154,35 @@ fn the_marker_of_another_image_does_not_count() {
     let mut stage = Stage::new();
     let root = RootFs::sidecar(Layout::Root, AGENT).file(".oz-sidecar-complete", 0o444, "sha256:other");
     let image = stage.images.make("copied", root, &[]);
-    let path = format!("/images/{}/json", encode(&image));
-    let id = stage.engine.json("GET", &path, &Value::Null)["Id"].as_str().unwrap().to_owned();
-    let volume = format!("oz-sidecar-{}", id.trim_start_matches("sha256:").get(..32).unwrap());
-    let labels = json!({"oz-worker-id": stage.worker_id});
-    stage.engine.json("POST", "/volumes/create", &json!({"Name": volume, "Labels": labels}));
-    let helper = json!({"Image": stage.task_image, "HostConfig": {"Mounts":
-        [{"Type": "volume", "Source": volume, "Target": "/v", "VolumeOptions": {"NoCopy": true}}]}});
-    let helper = stage.engine.json("POST", "/containers/create", &helper)["Id"].as_str().unwrap().to_owned();
     // An interrupted fill.
     let half = RootFs::default().file(".oz-sidecar-complete", 0o444, "sha256:other").file(
         "entrypoint.sh",
         0o755,
         "echo half of it",
     );
-    let path = format!("/containers/{helper}/archive?path=/v");
-    assert_eq!(stage.engine.request("PUT", &path, &[], &half.finish()).status, 200);
-    stage.engine.remove_container(&helper);
+    create_volume(&stage, &image_id(&stage, &image), half);
     let worker = stage.start_worker();
     let mut spec = stage.spec("echo whole");
     spec.sidecar_image = image;
     for _ in 0..2 {
         assert_eq!(stage.run(&spec).output.as_deref(), Some("whole\n"));
     }
+    stage.stop(worker);
+}
+
+/// Its volumes have no marker with the image's digest in the name.
+#[test]
+fn a_volume_that_release_0_1_filled_is_used_as_it_is() {
+    let stage = Stage::new();
+    let id = image_id(&stage, &stage.sidecar_image);
+    let whole = RootFs::sidecar(Layout::Root, AGENT).file(".oz-sidecar-complete", 0o444, id.clone());
+    create_volume(&stage, &id, whole);
+    let worker = stage.start_worker();
+    for _ in 0..2 {
+        assert_eq!(stage.run(&stage.spec("echo out")).output.as_deref(), Some("out\n"));
+    }
+    let log = worker.stderr().all().join("\n");
+    assert!(!log.contains("sidecar volume filling") && !log.contains("sidecar volume vanished"), "{log}");
     stage.stop(worker);
 }
 

@@ -27,7 +27,8 @@ pub(crate) enum Stream {
 /// What a report says of a task's output.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct Collected {
-    /// Text without NUL characters, of at most the cap and one line each about what was left out and what was not searched.
+    /// Text without NUL characters. It has at most as many bytes as the cap, and up to two lines more: one says what was left out,
+    /// one how much was searched.
     pub(crate) output: String,
     /// The URLs of the pull requests it mentions: distinct, in order of appearance, at most [`scan::MAX_ARTIFACTS`].
     pub(crate) artifacts: Vec<String>,
