@@ -132,6 +132,8 @@ impl Session {
         let ended =
             self.plane.holds_within(time_left(), |model| model.runs.iter().all(|run| run.state.ended()));
         assert!(ended, "not all of {count} tasks have ended\n{}", self.log_tail());
+        // Before the runs are forgotten: a container stays until its run is seen to have ended.
+        wait_removed(&self.engine, &before);
         let runs = self.plane.forget(|_| true);
         assert_eq!(runs.len(), ids.len());
         for run in &runs {
@@ -139,7 +141,6 @@ impl Session {
         }
         let first = runs.iter().filter_map(|run| run.sent).min().expect("an assignment");
         let last = runs.iter().filter_map(|run| run.history.last()).map(|received| received.at).max();
-        wait_removed(&self.engine, &before);
         millis(last.expect("a report").duration_since(first))
     }
 
