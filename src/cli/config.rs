@@ -11,13 +11,15 @@ use super::invocation::Invocation;
 use super::read::Given;
 use super::settings::Echo;
 use super::table::{
-    API_KEY, API_KEY_FILE, CA_FILE, CLIENT_CERT, CLIENT_KEY, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT,
-    ENGINE_TIMEOUT, ENV, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS,
-    MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS,
-    RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL, SERVER_ROOT_URL, SETTINGS_FILE, SHARED_ID, STOP_GRACE,
+    API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT, CLIENT_KEY, DEFAULT_IMAGE, DRAIN_TIMEOUT,
+    ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, IDLE_ON_COMPLETE, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
+    LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
+    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL,
+    SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID, SIDECAR_IMAGE, STOP_GRACE,
     TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
+use crate::docker::Reference;
 use crate::logging::value;
 use crate::net::proxy::Proxies;
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
@@ -53,6 +55,14 @@ pub(crate) struct Config {
     pub(crate) max_concurrent_tasks: usize,
     /// When images are pulled.
     pub(crate) pull: PullPolicy,
+    /// The image for tasks whose assignment names none.
+    pub(crate) default_image: Reference,
+    /// The image to mount at `/agent` in place of the assignment's.
+    pub(crate) sidecar_image: Option<Reference>,
+    /// How long agents stay after their conversation has ended, for the agent; never blank.
+    pub(crate) idle_on_complete: Option<String>,
+    /// For the agent: `ws` or `wss`, as written.
+    pub(crate) session_sharing_server_url: Option<String>,
     /// How much of a task's output is reported, in bytes: [`super::table::MIN_OUTPUT`] to [`super::table::MAX_OUTPUT`].
     pub(crate) max_output: usize,
     /// How long a task may run; zero: no limit.
@@ -137,6 +147,7 @@ impl Config {
         read_file: &dyn Fn(&Path) -> io::Result<String>,
     ) -> Result<Self, ConfigError> {
         invocation.read_if_given(&SETTINGS_FILE)?;
+        invocation.read_if_given(&BACKEND)?;
         let (web_socket_url, server_root_url) = urls(invocation)?;
         let (proxies, mut warnings) = Proxies::new(invocation.environment);
         warnings.extend(unused(invocation)?);
@@ -156,6 +167,10 @@ impl Config {
             env: variables(invocation)?,
             max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
             pull: invocation.read(&PULL)?,
+            default_image: invocation.read(&DEFAULT_IMAGE)?,
+            sidecar_image: invocation.read_if_given(&SIDECAR_IMAGE)?,
+            idle_on_complete: invocation.read_if_given(&IDLE_ON_COMPLETE)?,
+            session_sharing_server_url: invocation.read_if_given(&SESSION_SHARING_SERVER_URL)?,
             max_output: invocation.read(&MAX_OUTPUT_SIZE)?,
             task_timeout: invocation.read(&TASK_TIMEOUT)?,
             drain_timeout: invocation.read(&DRAIN_TIMEOUT)?,
@@ -227,13 +242,17 @@ impl KeyFile {
     }
 }
 
-/// The API key and its file: from the key file, else from its flag, else from its variable.
+/// The API key and its file: from the key file, else from its flag, else from its variable, else from that of other programs.
 fn api_key(
     invocation: &Invocation<'_>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<(Secret, Option<KeyFile>), ConfigError> {
     let Some(file) = invocation.given(&API_KEY_FILE)? else {
-        return Ok((invocation.read_if_given(&API_KEY)?.ok_or(ConfigError::MissingApiKey)?, None));
+        let given = match invocation.given(&API_KEY.setting)? {
+            Some(given) => Some(given),
+            None => invocation.get("WARP_API_KEY", &API_KEY.setting)?,
+        };
+        return Ok(((API_KEY.read)(&given.ok_or(ConfigError::MissingApiKey)?)?, None));
     };
     let file = KeyFile { setting: file.name, path: file.value.to_owned() };
     Ok((file.read(read_file)?, Some(file)))
@@ -245,7 +264,9 @@ fn worker_id(
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<String, ConfigError> {
     let Some(given) = invocation.given(&WORKER_ID.setting)? else {
-        return host::default_id(read_file).ok_or(ConfigError::MissingWorkerId);
+        let id = host::default_id(read_file).ok_or(ConfigError::MissingWorkerId)?;
+        let name = "--worker-id (the host's name)".to_owned();
+        return (WORKER_ID.read)(&Given { name, value: &id, ..invocation.default(&WORKER_ID.setting) });
     };
     let replaced = host::replace(given.value, read_file).map_err(|right| given.invalid(right))?;
     (WORKER_ID.read)(&Given { value: &replaced, ..given })
@@ -301,6 +322,10 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(variables(invocation)),
         of(invocation.read_if_given(&MAX_CONCURRENT_TASKS)),
         of(invocation.read(&PULL)),
+        of(invocation.read(&DEFAULT_IMAGE)),
+        of(invocation.read_if_given(&SIDECAR_IMAGE)),
+        of(invocation.read_if_given(&IDLE_ON_COMPLETE)),
+        of(invocation.read_if_given(&SESSION_SHARING_SERVER_URL)),
         of(invocation.read(&MAX_OUTPUT_SIZE)),
         of(invocation.read(&TASK_TIMEOUT)),
         of(invocation.read(&DRAIN_TIMEOUT)),
@@ -318,6 +343,7 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         certificate,
         key,
         client,
+        of(invocation.read_if_given(&BACKEND)),
         of(invocation.read_if_given(&SETTINGS_FILE)),
     ];
     found.into_iter().flatten().collect()
@@ -332,7 +358,8 @@ fn client(invocation: &Invocation<'_>) -> Result<Option<(PathBuf, PathBuf)>, Con
     }
 }
 
-/// The WebSocket URL and the root URL. If only one of them is given, the other is derived from it.
+/// The WebSocket URL and the root URL. If only one of them is given, the other is that of the public
+/// control plane if this names it, else derived from it.
 fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
     let web_socket = invocation.given(&WEB_SOCKET_URL.setting)?;
     let root = invocation.given(&SERVER_ROOT_URL.setting)?;
@@ -342,6 +369,9 @@ fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
         }
         (None, Some(given)) => {
             let root = (SERVER_ROOT_URL.read)(&given)?;
+            if url::is_public(&root) {
+                return Ok((Uri::from_static(url::PUBLIC_WEB_SOCKET), without_slash(&root)));
+            }
             let path = format!("{}{}", root.path().trim_end_matches('/'), url::WORKER_PATH);
             let web_socket = url::derive(&root, url::WEB_SOCKET, &path);
             (web_socket.map_err(|right| given.invalid(right))?, root)
@@ -349,6 +379,9 @@ fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
         (given, None) => {
             let given = given.unwrap_or_else(|| invocation.default(&WEB_SOCKET_URL.setting));
             let web_socket = (WEB_SOCKET_URL.read)(&given)?;
+            if url::is_public(&web_socket) {
+                return Ok((web_socket, url::PUBLIC_ROOT.to_owned()));
+            }
             let root = url::derive(&web_socket, url::HTTP, "/").map_err(|right| given.invalid(right))?;
             (web_socket, root)
         }

@@ -79,6 +79,7 @@ pub const EXTERNAL: &[External] = &[
         variable: "SSL_CERT_DIR",
         help: "An additional directory of trusted certificates, with file names as made by openssl rehash.",
     },
+    External { variable: "WARP_API_KEY", help: "The control plane's API key, if no setting names one." },
 ];
 
 #[cfg(test)]

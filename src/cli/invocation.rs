@@ -34,7 +34,11 @@ impl<'a> Invocation<'a> {
         if let Some(typed) = self.typed(setting).next() {
             return Ok(Some(typed));
         }
-        let Some(variable) = setting.variable else { return Ok(None) };
+        setting.variable.map_or(Ok(None), |variable| self.get(variable, setting))
+    }
+
+    /// The text of a setting in this variable, if that is set and not empty.
+    pub(super) fn get(&self, variable: &str, setting: &Setting) -> Result<Option<Given<'a>>, ConfigError> {
         let Some(value) = self.environment.get(variable).filter(|value| !value.is_empty()) else {
             return Ok(None);
         };

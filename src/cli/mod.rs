@@ -1,5 +1,6 @@
 //! The settings: the command line and the environment, read into a checked [`Config`].
 
+mod agent;
 mod arguments;
 mod config;
 #[cfg(test)]
@@ -20,6 +21,8 @@ mod switch_tests;
 mod table;
 mod texts;
 mod units;
+#[cfg(test)]
+mod upstream_tests;
 mod url;
 #[cfg(test)]
 mod vocabulary_tests;

@@ -10,10 +10,14 @@ use http::Uri;
 use super::settings::Echo;
 use super::table::WORKER_ID_LIMIT;
 use super::{ConfigError, units, url, volumes};
+use crate::docker::Reference;
 use crate::net::url::redacted;
 use crate::policy::VolumeBind;
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
+
+/// How no worker ID begins.
+const RESERVED_IDS: &str = "warp";
 
 /// The text of a setting.
 pub(super) struct Given<'a> {
@@ -58,6 +62,17 @@ impl Given<'_> {
         })
     }
 
+    /// A duration of at most `most` seconds, as written. It has a unit, because other programs take no bare number.
+    pub(super) fn duration_as_written(&self, most: u64) -> Result<String, ConfigError> {
+        let text = self.value.trim();
+        let is_valid = text.ends_with(|c: char| c.is_ascii_alphabetic())
+            && units::duration(text).is_some_and(|seconds| seconds <= most);
+        let days = most / (24 * 60 * 60);
+        is_valid.then(|| text.to_owned()).ok_or_else(|| {
+            self.invalid(format!("must be a duration with units such as 0s, 45m or 1h30m, at most {days}d"))
+        })
+    }
+
     /// A number of bytes.
     pub(super) fn size(&self) -> Result<u64, ConfigError> {
         units::size(self.value).ok_or_else(|| {
@@ -97,7 +112,8 @@ pub(super) fn api_key(given: &Given<'_>) -> Result<Secret, ConfigError> {
     Ok(Secret::new(key))
 }
 
-/// A worker ID: not blank, no control characters, at most [`WORKER_ID_LIMIT`] bytes.
+/// A worker ID: not blank, no control characters, at most [`WORKER_ID_LIMIT`] bytes, and not one that the public control plane
+/// reserves.
 pub(super) fn worker_id(given: &Given<'_>) -> Result<String, ConfigError> {
     let id = given.value.trim();
     if id.is_empty() || id.len() > WORKER_ID_LIMIT {
@@ -105,6 +121,11 @@ pub(super) fn worker_id(given: &Given<'_>) -> Result<String, ConfigError> {
     }
     if id.chars().any(char::is_control) {
         return Err(given.invalid("must not contain control characters"));
+    }
+    if id.starts_with(RESERVED_IDS) {
+        return Err(
+            given.invalid("must not begin with warp: the public Oz control plane reserves such names")
+        );
     }
     Ok(id.into())
 }
@@ -131,6 +152,22 @@ pub(super) fn web_socket_url(given: &Given<'_>) -> Result<Uri, ConfigError> {
         return Err(given.invalid("must not have worker_id in its query; --worker-id sets it"));
     }
     Ok(uri)
+}
+
+/// A URL of a WebSocket, as written.
+pub(super) fn web_socket_text(given: &Given<'_>) -> Result<String, ConfigError> {
+    let text = given.value.trim();
+    url::parse(text, url::WEB_SOCKET).map_err(|right| given.invalid(right))?;
+    Ok(text.to_owned())
+}
+
+/// The name of an image.
+pub(super) fn image(given: &Given<'_>) -> Result<Reference, ConfigError> {
+    Reference::parse(given.value.trim()).map_err(|error| {
+        let problem = error.problem;
+        given
+            .invalid(format!("must be the name of an image, such as registry.example.com/agent:1; {problem}"))
+    })
 }
 
 /// The root URL of the control plane.

@@ -6,6 +6,9 @@ use std::time::Duration;
 use http::Uri;
 use log::LevelFilter;
 
+pub(super) use super::agent::{
+    BACKEND, DEFAULT_IMAGE, IDLE_ON_COMPLETE, SESSION_SHARING_SERVER_URL, SIDECAR_IMAGE,
+};
 pub(super) use super::connection::{
     CA_FILE, CLIENT_CERT, CLIENT_KEY, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
 };
@@ -64,7 +67,7 @@ pub(super) const WORKER_ID: Reader<String> = Reader {
         value_name: Some("ID"),
         default: Some("the host's name"),
         required: true,
-        help: "The name of this worker, at most 256 bytes, different for every worker. Required, unless the host has a name that is not \
+        help: "The name of this worker, at most 256 bytes, different for every worker; not warp... (reserved). Required, unless the host has a name that is not \
                localhost or the id of a container. {hostname} becomes the host's name, and {machine-id} 12 hexadecimal digits that \
                are made of /etc/machine-id.",
         ..Setting::EMPTY
@@ -81,7 +84,7 @@ pub(super) const WEB_SOCKET_URL: Reader<Uri> = Reader {
         required: true,
         echo: Echo::Url,
         help: "The control plane's WebSocket URL for workers: ws:// or wss://. If only --server-root-url \
-               is set, the worker uses that host and port. Required, unless --server-root-url is set or \
+               is set, the worker uses that host and port, or oz.warp.dev for app.warp.dev. Required, unless --server-root-url is set or \
                the control plane runs on this host.",
         ..Setting::EMPTY
     },
@@ -97,7 +100,7 @@ pub(super) const SERVER_ROOT_URL: Reader<Uri> = Reader {
         required: true,
         echo: Echo::Url,
         help: "The control plane's root URL as tasks reach it: http:// or https://. If only \
-               --web-socket-url is set, the worker uses that host and port. Required, unless \
+               --web-socket-url is set, the worker uses that host and port, or app.warp.dev for oz.warp.dev. Required, unless \
                --web-socket-url is set or the control plane runs on this host.",
         ..Setting::EMPTY
     },
@@ -189,10 +192,10 @@ pub(super) const MAX_CONCURRENT_TASKS: Reader<usize> = Reader {
         variable: Some("OZ_MAX_CONCURRENT_TASKS"),
         value_name: Some("COUNT"),
         default: Some("twice the cores, at least 4"),
-        help: "The maximum number of tasks that run at the same time, 1 to 1024.",
+        help: "The maximum number of tasks that run at the same time, 1 to 1024; 0 means 1024.",
         ..Setting::EMPTY
     },
-    read: |given| given.number(1..=MAX_TASKS),
+    read: |given| given.number(0..=MAX_TASKS).map(|count| if count == 0 { MAX_TASKS } else { count }),
 };
 
 pub(super) const PULL: Reader<PullPolicy> = Reader {
@@ -373,6 +376,10 @@ pub const SETTINGS: &[Setting] = &[
     ENV.setting,
     MAX_CONCURRENT_TASKS.setting,
     PULL.setting,
+    DEFAULT_IMAGE.setting,
+    SIDECAR_IMAGE.setting,
+    IDLE_ON_COMPLETE.setting,
+    SESSION_SHARING_SERVER_URL.setting,
     MAX_OUTPUT_SIZE.setting,
     TASK_TIMEOUT.setting,
     DRAIN_TIMEOUT.setting,
@@ -389,6 +396,7 @@ pub const SETTINGS: &[Setting] = &[
     CA_FILE.setting,
     CLIENT_CERT.setting,
     CLIENT_KEY.setting,
+    BACKEND.setting,
     SETTINGS_FILE.setting,
     PRINT.setting,
     HELP,

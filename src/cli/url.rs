@@ -9,6 +9,12 @@ pub(super) const WORKER_PATH: &str = "/api/v1/selfhosted/worker/ws";
 /// The length limit of a URL, in bytes; far below the 64 KiB limit of [`Uri`].
 const LONGEST: usize = 4096;
 
+/// The WebSocket URL and the root URL of the public Oz control plane. Neither can be derived from the other.
+pub(super) const PUBLIC_WEB_SOCKET: &str = "wss://oz.warp.dev/api/v1/selfhosted/worker/ws";
+pub(super) const PUBLIC_ROOT: &str = "https://app.warp.dev";
+/// The hosts in them.
+const PUBLIC_HOSTS: [&str; 2] = ["oz.warp.dev", "app.warp.dev"];
+
 /// The schemes of the WebSocket URL, the unencrypted one first.
 pub(super) const WEB_SOCKET: [&str; 2] = ["ws", "wss"];
 /// The schemes of the root URL, the unencrypted one first.
@@ -58,6 +64,12 @@ pub(super) fn derive(of: &Uri, schemes: [&'static str; 2], path: &str) -> Result
     let scheme = if is_plain(of) { plain } else { secure };
     let authority = of.authority().map(http::uri::Authority::as_str).unwrap_or_default();
     parse(&format!("{scheme}://{authority}{path}"), schemes)
+}
+
+/// Whether the host is one of the public control plane's.
+pub(super) fn is_public(uri: &Uri) -> bool {
+    let host = uri.host().unwrap_or_default().trim_end_matches('.');
+    PUBLIC_HOSTS.iter().any(|known| known.eq_ignore_ascii_case(host))
 }
 
 /// Whether the connection is not encrypted.

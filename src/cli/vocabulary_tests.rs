@@ -1,5 +1,6 @@
 //! How settings are given: lists, switches, placeholders and what has no effect, and that all errors are reported.
 
+use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
@@ -104,4 +105,39 @@ fn two_mounts_at_the_same_path_are_an_error() {
     assert_eq!(config.volumes.len(), 2);
     let text = message(load(&["-v/a:/x", "-v/a:/xy", "-v/b:/x/"], &[]));
     assert_eq!(text, "invalid --volumes \"/b:/x/\": must be the only mount at /x");
+}
+
+#[test]
+fn the_help_states_the_bounds() {
+    let help = |flag| SETTINGS.iter().find(|setting| setting.flag == Some(flag)).unwrap().help;
+    for (flag, bounds) in [
+        ("--api-key-file", "at most 64 KiB"),
+        ("--worker-id", "at most 256 bytes"),
+        ("--max-concurrent-tasks", "1 to 1024; 0 means 1024."),
+        ("--max-output", "1024 bytes to 64 MiB"),
+        ("--idle-on-complete", "at most 365d"),
+        ("--task-timeout", "at most 365d"),
+        ("--drain-timeout", "at most 7d"),
+        ("--engine-timeout", "at most 1d"),
+        ("--reconcile-interval", "at most 1d"),
+        ("--keep-sidecar-volumes", "1 to 1000."),
+    ] {
+        assert!(help(flag).contains(bounds), "{flag}: {bounds}");
+    }
+}
+
+#[test]
+fn every_word_that_completions_offer_is_valid() {
+    let mut seen = 0;
+    for setting in SETTINGS {
+        let (Some(flag), ValueHint::Words(words)) = (setting.flag, setting.values) else { continue };
+        for word in words {
+            let arguments = Arguments::parse([flag, word].map(OsString::from)).unwrap();
+            let page = docs::requested(&arguments).unwrap();
+            assert_eq!(page.is_some(), flag == "--print");
+            load(&[flag, word], &[]).unwrap();
+            seen += 1;
+        }
+    }
+    assert!(seen >= 15, "{seen}");
 }

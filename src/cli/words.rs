@@ -28,6 +28,12 @@ pub(super) const LOST_RUNS_WORDS: [(&str, LostRuns); 2] =
 /// For the variable of a switch.
 pub(super) const SWITCH: [(&str, bool); 2] = [("true", true), ("false", false)];
 
+/// For `--backend`.
+pub(super) const BACKENDS: [(&str, ()); 1] = [("docker", ())];
+
+/// What `--backend` of upstream's worker may be as well.
+pub(super) const OTHER_BACKENDS: [&str; 3] = ["direct", "kubernetes", "command"];
+
 /// For `--print`.
 pub(super) const PAGES: [(&str, Page); 5] = [
     ("man", Page::Man),

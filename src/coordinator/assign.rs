@@ -385,7 +385,7 @@ impl Coordinator {
 
 /// The log keys that identify an assignment.
 fn identity(assignment: &Assignment) -> String {
-    let image = value(&assignment.docker_image);
+    let image = value(assignment.docker_image.as_deref().unwrap_or("default"));
     let mut text = format!("{} image={image} dialect={}", assignment.key, assignment.dialect.name());
     if let Some(id) = &assignment.trace_id {
         text.push_str(&format!(" trace={}", value(id)));

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use serde_json::Value;
 
 use super::{Input, MARKER, assert_hidden, assert_one_line, marked};
+use crate::docker::{Reference, ReferenceError};
 use crate::policy::VolumeBind;
 use crate::protocol::{
     Assignment, ExecutionKey, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, decode, encode,
@@ -70,24 +71,28 @@ fn check_secrets(message: &Value) {
     }
     assert_hidden(&[format!("{decoded:?}")]);
     if let Ok(Incoming::Assignment(assignment)) = decoded {
-        assert_hidden(&[format!("{:?}", plan(&assignment, &settings(), 4))]);
+        assert_hidden(&[format!("{:?}", settings().map(|settings| plan(&assignment, &settings, 4)))]);
     }
 }
 
-fn settings() -> TaskSettings {
+fn settings() -> Result<TaskSettings, ReferenceError> {
     let volume = VolumeBind { host: "/srv".into(), container: "/srv".into(), mode: String::new() };
-    TaskSettings {
+    Ok(TaskSettings {
         worker_id: "worker 1".into(),
         process_id: "0123456789abcdef".into(),
         shared_id: false,
         server_root_url: "http://h".into(),
         volumes: vec![volume],
         env: vec![("OPERATOR".into(), Secret::new("x"))],
-    }
+        default_image: Reference::parse("default:1")?,
+        sidecar_image: None,
+        idle_on_complete: None,
+        session_sharing_server_url: None,
+    })
 }
 
 fn check_plan(assignment: &Assignment) -> Result<(), String> {
-    let plan = plan(assignment, &settings(), 4)?;
+    let plan = plan(assignment, &settings().map_err(|error| error.to_string())?, 4)?;
     assert!(plan.name.len() < 100 && plan.name.chars().all(is_plain), "{}", plan.name);
     let paths: BTreeSet<&str> = plan.sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()).collect();
     assert_eq!(paths.len(), plan.sidecars.len(), "two mounts on one path");

@@ -7,10 +7,7 @@ use serde_json::value::RawValue;
 
 use super::dialect::Marks;
 use super::fields::{self, FieldError, Fields};
-use super::{
-    AdditionalSidecar, AgentConfig, Assignment, DEFAULT_TASK_IMAGE, Dialect, ExecutionKey, Incoming,
-    InstanceShape,
-};
+use super::{AdditionalSidecar, AgentConfig, Assignment, Dialect, ExecutionKey, Incoming, InstanceShape};
 use super::{instant, json, salvage};
 use crate::secret::Secret;
 
@@ -165,7 +162,7 @@ fn read_assignment(
             .map(|fields| agent(&fields))
             .transpose()?
             .unwrap_or_default(),
-        docker_image: data.text("docker_image")?.unwrap_or_else(|| DEFAULT_TASK_IMAGE.to_owned()),
+        docker_image: data.text("docker_image")?,
         sidecar_image: sidecar_image
             .ok_or_else(|| FieldError::new("data.sidecar_image", "must name an image"))?,
         env_vars: env_vars(data)?,

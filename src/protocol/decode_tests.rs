@@ -47,7 +47,10 @@ fn an_assignment_with_every_field() {
     let assignment = assigned(&full());
     assert_eq!(assignment.key, ExecutionKey::new("run-1", Some("e")));
     assert_eq!(assignment.agent_task_id, "inner");
-    assert_eq!((assignment.docker_image.as_str(), assignment.sidecar_image.as_str()), ("img:1", "side:1"));
+    assert_eq!(
+        (assignment.docker_image.as_deref(), assignment.sidecar_image.as_str()),
+        (Some("img:1"), "side:1")
+    );
     assert_eq!(assignment.env_vars.get("TOKEN").map(Secret::expose), Some("s3cret"));
     assert_eq!(assignment.additional_oz_args, ["--x", " y "]);
     assert_eq!(assignment.shape, InstanceShape { vcpus: Some(1.5), memory_gb: Some(2.0) });
@@ -69,7 +72,7 @@ fn optional_fields_may_be_absent_or_null() {
     let small = json!({"type": "task_assignment", "data": {"task_id": "r", "task": {}, "sidecar_image": "s",
         "docker_image": "", "env_vars": null, "additional_sidecars": null, "instance_shape": null}});
     let assignment = assigned(&small);
-    assert_eq!(assignment.docker_image, DEFAULT_TASK_IMAGE);
+    assert_eq!(assignment.docker_image, None);
     assert_eq!(assignment.agent_task_id, "r");
     assert_eq!(assignment.agent, AgentConfig::default());
     let idle = with("/data/task/agent_config_snapshot", json!({"mcp_servers": {}, "model_id": "m"}));
@@ -284,10 +287,7 @@ fn the_last_of_several_fields_with_one_name_counts() {
     let text = r#"{"type":"news","data":7,"data":{"task_id":9,"task_id":"r","task":{},"sidecar_image":"s",
         "env_vars":{"A":5,"A":"x"},"docker_image":"i","docker_image":null},"type":"task_assignment"}"#;
     let assignment = decoded(text);
-    assert_eq!(
-        (assignment.key.task_id.as_str(), assignment.docker_image.as_str()),
-        ("r", DEFAULT_TASK_IMAGE)
-    );
+    assert_eq!((assignment.key.task_id.as_str(), assignment.docker_image), ("r", None));
     assert_eq!(assignment.env_vars.get("A").map(Secret::expose), Some("x"));
 }
 

@@ -30,9 +30,6 @@ pub(crate) use fit::{left_out_line, searched_line, searched_words};
 pub(crate) use run_state::instant;
 pub use run_state::{RunState, RunView};
 
-/// Image of the task container when the assignment names none.
-pub const DEFAULT_TASK_IMAGE: &str = "ubuntu:22.04";
-
 /// A message from the control plane.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Incoming {
@@ -63,8 +60,8 @@ pub struct Assignment {
     pub agent_task_id: String,
     /// The agent's configuration.
     pub agent: AgentConfig,
-    /// Image of the task container.
-    pub docker_image: String,
+    /// Image of the task container, if the assignment names one.
+    pub docker_image: Option<String>,
     /// Image whose file system is mounted at `/agent`.
     pub sidecar_image: String,
     /// Environment of the task container.
@@ -89,13 +86,17 @@ impl Assignment {
         let optional = |text: &Option<String>| text.as_deref().map_or(0, str::len);
         let agent = &self.agent;
         let ids = [&agent.environment_id, &agent.model_id, &agent.profile_id, &agent.skill_spec];
-        let texts = [&self.key.task_id, &self.agent_task_id, &self.docker_image, &self.sidecar_image];
+        let texts = [&self.key.task_id, &self.agent_task_id, &self.sidecar_image];
         let env = self.env_vars.iter().map(|(name, value)| 2 * ENTRY + name.len() + value.expose().len());
         let sidecars = self.additional_sidecars.iter();
         let sidecars = sidecars.map(|sidecar| 2 * ENTRY + sidecar.image.len() + sidecar.mount_path.len());
         size_of::<Self>()
             + texts.into_iter().map(String::len).sum::<usize>()
-            + ids.into_iter().chain([&self.trace_id, &self.key.execution_id]).map(optional).sum::<usize>()
+            + ids
+                .into_iter()
+                .chain([&self.trace_id, &self.key.execution_id, &self.docker_image])
+                .map(optional)
+                .sum::<usize>()
             + agent.mcp_servers.as_ref().map_or(0, |servers| servers.expose().len())
             + env.chain(sidecars).sum::<usize>()
             + self.additional_oz_args.iter().map(|arg| ENTRY + arg.len()).sum::<usize>()

@@ -10,7 +10,7 @@ use super::labels::{
 use super::names;
 use crate::docker::Reference;
 use crate::policy::VolumeBind;
-use crate::protocol::{AgentConfig, Assignment, ExecutionKey, InstanceShape, shown_name};
+use crate::protocol::{AgentConfig, Assignment, Dialect, ExecutionKey, InstanceShape, shown_name};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
@@ -46,6 +46,14 @@ pub(crate) struct TaskSettings {
     pub(crate) volumes: Vec<VolumeBind>,
     /// Set in every task container.
     pub(crate) env: Vec<(String, Secret)>,
+    /// The image for tasks whose assignment names none.
+    pub(crate) default_image: Reference,
+    /// Mounted at [`AGENT_DIR`] in place of the assignment's image.
+    pub(crate) sidecar_image: Option<Reference>,
+    /// Passed to the agent: how long it stays after its conversation has ended.
+    pub(crate) idle_on_complete: Option<String>,
+    /// Passed to the agent.
+    pub(crate) session_sharing_server_url: Option<String>,
 }
 
 /// What to run for one assignment.
@@ -129,9 +137,12 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
     Ok(Plan {
         key: key.clone(),
         name: names::task(&settings.worker_id, key, process),
-        image: image("docker_image", &assignment.docker_image)?,
-        sidecars: sidecars(assignment, &settings.volumes)?,
-        args: arguments(assignment, &settings.server_root_url)?,
+        image: match &assignment.docker_image {
+            Some(name) => image("docker_image", name)?,
+            None => settings.default_image.clone(),
+        },
+        sidecars: sidecars(assignment, settings)?,
+        args: arguments(assignment, settings)?,
         env: environment(assignment, settings)?,
         labels: labels(assignment, settings),
         binds: settings.volumes.iter().map(ToString::to_string).collect(),
@@ -155,17 +166,21 @@ fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, 
     ])
 }
 
-fn sidecars(assignment: &Assignment, volumes: &[VolumeBind]) -> Result<Vec<SidecarMount>, String> {
+fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<SidecarMount>, String> {
     if assignment.additional_sidecars.len() > MAX_SIDECARS {
         let count = assignment.additional_sidecars.len();
         return Err(format!("additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}"));
     }
     let agent = SidecarMount {
-        image: image("sidecar_image", &assignment.sidecar_image)?,
+        image: match &settings.sidecar_image {
+            Some(own) => own.clone(),
+            None => image("sidecar_image", &assignment.sidecar_image)?,
+        },
         mount_path: AGENT_DIR.to_owned(),
         read_write: false,
     };
-    let mut taken: BTreeSet<String> = volumes.iter().map(|volume| volume.container.clone()).collect();
+    let mut taken: BTreeSet<String> =
+        settings.volumes.iter().map(|volume| volume.container.clone()).collect();
     taken.insert(AGENT_DIR.to_owned());
     let mut mounts = vec![agent];
     for (index, sidecar) in assignment.additional_sidecars.iter().enumerate() {
@@ -212,7 +227,7 @@ fn check_path(path: &str) -> Result<(), String> {
 
 /// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration
 /// of the MCP servers is one.
-fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secret>, String> {
+fn arguments(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
     // Each with the field that it is from.
     let mut args: Vec<(String, Secret)> = Vec::new();
     let mut add = |field: &str, parts: &[&str]| {
@@ -220,7 +235,7 @@ fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secre
     };
     let task_id = &assignment.agent_task_id;
     add("task_id", &["agent", "run", "--share", "team:edit", "--task-id", task_id, "--sandboxed"]);
-    add("server root URL", &["--server-root-url", server_root_url]);
+    add("server root URL", &["--server-root-url", &settings.server_root_url]);
     let AgentConfig { environment_id, model_id, profile_id, skill_spec, mcp_servers, computer_use } =
         &assignment.agent;
     for (field, flag, text) in [
@@ -247,6 +262,14 @@ fn arguments(assignment: &Assignment, server_root_url: &str) -> Result<Vec<Secre
         add(&format!("additional_oz_args[{index}]"), &[arg]);
     }
     add("", &["--idle-on-complete"]);
+    if let Some(time) =
+        settings.idle_on_complete.as_deref().filter(|_| assignment.dialect == Dialect::Upstream)
+    {
+        add("", &[time]);
+    }
+    if let Some(url) = &settings.session_sharing_server_url {
+        add("", &["--session-sharing-server-url", url]);
+    }
     let checked = |(field, arg): (String, Secret)| check_string(&field, arg.expose(), 0).map(|()| arg);
     args.into_iter().map(checked).collect()
 }

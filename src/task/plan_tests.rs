@@ -11,6 +11,10 @@ fn settings() -> TaskSettings {
         server_root_url: "https://oz.example".into(),
         volumes: vec![VolumeBind { host: "/h".into(), container: "/data".into(), mode: "ro".into() }],
         env: vec![("OPERATOR".into(), Secret::new("o")), ("BOTH".into(), Secret::new("operator"))],
+        default_image: Reference::parse("default:1").unwrap(),
+        sidecar_image: None,
+        idle_on_complete: None,
+        session_sharing_server_url: None,
     }
 }
 
@@ -18,7 +22,7 @@ fn assignment() -> Assignment {
     Assignment {
         key: ExecutionKey::new("run/1", None),
         agent_task_id: "inner".into(),
-        docker_image: "img".into(),
+        docker_image: Some("img".into()),
         sidecar_image: "reg:5000/side:2".into(),
         ..Assignment::default()
     }
@@ -105,6 +109,37 @@ fn arguments_have_the_order_of_the_protocol() {
 }
 
 #[test]
+fn the_operator_s_images_replace_those_of_the_assignment() {
+    let mut settings = settings();
+    let mut assignment = assignment();
+    settings.sidecar_image = Some(Reference::parse("mirror:5000/agent").unwrap());
+    assignment.additional_sidecars.push(sidecar("extra:1", "/x", false));
+    let plan = |assignment: &Assignment| plan(assignment, &settings, 4).unwrap();
+    let found: Vec<_> = plan(&assignment).sidecars.iter().map(|one| one.image.to_string()).collect();
+    assert_eq!(found, ["mirror:5000/agent:latest", "extra:1"]);
+    assert_eq!(plan(&assignment).image.to_string(), "img:latest");
+    assignment.docker_image = None;
+    assert_eq!(plan(&assignment).image.to_string(), "default:1");
+}
+
+#[test]
+fn the_operator_s_settings_of_the_agent_come_last() {
+    let settings = TaskSettings {
+        idle_on_complete: Some("10m".into()),
+        session_sharing_server_url: Some("ws://127.0.0.1:8081".into()),
+        ..settings()
+    };
+    let args = |dialect| {
+        let assignment = Assignment { dialect, ..assignment() };
+        let plan = plan(&assignment, &settings, 4).unwrap();
+        exposed(&plan.args).iter().rev().take(4).rev().map(|arg| (*arg).to_owned()).collect::<Vec<_>>()
+    };
+    let sharing = ["--session-sharing-server-url", "ws://127.0.0.1:8081"];
+    assert_eq!(args(Dialect::Upstream), ["--idle-on-complete", "10m", sharing[0], sharing[1]]);
+    assert_eq!(args(Dialect::Old)[1..], ["--idle-on-complete", sharing[0], sharing[1]]);
+}
+
+#[test]
 fn a_later_variable_of_the_same_name_replaces_an_earlier_one() {
     let mut assignment = assignment();
     for (name, value) in [("BOTH", "assigned"), ("TASK_ID", "mine"), ("EMPTY", "")] {
@@ -174,7 +209,7 @@ fn a_mount_path_that_is_used_or_invalid_is_refused() {
 
 #[test]
 fn invalid_images_arguments_and_variables_are_refused() {
-    assert!(refused(|assignment| assignment.docker_image = "a b".into()).starts_with("docker_image: "));
+    assert!(refused(|assignment| assignment.docker_image = Some("a b".into())).starts_with("docker_image: "));
     assert!(refused(|assignment| assignment.sidecar_image = "A!".into()).starts_with("sidecar_image: "));
     let error = refused(|assignment| assignment.additional_oz_args = vec!["\0".into()]);
     assert_eq!(error, "additional_oz_args[0]: must not contain a NUL character");

@@ -89,11 +89,16 @@ fn every_variable_is_set_by_removing_its_mark() {
 fn a_script_can_see_whether_a_key_is_set() {
     let is_configured = |text: &str| {
         let (_folder, file) = written(text);
-        let status = Command::new("grep").args(["-qE", "^OZ_API_KEY(_FILE)?=."]).arg(&file).status().unwrap();
+        let status = Command::new("grep")
+            .args(["-qE", "^(OZ_API_KEY(_FILE)?|WARP_API_KEY)=."])
+            .arg(&file)
+            .status()
+            .unwrap();
         status.success()
     };
     assert!(!is_configured(&page("environment")));
     assert!(!is_configured(&edited(&[("OZ_API_KEY", "")])));
     assert!(is_configured(&edited(&[("OZ_API_KEY", "k")])));
+    assert!(is_configured(&edited(&[("WARP_API_KEY", "k")])));
     assert!(is_configured(&edited(&[("OZ_API_KEY_FILE", "/etc/oz-agent-worker/key")])));
 }

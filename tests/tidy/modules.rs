@@ -10,7 +10,7 @@ use super::{read, sources};
 /// A module's fuzz entry points (`*/fuzz.rs`, `*/fuzz/`) are part of `fuzz`.
 const MAY_USE: [(&str, &[&str]); 15] = [
     ("app", &[ALL]),
-    ("cli", &["exit", "logging", "net", "policy", "secret", "sys"]),
+    ("cli", &["docker", "exit", "logging", "net", "policy", "secret", "sys"]),
     ("control_plane", &["job", "logging", "net", "protocol", "secret", "sys"]),
     ("coordinator", &["exit", "job", "logging", "policy", "protocol", "sys"]),
     ("docker", &["logging", "net", "secret", "sys"]),

@@ -25,8 +25,8 @@ use crate::sys::limits::{is_exhausted, is_spawn_exhausted};
 
 /// The most bytes of a `config.json`. Real files have a few thousand.
 const MAX_FILE: usize = 1024 * 1024;
-/// The variable that helpers do not inherit.
-const OWN_SECRET: &str = "OZ_API_KEY";
+/// The variables that helpers do not inherit: each may hold the worker's API key.
+const OWN_SECRETS: [&str; 2] = ["OZ_API_KEY", "WARP_API_KEY"];
 
 /// Where to look for credentials. `Debug` hides the environment of the helpers.
 #[derive(Clone, Default)]
@@ -56,7 +56,8 @@ impl RegistryEnv {
     ) -> Self {
         let set = |value: Option<&OsStr>| value.filter(|text| !text.is_empty()).map(PathBuf::from);
         let folder = set(docker_config).or_else(|| set(home).map(|home| home.join(".docker")));
-        let variables = variables.into_iter().filter(|(name, _)| name != OWN_SECRET).collect();
+        let variables =
+            variables.into_iter().filter(|(name, _)| !OWN_SECRETS.iter().any(|own| name == own)).collect();
         Self { folder, variables }
     }
 

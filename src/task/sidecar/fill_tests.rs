@@ -1,6 +1,7 @@
 //! Fills that fail, against a scripted engine.
 
 use super::*;
+use crate::docker::Reference;
 use crate::sys::cancel::CancelToken;
 use crate::task::scripted_engine::{ScriptedEngine, head, json};
 
@@ -14,6 +15,10 @@ fn populate(engine: &ScriptedEngine) -> Result<PopulatedVolume, Failure> {
         server_root_url: String::new(),
         volumes: vec![],
         env: vec![],
+        default_image: Reference::parse("default:1").unwrap(),
+        sidecar_image: None,
+        idle_on_complete: None,
+        session_sharing_server_url: None,
     };
     let sidecars = Sidecars::new(&settings, 1);
     let labels = BTreeMap::new();
