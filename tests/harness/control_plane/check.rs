@@ -5,10 +5,10 @@ use tungstenite::Message;
 
 use super::fake_worker::FakeWorker;
 use crate::support::control_plane::check::{parse, violations};
-use crate::support::control_plane::{ControlPlane, DEADLINE, Options, RunSpec};
+use crate::support::control_plane::{ControlPlane, DEADLINE, Dialect, Options, RunSpec};
 
 fn check(kind: &str, data: &Value) -> Vec<String> {
-    violations(&parse(&json!({"type": kind, "data": data}).to_string()).unwrap(), "w")
+    violations(Dialect::Old, &parse(&json!({"type": kind, "data": data}).to_string()).unwrap(), "w")
 }
 
 #[test]

@@ -6,3 +6,4 @@ mod disconnects;
 pub(crate) mod fake_worker;
 mod faults;
 mod handshake;
+mod upstream;

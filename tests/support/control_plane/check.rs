@@ -2,6 +2,12 @@
 
 use serde_json::{Map, Value};
 
+use super::Dialect;
+
+/// What only the public control plane expects.
+#[path = "check_upstream.rs"]
+mod upstream;
+
 const REASONS: [&str; 12] = [
     "invalid_assignment",
     "image_pull",
@@ -37,16 +43,16 @@ pub fn parse(text: &str) -> Result<Message, String> {
 }
 
 /// Returns the violations of the protocol in a message from the worker `worker_id`.
-pub fn violations(message: &Message, worker_id: &str) -> Vec<String> {
+pub fn violations(dialect: Dialect, message: &Message, worker_id: &str) -> Vec<String> {
     let Some(data) = message.data.as_object() else { return vec!["data is not an object".to_owned()] };
     let mut fields = Fields { data, seen: Vec::new(), violations: Vec::new() };
     fields.required_text("task_id");
-    match message.kind.as_str() {
-        "task_claimed" => fields.worker(worker_id),
-        "task_completed" => fields.completed(worker_id),
-        "task_failed" => fields.failed(),
-        "task_rejected" => fields.required_text("reason"),
-        _ => return vec![format!("unknown type {:?}", message.kind)],
+    let known = match dialect {
+        Dialect::Old => fields.old(&message.kind, worker_id),
+        Dialect::Upstream => fields.upstream(&message.kind, worker_id),
+    };
+    if !known {
+        return vec![format!("unknown type {:?}", message.kind)];
     }
     fields.no_others();
     let name = |violation| format!("{}: {violation}", message.kind);
@@ -60,6 +66,18 @@ struct Fields<'a> {
 }
 
 impl Fields<'_> {
+    /// Checks a message to the old control plane. Returns `false` if it does not know the type.
+    fn old(&mut self, kind: &str, worker_id: &str) -> bool {
+        match kind {
+            "task_claimed" => self.worker(worker_id),
+            "task_completed" => self.completed(worker_id),
+            "task_failed" => self.failed(),
+            "task_rejected" => self.required_text("reason"),
+            _ => return false,
+        }
+        true
+    }
+
     fn take(&mut self, name: &'static str) -> Option<Value> {
         self.seen.push(name);
         self.data.get(name).cloned()

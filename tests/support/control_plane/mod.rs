@@ -1,7 +1,7 @@
 //! A stand-in for the control plane, for the tests, the demo and the soak. It serves the WebSocket and the REST part on one
 //! port of 127.0.0.1.
 //!
-//! It behaves like the real one, including its oddities. Messages that the protocol does not allow are recorded in
+//! It behaves like the real one, including its oddities; there are two kinds, see [`dialect`]. Messages that the protocol does not allow are recorded in
 //! [`ControlPlane::violations`]: a test should end with `plane.assert_no_violations()`.
 //!
 //! [`model`] has the state and the rules, without I/O. [`server`] accepts connections and passes them to [`socket`] or
@@ -17,14 +17,17 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 
 pub mod check;
+pub mod dialect;
 pub mod faults;
 pub mod model;
 mod outbox;
+mod requests;
 mod rest;
 pub mod run;
 mod server;
 mod socket;
 
+pub use dialect::Dialect;
 pub use faults::Faults;
 pub use model::Model;
 pub use outbox::Disconnect;
@@ -49,6 +52,8 @@ pub enum Pacing {
 /// The settings of a control plane.
 #[derive(Debug, Clone)]
 pub struct Options {
+    /// How it behaves.
+    pub dialect: Dialect,
     /// The admin key.
     pub key: String,
     /// A run that is not claimed within this time becomes pending again.
@@ -62,7 +67,8 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         let claim_timeout = Duration::from_secs(120);
-        Self { key: "test-key".to_owned(), claim_timeout, pacing: Pacing::Prompt, port: 0 }
+        let dialect = Dialect::Old;
+        Self { dialect, key: "test-key".to_owned(), claim_timeout, pacing: Pacing::Prompt, port: 0 }
     }
 }
 
@@ -188,7 +194,31 @@ impl ControlPlane {
 
     /// Cancels a run: sets CANCELLED, then sends `task_cancel` to the newest connection of its worker.
     pub fn cancel(&self, id: &str) {
-        assert!(self.shared.update(|model| model.cancel(id, Instant::now())), "no run {id}");
+        assert!(self.shared.update(|model| model.cancel(id, None, Instant::now())), "no run {id}");
+    }
+
+    /// Cancels one execution of a run.
+    pub fn cancel_execution(&self, id: &str, execution: &str) {
+        let cancelled = self.shared.update(|model| model.cancel(id, Some(execution), Instant::now()));
+        assert!(cancelled, "no run {id}");
+    }
+
+    /// Starts another execution of a run, also while the others run, and returns its id.
+    pub fn launch_again(&self, id: &str) -> String {
+        let execution = self.shared.update(|model| model.launch_again(id, Instant::now()));
+        execution.unwrap_or_else(|| panic!("no run {id}"))
+    }
+
+    /// Shows this state of a run in the REST part, as an agent sets it whose conversation has ended. Changes nothing else.
+    pub fn set_agent_state(&self, id: &str, state: State) {
+        self.shared.update(|model| model.set_agent_state(id, state));
+    }
+
+    /// Waits until an execution has ended in any state.
+    pub fn wait_execution_ended(&self, id: &str, execution: &str) -> Run {
+        let ended = |model: &Model| model.execution(id, execution).is_some_and(|run| run.state.ended());
+        self.wait_for(DEADLINE, ended);
+        self.view(|model| model.execution(id, execution).cloned()).expect("it has ended")
     }
 
     /// Cancels a run without a message to the worker.

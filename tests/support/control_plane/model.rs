@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::check::{self, Message};
+use super::dialect::{Dialect, is_terminal};
 use super::faults::{Chance, Fate, Faults};
 use super::outbox::{Command, Disconnect, Outbox};
 use super::run::{Received, Run, RunSpec, State, new_id, timestamp};
@@ -34,11 +35,13 @@ pub struct Connection {
     pub ended: Option<Ended>,
     /// How many pings arrived.
     pub pings: usize,
+    /// The value of `X-Warp-Worker-Capabilities`, or empty.
+    pub capabilities: String,
     /// Whether reading is stopped.
     pub held: bool,
     /// Whether the control plane crashed while it was open: its end changes no run.
     pub crashed: bool,
-    outbox: Arc<Outbox>,
+    pub(super) outbox: Arc<Outbox>,
 }
 
 /// The state of the control plane.
@@ -105,9 +108,14 @@ impl Model {
         &self.options
     }
 
-    /// Returns the run with this id.
+    /// Returns the run with this id, or its last execution.
     pub fn run(&self, id: &str) -> Option<&Run> {
-        self.runs.iter().find(|run| run.id == id)
+        self.runs.iter().rfind(|run| run.id == id)
+    }
+
+    /// Returns an execution of a run.
+    pub fn execution(&self, id: &str, execution: &str) -> Option<&Run> {
+        self.runs.iter().find(|run| run.id == id && run.execution.as_deref() == Some(execution))
     }
 
     /// Returns how many connections are open.
@@ -115,14 +123,30 @@ impl Model {
         self.connections.iter().filter(|connection| connection.ended.is_none()).count()
     }
 
-    fn run_mut(&mut self, id: &str) -> Option<&mut Run> {
-        self.runs.iter_mut().find(|run| run.id == id)
+    pub(super) fn run_mut(&mut self, id: &str) -> Option<&mut Run> {
+        self.runs.iter_mut().rfind(|run| run.id == id)
+    }
+
+    pub(super) fn dialect(&self) -> Dialect {
+        self.options.dialect
+    }
+
+    /// Returns the run, or the execution, that a message of a worker is about.
+    fn addressed(&mut self, data: &Value) -> Option<&mut Run> {
+        let id = data["task_id"].as_str()?;
+        let execution = data["execution_id"].as_str().filter(|_| self.dialect() == Dialect::Upstream);
+        let is_named = |run: &&mut Run| execution.is_none() || run.execution.as_deref() == execution;
+        self.runs.iter_mut().filter(|run| run.id == id).rfind(is_named)
     }
 
     /// Adds a run and returns its id.
     pub(super) fn submit(&mut self, spec: &RunSpec, now: Instant) -> String {
         let id = spec.id.clone().unwrap_or_else(new_id);
-        self.runs.push(Run::new(id.clone(), spec.assignment(&id), now));
+        let assignment = match self.dialect() {
+            Dialect::Old => spec.assignment(&id),
+            Dialect::Upstream => spec.upstream_assignment(&id, &new_id()),
+        };
+        self.runs.push(Run::new(id.clone(), assignment, now));
         self.deliver_promptly(now);
         id
     }
@@ -153,14 +177,6 @@ impl Model {
         true
     }
 
-    /// Makes an ended run pending again.
-    pub(super) fn restart(&mut self, id: &str, now: Instant) {
-        if let Some(run) = self.run_mut(id).filter(|run| run.state.ended()) {
-            run.enter(State::Pending, now);
-        }
-        self.deliver_promptly(now);
-    }
-
     /// Removes and returns the ended runs for which `done` holds, and removes all recorded messages and requests.
     pub(super) fn forget(&mut self, mut done: impl FnMut(&Run) -> bool) -> Vec<Run> {
         self.messages.clear();
@@ -168,56 +184,41 @@ impl Model {
         self.runs.extract_if(.., |run| run.state.ended() && done(run)).collect()
     }
 
-    /// Cancels a run: sets the state, then sends the message to the newest connection of its worker, if there is one. Returns
-    /// `false` if there is no such run.
-    pub(super) fn cancel(&mut self, id: &str, now: Instant) -> bool {
-        let Some(run) = self.run_mut(id) else { return false };
-        if run.state.ended() {
-            return true;
-        }
-        let was_sent = run.state != State::Pending;
-        run.enter(State::Cancelled, now);
-        let worker = run.worker.clone();
-        let newest = self.open().rfind(|connection| Some(&connection.worker) == worker.as_ref());
-        if let (true, Some(connection)) = (was_sent, newest) {
-            let text = json!({"type": "task_cancel", "data": {"task_id": id}}).to_string();
-            connection.outbox.push(Command::Text(text));
-        }
-        true
-    }
-
-    /// Cancels a run without a message to the worker.
-    pub(super) fn cancel_silently(&mut self, id: &str, now: Instant) {
-        if let Some(run) = self.run_mut(id).filter(|run| !run.state.ended()) {
-            run.enter(State::Cancelled, now);
-        }
-    }
-
     /// Adds a connection and returns its number.
-    pub(super) fn connect(&mut self, worker: &str, outbox: Arc<Outbox>, now: Instant) -> usize {
+    pub(super) fn connect(
+        &mut self,
+        worker: &str,
+        capabilities: &str,
+        outbox: Arc<Outbox>,
+        now: Instant,
+    ) -> usize {
         let number = self.connections.len() + 1;
-        let worker = worker.to_owned();
+        let (worker, capabilities) = (worker.to_owned(), capabilities.to_owned());
         let (ended, pings, held, crashed) = (None, 0, false, false);
-        self.connections.push(Connection { number, worker, ended, pings, held, crashed, outbox });
+        self.connections.push(Connection {
+            number,
+            worker,
+            ended,
+            pings,
+            capabilities,
+            held,
+            crashed,
+            outbox,
+        });
         self.deliver_promptly(now);
         number
     }
 
-    /// Ends a connection. Runs belong to the worker's id, not to the connection, so this also affects runs that a newer
-    /// connection of the same worker has claimed.
+    /// Ends a connection. At the old control plane, runs belong to the worker's id, not to the connection, so this also affects
+    /// runs that a newer connection of the same worker has claimed.
     pub(super) fn disconnect(&mut self, number: usize, ended: Ended, now: Instant) {
+        let dialect = self.dialect();
         let connection = &mut self.connections[number - 1];
         connection.ended = Some(ended);
         let worker = Some(connection.worker.clone()).filter(|_| !connection.crashed);
         for run in self.runs.iter_mut().filter(|run| worker.is_some() && run.worker == worker) {
-            match run.state {
-                State::Claimed => run.enter(State::Pending, now),
-                State::InProgress => {
-                    run.enter(State::Failed, now);
-                    run.message = Some("the worker disconnected".to_owned());
-                }
-                _ => {}
-            }
+            let is_own = run.connection == Some(number);
+            dialect.disconnected(run, is_own, now);
         }
         self.deliver_promptly(now);
     }
@@ -251,7 +252,7 @@ impl Model {
                 return true;
             }
         };
-        for violation in check::violations(&message, &worker) {
+        for violation in check::violations(self.dialect(), &message, &worker) {
             self.violation(number, &violation);
         }
         let Message { kind, data } = message;
@@ -264,31 +265,40 @@ impl Model {
             None => Fate::Stored,
         };
         self.faults += usize::from(fate != Fate::Stored);
-        self.apply(&worker, received, fate != Fate::Lost, now);
+        self.apply(&worker, &received, fate != Fate::Lost, now);
         if fate == Fate::Crash {
             self.crash();
         }
         fate != Fate::Crash
     }
 
-    fn apply(&mut self, worker: &str, received: Received, stored: bool, now: Instant) {
+    fn apply(&mut self, worker: &str, received: &Received, stored: bool, now: Instant) {
+        let (number, dialect) = (received.connection, self.dialect());
+        let capabilities = self.connections[number - 1].capabilities.clone();
         let id = received.data["task_id"].as_str().unwrap_or_default().to_owned();
-        let number = received.connection;
-        let Some(run) = self.run_mut(&id) else {
-            // The answer to an assignment that was sent without a run (`send_text`).
+        let Some(run) = self.addressed(&received.data) else {
+            // With the old one it may be the answer to an assignment that was sent without a run (`send_text`).
+            if dialect == Dialect::Upstream {
+                self.violation(number, &format!("{}: no such execution of {id}", received.kind));
+            }
             return;
         };
-        let (kind, data) = (received.kind.clone(), received.data.clone());
-        run.history.push(received);
-        run.claims += usize::from(kind == "task_claimed");
-        run.terminal_reports += usize::from(matches!(kind.as_str(), "task_completed" | "task_failed"));
-        let unclaimed = kind == "task_completed" && run.claims == 0;
+        let mut wrong = dialect.misplaced(run, received, &capabilities);
+        run.history.push(received.clone());
+        run.claims += usize::from(received.kind == "task_claimed");
+        run.terminal_reports += usize::from(is_terminal(&received.kind));
+        if received.kind == "task_completed" && run.claims == 0 {
+            wrong.push("before task_claimed");
+        }
         let is_its = run.state != State::Pending && run.worker.as_deref() == Some(worker);
         if stored && !run.state.ended() && is_its {
-            change(run, &kind, &data, now);
+            dialect.change(run, received, now);
         }
-        if unclaimed {
-            self.violation(number, &format!("task_completed before task_claimed for {id}"));
+        for what in wrong {
+            self.violation(number, &format!("{} {what} for {id}", received.kind));
+        }
+        if received.kind == "task_rejected" {
+            self.deliver_promptly(now);
         }
     }
 
@@ -297,7 +307,7 @@ impl Model {
         self.violations.push(format!("connection {number}: {what}"));
     }
 
-    /// Makes runs pending again that were not claimed in time.
+    /// Makes runs pending again that were not claimed in time, and sends those again that were rejected.
     pub(super) fn expire(&mut self, now: Instant) {
         let limit = self.options.claim_timeout;
         for run in self.runs.iter_mut().filter(|run| run.state == State::Claimed) {
@@ -305,13 +315,18 @@ impl Model {
                 run.enter(State::Pending, now);
             }
         }
+        for run in self.runs.iter_mut().filter(|run| run.retry_at.is_some_and(|at| at <= now)) {
+            run.retry_at = None;
+            run.rejected_by.clear();
+        }
         self.deliver_promptly(now);
     }
 
-    /// Returns when the next claim expires.
+    /// Returns when the next claim expires, or the next rejected run is sent again.
     pub(super) fn next_expiry(&self) -> Option<Instant> {
         let claimed = self.runs.iter().filter(|run| run.state == State::Claimed);
-        claimed.filter_map(|run| Some(run.sent? + self.options.claim_timeout)).min()
+        let claimed = claimed.filter_map(|run| Some(run.sent? + self.options.claim_timeout));
+        claimed.chain(self.runs.iter().filter_map(|run| run.retry_at)).min()
     }
 
     /// Sends a pending run to each open connection.
@@ -322,7 +337,7 @@ impl Model {
         }
     }
 
-    fn deliver_promptly(&mut self, now: Instant) {
+    pub(super) fn deliver_promptly(&mut self, now: Instant) {
         if self.options.pacing != Pacing::Prompt {
             return;
         }
@@ -330,18 +345,22 @@ impl Model {
         if numbers.is_empty() {
             return;
         }
-        while self.deliver_one(numbers[self.turn % numbers.len()], now) {
+        while (0..numbers.len())
+            .any(|skip| self.deliver_one(numbers[(self.turn + skip) % numbers.len()], now))
+        {
             self.turn += 1;
         }
     }
 
     fn deliver_one(&mut self, number: usize, now: Instant) -> bool {
         let connection = &self.connections[number - 1];
-        let Some(run) = self.runs.iter_mut().find(|run| run.state == State::Pending) else { return false };
+        let waits = |run: &&mut Run| run.state == State::Pending && !run.rejected_by.contains(&number);
+        let Some(run) = self.runs.iter_mut().find(waits) else { return false };
         if self.locked || connection.crashed {
             return false;
         }
         run.worker = Some(connection.worker.clone());
+        run.connection = Some(number);
         run.sent = Some(now);
         run.deliveries += 1;
         run.enter(State::Claimed, now);
@@ -349,7 +368,7 @@ impl Model {
         true
     }
 
-    fn open(&self) -> impl DoubleEndedIterator<Item = &Connection> {
+    pub(super) fn open(&self) -> impl DoubleEndedIterator<Item = &Connection> {
         self.connections.iter().filter(|connection| connection.ended.is_none())
     }
 
@@ -387,7 +406,8 @@ impl Model {
             let _ = writeln!(text, "  {number} worker={worker} ended={ended:?} pings={pings}");
         }
         for run in &self.runs {
-            let _ = writeln!(text, "run {} states={:?} deliveries={}", run.id, run.states, run.deliveries);
+            let Run { id, execution, states, deliveries, .. } = run;
+            let _ = writeln!(text, "run {id} {execution:?} states={states:?} deliveries={deliveries}");
             for received in &run.history {
                 let data = short(&received.data.to_string());
                 let _ = writeln!(text, "  on {}: {} {data}", received.connection, received.kind);
@@ -407,22 +427,6 @@ fn assignment(run: &Run) -> Command {
         task.insert("updated_at".to_owned(), json!(timestamp(run.changed)));
     }
     Command::Text(json!({"type": "task_assignment", "data": data}).to_string())
-}
-
-fn change(run: &mut Run, kind: &str, data: &Value, now: Instant) {
-    match kind {
-        "task_claimed" => run.enter(State::InProgress, now),
-        "task_completed" => {
-            run.take_result(data);
-            run.enter(if run.exit_code == Some(0) { State::Succeeded } else { State::Failed }, now);
-        }
-        "task_failed" => {
-            run.take_result(data);
-            run.enter(State::Failed, now);
-        }
-        // The real control plane does not know `task_rejected`: the run becomes pending after the claim time-out.
-        _ => {}
-    }
 }
 
 fn short(text: &str) -> String {

@@ -84,7 +84,7 @@ fn respond(model: &mut Model, request: &Request, body: &[u8]) -> Answer {
         }
         ("POST", []) => submit(model, body),
         ("GET", [id]) => model.run(id).map_or_else(not_found, |run| ("200 OK", run.to_json())),
-        ("POST", [id, "cancel"]) if model.cancel(id, Instant::now()) => {
+        ("POST", [id, "cancel"]) if model.cancel(id, None, Instant::now()) => {
             ("200 OK", json!({"run_id": id, "state": "CANCELLED"}))
         }
         _ => not_found(),

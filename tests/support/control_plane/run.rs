@@ -68,6 +68,8 @@ pub struct RunSpec {
     pub instance_shape: Option<Value>,
     /// Appended to the agent's arguments.
     pub additional_oz_args: Vec<String>,
+    /// The owner, for the public control plane; a user if absent.
+    pub owner: Option<Value>,
     /// As in the protocol. A missing `model_id` becomes `pending`, as the real control plane does it.
     pub agent_config_snapshot: Option<Value>,
 }
@@ -108,6 +110,19 @@ impl RunSpec {
         data
     }
 
+    /// Returns the `data` of the `task_assignment` of an execution by the public control plane.
+    pub fn upstream_assignment(&self, id: &str, execution: &str) -> Value {
+        let mut data = self.assignment(id);
+        if let Some(fields) = data.as_object_mut() {
+            fields.remove("trace_id");
+            fields.insert("execution_id".to_owned(), json!(execution));
+        }
+        data["task"]["owner"] = self.owner.clone().unwrap_or_else(|| json!({"Type": "USER", "Id": 7}));
+        data["task"]["agent_config_snapshot"] =
+            self.agent_config_snapshot.clone().unwrap_or_else(|| json!({}));
+        data
+    }
+
     fn add_optional(&self, data: &mut Value) {
         if let Some(image) = &self.docker_image {
             data["docker_image"] = json!(image);
@@ -137,11 +152,23 @@ pub struct Received {
     pub at: Instant,
 }
 
-/// A run with its history.
+/// A run with its history. Each execution at the public control plane is a run with the same id.
 #[derive(Debug, Clone)]
 pub struct Run {
     /// Its id, which is also the task's.
     pub id: String,
+    /// The execution's id, at the public control plane.
+    pub execution: Option<String>,
+    /// The connections on which it was rejected since it was last sent to all.
+    pub rejected_by: Vec<usize>,
+    /// When it may be sent to those again.
+    pub retry_at: Option<Instant>,
+    /// The connections on which a cancel with the execution's id was sent.
+    pub cancels: Vec<usize>,
+    /// The state that the agent has set: the REST part shows it.
+    pub agent_state: Option<State>,
+    /// The connection on which it was last sent.
+    pub connection: Option<usize>,
     /// Its state.
     pub state: State,
     /// All its states in order; the last is the current one.
@@ -181,6 +208,12 @@ impl Run {
     pub fn new(id: String, assignment: Value, now: Instant) -> Self {
         Self {
             id,
+            execution: assignment["execution_id"].as_str().map(str::to_owned),
+            rejected_by: Vec::new(),
+            retry_at: None,
+            cancels: Vec::new(),
+            agent_state: None,
+            connection: None,
             state: State::Pending,
             states: vec![State::Pending],
             changed: now,
@@ -229,7 +262,7 @@ impl Run {
     pub fn to_json(&self) -> Value {
         json!({
             "run_id": self.id,
-            "state": self.state,
+            "state": self.agent_state.unwrap_or(self.state),
             "status_message": {"message": self.output},
             "updated_at": timestamp(self.changed),
             "worker_id": self.worker,

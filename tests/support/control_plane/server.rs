@@ -81,7 +81,7 @@ fn connection(shared: &Shared, mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
     let Some(request) = read_head(shared, &mut stream) else { return };
     if request.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
-        upgrade(shared, stream, request);
+        upgrade(shared, stream, &request);
     } else {
         rest::serve(shared, &mut stream, &request);
     }
@@ -124,7 +124,7 @@ fn parse_head(bytes: &[u8]) -> Option<Option<Request>> {
     }))
 }
 
-fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
+fn upgrade(shared: &Shared, mut stream: TcpStream, request: &Request) {
     let (key, refuse) = shared.update(|model| {
         model.attempts += 1;
         (request.key(&model.options().key), model.refuse)
@@ -148,7 +148,9 @@ fn upgrade(shared: &Shared, mut stream: TcpStream, request: Request) {
             let accept = derive_accept_key(nonce.as_bytes());
             let head = "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade";
             let answer = format!("{head}\r\nSec-WebSocket-Accept: {accept}\r\n\r\n");
-            socket::serve(shared, stream, &answer, request.early, &worker);
+            let capabilities = request.header("x-warp-worker-capabilities").unwrap_or_default();
+            let client = socket::Client { worker: &worker, capabilities };
+            socket::serve(shared, stream, &answer, request.early.clone(), &client);
         }
         _ => {
             shared.update(|model| model.violations.push("a handshake without worker_id or nonce".to_owned()));

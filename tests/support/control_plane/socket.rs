@@ -32,15 +32,23 @@ struct Session<'a> {
     closed: Option<Option<u16>>,
 }
 
+/// Who connects, from the handshake.
+pub struct Client<'a> {
+    /// The worker's id.
+    pub worker: &'a str,
+    /// What the worker announces, or nothing.
+    pub capabilities: &'a str,
+}
+
 /// Sends `answer` to the handshake and serves the connection until it ends. `early` was read with the request's head.
-pub fn serve(shared: &Shared, mut stream: TcpStream, answer: &str, early: Vec<u8>, worker: &str) {
+pub fn serve(shared: &Shared, mut stream: TcpStream, answer: &str, early: Vec<u8>, client: &Client<'_>) {
     let outbox = Arc::new(Outbox::new());
     // Before the answer, so that a worker that is connected is always counted here.
     let number = shared.update(|model| {
         if model.accept_and_close {
             outbox.push(Command::End(Disconnect::Fin));
         }
-        model.connect(worker, Arc::clone(&outbox), Instant::now())
+        model.connect(client.worker, client.capabilities, Arc::clone(&outbox), Instant::now())
     });
     // If this fails, so does the first read.
     let _ = stream.write_all(answer.as_bytes());
