@@ -21,8 +21,9 @@ use log::{error, info, warn};
 use crate::app::instance::Instance;
 use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
+use crate::cli::docs::{self, Request};
 use crate::cli::{
-    Arguments, BadLine, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, docs, parse_settings_file,
+    Arguments, BadLine, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, SettingsFile,
 };
 use crate::control_plane::key::ApiKey;
 use crate::docker::{EndpointEnv, RegistryEnv};
@@ -54,27 +55,53 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Err(error) => return report(&error, Exit::Usage),
     };
     match docs::requested(&arguments) {
-        Ok(Some(page)) => print(&page),
-        Ok(None) => match with_settings_file(&arguments, environment) {
-            Ok(environment) => configure(&arguments, &environment),
+        Ok(Some(Request::Text(text))) => print(&text),
+        Ok(Some(Request::Settings)) => list_settings(&arguments, environment),
+        Ok(None) => match settings_file(&arguments, environment) {
+            Ok(None) => configure(&arguments, environment),
+            Ok(Some(file)) => configure(&arguments, &file.below(environment)),
             Err(error) => report(&error, Exit::Usage),
         },
         Err(error) => report(&error, Exit::Usage),
     }
 }
 
+/// Prints all settings to stdout, and what is wrong with them to stderr.
+fn list_settings(arguments: &Arguments, environment: &Environment) -> Exit {
+    let (file, file_error) = match settings_file(arguments, environment) {
+        Ok(file) => (file, None),
+        Err(error) => (None, Some(error)),
+    };
+    let merged = file.as_ref().map_or_else(|| environment.clone(), |file| file.below(environment));
+    let listing =
+        Listing { arguments, given: environment, file: file.as_ref(), merged: &merged, cores: cores() };
+    let mut exit = print(&listing.text(&read_key_file));
+    // An invalid path is one of the errors below.
+    if let Some(error) = file_error.filter(|error| !matches!(error, SettingsFileError::Setting(_))) {
+        exit = report(&error, Exit::Usage);
+    }
+    match Config::new(arguments, &merged, cores(), &read_key_file) {
+        Ok(config) => {
+            config.warnings.iter().chain(&open_key_file(&config)).for_each(|warning| report_warning(warning));
+            if let Err(error) = runtime::network(&config).trust.check() {
+                exit = report(&error, Exit::Usage);
+            }
+        }
+        Err(ConfigErrors(errors)) => exit = report_all(&errors, arguments, &merged),
+    }
+    exit
+}
+
+fn cores() -> usize {
+    std::thread::available_parallelism().map_or(1, usize::from)
+}
+
 fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     // Before the key is read.
     let dumps = limits::forbid_core_dumps();
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let config = match Config::new(arguments, environment, cores, &read_key_file) {
+    let config = match Config::new(arguments, environment, cores(), &read_key_file) {
         Ok(config) => config,
-        Err(ConfigErrors(errors)) => {
-            for error in &errors {
-                report(error, Exit::Usage);
-            }
-            return Exit::Usage;
-        }
+        Err(ConfigErrors(errors)) => return report_all(&errors, arguments, environment),
     };
     if let Err(error) = runtime::network(&config).trust.check() {
         return report(&error, Exit::Usage);
@@ -95,18 +122,17 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     exit
 }
 
-/// Returns the environment with the variables of the settings file that it does not set itself.
-fn with_settings_file(
+/// Reads the settings file, if one is set.
+fn settings_file(
     arguments: &Arguments,
     environment: &Environment,
-) -> Result<Environment, SettingsFileError> {
-    let Some(path) = Config::settings_file(arguments, environment)? else { return Ok(environment.clone()) };
+) -> Result<Option<SettingsFile>, SettingsFileError> {
+    let Some(path) = Config::settings_file(arguments, environment)? else { return Ok(None) };
     let bad = |problem: String| SettingsFileError::File { path: path.clone(), problem };
     let bytes = files::read(&path, SETTINGS_FILE_LIMIT).map_err(|error| bad(error.to_string()))?;
     let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8".to_owned()))?;
-    let variables = parse_settings_file(&text)
-        .map_err(|BadLine { line, right }| SettingsFileError::Line { path: path.clone(), line, right })?;
-    Ok(environment.or(variables))
+    let file = SettingsFile::parse(path.clone(), &text);
+    file.map(Some).map_err(|BadLine { line, right }| SettingsFileError::Line { path, line, right })
 }
 
 /// Reads one byte more than is allowed: enough to see that a file is too long.
@@ -120,6 +146,19 @@ fn read_key_file(path: &Path) -> io::Result<String> {
 fn report(error: &dyn std::error::Error, exit: Exit) -> Exit {
     let _ = writeln!(io::stderr(), "oz-agent-worker: {}", error_chain(error));
     exit
+}
+
+/// Reports every error, and the variables whose names may be misspelt.
+fn report_all(errors: &[ConfigError], arguments: &Arguments, environment: &Environment) -> Exit {
+    for error in errors {
+        report(error, Exit::Usage);
+    }
+    Config::unknown_variables(arguments, environment).iter().for_each(|warning| report_warning(warning));
+    Exit::Usage
+}
+
+fn report_warning(warning: &str) {
+    let _ = writeln!(io::stderr(), "oz-agent-worker: warning: {warning}");
 }
 
 /// A pipe closed by its reader is not a failure; any other incomplete output is.
@@ -149,10 +188,9 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     if let Some(reason) = config.plain_text_warning() {
         warn!("connection not encrypted reason={}", message(&reason));
     }
-    for warning in &config.warnings {
+    for warning in config.warnings.iter().chain(&open_key_file(config)) {
         warn!("{warning}");
     }
-    warn_of_open_key_file(config);
     let key = match api_key(config) {
         Ok(key) => key,
         Err(error) => return fail(&error, Exit::Usage),
@@ -197,13 +235,12 @@ fn read_regular_file(path: &Path) -> io::Result<String> {
     String::from_utf8(bytes).map_err(|_| io::ErrorKind::InvalidData.into())
 }
 
-/// Warns if users that are neither the owner nor in the group can read the file with the API key.
-fn warn_of_open_key_file(config: &Config) {
-    let Some(path) = config.api_key_file.as_ref().map(KeyFile::path) else { return };
-    if path.metadata().is_ok_and(|file| file.permissions().mode() & 0o004 != 0) {
-        let path = path.display().to_string();
-        warn!("API key file readable by all users path={} remedy=\"chmod o= on the file\"", value(&path));
-    }
+/// Returns a warning if users that are neither the owner nor in the group can read the file with the API key.
+fn open_key_file(config: &Config) -> Option<String> {
+    let path = config.api_key_file.as_ref().map(KeyFile::path)?;
+    path.metadata().ok().filter(|file| file.permissions().mode() & 0o004 != 0)?;
+    let path = path.display().to_string();
+    Some(format!("API key file readable by all users path={} remedy=\"chmod o= on the file\"", value(&path)))
 }
 
 fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {

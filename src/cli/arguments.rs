@@ -110,7 +110,7 @@ fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsStri
 }
 
 /// Splits an argument into the name of a flag and the value that follows it.
-fn split(argument: &str) -> (&str, Option<&str>) {
+pub(super) fn split(argument: &str) -> (&str, Option<&str>) {
     if argument.starts_with("--") {
         return argument.split_once('=').map_or((argument, None), |(name, value)| (name, Some(value)));
     }
@@ -124,7 +124,7 @@ fn split(argument: &str) -> (&str, Option<&str>) {
 }
 
 /// The setting with this flag, and its long flag.
-fn find(name: &str) -> Option<(&'static str, &'static Setting)> {
+pub(super) fn find(name: &str) -> Option<(&'static str, &'static Setting)> {
     let setting = SETTINGS.iter().find(|setting| setting.is_called(name))?;
     Some((setting.flag?, setting))
 }

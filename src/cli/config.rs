@@ -140,6 +140,12 @@ impl Config {
         Invocation { arguments, environment }.read_if_given(&SETTINGS_FILE)
     }
 
+    /// Returns a warning for each variable that begins like the worker's and is unknown: a setting may be missing because its name is
+    /// misspelt.
+    pub(crate) fn unknown_variables(arguments: &Arguments, environment: &Environment) -> Vec<String> {
+        unknown(&Invocation { arguments, environment })
+    }
+
     fn read(
         invocation: &Invocation<'_>,
         (api_key, api_key_file): (Secret, Option<KeyFile>),
@@ -151,7 +157,7 @@ impl Config {
         let (web_socket_url, server_root_url) = urls(invocation)?;
         let (proxies, mut warnings) = Proxies::new(invocation.environment);
         warnings.extend(unused(invocation)?);
-        let default_tasks = cores.saturating_mul(2).clamp(4, MAX_TASKS);
+        let default_tasks = default_tasks(cores);
         let rest_url = invocation.read_if_given(&REST_URL)?.map(|url| without_slash(&url));
         Ok(Self {
             api_key,
@@ -208,6 +214,11 @@ impl Config {
     }
 }
 
+/// The size of the pool if it is not set.
+pub(super) fn default_tasks(cores: usize) -> usize {
+    cores.saturating_mul(2).clamp(4, MAX_TASKS)
+}
+
 /// A file with the API key on its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyFile {
@@ -259,7 +270,7 @@ fn api_key(
 }
 
 /// The worker's ID, by default the host's name.
-fn worker_id(
+pub(super) fn worker_id(
     invocation: &Invocation<'_>,
     read_file: &dyn Fn(&Path) -> io::Result<String>,
 ) -> Result<String, ConfigError> {
@@ -282,20 +293,26 @@ fn unused(invocation: &Invocation<'_>) -> Result<Vec<String>, ConfigError> {
         let safer = "other users of this host can read command lines; set OZ_API_KEY or OZ_API_KEY_FILE";
         warnings.push(format!("API key in the command line reason={}", value(safer)));
     }
+    warnings.extend(unknown(invocation));
+    Ok(warnings)
+}
+
+/// Warnings about variables that begin like the worker's, but that no setting has and that `--env` does not copy.
+fn unknown(invocation: &Invocation<'_>) -> Vec<String> {
     let mut copied = Vec::new();
-    invocation.for_each(&ENV.setting, |given| {
+    // An invalid list is an error of its own.
+    let _ = invocation.for_each(&ENV.setting, |given| {
         copied.push(given.value.to_owned());
         Ok(())
-    })?;
-    for (name, _) in invocation.environment.variables() {
-        let Some(name) = name.to_str().filter(|name| !copied.iter().any(|other| other == name)) else {
-            continue;
-        };
-        if let Some(nearest) = names::nearest(name) {
-            warnings.push(format!("variable not known name={} nearest={nearest}", value(name)));
-        }
-    }
-    Ok(warnings)
+    });
+    let names = invocation.environment.variables().filter_map(|(name, _)| name.into_string().ok());
+    let names = names.filter(|name| !copied.contains(name));
+    names
+        .filter_map(|name| {
+            let nearest = names::nearest(&name)?;
+            Some(format!("variable not known name={} nearest={nearest}", value(&name)))
+        })
+        .collect()
 }
 
 /// Every error in the settings but those of the API key.
@@ -360,7 +377,7 @@ fn client(invocation: &Invocation<'_>) -> Result<Option<(PathBuf, PathBuf)>, Con
 
 /// The WebSocket URL and the root URL. If only one of them is given, the other is that of the public
 /// control plane if this names it, else derived from it.
-fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
+pub(super) fn urls(invocation: &Invocation<'_>) -> Result<(Uri, String), ConfigError> {
     let web_socket = invocation.given(&WEB_SOCKET_URL.setting)?;
     let root = invocation.given(&SERVER_ROOT_URL.setting)?;
     let (web_socket, root) = match (web_socket, root) {

@@ -11,6 +11,9 @@ mod error;
 mod external;
 mod host;
 mod invocation;
+mod listing;
+#[cfg(test)]
+mod listing_tests;
 mod names;
 mod read;
 mod settings;
@@ -33,9 +36,10 @@ pub(crate) use arguments::Arguments;
 pub(crate) use config::{Config, KeyFile};
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub use external::{EXTERNAL, External};
+pub(crate) use listing::Listing;
 pub use settings::Setting;
 use settings::{Occurs, ValueHint};
-pub(crate) use settings_file::{BadLine, parse as parse_settings_file};
+pub(crate) use settings_file::{BadLine, SettingsFile};
 pub(crate) use table::KEY_FILE_LIMIT;
 pub use table::SETTINGS;
 #[cfg(any(test, feature = "fuzzing"))]

@@ -5,7 +5,7 @@ use super::SETTINGS;
 /// How the worker's variables begin.
 const PREFIX: &str = "OZ_";
 /// Read by the systemd unit.
-const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
+pub(super) const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
 
 /// Returns the known name that is nearest to `name`, if `name` begins like a setting's variable and is none.
 pub(super) fn nearest(name: &str) -> Option<&'static str> {

@@ -1,5 +1,26 @@
 //! A file of variables, in the syntax of systemd's `EnvironmentFile=`.
 
+use std::path::{Path, PathBuf};
+
+use crate::secret::Secret;
+use crate::sys::environment::Environment;
+
+/// A settings file that was read.
+#[derive(Debug)]
+pub(crate) struct SettingsFile {
+    path: PathBuf,
+    variables: Vec<Variable>,
+}
+
+/// A variable of a settings file.
+#[derive(Debug, PartialEq, Eq)]
+struct Variable {
+    name: String,
+    value: Secret,
+    /// The number of its first line, from 1.
+    line: usize,
+}
+
 /// A line that cannot be parsed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct BadLine {
@@ -7,6 +28,33 @@ pub(crate) struct BadLine {
     pub(crate) line: usize,
     /// What it must be.
     pub(crate) right: &'static str,
+}
+
+impl SettingsFile {
+    /// Parses the text of the file at `path`.
+    ///
+    /// # Errors
+    /// The first line that cannot be parsed.
+    pub(crate) fn parse(path: PathBuf, text: &str) -> Result<Self, BadLine> {
+        Ok(Self { path, variables: parse(text)? })
+    }
+
+    /// Returns the path with which the file was opened.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Returns the environment with the variables of the file that it does not set itself.
+    pub(crate) fn below(&self, environment: &Environment) -> Environment {
+        let pair = |variable: &Variable| (variable.name.clone(), variable.value.expose().to_owned());
+        environment.or(self.variables.iter().map(pair))
+    }
+
+    /// Returns the line that sets a variable; of several the last.
+    pub(super) fn line_of(&self, name: &str) -> Option<usize> {
+        let found = self.variables.iter().rfind(|variable| variable.name == name);
+        found.map(|variable| variable.line)
+    }
 }
 
 /// Returns the variables of a file, in its order.
@@ -17,7 +65,7 @@ pub(crate) struct BadLine {
 ///
 /// # Errors
 /// The first line that is none of these.
-pub(crate) fn parse(text: &str) -> Result<Vec<(String, String)>, BadLine> {
+fn parse(text: &str) -> Result<Vec<Variable>, BadLine> {
     let mut variables = Vec::new();
     let mut rest = text.trim_start_matches('\u{feff}');
     loop {
@@ -35,7 +83,7 @@ pub(crate) fn parse(text: &str) -> Result<Vec<(String, String)>, BadLine> {
             right: "must be NAME=VALUE without export, or a comment that begins with #",
         })?;
         let (value, after) = value_of(value).ok_or(BadLine { line, right: "must have a closing quote" })?;
-        variables.push((name.trim().to_owned(), value));
+        variables.push(Variable { name: name.trim().to_owned(), value: Secret::new(value), line });
         rest = after;
     }
 }
@@ -95,12 +143,22 @@ mod tests {
             ("A=x=y", "x=y"),
         ];
         for (text, value) in cases {
-            assert_eq!(parse(text), Ok(vec![("A".to_owned(), value.to_owned())]), "{text}");
+            let found = parse(text).unwrap();
+            let [variable] = found.as_slice() else { panic!("{text}: {found:?}") };
+            assert_eq!((variable.name.as_str(), variable.value.expose()), ("A", value), "{text}");
         }
-        let found = parse("\u{feff}A=1\r\nB='2'\n\n#x\nA=3").unwrap();
-        let expected = [("A", "1"), ("B", "2"), ("A", "3")];
-        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value.to_owned())));
         assert_eq!(parse(""), Ok(vec![]));
+    }
+
+    #[test]
+    fn the_last_line_of_a_variable_counts_and_the_environment_comes_first() {
+        let text = "\u{feff}A=1\r\nB='2\n2'\n\n#x\nA=3\nC=hunter2\nD=4";
+        let file = SettingsFile::parse("/f".into(), text).unwrap();
+        let environment = file.below(&Environment::from_iter([("C", "5"), ("D", "")]));
+        let get = |name| environment.get(name).and_then(|value| value.to_str());
+        assert_eq!(["A", "B", "C", "D", "E"].map(get), [Some("3"), Some("2\n2"), Some("5"), Some("4"), None]);
+        assert_eq!(["A", "B", "D", "E"].map(|name| file.line_of(name)), [Some(6), Some(2), Some(8), None]);
+        assert!(!format!("{file:?}").contains("hunter2"));
     }
 
     #[test]

@@ -10,8 +10,9 @@ pub(super) const PRINT: Reader<Page> = Reader {
         value_name: Some("WHAT"),
         values: ValueHint::Words(&names(&PAGES)),
         occurs: Occurs::Alone,
-        help: "Print the man page (man), the completions for a shell (bash, zsh or fish) or a sample \
-               environment file (environment), and exit.",
+        help: "Print a text and exit. man: the manual; bash, zsh and fish: the completions for that shell; \
+               environment: a sample environment file; settings: every setting with its origin and its value, \
+               without secrets, and on stderr what is wrong with them.",
         ..Setting::EMPTY
     },
     read: |given| given.word(&PAGES),

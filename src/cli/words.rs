@@ -35,12 +35,13 @@ pub(super) const BACKENDS: [(&str, ()); 1] = [("docker", ())];
 pub(super) const OTHER_BACKENDS: [&str; 3] = ["direct", "kubernetes", "command"];
 
 /// For `--print`.
-pub(super) const PAGES: [(&str, Page); 5] = [
+pub(super) const PAGES: [(&str, Page); 6] = [
     ("man", Page::Man),
     ("bash", Page::Bash),
     ("zsh", Page::Zsh),
     ("fish", Page::Fish),
     ("environment", Page::Environment),
+    ("settings", Page::Settings),
 ];
 
 /// The words without their meanings. Without iterators, since it is evaluated at compile time.

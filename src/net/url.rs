@@ -35,15 +35,20 @@ pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// A URL that is safe to show: without everything before an `@`, and without its query, which may hold a token.
+/// A URL that is safe to show: without everything before an `@`, and without its query, which may hold a token. If an `@` follows a `?`
+/// or `#`, either can be part of a password, and only the scheme is shown.
 pub(crate) fn redacted(text: &str) -> String {
-    let (text, query) = text.split_once(['?', '#']).map_or((text, ""), |(text, _)| (text, "?..."));
-    match (text.rsplit_once('@'), text.split_once("://")) {
-        (Some((_, host)), Some((scheme, _))) if !scheme.contains('@') => {
-            format!("{scheme}://...@{host}{query}")
-        }
-        (Some((_, host)), _) => format!("...@{host}{query}"),
-        (None, _) => format!("{text}{query}"),
+    let scheme =
+        text.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| !scheme.contains(['@', '?', '#']));
+    let scheme = scheme.map(|scheme| format!("{scheme}://")).unwrap_or_default();
+    let (text, query) = match text.find(['?', '#']).and_then(|end| text.split_at_checked(end)) {
+        Some((_, query)) if query.contains('@') => return format!("{scheme}..."),
+        Some((text, _)) => (text, "?..."),
+        None => (text, ""),
+    };
+    match text.rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}...@{host}{query}"),
+        None => format!("{text}{query}"),
     }
 }
 
@@ -82,6 +87,10 @@ mod tests {
             ("u@p://h", "...@p://h"),
             ("ws://u:p@q@h", "ws://...@h"),
             ("ws://h#p", "ws://h?..."),
+            ("http://u:p?q@h", "http://..."),
+            ("http://u:p#q@h/?p", "http://..."),
+            ("u:p?@h", "..."),
+            ("u:p?x://@h", "..."),
         ];
         for (text, shown) in cases {
             assert_eq!(redacted(text), shown);

@@ -61,7 +61,7 @@ fn an_unknown_page_is_a_usage_error_that_lists_the_pages() {
     for (args, expected) in [
         (
             ["--print", "html"].as_slice(),
-            "invalid --print \"html\": must be one of man, bash, zsh, fish, environment",
+            "invalid --print \"html\": must be one of man, bash, zsh, fish, environment, settings",
         ),
         (&["--print"], "--print needs a value; see --help"),
         (&["--print", "man", "--print", "bash"], "--print is given more than once; see --help"),

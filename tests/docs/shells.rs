@@ -18,7 +18,7 @@ const CASES: [Case<'_>; 12] = [
     ("--log-level d", &["debug"]),
     ("--worker-id w --pull a", &["auto", "always"]),
     ("--lost-runs ", &["stop", "finish"]),
-    ("--print ", &["man", "bash", "zsh", "fish", "environment"]),
+    ("--print ", &["man", "bash", "zsh", "fish", "environment", "settings"]),
     ("--worker-id ", &[]),
     ("-e ", &[]),
     ("--worker-id w --max-", &["--max-concurrent-tasks", "--max-output"]),

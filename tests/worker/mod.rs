@@ -13,6 +13,7 @@ mod limits;
 mod notify;
 mod output;
 mod podman;
+mod print_settings;
 mod prune;
 mod pull;
 mod reconcile;

@@ -178,7 +178,7 @@ fn is_refused(builder: WorkerBuilder, expected: &str) {
     assert!(!err.contains("MARKER") && err.lines().count() == 1, "{err}");
 }
 
-fn write_file(folder: &Path, name: &str, content: &[u8]) -> String {
+pub(super) fn write_file(folder: &Path, name: &str, content: &[u8]) -> String {
     let path = folder.join(name);
     std::fs::write(&path, content).unwrap();
     path.to_str().unwrap().to_owned()

@@ -5,12 +5,11 @@
 use std::fmt::Write as _;
 
 use super::wrap::wrap;
+use crate::cli::names::UNIT_ARGUMENTS;
 use crate::cli::{EXTERNAL, SETTINGS, Setting};
 
 /// The widest line, in characters.
 const WIDTH: usize = 78;
-/// A variable that only the systemd unit reads.
-const UNIT_ARGUMENTS: &str = "OZ_WORKER_ARGS";
 const UNIT_ARGUMENTS_HELP: &str =
     "Flags as on the command line. The systemd unit reads this variable; the worker itself does not.";
 /// How a comment begins. The `#` before a variable has no space after it.

@@ -37,7 +37,7 @@ const SIGNALS: [(&str, &str); 4] = [
 const FILES: [(&str, &str); 4] = [
     (
         "/etc/oz-agent-worker/worker.env",
-        "The variables of the service, read by systemd and not by the worker; flags without a variable go into OZ_WORKER_ARGS. \
+        "The variables of the service, read by systemd and not by the worker. OZ_WORKER_ARGS in it may hold flags. \
          `oz-agent-worker --print environment` prints a sample. It may contain the key, so other users must not be able to read it.",
     ),
     ("/etc/oz-agent-worker/ID.env", "The same for the instance ID of the service, read after worker.env."),
@@ -48,7 +48,7 @@ const FILES: [(&str, &str); 4] = [
     ("/var/run/docker.sock", "The engine, unless DOCKER_HOST names another one."),
 ];
 
-const EXAMPLES: [(&str, &[&str]); 5] = [
+const EXAMPLES: [(&str, &[&str]); 6] = [
     (
         "One worker, with its key in a file:",
         &[
@@ -67,6 +67,10 @@ const EXAMPLES: [(&str, &[&str]); 5] = [
     (
         "With an engine on another machine:",
         &["DOCKER_HOST=tcp://engine.example.com DOCKER_TLS_VERIFY=1 oz-agent-worker"],
+    ),
+    (
+        "What a worker would use, and where from:",
+        &["oz-agent-worker --print settings --settings-file worker.env"],
     ),
     (
         "This page, the completions for the shell that reads them, and a file with every variable, commented out:",

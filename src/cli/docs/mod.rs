@@ -35,26 +35,40 @@ pub(super) enum Page {
     Fish,
     /// A sample environment file.
     Environment,
+    /// The settings of this invocation.
+    Settings,
 }
 
-/// Returns the text that the command line asks for, with a final line break. It depends on no other setting.
+/// What the command line asks for, instead of a worker.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    /// A text, with a final line break. It depends on no other setting.
+    Text(String),
+    /// The settings, see [`crate::cli::Listing`].
+    Settings,
+}
+
+/// Returns what the command line asks for; `None` for a worker.
 ///
 /// # Errors
 /// When `--print` names no page.
-pub(crate) fn requested(arguments: &Arguments) -> Result<Option<String>, ConfigError> {
+pub(crate) fn requested(arguments: &Arguments) -> Result<Option<Request>, ConfigError> {
     if arguments.has(&texts::HELP) {
-        return Ok(Some(help::help()));
+        return Ok(Some(Request::Text(help::help())));
     }
     if arguments.has(&texts::VERSION) {
-        return Ok(Some(format!("{NAME} {VERSION}\n")));
+        return Ok(Some(Request::Text(format!("{NAME} {VERSION}\n"))));
     }
     let invocation = Invocation { arguments, environment: &Environment::default() };
-    Ok(invocation.read_if_given(&texts::PRINT)?.map(|page| match page {
-        Page::Man => man::page(),
-        Page::Bash => bash::completion(),
-        Page::Zsh => zsh::completion(),
-        Page::Fish => fish::completion(),
-        Page::Environment => environment::sample(),
+    Ok(invocation.read_if_given(&texts::PRINT)?.map(|page| {
+        Request::Text(match page {
+            Page::Man => man::page(),
+            Page::Bash => bash::completion(),
+            Page::Zsh => zsh::completion(),
+            Page::Fish => fish::completion(),
+            Page::Environment => environment::sample(),
+            Page::Settings => return Request::Settings,
+        })
     }))
 }
 

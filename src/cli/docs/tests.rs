@@ -9,7 +9,11 @@ use crate::cli::{Config, SETTINGS};
 const WORDS: [&str; 5] = ["man", "bash", "zsh", "fish", "environment"];
 
 fn requested_by(line: &[&str]) -> Result<Option<String>, ConfigError> {
-    requested(&Arguments::parse(line.iter().map(OsString::from)).unwrap())
+    let request = requested(&Arguments::parse(line.iter().map(OsString::from)).unwrap())?;
+    Ok(request.map(|request| match request {
+        Request::Text(text) => text,
+        Request::Settings => "settings".to_owned(),
+    }))
 }
 
 fn page_of(word: &str) -> String {
@@ -23,6 +27,7 @@ fn help_comes_before_the_version_and_the_version_before_a_page() {
     assert!(text(&["--print=man", "-V", "-h"]).unwrap().contains("Usage: oz-agent-worker"));
     assert_eq!(text(&["--print=nonsense", "-V"]).unwrap(), format!("oz-agent-worker {VERSION}\n"));
     assert!(text(&["--print=man"]).unwrap().starts_with(".TH "));
+    assert_eq!(text(&["--print=settings"]).unwrap(), "settings");
 }
 
 #[test]
@@ -31,7 +36,7 @@ fn an_unknown_page_is_an_error_that_lists_the_pages() {
         let error = requested_by(&["--print", word]).unwrap_err().to_string();
         assert_eq!(
             error,
-            format!("invalid --print {word:?}: must be one of man, bash, zsh, fish, environment")
+            format!("invalid --print {word:?}: must be one of man, bash, zsh, fish, environment, settings")
         );
     }
 }
