@@ -59,6 +59,8 @@ pub struct Leftover {
     pub id: Option<String>,
     /// Whether the container was started, or may have been.
     pub started: bool,
+    /// Whether the task failed, rather than succeeding or being ended by the operator or the control plane.
+    pub failed: bool,
     /// Volumes that only this task uses.
     pub volumes: Vec<String>,
 }
@@ -107,6 +109,8 @@ pub enum JobEvent {
     },
     /// Its thread is about to end: everything is cleaned up, or left as its settlement says.
     Done,
+    /// Its container is kept for some time, because its task failed.
+    Kept,
     /// What it left was removed after it had ended.
     CleanedUp,
 }

@@ -23,7 +23,7 @@ use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused, Timing,
 };
 use crate::coordinator::{Coordinator, Effect, Event, Refusal};
-use crate::docker::{Docker, RegistryEnv};
+use crate::docker::{Docker, Error, RegistryEnv};
 use crate::exit::Exit;
 use crate::job::{JobEvent, JobId, Leftover, LookupAnswer, LookupFailure, MAX_LOOKUPS, RunLookup, Work};
 use crate::logging::{error_chain, message, value};
@@ -32,7 +32,7 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::limits::check_free_descriptors;
 use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::processes::Processes;
-use crate::task::{Job, JobControl, Tasks, adopt};
+use crate::task::{Job, JobControl, Tasks, adopt, failed};
 
 /// The capacity of the channel for the link's events. While it is full, the link's thread blocks.
 const LINK_EVENTS: usize = 256;
@@ -42,6 +42,9 @@ const JOB_EVENTS: usize = 256;
 
 /// How many file descriptors must be free for a run: about what it uses while it is prepared.
 const FREE_DESCRIPTORS: usize = 16;
+
+/// When a sweep that failed is repeated.
+const SWEEP_AGAIN: Duration = Duration::from_secs(60);
 
 /// How long the link's thread may take to end.
 pub(super) const LINK_END: Duration = Duration::from_secs(2);
@@ -74,6 +77,10 @@ struct Runtime {
     disk: Option<DiskWatch>,
     disk_results: Sender<Option<String>>,
     ping_results: Sender<Option<String>>,
+    /// How long containers of failed tasks are kept.
+    keep_failed: Duration,
+    /// When the next of them is due.
+    sweep_results: Sender<Option<Duration>>,
     /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
     poller: RunPoller,
@@ -104,6 +111,7 @@ struct Inputs<'a> {
     lookups: Receiver<LookupAnswer>,
     disk: Receiver<Option<String>>,
     pings: Receiver<Option<String>>,
+    sweeps: Receiver<Option<Duration>>,
     signals: &'a Signals,
 }
 
@@ -143,6 +151,8 @@ pub(super) fn run(
     let (job_events, jobs) = bounded(JOB_EVENTS);
     let (disk_results, disk_checks) = bounded(1);
     let (ping_results, pings) = bounded(1);
+    // The late sweep may end at the same time as another.
+    let (sweep_results, sweeps) = bounded(2);
     let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(network(config));
     let (answers, lookups) = bounded(MAX_LOOKUPS);
     let disk = DiskWatch::new(&docker, config.min_free_disk);
@@ -165,13 +175,15 @@ pub(super) fn run(
         disk,
         disk_results,
         ping_results,
+        keep_failed: config.keep_failed,
+        sweep_results,
         stopping,
         poller: RunPoller::new(control_plane, answers),
         jobs: HashMap::new(),
         epoch: None,
     };
     info!("worker ready tasks={}", adopted.len());
-    let inputs = Inputs { link: events, jobs, lookups, disk: disk_checks, pings, signals };
+    let inputs = Inputs { link: events, jobs, lookups, disk: disk_checks, pings, sweeps, signals };
     let exit = match runtime
         .handle(Event::Adopted(adopted))
         .or_else(|| runtime.handle(Event::Unstarted(left.unstarted)))
@@ -214,6 +226,7 @@ impl Runtime {
                 recv(inputs.lookups) -> answer => answer.ok().map(Event::LookedUp),
                 recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
                 recv(inputs.pings) -> error => error.ok().map(|error| Event::EnginePinged { error }),
+                recv(inputs.sweeps) -> due => due.ok().map(|due| Event::FailedSwept { due }),
                 recv(inputs.signals.stop) -> signal => signal.ok().map(|()| Event::Signal),
                 recv(inputs.signals.state) -> signal => signal.ok().map(|()| Event::LogState),
                 recv(tick) -> _ => Some(Event::Tick),
@@ -302,7 +315,8 @@ impl Runtime {
             Effect::PingEngine => self.ping_engine(),
             Effect::LookUp(lookup) => return self.look_up(lookup),
             Effect::CleanUp { job, left } => return self.clean_up(job, left),
-            Effect::LateSweep => self.late_sweep(),
+            Effect::LateSweep => self.sweep(true),
+            Effect::SweepFailed => self.sweep(false),
             Effect::StopWaiting => {
                 self.link.stop_waiting();
                 self.stopping.cancel(CancelReason::Shutdown);
@@ -404,19 +418,24 @@ impl Runtime {
         }
     }
 
-    /// Uses a separate thread, because the engine may be busy.
-    fn late_sweep(&self) {
+    /// Uses a separate thread, because the engine may be busy. `is_late`: also removes what the engine created late.
+    fn sweep(&self, is_late: bool) {
         let docker = self.docker.clone();
         let stopping = self.stopping.clone();
         let worker_id = self.worker_id.clone();
         let processes = Arc::clone(&self.processes);
-        let sweep = move || match adopt::late_sweep(&docker, &stopping, &worker_id, &processes) {
-            Ok(()) => debug!("late sweep done"),
-            Err(error) if error.is_cancelled() => {}
-            Err(error) => warn!("late sweep failed error={}", value(&error_chain(&error))),
+        let (keep, results) = (self.keep_failed, self.sweep_results.clone());
+        let sweep = move || {
+            if is_late {
+                log_sweep("late sweep", adopt::late_sweep(&docker, &stopping, &worker_id, &processes));
+            }
+            let failed = failed::sweep(&docker, &stopping, &worker_id, &processes, keep);
+            let due = log_sweep("sweep of failed containers", failed).unwrap_or(Some(SWEEP_AGAIN));
+            let _ = results.try_send(due);
         };
         if let Err(error) = spawn_detached("oz-sweep", sweep) {
-            warn!("late sweep failed error={}", value(&error.to_string()));
+            warn!("sweep failed error={}", value(&error.to_string()));
+            let _ = self.sweep_results.try_send(Some(SWEEP_AGAIN));
         }
     }
 
@@ -433,6 +452,19 @@ impl Runtime {
             self.link.end(LINK_END);
         }
     }
+}
+
+/// Logs the result of a sweep, and returns it if it succeeded.
+fn log_sweep<T>(sweep: &str, result: Result<T, Error>) -> Option<T> {
+    match result {
+        Ok(done) => {
+            debug!("{sweep} done");
+            return Some(done);
+        }
+        Err(error) if error.is_cancelled() => {}
+        Err(error) => warn!("{sweep} failed error={}", value(&error_chain(&error))),
+    }
+    None
 }
 
 fn refusal(refused: Refused) -> Refusal {

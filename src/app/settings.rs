@@ -44,6 +44,7 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
         registries,
         max_output: config.max_output,
         cleanup: config.cleanup,
+        keep_failed: config.keep_failed,
         engine_timeout: config.engine_timeout,
         stop_grace: config.stop_grace,
         keep_sidecar_volumes: config.keep_sidecar_volumes,

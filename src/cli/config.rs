@@ -12,11 +12,11 @@ use super::read::Given;
 use super::settings::Echo;
 use super::table::{
     API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT, CLIENT_KEY, DEFAULT_IMAGE, DRAIN_TIMEOUT,
-    ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, IDLE_ON_COMPLETE, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT,
-    LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
-    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL,
-    SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID, SIDECAR_IMAGE, STOP_GRACE,
-    TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, IDLE_ON_COMPLETE, KEEP_FAILED, KEEP_SIDECAR_VOLUMES,
+    KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK,
+    NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
+    REST_URL, SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID, SIDECAR_IMAGE,
+    STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
 use crate::docker::Reference;
@@ -47,6 +47,8 @@ pub(crate) struct Config {
     pub(crate) log_level: LevelFilter,
     /// Whether task containers are removed after their report is delivered.
     pub(crate) cleanup: bool,
+    /// How long containers of failed tasks are kept; zero: not at all.
+    pub(crate) keep_failed: Duration,
     /// Mounts of every task container, each on its own path.
     pub(crate) volumes: Vec<VolumeBind>,
     /// Variables of every task container, in the order typed, each name once.
@@ -169,6 +171,7 @@ impl Config {
             server_root_url,
             log_level: invocation.read(&LOG_LEVEL)?,
             cleanup: !invocation.is_on(&NO_CLEANUP)?,
+            keep_failed: invocation.read(&KEEP_FAILED)?,
             volumes: volumes(invocation)?,
             env: variables(invocation)?,
             max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
@@ -346,6 +349,7 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(invocation.read(&MAX_OUTPUT_SIZE)),
         of(invocation.read(&TASK_TIMEOUT)),
         of(invocation.read(&DRAIN_TIMEOUT)),
+        of(invocation.read(&KEEP_FAILED)),
         of(invocation.read(&STOP_GRACE)),
         of(invocation.read(&ENGINE_TIMEOUT)),
         of(invocation.read_if_given(&ENGINE_START_TIMEOUT)),

@@ -60,6 +60,7 @@ fn unset_settings_have_their_defaults() {
         rest_url: "http://localhost:8080".into(),
         log_level: LevelFilter::Info,
         cleanup: true,
+        keep_failed: Duration::ZERO,
         volumes: vec![],
         env: vec![],
         max_concurrent_tasks: 6,
@@ -110,7 +111,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 25] = [
+const CASES: [Case; 26] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -127,6 +128,7 @@ const CASES: [Case; 25] = [
     ),
     case(["--rest-url", "OZ_REST_URL"], ["http://a/b/", "http://c"], |c| c.rest_url.clone(), "http://a/b"),
     case(["--log-level", "OZ_LOG_LEVEL"], ["DEBUG", "error"], |c| c.log_level.to_string(), "DEBUG"),
+    case(["--keep-failed", "OZ_KEEP_FAILED"], ["1d", "0"], |c| format!("{:?}", c.keep_failed), "86400s"),
     case(
         ["--volumes", "OZ_VOLUMES"],
         ["/a:/b", "/c:/d"],

@@ -154,6 +154,19 @@ pub(super) const NO_CLEANUP: Setting = Setting {
     ..Setting::EMPTY
 };
 
+pub(super) const KEEP_FAILED: Reader<Duration> = Reader {
+    setting: Setting {
+        flag: Some("--keep-failed"),
+        variable: Some("OZ_KEEP_FAILED"),
+        value_name: Some("DURATION"),
+        default: Some("0"),
+        help: "How long to keep the containers of failed tasks, at most 30d; 0 means not at all. At most 20 \
+               are kept.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.duration(30 * DAY),
+};
+
 pub(super) const VOLUMES: Reader<VolumeBind> = Reader {
     setting: Setting {
         flag: Some("--volumes"),
@@ -372,6 +385,7 @@ pub const SETTINGS: &[Setting] = &[
     REST_URL.setting,
     LOG_LEVEL.setting,
     NO_CLEANUP,
+    KEEP_FAILED.setting,
     VOLUMES.setting,
     ENV.setting,
     MAX_CONCURRENT_TASKS.setting,

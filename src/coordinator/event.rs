@@ -77,6 +77,11 @@ pub enum Event {
         /// Why the engine does not answer, for people; `None` if it does.
         error: Option<String>,
     },
+    /// The answer to [`Effect::SweepFailed`].
+    FailedSwept {
+        /// When the next container is due for removal, from now; `None` if none is kept.
+        due: Option<Duration>,
+    },
     /// The time of [`Coordinator::deadline`](super::Coordinator::deadline) came.
     Tick,
 }
@@ -135,8 +140,12 @@ pub enum Effect {
         /// What it left.
         left: Arc<Leftover>,
     },
-    /// Remove what the engine created late for an earlier process; no event follows.
+    /// Remove what the engine created late for an earlier process, and what [`Effect::SweepFailed`] removes;
+    /// [`Event::FailedSwept`] follows.
     LateSweep,
+    /// Remove kept containers of failed tasks that are too old or too many; [`Event::FailedSwept`] follows. At most one runs at
+    /// a time.
+    SweepFailed,
     /// The worker is stopping: reconnect without long pauses, and do not wait for an engine that is away.
     StopWaiting,
     /// Close the link in good order; [`Event::LinkGone`] follows.

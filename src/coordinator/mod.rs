@@ -16,6 +16,7 @@
 mod assign;
 mod claims;
 mod event;
+mod failed;
 mod job;
 mod late_sweep;
 mod log_limit;
@@ -42,6 +43,7 @@ use crate::sys::cancel::CancelReason;
 use assign::PendingAssignment;
 pub use assign::{BACKLOG, CLAIM_HOLD};
 pub use event::{Effect, Event, LinkState, Status, Stopping};
+use failed::FailedSweep;
 use job::{JobState, Lost};
 use late_sweep::LateSweep;
 use log_limit::LogLimit;
@@ -97,6 +99,7 @@ pub struct Coordinator {
     /// When the next poll of the runs is due; `None` while there are none.
     poll_at: Option<Instant>,
     late_sweep: LateSweep,
+    failed_sweep: FailedSweep,
     stop: Option<Stop>,
     /// The warning about an unclear dialect was logged.
     warned_of_dialect: bool,
@@ -125,6 +128,7 @@ impl Coordinator {
             settling: Settlements::new(),
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
+            failed_sweep: FailedSweep::default(),
             stop: None,
             warned_of_dialect: false,
             log_limit: LogLimit::default(),
@@ -164,10 +168,12 @@ impl Coordinator {
             Event::Job(id, JobEvent::Finished { report, left }) => self.finished(id, report, left),
             Event::Job(id, JobEvent::Done) => self.done(id),
             Event::Job(id, JobEvent::Exited) => self.exited(id),
+            Event::Job(_, JobEvent::Kept) => self.failed_sweep.kept(now),
             Event::Job(id, JobEvent::CleanedUp) => self.cleaned_up(id),
             Event::Signal => self.signal(now),
             Event::LogState => self.log_state(now),
             Event::EnginePinged { error } => self.engine_pinged(error.as_deref()),
+            Event::FailedSwept { due } => self.failed_sweep.swept(due, now),
             Event::Tick => {}
         }
         self.expire(now);
@@ -178,6 +184,7 @@ impl Coordinator {
         self.time_out(now);
         self.poll_runs(now);
         self.late_sweep(now);
+        self.sweep_failed(now);
         self.continue_stop(now);
         self.look_up(now);
         self.limited_effects(now)
@@ -207,6 +214,7 @@ impl Coordinator {
             self.next_silent(),
             self.lookups.deadline(),
             self.late_sweep.deadline(),
+            self.failed_sweep.deadline().filter(|_| self.stop.is_none()),
             self.log_limit.deadline(),
         ];
         due.into_iter().chain([stop, poll]).flatten().min()

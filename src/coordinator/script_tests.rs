@@ -240,7 +240,14 @@ fn failure(number: u64, systemic: bool) -> Event {
 
 pub(super) fn left(id: &str) -> Arc<Leftover> {
     let container = Some(format!("container-of-{id}"));
-    Arc::new(Leftover { key: key(id), container, id: None, started: true, volumes: Vec::new() })
+    Arc::new(Leftover {
+        key: key(id),
+        container,
+        id: None,
+        started: true,
+        failed: false,
+        volumes: Vec::new(),
+    })
 }
 
 pub(super) fn finished(job: u64, report: Arc<EncodedReport>) -> Event {

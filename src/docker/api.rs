@@ -224,6 +224,8 @@ pub struct State {
     pub oom_killed: bool,
     /// RFC 3339; in the year 1 if it was never started.
     pub started_at: String,
+    /// RFC 3339; in the year 1 before the first exit.
+    pub finished_at: String,
 }
 
 #[derive(Deserialize)]

@@ -206,6 +206,18 @@ pub enum RunResult {
     },
 }
 
+impl RunResult {
+    /// Whether the task failed: not for a success, nor for a task that the operator or the control plane ended.
+    pub fn is_failure(&self) -> bool {
+        match self {
+            Self::Completed { exit_code, out_of_memory, .. } => *exit_code != 0 || *out_of_memory,
+            Self::Failed { reason, .. } => {
+                !matches!(reason, FailureReason::TaskCancelled | FailureReason::GracefulShutdown)
+            }
+        }
+    }
+}
+
 /// A pull request found in the output.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PullRequest {

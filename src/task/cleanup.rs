@@ -24,28 +24,35 @@ const MAX_GENERATIONS: u32 = 100;
 
 impl Tasks {
     /// Cleans up after a settled report. A container whose report was not delivered stays for the next process to adopt,
-    /// unless it was never started.
-    pub(super) fn clean_up_on(&self, engine: &TaskEngine<'_>, left: &Leftover, settlement: Settlement) {
+    /// unless it was never started. Returns whether the container is kept for some time.
+    pub(super) fn clean_up_on(
+        &self,
+        engine: &TaskEngine<'_>,
+        left: &Leftover,
+        settlement: Settlement,
+    ) -> bool {
         if let Some(name) = &left.container {
             let container = &ContainerRef { name: name.clone(), id: left.id.clone() };
             if left.started && settlement == Settlement::Undelivered {
                 info!("container left for the next start {} {container}", engine.key);
-                return;
+                return false;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
-                return TaskContainer {
-                    engine,
-                    container: container.clone(),
-                    output_before: None,
-                    no_output: None,
-                }
-                .keep();
+                TaskContainer::ended(engine, container.clone()).keep();
+                return false;
+            }
+            let keep = self.options.keep_failed;
+            let is_kept =
+                settlement == Settlement::Delivered && left.started && left.failed && !keep.is_zero();
+            if is_kept && TaskContainer::ended(engine, container.clone()).keep_for(keep) {
+                return true;
             }
             remove_container(engine, container);
         }
         for volume in &left.volumes {
             warn_if_left(engine, volume, remove_volume(engine, volume));
         }
+        false
     }
 }
 

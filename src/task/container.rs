@@ -370,16 +370,37 @@ impl<'a> TaskContainer<'a> {
         state.map(|state| exit_code(state.exit_code))
     }
 
-    /// Renames the container as one that is kept for inspection, so that it is not adopted and its name is free.
+    /// A container that has ended.
+    pub(super) fn ended(engine: &'a TaskEngine<'a>, container: ContainerRef) -> Self {
+        Self { engine, container, output_before: None, no_output: None }
+    }
+
+    /// Renames the container as one that is kept until a person removes it, so that it is not adopted and its name is free.
     pub(super) fn keep(&self) {
-        let name = names::kept(&self.container.name, self.container.key());
-        match self.rename(&name) {
-            Ok(()) => {
-                let kept = ContainerRef { name, id: self.container.id.clone() };
-                info!("container kept {} {kept}", self.engine.key);
-            }
+        match self.keep_as(names::kept(&self.container.name, self.container.key())) {
+            Ok(kept) => info!("container kept {} {kept}", self.engine.key),
             Err(error) => self.warn("container kept, rename failed", &error),
         }
+    }
+
+    /// As [`TaskContainer::keep`], for some time. Returns `false` if it still runs, or the engine does not rename it.
+    pub(super) fn keep_for(&self, time: Duration) -> bool {
+        if !self.cleanup_state().is_ok_and(|state| state.status == "exited") {
+            return false;
+        }
+        match self.keep_as(names::failed(&self.container.name, self.container.key())) {
+            Ok(kept) => info!("container kept {} {kept} keep_s={}", self.engine.key, time.as_secs()),
+            Err(error) => {
+                self.warn("container not kept, rename failed", &error);
+                return false;
+            }
+        }
+        true
+    }
+
+    fn keep_as(&self, name: String) -> Result<ContainerRef, Error> {
+        self.rename(&name)?;
+        Ok(ContainerRef { name, id: self.container.id.clone() })
     }
 
     fn rename(&self, name: &str) -> Result<(), Error> {

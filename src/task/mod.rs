@@ -10,6 +10,7 @@ mod container;
 mod early;
 mod ending;
 mod engine;
+pub mod failed;
 mod failed_pulls;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;

@@ -10,8 +10,11 @@ use crate::logging::value;
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelReason;
 
-/// Prefix of a kept container.
+/// Prefix of a container that is kept until a person removes it.
 const KEPT: &str = "oz-kept-";
+
+/// Prefix of a failed container that is kept for some time.
+const FAILED: &str = "oz-failed-";
 
 /// Prefix of a task container.
 const TASK: &str = "oz-task-";
@@ -127,12 +130,25 @@ pub(super) fn owned<'a>(
     let Some(key) = labels::execution_of(labels) else {
         return helper_kind(name).map(Owned::Helper);
     };
+    let created_as =
+        first_names(worker_id, labels, &key).into_iter().find(|first| is_with_suffix(name, first))?;
+    Some(Owned::Task { key, created_as, stopped_for: stopped_for(name) })
+}
+
+/// Returns the names with which this worker may have created the container of an execution.
+fn first_names(worker_id: &str, labels: &BTreeMap<String, String>, key: &ExecutionKey) -> [String; 3] {
     // Release 0.1 gave all executions of a task one name.
     let of_0_1 = ExecutionKey::new(key.task_id.as_str(), None);
     let process = labels::get(labels, PROCESS_LABEL);
-    let names = [task(worker_id, &key, None), task(worker_id, &key, process), task(worker_id, &of_0_1, None)];
-    let created_as = names.into_iter().find(|created_as| is_with_suffix(name, created_as))?;
-    Some(Owned::Task { key, created_as, stopped_for: stopped_for(name) })
+    [task(worker_id, key, None), task(worker_id, key, process), task(worker_id, &of_0_1, None)]
+}
+
+/// Whether this worker keeps the container for some time because its task failed. As with [`owned`], labels alone prove nothing.
+pub(super) fn is_failed(worker_id: &str, labels: &BTreeMap<String, String>, name: &str, id: &str) -> bool {
+    labels::get(labels, WORKER_LABEL) == Some(worker_id)
+        && labels::execution_of(labels).is_some_and(|key| {
+            first_names(worker_id, labels, &key).iter().any(|first| name == failed(first, id))
+        })
 }
 
 /// Whether the name is this one, with or without a suffix.
@@ -168,11 +184,20 @@ fn stopped_for(name: &str) -> Option<CancelReason> {
     STOPPED.iter().find(|(_, suffix)| name.ends_with(suffix)).map(|(reason, _)| *reason)
 }
 
-/// Returns the name of a container that is kept for inspection. It ends with the short id, so that the next execution of
-/// the same task can be kept too.
+/// Returns the name of a container that is kept until a person removes it. It ends with the short id, so that the next execution
+/// of the same task can be kept too.
 pub(super) fn kept(name: &str, id: &str) -> String {
+    with_prefix(KEPT, name, id)
+}
+
+/// As [`kept`], for a container that is kept for some time because its task failed.
+pub(super) fn failed(name: &str, id: &str) -> String {
+    with_prefix(FAILED, name, id)
+}
+
+fn with_prefix(prefix: &str, name: &str, id: &str) -> String {
     let readable = name.strip_prefix(TASK).unwrap_or(name);
-    format!("{KEPT}{readable}-{}", short_id(id))
+    format!("{prefix}{readable}-{}", short_id(id))
 }
 
 #[cfg(test)]
@@ -203,6 +228,29 @@ mod tests {
         }
         assert_ne!(name_of("w", "a", Some("b")), name_of("w", "a\0b", None));
         assert_ne!(name_of("w", "a", Some("1")), name_of("w", "a", Some("2")));
+    }
+
+    #[test]
+    fn a_failed_container_is_the_workers_by_label_and_name() {
+        let labels = |worker: &str, task: &str| {
+            let pairs = [(WORKER_LABEL, worker), (TASK_LABEL, task), (PROCESS_LABEL, "p")];
+            BTreeMap::from(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())))
+        };
+        let id = "f".repeat(64);
+        let key = ExecutionKey::new("t", None);
+        for process in [None, Some("p")] {
+            let name = failed(&task("w", &key, process), &id);
+            assert!(name.starts_with("oz-failed-t-") && name.ends_with("-ffffffffffff"), "{name}");
+            assert!(is_failed("w", &labels("w", "t"), &name, &id));
+            assert_eq!(owned("w", &labels("w", "t"), &name), None, "it is not adopted");
+            assert!(!is_failed("v", &labels("w", "t"), &name, &id));
+            assert!(!is_failed("w", &labels("w", "other"), &name, &id));
+            assert!(!is_failed("w", &labels("w", ""), &name, &id));
+            // A container that was created from an image of it.
+            assert!(!is_failed("w", &labels("w", "t"), &name, &"e".repeat(64)));
+        }
+        let by_hand = kept(&task("w", &key, None), &id);
+        assert!(!is_failed("w", &labels("w", "t"), &by_hand, &id));
     }
 
     /// Recorded from release 0.1 (ca50f13). Its containers have a name for all executions of a task.

@@ -46,6 +46,8 @@ pub(crate) struct Options {
     pub(crate) max_output: usize,
     /// Whether containers are removed at the end.
     pub(crate) cleanup: bool,
+    /// How long containers of failed tasks are kept; zero: not at all.
+    pub(crate) keep_failed: Duration,
     /// How many versions of one sidecar image are kept, the newest included; at least 1.
     pub(crate) keep_sidecar_volumes: usize,
     /// How long an outage of the engine is waited out.
@@ -78,10 +80,10 @@ pub(super) struct Cleanup {
 
 impl Cleanup {
     /// Returns the same for a clean-up that may come later.
-    fn into_leftover(self, key: &ExecutionKey) -> Leftover {
+    fn into_leftover(self, key: &ExecutionKey, failed: bool) -> Leftover {
         let (container, id) = self.container.map(|container| (container.name, container.id)).unzip();
         let id = id.flatten();
-        Leftover { key: key.clone(), container, id, started: self.started, volumes: self.volumes }
+        Leftover { key: key.clone(), container, id, started: self.started, failed, volumes: self.volumes }
     }
 }
 
@@ -126,14 +128,14 @@ impl Tasks {
         let run = || {
             let run = |engine: &TaskEngine<'_>| self.run(job, engine, &mut cleanup);
             let report = self.with_engine(job.id, key, &job.cancel, run);
-            self.end(key, start, report)
+            (report.result.is_failure(), self.end(key, start, report))
         };
-        let report = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
+        let (failed, report) = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             error!("task panicked {key}");
             let message = "the worker panicked while running the task";
-            self.end(key, start, Report::failed(key, FailureReason::Internal, message))
+            (true, self.end(key, start, Report::failed(key, FailureReason::Internal, message)))
         });
-        let left = Arc::new(cleanup.into_leftover(key));
+        let left = Arc::new(cleanup.into_leftover(key, failed));
         self.emit(job.id, JobEvent::Finished { report: Arc::new(report), left: Arc::clone(&left) });
         match job.signals.wait_settled() {
             Settlement::Received => {}
@@ -149,9 +151,12 @@ impl Tasks {
 
     /// Uses a new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
     fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) {
-        self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
-            self.clean_up_on(engine, left, settlement);
+        let kept = self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
+            self.clean_up_on(engine, left, settlement)
         });
+        if kept {
+            self.emit(job, JobEvent::Kept);
+        }
     }
 
     /// Logs the end of a task, and encodes its report.
@@ -218,7 +223,7 @@ impl Tasks {
             self.emit(job.id, JobEvent::Started { ran });
         }
         // What an earlier process found before the start is not known.
-        let container = TaskContainer { engine, container, output_before: None, no_output: None };
+        let container = TaskContainer::ended(engine, container);
         let (result, collected) = match ended_for {
             Some(reason) => {
                 let exit_code = container.end(self.options.stop_grace);

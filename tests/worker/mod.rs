@@ -9,6 +9,7 @@ mod exit_codes;
 mod floods;
 mod idle;
 mod invalid_messages;
+mod keep_failed;
 mod limits;
 mod notify;
 mod output;

@@ -1,0 +1,111 @@
+//! The containers of failed tasks that are kept for some time.
+
+use std::time::Duration;
+
+use log::{info, warn};
+
+use super::age::EngineTime;
+use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, execution_of};
+use super::names::{ContainerRef, is_failed};
+use super::processes::Processes;
+use crate::docker::{Container, Docker, Error};
+use crate::logging::{error_chain, value};
+use crate::sys::cancel::CancelToken;
+
+/// The most containers that are kept.
+const MAX: usize = 20;
+
+/// The engine's clock may be behind by less than a second, so a container that is almost due is looked at again after that.
+const TICK: Duration = Duration::from_secs(1);
+
+/// Removes the kept containers, and their own volumes, that ended `keep` ago or earlier, and the oldest beyond 20. Returns when
+/// the next is due, from now; `None` if none is left. A removal that fails is logged, and the next start or sweep tries it again.
+/// Containers of another process that runs are left to that.
+///
+/// # Errors
+/// When the engine cannot be asked, or cancelled.
+pub fn sweep(
+    docker: &Docker,
+    cancel: &CancelToken,
+    worker_id: &str,
+    processes: &Processes,
+    keep: Duration,
+) -> Result<Option<Duration>, Error> {
+    let mut kept = Vec::new();
+    for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
+        let names = summary.names.iter().map(|name| name.trim_start_matches('/'));
+        let is_failed = |name: &str| is_failed(worker_id, &summary.labels, name, &summary.id);
+        if !{ names }.any(is_failed) || !processes.owns(labels::get(&summary.labels, PROCESS_LABEL)) {
+            continue;
+        }
+        match docker.container_inspect(cancel, &summary.id) {
+            Ok(container) => kept.push(container),
+            Err(error) if error.is_not_found() => {}
+            Err(error) => return Err(error),
+        }
+    }
+    if kept.is_empty() {
+        return Ok(None);
+    }
+    let now = EngineTime::of(docker);
+    let mut by_age: Vec<_> =
+        kept.iter().map(|container| (now.since(&container.state.finished_at), container)).collect();
+    by_age.sort_by_key(|(age, _)| *age);
+    let ages: Vec<Duration> = by_age.iter().map(|(age, _)| *age).collect();
+    let stay = staying(&ages, keep);
+    for (_, container) in by_age.iter().skip(stay) {
+        remove(docker, cancel, container)?;
+    }
+    let oldest = stay.checked_sub(1).and_then(|last| ages.get(last));
+    Ok(oldest.map(|age| keep.saturating_sub(*age).max(TICK)))
+}
+
+/// Returns how many containers stay, of those with these ages, the youngest first.
+fn staying(ages: &[Duration], keep: Duration) -> usize {
+    ages.iter().take(MAX).take_while(|age| **age < keep).count()
+}
+
+/// Removes a container, and the volumes that only its task used.
+fn remove(docker: &Docker, cancel: &CancelToken, container: &Container) -> Result<(), Error> {
+    let key = execution_of(&container.labels).map(|key| key.to_string()).unwrap_or_default();
+    let named = ContainerRef { name: container.name.clone(), id: Some(container.id.clone()) };
+    match docker.container_remove(cancel, &container.id) {
+        Ok(()) => info!("container removed {key} {named} reason=\"kept long enough\""),
+        Err(error) if error.is_cancelled() => return Err(error),
+        Err(error) => {
+            warn!("container left {key} {named} error={}", value(&error_chain(&error)));
+            return Ok(());
+        }
+    }
+    for volume in docker.volume_list(cancel, &labels_of(container))? {
+        if container.volumes.contains(&volume.name)
+            && execution_of(&volume.labels) == execution_of(&container.labels)
+            && let Err(error) = docker.volume_remove(cancel, &volume.name)
+        {
+            warn!("volume left {key} volume={} error={}", value(&volume.name), value(&error_chain(&error)));
+        }
+    }
+    Ok(())
+}
+
+/// Returns the labels that the volumes of the container's task have too.
+fn labels_of(container: &Container) -> Vec<(&str, &str)> {
+    let worker_id = labels::get(&container.labels, WORKER_LABEL);
+    worker_id.map(|worker_id| (WORKER_LABEL, worker_id)).into_iter().collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_youngest_20_stay_until_they_are_too_old() {
+        let seconds = |ages: &[u64]| ages.iter().map(|age| Duration::from_secs(*age)).collect::<Vec<_>>();
+        let keep = Duration::from_secs(60);
+        assert_eq!(staying(&seconds(&[]), keep), 0);
+        assert_eq!(staying(&seconds(&[0, 59, 60, 61]), keep), 2);
+        assert_eq!(staying(&seconds(&[0]), Duration::ZERO), 0);
+        let many: Vec<u64> = (0..30).collect();
+        assert_eq!(staying(&seconds(&many), keep), 20);
+    }
+}
