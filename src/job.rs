@@ -27,6 +27,14 @@ impl Work {
             Self::Adopt(adopted) => &adopted.key,
         }
     }
+
+    /// What the control plane expects for it.
+    pub fn dialect(&self) -> Dialect {
+        match self {
+            Self::Run(assignment) => assignment.dialect,
+            Self::Adopt(adopted) => adopted.dialect,
+        }
+    }
 }
 
 /// A task container that an earlier process of this worker started and did not report.

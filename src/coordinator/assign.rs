@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::claims::{BEFORE_CLAIM, CLAIM_UNSEEN, ClaimCheck, state_decides};
+use super::claims::{BEFORE_CLAIM, CLAIM_UNSEEN, ClaimCheck};
 use super::job::{Answer, JobState};
 use super::lookups::{Priority, Query};
 use super::{Coordinator, Effect, error, info, warn};
@@ -36,6 +36,9 @@ const LONG_CLAIM_HOLD: Duration = Duration::from_secs(110);
 /// When the claim of a job whose run was assigned again is looked up.
 const AFTER_REPEAT: Duration = Duration::from_millis(500);
 
+/// Why an assignment is given back that does not wait for a slot. Control planes may know these words.
+const FULL: &str = "worker at maximum concurrency";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
     /// The run was not looked up.
@@ -59,7 +62,7 @@ pub(super) struct PendingAssignment {
 impl PendingAssignment {
     /// Returns when it is given back, or when its look-up counts as unanswered.
     fn until(&self, has_look_ups: bool) -> Instant {
-        let is_looked_up = has_look_ups && state_decides(self.assignment.dialect);
+        let is_looked_up = has_look_ups && self.assignment.dialect.state_decides();
         match self.check {
             Check::UnderWay(until) => until,
             Check::None | Check::Over if is_looked_up => self.since + LONG_CLAIM_HOLD,
@@ -98,8 +101,8 @@ impl Coordinator {
             None if self.answer_with_report(key, assignment.updated_at) => self.repeated(key, None),
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
-                match self.refusal(bytes) {
-                    Some(reason) => self.reject(key, &reason),
+                match self.refusal(assignment.dialect, bytes) {
+                    Some(reason) => self.reject(key, assignment.dialect, &reason),
                     None if self.link_is_up() => self.hold(assignment, bytes, now),
                     // The connection on which it came ended, so the control plane took it back.
                     None => {}
@@ -127,7 +130,7 @@ impl Coordinator {
         let job = self.jobs.iter_mut().find(|(_, job)| job.key == assignment.key);
         if let Some((id, job)) = job {
             job.assigned_at = assignment.updated_at;
-            if job.by_state && job.is_working() && job.is_claimed() && job.check.is_none() {
+            if job.dialect.state_decides() && job.is_working() && job.is_claimed() && job.check.is_none() {
                 job.check = Some(ClaimCheck::new(now));
                 self.lookups.add(Priority::Report, now + AFTER_REPEAT, Query::Claim(*id));
             }
@@ -136,7 +139,7 @@ impl Coordinator {
 
     fn hold(&mut self, assignment: Arc<Assignment>, bytes: usize, now: Instant) {
         self.effects.push(info(format!("assignment received {}", identity(&assignment))));
-        self.warn_of_mixed_marks(&assignment);
+        self.warn_of_guess(&assignment);
         let had_space = self.had_space_at.is_some_and(|at| now < at + SPACE_COUNTS);
         let disk_checked = had_space || !self.rules.check_disk;
         let check = Check::None;
@@ -152,13 +155,12 @@ impl Coordinator {
         }
     }
 
-    /// Warns once if the dialect of an assignment is a guess: it has the mark of either.
-    fn warn_of_mixed_marks(&mut self, assignment: &Assignment) {
-        let is_mixed = assignment.dialect == Dialect::Old && assignment.key.execution_id.is_some();
-        if is_mixed && !std::mem::replace(&mut self.warned_of_dialect, true) {
-            let key = &assignment.key;
-            let reason = "trace_id and execution_id without task.owner";
-            self.effects.push(warn(format!("dialect assumed {key} dialect=old reason={}", value(reason))));
+    /// Warns once if the dialect of an assignment is a guess.
+    fn warn_of_guess(&mut self, assignment: &Assignment) {
+        let Some(reason) = assignment.guess else { return };
+        if !std::mem::replace(&mut self.warned_of_dialect, true) {
+            let (key, name) = (&assignment.key, assignment.dialect.name());
+            self.effects.push(warn(format!("dialect assumed {key} dialect={name} reason={}", value(reason))));
         }
     }
 
@@ -174,17 +176,20 @@ impl Coordinator {
             if pending.disk_checked {
                 self.backlog.push_back(pending);
             } else {
-                self.reject(&pending.assignment.key, reason);
+                self.reject(&pending.assignment.key, pending.assignment.dialect, reason);
             }
         }
     }
 
     /// Why a new task of this size cannot be taken now.
-    fn refusal(&self, bytes: usize) -> Option<String> {
+    fn refusal(&self, dialect: Dialect, bytes: usize) -> Option<String> {
         if self.stop.is_some() {
             Some("the worker is stopping".to_owned())
         } else if let Some(reason) = self.engine_away.values().next() {
             Some(reason.clone())
+        } else if !dialect.waits_for_slot() {
+            let is_full = self.jobs.len() + self.backlog.len() >= self.rules.slots;
+            is_full.then(|| FULL.to_owned())
         } else {
             // A run with a free slot waits only for the check of the disk, and takes no place in the backlog.
             let free_slots = self.rules.slots.saturating_sub(self.jobs.len());
@@ -210,7 +215,8 @@ impl Coordinator {
         for pending in waiting {
             let key = &pending.assignment.key;
             self.effects.push(info(format!("task cancelled {key} phase=backlog")));
-            self.fail(key, FailureReason::TaskCancelled, "cancelled before it was started");
+            let dialect = pending.assignment.dialect;
+            self.fail(key, dialect, FailureReason::TaskCancelled, "cancelled before it was started");
         }
         for (id, key) in working {
             self.effects.push(info(format!("task cancelled {key} phase=active")));
@@ -227,7 +233,7 @@ impl Coordinator {
         };
         self.effects.push(warn(format!("assignment invalid {key} error={error}")));
         if !self.holds(key) {
-            self.fail(key, FailureReason::InvalidAssignment, &invalid.message);
+            self.fail(key, invalid.dialect, FailureReason::InvalidAssignment, &invalid.message);
         }
     }
 
@@ -282,7 +288,7 @@ impl Coordinator {
     fn must_look_up(&mut self, place: usize, now: Instant) -> bool {
         let have_succeeded = self.lookups.have_succeeded();
         let Some(pending) = self.backlog.get_mut(place) else { return false };
-        let by_state = state_decides(pending.assignment.dialect);
+        let by_state = pending.assignment.dialect.state_decides();
         let is_unseen = pending.check == Check::None && now > pending.since + CLAIM_UNSEEN;
         if !is_unseen || !have_succeeded || !by_state {
             return false;
@@ -299,8 +305,9 @@ impl Coordinator {
         if now < pending.since + CLAIM_HOLD {
             pending.check = Check::Over;
         } else {
+            let dialect = pending.assignment.dialect;
             self.remove_pending(key);
-            self.reject(key, "no slot was free in time");
+            self.reject(key, dialect, "no slot was free in time");
         }
     }
 
@@ -327,21 +334,21 @@ impl Coordinator {
             self.effects.push(error(format!("no thread {key} error={}", value(reason))));
             self.effects.push(Effect::Exit(Exit::Failure));
         } else if job.is_working() {
-            self.reject(&job.key, &format!("no thread for the task: {reason}"));
+            self.reject(&job.key, job.dialect, &format!("no thread for the task: {reason}"));
         }
     }
 
     /// Gives back a run for which there are too few file descriptors.
     pub(super) fn no_descriptors(&mut self, id: JobId, error: &str) {
         if let Some(job) = self.jobs.remove(&id).filter(JobState::is_working) {
-            self.reject(&job.key, &format!("no file descriptors for the task: {error}"));
+            self.reject(&job.key, job.dialect, &format!("no file descriptors for the task: {error}"));
         }
     }
 
     /// Gives back everything in the backlog.
     pub(super) fn give_back(&mut self, reason: &str) {
         for pending in std::mem::take(&mut self.backlog) {
-            self.reject(&pending.assignment.key, reason);
+            self.reject(&pending.assignment.key, pending.assignment.dialect, reason);
         }
     }
 
@@ -354,32 +361,39 @@ impl Coordinator {
         let has_look_ups = self.lookups.have_succeeded();
         // One that came again waits longer than those behind it.
         let late = self.backlog.iter().filter(|pending| now >= pending.until(has_look_ups));
-        let late: Vec<_> =
-            late.map(|pending| (pending.assignment.key.clone(), pending.is_looked_up())).collect();
-        for (key, is_looked_up) in late {
+        let late = late.map(|pending| (Arc::clone(&pending.assignment), pending.is_looked_up()));
+        for (assignment, is_looked_up) in late.collect::<Vec<_>>() {
+            let Assignment { key, dialect, .. } = &*assignment;
             if is_looked_up {
-                self.assignment_unanswered(&key, now);
+                self.assignment_unanswered(key, now);
             } else {
-                let disk_checked = self.pending_mut(&key).is_some_and(|pending| pending.disk_checked);
-                self.remove_pending(&key);
+                let disk_checked = self.pending_mut(key).is_some_and(|pending| pending.disk_checked);
+                self.remove_pending(key);
                 let reason = if disk_checked {
                     "no slot was free in time"
                 } else {
                     "the check of the engine's disk got no answer in time"
                 };
-                self.reject(&key, reason);
+                self.reject(key, *dialect, reason);
             }
         }
     }
 
-    fn reject(&mut self, key: &ExecutionKey, reason: &str) {
+    fn reject(&mut self, key: &ExecutionKey, dialect: Dialect, reason: &str) {
         self.effects.push(info(format!("task rejected {key} reason={}", value(reason))));
-        self.send(None, Outgoing::Rejected { key: key.clone(), reason: reason.to_owned() });
+        self.send(None, Outgoing::Rejected { key: key.clone(), dialect, reason: reason.to_owned() });
     }
 
     /// Reports a task that never had a slot, without a confirmation: if the report is lost, the control plane takes the run back.
-    pub(super) fn fail(&mut self, key: &ExecutionKey, reason: FailureReason, message: &str) {
-        self.send(None, Outgoing::Failed { key: key.clone(), reason, message: message.to_owned() });
+    pub(super) fn fail(
+        &mut self,
+        key: &ExecutionKey,
+        dialect: Dialect,
+        reason: FailureReason,
+        message: &str,
+    ) {
+        let message = message.to_owned();
+        self.send(None, Outgoing::Failed { key: key.clone(), dialect, reason, message });
     }
 }
 

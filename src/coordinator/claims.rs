@@ -9,7 +9,7 @@ use super::job::JobState;
 use super::lookups::{Priority, Query};
 use super::{Coordinator, debug, info, warn};
 use crate::job::JobId;
-use crate::protocol::{Dialect, ExecutionKey, Outgoing, RunState, RunView};
+use crate::protocol::{ExecutionKey, RunState, RunView};
 use crate::sys::cancel::CancelReason;
 
 /// An assignment that has waited longer than this is looked up before it is claimed. Control planes may take a run back after
@@ -47,12 +47,6 @@ pub(super) enum Standing {
     Unclear,
 }
 
-/// Whether the state that the control plane shows decides about claims and reports. In the other dialect the agent sets it, so
-/// that the confirmation decides.
-pub(super) fn state_decides(dialect: Dialect) -> bool {
-    dialect == Dialect::Old
-}
-
 /// Returns whose a run is that was assigned to this worker at `assigned_at`, by the control plane's clock.
 pub(super) fn standing(run: &RunView, assigned_at: Option<OffsetDateTime>) -> Standing {
     match run.state {
@@ -88,7 +82,7 @@ impl Coordinator {
     pub(super) fn check_claim(&mut self, id: JobId, now: Instant) {
         let waits = self.lookups.can_answer_within(BEFORE_START, Priority::Claim);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if !job.by_state {
+        if !job.dialect.state_decides() {
             return self.effects.push(Effect::Release { job: id });
         }
         let mut check = ClaimCheck::new(now);
@@ -133,6 +127,7 @@ impl Coordinator {
 
     pub(super) fn claim_looked_up(&mut self, id: JobId, run: Option<&RunView>, now: Instant) {
         let Some(job) = self.jobs.get_mut(&id).filter(|job| job.is_working()) else { return };
+        let claim = job.claim();
         let Some(check) = job.check.as_mut() else { return };
         let (waits, is_late, key) = (check.start_by.is_some(), now >= check.until, job.key.clone());
         let standing = run.map_or(Standing::Unclear, |run| standing(run, job.assigned_at));
@@ -164,7 +159,7 @@ impl Coordinator {
                     check.start_by = Some(now + delay + BEFORE_START);
                 }
                 self.effects.push(debug(format!("claim not stored, sending it again {key}")));
-                self.send(None, Outgoing::Claimed { key });
+                self.send(None, claim);
                 let priority = if waits { Priority::Claim } else { Priority::Report };
                 self.lookups.add_limited(priority, now + delay, Query::Claim(id), BEFORE_START);
             }
@@ -183,9 +178,9 @@ impl Coordinator {
     /// Claims an assignment again whose claim was confirmed: the control plane may not have stored it.
     pub(super) fn claim_again(&mut self, id: JobId) {
         if let Some(job) = self.jobs.get(&id) {
-            let key = job.key.clone();
-            self.effects.push(debug(format!("claim sent again {key}")));
-            self.send(None, Outgoing::Claimed { key });
+            let claim = job.claim();
+            self.effects.push(debug(format!("claim sent again {}", job.key)));
+            self.send(None, claim);
         }
     }
 

@@ -78,7 +78,8 @@ fn an_adopted_execution_is_not_started_again_and_another_one_is() {
 
 #[test]
 fn an_invalid_assignment_fails_no_execution_that_it_may_mean() {
-    let invalid = |id: &str| Event::Invalid(Invalid { key: Some(key(id)), message: "m".into() });
+    let invalid =
+        |id: &str| Event::Invalid(Invalid { key: Some(key(id)), dialect: Dialect::Old, message: "m".into() });
     let mut script = Script::connected(1);
     script.assign("t/1");
     script.assign("t/2");
@@ -90,15 +91,15 @@ fn an_invalid_assignment_fails_no_execution_that_it_may_mean() {
 
 #[test]
 fn a_guessed_dialect_is_logged_once() {
-    let upstream = |id| {
-        let assignment = Assignment { key: key(id), dialect: Dialect::Upstream, ..Assignment::default() };
+    let guessed = |id| {
+        let assignment = Assignment { key: key(id), guess: Some("odd"), ..Assignment::default() };
         Event::Message(Incoming::Assignment(Arc::new(assignment)))
     };
     let mut script = Script::connected(9);
     for event in [assignment("t"), upstream("u"), upstream("u/1")] {
         assert!(!script.log(event).contains("dialect assumed"));
     }
-    let log = script.log(assignment("t/1"));
-    assert!(log.contains("WARN dialect assumed task=t execution=1 dialect=old reason="), "{log}");
-    assert!(!script.log(assignment("t/2")).contains("dialect assumed"));
+    let log = script.log(guessed("t/1"));
+    assert!(log.contains("WARN dialect assumed task=t execution=1 dialect=old reason=odd"), "{log}");
+    assert!(!script.log(guessed("t/2")).contains("dialect assumed"));
 }

@@ -19,10 +19,10 @@ use std::time::Instant;
 
 use time::OffsetDateTime;
 
-use super::claims::{ClaimCheck, state_decides};
+use super::claims::ClaimCheck;
 use super::settle::Received;
 use crate::job::{AdoptedTask, Leftover};
-use crate::protocol::{Assignment, EncodedReport, ExecutionKey, Outgoing};
+use crate::protocol::{Assignment, Dialect, EncodedReport, ExecutionKey, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 pub(super) struct JobState {
@@ -31,8 +31,8 @@ pub(super) struct JobState {
     pub(super) assigned_at: Option<OffsetDateTime>,
     /// The look-ups of the claim, until it is known to be stored.
     pub(super) check: Option<ClaimCheck>,
-    /// Whether the state of the run decides about its claim and report, or else their confirmation.
-    pub(super) by_state: bool,
+    /// What the control plane expects for it.
+    pub(super) dialect: Dialect,
     claim: Claim,
     phase: Phase,
     /// When the container was started, once it was.
@@ -103,21 +103,21 @@ pub(super) enum Step {
 impl JobState {
     /// A job that is not claimed yet.
     pub(super) fn new(assignment: &Assignment) -> Self {
-        let by_state = state_decides(assignment.dialect);
-        Self { assigned_at: assignment.updated_at, by_state, ..Self::of(&assignment.key, Claim::Unsent) }
+        let Assignment { key, dialect, updated_at: assigned_at, .. } = assignment;
+        Self { assigned_at: *assigned_at, ..Self::of(key, *dialect, Claim::Unsent) }
     }
 
     /// A job that an earlier process claimed.
     pub(super) fn adopted(task: &AdoptedTask) -> Self {
-        Self { by_state: state_decides(task.dialect), ..Self::of(&task.key, Claim::Confirmed) }
+        Self::of(&task.key, task.dialect, Claim::Confirmed)
     }
 
-    fn of(key: &ExecutionKey, claim: Claim) -> Self {
+    fn of(key: &ExecutionKey, dialect: Dialect, claim: Claim) -> Self {
         Self {
             key: key.clone(),
             assigned_at: None,
             check: None,
-            by_state: true,
+            dialect,
             claim,
             phase: Phase::Working,
             started_at: None,
@@ -129,8 +129,9 @@ impl JobState {
 
     pub(super) fn answer(&self) -> Answer {
         match &self.phase {
-            Phase::Working => Answer::Send(Outgoing::Claimed { key: self.key.clone() }),
-            Phase::Reporting { seq: Some(_), .. } => Answer::AlreadySent,
+            Phase::Working if self.dialect.repeats_claims() => Answer::Send(self.claim()),
+            Phase::Working | Phase::Reporting { seq: Some(_), .. } => Answer::AlreadySent,
+            Phase::Settled { .. } if self.dialect.starts_ended_again(&self.key) => Answer::StartAgain,
             Phase::Reporting { report, seq: None, .. } | Phase::Settled { report: Some(report) } => {
                 Answer::Send(Outgoing::Report(Arc::clone(report)))
             }
@@ -202,7 +203,12 @@ impl JobState {
             return None;
         }
         self.claim = Claim::Sent(number);
-        Some(Outgoing::Claimed { key: self.key.clone() })
+        Some(self.claim())
+    }
+
+    /// Returns the claim.
+    pub(super) fn claim(&self) -> Outgoing {
+        Outgoing::Claimed { key: self.key.clone(), dialect: self.dialect }
     }
 
     /// Returns the report to send under this number, if there is one.

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use time::OffsetDateTime;
 
-use super::claims::{Standing, standing, state_decides};
+use super::claims::{Standing, standing};
 use super::lookups::{Backoff, Priority, Query};
 use super::{Coordinator, warn};
 use crate::protocol::{Dialect, ExecutionKey, FailureReason, RunView};
@@ -21,6 +21,7 @@ const MESSAGE: &str = "the worker lost the claim of this run and did not start i
 
 struct LostClaim {
     key: ExecutionKey,
+    dialect: Dialect,
     assigned_at: Option<OffsetDateTime>,
     until: Instant,
     backoff: Backoff,
@@ -52,8 +53,8 @@ impl Coordinator {
     /// Remembers the claims of an earlier process whose containers were never started.
     pub(super) fn remember_unstarted(&mut self, found: Vec<(ExecutionKey, Dialect)>, now: Instant) {
         for (key, dialect) in found {
-            if state_decides(dialect) {
-                self.remember_claim(key, None, now);
+            if dialect.state_decides() {
+                self.remember_claim(key, dialect, None, now);
             }
         }
     }
@@ -62,6 +63,7 @@ impl Coordinator {
     pub(super) fn remember_claim(
         &mut self,
         key: ExecutionKey,
+        dialect: Dialect,
         assigned_at: Option<OffsetDateTime>,
         now: Instant,
     ) {
@@ -75,7 +77,7 @@ impl Coordinator {
             claims.pop_front();
         }
         let (until, backoff) = (now + MAX_AGE, Backoff::new(0));
-        claims.push_back(LostClaim { key, assigned_at, until, backoff, is_looked_up: false });
+        claims.push_back(LostClaim { key, dialect, assigned_at, until, backoff, is_looked_up: false });
     }
 
     /// Looks up all remembered claims after a reconnect.
@@ -95,6 +97,7 @@ impl Coordinator {
         if !is_up || self.stop.is_some() {
             return;
         }
+        let dialect = claim.dialect;
         let standing = run.map(|run| standing(run, claim.assigned_at));
         let goes_on = match standing {
             // The claim may still be on its way to the store.
@@ -109,7 +112,7 @@ impl Coordinator {
         if standing == Some(Standing::Running) && !self.has(key) {
             // This message may be lost as well, so the run is looked up again.
             self.effects.push(warn(format!("run failed {key} reason=\"its claim was lost\"")));
-            self.fail(key, FailureReason::Internal, MESSAGE);
+            self.fail(key, dialect, FailureReason::Internal, MESSAGE);
         }
         if goes_on {
             self.lookups.add(Priority::Report, now + delay, Query::LostClaim(key.clone()));

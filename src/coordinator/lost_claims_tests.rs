@@ -90,7 +90,7 @@ fn a_run_that_the_worker_has_again_is_not_failed() {
     // Even if the claim was not forgotten.
     let answer = |script: &mut Script| {
         script.coordinator.lost_claims.forget(&key("a"));
-        script.coordinator.remember_claim(key("a"), None, script.now);
+        script.coordinator.remember_claim(key("a"), Dialect::Old, None, script.now);
         script.coordinator.look_up_lost_claims(script.now);
         script.on(Event::Tick);
         script.answer("a", RunState::InProgress, 11)
@@ -155,7 +155,7 @@ fn the_memory_of_lost_claims_is_bounded() {
     let mut script = Script::with_rest(RULES);
     let now = script.now;
     for number in 0..2000 {
-        script.coordinator.remember_claim(key(&number.to_string()), None, now);
+        script.coordinator.remember_claim(key(&number.to_string()), Dialect::Old, None, now);
     }
     assert_eq!(script.coordinator.lost_claims.claims.len(), MAX_CLAIMS);
     assert!(script.coordinator.lost_claims.contains(&key("1999")));

@@ -248,7 +248,8 @@ impl Coordinator {
         let unsent: Vec<JobId> =
             self.jobs.iter().filter(|(_, job)| job.has_unsent_report()).map(|(id, _)| *id).collect();
         // The control plane may have received a claim and not stored it.
-        let claimed = self.jobs.iter().filter(|(_, job)| job.is_claimed() && job.is_working());
+        let repeats = |job: &JobState| job.dialect.repeats_claims() && job.is_claimed() && job.is_working();
+        let claimed = self.jobs.iter().filter(|(_, job)| repeats(job));
         let claimed: Vec<JobId> = claimed.map(|(id, _)| *id).collect();
         claimed.into_iter().for_each(|id| self.claim_again(id));
         for id in unsent {
@@ -267,7 +268,7 @@ impl Coordinator {
         }
         let mut sent = Vec::new();
         for (id, job) in &mut self.jobs {
-            let is_sent = job.is_claim_sent() && job.by_state;
+            let is_sent = job.is_claim_sent() && job.dialect.state_decides();
             let effect = match job.connection_lost() {
                 Lost::Nothing => continue,
                 Lost::Work => Effect::Cancel { job: *id, reason: CancelReason::ClaimLost },
@@ -275,9 +276,11 @@ impl Coordinator {
             };
             self.effects.push(warn(format!("claim lost {}", job.key)));
             self.effects.push(effect);
-            sent.extend(is_sent.then(|| (job.key.clone(), job.assigned_at)));
+            sent.extend(is_sent.then(|| (job.key.clone(), job.dialect, job.assigned_at)));
         }
-        sent.into_iter().for_each(|(key, assigned_at)| self.remember_claim(key, assigned_at, now));
+        for (key, dialect, assigned_at) in sent {
+            self.remember_claim(key, dialect, assigned_at, now);
+        }
     }
 
     fn confirmed(&mut self, seq: u64, now: Instant) {
@@ -292,7 +295,7 @@ impl Coordinator {
             }
             let Some(received) = report else { continue };
             self.effects.push(info(format!("report confirmed {}", received.key)));
-            let by_state = self.jobs.get(&id).is_some_and(|job| job.by_state);
+            let by_state = self.jobs.get(&id).is_some_and(|job| job.dialect.state_decides());
             let settlement = if !by_state || self.lookups.have_only_failed() {
                 Settlement::Delivered
             } else {
@@ -320,7 +323,12 @@ impl Coordinator {
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.is_working() {
             self.effects.push(error(format!("task ended without a report {}", job.key)));
-            self.fail(&job.key, FailureReason::Internal, "the worker failed while it ran the task");
+            self.fail(
+                &job.key,
+                job.dialect,
+                FailureReason::Internal,
+                "the worker failed while it ran the task",
+            );
         }
     }
 
@@ -385,6 +393,8 @@ fn error(text: String) -> Effect {
     Effect::Log(Level::Error, text)
 }
 
+#[cfg(test)]
+mod dialect_tests;
 #[cfg(test)]
 mod execution_tests;
 #[cfg(test)]

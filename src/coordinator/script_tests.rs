@@ -153,6 +153,12 @@ pub(super) fn assignment(id: &str) -> Event {
     Event::Message(Incoming::Assignment(Arc::new(Assignment { key: key(id), ..Assignment::default() })))
 }
 
+/// An assignment of the other dialect.
+pub(super) fn upstream(id: &str) -> Event {
+    let assignment = Assignment { key: key(id), dialect: Dialect::Upstream, ..Assignment::default() };
+    Event::Message(Incoming::Assignment(Arc::new(assignment)))
+}
+
 pub(super) fn cancel(id: &str) -> Event {
     let ExecutionKey { task_id, execution_id } = key(id);
     Event::Message(Incoming::Cancel { task_id, execution_id })
@@ -160,12 +166,12 @@ pub(super) fn cancel(id: &str) -> Event {
 
 pub(super) fn completed(id: &str) -> Arc<EncodedReport> {
     let result = RunResult::Completed { exit_code: 0, out_of_memory: false, note: None };
-    let report = Report { result, ..Report::failed(&key(id), FailureReason::Internal, "") };
+    let report = Report { result, ..Report::failed(&key(id), Dialect::Old, FailureReason::Internal, "") };
     Arc::new(EncodedReport::new(report, "w"))
 }
 
 pub(super) fn claimed(seq: Option<u64>, id: &str) -> Effect {
-    Effect::Send { seq, message: Outgoing::Claimed { key: key(id) } }
+    Effect::Send { seq, message: Outgoing::Claimed { key: key(id), dialect: Dialect::Old } }
 }
 
 pub(super) fn started(job: u64, id: &str) -> Effect {
@@ -178,12 +184,18 @@ pub(super) fn reported(seq: Option<u64>, id: &str) -> Effect {
 }
 
 pub(super) fn rejected(id: &str, reason: &str) -> Effect {
-    Effect::Send { seq: None, message: Outgoing::Rejected { key: key(id), reason: reason.into() } }
+    Effect::Send {
+        seq: None,
+        message: Outgoing::Rejected { key: key(id), dialect: Dialect::Old, reason: reason.into() },
+    }
 }
 
 pub(super) fn failed(id: &str, reason: FailureReason, message: &str) -> Effect {
     let message = message.to_owned();
-    Effect::Send { seq: None, message: Outgoing::Failed { key: key(id), reason, message } }
+    Effect::Send {
+        seq: None,
+        message: Outgoing::Failed { key: key(id), dialect: Dialect::Old, reason, message },
+    }
 }
 
 pub(super) fn release(job: u64) -> Effect {

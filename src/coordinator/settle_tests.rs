@@ -4,7 +4,7 @@ use super::super::tests::*;
 use super::super::{Event, Rules};
 use super::*;
 use crate::exit::Exit;
-use crate::protocol::RunState;
+use crate::protocol::{Dialect, RunState};
 use crate::sys::cancel::CancelReason;
 
 /// A worker with one slot that has sent the report of the run `a`, which was assigned at 10 s. The control plane has received
@@ -200,7 +200,12 @@ fn reports_of_at_most_64_mib_are_kept() {
     let large = |id: &str, kib: usize| {
         let report = crate::protocol::Report {
             output: "x".repeat(kib << 10),
-            ..crate::protocol::Report::failed(&key(id), crate::protocol::FailureReason::Internal, "m")
+            ..crate::protocol::Report::failed(
+                &key(id),
+                Dialect::Old,
+                crate::protocol::FailureReason::Internal,
+                "m",
+            )
         };
         Arc::new(EncodedReport::new(report, "w"))
     };

@@ -3,7 +3,7 @@
 pub(super) use super::script::*;
 use super::*;
 use crate::exit::Exit;
-use crate::protocol::{Assignment, Invalid};
+use crate::protocol::{Assignment, Dialect, Invalid};
 
 #[test]
 fn a_task_from_its_assignment_to_a_free_slot() {
@@ -145,7 +145,11 @@ fn a_cancel_in_every_phase() {
 #[test]
 fn an_invalid_assignment_fails_its_task_unless_the_worker_has_it() {
     let invalid = |id: Option<&str>| {
-        Event::Invalid(Invalid { key: id.map(key), message: "data.task: is missing".into() })
+        Event::Invalid(Invalid {
+            key: id.map(key),
+            dialect: Dialect::Old,
+            message: "data.task: is missing".into(),
+        })
     };
     let mut script = Script::connected(1);
     assert_eq!(script.on(invalid(None)), []);
@@ -212,7 +216,11 @@ fn the_backlog_takes_32_mib_of_assignments() {
 #[test]
 fn a_flood_of_messages_does_not_fill_the_log() {
     let invalid = |id: Option<&str>| {
-        Event::Invalid(Invalid { key: id.map(key), message: "data.task: is missing".into() })
+        Event::Invalid(Invalid {
+            key: id.map(key),
+            dialect: Dialect::Old,
+            message: "data.task: is missing".into(),
+        })
     };
     let unknown = || Event::Message(Incoming::Unknown { kind: "news".into() });
     let floods: [(&str, &dyn Fn() -> Event); 7] = [

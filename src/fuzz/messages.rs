@@ -8,7 +8,8 @@ use super::{Input, MARKER, assert_hidden, assert_one_line, marked};
 use crate::docker::{Reference, ReferenceError};
 use crate::policy::VolumeBind;
 use crate::protocol::{
-    Assignment, ExecutionKey, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, decode, encode,
+    Assignment, Dialect, ExecutionKey, FailureReason, Incoming, Invalid, MAX_MESSAGE_BYTES, Outgoing, decode,
+    encode,
 };
 use crate::secret::Secret;
 use crate::task::plan::{Plan, TaskSettings, plan};
@@ -21,8 +22,11 @@ pub fn control_plane(bytes: &[u8]) {
     let text = Input::new(bytes).text();
     match decode(&text, None) {
         Ok(Incoming::Assignment(assignment)) => {
-            assert!(!assignment.key.task_id.trim().is_empty() && !assignment.sidecar_image.is_empty());
-            check_reply(&assignment.key, &check_plan(&assignment));
+            let Assignment { key, dialect, docker_image, sidecar_image, .. } = &*assignment;
+            assert!(!key.task_id.trim().is_empty());
+            assert!([docker_image, sidecar_image].into_iter().flatten().all(|image| !image.is_empty()));
+            assert!(sidecar_image.is_some() || !dialect.needs_sidecar());
+            check_reply(key, *dialect, &check_plan(&assignment));
         }
         Ok(Incoming::Cancel { task_id, execution_id }) => {
             assert!(!task_id.trim().is_empty() && execution_id.is_none_or(|id| !id.trim().is_empty()));
@@ -44,7 +48,9 @@ fn check_salvage(text: &str) {
     let found = broken.err().and_then(|invalid| invalid.key);
     match valid {
         Ok(Incoming::Assignment(assignment)) if text.len() < 32 << 10 => {
-            assert_eq!(found.as_ref(), Some(&assignment.key));
+            // An execution id that is not a string is not found.
+            let is_found = found.as_ref() == Some(&assignment.key);
+            assert!(is_found || found.is_some() && assignment.guess.is_some());
         }
         Ok(Incoming::Cancel { .. } | Incoming::Unknown { .. }) => assert_eq!(found, None),
         _ => {}
@@ -54,7 +60,7 @@ fn check_salvage(text: &str) {
 fn check_refusal(invalid: &Invalid) {
     assert_one_line(&invalid.message, LONGEST_ERROR);
     if let Some(key) = &invalid.key {
-        check_reply(key, &Err(invalid.message.clone()));
+        check_reply(key, invalid.dialect, &Err(invalid.message.clone()));
     }
 }
 
@@ -92,7 +98,8 @@ fn settings() -> Result<TaskSettings, ReferenceError> {
 }
 
 fn check_plan(assignment: &Assignment) -> Result<(), String> {
-    let plan = plan(assignment, &settings().map_err(|error| error.to_string())?, 4)?;
+    let settings = settings().map_err(|error| error.to_string())?;
+    let plan = plan(assignment, &settings, 4).map_err(|error| error.message)?;
     assert!(plan.name.len() < 100 && plan.name.chars().all(is_plain), "{}", plan.name);
     let paths: BTreeSet<&str> = plan.sidecars.iter().map(|sidecar| sidecar.mount_path.as_str()).collect();
     assert_eq!(paths.len(), plan.sidecars.len(), "two mounts on one path");
@@ -122,14 +129,14 @@ fn check_limits(plan: &Plan) {
 }
 
 /// Asserts that the reply to the control plane is a valid frame within the size limits.
-fn check_reply(key: &ExecutionKey, plan: &Result<(), String>) {
+fn check_reply(key: &ExecutionKey, dialect: Dialect, plan: &Result<(), String>) {
     let message = match plan {
-        Ok(()) => Outgoing::Claimed { key: key.clone() },
+        Ok(()) => Outgoing::Claimed { key: key.clone(), dialect },
         Err(problem) => {
             assert!(!problem.contains(char::is_control), "control characters in {problem:?}");
             let key = key.clone();
             let message = problem.clone();
-            Outgoing::Failed { key, reason: FailureReason::InvalidAssignment, message }
+            Outgoing::Failed { key, dialect, reason: FailureReason::InvalidAssignment, message }
         }
     };
     let frame = encode(&message, "worker 1");
@@ -138,6 +145,7 @@ fn check_reply(key: &ExecutionKey, plan: &Result<(), String>) {
     let field = |pointer| reply.as_ref().and_then(|reply| reply.pointer(pointer)).and_then(Value::as_str);
     assert_eq!(field("/type"), Some(message.kind()));
     assert_eq!(field("/data/task_id"), Some(key.task_id.as_str()));
-    assert_eq!(field("/data/execution_id"), None);
+    let named = key.execution_id.as_deref().filter(|_| dialect.names_executions(message.kind()));
+    assert_eq!(field("/data/execution_id"), named);
     assert!(field("/data/message").is_none_or(|text| text.len() <= 4096));
 }

@@ -5,14 +5,13 @@ use std::sync::Arc;
 
 use serde_json::value::RawValue;
 
-use super::dialect::Marks;
+use super::agent::AGENT;
+use super::dialect::{Mark, Marks};
 use super::fields::{self, FieldError, Fields};
+use super::salvage::{self, Salvaged};
 use super::{AdditionalSidecar, AgentConfig, Assignment, Dialect, ExecutionKey, Incoming, InstanceShape};
-use super::{instant, json, salvage};
+use super::{instant, json};
 use crate::secret::Secret;
-
-/// The `model_id` of a run that was created without a model.
-const NO_MODEL: &str = "pending";
 
 /// The longest `task_id` and `execution_id`, in bytes. They become labels, and an engine does not start a process with more
 /// than some megabytes of labels.
@@ -24,9 +23,6 @@ const MAX_ANSWERED_ID: usize = 8 << 10;
 /// The largest assignment, as [`Assignment::size`] counts it. Linux starts no process with more than 6 MiB of arguments and
 /// environment (execve(2)).
 const MAX_SIZE: usize = 8 << 20;
-
-/// How deep `mcp_servers` may nest.
-const MAX_DEPTH: usize = 1000;
 
 const FRAME: &[&str] = &["type", "data"];
 const CANCEL: &[&str] = &["task_id", "execution_id"];
@@ -43,8 +39,6 @@ const ASSIGNMENT: &[&str] = &[
     "additional_oz_args",
 ];
 const TASK: &[&str] = &["id", "owner", "updated_at", "agent_config_snapshot"];
-const AGENT: &[&str] =
-    &["environment_id", "model_id", "profile_id", "skill_spec", "mcp_servers", "computer_use_enabled"];
 const SIDECAR: &[&str] = &["image", "mount_path", "read_write"];
 const SHAPE: &[&str] = &["vcpus", "memory_gb"];
 
@@ -54,23 +48,26 @@ pub struct Invalid {
     /// The execution of an assignment, if the run's id could be read: it can be failed. Without an execution id it may be any
     /// execution of the run.
     pub key: Option<ExecutionKey>,
+    /// What the control plane expects for that execution.
+    pub dialect: Dialect,
     /// The field and what would be right; never the value, which may be a secret.
     pub message: String,
 }
 
 impl From<FieldError> for Invalid {
     fn from(FieldError(message): FieldError) -> Self {
-        Self { key: None, message }
+        Self { key: None, dialect: Dialect::default(), message }
     }
 }
 
-/// Decodes one text frame. `host` is the dialect of the control plane's host, if that is known. Unknown fields are skipped, and of several fields with one name the last counts.
+/// Decodes one text frame. `host` is the dialect of the control plane's host, if that is known. Unknown fields are skipped, and of
+/// several fields with one name the last counts.
 ///
 /// # Errors
 /// It is not JSON, has no type, or lacks what its type requires.
 pub fn decode(text: &str, host: Option<Dialect>) -> Result<Incoming, Invalid> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
-    let value: &RawValue = serde_json::from_str(text).map_err(|error| malformed(text, &error))?;
+    let value: &RawValue = serde_json::from_str(text).map_err(|error| malformed(text, &error, host))?;
     let frame = Fields::new("message", value, FRAME)?;
     let kind = frame.string("type")?.ok_or_else(|| FieldError::missing("type"))?;
     match kind.as_ref() {
@@ -78,29 +75,35 @@ pub fn decode(text: &str, host: Option<Dialect>) -> Result<Incoming, Invalid> {
         "task_cancel" | "task_cancellation" => {
             let data = data(&frame, CANCEL)?;
             let task_id = task_id(&data)?;
-            Ok(Incoming::Cancel { task_id, execution_id: execution_id(&data)? })
+            let (execution_id, _) = execution_id(&data);
+            short("data.execution_id", execution_id.as_deref().unwrap_or_default())?;
+            Ok(Incoming::Cancel { task_id, execution_id })
         }
         other => Ok(Incoming::Unknown { kind: other.to_owned() }),
     }
 }
 
-/// Returns the error for a message of `bytes` bytes, of which only the beginning was stored.
-pub fn too_long(beginning: &[u8], bytes: u64, limit: u64) -> Invalid {
-    let message = format!("message: must have at most {limit} bytes, not {bytes}");
-    Invalid { key: salvaged(beginning), message }
+/// Returns the error for a message of `bytes` bytes, of which only the beginning was stored. `host` is as in [`decode`].
+pub fn too_long(beginning: &[u8], bytes: u64, limit: u64, host: Option<Dialect>) -> Invalid {
+    salvaged(beginning, format!("message: must have at most {limit} bytes, not {bytes}"), host)
 }
 
-fn salvaged(beginning: &[u8]) -> Option<ExecutionKey> {
+fn salvaged(beginning: &[u8], message: String, host: Option<Dialect>) -> Invalid {
     let is_short = |id: &str| id.len() <= MAX_ANSWERED_ID;
     let is_answered =
         |key: &ExecutionKey| is_short(&key.task_id) && key.execution_id.as_deref().is_none_or(is_short);
-    salvage::key(beginning).filter(is_answered)
+    let Some(Salvaged { key, trace_id }) = salvage::read(beginning) else {
+        return Invalid { key: None, dialect: Dialect::default(), message };
+    };
+    let execution_id = if key.execution_id.is_some() { Mark::Present } else { Mark::Absent };
+    let (dialect, _) = Dialect::of(host, Marks { execution_id, owner: Mark::Absent, trace_id });
+    Invalid { key: Some(key).filter(is_answered), dialect, message }
 }
 
 /// Keeps serde_json's position and leaves out its text, which may quote the message.
-fn malformed(text: &str, error: &serde_json::Error) -> Invalid {
+fn malformed(text: &str, error: &serde_json::Error, host: Option<Dialect>) -> Invalid {
     let message = format!("message: is not JSON (line {}, column {})", error.line(), error.column());
-    Invalid { key: salvaged(text.as_bytes()), message }
+    salvaged(text.as_bytes(), message, host)
 }
 
 fn data<'a>(frame: &Fields<'a>, names: &'static [&'static str]) -> Result<Fields<'a>, FieldError> {
@@ -117,59 +120,81 @@ fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
     Ok(id.into_owned())
 }
 
-/// Returns the execution's id, trimmed; `None` if it is absent or blank.
-fn execution_id(data: &Fields<'_>) -> Result<Option<String>, FieldError> {
-    let id = data.text("execution_id")?;
-    short("data.execution_id", id.as_deref().unwrap_or_default())?;
-    Ok(id)
+/// Returns the execution's id, trimmed, and what it says about the dialect. A number counts as its text, and a value of another
+/// type as no id.
+fn execution_id(data: &Fields<'_>) -> (Option<String>, Mark) {
+    match (data.text("execution_id"), data.value("execution_id")) {
+        (Ok(id), _) => {
+            let mark = if id.is_some() { Mark::Present } else { Mark::Absent };
+            (id, mark)
+        }
+        (Err(_), Some(value)) if json::kind(value) == "a number" => (Some(value.get().to_owned()), Mark::Odd),
+        (Err(_), _) => (None, Mark::Odd),
+    }
+}
+
+/// Returns the type of the run's owner, and what the owner says about the dialect. Names of members are in any case, as Go reads
+/// them.
+fn owner(task: &Fields<'_>) -> (Option<String>, Mark) {
+    let Some(value) = task.value("owner") else { return (None, Mark::Absent) };
+    let members = json::all_members(value).unwrap_or_default();
+    let kind = members.iter().rev().find(|(name, _)| name.eq_ignore_ascii_case("Type"));
+    match kind.and_then(|(_, kind)| json::string(kind)) {
+        Some(kind) => (Some(kind.into_owned()), Mark::Present),
+        None => (None, Mark::Odd),
+    }
 }
 
 fn assignment(frame: &Fields<'_>, host: Option<Dialect>) -> Result<Incoming, Invalid> {
     let data = data(frame, ASSIGNMENT)?;
     let task_id = task_id(&data)?;
-    let (key, invalid) = match execution_id(&data) {
-        Ok(execution_id) => (ExecutionKey { task_id, execution_id }, None),
-        Err(error) => (ExecutionKey { task_id, execution_id: None }, Some(error)),
-    };
-    let read = invalid.map_or_else(|| read_assignment(&data, &key, host), Err);
-    match read.and_then(not_too_large) {
-        Ok(assignment) => Ok(Incoming::Assignment(Arc::new(assignment))),
-        Err(FieldError(message)) => Err(Invalid { key: Some(key), message }),
+    let (execution_id, mark) = execution_id(&data);
+    let key = ExecutionKey { task_id, execution_id };
+    // A wrong type of these is reported below.
+    let has_trace = data.text("trace_id").is_ok_and(|id| id.is_some());
+    let (owner, owner_mark) =
+        data.object("task", TASK).ok().flatten().map_or((None, Mark::Absent), |task| owner(&task));
+    let marks = Marks { execution_id: mark, owner: owner_mark, trace_id: has_trace };
+    let (dialect, guess) = Dialect::of(host, marks);
+    let read = read_assignment(&data, &key, dialect).and_then(not_too_large);
+    match read {
+        Ok(assignment) => {
+            let shared_with_team = dialect.shares_with_team(owner.as_deref());
+            let assignment = Assignment { guess, shared_with_team, ..assignment };
+            Ok(Incoming::Assignment(Arc::new(assignment)))
+        }
+        Err(FieldError(message)) => Err(Invalid { key: Some(key), dialect, message }),
     }
 }
 
 fn read_assignment(
     data: &Fields<'_>,
     key: &ExecutionKey,
-    host: Option<Dialect>,
+    dialect: Dialect,
 ) -> Result<Assignment, FieldError> {
     short("data.task_id", &key.task_id)?;
+    short("data.execution_id", key.execution_id.as_deref().unwrap_or_default())?;
     let task = data.object("task", TASK)?.ok_or_else(|| FieldError::missing("data.task"))?;
     let agent_task_id = task.text("id")?.unwrap_or_else(|| key.task_id.clone());
-    let sidecar_image = data.text("sidecar_image")?;
-    let trace_id = data.text("trace_id")?;
-    let marks = Marks {
-        execution_id: key.execution_id.is_some(),
-        owner: task.value("owner").is_some(),
-        trace_id: trace_id.is_some(),
-    };
+    let image = |name| Ok::<_, FieldError>(data.string(name)?.and_then(|text| dialect.image(&text)));
+    let sidecar_image = image("sidecar_image")?;
+    if sidecar_image.is_none() && dialect.needs_sidecar() {
+        return Err(FieldError::new("data.sidecar_image", "must name an image"));
+    }
     Ok(Assignment {
         key: key.clone(),
-        dialect: Dialect::of(host, marks),
+        dialect,
+        guess: None,
+        shared_with_team: false,
         agent_task_id,
-        agent: task
-            .object("agent_config_snapshot", AGENT)?
-            .map(|fields| agent(&fields))
-            .transpose()?
-            .unwrap_or_default(),
-        docker_image: data.text("docker_image")?,
-        sidecar_image: sidecar_image
-            .ok_or_else(|| FieldError::new("data.sidecar_image", "must name an image"))?,
+        agent: AgentConfig::read(task.object("agent_config_snapshot", AGENT)?, dialect)?,
+        docker_image: image("docker_image")?,
+        sidecar_image,
         env_vars: env_vars(data)?,
         additional_sidecars: sidecars(data)?,
         // A time that cannot be read is no reason to refuse the task.
         updated_at: task.string("updated_at").ok().flatten().and_then(|text| instant(&text)),
-        trace_id,
+        trace_id: data.text("trace_id")?,
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,
     })
@@ -191,30 +216,6 @@ fn short(path: &str, id: &str) -> Result<(), FieldError> {
 
 fn too_long_id(path: &str, id: &str) -> FieldError {
     FieldError::new(path, &format!("must have at most {MAX_ID_BYTES} bytes, not {}", id.len()))
-}
-
-fn agent(fields: &Fields<'_>) -> Result<AgentConfig, FieldError> {
-    Ok(AgentConfig {
-        environment_id: fields.text("environment_id")?,
-        model_id: fields.text("model_id")?.filter(|model| model != NO_MODEL),
-        profile_id: fields.text("profile_id")?,
-        skill_spec: fields.text("skill_spec")?,
-        mcp_servers: mcp_servers(fields)?,
-        computer_use: fields.boolean("computer_use_enabled")?,
-    })
-}
-
-/// An empty object counts as unset, like a blank string.
-fn mcp_servers(fields: &Fields<'_>) -> Result<Option<Secret>, FieldError> {
-    const NAME: &str = "mcp_servers";
-    let Some(value) = fields.value(NAME) else { return Ok(None) };
-    if json::kind(value) != "an object" {
-        return Err(FieldError::wrong_type(&fields.at(NAME), "an object", value));
-    }
-    let compact = json::compact(value, MAX_DEPTH).ok_or_else(|| {
-        FieldError::new(&fields.at(NAME), &format!("must not nest deeper than {MAX_DEPTH} levels"))
-    })?;
-    Ok((compact != "{}").then(|| Secret::new(compact)))
 }
 
 fn env_vars(data: &Fields<'_>) -> Result<BTreeMap<String, Secret>, FieldError> {

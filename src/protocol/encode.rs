@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use serde_json::{Map, Value, json};
 
+use super::dialect::{Dialect, Ending};
 use super::fit::{escaped_len, fit};
-use super::{ExecutionKey, FailureReason, Outgoing, PullRequest, Report, RunResult};
+use super::{ExecutionKey, Outgoing, PullRequest, Report};
 
 /// The longest message that is sent, in bytes. The known control plane ends its process, for all its workers, on a message
 /// over 100 MiB.
@@ -43,10 +44,11 @@ impl EncodedReport {
 
     /// As [`EncodedReport::new`], for a frame of at most `max_bytes`, which must exceed [`ENVELOPE_BYTES`].
     fn with_limit(report: Report, worker_id: &str, max_bytes: usize) -> Self {
-        let key = report.key.clone();
-        let kind = report.kind();
-        let text = frame(kind, &key, worker_id, report_data(report, max_bytes - ENVELOPE_BYTES));
-        Self { key, kind, text: Arc::new(text) }
+        let Report { key, dialect, .. } = &report;
+        let (key, dialect) = (key.clone(), *dialect);
+        let (kind, data) = report_data(report, max_bytes - ENVELOPE_BYTES);
+        let text = Arc::new(frame(kind, &key, dialect, worker_id, data));
+        Self { key, kind, text }
     }
 }
 
@@ -65,21 +67,31 @@ impl fmt::Debug for EncodedReport {
 
 /// Returns a message as the text of one frame.
 pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<String> {
-    let (key, data) = match message {
+    let (key, dialect, data) = match message {
         Outgoing::Report(report) => return Arc::clone(&report.text),
-        Outgoing::Failed { key, reason, message } => {
-            return EncodedReport::new(Report::failed(key, *reason, message), worker_id).text;
+        Outgoing::Failed { key, dialect, reason, message } => {
+            return EncodedReport::new(Report::failed(key, *dialect, *reason, message), worker_id).text;
         }
-        Outgoing::Claimed { key } => (key, Map::new()),
-        Outgoing::Rejected { key, reason } => (key, object(json!({ "reason": bounded(reason) }))),
+        Outgoing::Claimed { key, dialect } => (key, *dialect, Map::new()),
+        Outgoing::Rejected { key, dialect, reason } => {
+            (key, *dialect, object(json!({ "reason": bounded(reason) })))
+        }
     };
-    Arc::new(frame(message.kind(), key, worker_id, data))
+    Arc::new(frame(message.kind(), key, dialect, worker_id, data))
 }
 
-/// The known control plane knows no execution ids, so none is sent.
-fn frame(kind: &str, key: &ExecutionKey, worker_id: &str, mut data: Map<String, Value>) -> String {
+fn frame(
+    kind: &str,
+    key: &ExecutionKey,
+    dialect: Dialect,
+    worker_id: &str,
+    mut data: Map<String, Value>,
+) -> String {
     data.insert("task_id".into(), key.task_id.as_str().into());
-    if matches!(kind, "task_claimed" | "task_completed") {
+    if let Some(id) = key.execution_id.as_deref().filter(|_| dialect.names_executions(kind)) {
+        data.insert("execution_id".into(), id.into());
+    }
+    if dialect.names_worker(kind) {
         data.insert("worker_id".into(), worker_id.into());
     }
     let field = |(name, value): (&String, &Value)| match value {
@@ -100,7 +112,7 @@ impl Outgoing {
     /// The execution that the message is about.
     pub fn key(&self) -> &ExecutionKey {
         match self {
-            Self::Claimed { key } | Self::Failed { key, .. } | Self::Rejected { key, .. } => key,
+            Self::Claimed { key, .. } | Self::Failed { key, .. } | Self::Rejected { key, .. } => key,
             Self::Report(report) => &report.key,
         }
     }
@@ -109,54 +121,44 @@ impl Outgoing {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Claimed { .. } => "task_claimed",
-            Self::Failed { .. } => "task_failed",
+            Self::Failed { dialect, reason, .. } => dialect.failed_kind(*reason),
             Self::Rejected { .. } => "task_rejected",
             Self::Report(report) => report.kind,
         }
     }
 }
 
-impl Report {
-    fn kind(&self) -> &'static str {
-        match self.result {
-            RunResult::Completed { .. } => "task_completed",
-            RunResult::Failed { .. } => "task_failed",
-        }
-    }
-}
-
-fn report_data(report: Report, max_output: usize) -> Map<String, Value> {
+/// Returns the type of a report, and its fields without those of its execution.
+fn report_data(report: Report, max_output: usize) -> (&'static str, Map<String, Value>) {
     let mut data = Map::new();
-    let output = fit(report.output, max_output);
-    match report.result {
-        RunResult::Completed { exit_code, out_of_memory, note } => {
-            data.insert("exit_code".into(), exit_code.into());
-            data.insert("output".into(), output.into());
-            if out_of_memory {
-                data.insert("failure_reason".into(), FailureReason::ContainerOom.name().into());
-            }
-            if let Some(note) = note {
-                data.insert("message".into(), bounded(&note).into());
-            }
-        }
-        RunResult::Failed { reason, message, exit_code } => {
-            data.insert("message".into(), bounded(&message).into());
-            data.insert("failure_reason".into(), reason.name().into());
-            if let Some(exit_code) = exit_code {
-                data.insert("exit_code".into(), exit_code.into());
-            }
-            if !output.is_empty() {
-                data.insert("output".into(), output.into());
-            }
+    let Report { dialect, result, output, artifacts, session_link, .. } = report;
+    let Ending { kind, task_state, failure_reason, exit_code, message, needs_output } =
+        dialect.ending(result);
+    if let Some(message) = message {
+        data.insert("message".into(), bounded(&message).into());
+    }
+    if let Some(exit_code) = exit_code {
+        data.insert("exit_code".into(), exit_code.into());
+    }
+    for (name, word) in [("task_state", task_state), ("failure_reason", failure_reason)] {
+        if let Some(word) = word {
+            data.insert(name.into(), word.into());
         }
     }
-    if !report.artifacts.is_empty() {
-        data.insert("artifacts".into(), report.artifacts.iter().map(artifact).collect());
+    if !dialect.reports_output() {
+        return (kind, data);
     }
-    if let Some(link) = report.session_link {
+    let output = fit(output, max_output);
+    if needs_output || !output.is_empty() {
+        data.insert("output".into(), output.into());
+    }
+    if !artifacts.is_empty() {
+        data.insert("artifacts".into(), artifacts.iter().map(artifact).collect());
+    }
+    if let Some(link) = session_link {
         data.insert("session_link".into(), link.into());
     }
-    data
+    (kind, data)
 }
 
 /// `branch` is required, and the worker does not know it.

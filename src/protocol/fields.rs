@@ -96,6 +96,10 @@ impl<'a> Fields<'a> {
         }
     }
 
+    pub(super) fn integer(&self, name: &str) -> Result<Option<i64>, FieldError> {
+        self.typed(name, "an integer", |value| value.get().parse().ok())
+    }
+
     pub(super) fn object(
         &self,
         name: &str,

@@ -3,6 +3,7 @@
 //! Every reader expects text that a first pass has checked, and strings may contain lone surrogates, which become U+FFFD.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
@@ -87,6 +88,31 @@ pub(super) fn compact(value: &RawValue, max_depth: usize) -> Option<String> {
             return None;
         }
         (_, rest) = rest.split_at_checked(len)?;
+    }
+    Some(text)
+}
+
+/// As [`compact`], for an object as Go writes a map of such values: the names of its members are sorted, the last of several
+/// members with one name stays, and characters are escaped that HTML or JavaScript would take for their own.
+pub(super) fn compact_sorted(value: &RawValue, max_depth: usize) -> Option<String> {
+    let members: BTreeMap<String, &RawValue> = all_members(value)?.into_iter().collect();
+    let pair = |(name, value): (&String, &&RawValue)| {
+        let value = compact(value, max_depth.checked_sub(1)?)?;
+        Some(format!("{}:{value}", serde_json::to_string(name).ok()?))
+    };
+    let pairs = members.iter().map(pair).collect::<Option<Vec<_>>>()?;
+    let mut text = format!("{{{}}}", pairs.join(","));
+    for (character, escaped) in [
+        ('<', "\\u003c"),
+        ('>', "\\u003e"),
+        ('&', "\\u0026"),
+        ('\u{2028}', "\\u2028"),
+        ('\u{2029}', "\\u2029"),
+    ] {
+        // Outside of strings there are none.
+        if text.contains(character) {
+            text = text.replace(character, escaped);
+        }
     }
     Some(text)
 }

@@ -2,6 +2,7 @@
 //!
 //! Pure. Errors name a field and what would be right, never its value: any value may be a secret.
 
+mod agent;
 mod decode;
 mod dialect;
 mod encode;
@@ -19,6 +20,7 @@ use time::OffsetDateTime;
 
 use crate::secret::Secret;
 
+pub use agent::AgentConfig;
 pub use decode::{Invalid, decode, too_long};
 pub use dialect::Dialect;
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
@@ -56,14 +58,18 @@ pub struct Assignment {
     pub key: ExecutionKey,
     /// What the control plane expects for it.
     pub dialect: Dialect,
+    /// Why the dialect is a guess, if it is one.
+    pub guess: Option<&'static str>,
+    /// Whether the session is shared with the owner's team.
+    pub shared_with_team: bool,
     /// `task.id`, for the agent; `task_id` if it is absent.
     pub agent_task_id: String,
     /// The agent's configuration.
     pub agent: AgentConfig,
-    /// Image of the task container, if the assignment names one.
+    /// Image of the task container, if one is named.
     pub docker_image: Option<String>,
-    /// Image whose file system is mounted at `/agent`.
-    pub sidecar_image: String,
+    /// Image whose file system is mounted at `/agent`. Without one, the task's own image has the agent.
+    pub sidecar_image: Option<String>,
     /// Environment of the task container.
     pub env_vars: BTreeMap<String, Secret>,
     /// Further images to mount, in the order they were sent.
@@ -84,40 +90,18 @@ impl Assignment {
         /// What a string or an entry of a map takes besides its text.
         const ENTRY: usize = 64;
         let optional = |text: &Option<String>| text.as_deref().map_or(0, str::len);
-        let agent = &self.agent;
-        let ids = [&agent.environment_id, &agent.model_id, &agent.profile_id, &agent.skill_spec];
-        let texts = [&self.key.task_id, &self.agent_task_id, &self.sidecar_image];
+        let names = [&self.docker_image, &self.sidecar_image, &self.trace_id, &self.key.execution_id];
         let env = self.env_vars.iter().map(|(name, value)| 2 * ENTRY + name.len() + value.expose().len());
         let sidecars = self.additional_sidecars.iter();
         let sidecars = sidecars.map(|sidecar| 2 * ENTRY + sidecar.image.len() + sidecar.mount_path.len());
         size_of::<Self>()
-            + texts.into_iter().map(String::len).sum::<usize>()
-            + ids
-                .into_iter()
-                .chain([&self.trace_id, &self.key.execution_id, &self.docker_image])
-                .map(optional)
-                .sum::<usize>()
-            + agent.mcp_servers.as_ref().map_or(0, |servers| servers.expose().len())
+            + self.key.task_id.len()
+            + self.agent_task_id.len()
+            + names.into_iter().map(optional).sum::<usize>()
+            + self.agent.size()
             + env.chain(sidecars).sum::<usize>()
             + self.additional_oz_args.iter().map(|arg| ENTRY + arg.len()).sum::<usize>()
     }
-}
-
-/// `task.agent_config_snapshot`. Strings are trimmed; blank ones are unset.
-#[derive(Debug, Clone, PartialEq, Default)]
-pub struct AgentConfig {
-    /// `--environment`.
-    pub environment_id: Option<String>,
-    /// `--model`; the placeholder `pending` is unset.
-    pub model_id: Option<String>,
-    /// `--profile`.
-    pub profile_id: Option<String>,
-    /// `--skill`.
-    pub skill_spec: Option<String>,
-    /// `--mcp`, compact JSON. It may hold credentials.
-    pub mcp_servers: Option<Secret>,
-    /// `--computer-use` or `--no-computer-use`; none if absent.
-    pub computer_use: Option<bool>,
 }
 
 /// A further image to mount.
@@ -147,6 +131,8 @@ pub enum Outgoing {
     Claimed {
         /// The execution.
         key: ExecutionKey,
+        /// What the control plane expects for it.
+        dialect: Dialect,
     },
     /// The task ended; it had a slot.
     Report(Arc<EncodedReport>),
@@ -154,6 +140,8 @@ pub enum Outgoing {
     Failed {
         /// The execution.
         key: ExecutionKey,
+        /// What the control plane expects for it.
+        dialect: Dialect,
         /// The kind, for programs.
         reason: FailureReason,
         /// The cause, for people.
@@ -163,6 +151,8 @@ pub enum Outgoing {
     Rejected {
         /// The execution.
         key: ExecutionKey,
+        /// What the control plane expects for it.
+        dialect: Dialect,
         /// For people.
         reason: String,
     },
@@ -173,6 +163,8 @@ pub enum Outgoing {
 pub struct Report {
     /// The execution.
     pub key: ExecutionKey,
+    /// What the control plane expects for it.
+    pub dialect: Dialect,
     /// The result.
     pub result: RunResult,
     /// What the task printed, without NUL.
@@ -199,6 +191,8 @@ pub enum RunResult {
     Failed {
         /// The kind, for programs.
         reason: FailureReason,
+        /// The reason that stands for the step that failed; often the same.
+        step: FailureReason,
         /// The cause, for people: one line without secrets.
         message: String,
         /// 0 to 255, if the container ran.
@@ -278,10 +272,16 @@ impl FailureReason {
 
 impl Report {
     /// Returns the report of a failed task without output.
-    pub fn failed(key: &ExecutionKey, reason: FailureReason, message: impl Into<String>) -> Self {
+    pub fn failed(
+        key: &ExecutionKey,
+        dialect: Dialect,
+        reason: FailureReason,
+        message: impl Into<String>,
+    ) -> Self {
         Self {
             key: key.clone(),
-            result: RunResult::Failed { reason, message: message.into(), exit_code: None },
+            dialect,
+            result: RunResult::Failed { reason, step: reason, message: message.into(), exit_code: None },
             output: String::new(),
             artifacts: Vec::new(),
             session_link: None,

@@ -22,17 +22,22 @@ impl Place {
     }
 }
 
-/// Returns `data.task_id` and `data.execution_id` if the message looks like an assignment: top-level `type` is
+/// What was found of an assignment.
+pub(super) struct Salvaged {
+    pub(super) key: ExecutionKey,
+    /// Whether it has a `trace_id` that is not blank.
+    pub(super) trace_id: bool,
+}
+
+/// Returns `data.task_id`, `data.execution_id` and whether there is a `data.trace_id` if the message looks like an assignment: top-level `type` is
 /// `task_assignment`. Looks at the first 64 KiB only, so `message` may be the beginning of a message, and its execution may be
 /// missing. Text inside strings and in deeper values is not mistaken for any of them.
-pub(super) fn key(message: &[u8]) -> Option<ExecutionKey> {
-    let (searched, _) = message.split_at(message.len().min(SEARCHED));
-    let text = searched.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-    let (mut kind, mut task_id, mut execution_id) = (None, None, None);
+pub(super) fn read(message: &[u8]) -> Option<Salvaged> {
+    let (mut kind, mut task_id, mut execution_id, mut trace_id) = (None, None, None, None);
     let mut place = Place::default();
     let mut last = String::new();
     let mut is_value = false;
-    let mut rest = text;
+    let mut rest = beginning(message);
     while let Some(first) = rest.chars().next() {
         let mut len = first.len_utf8();
         match first {
@@ -44,6 +49,7 @@ pub(super) fn key(message: &[u8]) -> Option<ExecutionKey> {
                     (1, true) if place.member == "type" => kind = Some(string),
                     (2, true) if place.is("task_id") => task_id = Some(string),
                     (2, true) if place.is("execution_id") => execution_id = Some(string),
+                    (2, true) if place.is("trace_id") => trace_id = Some(string),
                     _ => last = string,
                 }
                 is_value = false;
@@ -56,7 +62,7 @@ pub(super) fn key(message: &[u8]) -> Option<ExecutionKey> {
                         place.member = std::mem::take(&mut last);
                         match place.member.as_str() {
                             "type" => kind = None,
-                            "data" => (task_id, execution_id) = (None, None),
+                            "data" => (task_id, execution_id, trace_id) = (None, None, None),
                             _ => {}
                         }
                     }
@@ -64,6 +70,7 @@ pub(super) fn key(message: &[u8]) -> Option<ExecutionKey> {
                         place.field = std::mem::take(&mut last);
                         task_id = task_id.filter(|_| !place.is("task_id"));
                         execution_id = execution_id.filter(|_| !place.is("execution_id"));
+                        trace_id = trace_id.filter(|_| !place.is("trace_id"));
                     }
                     _ => {}
                 }
@@ -84,7 +91,14 @@ pub(super) fn key(message: &[u8]) -> Option<ExecutionKey> {
     }
     (kind? == "task_assignment").then_some(())?;
     let task_id = task_id.filter(|id| !id.trim().is_empty())?;
-    Some(ExecutionKey::new(task_id, execution_id.as_deref().map(str::trim)))
+    let key = ExecutionKey::new(task_id, execution_id.as_deref().map(str::trim));
+    Some(Salvaged { key, trace_id: trace_id.is_some_and(|id| !id.trim().is_empty()) })
+}
+
+/// Returns the part that is searched, up to the first byte that is not UTF-8.
+fn beginning(message: &[u8]) -> &str {
+    let (searched, _) = message.split_at(message.len().min(SEARCHED));
+    searched.utf8_chunks().next().map_or("", |chunk| chunk.valid())
 }
 
 /// Returns the length of the string at the start, with its quotes; `None` if it does not end.

@@ -15,7 +15,7 @@ use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
 use super::prepare::Prepared;
 use super::processes::Processes;
 use super::run::Cleanup;
-use super::sidecar::{PopulatedVolume, marker};
+use super::sidecar::{PopulatedVolume, Script, marker};
 use super::wait;
 use crate::docker::{
     ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PendingStat, State, VolumeOptions,
@@ -461,10 +461,14 @@ fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
         volume_options: Some(VolumeOptions { no_copy: true, labels: plan.volume_labels(sidecar) }),
     };
     let Limits { nano_cpus, memory } = plan.limits;
-    let cmd = std::iter::once(Secret::new(prepared.entrypoint)).chain(plan.args.iter().cloned()).collect();
+    let Script { path, is_executable } = prepared.script;
+    let is_executed = is_executable && plan.dialect.executes_script();
+    // An entrypoint of the image would come in front of the script.
+    let (entrypoint, script) = if is_executed { (path, None) } else { ("/bin/sh", Some(Secret::new(path))) };
+    let cmd = script.into_iter().chain(plan.args.iter().cloned()).collect();
     CreateContainer {
         image: plan.image.to_string(),
-        entrypoint: Some(vec!["/bin/sh".to_owned()]),
+        entrypoint: Some(vec![entrypoint.to_owned()]),
         cmd,
         env: plan.env.clone(),
         working_dir: Some(WORKSPACE.to_owned()),

@@ -128,7 +128,7 @@ impl Images {
             return Ok(local);
         }
         let message = match self.pull(engine, image, &login) {
-            Err(Failure::Failed { reason: FailureReason::ImagePull, message }) => message,
+            Err(Failure::Failed { reason: FailureReason::ImagePull, message, .. }) => message,
             result => {
                 self.failed_pulls().forget(&canonical);
                 return result;
@@ -216,10 +216,10 @@ impl Local {
     fn mention(&self, engine: &TaskEngine<'_>, image: &Reference, failure: Failure) -> Failure {
         match (self, failure) {
             (Self::Foreign(local), failure) if failure == foreign(engine, image, local) => failure,
-            (Self::Foreign(local), Failure::Failed { reason, message }) => {
+            (Self::Foreign(local), Failure::Failed { reason, step, message }) => {
                 let Image { os, architecture, .. } = local;
                 let message = format!("{message}; the image on this engine is for {os}/{architecture}");
-                Failure::Failed { reason, message }
+                Failure::Failed { reason, step, message }
             }
             (_, failure) => failure,
         }

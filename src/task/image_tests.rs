@@ -52,7 +52,7 @@ fn a_failed_pull_is_repeated_without_a_usable_local_image() {
     let engine = engine(FOREIGN);
     let images = images(PullPolicy::Auto, config.path());
     for _ in 0..2 {
-        let Err(Failure::Failed { reason, message }) = ensure(&engine, &images) else { panic!("usable") };
+        let Err(Failure::Failed { reason, message, .. }) = ensure(&engine, &images) else { panic!("usable") };
         assert_eq!(reason, FailureReason::ImagePull);
         assert!(message.ends_with("; the image on this engine is for linux/s390x"), "{message}");
     }

@@ -5,6 +5,7 @@
 
 pub mod adopt;
 mod age;
+mod arguments;
 mod cleanup;
 mod container;
 mod early;

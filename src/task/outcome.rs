@@ -13,6 +13,8 @@ pub(super) enum Failure {
     /// A step failed.
     Failed {
         reason: FailureReason,
+        /// The reason that stands for the step that failed; often the same.
+        step: FailureReason,
         /// The cause, for people; without secrets.
         message: String,
     },
@@ -20,27 +22,28 @@ pub(super) enum Failure {
 
 impl Failure {
     pub(super) fn new(reason: FailureReason, message: impl Into<String>) -> Self {
-        Self::Failed { reason, message: message.into() }
+        Self::Failed { reason, step: reason, message: message.into() }
     }
 
     /// Returns the failure for an engine error. Its reason is `reason` unless the call was cancelled, the engine is unreachable or
-    /// the worker has no file descriptor left. Its message starts with `step`.
-    pub(super) fn engine(reason: FailureReason, step: &str, error: &Error) -> Self {
+    /// the worker has no file descriptor left. Its message starts with `what`.
+    pub(super) fn engine(reason: FailureReason, what: &str, error: &Error) -> Self {
         if error.is_cancelled() {
             return Self::Cancelled;
         }
+        let step = reason;
         let reason = match error {
             Error::Unreachable { .. } => FailureReason::DockerUnreachable,
             Error::Exhausted { .. } => FailureReason::Internal,
             _ => reason,
         };
-        Self::new(reason, format!("{step}: {}", error_chain(error)))
+        Self::Failed { reason, step, message: format!("{what}: {}", error_chain(error)) }
     }
 
     /// Returns the result to report. `cancelled_for` is used only if this is [`Failure::Cancelled`].
     pub(super) fn into_result(self, cancelled_for: Option<CancelReason>, exit_code: Option<u8>) -> RunResult {
-        let (reason, message) = match self {
-            Self::Failed { reason, message } => (reason, message),
+        let (reason, step, message) = match self {
+            Self::Failed { reason, step, message } => (reason, step, message),
             Self::Cancelled => {
                 let (reason, message) = match cancelled_for {
                     Some(CancelReason::Requested) => (FailureReason::TaskCancelled, "the run was cancelled"),
@@ -58,10 +61,10 @@ impl Failure {
                         (FailureReason::Internal, "the task was dropped")
                     }
                 };
-                (reason, message.to_owned())
+                (reason, reason, message.to_owned())
             }
         };
-        RunResult::Failed { reason, message, exit_code }
+        RunResult::Failed { reason, step, message, exit_code }
     }
 }
 
@@ -93,7 +96,7 @@ mod tests {
     use super::*;
 
     fn failed(reason: FailureReason, message: &str) -> RunResult {
-        RunResult::Failed { reason, message: message.into(), exit_code: None }
+        RunResult::Failed { reason, step: reason, message: message.into(), exit_code: None }
     }
 
     #[test]
@@ -106,10 +109,11 @@ mod tests {
         let away = Error::Unreachable { address: "unix:///s".into(), source };
         let failure = Failure::engine(FailureReason::ImagePull, "pull", &away);
         let expected = "pull: the docker engine at unix:///s is not reachable: refused";
-        assert_eq!(failure, Failure::new(FailureReason::DockerUnreachable, expected));
+        let (reason, step) = (FailureReason::DockerUnreachable, FailureReason::ImagePull);
+        assert_eq!(failure, Failure::Failed { reason, step, message: expected.into() });
         let exhausted = Error::Exhausted { source: io::Error::other("too many open files") };
         let failure = Failure::engine(FailureReason::ImagePull, "pull", &exhausted);
-        let Failure::Failed { reason: FailureReason::Internal, message } = failure else {
+        let Failure::Failed { reason: FailureReason::Internal, message, .. } = failure else {
             panic!("{failure:?}")
         };
         assert!(

@@ -4,13 +4,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::arguments::{arguments, environment};
 use super::labels::{
     self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL,
 };
 use super::names;
 use crate::docker::Reference;
 use crate::policy::VolumeBind;
-use crate::protocol::{AgentConfig, Assignment, Dialect, ExecutionKey, InstanceShape, shown_name};
+use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason, InstanceShape};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
@@ -21,9 +22,6 @@ pub(crate) const WORKSPACE: &str = "/workspace";
 
 /// The most additional sidecars of one assignment. Each needs a thread while it is prepared.
 const MAX_SIDECARS: usize = 32;
-
-/// The most bytes of an argument, or of a variable with its name, that Linux passes to a process: 128 KiB with a final NUL.
-const MAX_STRING: usize = 128 * 1024 - 1;
 
 /// The most bytes of one name in a path.
 const MAX_NAME: usize = 255;
@@ -48,9 +46,9 @@ pub(crate) struct TaskSettings {
     pub(crate) env: Vec<(String, Secret)>,
     /// The image for tasks whose assignment names none.
     pub(crate) default_image: Reference,
-    /// Mounted at [`AGENT_DIR`] in place of the assignment's image.
+    /// Mounted at [`AGENT_DIR`] in place of the image that an assignment names there.
     pub(crate) sidecar_image: Option<Reference>,
-    /// Passed to the agent: how long it stays after its conversation has ended.
+    /// Passed to the agent if the dialect has it: how long it stays after its conversation has ended.
     pub(crate) idle_on_complete: Option<String>,
     /// Passed to the agent.
     pub(crate) session_sharing_server_url: Option<String>,
@@ -61,11 +59,13 @@ pub(crate) struct TaskSettings {
 pub(crate) struct Plan {
     /// What is executed.
     pub(crate) key: ExecutionKey,
+    /// What the control plane expects for it.
+    pub(crate) dialect: Dialect,
     /// The container's name.
     pub(crate) name: String,
     /// Image of the task container.
     pub(crate) image: Reference,
-    /// The images to mount; the agent's, at [`AGENT_DIR`], is the first.
+    /// The images to mount. The agent is in the one at [`AGENT_DIR`], or else in the image of the container.
     pub(crate) sidecars: Vec<SidecarMount>,
     /// The agent's arguments, after its entrypoint.
     pub(crate) args: Vec<Secret>,
@@ -127,18 +127,41 @@ impl Plan {
     }
 }
 
+/// An assignment that cannot be run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct PlanError {
+    /// The reason that stands for the step that would fail.
+    pub(crate) step: FailureReason,
+    /// The field that is invalid, and why; holds no secrets.
+    pub(crate) message: String,
+}
+
+impl PlanError {
+    fn new(step: FailureReason, message: String) -> Self {
+        Self { step, message }
+    }
+}
+
+/// Of arguments and variables.
+impl From<String> for PlanError {
+    fn from(message: String) -> Self {
+        Self::new(FailureReason::ContainerCreate, message)
+    }
+}
+
 /// Returns the plan for an assignment. `cpus` is the number of the engine's processors, which bounds the limit.
 ///
 /// # Errors
-/// The field of the assignment that is invalid, and why; holds no secrets.
-pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, String> {
+/// The assignment is invalid.
+pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, PlanError> {
     let key = &assignment.key;
     let process = settings.shared_id.then_some(settings.process_id.as_str());
     Ok(Plan {
         key: key.clone(),
+        dialect: assignment.dialect,
         name: names::task(&settings.worker_id, key, process),
         image: match &assignment.docker_image {
-            Some(name) => image("docker_image", name)?,
+            Some(name) => image("docker_image", name, FailureReason::ImagePull)?,
             None => settings.default_image.clone(),
         },
         sidecars: sidecars(assignment, settings)?,
@@ -151,8 +174,8 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
     })
 }
 
-fn image(field: &str, name: &str) -> Result<Reference, String> {
-    Reference::parse(name).map_err(|error| format!("{field}: {error}"))
+fn image(field: &str, name: &str, step: FailureReason) -> Result<Reference, PlanError> {
+    Reference::parse(name).map_err(|error| PlanError::new(step, format!("{field}: {error}")))
 }
 
 fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, String> {
@@ -166,36 +189,40 @@ fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, 
     ])
 }
 
-fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<SidecarMount>, String> {
+fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<SidecarMount>, PlanError> {
+    const STEP: FailureReason = FailureReason::SidecarPrep;
+    let create = |message| PlanError::new(FailureReason::ContainerCreate, message);
     if assignment.additional_sidecars.len() > MAX_SIDECARS {
         let count = assignment.additional_sidecars.len();
-        return Err(format!("additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}"));
+        let message = format!("additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}");
+        return Err(PlanError::new(STEP, message));
     }
-    let agent = SidecarMount {
-        image: match &settings.sidecar_image {
-            Some(own) => own.clone(),
-            None => image("sidecar_image", &assignment.sidecar_image)?,
-        },
-        mount_path: AGENT_DIR.to_owned(),
-        read_write: false,
-    };
     let mut taken: BTreeSet<String> =
         settings.volumes.iter().map(|volume| volume.container.clone()).collect();
-    taken.insert(AGENT_DIR.to_owned());
-    let mut mounts = vec![agent];
+    let mut mounts = Vec::new();
+    if let Some(name) = &assignment.sidecar_image {
+        let image = match &settings.sidecar_image {
+            Some(own) => own.clone(),
+            None => image("sidecar_image", name, STEP)?,
+        };
+        mounts.push(SidecarMount { image, mount_path: AGENT_DIR.to_owned(), read_write: false });
+        taken.insert(AGENT_DIR.to_owned());
+    }
     for (index, sidecar) in assignment.additional_sidecars.iter().enumerate() {
         let field = format!("additional_sidecars[{index}]");
-        let mount_path =
-            mount_path(&sidecar.mount_path).map_err(|error| format!("{field}.mount_path: {error}"))?;
+        let mount_path = mount_path(&sidecar.mount_path)
+            .map_err(|error| create(format!("{field}.mount_path: {error}")))?;
         if mount_path.starts_with(&format!("{AGENT_DIR}/")) {
-            return Err(format!(
+            return Err(create(format!(
                 "{field}.mount_path: {mount_path:?} is below {AGENT_DIR}, which is read-only"
-            ));
+            )));
         }
         if !taken.insert(mount_path.clone()) {
-            return Err(format!("{field}.mount_path: {mount_path:?} is already used by another mount"));
+            return Err(create(format!(
+                "{field}.mount_path: {mount_path:?} is already used by another mount"
+            )));
         }
-        let image = image(&format!("{field}.image"), &sidecar.image)?;
+        let image = image(&format!("{field}.image"), &sidecar.image, STEP)?;
         mounts.push(SidecarMount { image, mount_path, read_write: sidecar.read_write });
     }
     Ok(mounts)
@@ -223,93 +250,6 @@ fn check_path(path: &str) -> Result<(), String> {
         return Err(format!("a path of {length} bytes is too long, the limit of Linux is {MAX_PATH}"));
     }
     Ok(())
-}
-
-/// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration
-/// of the MCP servers is one.
-fn arguments(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
-    // Each with the field that it is from.
-    let mut args: Vec<(String, Secret)> = Vec::new();
-    let mut add = |field: &str, parts: &[&str]| {
-        args.extend(parts.iter().map(|part| (field.to_owned(), Secret::new(*part))));
-    };
-    let task_id = &assignment.agent_task_id;
-    add("task_id", &["agent", "run", "--share", "team:edit", "--task-id", task_id, "--sandboxed"]);
-    add("server root URL", &["--server-root-url", &settings.server_root_url]);
-    let AgentConfig { environment_id, model_id, profile_id, skill_spec, mcp_servers, computer_use } =
-        &assignment.agent;
-    for (field, flag, text) in [
-        ("model_id", "--model", model_id),
-        ("profile_id", "--profile", profile_id),
-        ("skill_spec", "--skill", skill_spec),
-    ] {
-        if let Some(text) = text {
-            add(field, &[flag, text]);
-        }
-    }
-    if let Some(servers) = mcp_servers {
-        add("mcp_servers", &["--mcp", servers.expose()]);
-    }
-    match computer_use {
-        Some(true) => add("", &["--computer-use"]),
-        Some(false) => add("", &["--no-computer-use"]),
-        None => {}
-    }
-    if let Some(id) = environment_id {
-        add("environment_id", &["--environment", id]);
-    }
-    for (index, arg) in assignment.additional_oz_args.iter().enumerate() {
-        add(&format!("additional_oz_args[{index}]"), &[arg]);
-    }
-    add("", &["--idle-on-complete"]);
-    if let Some(time) =
-        settings.idle_on_complete.as_deref().filter(|_| assignment.dialect == Dialect::Upstream)
-    {
-        add("", &[time]);
-    }
-    if let Some(url) = &settings.session_sharing_server_url {
-        add("", &["--session-sharing-server-url", url]);
-    }
-    let checked = |(field, arg): (String, Secret)| check_string(&field, arg.expose(), 0).map(|()| arg);
-    args.into_iter().map(checked).collect()
-}
-
-/// Checks an argument, or the value of a variable, before which Linux stores `extra` bytes. The engine would fail only at the start
-/// of the container.
-fn check_string(name: &str, text: &str, extra: usize) -> Result<(), String> {
-    if text.contains('\0') {
-        return Err(format!("{name}: must not contain a NUL character"));
-    }
-    let length = text.len() + extra;
-    if length > MAX_STRING {
-        return Err(format!("{name}: {length} bytes are too many, the limit of Linux is {MAX_STRING}"));
-    }
-    Ok(())
-}
-
-/// Returns the environment. A later variable of the same name replaces an earlier one, at its position.
-fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
-    let mut names: Vec<&str> = Vec::new();
-    let mut values: BTreeMap<&str, &str> = BTreeMap::new();
-    let fixed = [
-        ("TASK_ID", assignment.agent_task_id.as_str()),
-        ("GIT_TERMINAL_PROMPT", "0"),
-        ("GH_PROMPT_DISABLED", "1"),
-    ];
-    let assigned = assignment.env_vars.iter().map(|(name, value)| (name.as_str(), value.expose()));
-    let operator = settings.env.iter().map(|(name, value)| (name.as_str(), value.expose()));
-    for (name, value) in fixed.into_iter().chain(assigned).chain(operator) {
-        if name.is_empty() || name.contains(['=', '\0']) {
-            let name = shown_name(name);
-            return Err(format!("env_vars: \"{name}\" is not a valid variable name"));
-        }
-        check_string(&format!("env_vars.{}", shown_name(name)), value, name.len() + 1)?;
-        if values.insert(name, value).is_none() {
-            names.push(name);
-        }
-    }
-    let pair = |name: &&str| values.get(name).map(|value| Secret::new(format!("{name}={value}")));
-    Ok(names.iter().filter_map(pair).collect())
 }
 
 /// Returns the engine's limits. Processors are clamped to those that exist, because the engine refuses more. Memory is in GiB,

@@ -1,7 +1,7 @@
 //! The plan for every field of an assignment, and the assignments that are refused.
 
 use super::*;
-use crate::protocol::AdditionalSidecar;
+use crate::protocol::{AdditionalSidecar, AgentConfig};
 
 fn settings() -> TaskSettings {
     TaskSettings {
@@ -23,7 +23,8 @@ fn assignment() -> Assignment {
         key: ExecutionKey::new("run/1", None),
         agent_task_id: "inner".into(),
         docker_image: Some("img".into()),
-        sidecar_image: "reg:5000/side:2".into(),
+        sidecar_image: Some("reg:5000/side:2".into()),
+        shared_with_team: true,
         ..Assignment::default()
     }
 }
@@ -39,7 +40,7 @@ fn planned(assignment: &Assignment) -> Plan {
 fn refused(change: impl FnOnce(&mut Assignment)) -> String {
     let mut assignment = assignment();
     change(&mut assignment);
-    plan(&assignment, &settings(), 4).unwrap_err()
+    plan(&assignment, &settings(), 4).unwrap_err().message
 }
 
 fn exposed(secrets: &[Secret]) -> Vec<&str> {
@@ -82,6 +83,7 @@ fn arguments_have_the_order_of_the_protocol() {
         skill_spec: Some("s".into()),
         mcp_servers: Some(Secret::new(r#"{"a":1}"#)),
         computer_use: Some(true),
+        ..AgentConfig::default()
     };
     assignment.additional_oz_args = vec!["--x".into(), " ".into()];
     let expected = [
@@ -176,7 +178,7 @@ fn neither_debug_output_nor_errors_show_secrets() {
 fn sidecars_keep_their_order_and_mount_paths() {
     let mut assignment = assignment();
     assignment.additional_sidecars = vec![sidecar("a", "/tools/", false), sidecar("b@bad", "/b", false)];
-    let error = plan(&assignment, &settings(), 1).unwrap_err();
+    let error = plan(&assignment, &settings(), 1).unwrap_err().message;
     assert!(error.starts_with("additional_sidecars[1].image: "), "{error}");
     assignment.additional_sidecars[1] = sidecar("b:1", "/b", true);
     let mounts = planned(&assignment).sidecars;
@@ -210,7 +212,9 @@ fn a_mount_path_that_is_used_or_invalid_is_refused() {
 #[test]
 fn invalid_images_arguments_and_variables_are_refused() {
     assert!(refused(|assignment| assignment.docker_image = Some("a b".into())).starts_with("docker_image: "));
-    assert!(refused(|assignment| assignment.sidecar_image = "A!".into()).starts_with("sidecar_image: "));
+    assert!(
+        refused(|assignment| assignment.sidecar_image = Some("A!".into())).starts_with("sidecar_image: ")
+    );
     let error = refused(|assignment| assignment.additional_oz_args = vec!["\0".into()]);
     assert_eq!(error, "additional_oz_args[0]: must not contain a NUL character");
     for name in ["", "A=B", "A\0"] {

@@ -3,9 +3,11 @@
 use super::engine::TaskEngine;
 use super::image::Images;
 use super::outcome::Failure;
-use super::plan::{Plan, SidecarMount};
+use super::plan::{AGENT_DIR, Plan, SidecarMount};
 use super::sidecar::reservation::Reservation;
-use super::sidecar::{ATTEMPTS, PopulatedVolume, Population, Sidecars, entrypoint, image_is_gone};
+use super::sidecar::{
+    ATTEMPTS, IMAGE_SCRIPT, PopulatedVolume, Population, Script, Sidecars, image_is_gone, script,
+};
 use crate::docker::Image;
 use crate::protocol::FailureReason;
 use crate::sys::cancel::CancelReason;
@@ -18,7 +20,7 @@ pub(super) struct Prepared<'a> {
     /// One for each sidecar of the plan, in its order.
     pub(super) volumes: Vec<PopulatedVolume>,
     /// The agent's script in the task container.
-    pub(super) entrypoint: &'static str,
+    pub(super) script: Script,
     /// Held until the container mounts the volumes.
     _reservations: Vec<Reservation<'a>>,
 }
@@ -88,7 +90,7 @@ pub(super) fn prepare_beside<'a, T>(
     (own, all_or_cause(results.collect()).and_then(|parts| assemble(plan, parts)))
 }
 
-/// Puts the parts together. The agent's sidecar is the first.
+/// Puts the parts together.
 fn assemble<'a>(plan: &Plan, parts: impl IntoIterator<Item = Ready<'a>>) -> Result<Prepared<'a>, Failure> {
     let (mut image, mut volumes, mut reservations) = (String::new(), Vec::new(), Vec::new());
     for part in parts {
@@ -100,11 +102,12 @@ fn assemble<'a>(plan: &Plan, parts: impl IntoIterator<Item = Ready<'a>>) -> Resu
             }
         }
     }
-    let agent = volumes.first().zip(plan.sidecars.first());
-    let (populated, mount) =
-        agent.ok_or_else(|| Failure::new(FailureReason::Internal, "the plan has no sidecar"))?;
-    let entrypoint = entrypoint(populated, &mount.image.to_string())?;
-    Ok(Prepared { image, volumes, entrypoint, _reservations: reservations })
+    let agent = volumes.iter().zip(&plan.sidecars).find(|(_, mount)| mount.mount_path == AGENT_DIR);
+    let script = match agent {
+        Some((populated, mount)) => script(populated, &mount.image.to_string())?,
+        None => IMAGE_SCRIPT,
+    };
+    Ok(Prepared { image, volumes, script, _reservations: reservations })
 }
 
 /// Returns the volume of one sidecar: the one that all tasks share, or the task's own if the task may write to it.

@@ -22,7 +22,7 @@ use super::outcome::{Failure, loss};
 use super::output::Collected;
 use super::output::budget::Limits;
 use super::output::collect::Reading;
-use super::plan::{Plan, TaskSettings, plan};
+use super::plan::{Plan, PlanError, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::processes::Processes;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
@@ -31,7 +31,7 @@ use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Settlement, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
-use crate::sys::cancel::CancelToken;
+use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// Settings that apply to every task.
 #[derive(Debug, Clone)]
@@ -122,7 +122,7 @@ impl Tasks {
     pub(crate) fn execute(&self, job: &Job) {
         let _done = AtEnd { tasks: self, job: job.id, event: Some(JobEvent::Done) };
         let start = Instant::now();
-        let key = job.work.key();
+        let (key, dialect) = (job.work.key(), job.work.dialect());
         let mut cleanup = Cleanup::default();
         // A panic fails only this task, and is cleaned up after like any other failure.
         let run = || {
@@ -133,7 +133,8 @@ impl Tasks {
         let (failed, report) = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             error!("task panicked {key}");
             let message = "the worker panicked while running the task";
-            (true, self.end(key, start, Report::failed(key, FailureReason::Internal, message)))
+            let report = Report::failed(key, dialect, FailureReason::Internal, message);
+            (true, self.end(key, start, report))
         });
         let left = Arc::new(cleanup.into_leftover(key, failed));
         self.emit(job.id, JobEvent::Finished { report: Arc::new(report), left: Arc::clone(&left) });
@@ -196,8 +197,10 @@ impl Tasks {
         };
         let mut plan = match plan(assignment, &self.options.settings, self.docker.engine().cpus) {
             Ok(plan) => plan,
-            Err(message) => {
-                return Report::failed(&assignment.key, FailureReason::InvalidAssignment, message);
+            Err(PlanError { step, message }) => {
+                let reason = FailureReason::InvalidAssignment;
+                let result = RunResult::Failed { reason, step, message, exit_code: None };
+                return report(job, result, Collected::default());
             }
         };
         let (result, collected) =
@@ -205,7 +208,7 @@ impl Tasks {
                 // If only the answer to the start was lost the container may run, but its output is not worth a wait.
                 (failure.into_result(job.cancel.reason(), None), Collected::default())
             });
-        report(&assignment.key, result, collected)
+        report(job, result, collected)
     }
 
     /// Waits for a container that an earlier process has started, or ends it if that process was stopping it.
@@ -216,7 +219,7 @@ impl Tasks {
         engine: &TaskEngine<'_>,
         cleanup: &mut Cleanup,
     ) -> Report {
-        let AdoptedTask { key, container: id, created_as, volumes, ran, ended_for, .. } = adopted;
+        let AdoptedTask { container: id, created_as, volumes, ran, ended_for, .. } = adopted;
         let container = ContainerRef { name: created_as.clone(), id: Some(id.clone()) };
         *cleanup = Cleanup { container: Some(container.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
@@ -232,7 +235,7 @@ impl Tasks {
             }
             None => self.finish(job, &container, container.wait_exit(None)),
         };
-        report(key, result, collected)
+        report(job, result, collected)
     }
 
     /// Creates the container with everything it needs, starts it once the claim is confirmed, and waits for its end. A container
@@ -387,12 +390,18 @@ impl Tasks {
     }
 }
 
-fn report(key: &ExecutionKey, result: RunResult, collected: Collected) -> Report {
+fn report(job: &Job, result: RunResult, collected: Collected) -> Report {
+    let (key, dialect) = (job.work.key(), job.work.dialect());
+    // The cancel may have come after the last step that it ends.
+    let is_cancelled = job.cancel.reason() == Some(CancelReason::Requested) && dialect.cancel_wins(&result);
+    let result =
+        if is_cancelled { Failure::Cancelled.into_result(job.cancel.reason(), None) } else { result };
     let now = OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0).map(|now| now.format(&Rfc3339));
     let created_at = now.ok().and_then(Result::ok).unwrap_or_default();
     let artifact = |url| PullRequest { url, created_at: created_at.clone() };
     Report {
         key: key.clone(),
+        dialect,
         result,
         output: collected.output,
         artifacts: collected.artifacts.into_iter().map(artifact).collect(),

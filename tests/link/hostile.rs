@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
-use oz_agent_worker::protocol::{ExecutionKey, Invalid};
+use oz_agent_worker::protocol::{Dialect, ExecutionKey, Invalid};
 
 use super::wire::{ping_until_the_end, refused, text_frame};
 use super::{Running, accept_raw, fast_retry, header, listen, message, millis, report, start};
@@ -36,6 +36,7 @@ fn a_message_over_16_mib_is_skipped_and_its_run_is_known() {
     stream.write_all(long.as_bytes()).unwrap();
     stream.write_all(&text_frame(&message("after"))).unwrap();
     let expected = Invalid {
+        dialect: Dialect::Old,
         key: Some(ExecutionKey::new("r", None)),
         message: format!("message: must have at most 16777216 bytes, not {}", long.len()),
     };

@@ -22,7 +22,9 @@ use oz_agent_worker::control_plane::key::ApiKey;
 use oz_agent_worker::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkEvent, Outbound, Refused, Timing,
 };
-use oz_agent_worker::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing, Report};
+use oz_agent_worker::protocol::{
+    Dialect, EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing, Report,
+};
 use oz_agent_worker::secret::Secret;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use serde_json::{Value, json};
@@ -222,7 +224,7 @@ pub(crate) fn message(text: &str) -> String {
 pub(crate) fn report(text: &str) -> Outgoing {
     let report = Report {
         output: text.to_owned(),
-        ..Report::failed(&ExecutionKey::new("t", None), FailureReason::Internal, "")
+        ..Report::failed(&ExecutionKey::new("t", None), Dialect::Old, FailureReason::Internal, "")
     };
     Outgoing::Report(Arc::new(EncodedReport::new(report, "w")))
 }

@@ -3,7 +3,7 @@
 use super::{Source, places, sources};
 
 /// The modules that decide or decode. A name that ends with a slash is a folder.
-const PURE: [&str; 32] = [
+const PURE: [&str; 33] = [
     "src/cli/",
     "src/control_plane/rest/answer.rs",
     "src/control_plane/rest/error.rs",
@@ -27,6 +27,7 @@ const PURE: [&str; 32] = [
     "src/policy.rs",
     "src/protocol/",
     "src/secret.rs",
+    "src/task/arguments.rs",
     "src/task/failed_pulls.rs",
     "src/task/labels.rs",
     "src/task/names.rs",
@@ -68,6 +69,22 @@ fn is_within(path: &str, place: &str) -> bool {
 fn tungstenite_is_used_by_the_dial_the_upgrade_and_the_socket() {
     let files = ["dial", "socket", "upgrade"].map(|name| format!("src/control_plane/ws/{name}.rs"));
     only_in(&files.each_ref().map(String::as_str), &["tungstenite"]);
+}
+
+/// Whoever needs a decision that depends on the dialect asks for it there.
+#[test]
+fn only_one_module_compares_dialects() {
+    let words = [
+        "Dialect::Old",
+        "Dialect::Upstream",
+        "Self::Upstream",
+        "== dialect",
+        "dialect ==",
+        "dialect !=",
+        "match dialect",
+        "\"upstream\"",
+    ];
+    only_in(&["src/protocol/dialect.rs"], &words);
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! What tasks cost, in counts that do not depend on the speed of the machine.
 
 use allocation_counter::measure;
-use oz_agent_worker::protocol::{ExecutionKey, Outgoing, decode, encode};
+use oz_agent_worker::protocol::{Dialect, ExecutionKey, Outgoing, decode, encode};
 
 use crate::support::control_plane::State;
 use crate::support::engine_proxy::EngineProxy;
@@ -114,7 +114,7 @@ fn a_message_takes_few_allocations() {
     let text = assignment();
     let decoded = measure(|| drop(decode(&text, None).unwrap())).count_total;
     assert!((1..=DECODED).contains(&decoded), "{decoded} allocations for an assignment");
-    let claim = Outgoing::Claimed { key: ExecutionKey::new("run-1", None) };
+    let claim = Outgoing::Claimed { key: ExecutionKey::new("run-1", None), dialect: Dialect::Old };
     let encoded = measure(|| drop(encode(&claim, "worker"))).count_total;
     assert!((1..=CLAIM).contains(&encoded), "{encoded} allocations for a claim");
 }

@@ -250,7 +250,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::protocol::{Assignment, EncodedReport, ExecutionKey, FailureReason, Report};
+    use crate::protocol::{Assignment, Dialect, EncodedReport, ExecutionKey, FailureReason, Report};
 
     #[test]
     fn a_panic_of_the_thread_is_its_last_event() {
@@ -272,7 +272,7 @@ mod tests {
             LinkEvent::Message { message: Ok(Incoming::Assignment(Arc::new(assignment))), bytes: 1 };
         let report = Report {
             output: "hunter2".to_owned(),
-            ..Report::failed(&ExecutionKey::new("t", None), FailureReason::Internal, "m")
+            ..Report::failed(&ExecutionKey::new("t", None), Dialect::Old, FailureReason::Internal, "m")
         };
         let report = Arc::new(EncodedReport::new(report, "w"));
         let outbound = Outbound { epoch: Epoch(1), seq: None, message: Outgoing::Report(report) };

@@ -198,10 +198,10 @@ mod tests {
 
     use super::super::wait::wait;
     use super::*;
-    use crate::protocol::{ExecutionKey, Outgoing};
+    use crate::protocol::{Dialect, ExecutionKey, Outgoing};
 
     fn message(epoch: u64, seq: u64) -> Outbound {
-        let message = Outgoing::Claimed { key: ExecutionKey::default() };
+        let message = Outgoing::Claimed { key: ExecutionKey::default(), dialect: Dialect::Old };
         Outbound { epoch: Epoch(epoch), seq: Some(seq), message }
     }
 

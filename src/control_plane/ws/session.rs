@@ -261,7 +261,7 @@ impl<'a> Session<'a> {
                     Some(self.message(decode(&text, self.host), text.len()))
                 }
                 Received::Skipped(Skipped { beginning, bytes, .. }) => {
-                    let message = Err(too_long(&beginning, bytes, LIMITS.stored));
+                    let message = Err(too_long(&beginning, bytes, LIMITS.stored, self.host));
                     Some(self.message(message, beginning.len()))
                 }
                 Received::Binary(bytes) => {

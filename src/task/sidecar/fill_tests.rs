@@ -47,7 +47,7 @@ fn engine(upload: u16) -> ScriptedEngine {
 #[test]
 fn a_volume_that_could_not_be_filled_is_removed_at_once() {
     let engine = engine(500);
-    let Err(Failure::Failed { reason, message }) = populate(&engine) else { panic!("it was filled") };
+    let Err(Failure::Failed { reason, message, .. }) = populate(&engine) else { panic!("it was filled") };
     assert_eq!(reason, FailureReason::SidecarPrep);
     assert!(message.contains("no space left on device"), "{message}");
     assert_eq!(engine.count("DELETE /v1.41/volumes/oz-sidecar-v"), 1);

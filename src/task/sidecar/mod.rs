@@ -48,9 +48,21 @@ const FILL_ATTEMPTS: usize = 5;
 pub(in crate::task) struct PopulatedVolume {
     /// The volume's name.
     pub(in crate::task) volume: String,
-    /// The agent's script in a container that mounts the volume at `/agent`; `None` if there is none.
-    pub(in crate::task) entrypoint: Option<&'static str>,
+    /// The agent's script; `None` if there is none.
+    pub(in crate::task) script: Option<Script>,
 }
+
+/// The agent's script.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::task) struct Script {
+    /// Its path in a container that mounts its volume at `/agent`.
+    pub(in crate::task) path: &'static str,
+    /// Whether Linux executes it: it is executable, and says by what or is a program. Its interpreter may be missing.
+    pub(in crate::task) is_executable: bool,
+}
+
+/// The script of an image that has the agent itself. Nothing is known about it before the start.
+pub(in crate::task) const IMAGE_SCRIPT: Script = Script { path: ENTRYPOINTS[0], is_executable: true };
 
 /// The intended contents of a volume.
 pub(in crate::task) struct Population<'a> {
@@ -190,7 +202,7 @@ impl Sidecars {
         } else if !populator.is_marked_by_name()? {
             populator.mark()?;
         }
-        Ok(PopulatedVolume { volume: volume.to_owned(), entrypoint: populator.entrypoint()? })
+        Ok(PopulatedVolume { volume: volume.to_owned(), script: populator.script()? })
     }
 
     /// Removes the volumes of older versions of the image, except `current` and reserved ones. Failures are only logged: they do
@@ -266,12 +278,12 @@ fn short_digest(image_id: &str) -> &str {
     digest.get(..32).unwrap_or(digest)
 }
 
-/// Returns the path of the agent's script.
+/// Returns the agent's script.
 ///
 /// # Errors
 /// `sidecar_prep` with the places that were tried.
-pub(in crate::task) fn entrypoint(populated: &PopulatedVolume, image: &str) -> Result<&'static str, Failure> {
-    populated.entrypoint.ok_or_else(|| {
+pub(in crate::task) fn script(populated: &PopulatedVolume, image: &str) -> Result<Script, Failure> {
+    populated.script.ok_or_else(|| {
         let [first, second] = ENTRYPOINTS;
         let message = format!("sidecar image {image} has no entrypoint.sh: looked for {first} and {second}");
         Failure::new(FailureReason::SidecarPrep, message)

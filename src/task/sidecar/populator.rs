@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 use log::warn;
 
 use super::helper::{Helper, HelperSpec};
-use super::{ENTRYPOINTS, Population, marker};
+use super::{ENTRYPOINTS, Population, Script, marker};
 use crate::docker::{Error, Mount, PathStat, VolumeOptions};
 use crate::task::labels::{self, PROCESS_LABEL, WORKER_LABEL};
 use crate::task::names::{self, ContainerRef};
-use crate::task::output::file::{MAX_LINKS, target};
+use crate::task::output::file::{MAX_LINKS, first_file, target};
 use crate::task::plan::AGENT_DIR;
 
 /// Where the helper mounts the volume. Not at [`AGENT_DIR`]: an image may declare volumes below that, which would hide a part of it.
@@ -20,6 +20,15 @@ pub(in crate::task) const VOLUME_DIR: &str = "/oz-sidecar-volume";
 
 /// How long to wait for another worker's populator. After that, it is treated as a leftover of a crashed worker.
 const POPULATOR_TIMEOUT: Duration = Duration::from_secs(600);
+
+/// The right of everybody to execute a file: the user of a task is that of its image.
+const ALL_EXECUTE: u32 = 0o111;
+
+/// How a file begins that Linux executes: with the name of its interpreter, or as a program.
+const MAGIC: [&[u8]; 2] = [b"#!", b"\x7fELF"];
+
+/// The bytes that tell whether a file begins with one of [`MAGIC`].
+const MAGIC_BYTES: usize = 4;
 
 /// How often to check whether another worker's populator is done.
 const POPULATOR_PAUSE: Duration = Duration::from_millis(500);
@@ -100,11 +109,11 @@ impl<'a> VolumePopulator<'a> {
         marker::write(engine.docker, &engine.cancel, self.helper.id(), VOLUME_DIR, id)
     }
 
-    /// Returns the path of the agent's script, or `None` if the volume has none.
+    /// Returns the agent's script, or `None` if the volume has none.
     ///
     /// # Errors
     /// An engine error.
-    pub(super) fn entrypoint(&self) -> Result<Option<&'static str>, Error> {
+    pub(super) fn script(&self) -> Result<Option<Script>, Error> {
         let engine = self.spec.engine;
         let stat = |path: &str| {
             let path = path.replacen(AGENT_DIR, VOLUME_DIR, 1);
@@ -112,9 +121,12 @@ impl<'a> VolumePopulator<'a> {
         };
         let mut failure = None;
         for path in ENTRYPOINTS {
-            match is_script(path, &stat) {
-                Ok(true) => return Ok(Some(path)),
-                Ok(false) => {}
+            match find_script(path, &stat) {
+                Ok(Some((file, mode))) => {
+                    let is_executable = mode & ALL_EXECUTE == ALL_EXECUTE && self.is_executable(&file)?;
+                    return Ok(Some(Script { path, is_executable }));
+                }
+                Ok(None) => {}
                 // The engine refuses a link that leads to itself.
                 Err(error @ Error::Engine { .. }) if !error.is_not_found() => failure = Some(error),
                 Err(error) => return Err(error),
@@ -122,18 +134,39 @@ impl<'a> VolumePopulator<'a> {
         }
         failure.map_or(Ok(None), Err)
     }
+
+    /// Whether the file at this path of a task's container begins as one that Linux executes.
+    fn is_executable(&self, file: &str) -> Result<bool, Error> {
+        let engine = self.spec.engine;
+        let path = file.replacen(AGENT_DIR, VOLUME_DIR, 1);
+        let Some(archive) =
+            engine.docker.send_archive_get(&engine.cancel, self.helper.id(), &path)?.finish()?
+        else {
+            return Ok(false);
+        };
+        let mut beginning = Vec::new();
+        let mut sink = |bytes: &[u8]| {
+            beginning.extend(bytes.iter().take(MAGIC_BYTES));
+            beginning.len() < MAGIC_BYTES
+        };
+        let file = first_file(archive.body, &mut sink).map_err(Error::from_read)?;
+        Ok(file.is_some() && MAGIC.iter().any(|magic| beginning.starts_with(magic)))
+    }
 }
 
-/// Whether `path` in the volume leads to a file in the volume, in a task's container. Only there is the volume mounted at
-/// [`AGENT_DIR`], and an absolute link of the image may lead to something else than in the image. `stat` returns what is at
-/// a path in the volume.
-fn is_script(path: &str, stat: &dyn Fn(&str) -> Result<Option<PathStat>, Error>) -> Result<bool, Error> {
+/// Returns the file in the volume to which `path` leads in a task's container, and its mode; `None` if there is none. Only there is
+/// the volume mounted at [`AGENT_DIR`], and an absolute link of the image may lead to something else than in the image. `stat`
+/// returns what is at a path in the volume.
+fn find_script(
+    path: &str,
+    stat: &dyn Fn(&str) -> Result<Option<PathStat>, Error>,
+) -> Result<Option<(String, u32)>, Error> {
     let mut path = path.to_owned();
     for _ in 0..=MAX_LINKS {
         let mut current = String::new();
         let mut names = path.split('/').skip(1);
         if names.next().map(|name| format!("/{name}")).as_deref() != Some(AGENT_DIR) {
-            return Ok(false);
+            return Ok(None);
         }
         current.push_str(AGENT_DIR);
         let mut found = None;
@@ -141,7 +174,7 @@ fn is_script(path: &str, stat: &dyn Fn(&str) -> Result<Option<PathStat>, Error>)
         for name in names.by_ref() {
             current.push('/');
             current.push_str(name);
-            let Some(stat) = stat(&current)? else { return Ok(false) };
+            let Some(stat) = stat(&current)? else { return Ok(None) };
             if stat.is_link() {
                 link = target(&current, &stat.link_target.replacen(VOLUME_DIR, AGENT_DIR, 1));
                 found = None;
@@ -150,12 +183,12 @@ fn is_script(path: &str, stat: &dyn Fn(&str) -> Result<Option<PathStat>, Error>)
             found = Some(stat);
         }
         if let Some(stat) = found {
-            return Ok(stat.is_file());
+            return Ok(stat.is_file().then_some((current, stat.mode)));
         }
-        let Some(link) = link else { return Ok(false) };
+        let Some(link) = link else { return Ok(None) };
         path = names.fold(link, |path, name| format!("{path}/{name}"));
     }
-    Ok(false)
+    Ok(None)
 }
 
 /// Sleeps for [`POPULATOR_PAUSE`] while another worker's container has this name. A leftover is removed instead: a container that
@@ -208,7 +241,7 @@ mod tests {
                 None => None,
             })
         };
-        is_script(path, &stat).unwrap()
+        find_script(path, &stat).unwrap().is_some()
     }
 
     #[test]

@@ -1,0 +1,128 @@
+//! The agent's arguments and the environment of its container.
+
+use std::collections::BTreeMap;
+
+use super::plan::TaskSettings;
+use crate::protocol::{AgentConfig, Assignment, shown_name};
+use crate::secret::Secret;
+
+/// The most bytes of an argument, or of a variable with its name, that Linux passes to a process: 128 KiB with a final NUL.
+const MAX_STRING: usize = 128 * 1024 - 1;
+
+/// Arguments, each with the field that it is from.
+#[derive(Default)]
+struct Arguments(Vec<(&'static str, Secret)>);
+
+impl Arguments {
+    /// Adds a flag.
+    fn flag(&mut self, flag: &str) {
+        self.flag_if(flag, true);
+    }
+
+    fn flag_if(&mut self, flag: &str, is_set: bool) {
+        self.0.extend(is_set.then(|| ("", Secret::new(flag))));
+    }
+
+    /// Adds a flag with its value, if it has one.
+    fn value(&mut self, flag: &str, field: &'static str, value: Option<&str>) {
+        if let Some(value) = value {
+            self.flag(flag);
+            self.0.push((field, Secret::new(value)));
+        }
+    }
+
+    fn checked(self) -> Result<Vec<Secret>, String> {
+        let checked = |(field, arg): (&str, Secret)| check_string(field, arg.expose(), 0).map(|()| arg);
+        self.0.into_iter().map(checked).collect()
+    }
+}
+
+/// Returns the agent's arguments in the order that the protocol defines. All are treated as secrets, because the configuration
+/// of the MCP servers is one.
+///
+/// # Errors
+/// Linux does not pass on an argument.
+pub(super) fn arguments(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
+    let mut args = Arguments::default();
+    args.flag("agent");
+    args.flag("run");
+    args.value("--share", "", assignment.shared_with_team.then_some("team:edit"));
+    args.value("--task-id", "task_id", Some(&assignment.agent_task_id));
+    args.flag("--sandboxed");
+    args.value("--server-root-url", "server root URL", Some(&settings.server_root_url));
+    add_config(&mut args, &assignment.agent);
+    let mut args = args.checked()?;
+    for (index, arg) in assignment.additional_oz_args.iter().enumerate() {
+        check_string(&format!("additional_oz_args[{index}]"), arg, 0)?;
+        args.push(Secret::new(arg.as_str()));
+    }
+    let mut last = Arguments::default();
+    let setting = settings.idle_on_complete.as_deref();
+    last.flag("--idle-on-complete");
+    if let Some(time) = assignment.dialect.idle_time(assignment.agent.idle_minutes, setting) {
+        last.flag(&time);
+    }
+    let url = settings.session_sharing_server_url.as_deref();
+    last.value("--session-sharing-server-url", "session sharing URL", url);
+    args.extend(last.checked()?);
+    Ok(args)
+}
+
+/// Adds what the configuration sets, except the idle time.
+fn add_config(args: &mut Arguments, agent: &AgentConfig) {
+    args.value("--model", "model_id", agent.model_id.as_deref());
+    args.value("--profile", "profile_id", agent.profile_id.as_deref());
+    args.value("--skill", "skill_spec", agent.skill_spec.as_deref());
+    args.value("--mcp", "mcp_servers", agent.mcp_servers.as_ref().map(Secret::expose));
+    args.flag_if("--computer-use", agent.computer_use == Some(true));
+    args.flag_if("--no-computer-use", agent.computer_use == Some(false));
+    args.value("--computer-use-model", "computer_use_model_id", agent.computer_use_model.as_deref());
+    args.value("--bedrock-inference-role", "inference_providers.aws.role_arn", agent.bedrock_role.as_deref());
+    args.value("--bedrock-role-region", "inference_providers.aws.region", agent.bedrock_region.as_deref());
+    args.value("--harness", "harness.type", agent.harness.as_deref());
+    args.value("--share", "", agent.public_share);
+    args.flag_if("--no-snapshot", agent.no_snapshot);
+    let seconds = |seconds: Option<u64>| seconds.map(|seconds| format!("{seconds}s"));
+    args.value("--snapshot-upload-timeout", "", seconds(agent.snapshot_upload_timeout).as_deref());
+    args.value("--snapshot-script-timeout", "", seconds(agent.snapshot_script_timeout).as_deref());
+    args.value("--environment", "environment_id", agent.environment_id.as_deref());
+}
+
+/// Checks an argument, or the value of a variable, before which Linux stores `extra` bytes. The engine would fail only at the start
+/// of the container.
+fn check_string(name: &str, text: &str, extra: usize) -> Result<(), String> {
+    if text.contains('\0') {
+        return Err(format!("{name}: must not contain a NUL character"));
+    }
+    let length = text.len() + extra;
+    if length > MAX_STRING {
+        return Err(format!("{name}: {length} bytes are too many, the limit of Linux is {MAX_STRING}"));
+    }
+    Ok(())
+}
+
+/// Returns the environment. A later variable of the same name replaces an earlier one, at its position.
+pub(super) fn environment(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Secret>, String> {
+    let mut names: Vec<&str> = Vec::new();
+    let mut values: BTreeMap<&str, &str> = BTreeMap::new();
+    let fixed = [
+        ("TASK_ID", assignment.agent_task_id.as_str()),
+        ("GIT_TERMINAL_PROMPT", "0"),
+        ("GH_PROMPT_DISABLED", "1"),
+    ];
+    let root = assignment.dialect.root_variable().map(|name| (name, settings.server_root_url.as_str()));
+    let assigned = assignment.env_vars.iter().map(|(name, value)| (name.as_str(), value.expose()));
+    let operator = settings.env.iter().map(|(name, value)| (name.as_str(), value.expose()));
+    for (name, value) in fixed.into_iter().chain(root).chain(assigned).chain(operator) {
+        if name.is_empty() || name.contains(['=', '\0']) {
+            let name = shown_name(name);
+            return Err(format!("env_vars: \"{name}\" is not a valid variable name"));
+        }
+        check_string(&format!("env_vars.{}", shown_name(name)), value, name.len() + 1)?;
+        if values.insert(name, value).is_none() {
+            names.push(name);
+        }
+    }
+    let pair = |name: &&str| values.get(name).map(|value| Secret::new(format!("{name}={value}")));
+    Ok(names.iter().filter_map(pair).collect())
+}
