@@ -54,6 +54,7 @@
 //! | `oz-ping` | one call to the engine, for the log of the state | delays other threads |
 //! | `oz-disk` | one check of the engine's disk, before or after a claim | delays other threads |
 //! | `oz-limit` | waiting until an output that is read for an ended task has had its time | does anything else |
+//! | `oz-step` | one step of a sub-command; abandoned after its time | runs in a worker |
 //! | `oz-trust` | loading the trusted certificates, while `oz-link` connects | does anything else |
 //!
 //! An idle worker has the threads up to `ctrl-c`. The others are started when there is work for them, and end with it; but the

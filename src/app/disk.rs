@@ -140,7 +140,7 @@ fn look_at(path: &Path) -> Folder {
 }
 
 /// Returns a number of bytes in a readable unit, rounded down.
-fn readable(bytes: u64) -> String {
+pub(super) fn readable(bytes: u64) -> String {
     match bytes {
         _ if bytes >= GIB && !bytes.is_multiple_of(GIB) => {
             format!("{}.{} GiB", bytes / GIB, bytes % GIB * 10 / GIB)

@@ -2,6 +2,7 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use log::info;
 
@@ -74,6 +75,12 @@ pub enum EngineError {
     /// The engine was found, but it does not list what is on it.
     #[error("cannot search the docker engine for the tasks of an earlier process")]
     Search(#[source] Error),
+    /// The engine did not answer, for a command that does not wait for it.
+    #[error("the docker engine does not answer within {within:?}; check that it works, and DOCKER_HOST")]
+    Silent {
+        /// The limit.
+        within: Duration,
+    },
     /// The worker has no file descriptor left.
     #[error("{0}")]
     Exhausted(String),

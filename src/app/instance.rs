@@ -71,6 +71,11 @@ impl Instance {
     }
 }
 
+/// Returns the process ids of the processes of this host that have a worker's id.
+pub(super) fn pids_of(worker_id: &str) -> Vec<String> {
+    others(&host_lock::name("worker", worker_id))
+}
+
 /// Returns a new process of this worker, with its lock.
 pub(super) fn new_process() -> Processes {
     let id = format!("{:016x}", RandomState::new().build_hasher().finish());

@@ -1,5 +1,6 @@
 //! The process: handles the arguments, starts the worker, and returns the exit code.
 
+mod deadline;
 pub mod disk;
 pub mod engine;
 pub mod instance;
@@ -8,6 +9,7 @@ mod search;
 pub mod service_manager;
 mod settings;
 mod signals;
+mod status;
 
 use std::ffi::OsString;
 use std::fs::File;
@@ -23,7 +25,8 @@ use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
 use crate::cli::docs::{self, Request};
 use crate::cli::{
-    Arguments, BadLine, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, SettingsFile,
+    Arguments, BadLine, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, STATUS,
+    SettingsFile,
 };
 use crate::control_plane::key::ApiKey;
 use crate::docker::{EndpointEnv, RegistryEnv};
@@ -55,6 +58,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Err(error) => return report(&error, Exit::Usage),
     };
     match docs::requested(&arguments) {
+        Ok(None) if arguments.command() == Some(&STATUS) => status::run(&arguments, environment),
         Ok(Some(Request::Text(text))) => print(&text),
         Ok(Some(Request::Settings)) => list_settings(&arguments, environment),
         Ok(None) => match settings_file(&arguments, environment) {

@@ -5,15 +5,18 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 
-use super::{Occurs, SETTINGS, Setting};
+use super::{Command, Occurs, SETTINGS, Setting, commands};
 use crate::secret::Secret;
 
 /// A longer argument is not shown as an unknown flag, since it may be a key.
 const LONGEST_NAME: usize = 32;
 
-/// The values of each flag that was typed, in the order typed, by its long name. A switch has none.
+/// The sub-command, and the values of each flag that was typed, in the order typed, by its long name. A switch has none.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(crate) struct Arguments(BTreeMap<&'static str, Vec<Secret>>);
+pub(crate) struct Arguments {
+    command: Option<&'static Command>,
+    typed: BTreeMap<&'static str, Vec<Secret>>,
+}
 
 /// Why a command line was not understood.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -22,8 +25,11 @@ pub(crate) enum ArgumentsError {
     #[error("unknown flag {0}; see --help")]
     UnknownFlag(String),
     /// An argument that is neither a flag nor a value, by its position from 1.
-    #[error("argument {0} is not a flag; see --help")]
+    #[error("argument {0} is not a flag (a sub-command comes first); see --help")]
     Stray(usize),
+    /// A first argument that is neither; the names of the sub-commands.
+    #[error("argument 1 is neither a flag nor a sub-command ({0}); see --help")]
+    UnknownCommand(String),
     /// A flag at the end, or before another flag.
     #[error("{0} needs a value; see --help")]
     MissingValue(&'static str),
@@ -47,13 +53,19 @@ impl Arguments {
     /// # Errors
     /// An argument is not understood.
     pub(crate) fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, ArgumentsError> {
-        let mut arguments = pico_args::Arguments::from_vec(normalise(arguments)?);
-        let mut typed = Self::default();
-        for setting in SETTINGS {
+        let mut arguments = arguments.into_iter().peekable();
+        let command = arguments.peek().and_then(|first| Command::of(first.to_str()?));
+        let position = if command.is_some() { 2 } else { 1 };
+        let flags =
+            Flags(command.map_or_else(|| SETTINGS.iter().collect(), |command| command.flags().collect()));
+        let rest = (position..).zip(arguments.skip(usize::from(command.is_some())));
+        let mut arguments = pico_args::Arguments::from_vec(flags.normalise(rest)?);
+        let mut typed = BTreeMap::new();
+        for setting in flags.0 {
             let Some(flag) = setting.flag else { continue };
             if setting.value_name.is_none() {
                 if arguments.contains(flag) {
-                    typed.0.insert(flag, Vec::new());
+                    typed.insert(flag, Vec::new());
                 }
                 continue;
             }
@@ -65,48 +77,66 @@ impl Arguments {
                 return Err(ArgumentsError::Repeated(flag));
             }
             if !values.is_empty() {
-                typed.0.insert(flag, values.into_iter().map(Secret::new).collect());
+                typed.insert(flag, values.into_iter().map(Secret::new).collect());
             }
         }
-        Ok(typed)
+        Ok(Self { command, typed })
+    }
+
+    /// The sub-command.
+    pub(crate) fn command(&self) -> Option<&'static Command> {
+        self.command
     }
 
     /// Whether the flag of a setting was typed.
     pub(super) fn has(&self, setting: &Setting) -> bool {
-        setting.flag.is_some_and(|flag| self.0.contains_key(flag))
+        setting.flag.is_some_and(|flag| self.typed.contains_key(flag))
     }
 
     /// The values of a setting's flag, in the order typed.
     pub(super) fn values(&self, setting: &Setting) -> &[Secret] {
-        setting.flag.and_then(|flag| self.0.get(flag)).map_or(&[], Vec::as_slice)
+        setting.flag.and_then(|flag| self.typed.get(flag)).map_or(&[], Vec::as_slice)
     }
 }
 
-/// Returns the arguments with long flags, each followed by its value as a separate argument. pico-args would use the next flag as
-/// the value of a flag without one, and would not report unknown arguments.
-fn normalise(arguments: impl IntoIterator<Item = OsString>) -> Result<Vec<OsString>, ArgumentsError> {
-    let mut normal = Vec::new();
-    let mut rest = (1..).zip(arguments);
-    while let Some((position, argument)) = rest.next() {
-        let text = argument.to_string_lossy();
-        let (name, inline) = split(&text);
-        let (flag, setting) = find(name).ok_or_else(|| unknown(name, position))?;
-        normal.push(flag.into());
-        let value = match (setting.value_name, inline) {
-            (None, None) => continue,
-            (None, Some(_)) => return Err(ArgumentsError::UnexpectedValue(flag)),
-            (Some(_), Some(_)) if argument.to_str().is_none() => {
-                return Err(ArgumentsError::NotUnicode(flag));
+/// The flags that may be typed.
+struct Flags(Vec<&'static Setting>);
+
+impl Flags {
+    /// Returns the arguments with long flags, each followed by its value as a separate argument. pico-args would use the next flag as
+    /// the value of a flag without one, and would not report unknown arguments.
+    fn normalise(
+        &self,
+        mut rest: impl Iterator<Item = (usize, OsString)>,
+    ) -> Result<Vec<OsString>, ArgumentsError> {
+        let mut normal = Vec::new();
+        while let Some((position, argument)) = rest.next() {
+            let text = argument.to_string_lossy();
+            let (name, inline) = split(&text);
+            let (flag, setting) = self.find(name).ok_or_else(|| unknown(name, position))?;
+            normal.push(flag.into());
+            let value = match (setting.value_name, inline) {
+                (None, None) => continue,
+                (None, Some(_)) => return Err(ArgumentsError::UnexpectedValue(flag)),
+                (Some(_), Some(_)) if argument.to_str().is_none() => {
+                    return Err(ArgumentsError::NotUnicode(flag));
+                }
+                (Some(_), Some(value)) => value.into(),
+                (Some(_), None) => rest.next().ok_or(ArgumentsError::MissingValue(flag))?.1,
+            };
+            if value.to_str().and_then(|value| self.find(value)).is_some() {
+                return Err(ArgumentsError::MissingValue(flag));
             }
-            (Some(_), Some(value)) => value.into(),
-            (Some(_), None) => rest.next().ok_or(ArgumentsError::MissingValue(flag))?.1,
-        };
-        if value.to_str().and_then(find).is_some() {
-            return Err(ArgumentsError::MissingValue(flag));
+            normal.push(value);
         }
-        normal.push(value);
+        Ok(normal)
     }
-    Ok(normal)
+
+    /// The setting with this flag, and its long flag.
+    fn find(&self, name: &str) -> Option<(&'static str, &'static Setting)> {
+        let setting = self.0.iter().find(|setting| setting.is_called(name))?;
+        Some((setting.flag?, setting))
+    }
 }
 
 /// Splits an argument into the name of a flag and the value that follows it.
@@ -123,10 +153,9 @@ pub(super) fn split(argument: &str) -> (&str, Option<&str>) {
     }
 }
 
-/// The setting with this flag, and its long flag.
+/// The worker's setting with this flag, and its long flag.
 pub(super) fn find(name: &str) -> Option<(&'static str, &'static Setting)> {
-    let setting = SETTINGS.iter().find(|setting| setting.is_called(name))?;
-    Some((setting.flag?, setting))
+    Flags(SETTINGS.iter().collect()).find(name)
 }
 
 /// The error for an unknown argument. Shows the argument only if it looks like a flag: anything else may be a key.
@@ -134,6 +163,8 @@ fn unknown(name: &str, position: usize) -> ArgumentsError {
     let plain = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
     if name.starts_with('-') && name.len() <= LONGEST_NAME && name.chars().all(plain) {
         ArgumentsError::UnknownFlag(name.into())
+    } else if position == 1 && !name.starts_with('-') {
+        commands::unknown()
     } else {
         ArgumentsError::Stray(position)
     }
@@ -152,7 +183,7 @@ mod tests {
     }
 
     fn values<'a>(arguments: &'a Arguments, flag: &str) -> Vec<&'a str> {
-        arguments.0[flag].iter().map(Secret::expose).collect()
+        arguments.typed[flag].iter().map(Secret::expose).collect()
     }
 
     #[test]
@@ -237,8 +268,8 @@ mod tests {
             (&["--api-key", "k", "--", "hunter2"], ArgumentsError::UnknownFlag("--".into())),
             (&["--api+hunter2"], ArgumentsError::Stray(1)),
             (&[&secret_long], ArgumentsError::Stray(1)),
-            (&["ö-hunter2"], ArgumentsError::Stray(1)),
-            (&[""], ArgumentsError::Stray(1)),
+            (&["ö-hunter2"], commands::unknown()),
+            (&[""], commands::unknown()),
         ];
         for (line, error) in cases {
             let found = read(line).unwrap_err();
@@ -256,7 +287,7 @@ mod tests {
         assert_eq!(separate, not_unicode("--worker-id"));
         assert_eq!(Arguments::parse([bytes(b"--worker-id=\xff")]), not_unicode("--worker-id"));
         assert_eq!(Arguments::parse([bytes(b"-e\xff")]), not_unicode("--env"));
-        assert_eq!(Arguments::parse([bytes(b"\xff")]), Err(ArgumentsError::Stray(1)));
+        assert_eq!(Arguments::parse([bytes(b"\xff")]), Err(commands::unknown()));
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod agent;
 mod arguments;
+mod commands;
 mod config;
 #[cfg(test)]
 mod config_tests;
@@ -33,6 +34,8 @@ mod volumes;
 mod words;
 
 pub(crate) use arguments::Arguments;
+pub use commands::{COMMANDS, Command};
+pub(crate) use commands::{STATUS, StatusOptions};
 pub(crate) use config::{Config, KeyFile};
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub use external::{EXTERNAL, External};

@@ -217,7 +217,7 @@ pub struct Log {
 }
 
 impl Log {
-    fn new(body: Body) -> Self {
+    pub(super) fn new(body: Body) -> Self {
         Self { body, demux: LogDemux::default(), buffer: vec![0; READ], small_reads: 0 }
     }
 

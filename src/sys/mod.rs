@@ -8,4 +8,5 @@ pub(crate) mod limits;
 #[cfg(test)]
 pub(crate) mod numbers;
 pub(crate) mod pool;
+pub(crate) mod program;
 pub(crate) mod uptime;

@@ -17,6 +17,7 @@ mod failed_pulls;
 pub(crate) mod fuzz;
 mod image;
 pub(crate) mod labels;
+pub(crate) mod listing;
 mod names;
 mod no_output;
 mod outcome;

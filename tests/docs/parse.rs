@@ -166,7 +166,8 @@ pub(super) fn bash(completion: &str) -> Offers {
     let mut valued = Offers::new();
     for arm in arms.split(";;\n").filter(|arm| !arm.trim().is_empty()) {
         let (names, action) = arm.split_once(")\n").unwrap();
-        let words = action.split_once("words='").map(|(_, rest)| rest.split('\'').next().unwrap());
+        let words = action.replace("words+='", "words='");
+        let words = words.split_once("words='").map(|(_, rest)| rest.split('\'').next().unwrap());
         let words = words.map(|words| owned(words.split(' '))).unwrap_or_default();
         if names.trim() == "*" {
             offers = words.into_iter().map(|flag| (flag, Vec::new())).collect();
@@ -182,7 +183,7 @@ pub(super) fn bash(completion: &str) -> Offers {
 
 /// The specifications given to `_arguments`.
 pub(super) fn zsh(completion: &str) -> Offers {
-    let (_, rest) = completion.split_once("_arguments \\\n").expect("the call");
+    let (_, rest) = completion.split_once("_arguments $own \\\n").expect("the call");
     let (lines, _) = rest.split_once("\n}\n").expect("its end");
     let mut offers = Offers::new();
     for line in lines.lines().map(|line| line.trim().trim_end_matches(" \\")) {
@@ -201,10 +202,17 @@ pub(super) fn zsh(completion: &str) -> Offers {
     offers
 }
 
+/// Whether a line offers a flag of the worker, and not one of a sub-command.
+fn is_of_worker(line: &&str) -> bool {
+    line.starts_with("complete ")
+        && line.contains(" -l ")
+        && !line.contains(" -n '__fish_seen_subcommand_from")
+}
+
 /// The `complete` commands.
 pub(super) fn fish(completion: &str) -> Offers {
     let mut offers = Offers::new();
-    for line in completion.lines().filter(|line| line.starts_with("complete ") && line.contains(" -l ")) {
+    for line in completion.lines().filter(is_of_worker) {
         // Without the condition and the description.
         let line = line.split(" -d '").next().unwrap();
         let line = if line.contains(" -n '") { line.splitn(3, '\'').nth(2).unwrap() } else { line };

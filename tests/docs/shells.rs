@@ -9,7 +9,7 @@ use super::{page, page_file, parse, quietly};
 type Case<'a> = (&'a str, &'a [&'a str]);
 
 /// Completions that all shells share. Each treats `=` within a word in its own way.
-const CASES: [Case<'_>; 12] = [
+const CASES: [Case<'_>; 17] = [
     ("--lo", &["--log-level", "--lost-runs"]),
     ("--no-cleanup --vers", &["--version"]),
     ("--nonsense", &[]),
@@ -21,6 +21,11 @@ const CASES: [Case<'_>; 12] = [
     ("--print ", &["man", "bash", "zsh", "fish", "environment", "settings"]),
     ("--worker-id ", &[]),
     ("-e ", &[]),
+    ("st", &["status"]),
+    ("status --fo", &["--follow"]),
+    ("status --follow ", &[]),
+    ("status --max-", &[]),
+    ("status --json --settings-file o", &["other"]),
     ("--worker-id w --max-", &["--max-concurrent-tasks", "--max-output"]),
 ];
 
@@ -88,7 +93,8 @@ fn bash_offers_flags_words_and_files() {
         ],
     );
     let all: BTreeSet<_> = parse::bash(&page("bash")).into_keys().collect();
-    assert_eq!(ask(""), all);
+    let names = oz_agent_worker::cli::COMMANDS.iter().map(|command| command.name.to_owned());
+    assert_eq!(ask(""), all.iter().cloned().chain(names).collect());
     assert_eq!(ask("-v /a:/b "), all);
 }
 

@@ -107,8 +107,8 @@ fn threads_start_in_the_pool_the_link_and_the_log() {
 }
 
 #[test]
-fn only_credential_helpers_are_started_as_processes() {
-    only_in(&["src/docker/auth/helper.rs"], &["process::{Child", "Command::new"]);
+fn programs_are_started_in_one_module() {
+    only_in(&["src/sys/program.rs"], &["process::{Child", "Command::new"]);
 }
 
 /// The exception sleeps only when poll(2) itself fails.

@@ -25,6 +25,7 @@ mod shared_id;
 mod sidecar_volumes;
 mod signals;
 mod start;
+mod status;
 mod stop;
 mod system_calls;
 mod task_lifecycle;

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::shell::fish_quoted;
 use super::{NAME, flags, summary};
-use crate::cli::{Occurs, SETTINGS, Setting, ValueHint};
+use crate::cli::{COMMANDS, Command, Occurs, SETTINGS, Setting, ValueHint};
 
 const HEAD: &str = "\
 # fish completion for @NAME@. Put it as @NAME@.fish into /usr/share/fish/vendor_completions.d
@@ -20,20 +20,39 @@ function __oz_agent_worker_lacks
 end
 
 complete -c @NAME@ -f
+complete -c @NAME@ -n __fish_use_subcommand -a '@COMMANDS@'
 ";
 
 /// The completion, with a final line break.
 pub(super) fn completion() -> String {
-    let lines: String = SETTINGS.iter().filter_map(command).collect();
-    [HEAD, &lines].concat().replace("@NAME@", NAME)
+    let lines: String = SETTINGS.iter().filter_map(setting).collect();
+    let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+    let of_commands: String = COMMANDS.iter().map(|command| of_command(command)).collect();
+    [HEAD, &lines, &of_commands].concat().replace("@COMMANDS@", &names.join(" ")).replace("@NAME@", NAME)
 }
 
-fn command(setting: &Setting) -> Option<String> {
+/// The lines of a sub-command's options.
+fn of_command(command: &Command) -> String {
+    let condition = format!("__fish_seen_subcommand_from {}", command.name);
+    command.options.iter().filter_map(|option| line(option, &condition)).collect()
+}
+
+/// The line of a setting of the worker.
+fn setting(setting: &Setting) -> Option<String> {
     let long = setting.flag?.trim_start_matches('-');
-    let mut line = format!("complete -c {NAME}");
+    let without = COMMANDS.iter().filter(|command| !command.takes_settings).map(|command| command.name);
+    let without: Vec<_> = without.collect();
+    let mut place = format!("not __fish_seen_subcommand_from {}", without.join(" "));
     if setting.occurs != Occurs::Many {
-        let _ = write!(line, " -n '{}'", condition(setting, long));
+        let _ = write!(place, "; and {}", condition(setting, long));
     }
+    line(setting, &place)
+}
+
+/// The line of a setting that is offered if `condition` holds.
+fn line(setting: &Setting, condition: &str) -> Option<String> {
+    let long = setting.flag?.trim_start_matches('-');
+    let mut line = format!("complete -c {NAME} -n '{condition}'");
     if let Some(short) = setting.short {
         let _ = write!(line, " -s {}", short.trim_start_matches('-'));
     }

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use super::flags;
 use super::wrap::wrap;
-use crate::cli::{SETTINGS, Setting};
+use crate::cli::{COMMANDS, Command, SETTINGS, Setting};
 use crate::exit::Exit;
 
 /// The widest line, in characters.
@@ -16,9 +16,17 @@ const INDENT: &str = "          ";
 pub(super) fn help() -> String {
     let mut text = String::from(
         "Runs the agent tasks of an Oz control plane in Docker containers on this host.\n\n\
-         Usage: oz-agent-worker --worker-id ID [SETTING...]\n\n\
-         Settings (a flag overrides its variable; an empty variable counts as unset):\n",
+         Usage: oz-agent-worker --worker-id ID [SETTING...]\n",
     );
+    for command in COMMANDS {
+        let _ = writeln!(text, "       oz-agent-worker {}", command.usage());
+    }
+    text.push_str("\nSub-commands (--help after one shows its options):\n");
+    for command in COMMANDS {
+        let _ = writeln!(text, "\n  {}", command.name);
+        text.push_str(&wrap(command.help, INDENT, WIDTH));
+    }
+    text.push_str("\nSettings (a flag overrides its variable; an empty variable counts as unset):\n");
     for setting in SETTINGS {
         describe(setting, &mut text);
     }
@@ -27,6 +35,18 @@ pub(super) fn help() -> String {
         let code = exit.code();
         // Writing to a string cannot fail.
         let _ = writeln!(text, "  {code:<8}{meaning}");
+    }
+    text
+}
+
+/// The help of a sub-command, with a final line break.
+pub(super) fn of_command(command: &Command) -> String {
+    let mut text = format!("Usage: oz-agent-worker {}\n\n", command.usage());
+    text.push_str(&wrap(command.help, "", WIDTH));
+    text.push_str("\nOptions:\n");
+    command.options.iter().for_each(|option| describe(option, &mut text));
+    if command.takes_settings {
+        text.push_str("\nIt takes the settings of the worker too: see oz-agent-worker --help\n");
     }
     text
 }
@@ -65,5 +85,18 @@ mod tests {
             assert!(help.contains(&format!("\n  {code:<8}{meaning}\n")), "{code}");
         }
         assert!(!help.contains("\n\n\n") && help.ends_with('\n'));
+    }
+
+    #[test]
+    fn the_help_of_a_command_has_its_options() {
+        for command in COMMANDS {
+            assert!(help().contains(&wrap(command.help, INDENT, WIDTH)), "{}", command.name);
+            let help = of_command(command);
+            assert!(help.starts_with(&format!("Usage: oz-agent-worker {} [--json]", command.name)), "{help}");
+            for option in command.options {
+                assert!(help.contains(&wrap(option.help, INDENT, WIDTH)), "{option:?}");
+            }
+            assert!(help.lines().all(|line| line.chars().count() <= WIDTH), "{help}");
+        }
     }
 }

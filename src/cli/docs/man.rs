@@ -2,7 +2,7 @@
 
 use super::roff::{Roff, bold, italic};
 use super::{NAME, VERSION, flags, manual};
-use crate::cli::{EXTERNAL, Occurs, SETTINGS, Setting};
+use crate::cli::{COMMANDS, EXTERNAL, Occurs, SETTINGS, Setting};
 use crate::exit::Exit;
 
 /// The day of the last change to the text. Not the day of the build: that would make two builds differ.
@@ -107,6 +107,7 @@ pub(super) fn page() -> String {
     DESCRIPTION.iter().for_each(|paragraph| roff.paragraph(paragraph));
     roff.section("OPTIONS");
     SETTINGS.iter().for_each(|setting| option(setting, &mut roff));
+    commands(&mut roff);
     environment(&mut roff);
     roff.section("EXIT STATUS");
     for (exit, meaning) in Exit::ALL {
@@ -132,6 +133,10 @@ fn synopsis(roff: &mut Roff) {
     roff.section("SYNOPSIS");
     let name = bold(NAME);
     roff.raw(&format!("{name} {} {} [{}...]", bold("--worker-id"), italic("ID"), italic("OPTION")));
+    for command in COMMANDS {
+        roff.line_break();
+        roff.raw(&format!("{name} {} [{}...]", bold(command.name), italic("OPTION")));
+    }
     for setting in SETTINGS.iter().filter(|setting| setting.occurs == Occurs::Alone) {
         roff.line_break();
         roff.raw(&format!("{name} {}", usage(setting)));
@@ -154,6 +159,20 @@ fn option(setting: &Setting, roff: &mut Roff) {
         roff.note(&format!("Variable: `{variable}`"));
     }
     default(setting, roff);
+}
+
+/// Each sub-command with its options.
+fn commands(roff: &mut Roff) {
+    roff.section("COMMANDS");
+    for command in COMMANDS {
+        roff.subsection(command.name);
+        roff.paragraph(command.help);
+        let options = command.options.iter().filter(|option| option.occurs != Occurs::Alone);
+        options.for_each(|setting| option(setting, roff));
+        if command.takes_settings {
+            roff.paragraph("It takes the settings of OPTIONS too.");
+        }
+    }
 }
 
 fn default(setting: &Setting, roff: &mut Roff) {

@@ -54,7 +54,8 @@ pub(crate) enum Request {
 /// When `--print` names no page.
 pub(crate) fn requested(arguments: &Arguments) -> Result<Option<Request>, ConfigError> {
     if arguments.has(&texts::HELP) {
-        return Ok(Some(Request::Text(help::help())));
+        let text = arguments.command().map_or_else(help::help, help::of_command);
+        return Ok(Some(Request::Text(text)));
     }
     if arguments.has(&texts::VERSION) {
         return Ok(Some(Request::Text(format!("{NAME} {VERSION}\n"))));

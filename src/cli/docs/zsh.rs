@@ -2,7 +2,7 @@
 
 use super::shell::{quoted, zsh_part};
 use super::{NAME, flags, summary};
-use crate::cli::{Occurs, SETTINGS, Setting, ValueHint};
+use crate::cli::{COMMANDS, Command, Occurs, SETTINGS, Setting, ValueHint};
 
 const HEAD: &str = "\
 #compdef @NAME@
@@ -10,7 +10,12 @@ const HEAD: &str = "\
 # /usr/share/zsh/vendor-completions, or type: source <(@NAME@ --print zsh)
 
 _@NAME@() {
-    _arguments \\
+    local -a own=('1:sub-command:(@COMMANDS@)')
+    if (( CURRENT > 2 )); then
+        case $words[2] in
+@CASES@        esac
+    fi
+    _arguments $own \\
 ";
 
 /// zsh runs the file as the body of the function when it loads it from `fpath`, and as a script when it is sourced.
@@ -27,7 +32,21 @@ fi
 pub(super) fn completion() -> String {
     let lines: Vec<_> = SETTINGS.iter().filter_map(specification).collect();
     let lines = lines.join(" \\\n");
-    [HEAD, &lines, "\n", TAIL].concat().replace("@NAME@", NAME)
+    let names: Vec<_> = COMMANDS.iter().map(|command| command.name).collect();
+    let cases: String = COMMANDS.iter().map(|command| of_command(command)).collect();
+    let head = HEAD.replace("@COMMANDS@", &names.join(" ")).replace("@CASES@", &cases);
+    [&head, &lines, "\n", TAIL].concat().replace("@NAME@", NAME)
+}
+
+/// The case of a sub-command: its options, and nothing else if it takes no settings.
+fn of_command(command: &Command) -> String {
+    let options = command.options.iter().filter_map(specification).map(|line| format!("        {line}\n"));
+    let options: String = options.collect();
+    let end = if command.takes_settings { "" } else { "            _arguments $own\n            return\n" };
+    format!(
+        "        {name})\n            own=('1:sub-command:({name})'\n{options}            )\n{end}            ;;\n",
+        name = command.name
+    )
 }
 
 /// A specification such as `'*'{-v+,--volumes=}'[summary]:VALUE:_files'`. With `+` the value may follow the flag directly,

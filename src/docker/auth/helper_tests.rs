@@ -1,7 +1,10 @@
 //! Helpers as shell scripts, working and failing ones.
 
 use std::fs;
-use std::time::Duration;
+use std::io::Write;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 

@@ -1,0 +1,160 @@
+//! The sub-commands: what each does, and its options.
+
+use super::arguments::ArgumentsError;
+use super::settings::Setting;
+use super::table::{SETTINGS, SETTINGS_FILE};
+use super::texts::{HELP, VERSION};
+use super::{Arguments, Occurs};
+use crate::secret::Secret;
+
+/// A sub-command.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Command {
+    /// The word that selects it, the first argument.
+    pub name: &'static str,
+    /// What it does, with its exit codes: one paragraph.
+    pub help: &'static str,
+    /// Its own options.
+    pub options: &'static [Setting],
+    /// Whether it takes the worker's settings too.
+    pub takes_settings: bool,
+}
+
+const JSON: Setting =
+    Setting { flag: Some("--json"), help: "Print one JSON object instead of text.", ..Setting::EMPTY };
+
+const OF_WORKER: Setting = Setting {
+    flag: Some("--worker-id"),
+    value_name: Some("ID"),
+    help: "Show only the tasks of this worker. Without it, those of all workers that use the engine.",
+    ..Setting::EMPTY
+};
+
+const FOLLOW: Setting = Setting {
+    flag: Some("--follow"),
+    value_name: Some("TASK"),
+    help: "Print what the container of this task has written and writes, until it ends. TASK is a task's id or the name of its \
+           container.",
+    ..Setting::EMPTY
+};
+
+const FILE: Setting = Setting {
+    help: "A file with variables, such as DOCKER_HOST, as for the worker. A file that cannot be read is a warning.",
+    ..SETTINGS_FILE.setting
+};
+
+/// Shows the tasks on the engine.
+pub(crate) const STATUS: Command = Command {
+    name: "status",
+    help: "Show the tasks on the engine, and what each worker of this host reports about itself. It needs no API key. Exit code 1 \
+           if the task of --follow is not there, 4 without an engine.",
+    options: &[JSON, OF_WORKER, FOLLOW, FILE, HELP, VERSION],
+    takes_settings: false,
+};
+
+/// Every sub-command.
+pub const COMMANDS: [&Command; 1] = [&STATUS];
+
+/// What `status` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct StatusOptions {
+    /// Print JSON.
+    pub(crate) json: bool,
+    /// Only tasks of this worker.
+    pub(crate) worker_id: Option<String>,
+    /// Print the output of this task.
+    pub(crate) follow: Option<String>,
+}
+
+impl StatusOptions {
+    /// Returns the options in the command line.
+    pub(crate) fn of(arguments: &Arguments) -> Self {
+        Self {
+            json: arguments.has(&JSON),
+            worker_id: text(arguments, &OF_WORKER),
+            follow: text(arguments, &FOLLOW),
+        }
+    }
+}
+
+/// The value of an option that occurs once.
+fn text(arguments: &Arguments, option: &Setting) -> Option<String> {
+    arguments.values(option).first().map(|value| Secret::expose(value).to_owned())
+}
+
+impl Command {
+    /// The sub-command of this name.
+    pub(super) fn of(name: &str) -> Option<&'static Self> {
+        COMMANDS.into_iter().find(|command| command.name == name)
+    }
+
+    /// Its options, and the worker's settings if it takes them.
+    pub(super) fn flags(&self) -> impl Iterator<Item = &'static Setting> + use<> {
+        let options = self.options;
+        let shared: &[Setting] = if self.takes_settings { SETTINGS } else { &[] };
+        let is_own = move |setting: &&Setting| options.iter().any(|own| own.flag == setting.flag);
+        options.iter().chain(shared.iter().filter(move |setting| !is_own(setting)))
+    }
+
+    /// One line, as in `status [--json] [--worker-id ID]`.
+    pub(super) fn usage(&self) -> String {
+        let options = self.options.iter().filter(|option| option.occurs != Occurs::Alone);
+        let option = |option: &Setting| {
+            let value = option.value_name.map(|name| format!(" {name}")).unwrap_or_default();
+            format!(" [{}{value}]", option.flag.unwrap_or_default())
+        };
+        let settings = if self.takes_settings { " [SETTING...]" } else { "" };
+        format!("{}{}{settings}", self.name, options.map(option).collect::<String>())
+    }
+}
+
+/// The error for a first argument that is neither a flag nor a sub-command. It does not show the argument, which may be a key.
+pub(super) fn unknown() -> ArgumentsError {
+    ArgumentsError::UnknownCommand(COMMANDS.map(|command| command.name).join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &[&str]) -> Result<Arguments, ArgumentsError> {
+        Arguments::parse(line.iter().map(Into::into))
+    }
+
+    #[test]
+    fn a_command_has_its_own_options() {
+        let arguments = parse(&["status", "--json", "--worker-id=w", "--follow", "t"]).unwrap();
+        assert_eq!(arguments.command(), Some(&STATUS));
+        let expected = StatusOptions { json: true, worker_id: Some("w".into()), follow: Some("t".into()) };
+        assert_eq!(StatusOptions::of(&arguments), expected);
+        let nothing = StatusOptions { json: false, worker_id: None, follow: None };
+        assert_eq!(StatusOptions::of(&parse(&["status"]).unwrap()), nothing);
+        assert_eq!(parse(&["--worker-id", "w"]).unwrap().command(), None);
+        for (line, flag) in [(["--json"].as_slice(), "--json"), (&["status", "--api-key", "k"], "--api-key")]
+        {
+            assert_eq!(parse(line), Err(ArgumentsError::UnknownFlag(flag.into())));
+        }
+    }
+
+    #[test]
+    fn an_unknown_command_is_an_error_that_does_not_show_it() {
+        for line in [&["hunter2"][..], &["stop"], &["status ", "--json"]] {
+            let error = parse(line).unwrap_err().to_string();
+            assert!(error.starts_with("argument 1 is neither a flag nor a sub-command (status"), "{error}");
+            assert!(!error.contains("hunter2") && error.ends_with("; see --help"), "{error}");
+        }
+        let late = parse(&["--worker-id", "w", "status"]).unwrap_err().to_string();
+        assert!(
+            late.contains("argument 3 is not a flag") && late.contains("sub-command comes first"),
+            "{late}"
+        );
+    }
+
+    #[test]
+    fn each_option_has_a_flag_and_a_help() {
+        for command in COMMANDS {
+            assert!(command.options.iter().all(|option| option.flag.is_some() && !option.help.is_empty()));
+        }
+        assert_eq!(STATUS.usage(), "status [--json] [--worker-id ID] [--follow TASK] [--settings-file PATH]");
+    }
+}
