@@ -5,10 +5,9 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 use super::event::Effect;
-use super::job::JobState;
 use super::lookups::{Priority, Query};
 use super::{Coordinator, debug, info, warn};
-use crate::job::JobId;
+use crate::job::{JobId, MAX_LOOKUPS};
 use crate::protocol::{ExecutionKey, RunState, RunView};
 use crate::sys::cancel::CancelReason;
 
@@ -21,6 +20,10 @@ pub(super) const BEFORE_CLAIM: Duration = Duration::from_secs(2);
 
 /// How long a start waits for the look-up after the claim's confirmation.
 const BEFORE_START: Duration = Duration::from_secs(3);
+
+/// How long it waits while assignments wait for a slot, and as many starts before it wait as look-ups can be under way. Else a
+/// control plane that takes a second for each answer would fill the slots with tasks that wait.
+const SHORT_WAIT: Duration = Duration::from_millis(100);
 
 /// The first delay between sending a claim again and looking again. The control plane stores a claim some milliseconds after it
 /// has confirmed it.
@@ -80,7 +83,8 @@ impl ClaimCheck {
 impl Coordinator {
     /// Looks up a claim that was just confirmed. The container does not start before the answer, if one can be expected in time.
     pub(super) fn check_claim(&mut self, id: JobId, now: Instant) {
-        let waits = self.lookups.can_answer_within(BEFORE_START, Priority::Claim);
+        let limit = self.wait_of_start(self.waiting_starts().count());
+        let waits = self.lookups.expected(now).is_some_and(|expected| expected <= limit);
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if !job.dialect.state_decides() {
             return self.effects.push(Effect::Release { job: id });
@@ -109,20 +113,34 @@ impl Coordinator {
         self.effects.push(Effect::Release { job: id });
     }
 
+    /// The jobs whose start waits for an answer, the oldest first, and when each starts without one.
+    fn waiting_starts(&self) -> impl Iterator<Item = (JobId, Instant)> {
+        let waiting = self.jobs.iter().filter_map(|(id, job)| Some((*id, job.start_by()?)));
+        waiting.enumerate().map(|(place, (id, start_by))| {
+            (id, start_by.checked_sub(BEFORE_START - self.wait_of_start(place)).unwrap_or(start_by))
+        })
+    }
+
+    /// Returns how long a start waits before which this number of others wait.
+    fn wait_of_start(&self, place: usize) -> Duration {
+        if place >= MAX_LOOKUPS && !self.backlog.is_empty() { SHORT_WAIT } else { BEFORE_START }
+    }
+
     /// Starts the containers whose look-up got no answer in time.
     pub(super) fn start_unanswered(&mut self, now: Instant) {
-        let late = |job: &JobState| job.start_by().is_some_and(|start_by| now >= start_by);
-        let late: Vec<JobId> = self.jobs.iter().filter(|(_, job)| late(job)).map(|(id, _)| *id).collect();
+        let late = self.waiting_starts().filter(|(_, start_by)| now >= *start_by);
+        let late: Vec<JobId> = late.map(|(id, _)| id).collect();
         for id in late {
             if let Some(job) = self.jobs.get(&id) {
                 self.effects.push(debug(format!("claim not looked up in time {}", job.key)));
             }
+            self.lookups.demote(&Query::Claim(id));
             self.release(id);
         }
     }
 
     pub(super) fn next_unanswered(&self) -> Option<Instant> {
-        self.jobs.values().filter_map(JobState::start_by).min()
+        self.waiting_starts().map(|(_, start_by)| start_by).min()
     }
 
     pub(super) fn claim_looked_up(&mut self, id: JobId, run: Option<&RunView>, now: Instant) {

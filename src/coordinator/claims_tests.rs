@@ -173,19 +173,72 @@ fn nothing_waits_while_no_look_up_has_succeeded() {
     assert_eq!(script.on(confirmed(4)), [], "one has succeeded");
 }
 
-#[test]
-fn a_start_does_not_wait_for_an_answer_that_cannot_come_in_time() {
-    let mut script = Script::with_rest(Rules { slots: 64, ..RULES });
+/// A worker whose last look-up took this long, with 100 jobs whose claims are confirmed now, and with this number of assignments
+/// that wait for a slot. Returns how many containers start with the confirmation.
+fn burst(took_millis: u64, waiting: usize) -> (Script, usize) {
+    let mut script = Script::with_rest(Rules { slots: 101, ..RULES });
     script.assign("a");
     script.on(confirmed(3));
-    script.after(1);
-    assert_eq!(script.answer("a", RunState::InProgress, 0), [release(1)], "an answer takes a second");
-    (0..20).for_each(|run| drop(script.assign(&run.to_string())));
-    let released = script.on(confirmed(23));
-    // Three rounds of four look-ups end within 3 s.
-    assert_eq!(released, (14..22).map(release).collect::<Vec<_>>());
-    assert_eq!(script.looked_up(), ["0", "1", "2", "3"]);
-    assert_eq!(script.after(3).len(), 12, "the others start without an answer");
+    script.after_millis(took_millis);
+    // The start has waited for three seconds at most.
+    script.answer("a", RunState::InProgress, 0);
+    (0..100 + waiting).for_each(|run| drop(script.assign(&run.to_string())));
+    let started = releases(&script.on(confirmed(103)));
+    (script, started)
+}
+
+/// Returns how many containers start. Nothing else happens.
+fn releases(effects: &[Effect]) -> usize {
+    assert!(effects.iter().all(|effect| matches!(effect, Effect::Release { .. })), "{effects:?}");
+    effects.len()
+}
+
+#[test]
+fn a_start_does_not_wait_for_an_answer_that_cannot_come_in_time() {
+    // Three rounds of four look-ups of a second end within 3 s.
+    let cases = [(0, 0), (100, 0), (1000, 88), (1500, 92), (2000, 96), (2999, 96), (3001, 100)];
+    for (took_millis, started) in cases {
+        assert_eq!(burst(took_millis, 0).1, started, "{took_millis} ms");
+    }
+}
+
+#[test]
+fn while_assignments_wait_few_starts_wait_long() {
+    // Four wait, and those whose answers can be expected within 0.1 s.
+    let cases = [(0, 0), (1, 0), (10, 60), (100, 96), (1000, 96), (2999, 96), (3001, 100)];
+    for (took_millis, started) in cases {
+        assert_eq!(burst(took_millis, 1).1, started, "{took_millis} ms");
+    }
+    let (mut script, started) = burst(1, 1);
+    assert_eq!((started, script.looked_up()), (0, vec!["0", "1", "2", "3"]));
+    assert_eq!(releases(&script.after_millis(99)), 0);
+    assert_eq!(releases(&script.after_millis(1)), 96, "the answers are late");
+    assert_eq!(releases(&script.after_millis(2899)), 0);
+    assert_eq!(releases(&script.after_millis(1)), 4);
+}
+
+#[test]
+fn starts_wait_shorter_once_an_assignment_waits() {
+    let (mut script, _) = burst(1, 0);
+    assert_eq!(releases(&script.after_millis(200)), 0);
+    assert_eq!(releases(&script.assign("waits")), 96);
+}
+
+#[test]
+fn a_start_that_no_longer_waits_is_looked_up_after_those_that_wait() {
+    let (mut script, _) = burst(1, 3);
+    script.after_millis(100);
+    // The first job ends, and the run 100 takes its slot.
+    script.finish(1, "a");
+    script.on(confirmed(104));
+    assert_eq!(script.on(confirmed(105)), [release(102)], "four wait, and the look-ups under way take long");
+    (0..4).for_each(|run| drop(script.answer(&run.to_string(), RunState::InProgress, 0)));
+    assert_eq!(script.looked_up(), ["4", "5", "6", "7"]);
+    script.finish(2, "0");
+    script.on(confirmed(106));
+    assert_eq!(script.on(confirmed(107)), [], "no other start waits");
+    script.answer("4", RunState::InProgress, 0);
+    assert_eq!(script.looked_up(), ["5", "6", "7", "101"]);
 }
 
 #[test]

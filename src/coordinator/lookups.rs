@@ -131,6 +131,12 @@ impl Lookups {
         }
     }
 
+    /// Makes a look-up for which nothing waits any more one of a lower priority, if it has not begun.
+    pub(super) fn demote(&mut self, query: &Query) {
+        let [claims, reports, _] = &mut self.waiting;
+        reports.extend(claims.extract_if(.., |_, (waiting, _)| waiting == query));
+    }
+
     /// As after a failure.
     #[cfg(test)]
     pub(super) fn failed() -> Self {
@@ -147,11 +153,13 @@ impl Lookups {
         self.record == Record::Failed
     }
 
-    /// Whether the answer to a further look-up of this priority can be expected within `limit`.
-    pub(super) fn can_answer_within(&self, limit: Duration, priority: Priority) -> bool {
-        let ahead: usize = self.waiting.iter().take(priority as usize + 1).map(BTreeMap::len).sum();
-        let rounds = u32::try_from(ahead / MAX_LOOKUPS + 1).unwrap_or(u32::MAX);
-        self.have_succeeded() && self.took.saturating_mul(rounds) <= limit
+    /// Returns how long the answer to a further look-up of a claim can be expected to take; `None` while none has succeeded.
+    pub(super) fn expected(&self, now: Instant) -> Option<Duration> {
+        let longest = self.under_way.values().map(|(_, since)| now.saturating_duration_since(*since)).max();
+        let each = self.took.max(longest.unwrap_or_default());
+        let [claims, ..] = &self.waiting;
+        let rounds = (claims.len() + self.under_way.len()) / MAX_LOOKUPS + 1;
+        self.have_succeeded().then(|| each.saturating_mul(u32::try_from(rounds).unwrap_or(u32::MAX)))
     }
 
     /// Whether periodic look-ups wait or are under way.

@@ -15,7 +15,7 @@ pub enum Target {
 }
 
 /// Scenario, figure, and the target of the figure.
-pub const TARGETS: [(&str, &str, Target); 17] = [
+pub const TARGETS: [(&str, &str, Target); 20] = [
     ("connect", "exec to connected, 0 containers", AtMost(8.0)),
     ("claim", "assignment to claim", AtMost(0.3)),
     ("task", "true to completed, pull auto", TimesFloor(1.01)),
@@ -34,6 +34,10 @@ pub const TARGETS: [(&str, &str, Target); 17] = [
     ("long-output", "cap of 64 MiB, 10 s afterwards", TimesFloor(1.25)),
     ("idle", "memory, new", AtMost(3.5)),
     ("idle", "memory, after one task", AtMost(3.5)),
+    // As without look-ups, but for the accuracy of the measurement.
+    ("look-ups", "one task to completed, with look-ups", TimesFloor(1.05)),
+    ("look-ups", "1000 runs, 100 ms per look-up", TimesFloor(1.05)),
+    ("look-ups", "1000 runs, 1000 ms per look-up", TimesFloor(1.05)),
     ("sleeping", "memory, 200 tasks", AtMost(16.0)),
 ];
 

@@ -249,10 +249,15 @@ fn act(
     }
 }
 
-/// Returns all containers, or those that run if the filter says so.
+/// Returns all containers, or those that run or are of one task if the filter says so.
 fn list(containers: &Containers, query: &str) -> Value {
     let only_running = query.contains("running");
-    let listed = containers.iter().filter(|(_, container)| container.running || !only_running);
+    // `"oz-task-id=TASK"`, percent-encoded.
+    let task = query.split("oz-task-id%3D").nth(1).and_then(|rest| rest.split("%22").next());
+    let is_listed = |container: &Container| {
+        (container.running || !only_running) && task.is_none_or(|task| task == container.task)
+    };
+    let listed = containers.iter().filter(|(_, container)| is_listed(container));
     listed.map(|(name, _)| json!({"Id": name, "Names": [format!("/{name}")], "Labels": {}})).collect()
 }
 

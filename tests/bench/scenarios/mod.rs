@@ -6,6 +6,7 @@ mod claim;
 mod connect;
 mod idle;
 mod long_output;
+mod look_ups;
 mod output;
 mod parallel;
 mod reconnect;
@@ -26,18 +27,19 @@ pub struct Scenario {
     pub measure: fn(&Bench) -> Vec<Figure>,
 }
 
-pub const SCENARIOS: [Scenario; 13] = [
+pub const SCENARIOS: [Scenario; 14] = [
     Scenario { name: "size", share: 1.0, measure: size::measure },
     Scenario { name: "connect", share: 7.0, measure: connect::measure },
     Scenario { name: "claim", share: 5.0, measure: claim::measure },
     Scenario { name: "task", share: 12.0, measure: task::measure },
-    Scenario { name: "idle", share: 13.0, measure: idle::measure },
-    Scenario { name: "parallel", share: 10.0, measure: parallel::measure },
-    Scenario { name: "output", share: 12.0, measure: output::measure },
+    Scenario { name: "idle", share: 11.0, measure: idle::measure },
+    Scenario { name: "parallel", share: 8.0, measure: parallel::measure },
+    Scenario { name: "output", share: 10.0, measure: output::measure },
     Scenario { name: "sleeping", share: 9.0, measure: sleeping::measure },
+    Scenario { name: "look-ups", share: 9.0, measure: look_ups::measure },
     Scenario { name: "sidecar", share: 8.0, measure: sidecar::measure },
     Scenario { name: "adoption", share: 5.0, measure: adoption::measure },
-    Scenario { name: "long-output", share: 12.0, measure: long_output::measure },
+    Scenario { name: "long-output", share: 9.0, measure: long_output::measure },
     Scenario { name: "reconnect", share: 3.0, measure: reconnect::measure },
     Scenario { name: "burst", share: 3.0, measure: burst::measure },
 ];
