@@ -119,7 +119,12 @@ pub enum JobEvent {
     Done,
     /// Its container is kept for some time, because its task failed.
     Kept,
-    /// What it left was removed after it had ended.
+    /// A removal has failed for good. Comes before its `Done` or `CleanedUp`.
+    NotRemoved {
+        /// What is still there.
+        left: Arc<Leftover>,
+    },
+    /// What it left was removed after it had ended, or is not removed.
     CleanedUp,
 }
 

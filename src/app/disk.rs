@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use log::{info, warn};
-use rustix::fs::{stat, statvfs};
+use rustix::fs::{StatVfs, stat, statvfs};
 use rustix::io::Errno;
 use rustix::system::uname;
 
@@ -13,6 +13,9 @@ use crate::logging::{message, value};
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
+
+/// A disk with less free space counts as full: file systems refuse to write before the last block is used.
+const FULL: u64 = MIB;
 
 /// A folder on the engine's disk, and how much of the disk must be free.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,18 +43,16 @@ enum NotWatched {
 }
 
 impl DiskWatch {
-    /// Returns a watch on the disk with the engine's data folder, and logs it. Returns `None` if `min_free` (bytes) is 0 or the
-    /// folder is not on this machine.
+    /// Returns a watch on the disk with the engine's data folder. Returns `None` if the folder is not on this machine. Logs either,
+    /// unless `min_free` (bytes) is 0: no task is refused then.
     pub fn new(docker: &Docker, min_free: u64) -> Option<Self> {
-        if min_free == 0 {
-            return None;
-        }
         let host = uname().nodename().to_string_lossy().into_owned();
         let place = Place { is_local: docker.is_local(), host: &host, is_container: is_container() };
         let watch = data_folder(docker.engine(), &place, &look_at)
             .map(|folder| Self { folder, min_free })
             .and_then(|watch| watch.free().map(|free| (watch, free)));
         match watch {
+            watch if min_free == 0 => watch.ok().map(|(watch, _)| watch),
             Ok((watch, free)) => {
                 let folder = watch.folder.display().to_string();
                 info!("disk watched folder={} free={free} min_free={min_free}", value(&folder));
@@ -76,11 +77,31 @@ impl DiskWatch {
         Some(format!("the engine's disk has {free} free, less than --min-free-disk {least}"))
     }
 
+    /// Returns a function that returns whether even the engine has no space left, as far as that is known.
+    pub fn full_check(watch: Option<&Self>) -> Box<dyn Fn() -> bool + Send + Sync> {
+        let watch = watch.cloned();
+        Box::new(move || watch.as_ref().is_some_and(Self::is_full))
+    }
+
+    /// Whether tasks are refused while there is too little space.
+    pub fn refuses_tasks(&self) -> bool {
+        self.min_free > 0
+    }
+
+    /// Returns whether even the engine has no space left. `false` if the space is unknown.
+    pub fn is_full(&self) -> bool {
+        // The engine can use the space that is reserved for root.
+        self.space().is_ok_and(|space| space.f_bfree.saturating_mul(space.f_frsize) < FULL)
+    }
+
     /// Returns the free bytes, without the space reserved for root. The engine could use that space, but tasks should not.
     fn free(&self) -> Result<u64, NotWatched> {
-        let found = statvfs(&self.folder)
-            .map_err(|error| NotWatched::Unreadable { folder: self.folder.clone(), error })?;
-        Ok(found.f_bavail.saturating_mul(found.f_frsize))
+        self.space().map(|space| space.f_bavail.saturating_mul(space.f_frsize))
+    }
+
+    fn space(&self) -> Result<StatVfs, NotWatched> {
+        let unreadable = |error| NotWatched::Unreadable { folder: self.folder.clone(), error };
+        statvfs(&self.folder).map_err(unreadable)
     }
 }
 
@@ -221,5 +242,8 @@ mod tests {
         let (start, end) = ("the engine's disk has ", " free, less than --min-free-disk 17179869183.9 GiB");
         assert!(text.starts_with(start) && text.ends_with(end), "{text}");
         assert_eq!(watch("/nonexistent", u64::MAX).low(), None, "an unknown size does not refuse a task");
+        assert!(!watch("/", 0).is_full() && !watch("/nonexistent", 0).is_full());
+        assert!(watch("/proc", 0).is_full(), "a file system without any space");
+        assert!(watch("/", 1).refuses_tasks() && !watch("/", 0).refuses_tasks());
     }
 }

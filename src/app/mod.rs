@@ -87,7 +87,7 @@ fn list_settings(arguments: &Arguments, environment: &Environment) -> Exit {
     match Config::new(arguments, &merged, cores(), &read_key_file) {
         Ok(config) => {
             config.warnings.iter().chain(&open_key_file(&config)).for_each(|warning| report_warning(warning));
-            if let Err(error) = runtime::network(&config).trust.check() {
+            if let Err(error) = settings::network(&config).trust.check() {
                 exit = report(&error, Exit::Usage);
             }
         }
@@ -107,7 +107,7 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
         Ok(config) => config,
         Err(ConfigErrors(errors)) => return report_all(&errors, arguments, environment),
     };
-    if let Err(error) = runtime::network(&config).trust.check() {
+    if let Err(error) = settings::network(&config).trust.check() {
         return report(&error, Exit::Usage);
     }
     if let Err(error) = signals::block() {

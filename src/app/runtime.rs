@@ -15,10 +15,8 @@ use super::service_manager::Notifier;
 use super::settings;
 use super::signals::Signals;
 use crate::cli::Config;
-use crate::control_plane::Network;
 use crate::control_plane::key::ApiKey;
 use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller};
-use crate::control_plane::tls::Trust;
 use crate::control_plane::ws::{
     Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused, Timing,
 };
@@ -153,13 +151,14 @@ pub(super) fn run(
     let (ping_results, pings) = bounded(1);
     // The late sweep may end at the same time as another.
     let (sweep_results, sweeps) = bounded(2);
-    let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(network(config));
+    let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(settings::network(config));
     let (answers, lookups) = bounded(MAX_LOOKUPS);
     let disk = DiskWatch::new(&docker, config.min_free_disk);
     let stopping = CancelToken::new();
     let options = settings::options(config, registries, processes.own());
     let tasks = Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone());
-    let tasks = Arc::new(tasks);
+    let tasks = Arc::new(tasks.with_disk(DiskWatch::full_check(disk.as_ref())));
+    let disk = disk.filter(DiskWatch::refuses_tasks);
     let cleaning = Arc::clone(&tasks);
     let mut runtime = Runtime {
         coordinator: Coordinator::new(settings::rules(config, disk.is_some())),
@@ -203,14 +202,8 @@ fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> 
         max_attempts: config.reconnect_max_attempts,
         window: config.reconnect_window,
         timing: Timing { spread: config.reconnect_spread, ..Timing::default() },
-        network: network(config),
+        network: settings::network(config),
     })
-}
-
-/// Returns how the control plane is reached.
-pub(super) fn network(config: &Config) -> Network {
-    let trust = Trust { ca_file: config.ca_file.clone(), client: config.client.clone() };
-    Network { proxies: config.proxies.clone(), trust }
 }
 
 impl Runtime {

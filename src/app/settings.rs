@@ -1,8 +1,10 @@
-//! What the coordinator and the tasks take from the configuration.
+//! What the coordinator, the tasks and connections take from the configuration.
 
 use std::time::Duration;
 
 use crate::cli::Config;
+use crate::control_plane::Network;
+use crate::control_plane::tls::Trust;
 use crate::coordinator::Rules;
 use crate::docker::RegistryEnv;
 use crate::task::Options;
@@ -49,4 +51,10 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
         stop_grace: config.stop_grace,
         keep_sidecar_volumes: config.keep_sidecar_volumes,
     }
+}
+
+/// Returns how the control plane is reached.
+pub(super) fn network(config: &Config) -> Network {
+    let trust = Trust { ca_file: config.ca_file.clone(), client: config.client.clone() };
+    Network { proxies: config.proxies.clone(), trust }
 }

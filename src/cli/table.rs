@@ -246,7 +246,8 @@ pub(super) const TASK_TIMEOUT: Reader<Duration> = Reader {
         value_name: Some("DURATION"),
         default: Some("8h"),
         help: "How long a task may run, at most 365d; 0 means no limit. The time counts from the start of \
-               the task's container and continues while the worker restarts. A duration is a number with s, \
+               the task's container and continues while the worker restarts. Its preparation may take as long \
+               again. A duration is a number with s, \
                m, h or d, such as 90s or 1h30m; a number without a unit is in seconds.",
         ..Setting::EMPTY
     },

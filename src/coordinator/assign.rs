@@ -314,8 +314,10 @@ impl Coordinator {
     /// Claims a run whose job now has a thread.
     pub(super) fn thread_started(&mut self, id: JobId, now: Instant) {
         let seq = self.last_seq + 1;
+        let limit = self.rules.task_timeout;
         let Some(job) = self.jobs.get_mut(&id) else { return };
         if let Some(claim) = job.send_claim(seq) {
+            job.ends_at = (!limit.is_zero()).then(|| now + limit);
             self.last_seq = seq;
             self.effects.push(info(format!("task claimed {}", job.key)));
             self.send(Some(seq), claim);

@@ -39,7 +39,7 @@ pub(super) struct JobState {
     pub(super) started_at: Option<Instant>,
     /// Whether the container has exited.
     pub(super) exited: bool,
-    /// When the task's time is up.
+    /// When the time of the task's preparation is up or, once the container was started, that of the task.
     pub(super) ends_at: Option<Instant>,
     /// Why the task is being ended, if it is.
     pub(super) ending: Option<CancelReason>,

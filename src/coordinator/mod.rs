@@ -26,6 +26,7 @@ mod refusal;
 mod settle;
 mod state;
 mod stop;
+mod sweep;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -53,6 +54,7 @@ pub use refusal::Refusal;
 use refusal::Refusals;
 use settle::Settlements;
 use stop::Stop;
+use sweep::NotRemoved;
 
 /// The operator's choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,6 +102,7 @@ pub struct Coordinator {
     poll_at: Option<Instant>,
     late_sweep: LateSweep,
     failed_sweep: FailedSweep,
+    not_removed: NotRemoved,
     stop: Option<Stop>,
     /// The warning about an unclear dialect was logged.
     warned_of_dialect: bool,
@@ -129,6 +132,7 @@ impl Coordinator {
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
             failed_sweep: FailedSweep::default(),
+            not_removed: NotRemoved::default(),
             stop: None,
             warned_of_dialect: false,
             log_limit: LogLimit::default(),
@@ -169,6 +173,7 @@ impl Coordinator {
             Event::Job(id, JobEvent::Done) => self.done(id),
             Event::Job(id, JobEvent::Exited) => self.exited(id),
             Event::Job(_, JobEvent::Kept) => self.failed_sweep.kept(now),
+            Event::Job(id, JobEvent::NotRemoved { left }) => self.remove_later(id, left, now),
             Event::Job(id, JobEvent::CleanedUp) => self.cleaned_up(id),
             Event::Signal => self.signal(now),
             Event::LogState => self.log_state(now),
@@ -179,6 +184,7 @@ impl Coordinator {
         self.expire(now);
         self.start_unanswered(now);
         self.settle_silent(now);
+        self.sweep(now);
         self.remove_leftovers();
         self.admit(now);
         self.time_out(now);
@@ -215,6 +221,7 @@ impl Coordinator {
             self.lookups.deadline(),
             self.late_sweep.deadline(),
             self.failed_sweep.deadline().filter(|_| self.stop.is_none()),
+            self.not_removed.deadline(),
             self.log_limit.deadline(),
         ];
         due.into_iter().chain([stop, poll]).flatten().min()

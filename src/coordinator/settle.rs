@@ -216,6 +216,11 @@ impl Coordinator {
         }
     }
 
+    /// Removes what is still left of a job, as soon as there is a slot for it.
+    pub(super) fn remove_again(&mut self, id: JobId, left: Arc<Leftover>) {
+        self.settling.waiting.push_back((id, left));
+    }
+
     /// Removes what tasks have left whose reports are settled, as many at once as there are slots.
     pub(super) fn remove_leftovers(&mut self) {
         while self.settling.removing.len() < self.rules.slots {

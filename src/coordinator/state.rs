@@ -63,6 +63,7 @@ fn word(reason: CancelReason) -> &'static str {
         CancelReason::Requested => "cancelled",
         CancelReason::Shutdown => "shutdown",
         CancelReason::TimedOut => "timed_out",
+        CancelReason::PreparedTooLong => "prepared_too_long",
         CancelReason::RunOver => "run_over",
         CancelReason::ClaimLost => "claim_lost",
         CancelReason::Sibling => "sibling",

@@ -37,9 +37,10 @@ fn a_second_reason_interrupts_a_task_that_is_being_ended() {
     script.on(Event::LinkUp);
     script.on(Event::Adopted(vec![adopted_task("old")]));
     script.on(runs(0, 0));
+    script.now += Duration::from_secs(1);
     script.assign("new");
     script.on(confirmed(1));
-    assert_eq!(script.after(9), [cancelled(0, CancelReason::TimedOut)]);
+    assert_eq!(script.after(8), [cancelled(0, CancelReason::TimedOut)]);
     assert_eq!(script.on(cancel("old")), [interrupted(0)]);
     assert_eq!(script.on(cancel("new")), [cancelled(1, CancelReason::Requested)]);
     assert_eq!(script.on(cancel("new")), [cancelled(1, CancelReason::Requested)], "the same reason");

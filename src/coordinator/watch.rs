@@ -11,7 +11,7 @@ use crate::protocol::{RunState, RunView};
 use crate::sys::cancel::CancelReason;
 
 impl Coordinator {
-    /// A task's time counts from the start of its container.
+    /// A task's time counts from the start of its container. Its preparation before that has a limit of the same length.
     pub(super) fn started(&mut self, id: JobId, ran: Duration, now: Instant) {
         let limit = self.rules.task_timeout;
         let Some(job) = self.jobs.get_mut(&id) else { return };
@@ -33,16 +33,21 @@ impl Coordinator {
 
     pub(super) fn time_out(&mut self, now: Instant) {
         let is_late = |job: &JobState| job.is_running() && job.ends_at.is_some_and(|ends_at| now >= ends_at);
-        let late: Vec<(JobId, String)> = self
+        let late: Vec<(JobId, String, bool)> = self
             .jobs
             .iter()
             .filter(|(_, job)| is_late(job))
-            .map(|(id, job)| (*id, job.key.to_string()))
+            .map(|(id, job)| (*id, job.key.to_string(), job.started_at.is_some()))
             .collect();
         let limit_s = self.rules.task_timeout.as_secs();
-        for (id, key) in late {
-            self.effects.push(warn(format!("task timed out {key} limit_s={limit_s}")));
-            self.end_job(id, CancelReason::TimedOut);
+        for (id, key, is_started) in late {
+            let (line, reason) = if is_started {
+                (format!("task timed out {key} limit_s={limit_s}"), CancelReason::TimedOut)
+            } else {
+                (format!("task preparation timed out {key} limit_s={limit_s}"), CancelReason::PreparedTooLong)
+            };
+            self.effects.push(warn(line));
+            self.end_job(id, reason);
         }
     }
 

@@ -14,17 +14,36 @@ fn a_time_limit_counts_from_the_container_s_start() {
     script.on(runs(0, 60));
     script.on(Event::LinkUp);
     script.assign("new");
+    script.now += Duration::from_secs(1);
     script.on(runs(1, 0));
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(40)));
-    assert_eq!(script.after(39), []);
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(39)));
+    assert_eq!(script.after(38), []);
     assert_eq!(script.after(1), [cancelled(0, CancelReason::TimedOut)]);
-    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(60)));
+    assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(61)));
     script.finish(1, "new");
     assert_eq!(script.coordinator.deadline(), None, "a task that ended has no limit");
     let mut script = Script::connected(1);
     script.assign("a");
     script.on(runs(0, 0));
     assert_eq!(script.coordinator.deadline(), None, "no limit");
+}
+
+#[test]
+fn a_preparation_has_a_limit_as_long_as_that_of_a_task() {
+    let task_timeout = Duration::from_secs(100);
+    let mut script = Script::with(Rules { slots: 2, task_timeout, ..RULES });
+    script.on(Event::LinkUp);
+    script.assign("a");
+    assert_eq!(script.coordinator.deadline(), Some(script.now + task_timeout));
+    script.on(confirmed(1));
+    script.after(50);
+    script.assign("b");
+    assert_eq!(script.after(49), []);
+    assert_eq!(script.after(1), [cancelled(0, CancelReason::PreparedTooLong)]);
+    assert_eq!(script.after(49), []);
+    script.on(runs(1, 0));
+    assert_eq!(script.after(99), [], "the time of a task counts anew");
+    assert_eq!(script.after(1), [cancelled(1, CancelReason::TimedOut)]);
 }
 
 #[test]

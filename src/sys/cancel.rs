@@ -15,6 +15,8 @@ pub enum CancelReason {
     Shutdown,
     /// The task exceeded its time limit.
     TimedOut,
+    /// The task's preparation exceeded its time limit.
+    PreparedTooLong,
     /// The run has already ended at the control plane.
     RunOver,
     /// The connection ended before the claim was confirmed, so the run may be running elsewhere.

@@ -22,37 +22,56 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(600);
 /// How many earlier executions of one task can be kept with their own volumes.
 const MAX_GENERATIONS: u32 = 100;
 
+/// What is there after a clean-up.
+pub(super) enum Remains {
+    /// Nothing, or what the next process or nobody is to remove.
+    Nothing,
+    /// A container that is kept for some time.
+    Kept,
+    /// What could not be removed. It is to be tried again.
+    NotRemoved(Leftover),
+}
+
 impl Tasks {
     /// Cleans up after a settled report. A container whose report was not delivered stays for the next process to adopt,
-    /// unless it was never started. Returns whether the container is kept for some time.
+    /// unless it was never started. Returns what is there afterwards.
     pub(super) fn clean_up_on(
         &self,
         engine: &TaskEngine<'_>,
         left: &Leftover,
         settlement: Settlement,
-    ) -> bool {
+    ) -> Remains {
+        let mut still_left = Leftover { container: None, id: None, volumes: Vec::new(), ..left.clone() };
         if let Some(name) = &left.container {
             let container = &ContainerRef { name: name.clone(), id: left.id.clone() };
             if left.started && settlement == Settlement::Undelivered {
                 info!("container left for the next start {} {container}", engine.key);
-                return false;
+                return Remains::Nothing;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
                 TaskContainer::ended(engine, container.clone()).keep();
-                return false;
+                return Remains::Nothing;
             }
             let keep = self.options.keep_failed;
             let is_kept =
                 settlement == Settlement::Delivered && left.started && left.failed && !keep.is_zero();
             if is_kept && TaskContainer::ended(engine, container.clone()).keep_for(keep) {
-                return true;
+                return Remains::Kept;
             }
-            remove_container(engine, container);
+            if !remove_container(engine, container) {
+                (still_left.container, still_left.id) = (left.container.clone(), left.id.clone());
+            }
         }
         for volume in &left.volumes {
-            warn_if_left(engine, volume, remove_volume(engine, volume));
+            let removed = remove_volume(engine, volume);
+            // The container may be all that uses it. Without one, somebody else does.
+            let is_ours = still_left.container.is_some() || !removed.as_ref().is_err_and(Error::is_conflict);
+            if removed.is_err() && is_ours {
+                still_left.volumes.push(volume.clone());
+            }
+            warn_if_left(engine, volume, removed);
         }
-        false
+        if still_left.is_empty() { Remains::Nothing } else { Remains::NotRemoved(still_left) }
     }
 }
 
@@ -74,7 +93,8 @@ pub(super) fn choose_volumes(engine: &TaskEngine<'_>, plan: &mut Plan) {
     }
 }
 
-fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) {
+/// Returns whether the container is gone.
+fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) -> bool {
     let key = engine.key;
     let (start, mut attempts) = (Instant::now(), 0);
     let retryable = |error: &Error| {
@@ -85,12 +105,13 @@ fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) {
     };
     let remove =
         engine.cleanup_retrying(retryable, |docker, cancel| docker.container_remove(cancel, container.key()));
-    match remove {
+    match &remove {
         Ok(()) => info!("container removed {key} {container}"),
         Err(error) => {
-            warn!("container left {key} {container} error={}", value(&error_chain(&error)));
+            warn!("container left {key} {container} error={}", value(&error_chain(error)));
         }
     }
+    remove.is_ok()
 }
 
 fn remove_volume(engine: &TaskEngine<'_>, volume: &str) -> Result<(), Error> {
@@ -103,3 +124,7 @@ fn warn_if_left(engine: &TaskEngine<'_>, volume: &str, removed: Result<(), Error
         warn!("volume left {key} volume={} error={}", value(volume), value(&error_chain(&error)));
     }
 }
+
+#[cfg(test)]
+#[path = "cleanup_tests.rs"]
+mod tests;

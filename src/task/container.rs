@@ -346,10 +346,9 @@ impl<'a> TaskContainer<'a> {
             && let Err(error) = self.rename(&name)
         {
             // Docker 26 and newer with `"bridge": "none"` cannot rename a running container.
-            self.warn(
-                "container rename failed, the task goes on if the worker crashes before its end",
-                &error,
-            );
+            let (key, container, error) = (self.engine.key, &self.container, error_chain(&error));
+            let note = "the task goes on if the worker crashes before its end";
+            warn!("container rename failed {key} {container} note=\"{note}\" error={}", value(&error));
         }
         Stopped::Now(self.end(grace))
     }

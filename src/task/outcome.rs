@@ -3,7 +3,11 @@
 use crate::docker::Error;
 use crate::logging::error_chain;
 use crate::protocol::{FailureReason, RunResult};
-use crate::sys::cancel::CancelReason;
+use crate::sys::cancel::{CancelReason, CancelToken};
+
+/// The message of a task whose preparation exceeded its limit.
+const PREPARED_TOO_LONG: &str =
+    "the preparation of the task took longer than --task-timeout and did not get past this step";
 
 /// Why a task is reported as failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +44,12 @@ impl Failure {
         Self::Failed { reason, step, message: format!("{what}: {}", error_chain(error)) }
     }
 
+    /// Returns this failure, or the one of the step that `cancel` has ended because the preparation of the task took too long.
+    pub(super) fn in_step(self, cancel: &CancelToken, reason: FailureReason, step: &str) -> Self {
+        let is_late = self == Self::Cancelled && cancel.reason() == Some(CancelReason::PreparedTooLong);
+        if is_late { Self::new(reason, format!("{step}: {PREPARED_TOO_LONG}")) } else { self }
+    }
+
     /// Returns the result to report. `cancelled_for` is used only if this is [`Failure::Cancelled`].
     pub(super) fn into_result(self, cancelled_for: Option<CancelReason>, exit_code: Option<u8>) -> RunResult {
         let (reason, step, message) = match self {
@@ -56,6 +66,8 @@ impl Failure {
                     Some(CancelReason::RunOver) => {
                         (FailureReason::TaskCancelled, "the run had already ended at the control plane")
                     }
+                    // The container was being started.
+                    Some(CancelReason::PreparedTooLong) => (FailureReason::ContainerStart, PREPARED_TOO_LONG),
                     // Never sent: a lost claim gets no report, and `Sibling` cancels only a part of a task.
                     Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
                         (FailureReason::Internal, "the task was dropped")
@@ -86,6 +98,21 @@ pub(super) fn loss(exit_code: u8) -> Option<&'static str> {
              its output may be incomplete",
         ),
         _ => None,
+    }
+}
+
+/// What to say of an output that was read while the engine's disk had no space.
+pub(super) const DISK_FULL: &str =
+    "the engine's disk has no space left, so a part of the task's output may be missing, or all of it";
+
+/// Adds a remark for people to a result.
+pub(super) fn add_note(result: &mut RunResult, note: &str) {
+    match result {
+        RunResult::Completed { note: Some(text), .. } | RunResult::Failed { message: text, .. } => {
+            text.push_str("; ");
+            text.push_str(note);
+        }
+        RunResult::Completed { note: empty @ None, .. } => *empty = Some(note.to_owned()),
     }
 }
 
@@ -136,6 +163,46 @@ mod tests {
         ];
         for (reason, expected) in cases {
             assert_eq!(Failure::Cancelled.into_result(Some(reason), None), expected);
+        }
+    }
+
+    #[test]
+    fn a_preparation_that_took_too_long_fails_with_its_step() {
+        let late = CancelToken::new();
+        late.cancel(CancelReason::PreparedTooLong);
+        let failure = Failure::Cancelled.in_step(&late, FailureReason::ImagePull, "image a");
+        let Failure::Failed { reason: FailureReason::ImagePull, message, .. } = &failure else {
+            panic!("{failure:?}")
+        };
+        assert!(message.starts_with("image a: ") && message.contains("--task-timeout"), "{message}");
+        let outer = failure.clone().in_step(&late, FailureReason::ContainerCreate, "container c");
+        assert_eq!(outer, failure, "the first step counts");
+        for other in [CancelReason::Requested, CancelReason::Sibling] {
+            let cancel = CancelToken::new();
+            cancel.cancel(other);
+            let failure = Failure::Cancelled.in_step(&cancel, FailureReason::ImagePull, "image a");
+            assert_eq!(failure, Failure::Cancelled, "{other:?}");
+        }
+        let RunResult::Failed { reason, .. } = Failure::Cancelled.into_result(late.reason(), None) else {
+            panic!()
+        };
+        assert_eq!(reason, FailureReason::ContainerStart);
+    }
+
+    #[test]
+    fn a_note_is_added_to_what_is_there() {
+        let completed = |note: Option<&str>| RunResult::Completed {
+            exit_code: 0,
+            out_of_memory: false,
+            note: note.map(str::to_owned),
+        };
+        for (mut result, expected) in [
+            (completed(None), completed(Some("n"))),
+            (completed(Some("a")), completed(Some("a; n"))),
+            (failed(FailureReason::TaskTimeout, "m"), failed(FailureReason::TaskTimeout, "m; n")),
+        ] {
+            add_note(&mut result, "n");
+            assert_eq!(result, expected);
         }
     }
 

@@ -8,7 +8,7 @@ use super::sidecar::reservation::Reservation;
 use super::sidecar::{
     ATTEMPTS, IMAGE_SCRIPT, PopulatedVolume, Population, Script, Sidecars, image_is_gone, script,
 };
-use crate::docker::Image;
+use crate::docker::{Image, Reference};
 use crate::protocol::FailureReason;
 use crate::sys::cancel::CancelReason;
 use crate::sys::pool::beside;
@@ -79,7 +79,7 @@ pub(super) fn prepare_beside<'a, T>(
     let parts: Vec<Part<'_>> = std::iter::once(Part::Image).chain(mounts).collect();
     let work = |part: Part<'_>| {
         let result = match part {
-            Part::Image => images.ensure(&engine, &plan.image).map(|image| Ready::Image(image.id)),
+            Part::Image => image(images, &engine, &plan.image).map(|image| Ready::Image(image.id)),
             Part::Sidecar(index, mount) => volume(images, sidecars, &engine, plan, index, mount),
         };
         result.inspect_err(|_| engine.cancel.cancel(CancelReason::Sibling))
@@ -110,6 +110,14 @@ fn assemble<'a>(plan: &Plan, parts: impl IntoIterator<Item = Ready<'a>>) -> Resu
     Ok(Prepared { image, volumes, script, _reservations: reservations })
 }
 
+/// Makes an image available on the engine.
+fn image(images: &Images, engine: &TaskEngine<'_>, image: &Reference) -> Result<Image, Failure> {
+    let in_step = |failure: Failure| {
+        failure.in_step(&engine.cancel, FailureReason::ImagePull, &format!("image {image}"))
+    };
+    images.ensure(engine, image).map_err(in_step)
+}
+
 /// Returns the volume of one sidecar: the one that all tasks share, or the task's own if the task may write to it.
 fn volume<'a>(
     images: &Images,
@@ -120,13 +128,13 @@ fn volume<'a>(
     mount: &SidecarMount,
 ) -> Result<Ready<'a>, Failure> {
     for _ in 1..ATTEMPTS {
-        let image = images.ensure(engine, &mount.image)?;
+        let image = image(images, engine, &mount.image)?;
         match volume_of(sidecars, engine, plan, index, mount, &image) {
             Err(Failure::Failed { .. }) if image_is_gone(engine, &image.id) => {}
             result => return result,
         }
     }
-    let image = images.ensure(engine, &mount.image)?;
+    let image = image(images, engine, &mount.image)?;
     volume_of(sidecars, engine, plan, index, mount, &image)
 }
 
@@ -141,13 +149,16 @@ fn volume_of<'a>(
 ) -> Result<Ready<'a>, Failure> {
     let name = mount.image.to_string();
     let labels = plan.volume_labels(mount);
-    if !mount.read_write {
-        let (populated, reservation) = sidecars.shared(engine, &image.id, &name, &labels)?;
-        return Ok(Ready::Sidecar(populated, Some(reservation)));
-    }
-    let volume = plan.own_volume(index);
-    let population = Population { volume: &volume, image_id: &image.id, image: &name, labels: &labels };
-    sidecars.populate(engine, &population).map(|populated| Ready::Sidecar(populated, None))
+    let ready = if mount.read_write {
+        let volume = plan.own_volume(index);
+        let population = Population { volume: &volume, image_id: &image.id, image: &name, labels: &labels };
+        sidecars.populate(engine, &population).map(|populated| Ready::Sidecar(populated, None))
+    } else {
+        let shared = sidecars.shared(engine, &image.id, &name, &labels);
+        shared.map(|(populated, reservation)| Ready::Sidecar(populated, Some(reservation)))
+    };
+    let step = format!("sidecar image {name}");
+    ready.map_err(|failure| failure.in_step(&engine.cancel, FailureReason::SidecarPrep, &step))
 }
 
 /// Returns all results, or the failure that cancelled the others.

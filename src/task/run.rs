@@ -10,7 +10,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::Job;
-use super::cleanup::choose_volumes;
+use super::cleanup::{Remains, choose_volumes};
 use super::container::{Checked, ContainerExit, Started, Stopped, TaskContainer};
 use super::early::{Early, digest};
 use super::ending::ReadingWatch;
@@ -18,7 +18,7 @@ use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
 use super::names::ContainerRef;
 use super::no_output::{self, NoOutput};
-use super::outcome::{Failure, loss};
+use super::outcome::{DISK_FULL, Failure, add_note, loss};
 use super::output::Collected;
 use super::output::budget::Limits;
 use super::output::collect::Reading;
@@ -67,7 +67,11 @@ pub(crate) struct Tasks {
     events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops; clean-ups then do not wait for an engine that is unavailable.
     stopping: CancelToken,
+    disk_is_full: DiskIsFull,
 }
+
+/// Returns whether the engine's disk is known to have no space.
+type DiskIsFull = Box<dyn Fn() -> bool + Send + Sync>;
 
 /// What a task has created on the engine so far.
 #[derive(Default)]
@@ -115,7 +119,22 @@ impl Tasks {
         let images = Images::new(options.pull, options.registries.clone());
         let sidecars = Sidecars::new(&options.settings, options.keep_sidecar_volumes);
         let no_output = NoOutput::default();
-        Self { docker, processes, options, images, sidecars, no_output, events, stopping }
+        Self {
+            docker,
+            processes,
+            options,
+            images,
+            sidecars,
+            no_output,
+            events,
+            stopping,
+            disk_is_full: Box::new(|| false),
+        }
+    }
+
+    /// Sets how to find out whether the engine's disk has no space.
+    pub(crate) fn with_disk(self, disk_is_full: DiskIsFull) -> Self {
+        Self { disk_is_full, ..self }
     }
 
     /// Runs one job, waits until its report is received, and cleans up unless that is to be done later. Blocks until then.
@@ -152,11 +171,13 @@ impl Tasks {
 
     /// Uses a new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
     fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) {
-        let kept = self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
+        let remains = self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
             self.clean_up_on(engine, left, settlement)
         });
-        if kept {
-            self.emit(job, JobEvent::Kept);
+        match remains {
+            Remains::Nothing => {}
+            Remains::Kept => self.emit(job, JobEvent::Kept),
+            Remains::NotRemoved(left) => self.emit(job, JobEvent::NotRemoved { left: Arc::new(left) }),
         }
     }
 
@@ -249,7 +270,10 @@ impl Tasks {
     ) -> Result<(RunResult, Collected), Failure> {
         let mut is_released = false;
         for _ in 0..ATTEMPTS {
-            let (container, wait) = self.create(engine, plan, cleanup)?;
+            let created = self.create(engine, plan, cleanup);
+            let step = format!("container {}", plan.name);
+            let (container, wait) = created
+                .map_err(|failure| failure.in_step(&job.cancel, FailureReason::ContainerCreate, &step))?;
             is_released = is_released || job.signals.wait_release(&job.cancel);
             if !is_released || job.cancel.is_cancelled() {
                 return Err(Failure::Cancelled);
@@ -377,6 +401,11 @@ impl Tasks {
     fn collect(&self, job: &Job, container: &TaskContainer<'_>, was_ended: bool) -> Collected {
         let limits = Limits::default();
         let watch = ReadingWatch::new(job, limits, was_ended);
+        let disk_was_full = (self.disk_is_full)();
+        if disk_was_full {
+            let (key, container) = (container.engine.key, &container.container);
+            warn!("output may be lost {key} {container} reason={}", crate::logging::message(DISK_FULL));
+        }
         let reading = Reading {
             engine: container.engine,
             container: &container.container,
@@ -386,7 +415,7 @@ impl Tasks {
             before: container.output_before.as_ref(),
             cancel: watch.token(),
         };
-        reading.collect()
+        Collected { disk_was_full, ..reading.collect() }
     }
 }
 
@@ -394,8 +423,11 @@ fn report(job: &Job, result: RunResult, collected: Collected) -> Report {
     let (key, dialect) = (job.work.key(), job.work.dialect());
     // The cancel may have come after the last step that it ends.
     let is_cancelled = job.cancel.reason() == Some(CancelReason::Requested) && dialect.cancel_wins(&result);
-    let result =
+    let mut result =
         if is_cancelled { Failure::Cancelled.into_result(job.cancel.reason(), None) } else { result };
+    if collected.disk_was_full {
+        add_note(&mut result, DISK_FULL);
+    }
     let now = OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0).map(|now| now.format(&Rfc3339));
     let created_at = now.ok().and_then(Result::ok).unwrap_or_default();
     let artifact = |url| PullRequest { url, created_at: created_at.clone() };

@@ -26,6 +26,14 @@ pub(super) struct ScriptedEngine {
 impl ScriptedEngine {
     /// Starts an engine, and connects to it.
     pub(super) fn start(answer: impl Fn(&str, &mut UnixStream) + Send + Sync + 'static) -> Self {
+        Self::start_with(Timeouts::default(), answer)
+    }
+
+    /// As [`ScriptedEngine::start`], with these limits of the client.
+    pub(super) fn start_with(
+        timeouts: Timeouts,
+        answer: impl Fn(&str, &mut UnixStream) + Send + Sync + 'static,
+    ) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("s");
         let listener = UnixListener::bind(&path).unwrap();
@@ -41,8 +49,7 @@ impl ScriptedEngine {
                 std::thread::spawn(move || serve(stream, &list, &*answer));
             }
         });
-        let negotiated =
-            Negotiated::new(&CancelToken::new(), Endpoint::Unix(path), None, Timeouts::default()).unwrap();
+        let negotiated = Negotiated::new(&CancelToken::new(), Endpoint::Unix(path), None, timeouts).unwrap();
         let docker = negotiated.connect(&CancelToken::new()).unwrap();
         Self { docker, requests, over, folder }
     }

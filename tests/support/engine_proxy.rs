@@ -79,6 +79,7 @@ struct Rule {
 
 /// The body of an answer that the proxy makes.
 struct Body {
+    status: u16,
     chunks: Vec<u8>,
     times: usize,
 }
@@ -193,8 +194,18 @@ impl EngineProxy {
 
     /// From now on answers requests for `text` itself: a body with chunked encoding, of `times` copies of `chunks`.
     pub fn answer(&self, text: &str, chunks: Vec<u8>, times: usize) {
-        let answer = Some((text.to_owned(), Arc::new(Body { chunks, times })));
-        self.shared.update(|state| state.answer = answer);
+        self.answer_with(text, Body { status: 200, chunks, times });
+    }
+
+    /// From now on refuses requests for `text` as an engine does, with this status and message.
+    pub fn refuse(&self, text: &str, status: u16, message: &str) {
+        let json = serde_json::json!({ "message": message }).to_string();
+        let chunks = format!("{:x}\r\n{json}\r\n", json.len()).into_bytes();
+        self.answer_with(text, Body { status, chunks, times: 1 });
+    }
+
+    fn answer_with(&self, text: &str, body: Body) {
+        self.shared.update(|state| state.answer = Some((text.to_owned(), Arc::new(body))));
     }
 
     fn rule(&self, rule: Rule) -> Hold {
@@ -309,7 +320,7 @@ fn send(client: &mut UnixStream, body: &Body) -> std::io::Result<()> {
         client.read_exact(&mut byte)?;
         head.push(byte[0]);
     }
-    client.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")?;
+    write!(client, "HTTP/1.1 {} x\r\nTransfer-Encoding: chunked\r\n\r\n", body.status)?;
     for _ in 0..body.times {
         client.write_all(&body.chunks)?;
     }

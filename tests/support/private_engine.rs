@@ -80,8 +80,28 @@ impl PrivateEngine {
         Self::start(String::new(), [])
     }
 
+    /// As [`PrivateEngine::on_unix_socket`], with a disk of this many MiB for its data, in memory.
+    pub fn with_disk_of(mib: u32) -> Self {
+        let engine = Self::unstarted(String::new(), []);
+        let data = engine.folder.path().join("data");
+        std::fs::create_dir(&data).expect("a folder");
+        let mut mount = Command::new(tool("busybox"));
+        mount.args(["mount", "-t", "tmpfs", "-o", &format!("size={mib}m"), "oz-disk"]).arg(&data);
+        assert!(mount.status().is_ok_and(|status| status.success()), "{mount:?}");
+        engine.launched()
+    }
+
     /// Starts an engine; an empty `host` stands for a socket in its folder.
     fn start(host: String, tls: impl IntoIterator<Item = OsString>) -> Self {
+        Self::unstarted(host, tls).launched()
+    }
+
+    fn launched(mut self) -> Self {
+        self.launch();
+        self
+    }
+
+    fn unstarted(host: String, tls: impl IntoIterator<Item = OsString>) -> Self {
         if let Some(reason) = Self::unavailable() {
             panic!("this test needs a private dockerd: {reason}");
         }
@@ -92,9 +112,7 @@ impl PrivateEngine {
         let own = || format!("unix://{}", folder.path().join("s").display());
         let host = if host.is_empty() { own() } else { host };
         let tls = tls.into_iter().collect();
-        let mut engine = Self { process: None, host, tls, bridge: Bridge::new(), folder };
-        engine.launch();
-        engine
+        Self { process: None, host, tls, bridge: Bridge::new(), folder }
     }
 
     /// Starts the process, with the data of an earlier one. Returns once it answers.

@@ -4,6 +4,7 @@ mod adopt;
 mod cancel;
 mod concurrency;
 mod cost;
+mod engine_faults;
 mod executions;
 mod exit_codes;
 mod floods;

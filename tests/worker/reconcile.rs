@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::control_plane::{Disconnect, State};
+use crate::support::engine_proxy::EngineProxy;
 use crate::support::stage::{DEADLINE, Stage};
 use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::worker::Worker;
@@ -121,4 +122,28 @@ fn an_adopted_task_over_its_time_limit_is_stopped() {
     assert_eq!(report["failure_reason"], "task_timeout");
     stage.wait_clean();
     stage.stop(next);
+}
+
+/// The registry or the engine does not get on, so that no limit on silence or on one call applies.
+#[test]
+fn a_preparation_over_the_time_limit_fails_with_its_step() {
+    let stage = Stage::new();
+    let proxy = EngineProxy::start(stage.engine.host());
+    for (policy, call, reason) in
+        [("always", "/images/create", "image_pull"), ("missing", "/export", "sidecar_prep")]
+    {
+        let hold = proxy.hold(call, usize::MAX);
+        let builder = stage.worker_pulling(policy).env("DOCKER_HOST", &proxy.host());
+        let worker = stage.start(builder.args(["--task-timeout", "2s"]));
+        let id = stage.plane.submit(stage.spec("true"));
+        let report = stage.plane.wait_message(&id, "task_failed").data;
+        assert_eq!(report["failure_reason"], reason, "{report}");
+        let message = report["message"].as_str().unwrap();
+        assert!(message.contains("longer than --task-timeout"), "{message}");
+        let line = format!("task preparation timed out task={id} limit_s=2");
+        worker.wait_log(DEADLINE, |log| log.contains(&line));
+        hold.release();
+        stage.wait_clean();
+        stage.stop(worker);
+    }
 }

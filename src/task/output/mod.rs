@@ -34,6 +34,8 @@ pub(crate) struct Collected {
     pub(crate) artifacts: Vec<String>,
     /// The first URL on a line that mentions a session.
     pub(crate) session_link: Option<String>,
+    /// Whether the engine's disk had no space when the output was read, so that the engine may have dropped a part of it.
+    pub(crate) disk_was_full: bool,
 }
 
 /// Collects the output of both streams.
@@ -88,7 +90,7 @@ impl Collector {
     pub(crate) fn finish(mut self) -> Collected {
         self.end_streams();
         let Found { artifacts, session_link } = self.found;
-        Collected { output: self.capped.finish(), artifacts, session_link }
+        Collected { output: self.capped.finish(), artifacts, session_link, disk_was_full: false }
     }
 
     /// As [`Collector::finish`] for streams of which only `searched` bytes were read, of `total` if that is known. A line at the
@@ -99,7 +101,7 @@ impl Collector {
         let line = searched_line(searched, total);
         output.reserve_exact(line.len());
         output.push_str(&line);
-        Collected { output, artifacts, session_link }
+        Collected { output, artifacts, session_link, disk_was_full: false }
     }
 
     /// Returns a collector for the end of the same streams, after a part that is not read. It keeps three quarters of the cap.
@@ -126,7 +128,7 @@ impl Collector {
             output.push_str(&text);
         }
         let Found { artifacts, session_link } = end.found;
-        Collected { output, artifacts, session_link }
+        Collected { output, artifacts, session_link, disk_was_full: false }
     }
 
     fn end_streams(&mut self) {

@@ -1,0 +1,115 @@
+//! Removals that fail, at a scripted engine with short limits.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, unbounded};
+
+use super::super::run::Options;
+use super::super::scripted_engine::{ScriptedEngine, json};
+use super::*;
+use crate::docker::{Reference, RegistryEnv, Timeouts};
+use crate::job::{JobEvent, JobId};
+use crate::policy::PullPolicy;
+use crate::protocol::ExecutionKey;
+use crate::sys::cancel::CancelToken;
+use crate::task::plan::TaskSettings;
+use crate::task::processes::Processes;
+
+/// An engine that does not get on with a removal until it is told to.
+struct Stuck {
+    engine: ScriptedEngine,
+    gets_on: Arc<AtomicBool>,
+    tasks: Tasks,
+    events: Receiver<(JobId, JobEvent)>,
+}
+
+impl Stuck {
+    fn new() -> Self {
+        let gets_on = Arc::<AtomicBool>::default();
+        let is_done = Arc::clone(&gets_on);
+        let limits = Timeouts { remove: Duration::from_millis(300), ..Timeouts::default() };
+        let engine = ScriptedEngine::start_with(limits, move |line, stream| {
+            let is_container = line.starts_with("DELETE") && line.contains("/containers/");
+            match (is_done.load(Ordering::SeqCst), is_container) {
+                (true, _) => json(stream, 204, ""),
+                (false, true) => {
+                    json(stream, 409, r#"{"message":"removal of container c is already in progress"}"#);
+                }
+                (false, false) => json(stream, 409, r#"{"message":"volume is in use"}"#),
+            }
+        });
+        let (sender, events) = unbounded();
+        let options = Options {
+            settings: TaskSettings {
+                worker_id: "w".into(),
+                process_id: "p".into(),
+                shared_id: false,
+                server_root_url: String::new(),
+                volumes: vec![],
+                env: vec![],
+                default_image: Reference::parse("task").unwrap(),
+                sidecar_image: None,
+                idle_on_complete: None,
+                session_sharing_server_url: None,
+            },
+            pull: PullPolicy::Missing,
+            registries: RegistryEnv::default(),
+            max_output: 0,
+            cleanup: true,
+            keep_failed: Duration::ZERO,
+            keep_sidecar_volumes: 1,
+            engine_timeout: Duration::ZERO,
+            stop_grace: Duration::ZERO,
+        };
+        let processes = Arc::new(Processes::without_lock("p"));
+        let stopping = CancelToken::new();
+        let docker = engine.docker.clone();
+        let tasks = Tasks::new(docker, processes, options, sender, stopping);
+        Self { engine, gets_on, tasks, events }
+    }
+
+    fn events(&self) -> Vec<JobEvent> {
+        self.events.try_iter().map(|(_, event)| event).collect()
+    }
+}
+
+fn left() -> Leftover {
+    let key = ExecutionKey::new("t", None);
+    let (container, volumes) = (Some("c".to_owned()), vec!["v".to_owned()]);
+    Leftover {
+        key,
+        container,
+        id: Some("0123456789abcdef".to_owned()),
+        started: true,
+        failed: false,
+        volumes,
+    }
+}
+
+#[test]
+fn a_removal_that_does_not_end_is_left_for_the_sweep_which_removes_it() {
+    let stuck = Stuck::new();
+    stuck.tasks.remove(JobId(1), &left());
+    let events = stuck.events();
+    let [JobEvent::NotRemoved { left: still_left }, JobEvent::CleanedUp] = &events[..] else {
+        panic!("{events:?}")
+    };
+    assert_eq!(**still_left, left());
+    assert!(stuck.engine.count("DELETE") > 2, "the removal was asked for again");
+    stuck.gets_on.store(true, Ordering::SeqCst);
+    stuck.tasks.remove(JobId(1), still_left);
+    let events = stuck.events();
+    assert!(matches!(events[..], [JobEvent::CleanedUp]), "{events:?}");
+    assert_eq!(stuck.engine.count("DELETE /v1.41/volumes/v"), 2);
+}
+
+/// Otherwise a volume that an operator uses would be tried for ever.
+#[test]
+fn a_volume_that_somebody_else_uses_is_not_tried_again() {
+    let stuck = Stuck::new();
+    stuck.tasks.remove(JobId(1), &Leftover { container: None, id: None, ..left() });
+    let events = stuck.events();
+    assert!(matches!(events[..], [JobEvent::CleanedUp]), "{events:?}");
+}
