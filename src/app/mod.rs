@@ -53,6 +53,8 @@ enum SettingsFileError {
 
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
+    // The arguments may hold secrets.
+    logging::report_panics();
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
         Err(error) => return report(&error, Exit::Usage),

@@ -89,7 +89,7 @@ pub const EXTERNAL: &[External] = &[
     },
     External {
         variable: "NO_PROXY",
-        echo: Echo::Whole,
+        echo: Echo::Url,
         help: "What is reached without a proxy, separated by commas: a host with all names below it, a domain (.example.com) for \
                the names below it, an IP address, a network (10.0.0.0/8), each host with :PORT if wanted, or *. localhost and \
                loopback addresses never use a proxy.",

@@ -43,7 +43,21 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
-/// Starts the log and reports panics in it. Events of other crates are logged from `warn` on. Before the process ends,
+/// Reports panics as log lines, also before the log is started. The standard library's report shows formatted messages, which may
+/// contain a secret.
+pub fn report_panics() {
+    std::panic::set_hook(Box::new(|info| {
+        let thread = std::thread::current();
+        if let Some(event) = panic_event(thread.name(), info.location(), info.payload()) {
+            let line =
+                format!("{} ERROR [{}] {event}\n", timestamp(OffsetDateTime::now_utc()), module_path!());
+            // If stderr is closed, there is nowhere to report it.
+            let _ = io::stderr().write_all(line.as_bytes());
+        }
+    }));
+}
+
+/// Starts the log. Events of other crates are logged from `warn` on. Before the process ends,
 /// `log::logger().flush()` waits up to two seconds for the last lines.
 ///
 /// # Errors
@@ -56,15 +70,6 @@ pub fn init(level: LevelFilter) -> Result<(), LogError> {
     let max_level = inner.max_level();
     log::set_boxed_logger(Box::new(Queue::start(Guard::new(inner, stderr_is_open))?))?;
     log::set_max_level(max_level);
-    std::panic::set_hook(Box::new(|info| {
-        let thread = std::thread::current();
-        if let Some(event) = panic_event(thread.name(), info.location(), info.payload()) {
-            let line =
-                format!("{} ERROR [{}] {event}\n", timestamp(OffsetDateTime::now_utc()), module_path!());
-            // If stderr is closed, there is nowhere to report it.
-            let _ = io::stderr().write_all(line.as_bytes());
-        }
-    }));
     Ok(())
 }
 
@@ -350,6 +355,29 @@ mod tests {
             panic_event(None, None, formatted.as_ref()).unwrap(),
             "panic thread=unnamed location=unknown"
         );
+    }
+
+    #[test]
+    #[ignore = "run by the test below in a separate process"]
+    fn panics_with_a_secret() {
+        report_panics();
+        // As of a slice that ends within a character.
+        let secret = String::from("ab\u{e9}hunter2");
+        assert_eq!(secret.get(..3).unwrap_or_else(|| panic!("byte 3 of {secret}")), "");
+    }
+
+    #[test]
+    fn a_panic_is_reported_without_its_formatted_message() {
+        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        command.args(["--exact", "logging::tests::panics_with_a_secret", "--ignored", "--nocapture"]);
+        let output = command.output().unwrap();
+        let text =
+            format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(
+            !output.status.success() && text.contains(" ERROR [oz_agent_worker::logging] panic thread="),
+            "{text}"
+        );
+        assert!(!text.contains("hunter2"), "{text}");
     }
 
     #[test]

@@ -35,21 +35,33 @@ pub(crate) fn authority(host: &str, port: u16) -> String {
     if host.contains(':') { format!("[{host}]:{port}") } else { format!("{host}:{port}") }
 }
 
-/// A URL that is safe to show: without everything before an `@`, and without its query, which may hold a token. If an `@` follows a `?`
-/// or `#`, either can be part of a password, and only the scheme is shown.
+/// A URL that is safe to show: without everything before an `@`, without its query, which may hold a token, and without a port that is
+/// no number, as in `http://USER:PASSWORD`. If an `@` follows a `?` or `#`, either can be part of a password, and only the scheme is
+/// shown.
 pub(crate) fn redacted(text: &str) -> String {
     let scheme =
         text.split_once("://").map(|(scheme, _)| scheme).filter(|scheme| !scheme.contains(['@', '?', '#']));
-    let scheme = scheme.map(|scheme| format!("{scheme}://")).unwrap_or_default();
     let (text, query) = match text.find(['?', '#']).and_then(|end| text.split_at_checked(end)) {
-        Some((_, query)) if query.contains('@') => return format!("{scheme}..."),
+        Some((_, query)) if query.contains('@') => {
+            return format!("{}...", scheme.map(|scheme| format!("{scheme}://")).unwrap_or_default());
+        }
         Some((text, _)) => (text, "?..."),
         None => (text, ""),
     };
-    match text.rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}...@{host}{query}"),
-        None => format!("{text}{query}"),
-    }
+    let Some((scheme, rest)) = scheme.and_then(|_| text.split_once("://")) else {
+        return match text.rsplit_once('@') {
+            Some((_, host)) => format!("...@{host}{query}"),
+            None => format!("{text}{query}"),
+        };
+    };
+    let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("...@", rest));
+    let (place, path) = rest.find('/').and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, ""));
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) || port.ends_with(']');
+    let place = match place.rsplit_once(':') {
+        Some((host, port)) if !is_port(port) => format!("{host}:..."),
+        _ => place.to_owned(),
+    };
+    format!("{scheme}://{hidden}{place}{path}{query}")
 }
 
 #[cfg(test)]
@@ -90,6 +102,11 @@ mod tests {
             ("http://u:p?q@h", "http://..."),
             ("http://u:p#q@h/?p", "http://..."),
             ("u:p?@h", "..."),
+            ("http://u:p", "http://u:..."),
+            ("http://u:p/1", "http://u:.../1"),
+            ("ws://[::1]/x", "ws://[::1]/x"),
+            ("ws://[::1]:1/p:q", "ws://[::1]:1/p:q"),
+            ("unix:///a:b", "unix:///a:b"),
             ("u:p?x://@h", "..."),
         ];
         for (text, shown) in cases {

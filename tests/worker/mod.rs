@@ -21,6 +21,7 @@ mod pull;
 mod reconcile;
 mod reconnect;
 mod registry_credentials;
+mod secrets;
 mod settings;
 mod shared_id;
 mod sidecar_volumes;

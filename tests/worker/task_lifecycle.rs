@@ -235,33 +235,6 @@ fn failures_to_pull_create_and_start_have_different_reasons() {
 }
 
 #[test]
-fn no_secret_reaches_the_log_the_labels_or_a_message() {
-    let stage = Stage::new();
-    let worker = stage.start(stage.worker().args(["--log-level", "debug", "-e", "OP=MARKER-operator"]));
-    let mut spec = stage.spec("echo shown; sleep 0.2");
-    spec.env_vars.insert("TOKEN".into(), "MARKER-env".into());
-    spec.agent_config_snapshot = Some(json!({"mcp_servers": {"s": {"token": "MARKER-mcp"}}}));
-    let id = stage.plane.submit(&spec);
-    let container = stage.wait_running(&id);
-    assert!(!container["Config"]["Labels"].to_string().contains("MARKER"));
-    assert_eq!(stage.plane.wait_ended(&id).output.as_deref(), Some("shown\n"));
-    spec.docker_image = Some("oz-no-such-image".into());
-    let run = stage.run(&spec);
-    assert!(!run.message.unwrap().contains("MARKER"));
-    spec.docker_image = Some(stage.task_image.clone());
-    spec.env_vars.insert("BAD".into(), "MARKER\0".into());
-    let run = stage.run(&spec);
-    assert_eq!(run.failure_reason.as_deref(), Some("invalid_assignment"));
-    assert_eq!(run.message.as_deref(), Some("env_vars.BAD: must not contain a NUL character"));
-    let log = worker.stderr().all();
-    let leaks: Vec<&String> =
-        log.iter().filter(|line| line.contains("MARKER") || line.contains(stage.plane.key())).collect();
-    assert_eq!(leaks, Vec::<&String>::new());
-    assert!(log.iter().any(|line| line.contains("DEBUG")), "not a debug log: {log:#?}");
-    stage.stop(worker);
-}
-
-#[test]
 fn a_sidecar_image_with_the_same_name_and_new_content_gets_a_new_volume() {
     let mut stage = Stage::new();
     let name = stage.images.make("changing", RootFs::sidecar(Layout::Root, AGENT), &[]);

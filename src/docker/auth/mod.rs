@@ -25,8 +25,8 @@ use crate::sys::limits::{is_exhausted, is_spawn_exhausted};
 
 /// The most bytes of a `config.json`. Real files have a few thousand.
 const MAX_FILE: usize = 1024 * 1024;
-/// The variables that helpers do not inherit: each may hold the worker's API key.
-const OWN_SECRETS: [&str; 2] = ["OZ_API_KEY", "WARP_API_KEY"];
+/// The variables that helpers do not inherit: each may hold the worker's API key, or secrets of tasks.
+const OWN_SECRETS: [&str; 4] = ["OZ_API_KEY", "WARP_API_KEY", "OZ_ENV", "OZ_WORKER_ARGS"];
 
 /// Where to look for credentials. `Debug` hides the environment of the helpers.
 #[derive(Clone, Default)]
@@ -48,7 +48,7 @@ pub struct Login {
 
 impl RegistryEnv {
     /// Uses the folder `docker_config` (`DOCKER_CONFIG`), else `.docker` in `home`; empty values count as unset. Helpers get
-    /// all `variables` except the worker's API key.
+    /// all `variables` except [`OWN_SECRETS`].
     pub fn new(
         docker_config: Option<&OsStr>,
         home: Option<&OsStr>,

@@ -35,7 +35,7 @@ impl Lab {
     /// see `helper_tests.rs`.
     fn helper(self, name: &str) -> Self {
         let script = format!(
-            "#!/bin/sh\n[ -z \"$OZ_API_KEY$WARP_API_KEY$OZ_MARKER\" ] || exit 9\ncat >>\"$0.asked\"\n\
+            "#!/bin/sh\n[ -z \"$OZ_API_KEY$WARP_API_KEY$OZ_ENV$OZ_WORKER_ARGS\" ] || exit 9\ncat >>\"$0.asked\"\n\
              echo '{{\"Username\":\"{name}\",\"Secret\":\"MARKER\"}}'\n"
         );
         self.script(name, &script)
@@ -57,7 +57,8 @@ impl Lab {
 
     fn env(&self) -> RegistryEnv {
         let path = format!("{}:/usr/bin:/bin", self.0.path().display());
-        let variables = [("PATH", path.as_str()), ("OZ_API_KEY", "MARKER"), ("WARP_API_KEY", "MARKER")];
+        let secrets = ["OZ_API_KEY", "WARP_API_KEY", "OZ_ENV", "OZ_WORKER_ARGS"].map(|name| (name, "MARKER"));
+        let variables = [("PATH", path.as_str())].into_iter().chain(secrets);
         let variables = variables.map(|(name, value)| (name.into(), value.into()));
         RegistryEnv::new(Some(self.0.path().as_os_str()), Some(OsStr::new("/nonexistent")), variables)
     }

@@ -34,8 +34,11 @@ pub(crate) enum ProxyProblem {
     Closed,
     /// The connection broke.
     Broken(String),
-    /// 407.
-    Credentials,
+    /// 407, or 401, which tinyproxy answers to a wrong password.
+    Credentials {
+        /// The HTTP status.
+        status: u16,
+    },
     /// Another status than 2xx; `target` is where the tunnel should lead.
     Status {
         /// The HTTP status.
@@ -105,12 +108,15 @@ impl fmt::Display for ProxyError {
             ProxyProblem::Broken(error) => {
                 write!(f, "the connection to the proxy {url} ({variable}) broke: {error}")
             }
-            ProxyProblem::Credentials if self.has_credentials => {
-                write!(f, "the proxy {url} answered 407: it refused the user name and password in {variable}")
+            ProxyProblem::Credentials { status } if self.has_credentials => {
+                write!(
+                    f,
+                    "the proxy {url} answered {status}: it refused the user name and password in {variable}"
+                )
             }
-            ProxyProblem::Credentials => write!(
+            ProxyProblem::Credentials { status } => write!(
                 f,
-                "the proxy {url} answered 407: it wants a user name and password; set {variable} to http://USER:PASSWORD@HOST:PORT"
+                "the proxy {url} answered {status}: it wants a user name and password; set {variable} to http://USER:PASSWORD@HOST:PORT"
             ),
             ProxyProblem::Status { status, target } => {
                 let hint = match status {

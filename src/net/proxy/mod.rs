@@ -71,6 +71,7 @@ impl Proxies {
             let (found, unusable) = Exempt::parse(&text);
             exempt = found;
             warnings.extend(unusable.into_iter().map(|entry| {
+                let entry = redacted(&entry);
                 let (entry, error) = (value(&entry), value(ENTRY));
                 format!("exception from the proxy not used variable={variable} entry={entry} error={error}")
             }));
@@ -244,8 +245,9 @@ mod tests {
 
     #[test]
     fn an_exempt_host_has_no_proxy() {
-        let (found, warnings) = proxies(&[("ALL_PROXY", "http://a:3"), ("no_proxy", "h, 10.0.0.0/33 x/y")]);
-        assert_eq!(warnings.len(), 2, "{warnings:?}");
+        let (found, warnings) =
+            proxies(&[("ALL_PROXY", "http://a:3"), ("no_proxy", "h, 10.0.0.0/33 http://u:hunter2@h")]);
+        assert!(warnings.len() == 2 && warnings[1].contains("entry=http://...@h "), "{warnings:?}");
         assert!(warnings[0].contains("variable=no_proxy entry=10.0.0.0/33 "), "{warnings:?}");
         assert!(found.choose(true, "h", 1).is_none() && found.choose(true, "g", 1).is_some());
     }

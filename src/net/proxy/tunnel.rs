@@ -83,7 +83,7 @@ fn check(head: &[u8], target: &str) -> Result<bool, ProxyProblem> {
     match response.code.unwrap_or_default() {
         200..=299 if has_body || head.len() > length => Err(ProxyProblem::Page),
         200..=299 => Ok(true),
-        407 => Err(ProxyProblem::Credentials),
+        status @ (401 | 407) => Err(ProxyProblem::Credentials { status }),
         status => Err(ProxyProblem::Status { status, target: target.to_owned() }),
     }
 }
@@ -162,7 +162,7 @@ mod tests {
     fn each_failure_has_its_own_text() {
         let denied = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\n";
         let timeout = Some(ErrorKind::TimedOut);
-        let cases: [(&str, &[&str], Option<ErrorKind>, &str); 13] = [
+        let cases: [(&str, &[&str], Option<ErrorKind>, &str); 14] = [
             (
                 "http://p",
                 &[denied],
@@ -174,6 +174,12 @@ mod tests {
                 &[denied],
                 None,
                 "answered 407: it refused the user name and password in HTTPS_PROXY",
+            ),
+            (
+                "http://u:hunter2@p",
+                &["HTTP/1.0 401 Unauthorized\r\n\r\n"],
+                None,
+                "answered 401: it refused the user name and password in HTTPS_PROXY",
             ),
             (
                 "http://p",
