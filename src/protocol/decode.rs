@@ -150,13 +150,18 @@ fn assignment(frame: &Fields<'_>, host: Option<Dialect>) -> Result<Incoming, Inv
     let task_id = task_id(&data)?;
     let (execution_id, mark) = execution_id(&data);
     let key = ExecutionKey { task_id, execution_id };
-    // A wrong type of these is reported below.
-    let has_trace = data.text("trace_id").is_ok_and(|id| id.is_some());
-    let (owner, owner_mark) =
-        data.object("task", TASK).ok().flatten().map_or((None, Mark::Absent), |task| owner(&task));
+    let (task, trace_id) = (data.object("task", TASK), data.text("trace_id"));
+    let (owner, owner_mark) = match &task {
+        Ok(Some(task)) => owner(task),
+        _ => (None, Mark::Absent),
+    };
+    let has_trace = matches!(trace_id, Ok(Some(_)));
     let marks = Marks { execution_id: mark, owner: owner_mark, trace_id: has_trace };
     let (dialect, guess) = Dialect::of(host, marks);
-    let read = read_assignment(&data, &key, dialect).and_then(not_too_large);
+    let read = task.and_then(|task| {
+        let assignment = read_assignment(&data, task, &key, dialect)?;
+        not_too_large(Assignment { trace_id: trace_id?, ..assignment })
+    });
     match read {
         Ok(assignment) => {
             let shared_with_team = dialect.shares_with_team(owner.as_deref());
@@ -169,12 +174,13 @@ fn assignment(frame: &Fields<'_>, host: Option<Dialect>) -> Result<Incoming, Inv
 
 fn read_assignment(
     data: &Fields<'_>,
+    task: Option<Fields<'_>>,
     key: &ExecutionKey,
     dialect: Dialect,
 ) -> Result<Assignment, FieldError> {
     short("data.task_id", &key.task_id)?;
     short("data.execution_id", key.execution_id.as_deref().unwrap_or_default())?;
-    let task = data.object("task", TASK)?.ok_or_else(|| FieldError::missing("data.task"))?;
+    let task = task.ok_or_else(|| FieldError::missing("data.task"))?;
     let agent_task_id = task.text("id")?.unwrap_or_else(|| key.task_id.clone());
     let image = |name| Ok::<_, FieldError>(data.string(name)?.and_then(|text| dialect.image(&text)));
     let sidecar_image = image("sidecar_image")?;
@@ -194,7 +200,7 @@ fn read_assignment(
         additional_sidecars: sidecars(data)?,
         // A time that cannot be read is no reason to refuse the task.
         updated_at: task.string("updated_at").ok().flatten().and_then(|text| instant(&text)),
-        trace_id: data.text("trace_id")?,
+        trace_id: None,
         shape: shape(data)?,
         additional_oz_args: strings(data, "additional_oz_args")?,
     })

@@ -111,6 +111,7 @@ pub(super) fn environment(assignment: &Assignment, settings: &TaskSettings) -> R
         ("GH_PROMPT_DISABLED", "1"),
     ];
     let root = assignment.dialect.root_variable().map(|name| (name, settings.server_root_url.as_str()));
+    let root = root.filter(|(_, url)| !url.is_empty());
     let assigned = assignment.env_vars.iter().map(|(name, value)| (name.as_str(), value.expose()));
     let operator = settings.env.iter().map(|(name, value)| (name.as_str(), value.expose()));
     for (name, value) in fixed.into_iter().chain(root).chain(assigned).chain(operator) {

@@ -218,9 +218,13 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
             )));
         }
         if !taken.insert(mount_path.clone()) {
-            return Err(create(format!(
-                "{field}.mount_path: {mount_path:?} is already used by another mount"
-            )));
+            // Only paths that are equal as text are noticed before the container is created.
+            let is_repeated = assignment.additional_sidecars.iter().take(index);
+            let is_repeated =
+                is_repeated.map(|other| &other.mount_path).any(|path| *path == sidecar.mount_path);
+            let step = if is_repeated { STEP } else { FailureReason::ContainerCreate };
+            let message = format!("{field}.mount_path: {mount_path:?} is already used by another mount");
+            return Err(PlanError::new(step, message));
         }
         let image = image(&format!("{field}.image"), &sidecar.image, STEP)?;
         mounts.push(SidecarMount { image, mount_path, read_write: sidecar.read_write });
@@ -263,6 +267,9 @@ fn limits(shape: InstanceShape, cpus: u32) -> Limits {
     Limits { nano_cpus, memory }
 }
 
+#[cfg(test)]
+#[path = "recorded_tests.rs"]
+mod recorded;
 #[cfg(test)]
 #[path = "plan_tests.rs"]
 mod tests;
