@@ -93,6 +93,17 @@ pub enum Settlement {
     Undelivered,
 }
 
+/// What became of the container of a task that has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Removal {
+    /// It is removed, or there was none.
+    Gone,
+    /// The operator keeps it.
+    Kept,
+    /// It is there, or nothing is known about it.
+    Left,
+}
+
 /// What happened to a job.
 #[derive(Debug, Clone)]
 pub enum JobEvent {
@@ -116,7 +127,7 @@ pub enum JobEvent {
         left: Arc<Leftover>,
     },
     /// Its thread is about to end: everything is cleaned up, or left as its settlement says.
-    Done,
+    Done(Removal),
     /// Its container is kept for some time, because its task failed.
     Kept,
     /// A removal has failed for good. Comes before its `Done` or `CleanedUp`.
@@ -125,7 +136,7 @@ pub enum JobEvent {
         left: Arc<Leftover>,
     },
     /// What it left was removed after it had ended, or is not removed.
-    CleanedUp,
+    CleanedUp(Removal),
 }
 
 /// The most look-ups that are under way at the same time.

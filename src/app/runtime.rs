@@ -23,7 +23,9 @@ use crate::control_plane::ws::{
 use crate::coordinator::{Coordinator, Effect, Event, Refusal};
 use crate::docker::{Docker, Error, RegistryEnv};
 use crate::exit::Exit;
-use crate::job::{JobEvent, JobId, Leftover, LookupAnswer, LookupFailure, MAX_LOOKUPS, RunLookup, Work};
+use crate::job::{
+    JobEvent, JobId, Leftover, LookupAnswer, LookupFailure, MAX_LOOKUPS, Removal, RunLookup, Work,
+};
 use crate::logging::{error_chain, message, value};
 use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
@@ -288,7 +290,7 @@ impl Runtime {
     }
 
     fn job_event(&mut self, job: JobId, event: JobEvent) -> Event {
-        if matches!(event, JobEvent::Done) {
+        if matches!(event, JobEvent::Done(_)) {
             self.jobs.remove(&job);
         }
         Event::Job(job, event)
@@ -406,7 +408,7 @@ impl Runtime {
             Err(error) => {
                 let error = value(&error.to_string()).to_string();
                 warn!("container left for the next start {key} error={error}");
-                Next::Handle(Event::Job(job, JobEvent::CleanedUp))
+                Next::Handle(Event::Job(job, JobEvent::CleanedUp(Removal::Left)))
             }
         }
     }

@@ -99,6 +99,7 @@ impl Coordinator {
                 self.renew(assignment, now);
             }
             None if self.answer_with_report(key, assignment.updated_at) => self.repeated(key, None),
+            None if self.answer_ended(key) => {}
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
                 match self.refusal(assignment.dialect, bytes) {
@@ -200,7 +201,7 @@ impl Coordinator {
     }
 
     /// Ends one execution of a task, or all of them if the cancel names none.
-    pub(super) fn cancelled(&mut self, task_id: &str, execution_id: Option<&str>) {
+    pub(super) fn cancelled(&mut self, task_id: &str, execution_id: Option<&str>, now: Instant) {
         let is_named = |key: &ExecutionKey| key.is_named_by(task_id, execution_id);
         let (waiting, others): (VecDeque<_>, VecDeque<_>) = std::mem::take(&mut self.backlog)
             .into_iter()
@@ -208,8 +209,9 @@ impl Coordinator {
         self.backlog = others;
         let working = self.jobs.iter().filter(|(_, job)| is_named(&job.key) && job.is_working());
         let working: Vec<_> = working.map(|(id, job)| (*id, job.key.to_string())).collect();
-        if waiting.is_empty() && working.is_empty() {
-            let key = ExecutionKey::new(task_id, execution_id);
+        let key = ExecutionKey::new(task_id, execution_id);
+        let has_ended = execution_id.is_some() && self.confirm_cancel(&key, now);
+        if waiting.is_empty() && working.is_empty() && !has_ended {
             self.effects.push(info(format!("cancel ignored {key} reason=\"no such task\"")));
         }
         for pending in waiting {
@@ -217,6 +219,9 @@ impl Coordinator {
             self.effects.push(info(format!("task cancelled {key} phase=backlog")));
             let dialect = pending.assignment.dialect;
             self.fail(key, dialect, FailureReason::TaskCancelled, "cancelled before it was started");
+            if execution_id.is_some() {
+                self.close_unstarted(key, dialect, now);
+            }
         }
         for (id, key) in working {
             self.effects.push(info(format!("task cancelled {key} phase=active")));

@@ -3,7 +3,7 @@
 use super::super::tests::*;
 use super::super::{BACKLOG, Event, Incoming, LostRuns, Rules};
 use super::*;
-use crate::job::Work;
+use crate::job::{Removal, Work};
 
 const TWO: Rules = Rules { slots: 2, ..RULES };
 
@@ -281,7 +281,7 @@ fn waiting() -> Script {
 
 /// Frees the slot of job 1.
 fn free(script: &mut Script) -> Vec<Effect> {
-    script.on(Event::Job(JobId(1), crate::job::JobEvent::Done))
+    script.on(Event::Job(JobId(1), crate::job::JobEvent::Done(Removal::Gone)))
 }
 
 #[test]

@@ -83,7 +83,7 @@ fn answers_without_a_slot_have_the_dialect() {
     script.on(Event::LinkUp);
     script.on(upstream("a/1"));
     let message = "cancelled before it was started";
-    assert_eq!(script.on(cancel("a/1")), [failed_upstream("a/1", FailureReason::TaskCancelled, message)]);
+    assert_eq!(script.on(cancel("a")), [failed_upstream("a/1", FailureReason::TaskCancelled, message)]);
     let invalid = Invalid { key: Some(key("b/1")), dialect: Dialect::Upstream, message: "m".into() };
     assert_eq!(script.on(Event::Invalid(invalid)), {
         [failed_upstream("b/1", FailureReason::InvalidAssignment, "m")]

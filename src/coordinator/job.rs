@@ -41,6 +41,8 @@ pub(super) struct JobState {
     pub(super) exited: bool,
     /// When the time of the task's preparation is up or, once the container was started, that of the task.
     pub(super) ends_at: Option<Instant>,
+    /// Until when the control plane is told that the execution is closed, if it wants to know.
+    pub(super) close_by: Option<Instant>,
     /// Why the task is being ended, if it is.
     pub(super) ending: Option<CancelReason>,
 }
@@ -123,6 +125,7 @@ impl JobState {
             started_at: None,
             exited: false,
             ends_at: None,
+            close_by: None,
             ending: None,
         }
     }
@@ -255,6 +258,14 @@ impl JobState {
                 Lost::Nothing
             }
             _ => Lost::Nothing,
+        }
+    }
+
+    /// Returns the report if the control plane has received it.
+    pub(super) fn settled_report(&self) -> Option<Arc<EncodedReport>> {
+        match &self.phase {
+            Phase::Settled { report } => report.clone(),
+            _ => None,
         }
     }
 

@@ -15,6 +15,7 @@
 
 mod assign;
 mod claims;
+mod closing;
 mod event;
 mod failed;
 mod job;
@@ -35,7 +36,7 @@ use std::time::{Duration, Instant};
 
 use log::Level;
 
-use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Settlement, Work};
+use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
 use crate::logging::value;
 use crate::policy::LostRuns;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing};
@@ -43,6 +44,7 @@ use crate::sys::cancel::CancelReason;
 
 use assign::PendingAssignment;
 pub use assign::{BACKLOG, CLAIM_HOLD};
+use closing::EndedExecutions;
 pub use event::{Effect, Event, LinkState, Status, Stopping};
 use failed::FailedSweep;
 use job::{JobState, Lost};
@@ -98,6 +100,7 @@ pub struct Coordinator {
     lookups: Lookups,
     lost_claims: LostClaims,
     settling: Settlements,
+    ended: EndedExecutions,
     /// When the next poll of the runs is due; `None` while there are none.
     poll_at: Option<Instant>,
     late_sweep: LateSweep,
@@ -129,6 +132,7 @@ impl Coordinator {
             lookups: Lookups::new(),
             lost_claims: LostClaims::default(),
             settling: Settlements::new(),
+            ended: EndedExecutions::default(),
             poll_at: None,
             late_sweep: LateSweep::Unplanned,
             failed_sweep: FailedSweep::default(),
@@ -152,7 +156,7 @@ impl Coordinator {
             Event::LinkGone { exit } => self.link_gone(exit, now),
             Event::Message(Incoming::Assignment(assignment)) => self.assigned(assignment, now),
             Event::Message(Incoming::Cancel { task_id, execution_id }) => {
-                self.cancelled(&task_id, execution_id.as_deref());
+                self.cancelled(&task_id, execution_id.as_deref(), now);
             }
             Event::Message(Incoming::Unknown { kind }) => {
                 self.effects.push(warn(format!("message ignored type={}", value(&kind))));
@@ -170,11 +174,11 @@ impl Coordinator {
             Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),
             Event::Job(id, JobEvent::Engine { away }) => self.engine(id, away),
             Event::Job(id, JobEvent::Finished { report, left }) => self.finished(id, report, left),
-            Event::Job(id, JobEvent::Done) => self.done(id),
+            Event::Job(id, JobEvent::Done(removal)) => self.done(id, removal, now),
             Event::Job(id, JobEvent::Exited) => self.exited(id),
             Event::Job(_, JobEvent::Kept) => self.failed_sweep.kept(now),
             Event::Job(id, JobEvent::NotRemoved { left }) => self.remove_later(id, left, now),
-            Event::Job(id, JobEvent::CleanedUp) => self.cleaned_up(id),
+            Event::Job(id, JobEvent::CleanedUp(removal)) => self.cleaned_up(id, removal, now),
             Event::Signal => self.signal(now),
             Event::LogState => self.log_state(now),
             Event::EnginePinged { error } => self.engine_pinged(error.as_deref()),
@@ -325,7 +329,8 @@ impl Coordinator {
     }
 
     /// A job that ends without a report has panicked.
-    fn done(&mut self, id: JobId) {
+    fn done(&mut self, id: JobId, removal: Removal, now: Instant) {
+        self.remember_ended(id, removal, now);
         self.engine_away.remove(&id);
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.is_working() {

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::tests::*;
 use super::{BACKLOG, Effect, Event, JobEvent, JobId, LostRuns, Rules, Settlement};
-use crate::job::{LookupFailure, RunLookup};
+use crate::job::{LookupFailure, Removal, RunLookup};
 use crate::protocol::{ExecutionKey, RunState, RunView};
 
 /// In any order of events, the worker starts no run twice while it has it, uses at most its slots, and never reuses a number.
@@ -40,8 +40,8 @@ fn random_histories_keep_the_rules() {
             };
             match &event {
                 Event::Job(job, JobEvent::Finished { .. }) => drop(working.remove(job)),
-                Event::Job(job, JobEvent::Done) => drop(here.remove(job)),
-                Event::Job(job, JobEvent::CleanedUp) => assert!(kept.remove(job).is_some()),
+                Event::Job(job, JobEvent::Done(Removal::Gone)) => drop(here.remove(job)),
+                Event::Job(job, JobEvent::CleanedUp(Removal::Gone)) => assert!(kept.remove(job).is_some()),
                 _ => {}
             }
             for effect in script.on(event) {

@@ -279,7 +279,7 @@ pub(super) fn clean_up(job: u64, id: &str) -> Effect {
 }
 
 pub(super) fn cleaned_up(job: u64) -> Event {
-    Event::Job(JobId(job), JobEvent::CleanedUp)
+    Event::Job(JobId(job), JobEvent::CleanedUp(Removal::Gone))
 }
 
 pub(super) fn cancelled(job: u64, reason: CancelReason) -> Effect {
@@ -295,5 +295,5 @@ pub(super) fn confirmed(seq: u64) -> Event {
 }
 
 pub(super) fn freed(job: u64) -> Event {
-    Event::Job(JobId(job), JobEvent::Done)
+    Event::Job(JobId(job), JobEvent::Done(Removal::Gone))
 }

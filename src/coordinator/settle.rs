@@ -18,7 +18,7 @@ use super::claims::{Standing, standing};
 use super::event::Effect;
 use super::lookups::{Backoff, Priority, Query};
 use super::{Coordinator, debug, error, info, warn};
-use crate::job::{JobId, Leftover};
+use crate::job::{JobId, Leftover, Removal};
 use crate::protocol::{EncodedReport, ExecutionKey, Outgoing, RunView};
 
 /// The most reports that are kept after they were received.
@@ -230,8 +230,9 @@ impl Coordinator {
         }
     }
 
-    pub(super) fn cleaned_up(&mut self, id: JobId) {
+    pub(super) fn cleaned_up(&mut self, id: JobId, removal: Removal, now: Instant) {
         self.engine_away.remove(&id);
+        self.removed_again(id, removal, now);
         self.settling.removing.remove(&id);
     }
 

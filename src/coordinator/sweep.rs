@@ -36,6 +36,14 @@ impl Coordinator {
         self.not_removed.0.push_back((now + SWEEP_AFTER, id, left));
     }
 
+    /// Tries a removal again that has failed, now. Does nothing if it is under way.
+    pub(super) fn sweep_now(&mut self, id: JobId) {
+        let found = self.not_removed.0.iter().position(|(_, job, _)| *job == id);
+        if let Some((_, id, left)) = found.and_then(|place| self.not_removed.0.remove(place)) {
+            self.remove_again(id, left);
+        }
+    }
+
     pub(super) fn sweep(&mut self, now: Instant) {
         if self.stop.is_some() {
             self.not_removed.0.clear();

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::super::tests::*;
 use super::super::{Effect, Event, JobEvent, JobId, Rules};
 use super::{MAX_LEFTOVERS, SWEEP_AFTER};
-use crate::job::Leftover;
+use crate::job::{Leftover, Removal};
 use crate::protocol::ExecutionKey;
 
 fn left(id: &str) -> Arc<Leftover> {
@@ -43,10 +43,10 @@ fn a_failed_removal_is_tried_again_until_it_succeeds() {
         assert_eq!(script.after(1), [clean_up(0, "a")]);
         assert_eq!(script.after(3600), [], "it is under way");
         script.on(not_removed(0, "a"));
-        script.on(Event::Job(JobId(0), JobEvent::CleanedUp));
+        script.on(Event::Job(JobId(0), JobEvent::CleanedUp(Removal::Gone)));
     }
     assert_eq!(script.after(SWEEP_AFTER.as_secs()), [clean_up(0, "a")]);
-    script.on(Event::Job(JobId(0), JobEvent::CleanedUp));
+    script.on(Event::Job(JobId(0), JobEvent::CleanedUp(Removal::Gone)));
     assert_eq!((script.after(3600), script.coordinator.deadline()), (vec![], None), "it is removed");
 }
 

@@ -14,6 +14,11 @@ const OWN_HARNESS: &str = "oz";
 /// The `task.owner.Type` of a run that belongs to a team.
 const TEAM: &str = "TEAM";
 
+/// The header of the handshake that tells what the worker can do beyond the recorded protocol, and its value: it confirms a cancel
+/// that names an execution. It is sent to every control plane, because the dialect belongs to an assignment and comes later; the
+/// old one ignores it, and names no execution.
+pub const CAPABILITIES: (&str, &str) = ("x-warp-worker-capabilities", "execution-scoped-cancellation-v1");
+
 /// The exit code of a process that got KILL.
 const KILLED: u8 = 137;
 

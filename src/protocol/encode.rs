@@ -72,7 +72,7 @@ pub fn encode(message: &Outgoing, worker_id: &str) -> Arc<String> {
         Outgoing::Failed { key, dialect, reason, message } => {
             return EncodedReport::new(Report::failed(key, *dialect, *reason, message), worker_id).text;
         }
-        Outgoing::Claimed { key, dialect } => (key, *dialect, Map::new()),
+        Outgoing::Claimed { key, dialect } | Outgoing::Closed { key, dialect } => (key, *dialect, Map::new()),
         Outgoing::Rejected { key, dialect, reason } => {
             (key, *dialect, object(json!({ "reason": bounded(reason) })))
         }
@@ -112,7 +112,10 @@ impl Outgoing {
     /// The execution that the message is about.
     pub fn key(&self) -> &ExecutionKey {
         match self {
-            Self::Claimed { key, .. } | Self::Failed { key, .. } | Self::Rejected { key, .. } => key,
+            Self::Claimed { key, .. }
+            | Self::Closed { key, .. }
+            | Self::Failed { key, .. }
+            | Self::Rejected { key, .. } => key,
             Self::Report(report) => &report.key,
         }
     }
@@ -121,6 +124,7 @@ impl Outgoing {
     pub fn kind(&self) -> &'static str {
         match self {
             Self::Claimed { .. } => "task_claimed",
+            Self::Closed { .. } => "execution_closed",
             Self::Failed { dialect, reason, .. } => dialect.failed_kind(*reason),
             Self::Rejected { .. } => "task_rejected",
             Self::Report(report) => report.kind,

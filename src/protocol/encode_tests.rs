@@ -143,6 +143,10 @@ fn upstream_messages_without_a_report() {
     let key = || ExecutionKey::new("r", Some("e"));
     let messages = [
         (
+            Outgoing::Closed { key: key(), dialect },
+            r#"{"data":{"execution_id":"e","task_id":"r"},"type":"execution_closed"}"#,
+        ),
+        (
             Outgoing::Claimed { key: key(), dialect },
             r#"{"data":{"execution_id":"e","task_id":"r","worker_id":"w 1"},"type":"task_claimed"}"#,
         ),

@@ -22,7 +22,7 @@ use crate::secret::Secret;
 
 pub use agent::AgentConfig;
 pub use decode::{Invalid, decode, too_long};
-pub use dialect::Dialect;
+pub use dialect::{CAPABILITIES, Dialect};
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
 pub use execution::ExecutionKey;
 pub(crate) use fields::shown_name;
@@ -146,6 +146,13 @@ pub enum Outgoing {
         reason: FailureReason,
         /// The cause, for people.
         message: String,
+    },
+    /// A cancelled execution has ended, and its container is removed.
+    Closed {
+        /// The execution.
+        key: ExecutionKey,
+        /// What the control plane expects for it.
+        dialect: Dialect,
     },
     /// The task was never started and is given back.
     Rejected {

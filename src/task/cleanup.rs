@@ -10,7 +10,7 @@ use super::names::ContainerRef;
 use super::plan::Plan;
 use super::run::Tasks;
 use crate::docker::Error;
-use crate::job::{Leftover, Settlement};
+use crate::job::{Leftover, Removal, Settlement};
 use crate::logging::{error_chain, value};
 
 /// How often the removal of a container is tried on an engine that answers.
@@ -24,12 +24,28 @@ const MAX_GENERATIONS: u32 = 100;
 
 /// What is there after a clean-up.
 pub(super) enum Remains {
-    /// Nothing, or what the next process or nobody is to remove.
+    /// Nothing.
     Nothing,
+    /// A container that the next process is to report and to remove.
+    Undelivered,
+    /// A container that is kept.
+    KeptForGood,
     /// A container that is kept for some time.
     Kept,
     /// What could not be removed. It is to be tried again.
     NotRemoved(Leftover),
+}
+
+impl Remains {
+    /// Returns what became of the container.
+    pub(super) fn removal(&self) -> Removal {
+        match self {
+            Self::Nothing => Removal::Gone,
+            Self::NotRemoved(left) if left.container.is_none() => Removal::Gone,
+            Self::Kept | Self::KeptForGood => Removal::Kept,
+            Self::Undelivered | Self::NotRemoved(_) => Removal::Left,
+        }
+    }
 }
 
 impl Tasks {
@@ -46,11 +62,11 @@ impl Tasks {
             let container = &ContainerRef { name: name.clone(), id: left.id.clone() };
             if left.started && settlement == Settlement::Undelivered {
                 info!("container left for the next start {} {container}", engine.key);
-                return Remains::Nothing;
+                return Remains::Undelivered;
             }
             if settlement == Settlement::Delivered && !self.options.cleanup {
                 TaskContainer::ended(engine, container.clone()).keep();
-                return Remains::Nothing;
+                return Remains::KeptForGood;
             }
             let keep = self.options.keep_failed;
             let is_kept =

@@ -93,7 +93,7 @@ fn a_removal_that_does_not_end_is_left_for_the_sweep_which_removes_it() {
     let stuck = Stuck::new();
     stuck.tasks.remove(JobId(1), &left());
     let events = stuck.events();
-    let [JobEvent::NotRemoved { left: still_left }, JobEvent::CleanedUp] = &events[..] else {
+    let [JobEvent::NotRemoved { left: still_left }, JobEvent::CleanedUp(Removal::Left)] = &events[..] else {
         panic!("{events:?}")
     };
     assert_eq!(**still_left, left());
@@ -101,7 +101,7 @@ fn a_removal_that_does_not_end_is_left_for_the_sweep_which_removes_it() {
     stuck.gets_on.store(true, Ordering::SeqCst);
     stuck.tasks.remove(JobId(1), still_left);
     let events = stuck.events();
-    assert!(matches!(events[..], [JobEvent::CleanedUp]), "{events:?}");
+    assert!(matches!(events[..], [JobEvent::CleanedUp(Removal::Gone)]), "{events:?}");
     assert_eq!(stuck.engine.count("DELETE /v1.41/volumes/v"), 2);
 }
 
@@ -111,5 +111,5 @@ fn a_volume_that_somebody_else_uses_is_not_tried_again() {
     let stuck = Stuck::new();
     stuck.tasks.remove(JobId(1), &Leftover { container: None, id: None, ..left() });
     let events = stuck.events();
-    assert!(matches!(events[..], [JobEvent::CleanedUp]), "{events:?}");
+    assert!(matches!(events[..], [JobEvent::CleanedUp(Removal::Gone)]), "{events:?}");
 }

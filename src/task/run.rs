@@ -27,7 +27,7 @@ use super::prepare::{Prepared, prepare};
 use super::processes::Processes;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
 use crate::docker::{Docker, RegistryEnv, Wait};
-use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Settlement, Work};
+use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
 use crate::logging::value;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
@@ -139,7 +139,8 @@ impl Tasks {
 
     /// Runs one job, waits until its report is received, and cleans up unless that is to be done later. Blocks until then.
     pub(crate) fn execute(&self, job: &Job) {
-        let _done = AtEnd { tasks: self, job: job.id, event: Some(JobEvent::Done) };
+        // A panic of the clean-up leaves it at this.
+        let mut done = AtEnd { tasks: self, job: job.id, event: Some(JobEvent::Done(Removal::Left)) };
         let start = Instant::now();
         let (key, dialect) = (job.work.key(), job.work.dialect());
         let mut cleanup = Cleanup::default();
@@ -159,26 +160,28 @@ impl Tasks {
         self.emit(job.id, JobEvent::Finished { report: Arc::new(report), left: Arc::clone(&left) });
         match job.signals.wait_settled() {
             Settlement::Received => {}
-            settlement => self.clean_up(job.id, &left, settlement),
+            settlement => done.event = Some(JobEvent::Done(self.clean_up(job.id, &left, settlement))),
         }
     }
 
     /// Removes what a job has left whose report was only received at its end.
     pub(crate) fn remove(&self, job: JobId, left: &Leftover) {
-        let _cleaned_up = AtEnd { tasks: self, job, event: Some(JobEvent::CleanedUp) };
-        self.clean_up(job, left, Settlement::Delivered);
+        let mut end = AtEnd { tasks: self, job, event: Some(JobEvent::CleanedUp(Removal::Left)) };
+        end.event = Some(JobEvent::CleanedUp(self.clean_up(job, left, Settlement::Delivered)));
     }
 
     /// Uses a new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
-    fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) {
+    fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) -> Removal {
         let remains = self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
             self.clean_up_on(engine, left, settlement)
         });
+        let removal = remains.removal();
         match remains {
-            Remains::Nothing => {}
+            Remains::Nothing | Remains::Undelivered | Remains::KeptForGood => {}
             Remains::Kept => self.emit(job, JobEvent::Kept),
             Remains::NotRemoved(left) => self.emit(job, JobEvent::NotRemoved { left: Arc::new(left) }),
         }
+        removal
     }
 
     /// Logs the end of a task, and encodes its report.

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, HeaderValue, USER_AGENT};
+use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::{Request, Uri};
 use native_tls::TlsConnector;
 use rustix::net::sockopt;
@@ -26,6 +26,7 @@ use crate::net::connect::{connect_first, resolve};
 use crate::net::proxy::{Proxy, ProxyError, ProxyProblem, tunnel};
 use crate::net::tls::{is_about_dates, is_not_tls, reason, verification_failure};
 use crate::net::user_agent;
+use crate::protocol::CAPABILITIES;
 
 /// The kernel's send buffer. Small enough that a slow line shows as a full buffer and not as a silent peer, large enough
 /// for 2 MB/s around the world.
@@ -175,6 +176,8 @@ fn request(link: &LinkConfig, key: &Bearer) -> Result<Request<()>, DialError> {
     let agent =
         HeaderValue::from_str(&user_agent()).map_err(|_| unusable("the user agent is not a header"))?;
     request.headers_mut().insert(USER_AGENT, agent);
+    let (name, value) = CAPABILITIES;
+    request.headers_mut().insert(HeaderName::from_static(name), HeaderValue::from_static(value));
     Ok(request)
 }
 
@@ -282,6 +285,7 @@ mod tests {
         let request = request(&link, &link.api_key.current()).unwrap();
         assert_eq!(request.headers()["authorization"], "Bearer k3y");
         assert_eq!(request.headers()["host"], "h:81");
+        assert_eq!(request.headers()["x-warp-worker-capabilities"], "execution-scoped-cancellation-v1");
         let agent = request.headers()["user-agent"].to_str().unwrap();
         let version = env!("CARGO_PKG_VERSION");
         assert!(agent.starts_with(&format!("oz-agent-worker/{version} (linux; a")), "{agent}");
