@@ -16,19 +16,21 @@ pub(super) struct ReadingWatch {
 }
 
 impl ReadingWatch {
-    /// Begins to watch. `was_ended` is set if an earlier process has ended the task.
+    /// Begins to watch. `was_ended` is set if an earlier process has ended the task: what this one is told is a second reason.
     pub(super) fn new(job: &Job, limits: Limits, was_ended: bool) -> Self {
         let reading = CancelToken::new();
-        let was_ended = was_ended || job.cancel.is_cancelled();
+        let is_cancelled = job.cancel.is_cancelled();
         // If it was ended before, the reading itself has the shorter limit.
-        let first = (!was_ended).then(|| {
+        let first = (!is_cancelled).then(|| {
             let (reading, cancel) = (reading.clone(), job.cancel.clone());
             job.cancel.watch(move || {
                 let is_unwanted =
                     matches!(cancel.reason(), Some(CancelReason::Requested | CancelReason::RunOver));
-                cancel_after(&reading, if is_unwanted { limits.interrupted } else { limits.ended });
+                let is_soon = was_ended || is_unwanted;
+                cancel_after(&reading, if is_soon { limits.interrupted } else { limits.ended });
             })
         });
+        let was_ended = was_ended || is_cancelled;
         let second = reading.clone();
         let second = job.interrupt.watch(move || cancel_after(&second, limits.interrupted));
         Self { reading, was_ended, _watches: [first, Some(second)] }
@@ -127,6 +129,18 @@ mod tests {
         assert!(watch.was_ended() && !watch.token().is_cancelled());
         job.interrupt.cancel(CancelReason::Shutdown);
         wait(&watch);
+    }
+
+    #[test]
+    fn a_reason_ends_the_reading_of_a_task_soon_that_an_earlier_process_ended() {
+        for reason in [CancelReason::Requested, CancelReason::Shutdown] {
+            let job = job();
+            let limits = Limits { ended: HOUR, interrupted: Duration::ZERO, ..Limits::default() };
+            let watch = ReadingWatch::new(&job, limits, true);
+            assert!(watch.was_ended() && !watch.token().is_cancelled());
+            job.cancel.cancel(reason);
+            wait(&watch);
+        }
     }
 
     #[test]
