@@ -72,7 +72,11 @@ impl Reading<'_> {
             Err(error) => {
                 let error = error_chain(&error);
                 warn!("output incomplete {} {} error={}", self.engine.key, self.container, value(&error));
-                collector.finish_cut(budget.searched(), None)
+                match budget.searched() {
+                    // Such as with a log driver that cannot be read.
+                    0 => Collected::default(),
+                    searched => collector.finish_cut(searched, None),
+                }
             }
         }
     }

@@ -164,3 +164,28 @@ fn an_output_within_the_budget_has_no_such_line() {
     assert_eq!(collected.output, "https://github.com/o/r/pull/6");
     assert_eq!(collected.artifacts, ["https://github.com/o/r/pull/6"]);
 }
+
+/// As with a log driver that cannot be read.
+#[test]
+fn an_output_that_the_engine_does_not_give_is_empty() {
+    let engine = ScriptedEngine::start(|line, stream| {
+        let status = if line.contains("/archive") { 404 } else { 501 };
+        json(stream, status, r#"{"message":"configured logging driver does not support reading"}"#);
+    });
+    assert_eq!(collect(&engine, LIMITS, &CancelToken::new()), Collected::default());
+}
+
+#[test]
+fn an_output_that_breaks_off_says_how_much_was_searched() {
+    let engine = ScriptedEngine::start(|line, stream| {
+        if line.contains("/archive") {
+            return json(stream, 404, "{}");
+        }
+        head(stream, "");
+        bytes(stream, &frame("one\n"));
+        // No frame begins like this.
+        bytes(stream, b"not framed");
+    });
+    let collected = collect(&engine, LIMITS, &CancelToken::new());
+    assert_eq!(collected.output, "one\n\n[... 4 of more than 4 bytes searched ...]\n");
+}
