@@ -9,6 +9,13 @@ use crate::secret::Secret;
 /// The most bytes of an argument, or of a variable with its name, that Linux passes to a process: 128 KiB with a final NUL.
 const MAX_STRING: usize = 128 * 1024 - 1;
 
+/// The most bytes of all arguments and variables together: a quarter of the usual limit of the stack, which is 8 MiB. The image's
+/// own variables count too, and are not known here.
+const MAX_STRINGS: usize = 2 << 20;
+
+/// What Linux stores for each of them besides: a final NUL and a pointer.
+const PER_STRING: usize = 1 + 8;
+
 /// Arguments, each with the field that it is from.
 #[derive(Default)]
 struct Arguments(Vec<(&'static str, Secret)>);
@@ -97,6 +104,20 @@ fn check_string(name: &str, text: &str, extra: usize) -> Result<(), String> {
     let length = text.len() + extra;
     if length > MAX_STRING {
         return Err(format!("{name}: {length} bytes are too many, the limit of Linux is {MAX_STRING}"));
+    }
+    Ok(())
+}
+
+/// Checks what Linux stores for a new process. Only the start of the container would fail, with exit code 1.
+///
+/// # Errors
+/// Linux does not pass on so much.
+pub(super) fn check_total(args: &[Secret], env: &[Secret]) -> Result<(), String> {
+    let total: usize = args.iter().chain(env).map(|text| text.expose().len() + PER_STRING).sum();
+    if total > MAX_STRINGS {
+        return Err(format!(
+            "arguments and env_vars: together {total} bytes are too many, the usual limit of Linux is {MAX_STRINGS}"
+        ));
     }
     Ok(())
 }

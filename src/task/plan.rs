@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::arguments::{arguments, environment};
+use super::arguments::{arguments, check_total, environment};
 use super::labels::{
     self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL,
 };
@@ -156,6 +156,8 @@ impl From<String> for PlanError {
 pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) -> Result<Plan, PlanError> {
     let key = &assignment.key;
     let process = settings.shared_id.then_some(settings.process_id.as_str());
+    let (args, env) = (arguments(assignment, settings)?, environment(assignment, settings)?);
+    check_total(&args, &env)?;
     Ok(Plan {
         key: key.clone(),
         dialect: assignment.dialect,
@@ -165,8 +167,8 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
             None => settings.default_image.clone(),
         },
         sidecars: sidecars(assignment, settings)?,
-        args: arguments(assignment, settings)?,
-        env: environment(assignment, settings)?,
+        args,
+        env,
         labels: labels(assignment, settings),
         binds: settings.volumes.iter().map(ToString::to_string).collect(),
         limits: limits(assignment.shape, cpus),

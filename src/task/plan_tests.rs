@@ -246,6 +246,24 @@ fn strings_that_linux_does_not_pass_on_are_refused_by_name() {
     assert_eq!(error, format!("mcp_servers: {too_many}"));
 }
 
+/// Nor with more strings than fit into a quarter of its stack.
+#[test]
+fn more_strings_than_linux_passes_on_together_are_refused() {
+    let arg = || "x".repeat(128 * 1024 - 1);
+    let variables = |count: usize| (0..count).map(|n| (format!("V{n:05}"), Secret::new("")));
+    let mut fits = assignment();
+    fits.additional_oz_args = (0..15).map(|_| arg()).collect();
+    planned(&fits);
+    for (args, variables) in [(16, variables(0)), (15, variables(12_000))] {
+        let error = refused(|assignment| {
+            assignment.additional_oz_args = (0..args).map(|_| arg()).collect();
+            assignment.env_vars.extend(variables);
+        });
+        let (before, after) = ("arguments and env_vars: together ", "bytes are too many, the usual limit");
+        assert!(error.starts_with(before) && error.contains(after), "{error}");
+    }
+}
+
 #[test]
 fn a_mount_path_that_linux_cannot_have_is_refused() {
     let mount = |path: String| {
