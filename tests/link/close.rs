@@ -44,7 +44,7 @@ fn a_close_sends_the_queue_and_a_close_frame() {
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!((texts, code), (201, 1001));
+    assert_eq!((texts, code), (201, 1000));
     assert!(matches!(peer.flush(), Err(Error::ConnectionClosed)));
     assert!(running.ended());
     let events = collector.join().unwrap();
@@ -98,7 +98,7 @@ fn a_second_close_changes_nothing() {
     running.up();
     running.link.close();
     running.link.close();
-    assert_eq!(close_code(&mut peer), 1001);
+    assert_eq!(close_code(&mut peer), 1000);
     let _ = peer.flush();
     wait_closed(&running);
     running.link.close();
@@ -178,7 +178,7 @@ fn a_dropped_handle_closes_the_link() {
     let Running { link, events } = start(&url, fast_retry());
     let mut peer = accept_ws(&listener);
     drop(link);
-    assert_eq!(close_code(&mut peer), 1001);
+    assert_eq!(close_code(&mut peer), 1000);
     drop((peer, events));
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err());

@@ -207,7 +207,7 @@ fn in_a_process_with_ssl_cert_file() {
     };
     assert!(text == big);
     running.link.close();
-    assert_eq!(close_code(&mut peer), 1001);
+    assert_eq!(close_code(&mut peer), 1000);
     let _ = peer.flush();
     assert!(running.ended());
     // The certificate is not for this name.

@@ -56,7 +56,7 @@ pub(super) enum Fault {
 /// The reason in a close frame of ours.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum CloseReason {
-    /// 1001: the worker stops.
+    /// 1000: the worker stops.
     Leaving,
     /// 1002: the peer violated the protocol.
     Protocol,
@@ -70,7 +70,7 @@ impl CloseReason {
     /// Returns the code, and the text for people.
     pub(super) fn code(self) -> (u16, &'static str) {
         match self {
-            Self::Leaving => (1001, "the worker stops"),
+            Self::Leaving => (1000, "the worker stops"),
             Self::Protocol => (1002, "protocol error"),
             Self::NotText => (1007, "text that is not utf-8"),
             Self::TooBig => (1009, "message too big"),
