@@ -1,4 +1,6 @@
 //! Claims whose task was dropped unstarted. If the control plane has stored one, its run would wait for ever, so it is failed.
+//!
+//! Where the state of the run does not tell, the run is failed some seconds after the reconnect, unless it is assigned again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -16,6 +18,12 @@ const MAX_CLAIMS: usize = 1024;
 /// How long a claim is remembered.
 const MAX_AGE: Duration = Duration::from_secs(600);
 
+/// How long after a reconnect a run may be assigned again before it is failed without a look-up.
+const ASSIGNED_AGAIN: Duration = Duration::from_secs(3);
+
+/// How long such a failure is remembered: it is sent again if the connection ends meanwhile.
+const FAILED: Duration = Duration::from_secs(60);
+
 /// Told to the people who wait for the run.
 const MESSAGE: &str = "the worker lost the claim of this run and did not start its task";
 
@@ -27,6 +35,8 @@ struct LostClaim {
     backoff: Backoff,
     /// A look-up waits or is under way.
     is_looked_up: bool,
+    /// When the run is failed without a look-up.
+    fail_at: Option<Instant>,
 }
 
 /// The claims that were lost, the oldest first.
@@ -53,9 +63,7 @@ impl Coordinator {
     /// Remembers the claims of an earlier process whose containers were never started.
     pub(super) fn remember_unstarted(&mut self, found: Vec<(ExecutionKey, Dialect)>, now: Instant) {
         for (key, dialect) in found {
-            if dialect.state_decides() {
-                self.remember_claim(key, dialect, None, now);
-            }
+            self.remember_claim(key, dialect, None, now);
         }
     }
 
@@ -77,13 +85,44 @@ impl Coordinator {
             claims.pop_front();
         }
         let (until, backoff) = (now + MAX_AGE, Backoff::new(0));
-        claims.push_back(LostClaim { key, dialect, assigned_at, until, backoff, is_looked_up: false });
+        let (is_looked_up, fail_at) = (false, None);
+        claims.push_back(LostClaim { key, dialect, assigned_at, until, backoff, is_looked_up, fail_at });
+    }
+
+    /// Fails the runs whose time has come.
+    pub(super) fn fail_lost_claims(&mut self, now: Instant) {
+        if !self.link_is_up() || self.stop.is_some() {
+            return;
+        }
+        let due = self.lost_claims.claims.iter().filter(|claim| claim.fail_at.is_some_and(|at| at <= now));
+        let due: Vec<_> = due.map(|claim| (claim.key.clone(), claim.dialect)).collect();
+        for (key, dialect) in due {
+            // The dropped job may still be cleaning up.
+            let is_here = self.has(&key);
+            let Some(claim) = self.lost_claims.get_mut(&key) else { continue };
+            claim.fail_at = is_here.then(|| now + ASSIGNED_AGAIN);
+            if !is_here {
+                claim.until = now + FAILED;
+                self.effects.push(warn(format!("run failed {key} reason=\"its claim was lost\"")));
+                self.fail(&key, dialect, FailureReason::Internal, MESSAGE);
+            }
+        }
+    }
+
+    /// Returns when the next run is failed without a look-up.
+    pub(super) fn next_lost_claim(&self) -> Option<Instant> {
+        let due = self.lost_claims.claims.iter().filter_map(|claim| claim.fail_at);
+        due.min().filter(|_| self.link_is_up() && self.stop.is_none())
     }
 
     /// Looks up all remembered claims after a reconnect.
     pub(super) fn look_up_lost_claims(&mut self, now: Instant) {
         self.lost_claims.claims.retain(|claim| now < claim.until);
         for claim in self.lost_claims.claims.iter_mut().filter(|claim| !claim.is_looked_up) {
+            if !claim.dialect.state_decides() {
+                claim.fail_at = Some(now + ASSIGNED_AGAIN);
+                continue;
+            }
             claim.is_looked_up = true;
             self.lookups.add(Priority::Report, now, Query::LostClaim(claim.key.clone()));
         }

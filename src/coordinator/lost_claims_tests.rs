@@ -3,7 +3,7 @@
 use super::super::tests::*;
 use super::super::{CancelReason, Effect, Event, Rules};
 use super::*;
-use crate::protocol::RunState;
+use crate::protocol::{Assignment, Incoming, Outgoing, RunState};
 
 fn lost(id: &str) -> Effect {
     failed(id, FailureReason::Internal, MESSAGE)
@@ -126,6 +126,59 @@ fn tasks_that_an_earlier_process_never_started_are_lost_claims() {
     assert_eq!(script.looked_up(), ["old", "other"]);
     assert_eq!(script.answer("old", RunState::InProgress, 0), [lost("old")]);
     assert_eq!(script.answer("other", RunState::Failed, 0), []);
+    assert_eq!(script.after(3), [upstream_lost("upstream")], "its state would not tell");
+}
+
+/// Fails the run of the upstream dialect: it names no reason of ours.
+fn upstream_lost(id: &str) -> Effect {
+    let (key, message) = (key(id), MESSAGE.to_owned());
+    let (dialect, reason) = (Dialect::Upstream, FailureReason::Internal);
+    Effect::Send { seq: None, message: Outgoing::Failed { key, dialect, reason, message } }
+}
+
+/// A worker that has lost the claim of the run `a` of the upstream dialect, and is not connected.
+fn upstream_disconnected() -> Script {
+    let mut script = Script::with_rest(RULES);
+    script.on(upstream("a"));
+    assert_eq!(script.on(Event::LinkDown), [cancelled(1, CancelReason::ClaimLost)]);
+    script
+}
+
+fn upstream(id: &str) -> Event {
+    let assignment = Assignment { key: key(id), dialect: Dialect::Upstream, ..Assignment::default() };
+    Event::Message(Incoming::Assignment(std::sync::Arc::new(assignment)))
+}
+
+#[test]
+fn a_run_of_the_upstream_dialect_is_failed_a_while_after_the_reconnect() {
+    let mut script = upstream_disconnected();
+    script.after(60);
+    script.on(Event::LinkUp);
+    script.finish(1, "a");
+    assert_eq!(script.after(2), []);
+    assert_eq!(script.after(2), [], "the dropped job still cleans up");
+    script.on(freed(1));
+    assert_eq!(script.after(3), [upstream_lost("a")]);
+    assert_eq!(script.after(30), []);
+    // The message may have been lost with the connection.
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    assert_eq!(script.after(3), [upstream_lost("a")]);
+    script.after(61);
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    assert_eq!(script.after(3), []);
+    assert_eq!(script.looked_up(), [""; 0]);
+}
+
+#[test]
+fn a_run_of_the_upstream_dialect_that_is_assigned_again_is_started() {
+    let mut script = upstream_disconnected();
+    script.finish(1, "a");
+    script.on(freed(1));
+    script.on(Event::LinkUp);
+    assert_eq!(script.on(upstream("a")).len(), 2, "claimed and started");
+    assert_eq!(script.after(4), []);
 }
 
 #[test]

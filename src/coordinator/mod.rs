@@ -189,6 +189,7 @@ impl Coordinator {
         self.start_unanswered(now);
         self.settle_silent(now);
         self.sweep(now);
+        self.fail_lost_claims(now);
         self.remove_leftovers();
         self.admit(now);
         self.time_out(now);
@@ -222,6 +223,7 @@ impl Coordinator {
             self.next_timeout(),
             self.next_unanswered(),
             self.next_silent(),
+            self.next_lost_claim(),
             self.lookups.deadline(),
             self.late_sweep.deadline(),
             self.failed_sweep.deadline().filter(|_| self.stop.is_none()),
@@ -279,7 +281,7 @@ impl Coordinator {
         }
         let mut sent = Vec::new();
         for (id, job) in &mut self.jobs {
-            let is_sent = job.is_claim_sent() && job.dialect.state_decides();
+            let is_sent = job.is_claim_sent();
             let effect = match job.connection_lost() {
                 Lost::Nothing => continue,
                 Lost::Work => Effect::Cancel { job: *id, reason: CancelReason::ClaimLost },
