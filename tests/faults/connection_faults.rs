@@ -5,16 +5,12 @@ use std::time::Duration;
 
 use super::fleet::{Fleet, Member};
 use super::pending;
-use crate::support::control_plane::{ControlPlane, Disconnect};
+use crate::support::control_plane::{ControlPlane, Dialect, Disconnect};
 use crate::support::fault_proxy::{Cut, Direction};
 use crate::support::rng::{Rng, Seed};
 use crate::support::stage::DEADLINE;
 
-const TASKS: usize = 300;
-const FAULTS: usize = 50;
-
-/// `WORKERS * FAULTS_EACH` exceeds [`FAULTS`], because the last faults may find no connection to end.
-const WORKERS: usize = 12;
+/// How often each worker's connection is ended.
 const FAULTS_EACH: usize = 5;
 
 /// The limit on runs that have not ended, including those in the backlogs.
@@ -70,12 +66,12 @@ impl Fault {
 /// Ends one worker's connections, one after another, and returns how many.
 fn inject_faults(
     member: &Member,
-    faults: impl Iterator<Item = Fault>,
+    kinds: impl Iterator<Item = Fault>,
     plane: &ControlPlane,
     rng: &mut Rng,
     over: &AtomicBool,
 ) -> usize {
-    for (number, fault) in (1..).zip(faults.take(FAULTS_EACH)) {
+    for (number, fault) in (1..).zip(kinds.take(FAULTS_EACH)) {
         while !member.proxy.wait_stopped(number, Duration::from_millis(200)) {
             if over.load(Ordering::SeqCst) {
                 return number - 1;
@@ -86,30 +82,29 @@ fn inject_faults(
     FAULTS_EACH
 }
 
-/// At least 300 tasks and 50 faults. Each task that was started was started once and has a correct report, and no container
-/// is left.
-#[test]
-fn three_hundred_tasks_over_fifty_connection_faults_each_run_once_and_are_reported() {
+/// At least `tasks` tasks and `faults` faults. Each task that was started was started once and has a correct report, and no container
+/// is left. `workers * FAULTS_EACH` must exceed `faults`, because the last faults may find no connection to end.
+fn run(dialect: Dialect, tasks: usize, faults: usize, workers: usize) {
     let seed = Seed::new();
     let mut rng = seed.rng();
-    let all_limits = (0..WORKERS).map(|_| limits(&mut rng)).collect();
-    let fleet = Fleet::new(all_limits, 4, &mut rng);
+    let all_limits = (0..workers).map(|_| limits(&mut rng)).collect();
+    let fleet = Fleet::new(dialect, all_limits, 4, &mut rng);
     let plane = &fleet.stage.plane;
-    let (over, left, count) = (AtomicBool::new(false), AtomicUsize::new(WORKERS), AtomicUsize::new(0));
+    let (over, left, count) = (AtomicBool::new(false), AtomicUsize::new(workers), AtomicUsize::new(0));
     std::thread::scope(|scope| {
         for (index, member) in fleet.members.iter().enumerate() {
             let (over, left, count) = (&over, &left, &count);
             let mut rng = rng.fork();
             scope.spawn(move || {
-                let faults = KINDS.into_iter().cycle().skip(index);
-                let injected = inject_faults(member, faults, plane, &mut rng, over);
+                let kinds = KINDS.into_iter().cycle().skip(index);
+                let injected = inject_faults(member, kinds, plane, &mut rng, over);
                 count.fetch_add(injected, Ordering::SeqCst);
                 left.fetch_sub(1, Ordering::SeqCst);
             });
         }
         let mut submitted = 0;
         // Submits tasks until all workers had their faults, because a connection reaches its limit only with traffic.
-        while submitted < TASKS || left.load(Ordering::SeqCst) > 0 && submitted < 2 * TASKS {
+        while submitted < tasks || left.load(Ordering::SeqCst) > 0 && submitted < 2 * tasks {
             fleet.submit(rng.u64(0..=1500), [0, 0, 3][rng.usize(0..=2)]);
             submitted += 1;
             let room = plane.holds_within(DEADLINE, |model| pending(model) < MAX_PENDING);
@@ -122,7 +117,17 @@ fn three_hundred_tasks_over_fifty_connection_faults_each_run_once_and_are_report
     fleet.wait_clean();
     let (tally, count) = (fleet.tally(), count.into_inner());
     eprintln!("{count} faults: {tally:?}");
-    assert!(count >= FAULTS, "only {count} faults");
-    assert!(tally.reported >= TASKS - tally.void && tally.void < TASKS / 4, "{tally:?}");
+    assert!(count >= faults, "only {count} faults");
+    assert!(tally.reported >= tasks - tally.void && tally.void < tasks / 4, "{tally:?}");
     fleet.stop();
+}
+
+#[test]
+fn three_hundred_tasks_over_fifty_connection_faults_each_run_once_and_are_reported() {
+    run(Dialect::Old, 300, 50, 12);
+}
+
+#[test]
+fn a_hundred_tasks_of_the_public_control_plane_over_twenty_connection_faults() {
+    run(Dialect::Upstream, 100, 20, 5);
 }

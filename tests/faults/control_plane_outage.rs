@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use super::fleet::{Fleet, Tally};
 use super::{pending, reports, starts};
-use crate::support::control_plane::{Disconnect, Model, State};
+use crate::support::control_plane::{Dialect, Disconnect, Model, State};
 use crate::support::fault_proxy::{Cut, Direction};
 use crate::support::rng::Seed;
 use crate::support::stage::DEADLINE;
@@ -35,7 +35,7 @@ fn submit(fleet: &Fleet, count: usize, max_pending: usize) {
 #[test]
 fn four_hundred_tasks_around_an_outage_are_all_reported() {
     let seed = Seed::new();
-    let fleet = Fleet::new(vec![Vec::new()], SLOTS, &mut seed.rng());
+    let fleet = Fleet::new(Dialect::Old, vec![Vec::new()], SLOTS, &mut seed.rng());
     let (plane, worker) = (&fleet.stage.plane, &fleet.members[0].worker);
     plane.wait_connected(1);
     let before = (TASKS - SLOTS - WAITING) / 2;
@@ -73,12 +73,39 @@ fn four_hundred_tasks_around_an_outage_are_all_reported() {
     fleet.stop();
 }
 
+/// The public control plane does not fail the runs of a connection that ends. What ends meanwhile is reported on the next one.
+#[test]
+fn tasks_that_end_during_an_outage_of_the_public_control_plane_are_reported_afterwards() {
+    const TASKS: usize = 16;
+    let seed = Seed::new();
+    let fleet = Fleet::new(Dialect::Upstream, vec![Vec::new()], TASKS, &mut seed.rng());
+    let (plane, worker) = (&fleet.stage.plane, &fleet.members[0].worker);
+    plane.wait_connected(1);
+    (0..TASKS).for_each(|_| drop(fleet.submit_held()));
+    fleet.sync.wait_lines(&fleet.stage, TASKS);
+    plane.refuse_with(Some(503));
+    plane.drop_connections(Disconnect::Rst);
+    fleet.sync.release(TASKS);
+    let mut ended = 0;
+    worker.wait_log(DEADLINE, |line| {
+        ended += usize::from(line.contains("task ended"));
+        ended == TASKS
+    });
+    assert_eq!(plane.view(pending), TASKS);
+    plane.refuse_with(None);
+    plane.wait_for(DEADLINE, |model| pending(model) == 0);
+    fleet.wait_clean();
+    assert_eq!(fleet.tally(), Tally { reported: TASKS, void: 0 });
+    assert!(plane.runs().iter().all(|run| run.state == State::Succeeded && reports(run)[0].connection == 2));
+    fleet.stop();
+}
+
 /// After a half-open connection the control plane may have two connections of one worker for a while. It sends runs to
 /// both. When the old connection ends, the control plane requeues or fails the runs of the new one too.
 #[test]
 fn no_run_is_lost_when_an_old_connection_ends_late_at_the_control_plane() {
     let seed = Seed::new();
-    let fleet = Fleet::new(vec![Vec::new()], 4, &mut seed.rng());
+    let fleet = Fleet::new(Dialect::Old, vec![Vec::new()], 4, &mut seed.rng());
     let (plane, proxy) = (&fleet.stage.plane, &fleet.members[0].proxy);
     plane.wait_connected(1);
     let first: Vec<String> = (0..2).map(|_| fleet.submit_held()).collect();

@@ -2,10 +2,8 @@
 //!
 //! A worker backs off longer after each fault, so with a single worker fifty faults would take an hour.
 
-use serde_json::Value;
-
-use super::{LOST_CLAIM, is_lost_claim, reports, starts};
-use crate::support::control_plane::{Run, State};
+use super::{LOST_CLAIM, end_of, exited, is_lost_claim, output, reports, starts};
+use crate::support::control_plane::{Dialect, Options, Run, State};
 use crate::support::fault_proxy::{FaultProxy, Jitter};
 use crate::support::process::Signal;
 use crate::support::rng::Rng;
@@ -21,6 +19,7 @@ pub(super) struct Member {
 }
 
 pub(super) struct Fleet {
+    dialect: Dialect,
     pub(super) stage: Stage,
     pub(super) sync: SyncDir,
     pub(super) members: Vec<Member>,
@@ -37,16 +36,16 @@ pub(super) struct Tally {
 
 impl Fleet {
     /// Starts one worker with `slots` slots for each list of limits (see [`FaultProxy::seeded`]).
-    pub(super) fn new(limits: Vec<Vec<u64>>, slots: usize, rng: &mut Rng) -> Self {
-        let stage = Stage::new();
+    pub(super) fn new(dialect: Dialect, limits: Vec<Vec<u64>>, slots: usize, rng: &mut Rng) -> Self {
+        let stage = Stage::with(Options { dialect, ..Options::default() });
         let sync = SyncDir::new();
-        let mut fleet = Self { stage, sync, members: Vec::new() };
+        let mut fleet = Self { dialect, stage, sync, members: Vec::new() };
         limits.into_iter().for_each(|limits| fleet.add_worker(limits, slots, rng));
         fleet
     }
 
     fn add_worker(&mut self, limits: Vec<u64>, slots: usize, rng: &mut Rng) {
-        let Self { stage, sync, members } = self;
+        let Self { stage, sync, members, .. } = self;
         let id = format!("{}-{}", stage.worker_id, members.len());
         let jitter = Jitter { max_delay_ms: [0, 3, 30][rng.usize(0..=2)], rng: rng.fork() };
         let proxy = FaultProxy::seeded(&format!("tcp://{}", stage.plane.address()), limits, jitter);
@@ -95,7 +94,7 @@ impl Fleet {
                     tally.void += 1;
                 }
                 1 => {
-                    check_reports(run);
+                    self.check_reports(run);
                     tally.reported += 1;
                 }
                 more => panic!("started {more} times: {run:#?}"),
@@ -105,6 +104,23 @@ impl Fleet {
         tally
     }
 
+    /// Checks that the run has at least one report, and that all are correct.
+    fn check_reports(&self, run: &Run) {
+        let code = run.assignment["task"]["title"].as_str().unwrap().parse().unwrap();
+        let output = output(self.dialect, &format!("{} task\n", run.id));
+        // Another worker may have lost the claim of the same run before.
+        let reports: Vec<_> = reports(run).into_iter().filter(|report| !is_lost_claim(report)).collect();
+        assert!(!reports.is_empty(), "started but never reported: {run:#?}");
+        for report in &reports {
+            assert_eq!(
+                (end_of(report), &report.data),
+                (exited(self.dialect, code), &reports[0].data),
+                "{run:#?}"
+            );
+            assert_eq!(report.data["output"], output, "{run:#?}");
+        }
+    }
+
     /// Checks that the worker's log says that the claim was lost, and that the control plane failed the run with the
     /// connection, or because the worker told it.
     fn check_void(&self, run: &Run) {
@@ -112,8 +128,8 @@ impl Fleet {
         let dropped = |member: &Member| member.worker.stderr().all().iter().any(|line| line.contains(&lost));
         assert!(self.members.iter().any(dropped), "never started, and no worker lost its claim: {run:#?}");
         assert!(run.state == State::Failed && reports(run).into_iter().all(is_lost_claim), "{run:#?}");
-        let message = run.message.as_deref();
-        assert!(matches!(message, Some("the worker disconnected" | LOST_CLAIM)), "{run:#?}");
+        let message = run.message.as_deref().unwrap_or_default();
+        assert!(message == "the worker disconnected" || message.ends_with(LOST_CLAIM), "{run:#?}");
     }
 
     /// Stops all workers with SIGTERM and checks that they exit with 0.
@@ -126,24 +142,6 @@ impl Fleet {
         }
         self.stage.plane.assert_no_violations();
     }
-}
-
-/// Checks that the run has at least one report, and that all are correct.
-fn check_reports(run: &Run) {
-    let (reports, exit_code) = (reports(run), run.assignment["task"]["title"].as_str().unwrap());
-    // Another worker may have lost the claim of the same run before.
-    let reports: Vec<_> = reports.into_iter().filter(|report| !is_lost_claim(report)).collect();
-    assert!(!reports.is_empty(), "started but never reported: {run:#?}");
-    for report in reports {
-        assert_eq!((report.kind.as_str(), &report.data), ("task_completed", &reports_of(run)[0]), "{run:#?}");
-        assert_eq!(report.data["output"], Value::from(format!("{} task\n", run.id)), "{run:#?}");
-        assert_eq!(report.data["exit_code"].to_string(), exit_code, "{run:#?}");
-    }
-}
-
-fn reports_of(run: &Run) -> Vec<Value> {
-    let own = reports(run).into_iter().filter(|report| !is_lost_claim(report));
-    own.map(|report| report.data.clone()).collect()
 }
 
 impl Drop for Fleet {

@@ -32,6 +32,7 @@ mod stop;
 mod system_calls;
 mod task_lifecycle;
 mod threads;
+mod upstream;
 mod warm;
 
 use std::io::Read;

@@ -21,8 +21,8 @@ const REASONS: [&str; 12] = [
 ];
 
 impl Fields<'_> {
-    /// Checks a message to the public control plane. Returns `false` if it does not know the type. Fields that only the old one
-    /// knows may go along, but no exit code that contradicts the type.
+    /// Checks a message to the public control plane. Returns `false` if it does not know the type. Its own
+    /// worker sends no other fields.
     pub(super) fn upstream(&mut self, kind: &str, worker_id: &str) -> bool {
         match kind {
             "task_claimed" => self.worker(worker_id),
@@ -31,12 +31,10 @@ impl Fields<'_> {
                 if let Some(state) = self.take("task_state") {
                     self.expect(state == "CANCELLED", format!("task_state is {state}"));
                 }
-                self.additional(worker_id);
             }
             "task_failed" => {
                 self.required_text("message");
                 self.reason();
-                self.additional(worker_id);
             }
             "task_rejected" => self.required_text("reason"),
             "execution_closed" => {
@@ -63,16 +61,5 @@ impl Fields<'_> {
                 format!("exit code {code} of an OOM"),
             );
         }
-    }
-
-    /// Checks what only the old control plane uses.
-    fn additional(&mut self, worker_id: &str) {
-        if self.data.contains_key("worker_id") {
-            self.worker(worker_id);
-        }
-        if let Some(output) = self.take("output") {
-            self.expect(output.is_string(), "output is not a string");
-        }
-        self.output_fields();
     }
 }
