@@ -13,8 +13,9 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 ENGINE := tests/support/engine.sh run
 DENY := target/tools/bin/cargo-deny --locked
 
-# Parameters of `make soak`, `make fuzz`, and `make install`. No SOAK_WORKER is the static binary, which is then built. No
+# Parameters of `make demo`, `make soak`, `make fuzz`, and `make install`. No DIALECT is the old control plane. No SOAK_WORKER is the static binary, which is then built. No
 # FUZZ_TARGETS are all of them. DESTDIR is put before every path.
+DIALECT ?=
 SOAK_SECONDS ?= 600
 SOAK_WORKER ?=
 FUZZ_SECONDS ?= 30
@@ -63,11 +64,11 @@ clean: ## remove everything that was built
 
 ##@ Try
 
-demo: demo-build ## run one task from a control plane through the worker in a container
-	@$(ENGINE) $(TARGET)/debug/examples/demo run $(TARGET)/debug/oz-agent-worker
+demo: demo-build ## run one task from a control plane through the worker in a container (DIALECT=upstream: from the public one's stand-in)
+	@$(ENGINE) $(TARGET)/debug/examples/demo run $(TARGET)/debug/oz-agent-worker $(DIALECT)
 
 demo-server: demo-build ## leave a control plane and a worker running, for runs that you submit with curl
-	@$(ENGINE) $(TARGET)/debug/examples/demo serve $(TARGET)/debug/oz-agent-worker
+	@$(ENGINE) $(TARGET)/debug/examples/demo serve $(TARGET)/debug/oz-agent-worker $(DIALECT)
 
 demo-build: engine
 	@tests/support/setup.sh demo

@@ -1,8 +1,8 @@
 //! The demo: one task through a control plane, the worker and a real Docker engine.
 //!
-//! `demo run [WORKER]` runs one task and checks its result. `demo serve [WORKER]` keeps the control plane and the worker
-//! running until Ctrl-C. `WORKER` is the worker's binary; the default is the one built beside this program. The engine
-//! is the one of `OZ_TEST_DOCKER_HOST`, which `make demo` and `make demo-server` set.
+//! `demo run WORKER [DIALECT]` runs one task and checks its result. `demo serve WORKER [DIALECT]` keeps the control plane and the
+//! worker running until Ctrl-C. `WORKER` is the worker's binary. `DIALECT` is the kind of the control plane, `old` (the default) or
+//! `upstream`. The engine is the one of `OZ_TEST_DOCKER_HOST`, which `make demo` and `make demo-server` set.
 
 #![allow(clippy::expect_used, clippy::panic, reason = "a failure ends the demo with its reason")]
 #![allow(clippy::print_stdout, clippy::print_stderr, reason = "it prints for a person")]
@@ -19,20 +19,28 @@ mod setup;
 mod support;
 mod watch;
 
+use support::control_plane::Dialect;
+
 /// Set by SIGINT, SIGTERM and SIGHUP.
 type Interrupted = Arc<AtomicBool>;
 
 fn main() -> ExitCode {
     let mut args = std::env::args().skip(1);
     let mode = args.next();
-    let worker = args.next().map_or_else(default_worker, PathBuf::from);
+    let worker = args.next().map(PathBuf::from);
+    let dialect = args.next();
     let interrupted = Interrupted::default();
     let flag = Arc::clone(&interrupted);
     ctrlc::set_handler(move || flag.store(true, Ordering::SeqCst)).expect("a signal handler");
-    let result = match mode.as_deref() {
-        Some("run") => run_once::run(&worker, &interrupted),
-        Some("serve") => serve::run(&worker, &interrupted),
-        _ => Err("usage: demo run|serve [WORKER]".to_owned()),
+    let dialect = match dialect.as_deref() {
+        None | Some("old") => Some(Dialect::Old),
+        Some("upstream") => Some(Dialect::Upstream),
+        Some(_) => None,
+    };
+    let result = match (mode.as_deref(), worker, dialect) {
+        (Some("run"), Some(worker), Some(dialect)) => run_once::run(&worker, dialect, &interrupted),
+        (Some("serve"), Some(worker), Some(dialect)) => serve::run(&worker, dialect, &interrupted),
+        _ => Err("usage: demo run|serve WORKER [old|upstream]".to_owned()),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -41,10 +49,4 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
-}
-
-/// Returns the worker that cargo builds, one folder above its examples.
-fn default_worker() -> PathBuf {
-    let own = std::env::current_exe().expect("its own path");
-    own.ancestors().nth(2).expect("a target folder").join("oz-agent-worker")
 }

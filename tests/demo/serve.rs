@@ -6,12 +6,13 @@ use std::sync::atomic::AtomicBool;
 use serde_json::json;
 
 use crate::setup::Setup;
+use crate::support::control_plane::Dialect;
 use crate::watch::{self, Outcome};
 
 /// Runs until Ctrl-C. Returns an error that says what went wrong.
-pub fn run(worker: &Path, interrupted: &AtomicBool) -> Result<(), String> {
+pub fn run(worker: &Path, dialect: Dialect, interrupted: &AtomicBool) -> Result<(), String> {
     // 8080 is the port of the worker's default URL.
-    let setup = Setup::start(worker, 8080..8100)?;
+    let setup = Setup::start(worker, dialect, 8080..8100)?;
     print_usage(&setup);
     let outcome = watch::until(&setup, interrupted, None, |_| false);
     println!("\nstopping");

@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::support::control_plane::{ControlPlane, Options, Pacing, RunSpec};
+use crate::support::control_plane::{ControlPlane, Dialect, Options, Pacing, RunSpec};
 use crate::support::engine::Engine;
 use crate::support::stage::{Stage, StageBuilder};
 use crate::support::worker::Worker;
@@ -22,7 +22,11 @@ pub struct Setup {
 
 impl Setup {
     /// Makes the images, starts the control plane on the first free port of `ports`, and starts the worker.
-    pub fn start(worker: &Path, ports: impl IntoIterator<Item = u16>) -> Result<Self, String> {
+    pub fn start(
+        worker: &Path,
+        dialect: Dialect,
+        ports: impl IntoIterator<Item = u16>,
+    ) -> Result<Self, String> {
         if !worker.exists() {
             return Err(format!("no worker at {}; build it first", worker.display()));
         }
@@ -30,10 +34,10 @@ impl Setup {
         println!("engine         {}", engine.host());
         let builder = StageBuilder::new("demo").worker_id(format!("demo-{}", std::process::id()));
         let builder = builder.engine(engine).binary(worker).agent(AGENT);
-        let stage = builder.control_plane(start_plane(ports)?).build();
+        let stage = builder.control_plane(start_plane(dialect, ports)?).build();
         println!("task image     {} (busybox)", stage.task_image);
         println!("sidecar image  {} (a stand-in for an agent)", stage.sidecar_image);
-        println!("control plane  {}", stage.plane.root_url());
+        println!("control plane  {} ({dialect:?})", stage.plane.root_url());
         let worker = stage.worker().echo("worker         | ").start();
         let setup = Self { worker, stage };
         setup.wait_connected()?;
@@ -84,8 +88,9 @@ impl Setup {
     }
 }
 
-fn start_plane(ports: impl IntoIterator<Item = u16>) -> Result<ControlPlane, String> {
+fn start_plane(dialect: Dialect, ports: impl IntoIterator<Item = u16>) -> Result<ControlPlane, String> {
     let options = Options {
+        dialect,
         key: KEY.to_owned(),
         pacing: Pacing::Poll(Duration::from_millis(1500)),
         ..Options::default()
