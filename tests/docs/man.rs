@@ -71,6 +71,7 @@ fn groff_renders_the_page_without_a_warning_and_with_plain_dashes() {
         "SECURITY",
         "LIMITS",
         "LOG",
+        "MOVING FROM UPSTREAM'S WORKER",
         "EXAMPLES",
         "SEE ALSO",
     ] {
