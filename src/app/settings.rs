@@ -49,6 +49,8 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
         keep_failed: config.keep_failed,
         engine_timeout: config.engine_timeout,
         stop_grace: config.stop_grace,
+        task_timeout: config.task_timeout,
+        log_output_lines: config.log_output_lines,
         keep_sidecar_volumes: config.keep_sidecar_volumes,
     }
 }

@@ -13,10 +13,10 @@ use super::settings::Echo;
 use super::table::{
     API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT, CLIENT_KEY, DEFAULT_IMAGE, DRAIN_TIMEOUT,
     ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, IDLE_ON_COMPLETE, KEEP_FAILED, KEEP_SIDECAR_VOLUMES,
-    KEY_FILE_LIMIT, LOG_LEVEL, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK,
-    NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
-    REST_URL, SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID, SIDECAR_IMAGE,
-    STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    KEY_FILE_LIMIT, LOG_LEVEL, LOG_OUTPUT_LINES, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS,
+    MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD,
+    RECONNECT_WINDOW, REST_URL, SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID,
+    SIDECAR_IMAGE, STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
 use crate::docker::Reference;
@@ -49,6 +49,8 @@ pub(crate) struct Config {
     pub(crate) cleanup: bool,
     /// How long containers of failed tasks are kept; zero: not at all.
     pub(crate) keep_failed: Duration,
+    /// How many lines of a failed task's output are logged.
+    pub(crate) log_output_lines: usize,
     /// Mounts of every task container, each on its own path.
     pub(crate) volumes: Vec<VolumeBind>,
     /// Variables of every task container, in the order typed, each name once.
@@ -172,6 +174,7 @@ impl Config {
             log_level: invocation.read(&LOG_LEVEL)?,
             cleanup: !invocation.is_on(&NO_CLEANUP)?,
             keep_failed: invocation.read(&KEEP_FAILED)?,
+            log_output_lines: invocation.read(&LOG_OUTPUT_LINES)?,
             volumes: volumes(invocation)?,
             env: variables(invocation)?,
             max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
@@ -350,6 +353,7 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(invocation.read(&TASK_TIMEOUT)),
         of(invocation.read(&DRAIN_TIMEOUT)),
         of(invocation.read(&KEEP_FAILED)),
+        of(invocation.read(&LOG_OUTPUT_LINES)),
         of(invocation.read(&STOP_GRACE)),
         of(invocation.read(&ENGINE_TIMEOUT)),
         of(invocation.read_if_given(&ENGINE_START_TIMEOUT)),

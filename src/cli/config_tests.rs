@@ -61,6 +61,7 @@ fn unset_settings_have_their_defaults() {
         log_level: LevelFilter::Info,
         cleanup: true,
         keep_failed: Duration::ZERO,
+        log_output_lines: 0,
         volumes: vec![],
         env: vec![],
         max_concurrent_tasks: 6,
@@ -111,7 +112,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 26] = [
+const CASES: [Case; 27] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -128,6 +129,12 @@ const CASES: [Case; 26] = [
     ),
     case(["--rest-url", "OZ_REST_URL"], ["http://a/b/", "http://c"], |c| c.rest_url.clone(), "http://a/b"),
     case(["--log-level", "OZ_LOG_LEVEL"], ["DEBUG", "error"], |c| c.log_level.to_string(), "DEBUG"),
+    case(
+        ["--log-output-lines", "OZ_LOG_OUTPUT_LINES"],
+        ["20", "0"],
+        |c| c.log_output_lines.to_string(),
+        "20",
+    ),
     case(["--keep-failed", "OZ_KEEP_FAILED"], ["1d", "0"], |c| format!("{:?}", c.keep_failed), "86400s"),
     case(
         ["--volumes", "OZ_VOLUMES"],

@@ -29,6 +29,8 @@ pub(crate) const MAX_TASKS: usize = 1024;
 pub(crate) const MIN_OUTPUT: usize = 1024;
 /// The largest limit of a task's output, in bytes.
 pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
+/// The most lines of a failed task's output that are logged.
+const MAX_OUTPUT_LINES: usize = 100;
 /// The most versions of one sidecar image that can be kept.
 const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.
@@ -152,6 +154,19 @@ pub(super) const NO_CLEANUP: Setting = Setting {
     variable: Some("OZ_NO_CLEANUP"),
     help: "Keep task containers after they have ended, for debugging. The variable is true or false.",
     ..Setting::EMPTY
+};
+
+pub(super) const LOG_OUTPUT_LINES: Reader<usize> = Reader {
+    setting: Setting {
+        flag: Some("--log-output-lines"),
+        variable: Some("OZ_LOG_OUTPUT_LINES"),
+        value_name: Some("COUNT"),
+        default: Some("0"),
+        help: "How many of the last lines of a failed task's output to log, 0 to 100. The values of the task's variables are \
+               hidden in them, except those of fewer than 6 bytes; other secrets are not.",
+        ..Setting::EMPTY
+    },
+    read: |given| given.number(0..=MAX_OUTPUT_LINES),
 };
 
 pub(super) const KEEP_FAILED: Reader<Duration> = Reader {
@@ -385,6 +400,7 @@ pub const SETTINGS: &[Setting] = &[
     SHARED_ID.setting,
     REST_URL.setting,
     LOG_LEVEL.setting,
+    LOG_OUTPUT_LINES.setting,
     NO_CLEANUP,
     KEEP_FAILED.setting,
     VOLUMES.setting,

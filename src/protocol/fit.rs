@@ -51,6 +51,9 @@ fn escaped_byte_len(byte: u8) -> usize {
     }
 }
 
+/// The ends of the lines that stand for a part of an output that was left out, or not searched.
+pub(crate) const GAP_ENDS: [&str; 2] = [" bytes left out ...]\n", " bytes searched ...]\n"];
+
 /// The line that stands for `bytes` bytes of a text that were left out.
 pub(crate) fn left_out_line(bytes: u64) -> String {
     format!("\n[... {bytes} bytes left out ...]\n")
@@ -74,6 +77,14 @@ pub(crate) fn searched_words(searched: u64, total: Option<u64>) -> String {
 mod tests {
     use super::*;
     use crate::sys::numbers::Numbers;
+
+    #[test]
+    fn the_lines_about_a_gap_end_as_their_readers_expect() {
+        let lines = [left_out_line(7), searched_line(7, None), searched_line(7, Some(8))];
+        for line in lines {
+            assert!(GAP_ENDS.iter().any(|end| line.ends_with(end)), "{line}");
+        }
+    }
 
     #[test]
     fn the_escaped_length_is_that_of_the_encoder() {

@@ -26,9 +26,9 @@ pub use dialect::{CAPABILITIES, Dialect};
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
 pub use execution::ExecutionKey;
 pub(crate) use fields::shown_name;
+pub(crate) use fit::{GAP_ENDS, left_out_line, searched_line, searched_words};
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) use fit::{escaped_len, fit};
-pub(crate) use fit::{left_out_line, searched_line, searched_words};
 pub(crate) use run_state::instant;
 pub use run_state::{RunState, RunView};
 

@@ -62,6 +62,8 @@ impl Stuck {
             keep_sidecar_volumes: 1,
             engine_timeout: Duration::ZERO,
             stop_grace: Duration::ZERO,
+            task_timeout: Duration::ZERO,
+            log_output_lines: 0,
         };
         let processes = Arc::new(Processes::without_lock("p"));
         let stopping = CancelToken::new();

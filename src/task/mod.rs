@@ -17,6 +17,7 @@ mod failed_pulls;
 pub(crate) mod fuzz;
 mod image;
 pub(crate) mod labels;
+mod last_lines;
 pub(crate) mod listing;
 mod names;
 mod no_output;
@@ -25,6 +26,7 @@ mod output;
 pub(crate) mod plan;
 mod prepare;
 pub mod processes;
+mod result_log;
 mod run;
 #[cfg(test)]
 #[path = "scripted_engine_tests.rs"]

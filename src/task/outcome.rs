@@ -1,5 +1,7 @@
 //! Maps errors and cancel reasons to the `failure_reason` of a report.
 
+use std::time::Duration;
+
 use crate::docker::Error;
 use crate::logging::error_chain;
 use crate::protocol::{FailureReason, RunResult};
@@ -50,8 +52,15 @@ impl Failure {
         if is_late { Self::new(reason, format!("{step}: {PREPARED_TOO_LONG}")) } else { self }
     }
 
-    /// Returns the result to report. `cancelled_for` is used only if this is [`Failure::Cancelled`].
-    pub(super) fn into_result(self, cancelled_for: Option<CancelReason>, exit_code: Option<u8>) -> RunResult {
+    /// Returns the result to report. `cancelled_for` is used only if this is [`Failure::Cancelled`], `time_limit` only if that is
+    /// for it.
+    pub(super) fn into_result(
+        self,
+        cancelled_for: Option<CancelReason>,
+        time_limit: Duration,
+        exit_code: Option<u8>,
+    ) -> RunResult {
+        let timed_out;
         let (reason, step, message) = match self {
             Self::Failed { reason, step, message } => (reason, step, message),
             Self::Cancelled => {
@@ -61,7 +70,9 @@ impl Failure {
                         (FailureReason::GracefulShutdown, "the worker was stopped")
                     }
                     Some(CancelReason::TimedOut) => {
-                        (FailureReason::TaskTimeout, "the task exceeded its time limit")
+                        let limit = time_limit.as_secs();
+                        timed_out = format!("the task exceeded its time limit of {limit} s (--task-timeout)");
+                        (FailureReason::TaskTimeout, timed_out.as_str())
                     }
                     Some(CancelReason::RunOver) => {
                         (FailureReason::TaskCancelled, "the run had already ended at the control plane")
@@ -83,6 +94,12 @@ impl Failure {
 /// Converts the engine's exit code to the protocol's, which is 0 to 255; other values become 255.
 pub(super) fn exit_code(code: i64) -> u8 {
     u8::try_from(code).unwrap_or(u8::MAX)
+}
+
+/// Returns what to say of a task that the kernel killed for its memory. `limit` is in bytes; `None` if it had none of its own.
+pub(super) fn out_of_memory(limit: Option<i64>, exit_code: u8) -> Option<String> {
+    let mib = limit? >> 20;
+    Some(format!("the task exceeded its memory limit of {mib} MiB and exited with code {exit_code}"))
 }
 
 /// Returns what to say of an exit code that the engine gave for a container whose end this worker did not observe: after a
@@ -155,14 +172,20 @@ mod tests {
         let cases = [
             (CancelReason::Requested, failed(FailureReason::TaskCancelled, "the run was cancelled")),
             (CancelReason::Shutdown, failed(FailureReason::GracefulShutdown, "the worker was stopped")),
-            (CancelReason::TimedOut, failed(FailureReason::TaskTimeout, "the task exceeded its time limit")),
+            (
+                CancelReason::TimedOut,
+                failed(
+                    FailureReason::TaskTimeout,
+                    "the task exceeded its time limit of 90 s (--task-timeout)",
+                ),
+            ),
             (
                 CancelReason::RunOver,
                 failed(FailureReason::TaskCancelled, "the run had already ended at the control plane"),
             ),
         ];
         for (reason, expected) in cases {
-            assert_eq!(Failure::Cancelled.into_result(Some(reason), None), expected);
+            assert_eq!(Failure::Cancelled.into_result(Some(reason), Duration::from_secs(90), None), expected);
         }
     }
 
@@ -183,7 +206,9 @@ mod tests {
             let failure = Failure::Cancelled.in_step(&cancel, FailureReason::ImagePull, "image a");
             assert_eq!(failure, Failure::Cancelled, "{other:?}");
         }
-        let RunResult::Failed { reason, .. } = Failure::Cancelled.into_result(late.reason(), None) else {
+        let RunResult::Failed { reason, .. } =
+            Failure::Cancelled.into_result(late.reason(), Duration::ZERO, None)
+        else {
             panic!()
         };
         assert_eq!(reason, FailureReason::ContainerStart);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::Sender;
-use log::{error, info, warn};
+use log::{error, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -18,17 +18,18 @@ use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
 use super::names::ContainerRef;
 use super::no_output::{self, NoOutput};
-use super::outcome::{DISK_FULL, Failure, add_note, loss};
+use super::outcome::{self, DISK_FULL, Failure, add_note, loss};
 use super::output::Collected;
 use super::output::budget::Limits;
 use super::output::collect::Reading;
 use super::plan::{Plan, PlanError, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::processes::Processes;
+use super::result_log::log_result;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
 use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
-use crate::logging::value;
+use crate::logging::{message, value};
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
@@ -54,6 +55,10 @@ pub(crate) struct Options {
     pub(crate) engine_timeout: Duration,
     /// From TERM to KILL when a task is stopped.
     pub(crate) stop_grace: Duration,
+    /// How long a task may run, for messages.
+    pub(crate) task_timeout: Duration,
+    /// How many lines of a failed task's output are logged.
+    pub(crate) log_output_lines: usize,
 }
 
 /// Runs tasks on one engine; shared by the threads of the pool.
@@ -148,13 +153,13 @@ impl Tasks {
         let run = || {
             let run = |engine: &TaskEngine<'_>| self.run(job, engine, &mut cleanup);
             let report = self.with_engine(job.id, key, &job.cancel, run);
-            (report.result.is_failure(), self.end(key, start, report))
+            (report.result.is_failure(), self.end(job, start, report))
         };
         let (failed, report) = catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| {
             error!("task panicked {key}");
             let message = "the worker panicked while running the task";
             let report = Report::failed(key, dialect, FailureReason::Internal, message);
-            (true, self.end(key, start, report))
+            (true, self.end(job, start, report))
         });
         let left = Arc::new(cleanup.into_leftover(key, failed));
         self.emit(job.id, JobEvent::Finished { report: Arc::new(report), left: Arc::clone(&left) });
@@ -185,9 +190,8 @@ impl Tasks {
     }
 
     /// Logs the end of a task, and encodes its report.
-    fn end(&self, key: &ExecutionKey, start: Instant, report: Report) -> EncodedReport {
-        let took = start.elapsed().as_millis();
-        info!("task ended {} {} took_ms={took}", key, log_fields(&report));
+    fn end(&self, job: &Job, start: Instant, report: Report) -> EncodedReport {
+        log_result(job, &report, start.elapsed(), &self.options);
         EncodedReport::new(report, &self.options.settings.worker_id)
     }
 
@@ -230,7 +234,7 @@ impl Tasks {
         let (result, collected) =
             self.create_and_start(job, engine, &mut plan, cleanup).unwrap_or_else(|failure| {
                 // If only the answer to the start was lost the container may run, but its output is not worth a wait.
-                (failure.into_result(job.cancel.reason(), None), Collected::default())
+                (self.failed(failure, job.cancel.reason(), None), Collected::default())
             });
         report(job, result, collected)
     }
@@ -255,9 +259,10 @@ impl Tasks {
             Some(reason) => {
                 let exit_code = container.end(self.options.stop_grace);
                 let collected = self.collect(job, &container, true);
-                (Failure::Cancelled.into_result(Some(*reason), exit_code), collected)
+                (self.failed(Failure::Cancelled, Some(*reason), exit_code), collected)
             }
-            None => self.finish(job, &container, container.wait_exit(None)),
+            // Its memory limit is not known either.
+            None => self.finish(job, &container, None, container.wait_exit(None)),
         };
         report(job, result, collected)
     }
@@ -286,7 +291,8 @@ impl Tasks {
                     self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
                     // It existed when it was looked for the file.
                     container.no_output.iter().for_each(|key| self.no_output.insert(key.clone()));
-                    return Ok(self.finish(job, &container, container.wait_exit(wait)));
+                    let exit = container.wait_exit(wait);
+                    return Ok(self.finish(job, &container, plan.limits.memory, exit));
                 }
                 Started::Vanished => cleanup.container = None,
             }
@@ -359,25 +365,36 @@ impl Tasks {
         &self,
         job: &Job,
         container: &TaskContainer<'_>,
+        memory_limit: Option<i64>,
         exit: Result<ContainerExit, Failure>,
     ) -> (RunResult, Collected) {
         match exit {
             Ok(exit) => {
                 self.emit(job.id, JobEvent::Exited);
-                self.completed(job, container, exit)
+                self.completed(job, container, memory_limit, exit)
             }
             Err(Failure::Cancelled) => {
                 let reason = job.cancel.reason();
                 match container.stop(reason, self.options.stop_grace) {
-                    Stopped::Already(exit) => self.completed(job, container, exit),
+                    Stopped::Already(exit) => self.completed(job, container, memory_limit, exit),
                     Stopped::Now(exit_code) => {
                         let collected = self.collect(job, container, true);
-                        (Failure::Cancelled.into_result(reason, exit_code), collected)
+                        (self.failed(Failure::Cancelled, reason, exit_code), collected)
                     }
                 }
             }
-            Err(failure) => (failure.into_result(job.cancel.reason(), None), Collected::default()),
+            Err(failure) => (self.failed(failure, job.cancel.reason(), None), Collected::default()),
         }
+    }
+
+    /// Returns the result of a task that did not exit by itself.
+    fn failed(
+        &self,
+        failure: Failure,
+        cancelled_for: Option<CancelReason>,
+        exit_code: Option<u8>,
+    ) -> RunResult {
+        failure.into_result(cancelled_for, self.options.task_timeout, exit_code)
     }
 
     /// A task that has exited by itself is reported as completed, even if it is cancelled or the worker stops meanwhile.
@@ -385,6 +402,7 @@ impl Tasks {
         &self,
         job: &Job,
         container: &TaskContainer<'_>,
+        memory_limit: Option<i64>,
         exit: ContainerExit,
     ) -> (RunResult, Collected) {
         let collected = self.collect(job, container, false);
@@ -392,12 +410,10 @@ impl Tasks {
         let note = if unseen && !out_of_memory { loss(exit_code).map(str::to_owned) } else { None };
         if let Some(note) = &note {
             let (key, container) = (container.engine.key, &container.container);
-            warn!(
-                "task may be lost {key} {container} exit_code={exit_code} reason={}",
-                crate::logging::message(note)
-            );
+            warn!("task may be lost {key} {container} exit_code={exit_code} reason={}", message(note));
         }
-        (RunResult::Completed { exit_code, out_of_memory, note }, collected)
+        let killed = out_of_memory.then(|| outcome::out_of_memory(memory_limit, exit_code));
+        (RunResult::Completed { exit_code, out_of_memory, note: note.or(killed.flatten()) }, collected)
     }
 
     /// Reads the output. `was_ended` is set if an earlier process has ended the task.
@@ -407,7 +423,7 @@ impl Tasks {
         let disk_was_full = (self.disk_is_full)();
         if disk_was_full {
             let (key, container) = (container.engine.key, &container.container);
-            warn!("output may be lost {key} {container} reason={}", crate::logging::message(DISK_FULL));
+            warn!("output may be lost {key} {container} reason={}", message(DISK_FULL));
         }
         let reading = Reading {
             engine: container.engine,
@@ -426,8 +442,11 @@ fn report(job: &Job, result: RunResult, collected: Collected) -> Report {
     let (key, dialect) = (job.work.key(), job.work.dialect());
     // The cancel may have come after the last step that it ends.
     let is_cancelled = job.cancel.reason() == Some(CancelReason::Requested) && dialect.cancel_wins(&result);
-    let mut result =
-        if is_cancelled { Failure::Cancelled.into_result(job.cancel.reason(), None) } else { result };
+    let mut result = if is_cancelled {
+        Failure::Cancelled.into_result(job.cancel.reason(), Duration::ZERO, None)
+    } else {
+        result
+    };
     if collected.disk_was_full {
         add_note(&mut result, DISK_FULL);
     }
@@ -441,21 +460,5 @@ fn report(job: &Job, result: RunResult, collected: Collected) -> Report {
         output: collected.output,
         artifacts: collected.artifacts.into_iter().map(artifact).collect(),
         session_link: collected.session_link,
-    }
-}
-
-/// Returns the keys of a log line that tell the result.
-fn log_fields(report: &Report) -> String {
-    let output = report.output.len();
-    match &report.result {
-        RunResult::Completed { exit_code, out_of_memory, .. } => {
-            format!(
-                "result=completed exit_code={exit_code} out_of_memory={out_of_memory} output_bytes={output}"
-            )
-        }
-        RunResult::Failed { reason, message, .. } => {
-            let error = crate::logging::message(message);
-            format!("result=failed reason={} error={error} output_bytes={output}", reason.name())
-        }
     }
 }

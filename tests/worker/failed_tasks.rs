@@ -1,4 +1,4 @@
-//! `--keep-failed`: the containers of failed tasks stay for some time.
+//! What an operator finds out about failed tasks: the log's lines, and containers that are kept.
 
 use serde_json::{Value, json};
 
@@ -59,5 +59,39 @@ fn a_cancelled_container_is_not_kept() {
     worker.wait_log(DEADLINE, |line| line.contains("container started"));
     stage.plane.cancel(&id);
     stage.plane.wait_ended(&id);
+    stage.stop(worker);
+}
+
+/// The values of a task's variables are secrets; a short one is not hidden.
+#[test]
+fn the_log_has_the_reason_and_the_last_lines_without_secrets() {
+    const SECRET: &str = "hunter2-of-the-task";
+    let stage = Stage::new();
+    let args = ["--log-output-lines", "2", "-e", "MINE=of-the-operator", "--task-timeout", "3s"];
+    let worker = stage.start(stage.worker().args(args));
+    let mut spec = stage.spec("echo first; echo $TOKEN $MINE; echo $FLAG last; exit 3");
+    spec.env_vars.insert("TOKEN".into(), SECRET.into());
+    spec.env_vars.insert("FLAG".into(), "yes".into());
+    let run = stage.run(&spec);
+    assert_eq!(run.output.as_deref(), Some(&*format!("first\n{SECRET} of-the-operator\nyes last\n")));
+    worker.wait_log(DEADLINE, |line| line.contains("WARN") && line.contains("line=\"yes last\""));
+    let log = worker.stderr().all();
+    let about = |words: &str| log.iter().filter(|line| line.contains(words)).cloned().collect::<Vec<_>>();
+    let ended = about("task ended");
+    assert!(
+        ended[0].contains("WARN") && ended[0].contains("reason=container_exit exit_code=3 "),
+        "{ended:?}"
+    );
+    let lines = about("task output");
+    assert!(lines.len() == 2 && lines[0].contains("line=\"(hidden) (hidden)\""), "{lines:?}");
+    assert!(about(SECRET).is_empty() && about("of-the-operator").is_empty(), "{log:#?}");
+
+    stage.run(&stage.spec("echo fine"));
+    let timed_out = stage.run(&stage.spec("echo slow; sleep 600"));
+    let expected = "the task exceeded its time limit of 3 s (--task-timeout)";
+    assert_eq!(timed_out.message.as_deref(), Some(expected));
+    let log = worker.stderr().all();
+    assert!(log.iter().any(|line| line.contains("reason=task_timeout") && line.contains("WARN")), "{log:#?}");
+    assert!(!log.iter().any(|line| line.contains("line=fine")), "a success is not logged: {log:#?}");
     stage.stop(worker);
 }
