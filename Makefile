@@ -29,7 +29,7 @@ PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(
 
 .PHONY: help setup needs engine build install uninstall clean
 .PHONY: demo demo-server demo-build
-.PHONY: test one check deny coverage fuzz soak bench instructions test-packages
+.PHONY: test one check deny coverage fuzz soak bench instructions test-engines test-packages
 .PHONY: static reproducible image deb rpm dist
 .DEFAULT_GOAL := help
 # Prerequisites are in the order in which they must run.
@@ -141,6 +141,13 @@ test-packages: engine needs dist ## the static binary, image, packages and servi
 	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \
 		sh -c '$(CARGO) test --locked --test packages && $(CARGO) test --locked --test all worker::'
 	@echo "make test-packages: passed"
+
+test-engines: needs ## whole tasks on the engines of Debian 12, 13 and the next one, which it unpacks (ENGINES="docker-13 podman-12 change")
+	@tests/support/setup.sh engine
+	@tests/support/setup.sh tests
+	$(CARGO) test --locked --no-run --test all
+	@ENGINES="$(ENGINES)" CARGO="$(CARGO)" tests/engines/run.sh
+	@echo "make test-engines: passed"
 
 ##@ Package
 

@@ -3,6 +3,7 @@
 mod connection_faults;
 
 mod control_plane_outage;
+mod engine_change;
 mod engine_outage;
 mod executions;
 mod fleet;

@@ -18,6 +18,7 @@ mod stage;
 mod static_binary;
 mod support;
 mod systemd;
+mod systemd_podman;
 mod upgrade;
 
 use std::path::{Path, PathBuf};

@@ -8,12 +8,16 @@ pub mod control_plane;
 pub mod engine;
 #[path = "../support/engine_proxy.rs"]
 pub mod engine_proxy;
+#[path = "../support/engine_usr.rs"]
+pub mod engine_usr;
 #[path = "../support/fault_proxy/mod.rs"]
 pub mod fault_proxy;
 #[path = "../support/images.rs"]
 pub mod images;
 #[path = "../support/pki.rs"]
 pub mod pki;
+#[path = "../support/podman.rs"]
+pub mod podman;
 #[path = "../support/process.rs"]
 pub mod process;
 #[path = "../support/rng.rs"]

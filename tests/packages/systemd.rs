@@ -12,10 +12,11 @@ use crate::support::control_plane::State;
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::images::RootFs as Archive;
 use crate::support::process::Process;
+use crate::support::stage;
 use crate::support::worker::ONE_SIGNAL;
 
-const UNIT: &str = "oz-agent-worker.service";
-const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
+pub const UNIT: &str = "oz-agent-worker.service";
+pub const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
 
 /// A booted Debian with the package and the engine's socket at /run/docker.sock.
 struct Host {
@@ -54,17 +55,6 @@ impl Host {
     fn install(&self, release: u8) -> String {
         let package = self.system.root().copy_in(&deb(release));
         self.system.sh(&format!("dpkg -i {package} 2>&1 </dev/null"))
-    }
-
-    /// Returns settings with which the worker can connect and run tasks.
-    fn settings(stage: &Stage) -> String {
-        let address = stage.plane.address();
-        let key = stage.plane.key();
-        let id = &stage.worker_id;
-        let socket = stage.plane.ws_url();
-        format!(
-            "OZ_API_KEY={key}\nOZ_WORKER_ID={id}\nOZ_WS_URL={socket}\nOZ_SERVER_ROOT_URL=http://{address}\nOZ_PULL=missing\nOZ_MAX_CONCURRENT_TASKS=4\n"
-        )
     }
 
     fn set(&self, settings: &str) {
@@ -122,6 +112,17 @@ impl Host {
     }
 }
 
+/// Returns settings with which the worker can connect and run tasks.
+pub fn worker_settings(stage: &stage::Stage) -> String {
+    let address = stage.plane.address();
+    let key = stage.plane.key();
+    let id = &stage.worker_id;
+    let socket = stage.plane.ws_url();
+    format!(
+        "OZ_API_KEY={key}\nOZ_WORKER_ID={id}\nOZ_WS_URL={socket}\nOZ_SERVER_ROOT_URL=http://{address}\nOZ_PULL=missing\nOZ_MAX_CONCURRENT_TASKS=4\n"
+    )
+}
+
 impl Drop for Host {
     /// Stops the workers before `Stage` removes containers that they would remove.
     fn drop(&mut self) {
@@ -138,7 +139,7 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     let stage = &host.stage;
     let system = &host.system;
     assert_eq!(system.property(UNIT, "ActiveState,UnitFileState").trim(), "inactive\ndisabled");
-    host.set(&(Host::settings(stage) + "OZ_DRAIN_TIMEOUT=2h\n"));
+    host.set(&(worker_settings(stage) + "OZ_DRAIN_TIMEOUT=2h\n"));
     // The drain takes longer than this, so the worker must extend the timeout.
     system
         .root()
@@ -206,7 +207,7 @@ fn permanent_errors_are_in_the_journal_and_cause_no_restart() {
     ];
     for (settings, reason, code) in cases {
         let urls: Vec<_> =
-            Host::settings(&host.stage).lines().skip(2).map(|line| format!("{line}\n")).collect();
+            worker_settings(&host.stage).lines().skip(2).map(|line| format!("{line}\n")).collect();
         host.set(&(settings + &urls.concat()));
         host.fails_to_start(UNIT);
         let state = host.system.property(UNIT, "ActiveState,ExecMainStatus,NRestarts");
@@ -223,7 +224,7 @@ fn permanent_errors_are_in_the_journal_and_cause_no_restart() {
 #[test]
 fn ten_good_restarts_in_a_row_all_succeed() {
     let host = Host::new();
-    host.set(&Host::settings(&host.stage));
+    host.set(&worker_settings(&host.stage));
     host.start(UNIT);
     for restart in 1..=10 {
         let output = host.system.command(&format!("systemctl restart {UNIT} 2>&1")).output().unwrap();
@@ -239,7 +240,7 @@ fn ten_good_restarts_in_a_row_all_succeed() {
 fn a_service_waits_for_an_engine_that_comes_late() {
     let host = Host::new();
     let system = &host.system;
-    host.set(&Host::settings(&host.stage));
+    host.set(&worker_settings(&host.stage));
     system.sh("mv /run/docker.sock /run/later");
     host.start(UNIT);
     system.await_journal(UNIT, "waiting for the engine waited_s=0");
@@ -259,7 +260,7 @@ fn a_service_waits_for_an_engine_that_comes_late() {
 fn a_service_without_the_right_to_use_the_engine_is_restarted_until_it_has_it() {
     let host = Host::new();
     let system = &host.system;
-    host.set(&Host::settings(&host.stage));
+    host.set(&worker_settings(&host.stage));
     // Instead of ten seconds between two starts.
     let faster = "[Service]\nRestartSec=100ms\n";
     system.root().write(&format!("/etc/systemd/system/{UNIT}.d/faster.conf"), faster);
@@ -276,7 +277,7 @@ fn a_service_without_the_right_to_use_the_engine_is_restarted_until_it_has_it() 
 #[test]
 fn instances_have_shared_settings_and_their_own() {
     let host = Host::new();
-    host.set(&Host::settings(&host.stage));
+    host.set(&worker_settings(&host.stage));
     let (first, second) = (format!("{}-a", host.stage.worker_id), format!("{}-b", host.stage.worker_id));
     host.system.root().write(
         &format!("/etc/oz-agent-worker/{second}.env"),
@@ -302,7 +303,7 @@ fn instances_have_shared_settings_and_their_own() {
 #[test]
 fn the_api_key_can_be_a_systemd_credential() {
     let host = Host::new();
-    let settings = Host::settings(&host.stage).replace("OZ_API_KEY=", "# ");
+    let settings = worker_settings(&host.stage).replace("OZ_API_KEY=", "# ");
     host.set(&settings);
     let root = host.system.root();
     root.write("/etc/oz-agent-worker/api-key", &format!("{}\n", host.stage.plane.key()));
@@ -318,7 +319,7 @@ fn the_api_key_can_be_a_systemd_credential() {
 
 #[test]
 fn an_installation_onto_existing_settings_starts_the_worker() {
-    let host = Host::prepared(|root, stage| root.write(SETTINGS, &Host::settings(stage)));
+    let host = Host::prepared(|root, stage| root.write(SETTINGS, &worker_settings(stage)));
     assert_eq!(host.stage.plane.connections(), 1);
     host.stage.run_a_task();
     assert_eq!(host.system.property(UNIT, "UnitFileState"), "enabled");

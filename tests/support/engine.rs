@@ -17,7 +17,6 @@ const DEADLINE: Duration = Duration::from_secs(60);
 #[derive(Debug, Clone)]
 pub struct Engine {
     host: String,
-    version: String,
 }
 
 /// An answer.
@@ -49,11 +48,9 @@ impl Engine {
 
     /// Returns the engine at a `unix://` or `tcp://` address. Panics if it does not answer.
     pub fn at(host: &str) -> Self {
-        let mut engine = Self { host: host.to_owned(), version: String::new() };
+        let engine = Self { host: host.to_owned() };
         let answer = engine.request("GET", "/_ping", &[], &[]);
-        let version = answer.head.lines().find_map(|line| line.strip_prefix("Api-Version: "));
-        engine.version =
-            format!("/v{}", version.unwrap_or_else(|| panic!("no engine at {host}: {answer:?}")));
+        assert!(answer.head.contains("Api-Version: "), "no engine at {host}: {answer:?}");
         engine
     }
 
@@ -76,10 +73,10 @@ impl Engine {
         Box::new(stream)
     }
 
-    /// Sends a request. `path` is without the API version.
+    /// Sends a request. `path` is without an API version: the engine's newest is used, also after the engine was changed.
     pub fn request(&self, method: &str, path: &str, headers: &[(&str, &str)], body: &[u8]) -> Answer {
         let mut stream = self.connect();
-        let mut head = format!("{method} {}{path} HTTP/1.0\r\nHost: engine\r\n", self.version);
+        let mut head = format!("{method} {path} HTTP/1.0\r\nHost: engine\r\n");
         for (name, value) in headers {
             let _ = write!(head, "{name}: {value}\r\n");
         }

@@ -15,6 +15,10 @@
 # processor time that it takes with a bridge and a disk. Without --private the engine gets a separate bridge.
 # `--bridge none` is for the namespace only: elsewhere it deletes the docker0 of another engine.
 #
+# For a private engine:
+#   OZ_TEST_ENGINE_USR      a folder that its processes have in place of /usr: an engine that is not installed, with its libraries
+#   OZ_TEST_ENGINE_CONFIG   the text of its daemon.json
+#
 # Returns COMMAND's exit code.
 set -uo pipefail
 
@@ -27,6 +31,8 @@ checking=
 # Whether this script runs in its own network namespace already.
 alone=
 command_pid=
+# The command in front of the engine's, which gives it another /usr.
+within=()
 
 say() { echo "engine: $*" >&2; }
 
@@ -166,6 +172,9 @@ install_engine() {
         say "cannot fetch all crates; using the local ones"
 }
 
+# Prints the version of the private engine's dockerd, without what follows the first dot.
+engine_version() { "${within[@]}" dockerd --version | sed -n 's/^Docker version \([0-9]*\).*/\1/p'; }
+
 # Starts a private engine and sets $host to its address.
 start_private() {
     local left=600 died
@@ -173,12 +182,17 @@ start_private() {
     folder=$(mktemp -d /tmp/oz-engine.XXXXXX) || die "cannot make a folder in /tmp"
     host=unix://$folder/s
     keep_in_memory
+    if [ -n "${OZ_TEST_ENGINE_USR:-}" ]; then
+        # shellcheck disable=SC2016 # expanded by the inner shell
+        within=("$tools/busybox" unshare -m "$tools/busybox" sh -c '"$0" mount --bind "$1" /usr && shift && exec "$@"'
+            "$tools/busybox" "$OZ_TEST_ENGINE_USR")
+    fi
     if [ -n "$alone" ]; then
         "$tools/busybox" ip link set lo up || die "cannot set up the loopback of the network namespace"
         # Without it the engine warns about each container.
         echo 1 >/proc/sys/net/ipv4/ip_forward || say "cannot enable IP forwarding; the engine will warn about it"
         # Docker 26 and newer cannot rename a running container without a bridge.
-        if [ "$(dockerd --version | sed -n 's/^Docker version \([0-9]*\).*/\1/p')" -ge 26 ] 2>/dev/null; then
+        if [ "$(engine_version)" -ge 26 ] 2>/dev/null; then
             make_bridge || die "cannot make a network bridge for this Docker"
         else
             bridge=none
@@ -187,12 +201,12 @@ start_private() {
         make_bridge || die "cannot make a network bridge, so no private engine can be started here"
     fi
     # Keeps out the machine's /etc/docker/daemon.json.
-    echo '{}' >"$folder/daemon.json"
+    echo "${OZ_TEST_ENGINE_CONFIG:-"{}"}" >"$folder/daemon.json"
     # A separate session, so that Ctrl-C reaches the command but not the engine, which the command still needs. The engine ends with
     # this script even if that is killed.
     local with=(setsid)
     command -v setpriv >/dev/null && with+=(setpriv --pdeathsig TERM)
-    "${with[@]}" dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" -H "$host" \
+    "${with[@]}" "${within[@]}" dockerd --data-root "$folder/data" --exec-root "$folder/exec" --pidfile "$folder/pid" -H "$host" \
         --bridge "$bridge" --iptables=false --ip6tables=false --ip-forward=false --ip-masq=false \
         --exec-opt native.cgroupdriver=cgroupfs --cgroup-parent "/$(basename "$folder")" \
         --config-file "$folder/daemon.json" --raw-logs >"$folder/log" 2>&1 </dev/null &

@@ -9,6 +9,7 @@
 pub mod control_plane;
 pub mod engine;
 pub mod engine_proxy;
+pub mod engine_usr;
 pub(crate) mod fake_docker;
 pub mod fault_proxy;
 pub mod images;

@@ -1,5 +1,6 @@
 //! A private Podman that serves Docker's API: `podman system service` with all its files in a temporary folder.
 
+use std::ffi::OsString;
 use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -7,6 +8,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 use super::engine::Engine;
+use super::engine_usr;
 use super::process::Process;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -34,13 +36,15 @@ impl Podman {
     /// Starts Podman and waits until it answers. Needs the package, and root.
     pub fn start() -> Self {
         let folder = tempfile::Builder::new().prefix("oz-podman").tempdir_in("/tmp").expect("a folder");
-        let runc = ["/usr/sbin/runc", "/usr/bin/runc"].iter().any(|path| Path::new(path).exists());
+        let usr = engine_usr::of_tests().unwrap_or_else(|| "/usr".into());
+        let runc = ["sbin/runc", "bin/runc"].iter().any(|path| usr.join(path).exists());
         let settings = format!("{SETTINGS}{}", if runc { RUNC } else { "" });
         std::fs::write(folder.path().join("containers.conf"), settings).expect("a file");
         let socket = folder.path().join("s");
         // In a separate network namespace, so that the kernel removes its bridge and firewall rules.
         let mut command = Command::new("unshare");
-        set(command.args(["--net", "podman"]), folder.path());
+        command.arg("--net").args(program());
+        set(&mut command, folder.path());
         command.args(["system", "service", "--time=0"]).arg(format!("unix://{}", socket.display()));
         let process = Process::spawn(&mut command, None);
         let podman = Self { process, folder };
@@ -59,9 +63,14 @@ impl Podman {
     }
 }
 
+fn program() -> Vec<OsString> {
+    engine_usr::command("podman", engine_usr::of_tests().as_deref())
+}
+
 fn podman(folder: &Path) -> Command {
-    let mut command = Command::new("podman");
-    set(&mut command, folder);
+    let words = program();
+    let mut command = Command::new(&words[0]);
+    set(command.args(&words[1..]), folder);
     command
 }
 

@@ -4,7 +4,7 @@
 //! does not affect another engine.
 
 use std::ffi::OsString;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -24,6 +24,10 @@ pub struct PrivateEngine {
     host: String,
     /// Arguments for TLS.
     tls: Vec<OsString>,
+    /// The folder that its processes have in place of `/usr`.
+    usr: Option<PathBuf>,
+    /// Further variables of its environment.
+    environment: Vec<(String, String)>,
     /// Dropped after the process, which uses it.
     bridge: Bridge,
     folder: TempDir,
@@ -101,6 +105,22 @@ impl PrivateEngine {
         self
     }
 
+    /// Starts an engine on a Unix socket, whose processes have the folder `usr` in place of `/usr`. Returns once it answers.
+    pub fn in_usr(usr: &Path) -> Self {
+        let mut engine = Self::unstarted(String::new(), []);
+        engine.usr = Some(usr.to_owned());
+        engine.launched()
+    }
+
+    /// Ends the engine, and starts the one of `usr` with its data and these variables. Returns once it answers.
+    pub fn change_to(&mut self, usr: &Path, environment: &[(&str, &str)]) {
+        self.stop(Signal::TERM);
+        self.usr = Some(usr.to_owned());
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        self.environment = environment.iter().map(owned).collect();
+        self.launch();
+    }
+
     fn unstarted(host: String, tls: impl IntoIterator<Item = OsString>) -> Self {
         if let Some(reason) = Self::unavailable() {
             panic!("this test needs a private dockerd: {reason}");
@@ -112,7 +132,8 @@ impl PrivateEngine {
         let own = || format!("unix://{}", folder.path().join("s").display());
         let host = if host.is_empty() { own() } else { host };
         let tls = tls.into_iter().collect();
-        Self { process: None, host, tls, bridge: Bridge::new(), folder }
+        let (usr, environment) = (super::engine_usr::of_tests(), Vec::new());
+        Self { process: None, host, tls, usr, environment, bridge: Bridge::new(), folder }
     }
 
     /// Starts the process, with the data of an earlier one. Returns once it answers.
@@ -121,15 +142,11 @@ impl PrivateEngine {
         let group = format!("/{}", folder.file_name().unwrap().to_string_lossy());
         // The engine ends with the test, even if the test is killed.
         let mut command = Command::new("setpriv");
-        command.args([
-            "--pdeathsig",
-            "TERM",
-            "dockerd",
-            "--bridge",
-            &self.bridge.0,
-            "--cgroup-parent",
-            &group,
-        ]);
+        command
+            .args(["--pdeathsig", "TERM"])
+            .args(super::engine_usr::command("dockerd", self.usr.as_deref()));
+        command.args(["--bridge", &self.bridge.0, "--cgroup-parent", &group]);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         for (flag, name) in
             [("data-root", "data"), ("exec-root", "exec"), ("pidfile", "pid"), ("config-file", "daemon.json")]
         {

@@ -283,7 +283,7 @@ packages)
     programs rpmbuild:rpm readelf:binutils xz:xz-utils
     ;;
 package-tests)
-    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl
+    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl podman:podman
     test_tools
     debian_root
     ;;
