@@ -46,7 +46,7 @@ fn a_huge_output_does_not_delay_the_report_of_a_cancel_or_a_stop() {
 fn a_cancel_interrupts_the_reading_of_a_timed_out_tasks_output() {
     let stage = Stage::new();
     let sync = SyncDir::new();
-    let builder = || stage.worker().args(["--task-timeout", "1s", "-v", &sync.mount()]);
+    let builder = || stage.worker().args(["--task-timeout", "5s", "-v", &sync.mount()]);
     let mut worker = stage.start(builder());
     let script = format!("{HUGE}; echo >> /sync/log; trap 'exit 1' TERM; sleep 1000 & wait");
     let id = stage.plane.submit(stage.spec(&script));

@@ -100,7 +100,7 @@ fn a_run_continues_if_look_ups_fail_or_do_not_apply() {
 fn a_task_over_its_time_limit_is_stopped() {
     let stage = Stage::new();
     let sync = SyncDir::new();
-    let worker = started(&stage, &sync, &["--task-timeout", "2s"]);
+    let worker = started(&stage, &sync, &["--task-timeout", "5s"]);
     let id = stage.plane.submit(stage.spec("echo begun; trap 'exit 7' TERM; sleep 1000 & wait"));
     let report = stage.plane.wait_message(&id, "task_failed").data;
     let expected = (&json!("task_timeout"), &json!(7), &json!("begun\n"));
@@ -134,13 +134,13 @@ fn a_preparation_over_the_time_limit_fails_with_its_step() {
     {
         let hold = proxy.hold(call, usize::MAX);
         let builder = stage.worker_pulling(policy).env("DOCKER_HOST", &proxy.host());
-        let worker = stage.start(builder.args(["--task-timeout", "2s"]));
+        let worker = stage.start(builder.args(["--task-timeout", "5s"]));
         let id = stage.plane.submit(stage.spec("true"));
         let report = stage.plane.wait_message(&id, "task_failed").data;
         assert_eq!(report["failure_reason"], reason, "{report}");
         let message = report["message"].as_str().unwrap();
         assert!(message.contains("longer than --task-timeout"), "{message}");
-        let line = format!("task preparation timed out task={id} limit_s=2");
+        let line = format!("task preparation timed out task={id} limit_s=5");
         worker.wait_log(DEADLINE, |log| log.contains(&line));
         hold.release();
         stage.wait_clean();
