@@ -46,6 +46,15 @@ struct FileText {
     is_whole: bool,
 }
 
+/// The end of a log.
+struct LogEnd {
+    collector: Collector,
+    /// How many lines were asked for.
+    lines: u64,
+    /// How many bytes were read.
+    bytes: u64,
+}
+
 impl Reading<'_> {
     /// Reads the output. Output that cannot be read is left out with a warning, because the exit code must be reported in any case.
     pub(in crate::task) fn collect(&self) -> Collected {
@@ -188,25 +197,28 @@ impl Reading<'_> {
     /// Reads the end of a log of which `searched` bytes were read from the beginning, unless reading was ended.
     fn cut_log(&self, collector: Collector, searched: u64) -> Collected {
         let end = if self.cancel.is_cancelled() { None } else { self.end_of_log(&collector) };
-        let Some((end, bytes)) = end else {
+        let Some(LogEnd { collector: end, lines, bytes }) = end else {
             self.warn_cut(searched, None);
             return collector.finish_cut(searched, None);
         };
         self.warn_cut(searched + bytes, None);
-        collector.join(end, searched + bytes)
+        collector.join(end, lines, searched + bytes)
     }
 
-    /// Returns the end of the log, and how many bytes of it were read. It is as many lines as were kept of the beginning, or
-    /// fewer if they are much longer.
-    fn end_of_log(&self, beginning: &Collector) -> Option<(Collector, u64)> {
-        let mut lines = beginning.lines().max(MIN_LINES);
+    /// Returns the end of the log. It has one line more than were kept of the beginning, or fewer if they are much longer or
+    /// would take too long.
+    fn end_of_log(&self, beginning: &Collector) -> Option<LogEnd> {
+        let mut lines = beginning.lines().saturating_add(1).max(MIN_LINES);
         let ends_at = Instant::now() + self.limits.tail;
         loop {
             let left = ends_at.saturating_duration_since(Instant::now());
-            match self.last_lines(lines, left, beginning.after_gap()) {
+            // Leaves time for fewer lines: many short ones take the engine long.
+            let limit = if lines == 1 { left } else { left / 2 };
+            match self.last_lines(lines, limit, beginning.after_gap()) {
                 Ok(Some(end)) => return Some(end),
                 Ok(None) if lines == 1 => return None,
                 Ok(None) => lines = (lines / FEWER).max(1),
+                Err(Error::Timeout { .. }) if lines > 1 => lines = (lines / FEWER).max(1),
                 Err(error) => {
                     self.warn("end of the output unreadable", &error);
                     return None;
@@ -216,25 +228,20 @@ impl Reading<'_> {
     }
 
     /// Reads the last lines of the log into `end`. Returns `None` if they are too long.
-    fn last_lines(
-        &self,
-        lines: u64,
-        limit: Duration,
-        mut end: Collector,
-    ) -> Result<Option<(Collector, u64)>, Error> {
+    fn last_lines(&self, lines: u64, limit: Duration, mut end: Collector) -> Result<Option<LogEnd>, Error> {
         let most = 4 * self.cap as u64 + END;
         let docker = self.engine.docker;
         let mut log = docker.send_last_logs(self.cancel, self.container.key(), lines, limit)?.finish()?;
-        let mut count = 0;
-        while log.read_some(self.cancel, &mut |stream, bytes| {
-            count += bytes.len() as u64;
-            end.push(stream_of(stream), bytes);
+        let mut bytes = 0;
+        while log.read_some(self.cancel, &mut |stream, text| {
+            bytes += text.len() as u64;
+            end.push(stream_of(stream), text);
         })? {
-            if count > most {
+            if bytes > most {
                 return Ok(None);
             }
         }
-        Ok(Some((end, count)))
+        Ok(Some(LogEnd { collector: end, lines, bytes }))
     }
 
     fn warn_cut(&self, searched: u64, total: Option<u64>) {

@@ -92,6 +92,27 @@ fn fewer_lines_are_asked_for_if_they_are_too_long() {
     assert!(collected.output.ends_with(" ...]\nshort\n"), "{}", collected.output);
 }
 
+/// An engine that needs long for many short lines.
+#[test]
+fn fewer_lines_are_asked_for_if_they_take_too_long() {
+    let engine = ScriptedEngine::start(|line, stream| {
+        if line.contains("/archive") {
+            return json(stream, 404, "{}");
+        }
+        head(stream, "");
+        if line.contains("tail=12&") {
+            bytes(stream, &frame("the end\n"));
+        } else {
+            bytes(stream, &frame("short\n").repeat(100));
+            // Until the client is gone.
+            let _ = std::io::Read::read(stream, &mut [0]);
+        }
+    });
+    let limits = Limits { time: Duration::from_millis(300), tail: Duration::from_secs(2), ..LIMITS };
+    let collected = collect(&engine, limits, &CancelToken::new());
+    assert!(collected.output.ends_with(" ...]\nthe end\n"), "{}", collected.output);
+}
+
 #[test]
 fn a_log_that_drips_is_read_for_a_limited_time() {
     let engine = ScriptedEngine::start(|line, stream| {

@@ -115,11 +115,11 @@ impl Collector {
         self.capped.lines()
     }
 
-    /// Joins the beginning of the streams with their end from [`Collector::after_gap`]; `searched` bytes were read of both. If
-    /// the end has all of it, there is no gap.
-    pub(crate) fn join(self, mut end: Self, searched: u64) -> Collected {
+    /// Joins the beginning of the streams with their end from [`Collector::after_gap`], which is the last `lines` lines;
+    /// `searched` bytes were read of both. If there are fewer lines, the end has all of it, and there is no gap.
+    pub(crate) fn join(self, mut end: Self, lines: u64, searched: u64) -> Collected {
         end.end_streams();
-        let is_whole = end.capped.is_whole();
+        let is_whole = end.capped.is_whole() && end.lines() < lines;
         let (mut output, text) = (self.capped.into_beginning(), end.capped.into_end());
         if is_whole && !output.is_empty() && text.starts_with(&output) {
             output = text;
@@ -190,7 +190,7 @@ mod tests {
             .push(Stream::Stdout, b"abcdefgh https://github.com/o/r/pull/1 https://github.com/o/r/pull/2");
         let mut end = collector.after_gap();
         end.push(Stream::Stderr, b"see https://github.com/o/r/pull/3");
-        let collected = collector.join(end, 99);
+        let collected = collector.join(end, 1, 99);
         assert_eq!(collected.output, "abcd\n[... 99 of more than 99 bytes searched ...]\nm/o/r/pull/3");
         assert_eq!(collected.artifacts, ["https://github.com/o/r/pull/1", "https://github.com/o/r/pull/3"]);
     }
@@ -202,7 +202,20 @@ mod tests {
         let mut end = collector.after_gap();
         end.push(Stream::Stdout, b"one\ntwo\n");
         assert_eq!(collector.lines(), 1);
-        assert_eq!(collector.join(end, 14).output, "one\ntwo\n");
+        assert_eq!(collector.join(end, 16, 14).output, "one\ntwo\n");
+    }
+
+    /// Such as the output of `yes`.
+    #[test]
+    fn a_log_of_equal_lines_is_joined() {
+        let mut collector = Collector::new(1000);
+        collector.push(Stream::Stdout, b"y\ny\n");
+        let mut end = collector.after_gap();
+        end.push(Stream::Stdout, b"y\ny\ny\n");
+        assert_eq!(
+            collector.join(end, 3, 10).output,
+            "y\ny\n\n[... 10 of more than 10 bytes searched ...]\ny\ny\ny\n"
+        );
     }
 
     #[test]
