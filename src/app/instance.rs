@@ -42,17 +42,24 @@ pub(super) struct Instance {
 }
 
 impl Instance {
-    /// Takes the worker's id. With `shared`, others may have it too. Where the system has no locks, logs that and succeeds.
+    /// Takes the worker's id. With `shared`, others may have it too; `warns` tells whether the control plane may not expect that. Where the system has no locks, logs that and succeeds.
     ///
     /// # Errors
     /// Another process of this host has the id.
-    pub(super) fn take(worker_id: &str, shared: bool, starting: &CancelToken) -> Result<Self, InUse> {
+    pub(super) fn take(
+        worker_id: &str,
+        shared: bool,
+        warns: bool,
+        starting: &CancelToken,
+    ) -> Result<Self, InUse> {
         let name = host_lock::name("worker", worker_id);
         let present = format!("{name}/{}", std::process::id());
         if shared {
             // First, so that a process that does not share sees it.
             let present = lock(&present, Duration::ZERO, starting);
-            warn!("worker id shared others={} reason={}", others(&name).len(), value(SHARED));
+            if warns {
+                warn!("worker id shared others={} reason={}", others(&name).len(), value(SHARED));
+            }
             let exclusive = lock(&name, Duration::ZERO, starting).flatten();
             return Ok(Self { _exclusive: exclusive, _present: present.flatten() });
         }
@@ -135,11 +142,11 @@ mod tests {
     fn an_id_is_taken_once_unless_it_is_shared() {
         let id = new_process().own().to_owned();
         let starting = CancelToken::new();
-        let first = Instance::take(&id, false, &starting).unwrap();
-        assert!(Instance::take(&id, false, &starting).is_err());
-        let second = Instance::take(&id, true, &starting).unwrap();
+        let first = Instance::take(&id, false, false, &starting).unwrap();
+        assert!(Instance::take(&id, false, false, &starting).is_err());
+        let second = Instance::take(&id, true, true, &starting).unwrap();
         drop(first);
         drop(second);
-        assert!(Instance::take(&id, false, &starting).is_ok());
+        assert!(Instance::take(&id, false, false, &starting).is_ok());
     }
 }

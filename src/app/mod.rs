@@ -201,10 +201,11 @@ fn start(config: &Config, environment: &Environment) -> Exit {
         Ok(key) => key,
         Err(error) => return fail(&error, Exit::Usage),
     };
-    let instance = match Instance::take(&config.worker_id, config.shared_id, &starting) {
-        Ok(instance) => instance,
-        Err(error) => return fail(&error, Exit::InUse),
-    };
+    let instance =
+        match Instance::take(&config.worker_id, settings::shares_id(config), config.shared_id, &starting) {
+            Ok(instance) => instance,
+            Err(error) => return fail(&error, Exit::InUse),
+        };
     let started = match runtime::start_link(config, key) {
         Ok(started) => started,
         Err(error) => return fail(&error, Exit::Failure),

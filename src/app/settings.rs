@@ -7,12 +7,23 @@ use crate::control_plane::Network;
 use crate::control_plane::tls::Trust;
 use crate::coordinator::Rules;
 use crate::docker::RegistryEnv;
+use crate::protocol::Dialect;
 use crate::task::Options;
 use crate::task::plan::TaskSettings;
 
 /// When the late sweep is due. A busy engine can create a container seconds after the caller was killed. The next start
 /// removes containers that are created even later.
 const LATE_SWEEP_AFTER: Duration = Duration::from_secs(30);
+
+/// Whether other processes may have the worker's id: the operator says so, or the control plane expects it.
+pub(super) fn shares_id(config: &Config) -> bool {
+    config.shared_id || is_shared_at(config.web_socket_url.host())
+}
+
+/// Whether the control plane at this host expects several workers with one id.
+pub(super) fn is_shared_at(host: Option<&str>) -> bool {
+    host.and_then(Dialect::of_host).is_some_and(Dialect::shares_ids)
+}
 
 pub(super) fn rules(config: &Config, check_disk: bool) -> Rules {
     Rules {
@@ -24,7 +35,7 @@ pub(super) fn rules(config: &Config, check_disk: bool) -> Rules {
         lost_runs: config.lost_runs,
         check_disk,
         late_sweep_after: LATE_SWEEP_AFTER,
-        shared_id: config.shared_id,
+        shared_id: shares_id(config),
     }
 }
 
@@ -33,7 +44,7 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
         settings: TaskSettings {
             worker_id: config.worker_id.clone(),
             process_id: process_id.to_owned(),
-            shared_id: config.shared_id,
+            shared_id: shares_id(config),
             server_root_url: config.server_root_url.clone(),
             volumes: config.volumes.clone(),
             env: config.env.clone(),
@@ -59,4 +70,15 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
 pub(super) fn network(config: &Config) -> Network {
     let trust = Trust { ca_file: config.ca_file.clone(), client: config.client.clone() };
     Network { proxies: config.proxies.clone(), trust }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_id_is_shared_at_the_public_control_plane() {
+        assert!(is_shared_at(Some("oz.warp.dev")));
+        assert!(!is_shared_at(Some("oz.example")) && !is_shared_at(None));
+    }
 }

@@ -414,6 +414,8 @@ mod execution_tests;
 #[cfg(test)]
 mod random_tests;
 #[cfg(test)]
+mod recorded_tests;
+#[cfg(test)]
 #[path = "script_tests.rs"]
 mod script;
 #[cfg(test)]

@@ -228,6 +228,7 @@ fn env_vars(data: &Fields<'_>) -> Result<BTreeMap<String, Secret>, FieldError> {
     // The last of several members of a name counts, also if an earlier one is invalid.
     let members: BTreeMap<_, _> = data.members("env_vars")?.into_iter().collect();
     let read = |(name, value): (String, &RawValue)| match json::string(value) {
+        None if value.get() == "null" => Ok((name, Secret::new(""))),
         Some(text) => Ok((name, Secret::new(text))),
         None => {
             let path = fields::at(&data.at("env_vars"), &name);

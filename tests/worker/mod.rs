@@ -1,6 +1,7 @@
 //! The worker as a process, against a control plane and a real engine.
 
 mod adopt;
+mod agent_script;
 mod cancel;
 mod concurrency;
 mod cost;
