@@ -27,7 +27,7 @@ pub struct DiskWatch {
 
 /// Why the engine's disk cannot be watched.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-enum NotWatched {
+pub(super) enum NotWatched {
     #[error("the engine is reached over a network")]
     Network,
     #[error("the engine runs on {engine:?} and the worker on {worker:?}")]
@@ -46,12 +46,7 @@ impl DiskWatch {
     /// Returns a watch on the disk with the engine's data folder. Returns `None` if the folder is not on this machine. Logs either,
     /// unless `min_free` (bytes) is 0: no task is refused then.
     pub fn new(docker: &Docker, min_free: u64) -> Option<Self> {
-        let host = uname().nodename().to_string_lossy().into_owned();
-        let place = Place { is_local: docker.is_local(), host: &host, is_container: is_container() };
-        let watch = data_folder(docker.engine(), &place, &look_at)
-            .map(|folder| Self { folder, min_free })
-            .and_then(|watch| watch.free().map(|free| (watch, free)));
-        match watch {
+        match Self::find(docker, min_free) {
             watch if min_free == 0 => watch.ok().map(|(watch, _)| watch),
             Ok((watch, free)) => {
                 let folder = watch.folder.display().to_string();
@@ -67,6 +62,20 @@ impl DiskWatch {
                 None
             }
         }
+    }
+
+    /// As [`DiskWatch::new`], without a log. Also returns the free bytes.
+    pub(super) fn find(docker: &Docker, min_free: u64) -> Result<(Self, u64), NotWatched> {
+        let host = uname().nodename().to_string_lossy().into_owned();
+        let place = Place { is_local: docker.is_local(), host: &host, is_container: is_container() };
+        let watch = Self { folder: data_folder(docker.engine(), &place, &look_at)?, min_free };
+        let free = watch.free()?;
+        Ok((watch, free))
+    }
+
+    /// The watched folder.
+    pub(super) fn folder(&self) -> &Path {
+        &self.folder
     }
 
     /// Returns why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
@@ -149,7 +158,7 @@ fn data_folder(
 }
 
 /// Whether this process runs in a container of Docker or Podman, which create these files.
-fn is_container() -> bool {
+pub(super) fn is_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
 }
 

@@ -1,15 +1,15 @@
 //! Connects to the engine at start, and explains to the operator why none can be used.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use log::info;
 
 use crate::control_plane::Network;
 use crate::docker::{
-    ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, Error, FILE_LIMIT, Files,
-    Negotiated, Timeouts, TlsClient, TlsError,
+    ApiVersion, Discovery, Docker, Endpoint, EndpointEnv, EndpointError, EndpointSource, Error, FILE_LIMIT,
+    Files, Negotiated, Timeouts, TlsClient, TlsError,
 };
 use crate::exit::Exit;
 use crate::logging::{error_chain, value};
@@ -41,6 +41,8 @@ pub enum EngineError {
         hint: &'static str,
         /// Whether the engine may only be starting.
         may_pass: bool,
+        /// The socket that this user may not use.
+        denied: Option<PathBuf>,
     },
     /// The engine is too old.
     #[error(
@@ -130,6 +132,17 @@ pub fn connect(
     warn: &mut dyn FnMut(String),
     usable: impl Fn(),
 ) -> Result<Docker, EngineError> {
+    connect_from(environment, network, cancel, warn, usable).map(|(docker, _)| docker)
+}
+
+/// As [`connect`]. Also returns the setting that chose the engine.
+pub(super) fn connect_from(
+    environment: &EndpointEnv,
+    network: &Network,
+    cancel: &CancelToken,
+    warn: &mut dyn FnMut(String),
+    usable: impl Fn(),
+) -> Result<(Docker, EndpointSource), EngineError> {
     let files = Files { exists: &|path| path.exists(), read: &|path| files::read(path, FILE_LIMIT) };
     let mut discovery = Discovery::discover(environment, files)?;
     discovery.warnings.drain(..).for_each(&mut *warn);
@@ -158,7 +171,7 @@ pub fn connect(
         value(&engine.version),
         engine.api_version
     );
-    Ok(docker)
+    Ok((docker, discovery.source))
 }
 
 /// Converts a failed connect into an error with its cause and a remedy.
@@ -197,6 +210,19 @@ fn explain(error: &Error, endpoint: &Endpoint, discovery: &Discovery) -> EngineE
         cause,
         hint: hint(error, endpoint),
         may_pass: may_pass(error),
+        denied: denied(error, endpoint),
+    }
+}
+
+/// Returns the socket, if the error is that this user may not use it.
+fn denied(error: &Error, endpoint: &Endpoint) -> Option<PathBuf> {
+    match (error, endpoint) {
+        (Error::Unreachable { source, .. }, Endpoint::Unix(path))
+            if source.kind() == io::ErrorKind::PermissionDenied =>
+        {
+            Some(path.clone())
+        }
+        _ => None,
     }
 }
 

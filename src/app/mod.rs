@@ -1,6 +1,7 @@
 //! The process: handles the arguments, starts the worker, and returns the exit code.
 
 mod deadline;
+mod diagnosis;
 pub mod disk;
 pub mod engine;
 pub mod instance;
@@ -25,7 +26,7 @@ use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
 use crate::cli::docs::{self, Request};
 use crate::cli::{
-    Arguments, BadLine, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, STATUS,
+    Arguments, BadLine, CHECK, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, STATUS,
     SettingsFile,
 };
 use crate::control_plane::key::ApiKey;
@@ -60,6 +61,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
         Err(error) => return report(&error, Exit::Usage),
     };
     match docs::requested(&arguments) {
+        Ok(None) if arguments.command() == Some(&CHECK) => diagnosis::run(&arguments, environment),
         Ok(None) if arguments.command() == Some(&STATUS) => status::run(&arguments, environment),
         Ok(Some(Request::Text(text))) => print(&text),
         Ok(Some(Request::Settings)) => list_settings(&arguments, environment),

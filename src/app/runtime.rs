@@ -196,7 +196,7 @@ pub(super) fn run(
     Ok(exit)
 }
 
-fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> {
+pub(super) fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> {
     Ok(LinkConfig {
         url: config.link_url().parse()?,
         api_key: key.clone(),

@@ -3,7 +3,7 @@
 use super::arguments::ArgumentsError;
 use super::settings::Setting;
 use super::table::{SETTINGS, SETTINGS_FILE};
-use super::texts::{HELP, VERSION};
+use super::texts::{HELP, PRINT, VERSION};
 use super::{Arguments, Occurs};
 use crate::secret::Secret;
 
@@ -52,8 +52,31 @@ pub(crate) const STATUS: Command = Command {
     takes_settings: false,
 };
 
+/// Tries everything that the worker needs.
+pub(crate) const CHECK: Command = Command {
+    name: "check",
+    help: "Try everything that the worker needs, with its settings: the way to the control plane, the API key, and the engine. Print a \
+           line for each step, with what to do if it failed. It claims no run. Exit code 1 if a step failed.",
+    options: &[JSON, HELP, VERSION],
+    takes_settings: true,
+};
+
 /// Every sub-command.
-pub const COMMANDS: [&Command; 1] = [&STATUS];
+pub const COMMANDS: [&Command; 2] = [&CHECK, &STATUS];
+
+/// What `check` is asked for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct CheckOptions {
+    /// Print JSON.
+    pub(crate) json: bool,
+}
+
+impl CheckOptions {
+    /// Returns the options in the command line.
+    pub(crate) fn of(arguments: &Arguments) -> Self {
+        Self { json: arguments.has(&JSON) }
+    }
+}
 
 /// What `status` is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -92,7 +115,9 @@ impl Command {
     pub(super) fn flags(&self) -> impl Iterator<Item = &'static Setting> + use<> {
         let options = self.options;
         let shared: &[Setting] = if self.takes_settings { SETTINGS } else { &[] };
-        let is_own = move |setting: &&Setting| options.iter().any(|own| own.flag == setting.flag);
+        let is_own = move |setting: &&Setting| {
+            setting.flag == PRINT.setting.flag || options.iter().any(|own| own.flag == setting.flag)
+        };
         options.iter().chain(shared.iter().filter(move |setting| !is_own(setting)))
     }
 
@@ -137,10 +162,21 @@ mod tests {
     }
 
     #[test]
+    fn a_command_may_take_the_settings_of_the_worker() {
+        let arguments = parse(&["check", "--worker-id", "w", "--json"]).unwrap();
+        assert_eq!(arguments.command(), Some(&CHECK));
+        assert!(CheckOptions::of(&arguments).json && arguments.has(&super::super::table::WORKER_ID.setting));
+        assert_eq!(parse(&["check", "--print", "man"]), Err(ArgumentsError::UnknownFlag("--print".into())));
+    }
+
+    #[test]
     fn an_unknown_command_is_an_error_that_does_not_show_it() {
         for line in [&["hunter2"][..], &["stop"], &["status ", "--json"]] {
             let error = parse(line).unwrap_err().to_string();
-            assert!(error.starts_with("argument 1 is neither a flag nor a sub-command (status"), "{error}");
+            assert!(
+                error.starts_with("argument 1 is neither a flag nor a sub-command (check, status"),
+                "{error}"
+            );
             assert!(!error.contains("hunter2") && error.ends_with("; see --help"), "{error}");
         }
         let late = parse(&["--worker-id", "w", "status"]).unwrap_err().to_string();

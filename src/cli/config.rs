@@ -208,6 +208,15 @@ impl Config {
         url::with_query(&self.web_socket_url, "worker_id", &self.worker_id)
     }
 
+    /// A warning if agents are told to reach the control plane on this host, while it is on another one.
+    pub(crate) fn unreachable_root(&self) -> Option<String> {
+        let root: Uri = self.server_root_url.parse().ok()?;
+        (url::is_loopback(&root) && !url::is_loopback(&self.web_socket_url)).then(|| {
+            let (root, host) = (&self.server_root_url, self.web_socket_url.host().unwrap_or_default());
+            format!("agents cannot reach {root} from their containers, and the WebSocket is on {host}; set --server-root-url")
+        })
+    }
+
     /// A warning if the API key is sent to another host without encryption.
     pub(crate) fn plain_text_warning(&self) -> Option<String> {
         let uri = &self.web_socket_url;

@@ -66,6 +66,14 @@ impl Listing<'_> {
         rows.iter().map(line).collect()
     }
 
+    /// Returns the settings that are given, with the origin of each.
+    pub(crate) fn given(&self, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Vec<(String, String)> {
+        let own = SETTINGS.iter().filter(|setting| setting.occurs != Occurs::Alone);
+        let rows = own.map(|setting| self.setting(setting, read_file));
+        let rows = rows.filter(|row| row.origin != UNSET && row.origin != DEFAULT);
+        rows.map(|row| (row.name, row.origin)).collect()
+    }
+
     fn setting(&self, setting: &Setting, read_file: &dyn Fn(&Path) -> io::Result<String>) -> Row {
         let name = setting.variable.or(setting.flag).unwrap_or_default();
         let row = |origin: &str, value: String| Row { name: name.into(), origin: origin.into(), value };

@@ -34,8 +34,8 @@ mod volumes;
 mod words;
 
 pub(crate) use arguments::Arguments;
+pub(crate) use commands::{CHECK, CheckOptions, STATUS, StatusOptions};
 pub use commands::{COMMANDS, Command};
-pub(crate) use commands::{STATUS, StatusOptions};
 pub(crate) use config::{Config, KeyFile};
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub use external::{EXTERNAL, External};

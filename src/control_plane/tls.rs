@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use native_tls::TlsConnector;
+use openssl::asn1::Asn1Time;
 use openssl::x509::X509;
 
 use crate::logging::value;
@@ -140,6 +141,38 @@ fn unusable(error: &PemError, setting: &'static str) -> TrustError {
     TrustError::File { setting, path: path.clone(), problem }
 }
 
+/// What an operator wants to know about a certificate.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CertificateFacts {
+    /// The name of its issuer.
+    pub issuer: String,
+    /// Since when it is valid.
+    pub not_before: String,
+    /// Until when it is valid.
+    pub not_after: String,
+    /// How many days it is still valid; negative if it has expired.
+    pub days_left: i32,
+}
+
+impl CertificateFacts {
+    /// Returns the facts about a certificate (DER); `None` if it cannot be parsed.
+    pub fn of(der: &[u8]) -> Option<Self> {
+        let certificate = X509::from_der(der).ok()?;
+        let entry = |entry: &openssl::x509::X509NameEntryRef| {
+            let name = entry.object().nid().short_name().ok()?;
+            Some(format!("{name}={}", String::from_utf8_lossy(entry.data().as_slice())))
+        };
+        let issuer: Vec<_> = certificate.issuer_name().entries().filter_map(entry).collect();
+        let left = Asn1Time::days_from_now(0).ok()?.diff(certificate.not_after()).ok()?;
+        Some(Self {
+            issuer: issuer.join(", "),
+            not_before: certificate.not_before().to_string(),
+            not_after: certificate.not_after().to_string(),
+            days_left: left.days,
+        })
+    }
+}
+
 /// The variables that name trusted certificates. native-tls and OpenSSL read them themselves; this only checks them.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct TrustEnv {
@@ -233,10 +266,18 @@ mod tests {
         .unwrap();
         let mut builder = X509::builder().unwrap();
         builder.set_pubkey(&key).unwrap();
-        builder.set_not_before(&openssl::asn1::Asn1Time::days_from_now(0).unwrap()).unwrap();
-        builder.set_not_after(&openssl::asn1::Asn1Time::days_from_now(1).unwrap()).unwrap();
+        builder.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        builder.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
         builder.sign(&key, openssl::hash::MessageDigest::sha256()).unwrap();
         builder.build().to_pem().unwrap()
+    }
+
+    #[test]
+    fn the_facts_of_a_certificate_are_its_issuer_and_its_dates() {
+        let der = X509::from_pem(&certificate()).unwrap().to_der().unwrap();
+        let facts = CertificateFacts::of(&der).unwrap();
+        assert!((0..=1).contains(&facts.days_left) && facts.not_after.ends_with("GMT"), "{facts:?}");
+        assert_eq!(CertificateFacts::of(b"x"), None);
     }
 
     #[test]

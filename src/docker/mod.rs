@@ -50,7 +50,7 @@ pub use self::discovery::{
 pub use self::error::{Error, MAX_MESSAGE};
 pub use self::exchange::Response;
 pub use self::negotiate::Negotiated;
-pub use self::observe::{ListedContainer, Usage};
+pub use self::observe::{ListedContainer, Properties, Usage};
 pub use self::pending::Pending;
 pub use self::reference::{MAX_NAME, Reference, ReferenceError};
 pub use self::request::{Method, Request, RequestTarget};

@@ -12,6 +12,21 @@ use super::json::own_labels;
 use super::{Docker, Error, Log, Request, RequestTarget};
 use crate::sys::cancel::CancelToken;
 
+/// How an engine keeps images, limits and logs.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
+#[serde(default)]
+pub struct Properties {
+    /// Such as `overlay2`.
+    #[serde(rename = "Driver")]
+    pub storage_driver: String,
+    /// `1` or `2`; empty if not reported.
+    #[serde(rename = "CgroupVersion")]
+    pub cgroup_version: String,
+    /// Such as `json-file`.
+    #[serde(rename = "LoggingDriver")]
+    pub log_driver: String,
+}
+
 /// A container as a list shows it to people.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -123,6 +138,11 @@ impl Docker {
         let target = RequestTarget::of("containers/json").query("all", "1").labelled(labels);
         let request = Request::get(target).within(self.timeouts().list);
         self.call(cancel, request)?.long_json()
+    }
+
+    /// Returns the engine's properties.
+    pub fn properties(&self, cancel: &CancelToken) -> Result<Properties, Error> {
+        self.call(cancel, Request::get(RequestTarget::of("info")))?.json()
     }
 
     /// Returns what a running container has used so far.

@@ -3,6 +3,7 @@
 mod adopt;
 mod agent_script;
 mod cancel;
+mod check;
 mod concurrency;
 mod cost;
 mod engine_faults;

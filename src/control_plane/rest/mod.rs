@@ -16,8 +16,9 @@ use std::io::Read;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use http::header::{AUTHORIZATION, CONTENT_LENGTH};
+use http::header::{AUTHORIZATION, CONTENT_LENGTH, DATE};
 use http::{Response, StatusCode, Uri};
+use time::OffsetDateTime;
 use ureq::unversioned::transport::Connector;
 use ureq::{Agent, Body};
 
@@ -29,6 +30,7 @@ use self::tls::{CertificateError, TlsConnector};
 use super::Network;
 use crate::control_plane::key::ApiKey;
 use crate::job::MAX_LOOKUPS;
+use crate::net::date;
 use crate::net::proxy::ProxyError;
 use crate::net::url::authority;
 use crate::net::user_agent;
@@ -38,6 +40,8 @@ pub use self::answer::AnswerError;
 pub use self::error::{ControlPlaneError, LookupError};
 pub use self::poller::RunPoller;
 
+/// The path of the page about the health.
+const HEALTH: &str = "/health";
 /// The most bytes of a body that are read. A run repeats its task's output, of up to 64 MiB, and its bytes may be escaped.
 const MAX_BODY: u64 = 512 << 20;
 /// How much of a body is read at once, in bytes.
@@ -108,6 +112,14 @@ impl ControlPlane {
         self.session().look_up(task_id, limit)
     }
 
+    /// Asks whether the control plane is well, without the API key; blocks for at most `limit`.
+    ///
+    /// # Errors
+    /// There is no answer.
+    pub fn health(&self, limit: Duration) -> Result<Health, LookupError> {
+        self.session().health(limit)
+    }
+
     /// Starts a series of look-ups that share connections if the control plane keeps them open.
     fn session(&self) -> Session {
         let config = Agent::config_builder()
@@ -144,6 +156,15 @@ impl fmt::Debug for ControlPlane {
     }
 }
 
+/// The answer of the page about the health.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Health {
+    /// The HTTP status.
+    pub status: u16,
+    /// The control plane's time; `None` if it does not tell.
+    pub date: Option<OffsetDateTime>,
+}
+
 /// A series of look-ups. Dropping it closes the idle connections.
 struct Session {
     plane: ControlPlane,
@@ -167,6 +188,15 @@ impl Session {
             ScanError::Answer(source) => self.invalid(source),
         })?;
         scanner.finish().and_then(|found| view(task_id, found)).map_err(|source| self.invalid(source))
+    }
+
+    fn health(&self, limit: Duration) -> Result<Health, LookupError> {
+        let start = Instant::now();
+        let uri = format!("{}{HEALTH}", self.plane.root);
+        let request = self.agent.get(uri).config().timeout_global(Some(limit)).build();
+        let response = request.call().map_err(|error| self.explain(error, start.elapsed(), limit))?;
+        let date = response.headers().get(DATE).and_then(|date| date::parse(date.to_str().ok()?));
+        Ok(Health { status: response.status().as_u16(), date })
     }
 
     /// Reads the body until the fields are found. The connection is closed if more of the body follows.

@@ -10,10 +10,24 @@ use super::upgrade::{MAX_HEADERS, tokens, values};
 use crate::net::date;
 use crate::secret::Secret;
 
-/// The most bytes of a body that are looked at.
-const MAX_BODY: usize = 4 << 10;
-/// The most characters of a body that are shown.
-const SHOWN: usize = 200;
+/// How much of the answer to a refused request is shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Extent {
+    /// The most bytes of its body that are looked at.
+    bytes: usize,
+    /// The most characters of its body that are shown.
+    characters: usize,
+}
+
+impl Extent {
+    /// For a line of the log.
+    pub(super) const LOG: Self = Self { bytes: 4 << 10, characters: 200 };
+    /// For an operator who asks.
+    pub(super) const ALL: Self = Self { bytes: 8 << 10, characters: 8 << 10 };
+}
+
+/// The most characters of headers about the error that are shown.
+const MAX_ERROR_HEADERS: usize = 1024;
 /// The longest time that a peer can ask to wait for.
 const LONGEST_RETRY_AFTER: Duration = Duration::from_secs(10 * 60);
 /// A part of the key with this many letters and digits is hidden too, since the peer may have escaped what is between them.
@@ -51,31 +65,34 @@ pub(super) fn classify(status: u16, details: Details) -> DialError {
 }
 
 /// Returns whether enough of the response was read for [`details`]. `key` is the API key.
-pub(super) fn is_enough(response: &[u8], key: &Secret) -> bool {
+pub(super) fn is_enough(response: &[u8], key: &Secret, extent: Extent) -> bool {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let Some((head, body)) = split(response, &mut headers) else { return true };
-    body.len() >= limit(key) || head.framing.decode(body).is_none_or(|(_, is_complete)| is_complete)
+    body.len() >= limit(key, extent) || head.framing.decode(body).is_none_or(|(_, is_complete)| is_complete)
 }
 
 /// Returns what a response says besides its status; nothing while its head is incomplete. `key` is the API key. `now` is used for a
 /// date without the peer's own time.
-pub(super) fn details(response: &[u8], key: &Secret, now: OffsetDateTime) -> Details {
+pub(super) fn details(response: &[u8], key: &Secret, extent: Extent, now: OffsetDateTime) -> Details {
     let mut headers = [httparse::EMPTY_HEADER; MAX_HEADERS];
     let Some((head, body)) = split(response, &mut headers) else { return Details::default() };
-    let body = body.get(..limit(key)).unwrap_or(body);
-    let body = head.framing.decode(body).map(|(body, _)| shown(&body, key)).unwrap_or_default();
+    let body = body.get(..limit(key, extent)).unwrap_or(body);
+    let body = head.framing.decode(body).map(|(body, _)| shown(&body, key, extent)).unwrap_or_default();
     let retry_after = head.retry_after.and_then(|value| retry_after(value, head.sent_at.unwrap_or(now)));
-    Details { body, retry_after }
+    let error: String = without_key(&head.error, key.expose()).chars().take(MAX_ERROR_HEADERS).collect();
+    Details { body, error, retry_after }
 }
 
-/// How many bytes of a body are read: a key that begins within the first [`MAX_BODY`] is whole.
-fn limit(key: &Secret) -> usize {
-    MAX_BODY + key.expose().len()
+/// How many bytes of a body are read: a key that begins within those that are looked at is whole.
+fn limit(key: &Secret, extent: Extent) -> usize {
+    extent.bytes + key.expose().len()
 }
 
 /// The parts of a head that matter here.
 struct Head<'a> {
     framing: Framing,
+    /// The headers with `error` in their name.
+    error: String,
     retry_after: Option<&'a str>,
     sent_at: Option<OffsetDateTime>,
 }
@@ -123,7 +140,11 @@ fn split<'a>(response: &'a [u8], headers: &'a mut [Header<'a>]) -> Option<(Head<
     };
     let sent_at = values(headers, "Date").next().and_then(date::parse);
     let retry_after = values(headers, "Retry-After").next();
-    Some((Head { framing, retry_after, sent_at }, body))
+    let is_error = |header: &&Header<'_>| header.name.to_ascii_lowercase().contains("error");
+    let show =
+        |header: &Header<'_>| format!("{}: {}", header.name, String::from_utf8_lossy(header.value).trim());
+    let error = headers.iter().filter(is_error).map(show).collect::<Vec<_>>().join("; ");
+    Some((Head { framing, error, retry_after, sent_at }, body))
 }
 
 /// Returns the time to wait that `Retry-After` asks for, in seconds or as a date: zero for a date in the past, at most 10 minutes.
@@ -157,12 +178,12 @@ fn unchunked(mut bytes: &[u8]) -> (Vec<u8>, bool) {
 }
 
 /// Returns the beginning of a body for the log, with spaces in place of white space, and without the API key.
-fn shown(body: &[u8], key: &Secret) -> String {
+fn shown(body: &[u8], key: &Secret, extent: Extent) -> String {
     let text = String::from_utf8_lossy(body);
     let mut text = without_key(&text, key.expose());
-    text.truncate(text.floor_char_boundary(MAX_BODY));
+    text.truncate(text.floor_char_boundary(extent.bytes));
     let text = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match text.char_indices().nth(SHOWN) {
+    match text.char_indices().nth(extent.characters) {
         Some((end, _)) => format!("{}…", text.get(..end).unwrap_or_default()),
         None => text,
     }

@@ -5,7 +5,7 @@ fn key() -> Secret {
 }
 
 fn of(response: &str) -> Details {
-    details(response.as_bytes(), &key(), OffsetDateTime::UNIX_EPOCH + Duration::from_secs(60))
+    details(response.as_bytes(), &key(), Extent::LOG, OffsetDateTime::UNIX_EPOCH + Duration::from_secs(60))
 }
 
 fn body_of(body: &str) -> String {
@@ -122,10 +122,24 @@ fn a_body_ends_where_its_head_says() {
     for (header, body, expected, complete) in cases {
         let response = format!("HTTP/1.1 404 Not Found\r\n{header}\r\n\r\n{body}");
         assert_eq!(of(&response).body, expected, "{response}");
-        assert_eq!(is_enough(response.as_bytes(), &key()), complete, "{response}");
+        assert_eq!(is_enough(response.as_bytes(), &key(), Extent::LOG), complete, "{response}");
     }
-    assert!(is_enough(b"HTTP/1.1 304 Not Modified\r\n\r\n", &key()), "it has no body");
-    assert!(is_enough(b"HTTP/1.1 404 Not", &key()), "the head will not be complete");
+    assert!(is_enough(b"HTTP/1.1 304 Not Modified\r\n\r\n", &key(), Extent::LOG), "it has no body");
+    assert!(is_enough(b"HTTP/1.1 404 Not", &key(), Extent::LOG), "the head will not be complete");
     let long = format!("HTTP/1.1 404 Not Found\r\n\r\n{}", "x".repeat(5000));
-    assert!(is_enough(long.as_bytes(), &key()));
+    assert!(is_enough(long.as_bytes(), &key(), Extent::LOG));
+}
+
+#[test]
+fn an_operator_sees_the_whole_body_and_the_header_about_the_error_without_the_key() {
+    let body = "y".repeat(8000);
+    let length = body.len();
+    let response = format!(
+        "HTTP/1.1 401 No\r\nX-Oz-Error: bad {}\r\nContent-Length: {length}\r\n\r\n{body}",
+        key().expose()
+    );
+    let shown = details(response.as_bytes(), &key(), Extent::ALL, OffsetDateTime::UNIX_EPOCH);
+    assert_eq!((shown.body.len(), shown.error.as_str()), (8000, "X-Oz-Error: bad «redacted»"));
+    let log = details(response.as_bytes(), &key(), Extent::LOG, OffsetDateTime::UNIX_EPOCH);
+    assert_eq!(log.body.chars().count(), 201);
 }

@@ -1,7 +1,7 @@
 //! One attempt to open the WebSocket: DNS, TCP, TLS, upgrade.
 
 use std::io;
-use std::net::TcpStream;
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,11 +9,12 @@ use std::time::{Duration, Instant};
 
 use http::header::{AUTHORIZATION, HeaderName, HeaderValue, USER_AGENT};
 use http::{Request, Uri};
-use native_tls::TlsConnector;
+use native_tls::{TlsConnector, TlsStream};
 use rustix::net::sockopt;
 use tungstenite::client::IntoClientRequest;
 
 use super::LinkConfig;
+use super::answer::Extent;
 use super::error::{Details, DialError, LinkError, Refusal};
 use super::outbox::Inbox;
 use super::socket::Socket;
@@ -64,6 +65,19 @@ impl Origin {
     }
 }
 
+/// A step of an attempt that has succeeded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Passed {
+    /// The name of the control plane, or of its proxy, has these addresses.
+    Resolved(Vec<SocketAddr>),
+    /// There is a TCP connection to this address.
+    Connected(SocketAddr),
+    /// The proxy has opened a tunnel.
+    Tunnelled,
+    /// The control plane speaks TLS, with this certificate (DER).
+    Secured(Vec<u8>),
+}
+
 /// Makes one attempt to connect, with the key of now. A close of the link cuts it short, except during the DNS look-up.
 ///
 /// Without the permission to upgrade it prepares a connection and waits. One that had to wait for long is replaced, because the
@@ -76,14 +90,30 @@ pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialE
     let key = link.api_key.current();
     let request = request(link, &key)?;
     let (channel, deadline) = loop {
-        let (channel, deadline) = open(&origin, link, inbox)?;
+        let (channel, deadline) = open(&origin, link, inbox, &|_| {})?;
         if wait_to_upgrade(inbox)? {
             break (channel, deadline);
         }
         drop(channel);
         while !wait_to_upgrade(inbox)? {}
     };
-    upgrade(request, &key.secret, channel, &deadline, &link.timing)
+    upgrade(request, &key.secret, channel, &deadline, &link.timing, Extent::LOG)
+}
+
+/// Makes one attempt to connect without waiting for a permission. Passes each step that has succeeded to `passed`.
+///
+/// # Errors
+/// As [`dial`]. The details of an answer are all that there are.
+pub(super) fn dial_in_steps(
+    link: &LinkConfig,
+    inbox: &Rc<Inbox>,
+    passed: &dyn Fn(Passed),
+) -> Result<Socket, DialError> {
+    let origin = Origin::of(&link.url)?;
+    let key = link.api_key.current();
+    let request = request(link, &key)?;
+    let (channel, deadline) = open(&origin, link, inbox, passed)?;
+    upgrade(request, &key.secret, channel, &deadline, &link.timing, Extent::ALL)
 }
 
 /// Returns a connection that is ready for the upgrade, and the deadline for that.
@@ -91,12 +121,13 @@ fn open(
     origin: &Origin,
     link: &LinkConfig,
     inbox: &Rc<Inbox>,
+    passed: &dyn Fn(Passed),
 ) -> Result<(Channel, HandshakeDeadline), DialError> {
     let start = Instant::now();
     let deadline = |limit: Duration| HandshakeDeadline { until: start + limit, inbox: Rc::clone(inbox) };
     let network = &link.network;
     let proxy = origin.proxy(network);
-    let connect = || connect(origin, proxy, &deadline(link.timing.connect));
+    let connect = || connect(origin, proxy, &deadline(link.timing.connect), passed);
     let (tcp, connector) = if origin.tls || proxy.is_some_and(|proxy| proxy.tls) {
         let (tcp, connector) = network.trust.connector_during(connect);
         (tcp, Some(connector))
@@ -109,12 +140,20 @@ fn open(
     let route = match proxy {
         Some(proxy) => {
             let route = through(proxy, wire, connector.as_ref(), origin, network);
-            route.map_err(|error| closing_or(&deadline, DialError::transient(error.to_string())))?
+            let route =
+                route.map_err(|error| closing_or(&deadline, DialError::transient(error.to_string())))?;
+            passed(Passed::Tunnelled);
+            route
         }
         None => Route::Tcp(wire),
     };
     let channel = match connector {
-        Some(connector) if origin.tls => tls_handshake(&connector, &origin.host, route, &deadline, link)?,
+        Some(connector) if origin.tls => {
+            let stream = tls_handshake(&connector, &origin.host, route, &deadline, link)?;
+            let certificate = stream.peer_certificate().ok().flatten();
+            passed(Passed::Secured(certificate.and_then(|found| found.to_der().ok()).unwrap_or_default()));
+            Channel::tls(stream)
+        }
         _ => Channel::plain(route),
     };
     Ok((channel, deadline))
@@ -185,6 +224,7 @@ fn connect(
     origin: &Origin,
     proxy: Option<&Proxy>,
     deadline: &HandshakeDeadline,
+    passed: &dyn Fn(Passed),
 ) -> Result<TcpStream, DialError> {
     let (host, port) = proxy.map_or((&origin.host, origin.port), |proxy| (&proxy.host, proxy.port));
     let failed = |problem: fn(String) -> ProxyProblem, text: &str, cause: String| {
@@ -195,11 +235,16 @@ fn connect(
     };
     let addresses = resolve(host, port)
         .map_err(|error| failed(ProxyProblem::Unresolved, "resolve", error.to_string()))?;
+    passed(Passed::Resolved(addresses.clone()));
     let wait = |socket: BorrowedFd<'_>, until| {
         let share = HandshakeDeadline { until, inbox: Rc::clone(&deadline.inbox) };
         share.wait(Want { socket, write: true, read: false })
     };
-    connect_first(&addresses, deadline.until, set_options, wait).map(TcpStream::from).map_err(|failures| {
+    let connected = connect_first(&addresses, deadline.until, set_options, wait).map(TcpStream::from);
+    if let Some(address) = connected.as_ref().ok().and_then(|tcp| tcp.peer_addr().ok()) {
+        passed(Passed::Connected(address));
+    }
+    connected.map_err(|failures| {
         let failures: Vec<_> =
             failures.iter().map(|(address, error)| format!("{address}: {error}")).collect();
         closing_or(deadline, failed(ProxyProblem::Unreachable, "connect to", failures.join("; ")))
@@ -219,9 +264,9 @@ fn tls_handshake(
     route: Route,
     deadline: &HandshakeDeadline,
     link: &LinkConfig,
-) -> Result<Channel, DialError> {
+) -> Result<TlsStream<Route>, DialError> {
     let error = match connector.connect(host, route) {
-        Ok(stream) => return Ok(Channel::tls(stream)),
+        Ok(stream) => return Ok(stream),
         Err(native_tls::HandshakeError::Failure(error)) => error.to_string(),
         Err(native_tls::HandshakeError::WouldBlock(_)) => "timed out".to_owned(),
     };
@@ -300,7 +345,7 @@ mod tests {
             HandshakeDeadline { until: Instant::now() + Duration::from_secs(20), inbox: Rc::new(inbox) };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
-        let Err(DialError::Transient(reason, _)) = connect(&origin, None, &deadline) else {
+        let Err(DialError::Transient(reason, _)) = connect(&origin, None, &deadline, &|_| {}) else {
             panic!("connected")
         };
         let start = format!("cannot connect to 127.0.0.1: 127.0.0.1:{port}: Connection refused");
@@ -315,7 +360,7 @@ mod tests {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let port = listener.local_addr().unwrap().port();
         let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
-        let tcp = connect(&origin, None, &deadline).unwrap();
+        let tcp = connect(&origin, None, &deadline, &|_| {}).unwrap();
         assert!(sockopt::tcp_nodelay(&tcp).unwrap() && sockopt::socket_keepalive(&tcp).unwrap());
         // The kernel doubles it for its own use.
         assert!(sockopt::socket_send_buffer_size(&tcp).unwrap() <= 2 * SEND_BUFFER);

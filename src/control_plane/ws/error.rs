@@ -129,8 +129,10 @@ impl Refusal {
 /// What an answer says besides its status.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Details {
-    /// The beginning of its body, at most 200 characters, without the API key. Log it escaped.
+    /// The beginning of its body, without the API key. Log it escaped.
     pub(super) body: String,
+    /// The headers with `error` in their name, without the API key. Log it escaped.
+    pub(super) error: String,
     /// How long not to try again, as the peer asks for.
     pub(super) retry_after: Option<Duration>,
 }

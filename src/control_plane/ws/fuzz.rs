@@ -8,7 +8,7 @@ use http::Request;
 use rustix::net::{AddressFamily, SendFlags, Shutdown, SocketFlags, SocketType, send, shutdown, socketpair};
 
 use super::Timing;
-use super::answer::{classify, status};
+use super::answer::{Extent, classify, status};
 use super::confirm::Confirms;
 use super::error::{Details, DialError};
 use super::frames::{FrameError, Frames, Kind, Limits};
@@ -79,7 +79,7 @@ fn read_response(pieces: &[&[u8]]) -> Option<String> {
     let request = request.header("Connection", "Upgrade").header("Sec-WebSocket-Version", "13");
     let request = request.header("Sec-WebSocket-Key", "dGhlIHNhbXBsZSBub25jZQ==").body(()).ok()?;
     let key = Secret::new("k");
-    let text = match upgrade(request, &key, channel, &deadline, &Timing::default()) {
+    let text = match upgrade(request, &key, channel, &deadline, &Timing::default(), Extent::LOG) {
         Ok(_) => return Some("upgraded".to_owned()),
         Err(DialError::Permanent(error)) => format!("permanent {}", crate::logging::error_chain(&error)),
         Err(DialError::Refused(refusal, details)) => format!("refused {refusal} {}", value(&details.body)),

@@ -8,6 +8,7 @@ mod frames;
 #[cfg(any(test, feature = "fuzzing"))]
 pub(crate) mod fuzz;
 mod outbox;
+mod probe;
 mod session;
 mod socket;
 mod supervise;
@@ -30,8 +31,10 @@ use crate::control_plane::key::ApiKey;
 use crate::protocol::{Incoming, Invalid, Outgoing};
 use crate::sys::cancel::Never;
 
+pub use self::dial::Passed;
 pub use self::error::{LinkError, LinkErrorKind, Refusal};
 pub use self::outbox::OutboxFull;
+pub use self::probe::{NotConnected, probe, proxy_of};
 pub use self::timers::Timing;
 
 /// The settings of the link.

@@ -333,22 +333,26 @@ impl<'a> Session<'a> {
         self.socket.queue_ping(self.confirms.next_ping())
     }
 
-    /// Sends the queued frames, for at most `close_wait`. With `linger` it also reads and drops what the peer sends, until the
-    /// peer closes: with unread bytes the kernel would reset the connection, and the peer might never get the close frame.
     fn finish(&mut self, linger: bool) {
-        let until = Instant::now() + self.close_wait;
-        while Instant::now() < until && !self.inbox.closing() {
-            let Ok(flushed) = self.socket.flush() else { return };
-            let done = if linger { !self.socket.discard() } else { flushed };
-            if done {
-                return;
-            }
-            let want = Want { socket: self.socket.as_fd(), write: !flushed, read: linger };
-            match wait(self.inbox, Some(want), until) {
-                Ok(woken) if woken.waker => self.inbox.clear_wake(),
-                Ok(_) => {}
-                Err(_) => return,
-            }
+        finish(&mut self.socket, self.inbox, self.close_wait, linger);
+    }
+}
+
+/// Sends the queued frames, for at most `limit`. With `linger` it also reads and drops what the peer sends, until the peer closes:
+/// with unread bytes the kernel would reset the connection, and the peer might never get the close frame.
+pub(super) fn finish(socket: &mut Socket, inbox: &Inbox, limit: Duration, linger: bool) {
+    let until = Instant::now() + limit;
+    while Instant::now() < until && !inbox.closing() {
+        let Ok(flushed) = socket.flush() else { return };
+        let done = if linger { !socket.discard() } else { flushed };
+        if done {
+            return;
+        }
+        let want = Want { socket: socket.as_fd(), write: !flushed, read: linger };
+        match wait(inbox, Some(want), until) {
+            Ok(woken) if woken.waker => inbox.clear_wake(),
+            Ok(_) => {}
+            Err(_) => return,
         }
     }
 }

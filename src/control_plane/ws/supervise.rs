@@ -9,9 +9,10 @@ use crossbeam_channel::Sender;
 use http::Uri;
 use log::{info, warn};
 
-use super::dial::{Origin, dial};
+use super::dial::dial;
 use super::error::{Details, DialError};
 use super::outbox::Inbox;
+use super::probe::proxy_of;
 use super::session::{Session, SessionEnd};
 use super::timers::{Backoff, Next};
 use super::wait::wait;
@@ -48,7 +49,7 @@ impl Supervisor<'_> {
     /// The receiver of the events is dropped.
     fn run(mut self) -> Result<LinkEvent, ReceiverDropped> {
         let url = redacted(&self.link.url);
-        let proxy = proxy(self.link).map(|proxy| format!(" proxy={}", value(&proxy))).unwrap_or_default();
+        let proxy = proxy_of(self.link).map(|proxy| format!(" proxy={}", value(&proxy))).unwrap_or_default();
         loop {
             info!("connecting url={}{proxy}", value(&url));
             let (line, reason, next) = match dial(self.link, &self.inbox) {
@@ -157,12 +158,6 @@ struct ReceiverDropped;
 /// Returns a number that spreads workers over time; it is not fit for secrets.
 fn random() -> u64 {
     RandomState::new().build_hasher().finish()
-}
-
-/// Returns the URL of the link's proxy, without credentials.
-fn proxy(link: &LinkConfig) -> Option<String> {
-    let origin = Origin::of(&link.url).ok()?;
-    origin.proxy(&link.network).map(ToString::to_string)
 }
 
 /// Returns the URL without user info and query, which may hold secrets.

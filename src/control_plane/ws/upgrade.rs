@@ -13,7 +13,7 @@ use tungstenite::handshake::client::generate_request;
 use tungstenite::handshake::derive_accept_key;
 
 use super::Timing;
-use super::answer::{classify, details, is_enough, status};
+use super::answer::{Extent, classify, details, is_enough, status};
 use super::error::DialError;
 use super::socket::Socket;
 use super::wire::{Channel, HandshakeDeadline};
@@ -55,6 +55,7 @@ pub(super) fn upgrade(
     mut channel: Channel,
     deadline: &HandshakeDeadline,
     timing: &Timing,
+    extent: Extent,
 ) -> Result<Socket, DialError> {
     let mut head = Vec::new();
     let failure = match exchange(request, &mut channel, &mut head) {
@@ -65,8 +66,8 @@ pub(super) fn upgrade(
         return Err(DialError::Closing);
     }
     if let Some(status) = status(&head).filter(|&status| status != 101) {
-        read_body(&mut channel, &mut head, key, deadline);
-        return Err(classify(status, details(&head, key, SystemTime::now().into())));
+        read_body(&mut channel, &mut head, key, extent, deadline);
+        return Err(classify(status, details(&head, key, extent, SystemTime::now().into())));
     }
     Err(DialError::transient(match failure {
         _ if is_record(&head) => {
@@ -109,11 +110,17 @@ fn exchange(request: Request<()>, channel: &mut Channel, head: &mut Vec<u8>) -> 
 }
 
 /// Reads on after the head of a refusal, as far as it is needed and for at most [`BODY_WAIT`].
-fn read_body(channel: &mut Channel, response: &mut Vec<u8>, key: &Secret, deadline: &HandshakeDeadline) {
+fn read_body(
+    channel: &mut Channel,
+    response: &mut Vec<u8>,
+    key: &Secret,
+    extent: Extent,
+    deadline: &HandshakeDeadline,
+) {
     let until = deadline.until.min(Instant::now() + BODY_WAIT);
     channel.set_deadline(HandshakeDeadline { until, inbox: Rc::clone(&deadline.inbox) });
     let mut buffer = [0; 4096];
-    while !is_enough(response, key) {
+    while !is_enough(response, key, extent) {
         match channel.read_head(&mut buffer) {
             Ok(count @ 1..) => response.extend(buffer.iter().take(count)),
             Ok(0) | Err(_) => return,

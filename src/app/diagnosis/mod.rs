@@ -1,0 +1,111 @@
+//! `oz-agent-worker check`: tries everything that the worker needs, and says what to do.
+
+mod engine;
+mod plane;
+mod report;
+
+use std::collections::hash_map::RandomState;
+use std::hash::{BuildHasher, Hasher};
+
+use self::report::{Report, Step};
+use super::{
+    api_key, cores, instance, open_key_file, read_key_file, report as report_error, report_all, runtime,
+    settings_file,
+};
+use crate::cli::{Arguments, CheckOptions, Config, ConfigErrors, Listing};
+use crate::control_plane::rest::ControlPlane;
+use crate::docker::EndpointEnv;
+use crate::exit::Exit;
+use crate::logging::value;
+use crate::sys::environment::Environment;
+use crate::sys::limits;
+
+/// The most bytes of the worker's id that a check shows to the control plane.
+const ID: usize = 100;
+
+/// Prints the results of all steps. Returns the exit code.
+pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
+    // Before the key is read. Without it, the check works as well.
+    let _ = limits::forbid_core_dumps();
+    let file = match settings_file(arguments, environment) {
+        Ok(file) => file,
+        Err(error) => return report_error(&error, Exit::Usage),
+    };
+    let merged = file.as_ref().map_or_else(|| environment.clone(), |file| file.below(environment));
+    let config = match Config::new(arguments, &merged, cores(), &read_key_file) {
+        Ok(config) => config,
+        Err(ConfigErrors(errors)) => return report_all(&errors, arguments, &merged),
+    };
+    if let Err(error) = runtime::network(&config).trust.check() {
+        return report_error(&error, Exit::Usage);
+    }
+    let listing =
+        Listing { arguments, given: environment, file: file.as_ref(), merged: &merged, cores: cores() };
+    let mut report = Report::new(CheckOptions::of(arguments).json);
+    report.add(settings(&config, &listing.given(&read_key_file)));
+    report.add(worker_id(&config.worker_id, &instance::pids_of(&config.worker_id)));
+    report.add(control_plane(&config));
+    let (docker, steps) = engine::connect(EndpointEnv::from(&merged), runtime::network(&config));
+    report.add(steps);
+    if let Some(docker) = docker {
+        report.add(engine::details(&docker, config.min_free_disk, &config.worker_id));
+    }
+    report.finish()
+}
+
+/// The settings that are given with their origins, and what is not right with them.
+fn settings(config: &Config, given: &[(String, String)]) -> Vec<Step> {
+    // A derived value says so itself.
+    let origin = |origin: &'_ str| origin.strip_prefix("from ").unwrap_or(origin).to_owned();
+    let shown = given.iter().map(|(name, from)| format!("{name} from {}", origin(from)));
+    let shown: Vec<_> = shown.collect();
+    let mut steps = vec![Step::ok("settings", shown.join(", "))];
+    let open = open_key_file(config);
+    let file = config.api_key_file.as_ref().filter(|_| open.is_none());
+    steps.extend(open.map(|warning| Step::warning("key file", warning)));
+    steps.extend(file.map(|file| {
+        let path = file.path().display().to_string();
+        Step::ok("key file", format!("{} is closed to other users", value(&path)))
+    }));
+    steps.extend(config.warnings.iter().map(|warning| Step::warning("settings", warning)));
+    steps.extend(config.unreachable_root().map(|warning| Step::warning("root url", warning)));
+    steps
+}
+
+/// Whether another process of this host has the worker's id.
+fn worker_id(id: &str, pids: &[String]) -> Option<Step> {
+    let id = value(id);
+    Some(match pids {
+        [] => Step::ok("worker id", format!("{id}, no process of this host has it")),
+        pids => Step::warning(
+            "worker id",
+            format!(
+                "{id}, process {} of this host has it: stop that before you start another",
+                pids.join(", ")
+            ),
+        ),
+    })
+}
+
+fn control_plane(config: &Config) -> Vec<Step> {
+    let key = match api_key(config) {
+        Ok(key) => key,
+        Err(error) => return vec![Step::failed("key", error.to_string())],
+    };
+    let random = format!("{:08x}", RandomState::new().build_hasher().finish() & 0xffff_ffff);
+    let id = config.worker_id.get(..config.worker_id.floor_char_boundary(ID)).unwrap_or_default();
+    // Not the worker's own id: with two connections of one id, some control planes fail its tasks.
+    let probe = Config { worker_id: format!("{id}-check-{random}"), ..config.clone() };
+    let mut steps = match runtime::link_config(&probe, &key) {
+        Ok(link) => plane::connect(link, config.plain_text_warning()),
+        Err(error) => vec![Step::failed("key", error.to_string())],
+    };
+    match ControlPlane::new(&config.rest_url, &key) {
+        Ok(plane) => {
+            let plane = plane.with_network(runtime::network(config));
+            steps.extend(plane::rest(&plane, &config.rest_url, format!("check-{random}")));
+        }
+        Err(error) => steps.push(Step::failed("rest", error.to_string())),
+    }
+    steps
+}
