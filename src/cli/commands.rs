@@ -1,11 +1,14 @@
 //! The sub-commands: what each does, and its options.
 
 use super::arguments::ArgumentsError;
-use super::settings::Setting;
+use super::invocation::Invocation;
+use super::settings::{Reader, Setting};
 use super::table::{SETTINGS, SETTINGS_FILE};
 use super::texts::{HELP, PRINT, VERSION};
-use super::{Arguments, Occurs};
+use super::{Arguments, ConfigError, Occurs, read};
+use crate::docker::Reference;
 use crate::secret::Secret;
+use crate::sys::environment::Environment;
 
 /// A sub-command.
 #[derive(Debug, PartialEq, Eq)]
@@ -52,12 +55,33 @@ pub(crate) const STATUS: Command = Command {
     takes_settings: false,
 };
 
+const IMAGE: Reader<Reference> = Reader {
+    setting: Setting {
+        flag: Some("--image"),
+        value_name: Some("IMAGE"),
+        help: "Also try this image for a task: pull it by --pull, and run `true` in a container with -v. What that made is removed.",
+        ..Setting::EMPTY
+    },
+    read: read::image,
+};
+
+const SIDECAR: Reader<Reference> = Reader {
+    setting: Setting {
+        flag: Some("--sidecar"),
+        value_name: Some("IMAGE"),
+        help: "Also try this image for the agent: pull it, fill a volume with its files, and mount that in the container of --image. \
+               What that made is removed.",
+        ..Setting::EMPTY
+    },
+    read: read::image,
+};
+
 /// Tries everything that the worker needs.
 pub(crate) const CHECK: Command = Command {
     name: "check",
     help: "Try everything that the worker needs, with its settings: the way to the control plane, the API key, and the engine. Print a \
            line for each step, with what to do if it failed. It claims no run. Exit code 1 if a step failed.",
-    options: &[JSON, HELP, VERSION],
+    options: &[JSON, IMAGE.setting, SIDECAR.setting, HELP, VERSION],
     takes_settings: true,
 };
 
@@ -69,12 +93,21 @@ pub const COMMANDS: [&Command; 2] = [&CHECK, &STATUS];
 pub(crate) struct CheckOptions {
     /// Print JSON.
     pub(crate) json: bool,
+    /// Try this image for a task.
+    pub(crate) image: Option<Reference>,
+    /// Try this image for an agent.
+    pub(crate) sidecar: Option<Reference>,
 }
 
 impl CheckOptions {
     /// Returns the options in the command line.
-    pub(crate) fn of(arguments: &Arguments) -> Self {
-        Self { json: arguments.has(&JSON) }
+    ///
+    /// # Errors
+    /// An image's name is invalid.
+    pub(crate) fn of(arguments: &Arguments) -> Result<Self, ConfigError> {
+        let invocation = Invocation { arguments, environment: &Environment::default() };
+        let (image, sidecar) = (invocation.read_if_given(&IMAGE)?, invocation.read_if_given(&SIDECAR)?);
+        Ok(Self { json: arguments.has(&JSON), image, sidecar })
     }
 }
 
@@ -165,7 +198,10 @@ mod tests {
     fn a_command_may_take_the_settings_of_the_worker() {
         let arguments = parse(&["check", "--worker-id", "w", "--json"]).unwrap();
         assert_eq!(arguments.command(), Some(&CHECK));
-        assert!(CheckOptions::of(&arguments).json && arguments.has(&super::super::table::WORKER_ID.setting));
+        assert!(
+            CheckOptions::of(&arguments).unwrap().json
+                && arguments.has(&super::super::table::WORKER_ID.setting)
+        );
         assert_eq!(parse(&["check", "--print", "man"]), Err(ArgumentsError::UnknownFlag("--print".into())));
     }
 

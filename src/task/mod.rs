@@ -33,6 +33,7 @@ mod run;
 mod scripted_engine;
 mod sidecar;
 mod single_flight;
+mod trial;
 mod wait;
 
 use crossbeam_channel::{Receiver, Sender, bounded, select};
@@ -41,6 +42,7 @@ use crate::job::{JobId, Settlement, Work};
 use crate::sys::cancel::CancelToken;
 
 pub(crate) use run::{Options, Tasks};
+pub(crate) use trial::Tried;
 
 /// One task for a thread of the pool.
 pub(crate) struct Job {

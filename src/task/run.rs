@@ -201,7 +201,7 @@ impl Tasks {
     }
 
     /// Runs `act` with an engine handle for the job.
-    fn with_engine<T>(
+    pub(super) fn with_engine<T>(
         &self,
         job: JobId,
         key: &ExecutionKey,

@@ -9,6 +9,7 @@ use serde_json::Value;
 use super::settings::end;
 use crate::support::control_plane::{ControlPlane, Options, State};
 use crate::support::engine::Engine;
+use crate::support::images::RootFs;
 use crate::support::pki::Pki;
 use crate::support::proxy::ForwardProxy;
 use crate::support::stage::Stage;
@@ -318,9 +319,41 @@ fn agents_that_are_sent_to_their_own_host_are_a_warning() {
 }
 
 #[test]
+fn images_are_pulled_filled_and_run_and_nothing_is_left() {
+    let mut stage = Stage::new();
+    let no_shell = stage.images.make("no-shell", RootFs::default(), &[]);
+    let no_script = stage.images.make("no-script", RootFs::default(), &[]);
+    let with = |args: &[&str]| check(|| at(&stage.plane, &stage.worker_id).args(args.iter().copied()));
+    let named = |image: &str, sidecar: &str| {
+        let pull = ["--pull", "missing"];
+        with(&[&["--image", image, "--sidecar", sidecar][..], &pull].concat())
+    };
+    let found = named(&stage.task_image, &stage.sidecar_image);
+    found.assert_failed(&[]);
+    assert!(found.step("image").1.contains(" is sha256:"), "{}", found.text);
+    assert!(
+        found.step("sidecar").1.ends_with("fills a volume, and has /agent/entrypoint.sh"),
+        "{}",
+        found.text
+    );
+    assert_eq!(found.step("run"), ("ok", "a container of the image with the sidecar runs `true`"));
+
+    named(&stage.task_image, &no_script).assert_failed(&["sidecar"]);
+    let found = with(&["--image", &no_shell, "--pull", "missing"]);
+    found.assert_failed(&["run"]);
+    assert!(found.step("run").1.contains("/bin/sh"), "{}", found.text);
+    let found = with(&["--image", "127.0.0.1:1/none:1"]);
+    found.assert_failed(&["image"]);
+    assert!(found.step("image").1.contains("127.0.0.1:1/none:1 is not available"), "{}", found.text);
+    assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
+    assert_eq!(stage.engine.volumes_of(&stage.worker_id), Vec::<String>::new());
+}
+
+#[test]
 fn without_settings_and_with_unknown_options_it_ends_with_code_2() {
     for (args, expected) in [
         (&["check"][..], "missing API key: set OZ_API_KEY or OZ_API_KEY_FILE"),
+        (&["check", "--image", "A B"], "invalid --image \"A B\""),
         (&["check", "--follow", "x"], "unknown flag --follow; see --help"),
         (&["check", "--settings-file", "/nonexistent"], "cannot read --settings-file \"/nonexistent\""),
     ] {

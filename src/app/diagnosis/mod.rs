@@ -1,6 +1,7 @@
 //! `oz-agent-worker check`: tries everything that the worker needs, and says what to do.
 
 mod engine;
+mod images;
 mod plane;
 mod report;
 
@@ -14,7 +15,7 @@ use super::{
 };
 use crate::cli::{Arguments, CheckOptions, Config, ConfigErrors, Listing};
 use crate::control_plane::rest::ControlPlane;
-use crate::docker::EndpointEnv;
+use crate::docker::{EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
 use crate::logging::value;
 use crate::sys::environment::Environment;
@@ -27,6 +28,10 @@ const ID: usize = 100;
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     // Before the key is read. Without it, the check works as well.
     let _ = limits::forbid_core_dumps();
+    let options = match CheckOptions::of(arguments) {
+        Ok(options) => options,
+        Err(error) => return report_error(&error, Exit::Usage),
+    };
     let file = match settings_file(arguments, environment) {
         Ok(file) => file,
         Err(error) => return report_error(&error, Exit::Usage),
@@ -41,7 +46,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     }
     let listing =
         Listing { arguments, given: environment, file: file.as_ref(), merged: &merged, cores: cores() };
-    let mut report = Report::new(CheckOptions::of(arguments).json);
+    let mut report = Report::new(options.json);
     report.add(settings(&config, &listing.given(&read_key_file)));
     report.add(worker_id(&config.worker_id, &instance::pids_of(&config.worker_id)));
     report.add(control_plane(&config));
@@ -49,6 +54,8 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     report.add(steps);
     if let Some(docker) = docker {
         report.add(engine::details(&docker, config.min_free_disk, &config.worker_id));
+        let CheckOptions { image, sidecar, .. } = options;
+        report.add(images::try_out(&config, docker, RegistryEnv::from(&merged), image, sidecar));
     }
     report.finish()
 }
