@@ -9,6 +9,7 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 
 use self::report::{Report, Step};
+use super::settings::network;
 use super::{
     api_key, cores, instance, open_key_file, read_key_file, report as report_error, report_all, runtime,
     settings_file,
@@ -41,7 +42,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
         Ok(config) => config,
         Err(ConfigErrors(errors)) => return report_all(&errors, arguments, &merged),
     };
-    if let Err(error) = runtime::network(&config).trust.check() {
+    if let Err(error) = network(&config).trust.check() {
         return report_error(&error, Exit::Usage);
     }
     let listing =
@@ -50,7 +51,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     report.add(settings(&config, &listing.given(&read_key_file)));
     report.add(worker_id(&config.worker_id, &instance::pids_of(&config.worker_id)));
     report.add(control_plane(&config));
-    let (docker, steps) = engine::connect(EndpointEnv::from(&merged), runtime::network(&config));
+    let (docker, steps) = engine::connect(EndpointEnv::from(&merged), network(&config));
     report.add(steps);
     if let Some(docker) = docker {
         report.add(engine::details(&docker, config.min_free_disk, &config.worker_id));
@@ -109,7 +110,7 @@ fn control_plane(config: &Config) -> Vec<Step> {
     };
     match ControlPlane::new(&config.rest_url, &key) {
         Ok(plane) => {
-            let plane = plane.with_network(runtime::network(config));
+            let plane = plane.with_network(network(config));
             steps.extend(plane::rest(&plane, &config.rest_url, format!("check-{random}")));
         }
         Err(error) => steps.push(Step::failed("rest", error.to_string())),
