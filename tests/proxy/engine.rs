@@ -4,7 +4,7 @@ use std::net::{SocketAddr, TcpListener};
 
 use crate::support::control_plane::State;
 use crate::support::pki::{Key, Pki};
-use crate::support::proxy::ForwardProxy;
+use crate::support::proxy::{ForwardProxy, relay};
 use crate::support::stage::{DEADLINE, Stage};
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
 
@@ -39,4 +39,24 @@ fn a_task_runs_on_an_engine_behind_a_proxy() {
     let line = worker.wait_log(DEADLINE, |line| line.contains("cannot connect to the proxy"));
     assert!(line.contains(&format!("http://127.0.0.1:{closed} (HTTPS_PROXY)")), "{line}");
     assert!(line.contains("or name the engine's host in NO_PROXY") && !line.contains("hunter2"), "{line}");
+}
+
+#[test]
+fn a_task_runs_on_an_engine_without_tls_behind_a_proxy() {
+    let stage = Stage::new();
+    let port = relay("127.0.0.1:0", stage.engine.host());
+    let proxy = ForwardProxy::start(SocketAddr::from(([127, 0, 0, 1], port)));
+    let url = format!("http://me:a%20b@127.0.0.1:{}", proxy.port());
+    let worker = stage.worker().env("DOCKER_HOST", &format!("tcp://{HOST}:2375")).env("HTTP_PROXY", &url);
+    // The proxy for TLS is not used.
+    let worker = stage.start(worker.env("HTTPS_PROXY", "http://127.0.0.1:1"));
+    assert_eq!(stage.run(&stage.spec("echo done")).state, State::Succeeded);
+    stage.stop(worker);
+    let heads = proxy.heads();
+    let expected = format!("CONNECT {HOST}:2375 HTTP/1.1\r\nHost: {HOST}:2375\r\n");
+    assert!(!heads.is_empty() && heads.iter().all(|head| head.starts_with(&expected)), "{heads:?}");
+    assert!(
+        heads.iter().all(|head| head.contains("\r\nProxy-Authorization: Basic bWU6YSBi\r\n")),
+        "{heads:?}"
+    );
 }

@@ -2,6 +2,7 @@
 
 mod engine;
 mod failures;
+mod ipv6;
 mod real;
 mod trust;
 mod tunnel;

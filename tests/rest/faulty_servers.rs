@@ -40,6 +40,8 @@ fn with_plane(
             let mut stream = accept(&listener);
             let head = request(&mut stream);
             assert!(head.starts_with("GET /api/v1/agent/runs/r HTTP/1.1\r\n"), "{head}");
+            let agent = format!("user-agent: oz-agent-worker/{} (linux; a", env!("CARGO_PKG_VERSION"));
+            assert!(head.to_ascii_lowercase().contains(&agent), "{head}");
             talk(&mut stream);
         });
         configure(plane(&http(&url))).look_up("r", limit)

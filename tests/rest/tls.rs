@@ -8,7 +8,8 @@ use oz_agent_worker::control_plane::ws::{LinkConfig, LinkEvent, Refusal};
 use oz_agent_worker::protocol::RunState;
 
 use crate::link::{
-    TIMEOUT, accept, api_key, config, fast_retry, hangs_up, in_own_process, listen, millis, start_with,
+    TIMEOUT, accept, api_key, config, fast_retry, hangs_up, in_own_process, listen, millis, request,
+    start_with,
 };
 use crate::support::control_plane::{ControlPlane, Options, RunSpec};
 use crate::support::pki::Pki;
@@ -97,10 +98,14 @@ fn in_a_process_with_ssl_cert_file() {
 
 /// Returns the error of a look-up at a server that runs `talk`.
 fn lookup_error(within: u64, talk: impl FnOnce(&TcpListener) + Send) -> LookupError {
+    lookup_error_of("https", within, talk)
+}
+
+fn lookup_error_of(scheme: &str, within: u64, talk: impl FnOnce(&TcpListener) + Send) -> LookupError {
     let (listener, url) = listen();
     std::thread::scope(|scope| {
         scope.spawn(|| talk(&listener));
-        let root = url.replace("ws://", "https://").replace("/ws?worker_id=w", "");
+        let root = url.replace("ws://", &format!("{scheme}://")).replace("/ws?worker_id=w", "");
         let rest = Rest::new(&root, &api_key("k3y")).unwrap();
         rest.look_up("r", millis(within)).unwrap_err()
     })
@@ -121,4 +126,20 @@ fn a_server_without_tls_is_not_a_certificate_error() {
     assert!(matches!(error, LookupError::Unreachable { .. }), "{error:?}");
     assert!(error.to_string().contains("it does not speak TLS on that port"), "{error}");
     assert!(!error.to_string().contains("k3y"));
+}
+
+#[test]
+fn a_server_with_tls_is_told_from_one_without() {
+    let error = lookup_error_of("http", 20_000, |listener| {
+        let mut stream = accept(listener);
+        request(&mut stream);
+        // The alert "protocol version", as OpenSSL answers HTTP.
+        std::io::Write::write_all(&mut stream, b"\x15\x03\x01\x00\x02\x02\x46").unwrap();
+    });
+    let text = error.to_string();
+    assert!(
+        text.contains("it does not answer with HTTP") && text.contains("needs https:// in the URL"),
+        "{text}"
+    );
+    assert!(!text.contains("k3y"));
 }

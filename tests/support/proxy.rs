@@ -2,6 +2,7 @@
 
 use std::io::{self, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::Command;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -11,6 +12,7 @@ use tempfile::TempDir;
 
 use super::images::tool;
 use super::process::Process;
+use super::proxy_only::join;
 use super::registry::free_port;
 
 /// The user of a proxy with a password.
@@ -74,6 +76,28 @@ fn serve(mut client: TcpStream, target: SocketAddr, seen: &Mutex<Vec<String>>) -
 fn copy(mut from: TcpStream, mut to: TcpStream) {
     let _ = io::copy(&mut from, &mut to);
     let _ = to.shutdown(Shutdown::Write);
+}
+
+/// Listens on `address` and connects every client to `target` (`unix:///path` or `tcp://host:port`); returns the port. Its threads end
+/// with the process.
+pub fn relay(address: &str, target: &str) -> u16 {
+    let listener = TcpListener::bind(address).expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let target = target.to_owned();
+    std::thread::spawn(move || {
+        while let Ok((client, _)) = listener.accept() {
+            if let Some(path) = target.strip_prefix("unix://") {
+                let Ok(unix) = UnixStream::connect(path) else { continue };
+                join(unix, client);
+            } else if let Ok(tcp) = TcpStream::connect(target.trim_start_matches("tcp://")) {
+                let Ok(end) = tcp.try_clone() else { continue };
+                let Ok(from) = client.try_clone() else { continue };
+                std::thread::spawn(move || copy(tcp, from));
+                std::thread::spawn(move || copy(client, end));
+            }
+        }
+    });
+    port
 }
 
 /// A tinyproxy on 127.0.0.1 that wants [`USER`] and [`PASSWORD`]; dropping it ends it. It runs in a mount namespace, so it needs root.

@@ -96,7 +96,7 @@ pub fn relay() {
 }
 
 /// Copies both directions on threads of their own.
-fn join(unix: UnixStream, tcp: TcpStream) {
+pub(super) fn join(unix: UnixStream, tcp: TcpStream) {
     let (Ok(mut unix_reader), Ok(mut tcp_reader)) = (unix.try_clone(), tcp.try_clone()) else { return };
     let (mut unix, mut tcp) = (unix, tcp);
     std::thread::spawn(move || {

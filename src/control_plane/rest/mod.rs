@@ -252,6 +252,12 @@ impl Session {
                 Ok(error) => LookupError::Certificate { at, reason: error.0 },
                 Err(error) => LookupError::Unreachable { at, reason: one_line(&error.to_string()) },
             },
+            ureq::Error::Protocol(error) if !self.plane.origin.tls => {
+                let reason = format!(
+                    "it does not answer with HTTP ({error}); a port with TLS needs https:// in the URL"
+                );
+                LookupError::Unreachable { at, reason: one_line(&reason) }
+            }
             error => LookupError::Unreachable { at, reason: one_line(&error.to_string()) },
         }
     }

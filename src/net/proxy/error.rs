@@ -123,7 +123,7 @@ impl fmt::Display for ProxyError {
                     403 | 405 => {
                         "allow CONNECT to that host and port in the proxy, or name the host in NO_PROXY"
                     }
-                    502..=504 => "the proxy cannot reach it",
+                    500 | 502..=504 => "the proxy cannot reach it, see its log",
                     _ => "check the proxy and its log",
                 };
                 write!(f, "the proxy {url} ({variable}) answered {status} to CONNECT {target}: {hint}")

@@ -162,7 +162,7 @@ mod tests {
     fn each_failure_has_its_own_text() {
         let denied = "HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 2\r\n\r\n";
         let timeout = Some(ErrorKind::TimedOut);
-        let cases: [(&str, &[&str], Option<ErrorKind>, &str); 14] = [
+        let cases: [(&str, &[&str], Option<ErrorKind>, &str); 15] = [
             (
                 "http://p",
                 &[denied],
@@ -187,18 +187,9 @@ mod tests {
                 None,
                 "answered 403 to CONNECT h:443: allow CONNECT",
             ),
-            (
-                "http://p",
-                &["HTTP/1.1 503 No\r\n\r\n"],
-                None,
-                "answered 503 to CONNECT h:443: the proxy cannot reach it",
-            ),
-            (
-                "http://p",
-                &["HTTP/1.1 302 No\r\n\r\n"],
-                None,
-                "answered 302 to CONNECT h:443: check the proxy",
-            ),
+            ("http://p", &["HTTP/1.1 503 No\r\n\r\n"], None, "503 to CONNECT h:443: the proxy cannot"),
+            ("http://p", &["HTTP/1.0 500 No\r\n\r\n"], None, "500 to CONNECT h:443: the proxy cannot"),
+            ("http://p", &["HTTP/1.1 302 No\r\n\r\n"], None, "302 to CONNECT h:443: check the proxy"),
             ("http://p", &["HTTP/1.1 200 OK\r\n\r\n<html>"], None, "with a web page"),
             ("http://p", &["HTTP/1.1 200 OK\r\nContent-Length: 9\r\n\r\n"], None, "with a web page"),
             ("http://p", &["<html>"], None, "with a web page"),
