@@ -289,7 +289,8 @@ fn an_image_for_another_platform_is_refused_with_every_policy() {
     let images = RegistryImages::new();
     images.task("foreign:v1", "x", FOREIGN);
     let foreign = images.name("foreign:v1");
-    let refused = format!("is for linux/{FOREIGN}, and this engine runs linux/{NATIVE}");
+    // Docker 26 notices it itself, in other words.
+    let platforms = [FOREIGN, NATIVE].map(|architecture| format!("linux/{architecture}"));
     for policy in ["always", "auto", "missing", "never"] {
         let worker = with_policy(&stage, policy);
         let mut spec = stage.spec("cat /text");
@@ -299,7 +300,8 @@ fn an_image_for_another_platform_is_refused_with_every_policy() {
         let run = stage.run(&spec);
         assert_eq!(run.failure_reason.as_deref(), Some("image_pull"), "{policy}");
         let message = run.message.unwrap();
-        assert!(message.contains(&foreign) && message.contains(&refused), "{policy}: {message}");
+        assert!(message.contains(&foreign), "{policy}: {message}");
+        assert!(platforms.iter().all(|platform| message.contains(platform)), "{policy}: {message}");
         assert_eq!(lines(&worker, "container created"), Vec::<String>::new());
         stage.stop(worker);
     }
