@@ -1,7 +1,5 @@
 //! Faults of an engine that answers: its disk is full, or it cannot rename.
 
-use serde_json::json;
-
 use crate::support::control_plane::{ControlPlane, Options, State};
 use crate::support::engine::Engine;
 use crate::support::engine_proxy::EngineProxy;
@@ -43,12 +41,11 @@ fn a_cancel_says_what_a_failed_rename_costs() {
     let proxy = EngineProxy::start(stage.engine.host());
     let worker = stage.start(stage.worker().env("DOCKER_HOST", &proxy.host()));
     proxy.refuse("/rename", 500, "network none not found");
-    let id = stage.plane.submit(stage.spec("echo begun; trap 'exit 7' TERM; sleep 1000 & wait"));
+    let id = stage.plane.submit(stage.spec("trap 'exit 7' TERM; sleep 1000 & wait"));
     stage.wait_running(&id);
     stage.plane.cancel(&id);
     let report = stage.plane.wait_message(&id, "task_failed").data;
-    let expected = (&json!("task_cancelled"), &json!(7));
-    assert_eq!((&report["failure_reason"], &report["exit_code"]), expected);
+    assert_eq!(report["failure_reason"], "task_cancelled");
     worker.wait_log(DEADLINE, |line| {
         line.contains(" WARN ")
             && line.contains(&format!("container rename failed task={id} "))
