@@ -80,7 +80,7 @@ struct Runtime {
     /// How long containers of failed tasks are kept.
     keep_failed: Duration,
     /// When the next of them is due.
-    sweep_results: Sender<Option<Duration>>,
+    sweep_results: Sender<Event>,
     /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
     poller: RunPoller,
@@ -111,7 +111,7 @@ struct Inputs<'a> {
     lookups: Receiver<LookupAnswer>,
     disk: Receiver<Option<String>>,
     pings: Receiver<Option<String>>,
-    sweeps: Receiver<Option<Duration>>,
+    sweeps: Receiver<Event>,
     signals: &'a Signals,
 }
 
@@ -152,7 +152,7 @@ pub(super) fn run(
     let (disk_results, disk_checks) = bounded(1);
     let (ping_results, pings) = bounded(1);
     // The late sweep may end at the same time as another.
-    let (sweep_results, sweeps) = bounded(2);
+    let (sweep_results, sweeps) = bounded(3);
     let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(settings::network(config));
     let (answers, lookups) = bounded(MAX_LOOKUPS);
     let disk = DiskWatch::new(&docker, config.min_free_disk);
@@ -221,7 +221,7 @@ impl Runtime {
                 recv(inputs.lookups) -> answer => answer.ok().map(Event::LookedUp),
                 recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
                 recv(inputs.pings) -> error => error.ok().map(|error| Event::EnginePinged { error }),
-                recv(inputs.sweeps) -> due => due.ok().map(|due| Event::FailedSwept { due }),
+                recv(inputs.sweeps) -> event => event.ok(),
                 recv(inputs.signals.stop) -> signal => signal.ok().map(|()| Event::Signal),
                 recv(inputs.signals.state) -> signal => signal.ok().map(|()| Event::LogState),
                 recv(tick) -> _ => Some(Event::Tick),
@@ -422,15 +422,17 @@ impl Runtime {
         let (keep, results) = (self.keep_failed, self.sweep_results.clone());
         let sweep = move || {
             if is_late {
-                log_sweep("late sweep", adopt::late_sweep(&docker, &stopping, &worker_id, &processes));
+                let unstarted = adopt::late_sweep(&docker, &stopping, &worker_id, &processes);
+                let unstarted = log_sweep("late sweep", unstarted).unwrap_or_default();
+                let _ = results.try_send(Event::Unstarted(unstarted));
             }
             let failed = failed::sweep(&docker, &stopping, &worker_id, &processes, keep);
             let due = log_sweep("sweep of failed containers", failed).unwrap_or(Some(SWEEP_AGAIN));
-            let _ = results.try_send(due);
+            let _ = results.try_send(Event::FailedSwept { due });
         };
         if let Err(error) = spawn_detached("oz-sweep", sweep) {
             warn!("sweep failed error={}", value(&error.to_string()));
-            let _ = self.sweep_results.try_send(Some(SWEEP_AGAIN));
+            let _ = self.sweep_results.try_send(Event::FailedSwept { due: Some(SWEEP_AGAIN) });
         }
     }
 

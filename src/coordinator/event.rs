@@ -16,7 +16,8 @@ use crate::sys::cancel::CancelReason;
 pub enum Event {
     /// The tasks of an earlier process. Comes at most once, before any other event.
     Adopted(Vec<Arc<AdoptedTask>>),
-    /// The executions of earlier processes whose containers were never started. Comes at most once, before any connection.
+    /// The executions of earlier processes whose containers were never started. Comes before any connection, and after
+    /// [`Effect::LateSweep`].
     Unstarted(Vec<(ExecutionKey, Dialect)>),
     /// An attempt to connect failed; the link tries again.
     LinkFailed,
@@ -141,7 +142,7 @@ pub enum Effect {
         left: Arc<Leftover>,
     },
     /// Remove what the engine created late for an earlier process, and what [`Effect::SweepFailed`] removes;
-    /// [`Event::FailedSwept`] follows.
+    /// [`Event::Unstarted`] and [`Event::FailedSwept`] follow.
     LateSweep,
     /// Remove kept containers of failed tasks that are too old or too many; [`Event::FailedSwept`] follows. At most one runs at
     /// a time.

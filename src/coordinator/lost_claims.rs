@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 use time::OffsetDateTime;
 
 use super::claims::{Standing, standing};
-use super::lookups::{Backoff, Priority, Query};
-use super::{Coordinator, warn};
+use super::lookups::{Backoff, Lookups, Priority, Query};
+use super::{Coordinator, LinkState, warn};
 use crate::protocol::{Dialect, ExecutionKey, FailureReason, RunView};
 
 /// The most claims that are remembered; further ones replace the oldest.
@@ -37,6 +37,20 @@ struct LostClaim {
     is_looked_up: bool,
     /// When the run is failed without a look-up.
     fail_at: Option<Instant>,
+    /// The last look-up has shown that the run waits for it.
+    is_awaited: bool,
+}
+
+impl LostClaim {
+    /// Looks it up on a new connection, or plans that its run is failed without a look-up.
+    fn look_up(&mut self, lookups: &mut Lookups, now: Instant) {
+        self.is_awaited = false;
+        if !self.dialect.state_decides() {
+            self.fail_at = Some(now + ASSIGNED_AGAIN);
+        } else if !std::mem::replace(&mut self.is_looked_up, true) {
+            lookups.add(Priority::Report, now, Query::LostClaim(self.key.clone()));
+        }
+    }
 }
 
 /// The claims that were lost, the oldest first.
@@ -63,7 +77,17 @@ impl Coordinator {
     /// Remembers the claims of an earlier process whose containers were never started.
     pub(super) fn remember_unstarted(&mut self, found: Vec<(ExecutionKey, Dialect)>, now: Instant) {
         for (key, dialect) in found {
-            self.remember_claim(key, dialect, None, now);
+            // After the start this process may have the run, with a claim of its own, or have ended it: only a look-up tells.
+            let is_late = self.link != LinkState::Connecting;
+            if self.has(&key) || is_late && !dialect.state_decides() {
+                continue;
+            }
+            self.remember_claim(key.clone(), dialect, None, now);
+            if self.link_is_up()
+                && let Some(claim) = self.lost_claims.get_mut(&key)
+            {
+                claim.look_up(&mut self.lookups, now);
+            }
         }
     }
 
@@ -85,8 +109,17 @@ impl Coordinator {
             claims.pop_front();
         }
         let (until, backoff) = (now + MAX_AGE, Backoff::new(0));
-        let (is_looked_up, fail_at) = (false, None);
-        claims.push_back(LostClaim { key, dialect, assigned_at, until, backoff, is_looked_up, fail_at });
+        let (is_looked_up, is_awaited, fail_at) = (false, false, None);
+        claims.push_back(LostClaim {
+            key,
+            dialect,
+            assigned_at,
+            until,
+            backoff,
+            is_looked_up,
+            is_awaited,
+            fail_at,
+        });
     }
 
     /// Fails the runs whose time has come.
@@ -118,13 +151,8 @@ impl Coordinator {
     /// Looks up all remembered claims after a reconnect.
     pub(super) fn look_up_lost_claims(&mut self, now: Instant) {
         self.lost_claims.claims.retain(|claim| now < claim.until);
-        for claim in self.lost_claims.claims.iter_mut().filter(|claim| !claim.is_looked_up) {
-            if !claim.dialect.state_decides() {
-                claim.fail_at = Some(now + ASSIGNED_AGAIN);
-                continue;
-            }
-            claim.is_looked_up = true;
-            self.lookups.add(Priority::Report, now, Query::LostClaim(claim.key.clone()));
+        for claim in &mut self.lost_claims.claims {
+            claim.look_up(&mut self.lookups, now);
         }
     }
 
@@ -147,8 +175,12 @@ impl Coordinator {
         };
         let delay = claim.backoff.delay();
         claim.is_looked_up = goes_on;
-        // The dropped job may still be cleaning up; a new assignment would have made this claim forgotten.
-        if standing == Some(Standing::Running) && !self.has(key) {
+        let is_running = standing == Some(Standing::Running);
+        let was_awaited = claim.is_awaited;
+        claim.is_awaited = is_running || was_awaited && standing.is_none();
+        // The claim may have been stored only after the run was assigned again. That assignment was sent before, and makes this
+        // claim forgotten: it has come by the second answer. The dropped job may still be cleaning up.
+        if is_running && was_awaited && !self.has(key) {
             // This message may be lost as well, so the run is looked up again.
             self.effects.push(warn(format!("run failed {key} reason=\"its claim was lost\"")));
             self.fail(key, dialect, FailureReason::Internal, MESSAGE);

@@ -24,8 +24,10 @@ fn reconnected(rules: Rules) -> Script {
 fn a_run_that_waits_for_a_lost_claim_is_failed() {
     let mut script = reconnected(RULES);
     assert_eq!(script.looked_up(), ["a"]);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), [], "the run may have been assigned again");
+    script.after_millis(500);
     // The control plane may not store this either.
-    for delay in [500, 1000, 2000] {
+    for delay in [1000, 2000, 4000] {
         assert_eq!(script.answer("a", RunState::InProgress, 11), [lost("a")]);
         script.after_millis(delay);
     }
@@ -43,6 +45,28 @@ fn a_run_is_failed_once_the_dropped_job_has_cleaned_up() {
     script.finish(1, "a");
     script.on(freed(1));
     script.after_millis(500);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), [lost("a")]);
+}
+
+/// The claim was stored after the run was assigned again, and before that assignment arrives.
+#[test]
+fn a_run_whose_assignment_is_on_its_way_is_not_failed() {
+    let mut script = reconnected(RULES);
+    assert_eq!(script.answer("a", RunState::InProgress, 12), []);
+    assert_eq!(script.on(assignment_at("a", 11)).len(), 2, "it is started and claimed");
+    assert_eq!(script.after_millis(500), []);
+    assert_eq!(script.looked_up(), [""; 0]);
+}
+
+#[test]
+fn each_connection_is_given_time_for_an_assignment_on_its_way() {
+    let mut script = reconnected(RULES);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), []);
+    script.on(Event::LinkDown);
+    script.on(Event::LinkUp);
+    script.after_millis(500);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), []);
+    script.after_millis(1000);
     assert_eq!(script.answer("a", RunState::InProgress, 11), [lost("a")]);
 }
 
@@ -67,8 +91,10 @@ fn a_claim_on_its_way_is_looked_up_again() {
     script.after_millis(499);
     assert_eq!(script.looked_up(), [""; 0]);
     script.after_millis(1);
-    assert_eq!(script.fail("a", true), [], "no answer");
+    assert_eq!(script.answer("a", RunState::InProgress, 11), []);
     script.after(1);
+    assert_eq!(script.fail("a", true), [], "no answer");
+    script.after(2);
     assert_eq!(script.answer("a", RunState::InProgress, 11), [lost("a")]);
 }
 
@@ -124,8 +150,10 @@ fn tasks_that_an_earlier_process_never_started_are_lost_claims() {
     assert_eq!(script.looked_up(), [""; 0], "not connected");
     assert_eq!(script.on(Event::LinkUp), []);
     assert_eq!(script.looked_up(), ["old", "other"]);
-    assert_eq!(script.answer("old", RunState::InProgress, 0), [lost("old")]);
+    assert_eq!(script.answer("old", RunState::InProgress, 0), []);
     assert_eq!(script.answer("other", RunState::Failed, 0), []);
+    script.after_millis(500);
+    assert_eq!(script.answer("old", RunState::InProgress, 0), [lost("old")]);
     assert_eq!(script.after(3), [upstream_lost("upstream")], "its state would not tell");
 }
 
@@ -182,6 +210,20 @@ fn a_run_of_the_upstream_dialect_that_is_assigned_again_is_started() {
 }
 
 #[test]
+fn unstarted_tasks_that_the_late_sweep_finds_are_looked_up_at_once() {
+    let mut script = Script::with_rest(RULES);
+    assert_eq!(script.on(assignment_at("own", 10)).len(), 2);
+    let found = [("old", Dialect::Old), ("own", Dialect::Old), ("upstream", Dialect::Upstream)];
+    let unstarted = Event::Unstarted(found.map(|(id, dialect)| (key(id), dialect)).to_vec());
+    assert_eq!(script.on(unstarted), []);
+    assert_eq!(script.looked_up(), ["old"], "this process has claimed the other one");
+    assert_eq!(script.answer("old", RunState::InProgress, 0), []);
+    script.after_millis(500);
+    assert_eq!(script.answer("old", RunState::InProgress, 0), [lost("old")]);
+    assert_eq!(script.after(3), [], "a run of the upstream dialect may have ended meanwhile");
+}
+
+#[test]
 fn an_answer_without_a_connection_is_asked_for_again() {
     let mut script = reconnected(RULES);
     script.on(Event::LinkDown);
@@ -190,6 +232,8 @@ fn an_answer_without_a_connection_is_asked_for_again() {
     script.on(Event::LinkDown);
     script.on(Event::LinkUp);
     assert_eq!(script.looked_up(), ["a"], "once");
+    assert_eq!(script.answer("a", RunState::InProgress, 11), []);
+    script.after_millis(500);
     assert_eq!(script.answer("a", RunState::InProgress, 11), [lost("a")]);
 }
 

@@ -18,6 +18,7 @@ mod tests;
 
 pub use self::messages::control_plane;
 pub use self::settings::settings;
+pub use crate::control_plane::rest::fuzz::run_body;
 pub use crate::control_plane::ws::fuzz::{link_answer, link_frames};
 pub use crate::docker::fuzz::{
     certificates, config_json, context_meta, docker_host, engine_json, helper_answer, http_body, http_head,
@@ -31,7 +32,7 @@ pub(crate) use self::input::{Input, MARKER, assert_hidden, assert_one_line, mark
 pub type Target = fn(&[u8]);
 
 /// All targets by name, the most critical first. `tests/fuzz/run.sh` reads the names from here, one on each line.
-pub const TARGETS: [(&str, Target); 18] = [
+pub const TARGETS: [(&str, Target); 19] = [
     ("http_body", http_body),
     ("http_head", http_head),
     ("log_frames", log_frames),
@@ -40,6 +41,7 @@ pub const TARGETS: [(&str, Target); 18] = [
     ("http_response", http_response),
     ("link_frames", link_frames),
     ("link_answer", link_answer),
+    ("run_body", run_body),
     ("task_output", task_output),
     ("output_archive", output_archive),
     ("engine_json", engine_json),

@@ -107,7 +107,7 @@ pub fn find(
 /// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
 /// were never started, and their process has ended. Nothing else of them is touched, so this process may create
 /// containers at the same time. Of the volumes, a task's own are removed, and shared ones that were not filled to their end.
-/// A removal that fails is logged.
+/// A removal that fails is logged. Returns the executions of those that were removed.
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
@@ -116,14 +116,14 @@ pub fn late_sweep(
     cancel: &CancelToken,
     worker_id: &str,
     processes: &Processes,
-) -> Result<(), Error> {
+) -> Result<Vec<(ExecutionKey, Dialect)>, Error> {
     remove_half_filled(docker, cancel, worker_id, processes.own())?;
     let mut all = docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])?;
     all.retain(|summary| is_of_another_process(&summary.labels, processes));
     if all.is_empty() {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    let scan = Scan::new(docker, cancel, worker_id, processes)?;
+    let mut scan = Scan::new(docker, cancel, worker_id, processes)?;
     for summary in all {
         if let Some(container) = scan.inspect(&summary)?
             && is_late(&container, worker_id, processes, scan.now)
@@ -131,7 +131,7 @@ pub fn late_sweep(
             scan.remove_late(&container);
         }
     }
-    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(()) }
+    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(scan.unstarted) }
 }
 
 impl<'a> Scan<'a> {
@@ -226,10 +226,11 @@ impl<'a> Scan<'a> {
 
     /// Removes the container unless it was started in the meantime, and then its task's own volumes. If this process has just
     /// populated one of them again for the same task, its check for the marker will notice.
-    fn remove_late(&self, container: &Container) {
+    fn remove_late(&mut self, container: &Container) {
         if let Err(error) = self.docker.container_remove_idle(self.cancel, &container.id) {
             return log_left(container, &error);
         }
+        self.unstarted.extend(with_dialect(&container.labels));
         log_removed(container, "created after its process ended");
         let own = |volume: &&Volume| {
             let labels = &volume.labels;

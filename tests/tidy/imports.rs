@@ -151,6 +151,7 @@ fn only_fuzzing_uses_the_fuzz_entry_points() {
         "src/docker/fuzz/response.rs",
         "src/docker/fuzz/streams.rs",
         "src/fuzz/mod.rs",
+        "src/control_plane/rest/fuzz.rs",
         "src/control_plane/ws/fuzz.rs",
         "src/task/fuzz.rs",
     ];

@@ -31,6 +31,7 @@ mod signals;
 mod start;
 mod status;
 mod stop;
+mod stored;
 mod system_calls;
 mod task_lifecycle;
 mod threads;

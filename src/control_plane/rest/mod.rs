@@ -5,6 +5,8 @@
 
 mod answer;
 mod error;
+#[cfg(any(test, feature = "fuzzing"))]
+pub(crate) mod fuzz;
 mod poller;
 mod proxy;
 mod resolver;

@@ -6,7 +6,7 @@ use memchr::memchr2;
 use super::answer::AnswerError;
 
 /// The longest value that is kept, in bytes as it is written in JSON. An id may have 4096 bytes, each of which may be escaped.
-const MAX_KEPT: usize = 64 << 10;
+pub(super) const MAX_KEPT: usize = 64 << 10;
 /// The longest name of a field that is kept, in bytes.
 const MAX_NAME: usize = 64;
 
@@ -111,7 +111,7 @@ impl Scanner {
     }
 
     /// Whether it holds no more than a value and a few bytes.
-    #[cfg(test)]
+    #[cfg(any(test, feature = "fuzzing"))]
     pub(super) fn is_small(&self) -> bool {
         self.kept.capacity() <= 2 * MAX_KEPT
     }

@@ -333,14 +333,16 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
     let docker = scene.docker();
     let cancel = CancelToken::new();
     let this = process(now.unwrap());
-    adopt::late_sweep(&docker, &cancel, ours, &this).unwrap();
+    // The runs of the tasks that it removes are looked up.
+    let unstarted = |id| vec![(ExecutionKey::new(id, None), Dialect::Old)];
+    assert_eq!(adopt::late_sweep(&docker, &cancel, ours, &this).unwrap(), unstarted("a"));
 
     assert_eq!(scene.containers(), BTreeSet::from(stay));
     assert_eq!(scene.volumes(), set([&refilled, &held, &shared, &of_sibling]));
     assert_eq!(scene.engine.containers_of(ours).len(), 10);
     // Once the other process has ended, its objects go, too.
     drop(sibling);
-    adopt::late_sweep(&docker, &cancel, ours, &this).unwrap();
+    assert_eq!(adopt::late_sweep(&docker, &cancel, ours, &this).unwrap(), unstarted("h"));
     assert_eq!(scene.engine.containers_of(ours).len(), 8);
     assert_eq!(scene.volumes(), set([&refilled, &held, &shared]));
 }
