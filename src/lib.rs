@@ -45,13 +45,14 @@
 //! | `oz-link` | `poll`, and connecting with deadlines; it decodes and encodes messages | decides |
 //! | `oz-log` | writing a line | delays other threads |
 //! | `oz-notify` | writing to the service manager; absent without one | delays other threads |
+//! | `oz-metrics` | waiting for its clients, and 2 s for the main thread; absent without `--metrics-listen` | delays other threads |
 //! | `oz-signals`, `ctrl-c` | waiting for a signal, which they pass on or log | do anything else |
 //! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
 //! | `oz-clean-N` | calls to the engine, to remove the container and volumes of a reported task | touches the WebSocket |
 //! | `oz-poller-N` | one look-up, with a deadline; at most four | decides, touches the WebSocket |
 //! | `oz-resolve` | resolving the host for a look-up | delays other threads |
 //! | `oz-sweep` | calls to the engine, once | touches what this process created |
-//! | `oz-ping` | one call to the engine, for the log of the state | delays other threads |
+//! | `oz-ping` | one call to the engine, and a check of its disk: once a minute, and for the log of the state | delays other threads |
 //! | `oz-disk` | one check of the engine's disk, before or after a claim | delays other threads |
 //! | `oz-limit` | waiting until an output that is read for an ended task has had its time | does anything else |
 //! | `oz-step` | one step of a sub-command; abandoned after its time | runs in a worker |
@@ -83,6 +84,7 @@ pub mod exit;
 pub mod fuzz;
 pub mod job;
 pub mod logging;
+pub mod metrics;
 mod net;
 pub mod policy;
 pub mod protocol;

@@ -1,12 +1,14 @@
 //! The free space of the engine's disk, if that disk is on this machine.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use log::{info, warn};
 use rustix::fs::{StatVfs, stat, statvfs};
 use rustix::io::Errno;
 use rustix::system::uname;
 
+use super::monitor::DiskFree;
 use crate::docker::{Docker, Engine};
 use crate::logging::{message, value};
 
@@ -18,11 +20,13 @@ const GIB: u64 = 1 << 30;
 const FULL: u64 = MIB;
 
 /// A folder on the engine's disk, and how much of the disk must be free.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct DiskWatch {
     folder: PathBuf,
     /// In bytes.
     min_free: u64,
+    /// Takes the result of each check.
+    last: Arc<DiskFree>,
 }
 
 /// Why the engine's disk cannot be watched.
@@ -68,7 +72,8 @@ impl DiskWatch {
     pub(super) fn find(docker: &Docker, min_free: u64) -> Result<(Self, u64), NotWatched> {
         let host = uname().nodename().to_string_lossy().into_owned();
         let place = Place { is_local: docker.is_local(), host: &host, is_container: is_container() };
-        let watch = Self { folder: data_folder(docker.engine(), &place, &look_at)?, min_free };
+        let folder = data_folder(docker.engine(), &place, &look_at)?;
+        let watch = Self { folder, min_free, last: Arc::default() };
         let free = watch.free()?;
         Ok((watch, free))
     }
@@ -76,6 +81,14 @@ impl DiskWatch {
     /// The watched folder.
     pub(super) fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// Returns the same watch, of which `last` takes the result of each check.
+    pub(super) fn recording(self, last: &Arc<DiskFree>) -> Self {
+        let watch = Self { last: Arc::clone(last), ..self };
+        // Fails if the space cannot be read any more.
+        let _ = watch.free();
+        watch
     }
 
     /// Returns why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
@@ -105,7 +118,10 @@ impl DiskWatch {
 
     /// Returns the free bytes, without the space reserved for root. The engine could use that space, but tasks should not.
     fn free(&self) -> Result<u64, NotWatched> {
-        self.space().map(|space| space.f_bavail.saturating_mul(space.f_frsize))
+        let space = self.space()?;
+        let free = space.f_bavail.saturating_mul(space.f_frsize);
+        self.last.record(free);
+        Ok(free)
     }
 
     fn space(&self) -> Result<StatVfs, NotWatched> {
@@ -244,7 +260,8 @@ mod tests {
 
     #[test]
     fn a_disk_is_low_below_its_minimum() {
-        let watch = |folder: &str, min_free| DiskWatch { folder: folder.into(), min_free };
+        let watch =
+            |folder: &str, min_free| DiskWatch { folder: folder.into(), min_free, last: Arc::default() };
         assert!(watch("/", 0).free().is_ok_and(|free| free > 0));
         assert_eq!(watch("/", 1).low(), None);
         let text = watch("/", u64::MAX).low().unwrap();

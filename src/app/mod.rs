@@ -1,10 +1,14 @@
 //! The process: handles the arguments, starts the worker, and returns the exit code.
 
+mod check;
 mod deadline;
 mod diagnosis;
 pub mod disk;
+mod ended;
 pub mod engine;
 pub mod instance;
+mod link;
+mod monitor;
 pub mod runtime;
 mod search;
 pub mod service_manager;
@@ -21,9 +25,12 @@ use std::path::{Path, PathBuf};
 use http::header::InvalidHeaderValue;
 use log::{error, info, warn};
 
+use crate::app::ended::Ended;
 use crate::app::instance::Instance;
+use crate::app::monitor::Monitor;
 use crate::app::search::Search;
 use crate::app::service_manager::Notifier;
+use crate::app::signals::Signals;
 use crate::cli::docs::{self, Request};
 use crate::cli::{
     Arguments, BadLine, CHECK, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, STATUS,
@@ -199,34 +206,54 @@ fn start(config: &Config, environment: &Environment) -> Exit {
     for warning in config.warnings.iter().chain(&open_key_file(config)) {
         warn!("{warning}");
     }
-    let key = match api_key(config) {
-        Ok(key) => key,
-        Err(error) => return fail(&error, Exit::Usage),
-    };
-    let instance =
-        match Instance::take(&config.worker_id, settings::shares_id(config), config.shared_id, &starting) {
-            Ok(instance) => instance,
-            Err(error) => return fail(&error, Exit::InUse),
-        };
-    let started = match runtime::start_link(config, key) {
-        Ok(started) => started,
-        Err(error) => return fail(&error, Exit::Failure),
-    };
-    let mut notifier = match Notifier::start(environment.get(service_manager::VARIABLE).is_some()) {
+    let mut notifier = match Notifier::start(environment) {
         Ok(notifier) => notifier,
         Err(error) => return fail(&error, Exit::Failure),
     };
-    let search = Search { config, environment, starting: &starting, signals: &signals };
-    let found = match search.run(started, &mut notifier) {
+    let Ended { exit, reason } = serve(config, environment, &starting, &signals, &mut notifier);
+    match reason {
+        None => info!("worker stopped exit_code={}", exit.code()),
+        // The last line and the last status say why, because service managers show a code by a name of their own.
+        Some(reason) => {
+            error!("worker ended exit_code={} error={}", exit.code(), message(&reason));
+            notifier.tell_end(exit, &reason);
+        }
+    }
+    exit
+}
+
+fn serve(
+    config: &Config,
+    environment: &Environment,
+    starting: &CancelToken,
+    signals: &Signals,
+    notifier: &mut Notifier,
+) -> Ended {
+    let key = match api_key(config) {
+        Ok(key) => key,
+        Err(error) => return Ended::failed(Exit::Usage, &error),
+    };
+    let _instance =
+        match Instance::take(&config.worker_id, settings::shares_id(config), config.shared_id, starting) {
+            Ok(instance) => instance,
+            Err(error) => return Ended::failed(Exit::InUse, &error),
+        };
+    let monitor = match Monitor::start(config) {
+        Ok(monitor) => monitor,
+        Err(error) => return Ended::failed(Exit::Usage, &error),
+    };
+    let started = match link::start_link(config, key) {
+        Ok(started) => started,
+        Err(error) => return Ended::failed(Exit::Failure, &error),
+    };
+    let search = Search { config, environment, starting, signals, monitor: &monitor };
+    let found = match search.run(started, notifier) {
         Ok(found) => found,
-        Err(exit) => return exit,
+        Err(ended) => return ended,
     };
     let registries = RegistryEnv::from(environment);
-    let exit = runtime::run(config, found, registries, &signals, notifier)
-        .unwrap_or_else(|error| fail(&error, Exit::Failure));
-    info!("worker stopped exit_code={}", exit.code());
-    drop(instance);
-    exit
+    runtime::run(config, found, registries, signals, notifier, monitor)
+        .unwrap_or_else(|error| Ended::failed(Exit::Failure, &error))
 }
 
 /// The API key. If it came from a file, and not from a pipe, it is read again before each use.

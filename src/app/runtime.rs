@@ -1,7 +1,6 @@
 //! The main thread: one `select!`, and the effects of each event. It decides nothing and does no I/O.
 
 use std::collections::{HashMap, VecDeque};
-use std::io;
 use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -9,17 +8,18 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
 use log::{Level, debug, error, info, log, warn};
 
+use super::check::{Checker, Found as Checked};
 use super::disk::DiskWatch;
+use super::ended::{Ended, StartError};
+use super::link::{LINK_END, StartedLink};
+use super::monitor::{LINK_LATE, Monitor, Query, Sample};
 use super::search::Found;
 use super::service_manager::Notifier;
 use super::settings;
 use super::signals::Signals;
 use crate::cli::Config;
-use crate::control_plane::key::ApiKey;
-use crate::control_plane::rest::{ControlPlane, ControlPlaneError, RunPoller};
-use crate::control_plane::ws::{
-    Epoch, Link, LinkConfig, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused, Timing,
-};
+use crate::control_plane::rest::{ControlPlane, RunPoller};
+use crate::control_plane::ws::{Epoch, Link, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused};
 use crate::coordinator::{Coordinator, Effect, Event, Refusal};
 use crate::docker::{Docker, Error, RegistryEnv};
 use crate::exit::Exit;
@@ -34,9 +34,6 @@ use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::processes::Processes;
 use crate::task::{Job, JobControl, Tasks, adopt, failed};
 
-/// The capacity of the channel for the link's events. While it is full, the link's thread blocks.
-const LINK_EVENTS: usize = 256;
-
 /// The capacity of the channel for the jobs' events; large enough that jobs rarely block on the main thread.
 const JOB_EVENTS: usize = 256;
 
@@ -46,24 +43,7 @@ const FREE_DESCRIPTORS: usize = 16;
 /// When a sweep that failed is repeated.
 const SWEEP_AGAIN: Duration = Duration::from_secs(60);
 
-/// How long the link's thread may take to end.
-pub(super) const LINK_END: Duration = Duration::from_secs(2);
-
-/// Why the worker could not begin.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The configuration checks the URL, so this is a defect.
-    #[error("the WebSocket URL cannot be used")]
-    Url(#[from] http::uri::InvalidUri),
-    /// The REST URL cannot be used, or there are no trusted certificates.
-    #[error("the control plane's REST URL cannot be used")]
-    ControlPlane(#[from] ControlPlaneError),
-    /// No thread or no pipe.
-    #[error("the system has no more threads or files")]
-    System(#[from] io::Error),
-}
-
-struct Runtime {
+struct Runtime<'a> {
     coordinator: Coordinator,
     worker_id: String,
     processes: Arc<Processes>,
@@ -72,7 +52,7 @@ struct Runtime {
     pool: Pool<Job>,
     /// Removes what jobs have left.
     cleaners: Pool<(JobId, Arc<Leftover>)>,
-    notifier: Notifier,
+    notifier: &'a mut Notifier,
     /// `None` if there is no disk to check.
     disk: Option<DiskWatch>,
     disk_results: Sender<Option<String>>,
@@ -81,6 +61,7 @@ struct Runtime {
     keep_failed: Duration,
     /// When the next of them is due.
     sweep_results: Sender<Event>,
+    checker: Checker,
     /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
     poller: RunPoller,
@@ -112,25 +93,9 @@ struct Inputs<'a> {
     disk: Receiver<Option<String>>,
     pings: Receiver<Option<String>>,
     sweeps: Receiver<Event>,
+    checks: Receiver<Checked>,
+    queries: Receiver<Query>,
     signals: &'a Signals,
-}
-
-/// A link that was started, its events, and the key that it and REST use.
-pub(crate) struct StartedLink {
-    pub(crate) link: Link,
-    events: Receiver<LinkEvent>,
-    pub(super) key: ApiKey,
-}
-
-/// Starts the link, which does not appear at the control plane before [`Link::allow_upgrade`]. Its events wait until [`run`]
-/// takes them.
-///
-/// # Errors
-/// The thread or a pipe cannot be created, or the URL cannot be used.
-pub(crate) fn start_link(config: &Config, key: ApiKey) -> Result<StartedLink, StartError> {
-    let (sender, events) = bounded(LINK_EVENTS);
-    let link = Link::start(link_config(config, &key)?, sender)?;
-    Ok(StartedLink { link, events, key })
 }
 
 /// Runs the worker until `signals` or an error end it. Returns its exit code.
@@ -142,8 +107,9 @@ pub(super) fn run(
     Found { docker, processes, left, started }: Found,
     registries: RegistryEnv,
     signals: &Signals,
-    notifier: Notifier,
-) -> Result<Exit, StartError> {
+    notifier: &mut Notifier,
+    mut monitor: Monitor,
+) -> Result<Ended, StartError> {
     let StartedLink { link, events, key } = started;
     let adopted: Vec<_> = left.tasks.into_iter().map(Arc::new).collect();
     // They may exceed the slots: the earlier process may have had more.
@@ -153,19 +119,24 @@ pub(super) fn run(
     let (ping_results, pings) = bounded(1);
     // The late sweep may end at the same time as another.
     let (sweep_results, sweeps) = bounded(3);
+    let (check_results, checks) = bounded(1);
     let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(settings::network(config));
     let (answers, lookups) = bounded(MAX_LOOKUPS);
     let disk = DiskWatch::new(&docker, config.min_free_disk);
+    let disk = disk.map(|disk| disk.recording(&monitor.disk_free));
     let stopping = CancelToken::new();
     let options = settings::options(config, registries, processes.own());
-    let tasks = Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone());
+    let steps = Arc::clone(&monitor.steps);
+    let tasks =
+        Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone(), steps);
     let tasks = Arc::new(tasks.with_disk(DiskWatch::full_check(disk.as_ref())));
     let disk = disk.filter(DiskWatch::refuses_tasks);
     let cleaning = Arc::clone(&tasks);
     let mut runtime = Runtime {
-        coordinator: Coordinator::new(settings::rules(config, disk.is_some())),
+        coordinator: Coordinator::new(settings::rules(config, disk.is_some(), notifier.interval())),
         worker_id: config.worker_id.clone(),
         processes,
+        checker: Checker::new(docker.clone(), disk.clone(), check_results),
         docker,
         pool: Pool::new("oz-task", threads, move |job| tasks.execute(&job)),
         cleaners: Pool::new("oz-clean", threads, move |(job, left): (JobId, Arc<Leftover>)| {
@@ -184,7 +155,9 @@ pub(super) fn run(
         epoch: None,
     };
     info!("worker ready tasks={}", adopted.len());
-    let inputs = Inputs { link: events, jobs, lookups, disk: disk_checks, pings, sweeps, signals };
+    let queries = monitor.running();
+    let inputs =
+        Inputs { link: events, jobs, lookups, disk: disk_checks, pings, sweeps, checks, queries, signals };
     let exit = match runtime
         .handle(Event::Adopted(adopted))
         .or_else(|| runtime.handle(Event::Unstarted(left.unstarted)))
@@ -192,23 +165,10 @@ pub(super) fn run(
         Some(exit) => exit,
         None => runtime.serve(inputs),
     };
-    runtime.end(exit);
-    Ok(exit)
+    Ok(runtime.end(exit))
 }
 
-pub(super) fn link_config(config: &Config, key: &ApiKey) -> Result<LinkConfig, StartError> {
-    Ok(LinkConfig {
-        url: config.link_url().parse()?,
-        api_key: key.clone(),
-        worker_id: config.worker_id.clone(),
-        max_attempts: config.reconnect_max_attempts,
-        window: config.reconnect_window,
-        timing: Timing { spread: config.reconnect_spread, ..Timing::default() },
-        network: settings::network(config),
-    })
-}
-
-impl Runtime {
+impl Runtime<'_> {
     fn serve(&mut self, mut inputs: Inputs<'_>) -> Exit {
         loop {
             let tick = self.coordinator.deadline().map_or_else(never, at);
@@ -222,6 +182,14 @@ impl Runtime {
                 recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
                 recv(inputs.pings) -> error => error.ok().map(|error| Event::EnginePinged { error }),
                 recv(inputs.sweeps) -> event => event.ok(),
+                recv(inputs.checks) -> found => found.ok().map(|Checked { engine, disk }| Event::Checked { engine, disk }),
+                recv(inputs.queries) -> query => {
+                    match query {
+                        Ok(query) => self.answer(&query),
+                        Err(_) => inputs.queries = never(),
+                    }
+                    None
+                }
                 recv(inputs.signals.stop) -> signal => signal.ok().map(|()| Event::Signal),
                 recv(inputs.signals.state) -> signal => signal.ok().map(|()| Event::LogState),
                 recv(tick) -> _ => Some(Event::Tick),
@@ -283,7 +251,7 @@ impl Runtime {
             LinkEvent::Confirmed { seq } => Some(Event::Confirmed { seq }),
             LinkEvent::Fatal(error) => {
                 error!("link ended error={}", message(&error.to_string()));
-                Some(Event::LinkGone { exit: exit_of(&error) })
+                Some(Event::LinkGone { exit: exit_of(&error), reason: Some(error.to_string()) })
             }
             LinkEvent::Closed => Some(link_gone()),
         }
@@ -308,6 +276,7 @@ impl Runtime {
             }
             Effect::CheckDisk => self.check_disk(),
             Effect::PingEngine => self.ping_engine(),
+            Effect::Beat { tell } => self.beat(tell),
             Effect::LookUp(lookup) => return self.look_up(lookup),
             Effect::CleanUp { job, left } => return self.clean_up(job, left),
             Effect::LateSweep => self.sweep(true),
@@ -389,6 +358,24 @@ impl Runtime {
         }
     }
 
+    /// The service manager hears of the worker only while the link goes on, too.
+    fn beat(&self, tell: bool) {
+        if self.link.overdue(Instant::now()) <= LINK_LATE {
+            self.notifier.goes_on();
+        }
+        if let Err(error) = self.checker.start(tell) {
+            warn!("engine check failed error={}", value(&error.to_string()));
+        }
+    }
+
+    /// Hands over the state for a monitoring page.
+    fn answer(&self, query: &Query) {
+        let now = Instant::now();
+        // Fails if the answer is not awaited any more.
+        let _ =
+            query.try_send(Sample { view: self.coordinator.view(now), link_overdue: self.link.overdue(now) });
+    }
+
     fn look_up(&self, lookup: RunLookup) -> Next {
         let number = lookup.number;
         match self.poller.look_up(lookup) {
@@ -438,7 +425,8 @@ impl Runtime {
 
     /// After an orderly stop no job is left and the threads end at once. With tasks left, their threads are abandoned
     /// and the link gets [`LINK_END`] to send its close frame; an interrupted stop does not wait for that either.
-    fn end(mut self, exit: Exit) {
+    fn end(mut self, exit: Exit) -> Ended {
+        let reason = self.coordinator.status().stop.and_then(|stop| stop.reason);
         if exit == Exit::Interrupted || !self.jobs.is_empty() {
             self.pool.abandon();
             self.cleaners.abandon();
@@ -448,6 +436,7 @@ impl Runtime {
         if exit != Exit::Interrupted {
             self.link.end(LINK_END);
         }
+        Ended { exit, reason }
     }
 }
 
@@ -471,7 +460,7 @@ fn refusal(refused: Refused) -> Refusal {
 
 /// The exit code counts only if the end was not requested.
 fn link_gone() -> Event {
-    Event::LinkGone { exit: Exit::Failure }
+    Event::LinkGone { exit: Exit::Failure, reason: None }
 }
 
 fn exit_of(error: &LinkError) -> Exit {

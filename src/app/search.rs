@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::select;
 use log::{info, warn};
 
+use super::ended::Ended;
 use super::engine::{self, EngineError};
-use super::fail;
 use super::instance::new_process;
-use super::runtime::{LINK_END, StartedLink, start_link};
+use super::link::{LINK_END, StartedLink, start_link};
+use super::monitor::Monitor;
 use super::service_manager::Notifier;
 use super::settings::network;
 use super::signals::Signals;
@@ -55,6 +56,7 @@ pub(super) struct Search<'a> {
     /// Cancelled by a signal that stops the worker.
     pub(super) starting: &'a CancelToken,
     pub(super) signals: &'a Signals,
+    pub(super) monitor: &'a Monitor,
 }
 
 /// The warnings that were logged.
@@ -76,8 +78,8 @@ impl Search<'_> {
     /// before that.
     ///
     /// # Errors
-    /// The exit code, if there is no engine that can be used or the search is cancelled. The reason is logged.
-    pub(super) fn run(&self, mut started: StartedLink, notifier: &mut Notifier) -> Result<Found, Exit> {
+    /// How the worker ends, if there is no engine that can be used or the search is cancelled.
+    pub(super) fn run(&self, mut started: StartedLink, notifier: &mut Notifier) -> Result<Found, Ended> {
         let mut wait = Wait { since: Instant::now(), pause: FIRST_PAUSE, warned_at: None };
         // Each attempt finds the same, so a warning is logged once.
         let mut warned = Warned::default();
@@ -90,11 +92,11 @@ impl Search<'_> {
             });
             let left =
                 self.config.engine_start_timeout.map(|limit| limit.saturating_sub(wait.since.elapsed()));
-            let exit = match found {
+            let ended = match found {
                 Ok((docker, left)) => return Ok(Found { docker, processes, left, started }),
-                Err(EngineError::Cancelled) => Exit::Success,
+                Err(EngineError::Cancelled) => Ended { exit: Exit::Success, reason: None },
                 Err(error) if !error.may_pass() || left.is_some_and(|left| left.is_zero()) => {
-                    fail(&error, error.exit())
+                    Ended::failed(error.exit(), &error)
                 }
                 Err(error) => {
                     if appeared.get() {
@@ -103,12 +105,12 @@ impl Search<'_> {
                     }
                     match wait.pause(self, notifier, &error_chain(&error), left) {
                         true => continue,
-                        false => Exit::Success,
+                        false => Ended { exit: Exit::Success, reason: None },
                     }
                 }
             };
             started.link.end(LINK_END);
-            return Err(exit);
+            return Err(ended);
         }
     }
 
@@ -139,10 +141,10 @@ impl Search<'_> {
     }
 
     /// Closes the link and starts another one, which does not appear at the control plane yet.
-    fn replace(&self, mut started: StartedLink) -> Result<StartedLink, Exit> {
+    fn replace(&self, mut started: StartedLink) -> Result<StartedLink, Ended> {
         started.link.end(LINK_END);
         let StartedLink { key, .. } = started;
-        start_link(self.config, key).map_err(|error| fail(&error, Exit::Failure))
+        start_link(self.config, key).map_err(|error| Ended::failed(Exit::Failure, &error))
     }
 }
 
@@ -162,6 +164,7 @@ impl Wait {
             warn!("waiting for the engine waited_s={waited_s} error={}", message(reason));
         }
         notifier.tell_no_engine(reason);
+        search.monitor.waiting(reason);
         let until = Instant::now() + self.pause.min(left.unwrap_or(self.pause));
         self.pause = (self.pause * 2).min(LONGEST_PAUSE);
         loop {

@@ -25,7 +25,11 @@ pub(super) fn is_shared_at(host: Option<&str>) -> bool {
     host.and_then(Dialect::of_host).is_some_and(Dialect::shares_ids)
 }
 
-pub(super) fn rules(config: &Config, check_disk: bool) -> Rules {
+/// How often the engine and its disk are checked: twice the interval of the link's pings.
+const BEAT: Duration = Duration::from_secs(60);
+
+/// `beat` is how often the main thread must show that it goes on, if that is prescribed.
+pub(super) fn rules(config: &Config, check_disk: bool, beat: Option<Duration>) -> Rules {
     Rules {
         slots: config.max_concurrent_tasks,
         task_timeout: config.task_timeout,
@@ -36,6 +40,7 @@ pub(super) fn rules(config: &Config, check_disk: bool) -> Rules {
         check_disk,
         late_sweep_after: LATE_SWEEP_AFTER,
         shared_id: shares_id(config),
+        beat_every: beat.map_or(BEAT, |beat| beat.min(BEAT)),
     }
 }
 

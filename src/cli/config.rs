@@ -8,6 +8,7 @@ use http::Uri;
 use log::LevelFilter;
 
 use super::invocation::Invocation;
+use super::monitoring::{Listen, exporter_warning, metrics_listen};
 use super::read::Given;
 use super::settings::Echo;
 use super::table::{
@@ -87,6 +88,8 @@ pub(crate) struct Config {
     pub(crate) keep_sidecar_volumes: usize,
     /// Free space that the engine's disk needs for a new task, in bytes; 0: no check.
     pub(crate) min_free_disk: u64,
+    /// Where the monitoring pages are served; `None`: nowhere.
+    pub(crate) metrics_listen: Option<Listen>,
     /// Consecutive failed connections after which the worker gives up; 0: never.
     pub(crate) reconnect_max_attempts: u32,
     /// Only failures within this time count; zero: all.
@@ -161,6 +164,7 @@ impl Config {
         let (web_socket_url, server_root_url) = urls(invocation)?;
         let (proxies, mut warnings) = Proxies::new(invocation.environment);
         warnings.extend(unused(invocation)?);
+        warnings.extend(exporter_warning(invocation.environment));
         let default_tasks = default_tasks(cores);
         let rest_url = invocation.read_if_given(&REST_URL)?.map(|url| without_slash(&url));
         Ok(Self {
@@ -193,6 +197,7 @@ impl Config {
             lost_runs: invocation.read(&LOST_RUNS)?,
             keep_sidecar_volumes: invocation.read(&KEEP_SIDECAR_VOLUMES)?,
             min_free_disk: invocation.read(&MIN_FREE_DISK)?,
+            metrics_listen: metrics_listen(invocation)?,
             reconnect_max_attempts: invocation.read(&RECONNECT_MAX_ATTEMPTS)?,
             reconnect_window: invocation.read(&RECONNECT_WINDOW)?,
             reconnect_spread: invocation.read(&RECONNECT_SPREAD)?,
@@ -370,6 +375,7 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(invocation.read(&LOST_RUNS)),
         of(invocation.read(&KEEP_SIDECAR_VOLUMES)),
         of(invocation.read(&MIN_FREE_DISK)),
+        of(metrics_listen(invocation)),
         of(invocation.read(&RECONNECT_MAX_ATTEMPTS)),
         of(invocation.read(&RECONNECT_WINDOW)),
         of(invocation.read(&RECONNECT_SPREAD)),

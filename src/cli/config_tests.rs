@@ -80,6 +80,7 @@ fn unset_settings_have_their_defaults() {
         lost_runs: LostRuns::Stop,
         keep_sidecar_volumes: 2,
         min_free_disk: 1 << 30,
+        metrics_listen: None,
         reconnect_max_attempts: 0,
         reconnect_window: Duration::ZERO,
         reconnect_spread: Duration::from_secs(5),
@@ -112,7 +113,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 27] = [
+const CASES: [Case; 28] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -204,6 +205,12 @@ const CASES: [Case; 27] = [
         "1",
     ),
     case(["--min-free-disk", "OZ_MIN_FREE_DISK"], ["2KiB", "0"], |c| c.min_free_disk.to_string(), "2048"),
+    case(
+        ["--metrics-listen", "OZ_METRICS_LISTEN"],
+        ["[::1]:1", "2"],
+        |c| format!("{:?}", c.metrics_listen),
+        "Some((::1, 1))",
+    ),
     case(["--ca-file", "OZ_CA_FILE"], ["/a b", "/c"], |c| format!("{:?}", c.ca_file), "Some(\"/a b\")"),
 ];
 

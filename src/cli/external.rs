@@ -95,6 +95,22 @@ pub const EXTERNAL: &[External] = &[
                loopback addresses never use a proxy.",
     },
     External {
+        variable: "OTEL_METRICS_EXPORTER",
+        echo: Echo::Whole,
+        help: "prometheus: serve metrics as --metrics-listen does, at the address of the next two variables. none: do not. Any other \
+               exporter is a warning. --metrics-listen has precedence.",
+    },
+    External {
+        variable: "OTEL_EXPORTER_PROMETHEUS_HOST",
+        echo: Echo::Whole,
+        help: "The IP address to serve metrics at, by default localhost. Only for OTEL_METRICS_EXPORTER=prometheus.",
+    },
+    External {
+        variable: "OTEL_EXPORTER_PROMETHEUS_PORT",
+        echo: Echo::Whole,
+        help: "The port to serve metrics at, by default 9464. Only for OTEL_METRICS_EXPORTER=prometheus.",
+    },
+    External {
         variable: "SSL_CERT_FILE",
         echo: Echo::Whole,
         help: "A file of trusted certificate authorities for wss, https and TLS to the engine, in place of the system's \

@@ -15,6 +15,7 @@ mod invocation;
 mod listing;
 #[cfg(test)]
 mod listing_tests;
+mod monitoring;
 mod names;
 mod read;
 mod settings;

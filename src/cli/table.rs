@@ -12,6 +12,7 @@ pub(super) use super::agent::{
 pub(super) use super::connection::{
     CA_FILE, CLIENT_CERT, CLIENT_KEY, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
 };
+use super::monitoring::METRICS_LISTEN;
 use super::read;
 use super::settings::{Echo, Occurs, Reader, Setting, ValueHint};
 use super::texts::{HELP, PRINT, VERSION};
@@ -421,6 +422,7 @@ pub const SETTINGS: &[Setting] = &[
     LOST_RUNS.setting,
     KEEP_SIDECAR_VOLUMES.setting,
     MIN_FREE_DISK.setting,
+    METRICS_LISTEN.setting,
     RECONNECT_MAX_ATTEMPTS.setting,
     RECONNECT_WINDOW.setting,
     RECONNECT_SPREAD.setting,

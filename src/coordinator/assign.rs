@@ -11,6 +11,7 @@ use super::{Coordinator, Effect, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Work};
 use crate::logging::value;
+use crate::metrics::{Phase, Rejection};
 use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
 
@@ -103,7 +104,7 @@ impl Coordinator {
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
                 match self.refusal(assignment.dialect, bytes) {
-                    Some(reason) => self.reject(key, assignment.dialect, &reason),
+                    Some((why, reason)) => self.reject(key, assignment.dialect, why, &reason),
                     None if self.link_is_up() => self.hold(assignment, bytes, now),
                     // The connection on which it came ended, so the control plane took it back.
                     None => {}
@@ -168,6 +169,7 @@ impl Coordinator {
     /// A running check also covers the assignments that arrive before its result.
     pub(super) fn disk_checked(&mut self, low: Option<&str>, now: Instant) {
         self.checking_disk = false;
+        self.record_disk(low);
         self.had_space_at = low.is_none().then_some(now);
         let Some(reason) = low else {
             self.backlog.iter_mut().for_each(|pending| pending.disk_checked = true);
@@ -177,26 +179,26 @@ impl Coordinator {
             if pending.disk_checked {
                 self.backlog.push_back(pending);
             } else {
-                self.reject(&pending.assignment.key, pending.assignment.dialect, reason);
+                self.reject(&pending.assignment.key, pending.assignment.dialect, Rejection::DiskFull, reason);
             }
         }
     }
 
     /// Why a new task of this size cannot be taken now.
-    fn refusal(&self, dialect: Dialect, bytes: usize) -> Option<String> {
+    fn refusal(&self, dialect: Dialect, bytes: usize) -> Option<(Rejection, String)> {
         if self.stop.is_some() {
-            Some("the worker is stopping".to_owned())
+            Some((Rejection::Stopping, "the worker is stopping".to_owned()))
         } else if let Some(reason) = self.engine_away.values().next() {
-            Some(reason.clone())
+            Some((Rejection::EngineUnavailable, reason.clone()))
         } else if !dialect.waits_for_slot() {
             let is_full = self.jobs.len() + self.backlog.len() >= self.rules.slots;
-            is_full.then(|| FULL.to_owned())
+            is_full.then(|| (Rejection::AtCapacity, FULL.to_owned()))
         } else {
             // A run with a free slot waits only for the check of the disk, and takes no place in the backlog.
             let free_slots = self.rules.slots.saturating_sub(self.jobs.len());
             let held: usize = self.backlog.iter().map(|pending| pending.bytes).sum();
             let is_full = self.backlog.len() >= BACKLOG + free_slots || held + bytes > BACKLOG_BYTES;
-            is_full.then(|| "the worker's backlog is full".to_owned())
+            is_full.then(|| (Rejection::BacklogFull, "the worker's backlog is full".to_owned()))
         }
     }
 
@@ -238,6 +240,7 @@ impl Coordinator {
         };
         self.effects.push(warn(format!("assignment invalid {key} error={error}")));
         if !self.holds(key) {
+            self.tally.fail(Phase::Assignment, FailureReason::InvalidAssignment.name());
             self.fail(key, invalid.dialect, FailureReason::InvalidAssignment, &invalid.message);
         }
     }
@@ -284,7 +287,7 @@ impl Coordinator {
                 continue;
             }
             let Some(pending) = self.backlog.remove(place) else { return };
-            let job = JobState::new(&pending.assignment);
+            let job = JobState::new(&pending.assignment, now);
             self.add_job(job, Work::Run(pending.assignment));
         }
     }
@@ -312,7 +315,7 @@ impl Coordinator {
         } else {
             let dialect = pending.assignment.dialect;
             self.remove_pending(key);
-            self.reject(key, dialect, "no slot was free in time");
+            self.reject(key, dialect, Rejection::HoldExpired, "no slot was free in time");
         }
     }
 
@@ -324,6 +327,7 @@ impl Coordinator {
         if let Some(claim) = job.send_claim(seq) {
             job.ends_at = (!limit.is_zero()).then(|| now + limit);
             self.last_seq = seq;
+            self.tally.claim();
             self.effects.push(info(format!("task claimed {}", job.key)));
             self.send(Some(seq), claim);
             if self.had_space_at.is_some_and(|at| now >= at + SPACE_RENEWED) {
@@ -341,21 +345,23 @@ impl Coordinator {
             self.effects.push(error(format!("no thread {key} error={}", value(reason))));
             self.effects.push(Effect::Exit(Exit::Failure));
         } else if job.is_working() {
-            self.reject(&job.key, job.dialect, &format!("no thread for the task: {reason}"));
+            let reason = format!("no thread for the task: {reason}");
+            self.reject(&job.key, job.dialect, Rejection::AtCapacity, &reason);
         }
     }
 
     /// Gives back a run for which there are too few file descriptors.
     pub(super) fn no_descriptors(&mut self, id: JobId, error: &str) {
         if let Some(job) = self.jobs.remove(&id).filter(JobState::is_working) {
-            self.reject(&job.key, job.dialect, &format!("no file descriptors for the task: {error}"));
+            let reason = format!("no file descriptors for the task: {error}");
+            self.reject(&job.key, job.dialect, Rejection::AtCapacity, &reason);
         }
     }
 
     /// Gives back everything in the backlog.
-    pub(super) fn give_back(&mut self, reason: &str) {
+    pub(super) fn give_back(&mut self, why: Rejection, reason: &str) {
         for pending in std::mem::take(&mut self.backlog) {
-            self.reject(&pending.assignment.key, pending.assignment.dialect, reason);
+            self.reject(&pending.assignment.key, pending.assignment.dialect, why, reason);
         }
     }
 
@@ -381,12 +387,13 @@ impl Coordinator {
                 } else {
                     "the check of the engine's disk got no answer in time"
                 };
-                self.reject(key, *dialect, reason);
+                self.reject(key, *dialect, Rejection::HoldExpired, reason);
             }
         }
     }
 
-    fn reject(&mut self, key: &ExecutionKey, dialect: Dialect, reason: &str) {
+    fn reject(&mut self, key: &ExecutionKey, dialect: Dialect, why: Rejection, reason: &str) {
+        self.tally.reject(why);
         self.effects.push(info(format!("task rejected {key} reason={}", value(reason))));
         self.send(None, Outgoing::Rejected { key: key.clone(), dialect, reason: reason.to_owned() });
     }

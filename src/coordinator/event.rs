@@ -31,6 +31,8 @@ pub enum Event {
     LinkGone {
         /// The exit code if the link ended because of an error.
         exit: Exit,
+        /// That error, for people.
+        reason: Option<String>,
     },
     /// A message came.
     Message(Incoming),
@@ -83,6 +85,13 @@ pub enum Event {
         /// When the next container is due for removal, from now; `None` if none is kept.
         due: Option<Duration>,
     },
+    /// The answer to [`Effect::Beat`], if there is something to tell.
+    Checked {
+        /// Why the engine does not answer, for people; `None` if it does.
+        engine: Option<String>,
+        /// Why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
+        disk: Option<String>,
+    },
     /// The time of [`Coordinator::deadline`](super::Coordinator::deadline) came.
     Tick,
 }
@@ -132,6 +141,12 @@ pub enum Effect {
     CheckDisk,
     /// Ask whether the engine answers; [`Event::EnginePinged`] follows. At most one ping runs at a time.
     PingEngine,
+    /// Tell the service manager that this thread goes on, and check the engine and its disk. [`Event::Checked`] follows if one of
+    /// them cannot be used, or else if `tell` is set. At most one check runs at a time.
+    Beat {
+        /// Whether to tell also if both can be used.
+        tell: bool,
+    },
     /// Look up a run at the control plane; [`Event::LookedUp`] follows. At most four look-ups are under way at a time.
     LookUp(RunLookup),
     /// Remove what a job has left; [`JobEvent::CleanedUp`] follows.
@@ -157,17 +172,21 @@ pub enum Effect {
     Log(Level, String),
 }
 
-/// The worker's state, for service managers.
+/// The worker's state, for service managers and for `/status`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Status {
     /// The connection to the control plane.
     pub link: LinkState,
     /// Why the last attempt to connect was refused; `None` if it was not.
     pub refusal: Option<String>,
-    /// Why the engine cannot be used, as far as a task has found out.
+    /// Why the engine cannot be used, as far as a task or the last check has found out.
     pub engine_away: Option<String>,
+    /// Why the engine's disk has too little space for a new task, as far as the last check has found out.
+    pub disk_low: Option<String>,
     /// The number of tasks that hold a slot.
     pub tasks: usize,
+    /// The number of slots.
+    pub slots: usize,
     /// The stop, once it began.
     pub stop: Option<Stopping>,
 }
@@ -190,4 +209,6 @@ pub struct Stopping {
     pub draining: bool,
     /// The maximum duration of the stop, from its beginning.
     pub budget: Duration,
+    /// The error that ends the worker; `None` after a signal.
+    pub reason: Option<String>,
 }

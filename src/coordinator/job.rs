@@ -35,6 +35,8 @@ pub(super) struct JobState {
     pub(super) dialect: Dialect,
     claim: Claim,
     phase: Phase,
+    /// When it took its slot.
+    began: Instant,
     /// When the container was started, once it was.
     pub(super) started_at: Option<Instant>,
     /// Whether the container has exited.
@@ -104,17 +106,17 @@ pub(super) enum Step {
 
 impl JobState {
     /// A job that is not claimed yet.
-    pub(super) fn new(assignment: &Assignment) -> Self {
+    pub(super) fn new(assignment: &Assignment, now: Instant) -> Self {
         let Assignment { key, dialect, updated_at: assigned_at, .. } = assignment;
-        Self { assigned_at: *assigned_at, ..Self::of(key, *dialect, Claim::Unsent) }
+        Self { assigned_at: *assigned_at, ..Self::of(key, *dialect, Claim::Unsent, now) }
     }
 
     /// A job that an earlier process claimed.
-    pub(super) fn adopted(task: &AdoptedTask) -> Self {
-        Self::of(&task.key, task.dialect, Claim::Confirmed)
+    pub(super) fn adopted(task: &AdoptedTask, now: Instant) -> Self {
+        Self::of(&task.key, task.dialect, Claim::Confirmed, now)
     }
 
-    fn of(key: &ExecutionKey, dialect: Dialect, claim: Claim) -> Self {
+    fn of(key: &ExecutionKey, dialect: Dialect, claim: Claim, now: Instant) -> Self {
         Self {
             key: key.clone(),
             assigned_at: None,
@@ -122,6 +124,7 @@ impl JobState {
             dialect,
             claim,
             phase: Phase::Working,
+            began: now,
             started_at: None,
             exited: false,
             ends_at: None,
@@ -151,6 +154,16 @@ impl JobState {
             (Phase::Reporting { seq, .. }, _) => Step::Reporting { sent: seq.is_some() },
             (Phase::Settled { .. }, _) => Step::CleaningUp,
         }
+    }
+
+    /// Returns when it took its slot, or when its container was started if that was earlier.
+    pub(super) fn began(&self) -> Instant {
+        self.started_at.map_or(self.began, |started_at| started_at.min(self.began))
+    }
+
+    /// Whether a report is not confirmed.
+    pub(super) fn is_reporting(&self) -> bool {
+        matches!(self.phase, Phase::Reporting { .. })
     }
 
     /// Whether the task has not ended and its result is wanted.

@@ -10,6 +10,7 @@ use time::OffsetDateTime;
 use super::claims::{Standing, standing};
 use super::lookups::{Backoff, Lookups, Priority, Query};
 use super::{Coordinator, LinkState, warn};
+use crate::metrics::Phase;
 use crate::protocol::{Dialect, ExecutionKey, FailureReason, RunView};
 
 /// The most claims that are remembered; further ones replace the oldest.
@@ -183,6 +184,7 @@ impl Coordinator {
         if is_running && was_awaited && !self.has(key) {
             // This message may be lost as well, so the run is looked up again.
             self.effects.push(warn(format!("run failed {key} reason=\"its claim was lost\"")));
+            self.tally.fail(Phase::Assignment, FailureReason::Internal.name());
             self.fail(key, dialect, FailureReason::Internal, MESSAGE);
         }
         if goes_on {

@@ -14,6 +14,7 @@
 //! - Nothing is started twice: an assignment of an execution that the worker already holds is answered with its state.
 
 mod assign;
+mod beat;
 mod claims;
 mod closing;
 mod event;
@@ -28,6 +29,7 @@ mod settle;
 mod state;
 mod stop;
 mod sweep;
+mod view;
 mod watch;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -38,12 +40,14 @@ use log::Level;
 
 use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
 use crate::logging::value;
+use crate::metrics::{Phase, Tally};
 use crate::policy::LostRuns;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing};
 use crate::sys::cancel::CancelReason;
 
 use assign::PendingAssignment;
 pub use assign::{BACKLOG, CLAIM_HOLD};
+use beat::Beat;
 use closing::EndedExecutions;
 pub use event::{Effect, Event, LinkState, Status, Stopping};
 use failed::FailedSweep;
@@ -57,6 +61,7 @@ use refusal::Refusals;
 use settle::Settlements;
 use stop::Stop;
 use sweep::NotRemoved;
+pub use view::{JobView, View};
 
 /// The operator's choices.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +84,8 @@ pub struct Rules {
     pub late_sweep_after: Duration,
     /// Whether several workers have this worker's id.
     pub shared_id: bool,
+    /// How often an engine that answers is asked again; zero: never.
+    pub beat_every: Duration,
 }
 
 /// The state that all decisions are made from.
@@ -93,6 +100,8 @@ pub struct Coordinator {
     jobs: BTreeMap<JobId, JobState>,
     /// The jobs whose last call to the engine got no answer.
     engine_away: BTreeMap<JobId, String>,
+    beat: Beat,
+    tally: Tally,
     checking_disk: bool,
     /// When the last check of the disk ended, if it found space.
     had_space_at: Option<Instant>,
@@ -126,6 +135,8 @@ impl Coordinator {
             backlog: VecDeque::new(),
             jobs: BTreeMap::new(),
             engine_away: BTreeMap::new(),
+            beat: Beat::default(),
+            tally: Tally::default(),
             checking_disk: false,
             had_space_at: None,
             pinging: false,
@@ -147,13 +158,13 @@ impl Coordinator {
     /// Handles an event and returns its effects. `now` must not decrease.
     pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task)),
+            Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task, now)),
             Event::Unstarted(found) => self.remember_unstarted(found, now),
             Event::LinkFailed => self.link_failed(),
             Event::LinkRefused(refusal) => self.link_refused(refusal, now),
             Event::LinkUp => self.link_up(now),
             Event::LinkDown => self.link_down(now),
-            Event::LinkGone { exit } => self.link_gone(exit, now),
+            Event::LinkGone { exit, reason } => self.link_gone(exit, reason, now),
             Event::Message(Incoming::Assignment(assignment)) => self.assigned(assignment, now),
             Event::Message(Incoming::Cancel { task_id, execution_id }) => {
                 self.cancelled(&task_id, execution_id.as_deref(), now);
@@ -173,7 +184,7 @@ impl Coordinator {
             Event::LookedUp(answer) => self.looked_up(answer, now),
             Event::Job(id, JobEvent::Started { ran }) => self.started(id, ran, now),
             Event::Job(id, JobEvent::Engine { away }) => self.engine(id, away),
-            Event::Job(id, JobEvent::Finished { report, left }) => self.finished(id, report, left),
+            Event::Job(id, JobEvent::Finished { report, left }) => self.finished(id, report, left, now),
             Event::Job(id, JobEvent::Done(removal)) => self.done(id, removal, now),
             Event::Job(id, JobEvent::Exited) => self.exited(id),
             Event::Job(_, JobEvent::Kept) => self.failed_sweep.kept(now),
@@ -183,6 +194,7 @@ impl Coordinator {
             Event::LogState => self.log_state(now),
             Event::EnginePinged { error } => self.engine_pinged(error.as_deref()),
             Event::FailedSwept { due } => self.failed_sweep.swept(due, now),
+            Event::Checked { engine, disk } => self.checked(engine, disk.as_deref(), now),
             Event::Tick => {}
         }
         self.expire(now);
@@ -196,6 +208,7 @@ impl Coordinator {
         self.poll_runs(now);
         self.late_sweep(now);
         self.sweep_failed(now);
+        self.beat(now);
         self.continue_stop(now);
         self.look_up(now);
         self.limited_effects(now)
@@ -228,20 +241,10 @@ impl Coordinator {
             self.late_sweep.deadline(),
             self.failed_sweep.deadline().filter(|_| self.stop.is_none()),
             self.not_removed.deadline(),
+            self.beat.deadline(),
             self.log_limit.deadline(),
         ];
         due.into_iter().chain([stop, poll]).flatten().min()
-    }
-
-    /// Returns the worker's state, for service managers.
-    pub fn status(&self) -> Status {
-        Status {
-            link: self.link,
-            refusal: self.refusals.current().map(str::to_owned),
-            engine_away: self.engine_away.values().next().cloned(),
-            tasks: self.jobs.len(),
-            stop: self.stop.as_ref().map(Stop::status),
-        }
     }
 
     fn link_is_up(&self) -> bool {
@@ -250,12 +253,14 @@ impl Coordinator {
 
     fn link_failed(&mut self) {
         self.link = LinkState::Away;
+        self.tally.dial_failed();
         self.refusals.failed_otherwise();
     }
 
     fn link_up(&mut self, now: Instant) {
         self.link = LinkState::Up;
         self.refusals.connected();
+        self.align_beat(now);
         // The control plane does not repeat a cancel that it sent without a connection. Polling the runs finds it.
         self.poll_at = Some(now);
         let unsent: Vec<JobId> =
@@ -274,6 +279,9 @@ impl Coordinator {
 
     /// The control plane takes back the unclaimed runs when the connection ends, and those whose claim did not arrive.
     fn link_down(&mut self, now: Instant) {
+        if self.link_is_up() {
+            self.tally.connection_lost();
+        }
         self.link = LinkState::Away;
         for pending in std::mem::take(&mut self.backlog) {
             let key = &pending.assignment.key;
@@ -321,8 +329,11 @@ impl Coordinator {
         }
     }
 
-    fn finished(&mut self, id: JobId, report: Arc<EncodedReport>, left: Arc<Leftover>) {
+    fn finished(&mut self, id: JobId, report: Arc<EncodedReport>, left: Arc<Leftover>, now: Instant) {
         let Some(job) = self.jobs.get_mut(&id) else { return };
+        if job.is_working() {
+            self.tally.end(report.end(), now.saturating_duration_since(job.began()));
+        }
         if !job.finished(report, left) {
             self.effects.push(Effect::Settle { job: id, settlement: Settlement::Unwanted });
         } else if self.link_is_up() {
@@ -337,6 +348,7 @@ impl Coordinator {
         let Some(job) = self.jobs.remove(&id) else { return };
         if job.is_working() {
             self.effects.push(error(format!("task ended without a report {}", job.key)));
+            self.tally.fail(Phase::Backend, FailureReason::Internal.name());
             self.fail(
                 &job.key,
                 job.dialect,
@@ -347,8 +359,9 @@ impl Coordinator {
     }
 
     /// The task's container runs already, so it gets a slot even if none is free.
-    fn adopt(&mut self, task: Arc<AdoptedTask>) {
-        self.add_job(JobState::adopted(&task), Work::Adopt(task));
+    fn adopt(&mut self, task: Arc<AdoptedTask>, now: Instant) {
+        self.tally.adopt();
+        self.add_job(JobState::adopted(&task, now), Work::Adopt(task));
     }
 
     fn add_job(&mut self, job: JobState, work: Work) {

@@ -23,6 +23,7 @@ fn random_histories_keep_the_rules() {
             check_disk: seed % 2 == 0,
             late_sweep_after: Duration::from_secs(30),
             shared_id: seed % 5 == 0,
+            beat_every: Duration::from_secs(if seed % 3 == 0 { 60 } else { 0 }),
         };
         let mut script = if seed % 3 == 0 { Script::with(rules) } else { Script::untried(rules) };
         let mut here: BTreeMap<JobId, String> = BTreeMap::new();

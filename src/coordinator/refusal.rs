@@ -68,10 +68,11 @@ impl Coordinator {
         let body = if body.is_empty() { String::new() } else { format!(" body={}", value(&body)) };
         if !may_pass && !self.refusals.was_connected && self.jobs.is_empty() {
             self.effects.push(error(format!("link ended error={}{body}", message(&reason))));
-            self.link_gone(Exit::Refused, now);
+            self.link_gone(Exit::Refused, Some(reason), now);
             return;
         }
         self.link = LinkState::Away;
+        self.tally.dial_failed();
         let retry = retry_in.map(|delay| format!(" retry_in={delay:.1?}")).unwrap_or_default();
         let tasks = self.jobs.len();
         let line = format!("link refused reason={}{body}{retry} tasks={tasks}", message(&reason));

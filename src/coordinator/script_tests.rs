@@ -139,6 +139,7 @@ pub(super) const RULES: Rules = Rules {
     check_disk: false,
     late_sweep_after: Duration::ZERO,
     shared_id: false,
+    beat_every: Duration::ZERO,
 };
 
 /// `TASK`, or `TASK/EXECUTION`.

@@ -85,6 +85,11 @@ impl Settlements {
         self.settling.is_empty() && self.waiting.is_empty() && self.removing.is_empty()
     }
 
+    /// The number of reports that are not known to be stored.
+    pub(super) fn unsettled(&self) -> usize {
+        self.settling.len()
+    }
+
     /// Whether too many containers wait for their removal.
     pub(super) fn are_behind(&self) -> bool {
         self.waiting.len() >= MAX_REMOVALS

@@ -259,7 +259,10 @@ fn a_stop_waits_for_one_look_up_of_each_report() {
     assert_eq!((script.looked_up(), script.asked[0].limit), (vec!["a"], Duration::from_secs(2)), "at once");
     assert_eq!(script.answer("a", RunState::Succeeded, 12), [clean_up(1, "a")]);
     assert_eq!(script.on(cleaned_up(1)), [Effect::CloseLink]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+    assert_eq!(
+        script.on(Event::LinkGone { exit: Exit::Failure, reason: None }),
+        [Effect::Exit(Exit::Success)]
+    );
 }
 
 #[test]
@@ -269,7 +272,10 @@ fn without_an_answer_within_two_seconds_the_confirmation_counts_at_a_stop() {
     assert_eq!(script.after_millis(1999), []);
     assert_eq!(script.after_millis(1), [clean_up(1, "a")]);
     assert_eq!(script.on(cleaned_up(1)), [Effect::CloseLink]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+    assert_eq!(
+        script.on(Event::LinkGone { exit: Exit::Failure, reason: None }),
+        [Effect::Exit(Exit::Success)]
+    );
 }
 
 #[test]
@@ -295,7 +301,7 @@ fn a_report_that_is_not_stored_before_the_end_is_left_for_the_next_process() {
         script.after_millis(500);
         script.answer("a", RunState::InProgress, 11);
         let log = if link_ends {
-            script.log(Event::LinkGone { exit: Exit::Failure })
+            script.log(Event::LinkGone { exit: Exit::Failure, reason: None })
         } else {
             script.on(Event::Signal);
             let until = script.now + Duration::from_secs(39);
@@ -311,7 +317,7 @@ fn a_report_that_is_not_stored_before_the_end_is_left_for_the_next_process() {
         assert!(log.contains("ERROR report not delivered task=a"), "{link_ends} {log}");
         assert!(script.coordinator.settling.is_empty());
         if !link_ends {
-            let end = script.on(Event::LinkGone { exit: Exit::Success });
+            let end = script.on(Event::LinkGone { exit: Exit::Success, reason: None });
             assert_eq!(end, [Effect::Exit(Exit::Failure)], "a lost report is not a success");
         }
     }

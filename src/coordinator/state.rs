@@ -3,10 +3,9 @@
 use std::time::Instant;
 
 use super::event::{Effect, LinkState};
-use super::job::{JobState, Step};
+use super::view::JobView;
 use super::{Coordinator, info, warn};
 use crate::logging::message;
-use crate::sys::cancel::CancelReason;
 
 impl Coordinator {
     /// Logs the state. The engine is asked whether it answers, so its line comes with the answer.
@@ -21,9 +20,9 @@ impl Coordinator {
         let refused = self.refusals.current().map(|reason| format!(" reason={}", message(reason)));
         let refused = refused.unwrap_or_default();
         self.effects.push(info(format!("link state state={link} tasks={jobs} backlog={backlog}{refused}")));
-        for (id, job) in &self.jobs {
-            let engine = if self.engine_away.contains_key(id) { "away" } else { "answers" };
-            self.effects.push(info(format!("job state {} {} engine={engine}", job.key, fields(job, now))));
+        for job in self.job_views(now) {
+            let engine = if job.engine_away { "away" } else { "answers" };
+            self.effects.push(info(format!("job state {} {} engine={engine}", job.key, fields(&job))));
         }
         self.log_stop(now);
         if !std::mem::replace(&mut self.pinging, true) {
@@ -42,32 +41,19 @@ impl Coordinator {
 }
 
 /// Returns the keys of a job's line.
-fn fields(job: &JobState, now: Instant) -> String {
-    let phase = match job.step() {
-        Step::Preparing => "preparing".to_owned(),
-        Step::Running { since } => {
-            format!("running running_s={}", now.saturating_duration_since(since).as_secs())
-        }
-        Step::Collecting => "collecting".to_owned(),
-        Step::Dropped => "dropped".to_owned(),
-        Step::Reporting { sent } => format!("reporting report={}", if sent { "sent" } else { "waiting" }),
-        Step::CleaningUp => "cleaning_up".to_owned(),
-    };
-    let claim = if job.is_claimed() { "confirmed" } else { "unconfirmed" };
-    let ending = job.ending.map(|reason| format!(" ending={}", word(reason))).unwrap_or_default();
-    format!("phase={phase} claim={claim}{ending}")
-}
-
-fn word(reason: CancelReason) -> &'static str {
-    match reason {
-        CancelReason::Requested => "cancelled",
-        CancelReason::Shutdown => "shutdown",
-        CancelReason::TimedOut => "timed_out",
-        CancelReason::PreparedTooLong => "prepared_too_long",
-        CancelReason::RunOver => "run_over",
-        CancelReason::ClaimLost => "claim_lost",
-        CancelReason::Sibling => "sibling",
+fn fields(job: &JobView) -> String {
+    let mut text = format!("phase={}", job.phase);
+    if let Some(seconds) = job.running_s {
+        text.push_str(&format!(" running_s={seconds}"));
     }
+    if let Some(report) = job.report {
+        text.push_str(&format!(" report={report}"));
+    }
+    text.push_str(if job.claimed { " claim=confirmed" } else { " claim=unconfirmed" });
+    if let Some(reason) = job.ending {
+        text.push_str(&format!(" ending={reason}"));
+    }
+    text
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use super::job::JobState;
 use super::{Coordinator, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Settlement};
+use crate::metrics::Rejection;
 use crate::sys::cancel::CancelReason;
 
 /// How long to wait for reports after the drain, beside the containers' grace time: to collect, send and reconnect.
@@ -52,6 +53,8 @@ enum Step {
 
 pub(super) struct Stop {
     exit: Exit,
+    /// The error that ends the worker, for people.
+    reason: Option<String>,
     step: Step,
     /// The maximum duration of the stop.
     budget: Duration,
@@ -76,7 +79,7 @@ impl Stop {
     }
 
     pub(super) fn status(&self) -> Stopping {
-        Stopping { draining: self.is_draining(), budget: self.budget }
+        Stopping { draining: self.is_draining(), budget: self.budget, reason: self.reason.clone() }
     }
 
     fn is_draining(&self) -> bool {
@@ -113,7 +116,7 @@ impl Coordinator {
     }
 
     /// Stops the worker after the link has failed: no report can be sent any more.
-    pub(super) fn link_gone(&mut self, exit: Exit, now: Instant) {
+    pub(super) fn link_gone(&mut self, exit: Exit, reason: Option<String>, now: Instant) {
         if std::mem::replace(&mut self.link_is_gone, true) {
             return;
         }
@@ -125,6 +128,7 @@ impl Coordinator {
         }
         if let Some(stop) = self.stop.as_mut().filter(|stop| stop.step != Step::Closing) {
             stop.exit = exit;
+            stop.reason = reason;
         }
     }
 
@@ -151,6 +155,7 @@ impl Coordinator {
         )));
         self.stop = Some(Stop {
             exit,
+            reason: None,
             step: Step::Draining,
             budget,
             grace,
@@ -158,7 +163,7 @@ impl Coordinator {
             drained_at: now + drain,
             progress_at: now + PROGRESS,
         });
-        self.give_back("the worker is stopping");
+        self.give_back(Rejection::Stopping, "the worker is stopping");
     }
 
     fn end_tasks(&mut self, now: Instant) {

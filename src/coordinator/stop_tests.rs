@@ -27,7 +27,10 @@ fn the_first_signal_stops_the_tasks_then_the_link() {
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
     assert_eq!(script.assign("later"), [rejected("later", "the worker is stopping")]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+    assert_eq!(
+        script.on(Event::LinkGone { exit: Exit::Failure, reason: None }),
+        [Effect::Exit(Exit::Success)]
+    );
 }
 
 /// A task that is being ended can be interrupted: the reading of its output may take long.
@@ -68,7 +71,7 @@ fn a_stop_without_a_connection_waits_40_seconds_for_one() {
     assert_eq!(script.coordinator.deadline(), Some(script.now + Duration::from_secs(1)));
     assert_eq!(script.after(1), [undelivered(0)]);
     assert_eq!(script.on(freed(0)), [Effect::CloseLink]);
-    let end = script.on(Event::LinkGone { exit: Exit::Failure });
+    let end = script.on(Event::LinkGone { exit: Exit::Failure, reason: None });
     assert_eq!(end, [Effect::Exit(Exit::Failure)], "a lost report is not a success");
 }
 
@@ -88,10 +91,14 @@ fn a_failed_link_ends_the_worker_with_its_exit_code() {
     script.on(confirmed(1));
     script.assign("b");
     script.on(Event::LinkDown);
-    let effects = script.on(Event::LinkGone { exit: Exit::Refused });
+    let effects = script.on(Event::LinkGone { exit: Exit::Refused, reason: None });
     assert_eq!(effects, [cancelled(0, CancelReason::Shutdown), Effect::StopWaiting]);
     assert_eq!(script.finish(0, "a"), [undelivered(0)]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [], "the first reason stays");
+    assert_eq!(
+        script.on(Event::LinkGone { exit: Exit::Failure, reason: None }),
+        [],
+        "the first reason stays"
+    );
     assert_eq!(script.finish(1, "b"), [unwanted(1)]);
     assert_eq!(script.on(freed(0)), []);
     assert_eq!(script.on(freed(1)), [Effect::Exit(Exit::Refused)]);
@@ -124,7 +131,10 @@ fn a_drain_lets_running_tasks_finish() {
     assert_eq!(script.finish(1, "b"), [reported(Some(5), "b"), Effect::StopWaiting]);
     assert_eq!(script.on(confirmed(5)), [delivered(1)]);
     assert_eq!(script.on(freed(1)), [Effect::CloseLink]);
-    assert_eq!(script.on(Event::LinkGone { exit: Exit::Failure }), [Effect::Exit(Exit::Success)]);
+    assert_eq!(
+        script.on(Event::LinkGone { exit: Exit::Failure, reason: None }),
+        [Effect::Exit(Exit::Success)]
+    );
 }
 
 /// A report that cannot be sent does not prolong the drain.

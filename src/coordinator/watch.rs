@@ -6,6 +6,7 @@ use super::claims::{Standing, standing};
 use super::lookups::{Priority, Query};
 use super::{Coordinator, JobState, warn};
 use crate::job::JobId;
+use crate::metrics::Rejection;
 use crate::policy::LostRuns;
 use crate::protocol::{RunState, RunView};
 use crate::sys::cancel::CancelReason;
@@ -56,10 +57,11 @@ impl Coordinator {
         let is_known = self.jobs.contains_key(&id) || self.settling.is_removing(id);
         let Some(reason) = away.filter(|_| is_known) else {
             self.engine_away.remove(&id);
+            self.beat.engine_answers();
             return;
         };
         self.engine_away.insert(id, reason.clone());
-        self.give_back(&reason);
+        self.give_back(Rejection::EngineUnavailable, &reason);
     }
 
     /// Looks up the runs of all running tasks if a poll is due and the last one is over.

@@ -73,6 +73,11 @@ pub fn init(level: LevelFilter) -> Result<(), LogError> {
     Ok(())
 }
 
+/// Returns how many lines of this process were dropped because stderr was not read.
+pub fn dropped_lines() -> u64 {
+    queue::dropped()
+}
+
 /// A value in logfmt: in quotes with escapes if it is empty or has spaces, quotes, `=` or control characters. Cut after 256
 /// characters, with an ellipsis.
 pub fn value(text: &str) -> impl Display + '_ {

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::Builder;
 use std::time::Duration;
@@ -17,6 +18,14 @@ const LINES: usize = 4096;
 
 /// How long a flush waits for the lines before it.
 const FLUSH: Duration = Duration::from_secs(2);
+
+/// How many lines of this process did not fit.
+static DROPPED: AtomicU64 = AtomicU64::new(0);
+
+/// Returns how many lines of this process were dropped.
+pub(super) fn dropped() -> u64 {
+    DROPPED.load(Ordering::Relaxed)
+}
 
 enum Entry {
     Line {
@@ -55,6 +64,7 @@ impl Entries {
         let mut state = self.lock();
         if state.entries.len() >= LINES && matches!(entry, Entry::Line { .. }) {
             state.dropped += 1;
+            DROPPED.fetch_add(1, Ordering::Relaxed);
             return;
         }
         state.entries.push_back(entry);

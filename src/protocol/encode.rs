@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::dialect::{Dialect, Ending};
 use super::fit::{escaped_len, fit};
 use super::{ExecutionKey, Outgoing, PullRequest, Report};
+use crate::metrics::TaskEnd;
 
 /// The longest message that is sent, in bytes. The known control plane ends its process, for all its workers, on a message
 /// over 100 MiB.
@@ -32,6 +33,7 @@ const MAX_TEXT_BYTES: usize = 4096;
 pub struct EncodedReport {
     key: ExecutionKey,
     kind: &'static str,
+    end: TaskEnd,
     /// Not an `Arc<str>`, which would copy the text once more.
     text: Arc<String>,
 }
@@ -45,14 +47,19 @@ impl EncodedReport {
     /// As [`EncodedReport::new`], for a frame of at most `max_bytes`, which must exceed [`ENVELOPE_BYTES`].
     fn with_limit(report: Report, worker_id: &str, max_bytes: usize) -> Self {
         let Report { key, dialect, .. } = &report;
-        let (key, dialect) = (key.clone(), *dialect);
+        let (key, dialect, end) = (key.clone(), *dialect, report.end());
         let (kind, data) = report_data(report, max_bytes - ENVELOPE_BYTES);
         let text = Arc::new(frame(kind, &key, dialect, worker_id, data));
-        Self { key, kind, text }
+        Self { key, kind, end, text }
     }
 }
 
 impl EncodedReport {
+    /// Returns how the task ended.
+    pub fn end(&self) -> TaskEnd {
+        self.end
+    }
+
     /// Returns the length of its frame, in bytes.
     pub fn bytes(&self) -> usize {
         self.text.len()

@@ -6,6 +6,7 @@ mod agent;
 mod decode;
 mod dialect;
 mod encode;
+mod end;
 mod execution;
 mod fields;
 mod fit;

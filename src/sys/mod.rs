@@ -8,5 +8,6 @@ pub(crate) mod limits;
 #[cfg(test)]
 pub(crate) mod numbers;
 pub(crate) mod pool;
+pub(crate) mod process;
 pub(crate) mod program;
 pub(crate) mod uptime;

@@ -87,7 +87,11 @@ impl Tasks {
             }
             warn_if_left(engine, volume, removed);
         }
-        if still_left.is_empty() { Remains::Nothing } else { Remains::NotRemoved(still_left) }
+        if still_left.is_empty() {
+            return Remains::Nothing;
+        }
+        self.steps.cleanup_failed();
+        Remains::NotRemoved(still_left)
     }
 }
 

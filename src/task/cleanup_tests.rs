@@ -68,7 +68,7 @@ impl Stuck {
         let processes = Arc::new(Processes::without_lock("p"));
         let stopping = CancelToken::new();
         let docker = engine.docker.clone();
-        let tasks = Tasks::new(docker, processes, options, sender, stopping);
+        let tasks = Tasks::new(docker, processes, options, sender, stopping, Arc::default());
         Self { engine, gets_on, tasks, events }
     }
 

@@ -1,7 +1,7 @@
 //! Makes an image available on the engine: pulls it as the pull policy says, once for all tasks that need it.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use log::{debug, info, warn};
@@ -13,6 +13,7 @@ use super::sidecar::ATTEMPTS;
 use super::single_flight::{Cancelled, SingleFlight};
 use crate::docker::{Docker, Error, Image, Login, PullProgress, Reference, RegistryEnv};
 use crate::logging::{error_chain, value};
+use crate::metrics::Steps;
 use crate::policy::PullPolicy;
 use crate::protocol::FailureReason;
 
@@ -26,6 +27,7 @@ const MAX_KNOWN: usize = 256;
 pub(super) struct Images {
     policy: PullPolicy,
     registries: RegistryEnv,
+    steps: Arc<Steps>,
     pulls: SingleFlight<Result<Image, Failure>>,
     /// The id that each image had for the last task, by its name.
     known: Mutex<HashMap<String, String>>,
@@ -33,10 +35,11 @@ pub(super) struct Images {
 }
 
 impl Images {
-    pub(super) fn new(policy: PullPolicy, registries: RegistryEnv) -> Self {
+    pub(super) fn new(policy: PullPolicy, registries: RegistryEnv, steps: Arc<Steps>) -> Self {
         Self {
             policy,
             registries,
+            steps,
             pulls: SingleFlight::default(),
             known: Mutex::default(),
             failed_pulls: Mutex::default(),
@@ -170,10 +173,12 @@ impl Images {
         let mut attempts = 0;
         loop {
             attempts += 1;
+            let start = Instant::now();
             let pulled = engine.call(|docker, cancel| {
                 docker.image_pull(cancel, image, Some(&platform), auth, PROGRESS, &mut log_progress)
             });
             pulled.map_err(|error| pull_failure(image, login, &error))?;
+            self.steps.pulls.observe(start.elapsed());
             info!("pull done {key} image={name}");
             match local(engine, image)? {
                 Local::Usable(pulled) => return Ok(pulled),

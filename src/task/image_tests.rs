@@ -21,7 +21,7 @@ fn engine(image: &'static str) -> ScriptedEngine {
 }
 
 fn images(policy: PullPolicy, config: &std::path::Path) -> Images {
-    Images::new(policy, RegistryEnv::new(Some(config.as_os_str()), None, Vec::new()))
+    Images::new(policy, RegistryEnv::new(Some(config.as_os_str()), None, Vec::new()), Arc::default())
 }
 
 fn ensure(engine: &ScriptedEngine, images: &Images) -> Result<Image, Failure> {

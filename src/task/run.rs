@@ -30,6 +30,7 @@ use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
 use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
 use crate::logging::{message, value};
+use crate::metrics::Steps;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
@@ -68,6 +69,7 @@ pub(crate) struct Tasks {
     pub(super) options: Options,
     pub(super) images: Images,
     pub(super) sidecars: Sidecars,
+    pub(super) steps: Arc<Steps>,
     no_output: NoOutput,
     events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops; clean-ups then do not wait for an engine that is unavailable.
@@ -112,7 +114,7 @@ impl Drop for AtEnd<'_> {
 }
 
 impl Tasks {
-    /// Runs tasks on `docker` and reports to `events`. Once `stopping` is cancelled, clean-ups do not wait for an engine
+    /// Runs tasks on `docker`, reports to `events` and measures in `steps`. Once `stopping` is cancelled, clean-ups do not wait for an engine
     /// that is unavailable.
     pub(crate) fn new(
         docker: Docker,
@@ -120,9 +122,11 @@ impl Tasks {
         options: Options,
         events: Sender<(JobId, JobEvent)>,
         stopping: CancelToken,
+        steps: Arc<Steps>,
     ) -> Self {
-        let images = Images::new(options.pull, options.registries.clone());
-        let sidecars = Sidecars::new(&options.settings, options.keep_sidecar_volumes);
+        let images = Images::new(options.pull, options.registries.clone(), Arc::clone(&steps));
+        let keep = options.keep_sidecar_volumes;
+        let sidecars = Sidecars::new(&options.settings, keep, Arc::clone(&steps));
         let no_output = NoOutput::default();
         Self {
             docker,
@@ -130,6 +134,7 @@ impl Tasks {
             options,
             images,
             sidecars,
+            steps,
             no_output,
             events,
             stopping,
@@ -286,8 +291,10 @@ impl Tasks {
             if !is_released || job.cancel.is_cancelled() {
                 return Err(Failure::Cancelled);
             }
+            let start = Instant::now();
             match container.start(wait, &mut cleanup.started)? {
                 Started::Running(wait) => {
+                    self.steps.starts.observe(start.elapsed());
                     self.emit(job.id, JobEvent::Started { ran: Duration::ZERO });
                     // It existed when it was looked for the file.
                     container.no_output.iter().for_each(|key| self.no_output.insert(key.clone()));

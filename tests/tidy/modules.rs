@@ -8,22 +8,23 @@ use super::{read, sources};
 /// Each module of `src` and the modules that it may use. README.md shows the same table.
 ///
 /// A module's fuzz entry points (`*/fuzz.rs`, `*/fuzz/`) are part of `fuzz`.
-const MAY_USE: [(&str, &[&str]); 15] = [
+const MAY_USE: [(&str, &[&str]); 16] = [
     ("app", &[ALL]),
     ("cli", &["docker", "exit", "logging", "net", "policy", "secret", "sys"]),
     ("control_plane", &["job", "logging", "net", "protocol", "secret", "sys"]),
-    ("coordinator", &["exit", "job", "logging", "policy", "protocol", "sys"]),
+    ("coordinator", &["exit", "job", "logging", "metrics", "policy", "protocol", "sys"]),
     ("docker", &["logging", "net", "secret", "sys"]),
     ("exit", &[]),
     ("fuzz", &["cli", "control_plane", "docker", "logging", "policy", "protocol", "secret", "sys", "task"]),
     ("job", &["protocol", "sys"]),
     ("logging", &[]),
+    ("metrics", &["sys"]),
     ("net", &["logging", "secret", "sys"]),
     ("policy", &[]),
-    ("protocol", &["logging", "secret"]),
+    ("protocol", &["logging", "metrics", "secret"]),
     ("secret", &[]),
     ("sys", &[]),
-    ("task", &["docker", "job", "logging", "policy", "protocol", "secret", "sys"]),
+    ("task", &["docker", "job", "logging", "metrics", "policy", "protocol", "secret", "sys"]),
 ];
 
 /// Every module but `fuzz`, used or not.

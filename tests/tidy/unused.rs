@@ -22,6 +22,8 @@ mod exit;
 mod job;
 #[path = "../../src/logging/mod.rs"]
 mod logging;
+#[path = "../../src/metrics/mod.rs"]
+mod metrics;
 #[path = "../../src/net/mod.rs"]
 mod net;
 #[path = "../../src/policy.rs"]

@@ -30,7 +30,9 @@ fn a_permanent_refusal_ends_the_worker_with_advice() {
         let (code, out, err) = end(worker.env("DOCKER_HOST", &engine::host()).env("OZ_API_KEY", KEY).start());
         assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
         assert!(err.contains("ERROR") && err.contains(expected) && !err.contains(KEY), "{err}");
-        assert!(err.contains("worker stopped exit_code=3"), "{err}");
+        let last = err.trim_end().lines().next_back().unwrap_or_default();
+        assert!(last.contains("ERROR") && last.contains("worker ended exit_code=3 error="), "{err}");
+        assert!(last.contains(expected), "{err}");
         // A slow search for tasks of an earlier process leaves time for a second attempt.
         assert!(plane.view(|model| (1..=2).contains(&(model.attempts - before))), "{err}");
     }
@@ -119,7 +121,7 @@ fn reconnect_attempts_are_limited_and_an_unencrypted_url_is_warned_about_once() 
     );
     assert!(err.contains("gave up after 2 failures in a row; the last: cannot resolve"), "{err}");
     assert!(
-        err.contains("use wss:// in --web-socket-url") && err.contains("worker stopped exit_code=1"),
+        err.contains("use wss:// in --web-socket-url") && err.contains("worker ended exit_code=1"),
         "{err}"
     );
     assert!(!err.contains(KEY), "{err}");

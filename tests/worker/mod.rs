@@ -14,6 +14,7 @@ mod floods;
 mod idle;
 mod invalid_messages;
 mod limits;
+mod monitoring;
 mod notify;
 mod output;
 mod podman;

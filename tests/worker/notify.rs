@@ -55,24 +55,24 @@ impl Manager {
 fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() {
     let stage = Stage::new();
     let manager = Manager::new();
-    let worker = stage.worker().env("NOTIFY_SOCKET", &manager.address());
+    let worker = stage.worker().env("NOTIFY_SOCKET", &manager.address()).env("OZ_MAX_CONCURRENT_TASKS", "4");
     let mut worker = stage.start(worker.args(["--drain-timeout", "2h"]));
-    let lines = manager.until("STATUS=connected, tasks: 0");
+    let lines = manager.until("STATUS=connected, tasks: 0 of 4");
     assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
     let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; sleep 1000 & wait"));
-    let lines = manager.until("STATUS=connected, tasks: 1");
+    let lines = manager.until("STATUS=connected, tasks: 1 of 4");
     assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
     stage.plane.wait_state(&id, State::InProgress);
     worker.signal(Signal::TERM);
-    let lines = manager.until("STATUS=draining, tasks: 1");
+    let lines = manager.until("STATUS=draining, tasks: 1 of 4");
     // 2 h for the drain, 80 s for the rest of the stop, and 10 s of margin.
     let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=7290000000"];
     assert!(
-        lines.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1"].map(str::to_owned)),
+        lines.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1 of 4"].map(str::to_owned)),
         "{lines:?}"
     );
     worker.signal_again(Signal::TERM);
-    manager.until("STATUS=stopping, tasks: 0");
+    manager.until("STATUS=stopping, tasks: 0 of 4");
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
 }
 
@@ -80,14 +80,15 @@ fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() 
 fn the_status_says_why_a_worker_that_was_connected_is_refused() {
     let stage = Stage::new();
     let manager = Manager::new();
-    let worker = stage.start(stage.worker().env("NOTIFY_SOCKET", &manager.address()));
+    let worker = stage
+        .start(stage.worker().env("NOTIFY_SOCKET", &manager.address()).env("OZ_MAX_CONCURRENT_TASKS", "4"));
     stage.plane.refuse_with(Some(404));
     stage.plane.drop_connections(Disconnect::Rst);
     manager.until(
-        "STATUS=waiting for the control plane, tasks: 0; the control plane answered 404: check the path of --web-socket-url",
+        "STATUS=waiting for the control plane, tasks: 0 of 4; refused: the control plane answered 404: check the path of --web-socket-url",
     );
     stage.plane.refuse_with(None);
-    manager.until("STATUS=connected, tasks: 0");
+    manager.until("STATUS=connected, tasks: 0 of 4");
     stage.stop(worker);
 }
 
@@ -96,12 +97,16 @@ fn a_worker_is_ready_while_the_control_plane_is_unavailable_but_not_when_it_is_r
     let stage = Stage::new();
     let manager = Manager::new();
     stage.plane.refuse_with(Some(503));
-    let waiting = stage.worker().env("NOTIFY_SOCKET", &manager.address()).start();
-    assert!(manager.until("STATUS=waiting for the control plane, tasks: 0").contains(&"READY=1".to_owned()));
+    let waiting =
+        stage.worker().env("NOTIFY_SOCKET", &manager.address()).env("OZ_MAX_CONCURRENT_TASKS", "4").start();
+    assert!(
+        manager.until("STATUS=waiting for the control plane, tasks: 0 of 4").contains(&"READY=1".to_owned())
+    );
     drop(waiting);
     stage.plane.refuse_with(Some(403));
     let manager = Manager::new();
-    let mut refused = stage.worker().env("NOTIFY_SOCKET", &manager.address()).start();
+    let mut refused =
+        stage.worker().env("NOTIFY_SOCKET", &manager.address()).env("OZ_MAX_CONCURRENT_TASKS", "4").start();
     assert_eq!(refused.wait_exit(DEADLINE).code(), Some(3));
     assert!(!manager.pending().contains(&"READY=1".to_owned()));
 }

@@ -131,7 +131,8 @@ fn a_worker_waits_for_an_engine_that_comes_late() {
     let folder = tempfile::tempdir().unwrap();
     let socket = folder.path().join("docker.sock");
     let host = format!("unix://{}", socket.display());
-    let worker = stage.worker().env("DOCKER_HOST", &host).env("NOTIFY_SOCKET", &manager.address()).start();
+    let worker = stage.worker().env("DOCKER_HOST", &host).env("NOTIFY_SOCKET", &manager.address());
+    let worker = worker.env("OZ_MAX_CONCURRENT_TASKS", "4").start();
     let status = format!("STATUS=waiting for the engine: the docker engine at {host} is not reachable");
     let lines = manager.until_line(|line| line.starts_with(&status));
     assert_eq!(lines.iter().filter(|line| *line == "READY=1").count(), 1, "{lines:?}");
@@ -144,7 +145,7 @@ fn a_worker_waits_for_an_engine_that_comes_late() {
     let engine = stage.engine.host().strip_prefix("unix://").unwrap().to_owned();
     std::os::unix::fs::symlink(engine, &socket).unwrap();
     stage.plane.wait_connected(1);
-    let lines = manager.until("STATUS=connected, tasks: 0");
+    let lines = manager.until("STATUS=connected, tasks: 0 of 4");
     assert!(!lines.contains(&"READY=1".to_owned()), "{lines:?}");
     assert_eq!(stage.run(&stage.spec("echo fine")).output.as_deref(), Some("fine\n"));
     let warnings =

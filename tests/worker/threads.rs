@@ -53,12 +53,14 @@ fn running(id: u32) -> BTreeMap<String, usize> {
     count
 }
 
-/// Polls until the worker has one of each thread of an idle one and of `others`, and `tasks` jobs with one thread each.
+/// Polls until the worker has one of each thread of an idle one and of `others`, and `tasks` jobs with one thread each. `notify` is
+/// whether it has a service manager and serves metrics.
 fn wait_threads(worker: &Worker, notify: bool, tasks: usize, others: &[&str]) {
     let idle = documented().into_iter().filter(|name| !WITH_WORK.contains(&name.as_str()));
     let mut expected: BTreeMap<String, usize> = idle.map(|name| (name, 1)).collect();
     if !notify {
         expected.remove("oz-notify");
+        expected.remove("oz-metrics");
     }
     if tasks > 0 {
         expected.insert("oz-task-N".to_owned(), tasks);
@@ -80,7 +82,10 @@ fn a_worker_has_the_documented_threads_and_no_others() {
     let (stage, folder) = (Stage::new(), tempfile::tempdir().unwrap());
     let socket = folder.path().join("notify");
     let _manager = UnixDatagram::bind(&socket).unwrap();
-    let worker = stage.start(stage.worker().env("NOTIFY_SOCKET", socket.to_str().unwrap()));
+    // Port 0 is no valid port, so one that was free just now.
+    let port = crate::worker::monitoring::free_port();
+    let worker = stage.worker().env("NOTIFY_SOCKET", socket.to_str().unwrap());
+    let worker = stage.start(worker.args(["--metrics-listen", &port.to_string()]));
     let id = stage.plane.submit(stage.spec("trap 'exit 0' TERM; sleep 1000 & wait"));
     stage.plane.wait_state(&id, State::InProgress);
     stage.wait_running(&id);

@@ -38,7 +38,7 @@ pub(super) fn try_out(
     let options = Options { engine_timeout: Duration::ZERO, ..options };
     // Nobody takes the events.
     let (events, _) = bounded(1);
-    let tasks = Tasks::new(docker, processes, options, events, CancelToken::new());
+    let tasks = Tasks::new(docker, processes, options, events, CancelToken::new(), Arc::default());
     let tried = within(TRIAL + REMOVAL, move |cancel| {
         let timer = cancel.clone();
         let end = move || {

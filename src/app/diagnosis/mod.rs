@@ -11,7 +11,7 @@ use std::hash::{BuildHasher, Hasher};
 use self::report::{Report, Step};
 use super::settings::network;
 use super::{
-    api_key, cores, instance, open_key_file, read_key_file, report as report_error, report_all, runtime,
+    api_key, cores, instance, link, open_key_file, read_key_file, report as report_error, report_all,
     settings_file,
 };
 use crate::cli::{Arguments, CheckOptions, Config, ConfigErrors, Listing};
@@ -104,7 +104,7 @@ fn control_plane(config: &Config) -> Vec<Step> {
     let id = config.worker_id.get(..config.worker_id.floor_char_boundary(ID)).unwrap_or_default();
     // Not the worker's own id: with two connections of one id, some control planes fail its tasks.
     let probe = Config { worker_id: format!("{id}-check-{random}"), ..config.clone() };
-    let mut steps = match runtime::link_config(&probe, &key) {
+    let mut steps = match link::link_config(&probe, &key) {
         Ok(link) => plane::connect(link, config.plain_text_warning()),
         Err(error) => vec![Step::failed("key", error.to_string())],
     };

@@ -92,6 +92,7 @@ pub(super) fn dial(link: &LinkConfig, inbox: &Rc<Inbox>) -> Result<Socket, DialE
     let (channel, deadline) = loop {
         let (channel, deadline) = open(&origin, link, inbox, &|_| {})?;
         if wait_to_upgrade(inbox)? {
+            inbox.goes_on_by(deadline.until);
             break (channel, deadline);
         }
         drop(channel);
@@ -189,6 +190,7 @@ fn closing_or(deadline: &HandshakeDeadline, error: DialError) -> DialError {
 /// Waits for the permission to upgrade, at most [`KEPT_READY`]. Returns whether it is given.
 fn wait_to_upgrade(inbox: &Inbox) -> Result<bool, DialError> {
     let until = Instant::now() + KEPT_READY;
+    inbox.goes_on_by(until);
     loop {
         if inbox.closing() {
             return Err(DialError::Closing);

@@ -178,6 +178,11 @@ impl Link {
         self.outbox.allow_upgrade();
     }
 
+    /// Returns how long the link's thread should have gone on before `now`; zero while it works as it should.
+    pub fn overdue(&self, now: Instant) -> Duration {
+        self.outbox.overdue(now)
+    }
+
     /// Closes the link and waits at most `limit` for its end. Does not wait if it may not have appeared at the control plane.
     pub fn end(&mut self, limit: Duration) {
         self.close();

@@ -3,7 +3,8 @@
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
 use rustix::pipe::{PipeFlags, pipe_with};
@@ -37,6 +38,9 @@ struct Waker {
     overflowed: AtomicBool,
     /// The bytes of the received messages that were not taken.
     untaken: AtomicUsize,
+    /// By when the link's thread goes on, in milliseconds since `created`.
+    goes_on_by: AtomicU64,
+    created: Instant,
 }
 
 impl Waker {
@@ -77,6 +81,8 @@ pub(super) fn pair() -> io::Result<(Outbox, Inbox)> {
         may_upgrade: AtomicBool::new(false),
         overflowed: AtomicBool::new(false),
         untaken: AtomicUsize::new(0),
+        goes_on_by: AtomicU64::new(0),
+        created: Instant::now(),
     });
     Ok((Outbox { queue: sender, waker: Arc::clone(&waker) }, Inbox { queue: receiver, waker, pipe }))
 }
@@ -119,6 +125,12 @@ impl Outbox {
         self.waker.wake();
     }
 
+    /// Returns how long the link's thread should have gone on before `now`.
+    pub(super) fn overdue(&self, now: Instant) -> Duration {
+        let goes_on_by = Duration::from_millis(self.waker.goes_on_by.load(Ordering::Acquire));
+        now.saturating_duration_since(self.waker.created).saturating_sub(goes_on_by)
+    }
+
     /// Lets the link send upgrade requests from now on.
     pub(super) fn allow_upgrade(&self) {
         self.waker.may_upgrade.store(true, Ordering::Release);
@@ -135,6 +147,12 @@ impl Inbox {
     /// Records a received message that is about to be handed on.
     pub(super) fn received(&self, bytes: usize) {
         self.waker.untaken.fetch_add(bytes, Ordering::AcqRel);
+    }
+
+    /// Records by when the link's thread goes on, if nothing happens before.
+    pub(super) fn goes_on_by(&self, until: Instant) {
+        let millis = until.saturating_duration_since(self.waker.created).as_millis();
+        self.waker.goes_on_by.store(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Release);
     }
 
     /// Whether no more messages may be received until some are taken.

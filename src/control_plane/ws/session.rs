@@ -224,6 +224,7 @@ impl<'a> Session<'a> {
     }
 
     fn wait(&self, until: Instant) -> io::Result<()> {
+        self.inbox.goes_on_by(until);
         let read = !self.inbox.is_full();
         let want = Want { socket: self.socket.as_fd(), write: self.blocked, read };
         // poll(2) reports a hang-up also if nothing is asked for.
@@ -342,6 +343,7 @@ impl<'a> Session<'a> {
 /// with unread bytes the kernel would reset the connection, and the peer might never get the close frame.
 pub(super) fn finish(socket: &mut Socket, inbox: &Inbox, limit: Duration, linger: bool) {
     let until = Instant::now() + limit;
+    inbox.goes_on_by(until);
     while Instant::now() < until && !inbox.closing() {
         let Ok(flushed) = socket.flush() else { return };
         let done = if linger { !socket.discard() } else { flushed };

@@ -19,6 +19,9 @@ use super::wait::wait;
 use super::{Epoch, LinkConfig, LinkError, LinkEvent, Refused};
 use crate::logging::{message, value};
 
+/// How long an attempt to connect may take. It has shorter deadlines, but the resolver has its own.
+const DIAL: Duration = Duration::from_secs(180);
+
 /// Runs the link's thread until the link has closed, has failed permanently, or the receiver of `events` is dropped.
 pub(super) fn supervise(link: &LinkConfig, inbox: Inbox, events: &Sender<LinkEvent>) {
     let supervisor = Supervisor {
@@ -52,6 +55,7 @@ impl Supervisor<'_> {
         let proxy = proxy_of(self.link).map(|proxy| format!(" proxy={}", value(&proxy))).unwrap_or_default();
         loop {
             info!("connecting url={}{proxy}", value(&url));
+            self.inbox.goes_on_by(Instant::now() + DIAL);
             let (line, reason, next) = match dial(self.link, &self.inbox) {
                 Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Ok(LinkEvent::Closed),
@@ -132,6 +136,7 @@ impl Supervisor<'_> {
     /// they are for a connection that has ended.
     fn pause(&mut self, delay: Duration) {
         let until = Instant::now() + delay;
+        self.inbox.goes_on_by(until);
         while !self.inbox.closing() {
             self.inbox.discard_queued();
             if Instant::now() >= until || self.shorten_waits_if_asked() {

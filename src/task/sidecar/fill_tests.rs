@@ -20,7 +20,7 @@ fn populate(engine: &ScriptedEngine) -> Result<PopulatedVolume, Failure> {
         idle_on_complete: None,
         session_sharing_server_url: None,
     };
-    let sidecars = Sidecars::new(&settings, 1);
+    let sidecars = Sidecars::new(&settings, 1, Arc::default());
     let labels = BTreeMap::new();
     let population =
         Population { volume: "oz-sidecar-v", image_id: IMAGE, image: "agent:v1", labels: &labels };

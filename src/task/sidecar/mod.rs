@@ -16,7 +16,7 @@ mod versions;
 
 use std::cell::Cell;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
 use log::{debug, info, warn};
@@ -27,6 +27,7 @@ use self::reservation::{Reservation, Reservations};
 use self::versions::{PREFIX, superseded};
 use crate::docker::Error;
 use crate::logging::{error_chain, value};
+use crate::metrics::Steps;
 use crate::protocol::FailureReason;
 use crate::task::engine::TaskEngine;
 use crate::task::labels::WORKER_LABEL;
@@ -82,6 +83,7 @@ pub(in crate::task) struct Sidecars {
     process_id: String,
     /// How many versions of one image are kept.
     keep: usize,
+    steps: Arc<Steps>,
     populations: SingleFlight<Result<PopulatedVolume, Failure>>,
     /// Volumes that this process has seen complete. Others may remove them, so each task container is checked for the markers
     /// before its start.
@@ -91,11 +93,12 @@ pub(in crate::task) struct Sidecars {
 
 impl Sidecars {
     /// `keep` is how many versions of one image are kept, at least 1.
-    pub(in crate::task) fn new(settings: &TaskSettings, keep: usize) -> Self {
+    pub(in crate::task) fn new(settings: &TaskSettings, keep: usize, steps: Arc<Steps>) -> Self {
         Self {
             worker_id: settings.worker_id.clone(),
             process_id: settings.process_id.clone(),
             keep,
+            steps,
             populations: SingleFlight::default(),
             complete: Mutex::default(),
             reservations: Reservations::default(),
@@ -196,7 +199,9 @@ impl Sidecars {
             is_filling.set(true);
             populator.populate()?;
             is_filling.set(false);
-            let took = start.elapsed().as_millis();
+            let took = start.elapsed();
+            self.steps.sidecars.observe(took);
+            let took = took.as_millis();
             info!("sidecar volume ready {key} image={image} volume={volume} took_ms={took}");
             self.prune(engine, volume, population.image);
         } else if !populator.is_marked_by_name()? {

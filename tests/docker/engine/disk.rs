@@ -24,5 +24,5 @@ fn the_disk_of_an_engine_on_this_machine_is_watched() {
     assert!(reason.contains("iB free, less than --min-free-disk"), "{reason}");
     assert!(DiskWatch::new(&docker, 0).is_some_and(|watch| !watch.refuses_tasks() && !watch.is_full()));
     let forward = FaultProxy::to(engine.host());
-    assert_eq!(DiskWatch::new(&connect(&forward.host()), 1), None, "its disk may be on another machine");
+    assert!(DiskWatch::new(&connect(&forward.host()), 1).is_none(), "its disk may be on another machine");
 }

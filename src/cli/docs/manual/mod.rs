@@ -6,7 +6,7 @@
 use super::roff::{Roff, prose};
 
 /// In the order of the page.
-const SECTIONS: [&str; 14] = [
+const SECTIONS: [&str; 15] = [
     include_str!("containers.md"),
     include_str!("control-plane.md"),
     include_str!("engine.md"),
@@ -19,6 +19,7 @@ const SECTIONS: [&str; 14] = [
     include_str!("security.md"),
     include_str!("diagnosis.md"),
     include_str!("limits.md"),
+    include_str!("monitoring.md"),
     include_str!("log.md"),
     include_str!("moving.md"),
 ];
