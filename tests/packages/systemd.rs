@@ -148,7 +148,7 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     system.sh("systemctl enable --now oz-agent-worker 2>&1");
     // The unit is ready once the worker is connected.
     assert_eq!(stage.plane.connections(), 1);
-    assert_eq!(system.property(UNIT, "StatusText"), "connected, tasks: 0");
+    assert_eq!(system.property(UNIT, "StatusText"), "connected, tasks: 0 of 4");
     let user = system.sh(&format!("stat -c %U /proc/{}", system.property(UNIT, "MainPID")));
     assert_eq!(user.trim(), "oz-agent-worker");
     host.check_limits();
@@ -159,7 +159,7 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     let old = system.property(UNIT, "MainPID");
     let output = host.install(2);
     let printed =
-        format!("restarting {UNIT} (connected, tasks: 1) in the background: the old process takes no");
+        format!("restarting {UNIT} (connected, tasks: 1 of 4) in the background: the old process takes no");
     let hurry = format!("To end the running tasks now, run: systemctl kill {UNIT}");
     assert!(output.contains(&printed) && output.contains(&hurry), "{output}");
     // The upgrade has ended and the old process drains, which it logs after ten seconds.
@@ -182,7 +182,7 @@ fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_remova
     let task = stage.plane.submit(stage.spec("trap 'exit 7' TERM; sleep 1000 & wait"));
     host.running(&task);
     let mut removal = Process::spawn(&mut system.command("dpkg -r oz-agent-worker 2>&1"), None);
-    let printed = format!("stopping {UNIT} (connected, tasks: 1). It takes no new tasks and waits");
+    let printed = format!("stopping {UNIT} (connected, tasks: 1 of 4). It takes no new tasks and waits");
     let line = removal.stdout().find(DEADLINE, |line| line.contains(&printed)).unwrap();
     let (_, hurry) = line.split_once("To end them now, run: ").unwrap();
     system.await_journal(UNIT, "stopping tasks=1");
@@ -216,6 +216,9 @@ fn permanent_errors_are_in_the_journal_and_cause_no_restart() {
         assert_eq!(state, ["0", code, "failed"]);
         assert!(host.system.journal(UNIT).contains(reason), "{}", host.system.journal(UNIT));
         assert!(!host.system.journal(UNIT).contains("=wrong"));
+        // systemd shows the code by a name of its own, so the last status gives the reason.
+        let status = host.system.property(UNIT, "StatusText");
+        assert_eq!(status.starts_with("refused: ") && status.contains(reason), code == "3", "{status}");
         host.system.sh(&format!("systemctl reset-failed {UNIT}; journalctl --rotate --vacuum-time=1s -q"));
     }
 }
@@ -267,6 +270,8 @@ fn a_service_without_the_right_to_use_the_engine_is_restarted_until_it_has_it() 
     system.sh("systemctl daemon-reload; chmod 600 $(readlink -f /run/docker.sock)");
     host.fails_to_start(UNIT);
     system.await_journal(UNIT, "restart counter is at 8.");
+    let status = system.property(UNIT, "StatusText");
+    assert!(status.is_empty() || status.starts_with("engine not usable: "), "{status}");
     assert!(system.journal(UNIT).contains("add the worker's user to the group `docker`"));
     system.sh("chmod 660 $(readlink -f /run/docker.sock)");
     host.stage.plane.wait_connected(1);
