@@ -4,7 +4,7 @@ use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use super::config_tests::MARK;
+use super::config_tests::{MARK, load};
 use super::*;
 use crate::sys::environment::Environment;
 
@@ -157,4 +157,12 @@ fn each_setting_has_one_line() {
     for name in names.chain(EXTERNAL.iter().map(|external| external.variable)).chain(["OZ_WORKER_ARGS"]) {
         assert_eq!(lines(list(&[], &[(name, evil)], "")), usual, "{name}");
     }
+}
+
+#[test]
+fn debug_shows_no_secret() {
+    let config = load(&["-e", "TOKEN=hunter2", "-e", "OWN"], &[("OWN", MARK)]).unwrap();
+    let environment: Environment = [("OWN", MARK)].into_iter().collect();
+    let shown = format!("{config:?} {environment:?}");
+    assert!(shown.contains("TOKEN") && shown.contains("OWN") && !shown.contains(MARK), "{shown}");
 }

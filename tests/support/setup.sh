@@ -151,12 +151,14 @@ test_tools() {
     busybox
     [ -x "$tools/docker-registry" ] || unpack docker-registry docker-registry
     [ -x "$tools/tinyproxy" ] || unpack tinyproxy-bin tinyproxy
+    # Not installed, because the package would start a service.
+    [ -x "$tools/promtool" ] || unpack prometheus promtool
 }
 
 # Programs that the tests run as they are installed.
 test_programs() {
     local program missing=()
-    for program in podman openssl mandoc strace zsh fish; do
+    for program in podman openssl mandoc strace zsh fish curl; do
         command -v "$program" >/dev/null || missing+=("$program")
     done
     command -v groff >/dev/null || missing+=(groff-base)

@@ -12,6 +12,7 @@ use crate::support::control_plane::{Disconnect, State};
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::{Worker, WorkerBuilder};
+use crate::tidy;
 
 /// Returns a port of a loopback address that was free just now.
 pub(super) fn free_port() -> u16 {
@@ -147,21 +148,40 @@ fn the_pages_follow_tasks_and_the_connection() {
     stage.stop(worker);
 }
 
+fn promtool() -> Command {
+    let tool = concat!(env!("CARGO_MANIFEST_DIR"), "/target/tools/promtool");
+    Command::new(if std::path::Path::new(tool).exists() { tool } else { "promtool" })
+}
+
 fn check_with_promtool(text: &str) {
-    let mut promtool = Command::new("promtool");
-    let promtool = promtool
-        .args(["check", "metrics"])
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut promtool = promtool.spawn().expect("promtool; it is in Debian's package prometheus");
+    let mut promtool = promtool();
+    let promtool = promtool.args(["check", "metrics"]).stdin(Stdio::piped());
+    let promtool = promtool.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut promtool = promtool.spawn().expect("promtool; run `make setup`");
     promtool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = promtool.wait_with_output().unwrap();
     let printed = [output.stderr, output.stdout].concat();
     assert!(output.status.success() && printed.is_empty(), "{}", String::from_utf8_lossy(&printed));
+    for file in ["alerts.yml", "dashboard.json"] {
+        let queries = tidy::read(&format!("packaging/monitoring/{file}"));
+        let is_name = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        let names: Vec<_> =
+            queries.split(|c| !is_name(c)).filter(|name| name.starts_with("oz_worker_")).collect();
+        assert!(names.len() > 5, "{file}: {names:?}");
+        let unknown: Vec<_> = names.iter().filter(|name| !text.contains(&format!("\n{name}"))).collect();
+        assert!(unknown.is_empty(), "{file}: {unknown:?}");
+    }
 }
 
-/// The address is that of the network device, so the client is none of this host's loopback addresses.
+#[test]
+fn promtool_accepts_the_alert_rules() {
+    let rules = tidy::root().join("packaging/monitoring/alerts.yml");
+    let output = promtool().args(["check", "rules"]).arg(rules).output().expect("promtool; run `make setup`");
+    let printed =
+        String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && printed.contains("SUCCESS: 8 rules found"), "{printed}");
+}
+
 #[test]
 fn a_client_that_is_not_local_gets_counts_only() {
     let (stage, pages) = (Stage::new(), Pages::new());

@@ -15,7 +15,7 @@ use crate::support::worker::{Worker, WorkerBuilder, binary};
 use crate::tidy;
 
 /// Threads that an idle worker does not have.
-const WITH_WORK: [&str; 9] = [
+const WITH_WORK: [&str; 10] = [
     "oz-task-N",
     "oz-clean-N",
     "oz-limit",
@@ -25,6 +25,7 @@ const WITH_WORK: [&str; 9] = [
     "oz-disk",
     "oz-sweep",
     "oz-trust",
+    "oz-step",
 ];
 
 /// Returns the first column of the table of threads in `src/lib.rs`.
