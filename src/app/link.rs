@@ -23,7 +23,7 @@ pub(crate) struct StartedLink {
     pub(super) key: ApiKey,
 }
 
-/// Starts the link, which does not appear at the control plane before [`Link::allow_upgrade`]. Its events wait until [`run`]
+/// Starts the link, which does not appear at the control plane before [`Link::allow_upgrade`]. Its events wait until [`run`](super::runtime::run)
 /// takes them.
 ///
 /// # Errors
