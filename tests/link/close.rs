@@ -1,6 +1,7 @@
 //! How the link and its connections end.
 
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 use oz_agent_worker::control_plane::ws::{LinkEvent, Timing};
 use tungstenite::protocol::CloseFrame;
@@ -20,6 +21,25 @@ fn wait_closed(running: &Running) {
             other => panic!("not Closed but {other:?}"),
         }
     }
+}
+
+#[test]
+fn a_link_that_does_not_go_on_is_overdue_until_it_has_ended() {
+    let (listener, url) = listen();
+    let mut running = start(&url, fast_retry());
+    let mut peer = accept_ws(&listener);
+    running.up();
+    let in_an_hour = || Instant::now() + Duration::from_secs(3600);
+    assert_eq!(running.link.overdue(Instant::now()), Duration::ZERO);
+    // It waits for its next ping, for half a minute at most.
+    let overdue = running.link.overdue(in_an_hour());
+    assert!(overdue > Duration::from_secs(3500), "{overdue:?}");
+    running.link.close();
+    while peer.read().is_ok() {}
+    drop(peer);
+    wait_closed(&running);
+    assert!(running.link.join(in_an_hour()));
+    assert_eq!(running.link.overdue(in_an_hour()), Duration::ZERO);
 }
 
 #[test]
@@ -168,7 +188,7 @@ fn a_dropped_receiver_ends_the_thread() {
         std::thread::yield_now();
     }
     drop(events);
-    assert!(link.join(std::time::Instant::now() + super::TIMEOUT));
+    assert!(link.join(Instant::now() + super::TIMEOUT));
     assert!(hangs_up(peer.get_mut()));
 }
 
@@ -189,5 +209,5 @@ fn join_returns_false_while_the_thread_runs() {
     let (listener, url) = listen();
     let mut running = start(&url, fast_retry());
     let _stream = accept(&listener);
-    assert!(!running.link.join(std::time::Instant::now() + millis(50)));
+    assert!(!running.link.join(Instant::now() + millis(50)));
 }

@@ -178,9 +178,11 @@ impl Link {
         self.outbox.allow_upgrade();
     }
 
-    /// Returns how long the link's thread should have gone on before `now`; zero while it works as it should.
+    /// Returns how long the link's thread should have gone on before `now`; zero while it works as it should, and once it has
+    /// ended.
     pub fn overdue(&self, now: Instant) -> Duration {
-        self.outbox.overdue(now)
+        let has_ended = self.ended.try_recv().is_err_and(|error| error.is_disconnected());
+        if has_ended { Duration::ZERO } else { self.outbox.overdue(now) }
     }
 
     /// Closes the link and waits at most `limit` for its end. Does not wait if it may not have appeared at the control plane.
