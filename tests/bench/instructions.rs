@@ -21,7 +21,9 @@ mod messages;
 
 use messages::assignment;
 use oz_agent_worker::fuzz::collect_output;
-use oz_agent_worker::protocol::{EncodedReport, ExecutionKey, Outgoing, Report, RunResult, decode, encode};
+use oz_agent_worker::protocol::{
+    Dialect, EncodedReport, ExecutionKey, Outgoing, Report, RunResult, decode, encode,
+};
 
 /// The largest difference from a recorded number, as a share of it.
 const TOLERANCE: f64 = 0.05;
@@ -86,7 +88,7 @@ fn work(name: &str, count: u32) {
     for _ in 0..count {
         match name {
             "decode" => drop(decode(&assignment, None).expect("an assignment")),
-            "claim" => drop(encode(&Outgoing::Claimed { key: ExecutionKey::new("run-1", None) }, "worker")),
+            "claim" => drop(encode(&claim(), "worker")),
             "report" => drop(report(&small)),
             "lines" => assert!(collect_output(large.as_bytes()) > 0),
             "links" => assert!(collect_output(links.as_bytes()) > 0),
@@ -96,9 +98,14 @@ fn work(name: &str, count: u32) {
     }
 }
 
+fn claim() -> Outgoing {
+    Outgoing::Claimed { key: ExecutionKey::new("run-1", None), dialect: Dialect::Old }
+}
+
 fn report(output: &str) -> EncodedReport {
     let report = Report {
         key: ExecutionKey::new("0f5e9c1a-run", None),
+        dialect: Dialect::Old,
         result: RunResult::Completed { exit_code: 0, out_of_memory: false, note: None },
         output: output.to_owned(),
         artifacts: Vec::new(),
