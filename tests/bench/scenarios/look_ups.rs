@@ -10,8 +10,9 @@ use crate::support::control_plane::{Model, RunSpec, State};
 use crate::support::engine::Engine;
 use crate::support::sleeping_engine::SleepingEngine;
 
-/// The runs of a burst, which end at once.
+/// The runs of a burst, which end at once, without and with `BENCH_QUICK`.
 const RUNS: usize = 1000;
+const QUICK_RUNS: usize = 200;
 
 /// The slots of their worker, and how many runs wait for one: fewer than the worker's backlog takes.
 const SLOTS: usize = 64;
@@ -47,22 +48,23 @@ fn spec() -> RunSpec {
 }
 
 fn bursts(bench: &Bench) -> Vec<Figure> {
-    let figure = |delay: u64| bench.figure(format!("{RUNS} runs, {delay} ms per look-up"), "ms");
+    let figure = |delay: u64| bench.figure(format!("burst of short tasks, {delay} ms per look-up"), "ms");
     let mut figures = DELAYS.map(figure);
+    let runs = bench.pick(RUNS, QUICK_RUNS);
     for _ in bench.rounds(5, 1) {
         for (figure, delay) in figures.iter_mut().zip(DELAYS) {
             for (index, program) in bench.programs.iter().enumerate() {
-                let without = burst(program, None);
-                figure.add_pair(index, without, burst(program, Some(Duration::from_millis(delay))));
+                let without = burst(program, runs, None);
+                figure.add_pair(index, without, burst(program, runs, Some(Duration::from_millis(delay))));
             }
         }
     }
     figures.into()
 }
 
-/// Returns the time from the first assignment to the end of [`RUNS`] runs, in milliseconds. Further runs keep the slots busy to the
-/// end. An answer of the REST part takes this time; `None`: there is no REST part.
-fn burst(program: &Program, rest: Option<Duration>) -> f64 {
+/// Returns the time from the first assignment to the end of this number of runs, in milliseconds. Further runs keep the slots busy
+/// to the end. An answer of the REST part takes this time; `None`: there is no REST part.
+fn burst(program: &Program, runs: usize, rest: Option<Duration>) -> f64 {
     let engine = SleepingEngine::of_short_tasks();
     let session = start(&Engine::at(&engine.host()), program, rest.is_some());
     let plane = &session.plane;
@@ -72,7 +74,7 @@ fn burst(program: &Program, rest: Option<Duration>) -> f64 {
     };
     let (waiting, ended) = (count(|state| state == State::Claimed), count(State::ended));
     let begun = Instant::now();
-    while plane.view(ended) < RUNS {
+    while plane.view(ended) < runs {
         plane.submit(spec());
         let has_room = plane.holds_within(time_left(), |model| waiting(model) < WAITING);
         assert!(has_room, "no run was claimed\n{}", session.log_tail());
