@@ -25,7 +25,7 @@ mkdir -p "${CARGO_TARGET_DIR:-target}"
 built=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
 tools=$built/static-tools
 target=x86_64-unknown-linux-musl
-largest=$((13 * 1024 * 1024 / 2))
+largest=$((15 * 1024 * 1024 / 2))
 flags=()
 # These would change the binary.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET

@@ -118,7 +118,7 @@ fn run(dialect: Dialect, tasks: usize, faults: usize, workers: usize) {
     let (tally, count) = (fleet.tally(), count.into_inner());
     eprintln!("{count} faults: {tally:?}");
     assert!(count >= faults, "only {count} faults");
-    assert!(tally.reported >= tasks - tally.void && tally.void < tasks / 4, "{tally:?}");
+    assert!(tally.reported >= tasks - tally.void && tally.void < tasks / 2, "{tally:?}");
     fleet.stop();
 }
 

@@ -15,7 +15,7 @@ use crate::support::process::Signal;
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
 use crate::{DEADLINE, static_binary};
 
-const LARGEST: u64 = 13 * 1024 * 1024 / 2;
+const LARGEST: u64 = 15 * 1024 * 1024 / 2;
 const HOSTS: &str = "127.0.0.1 localhost other.example\n";
 /// OpenSSL's text for an unknown CA.
 const UNKNOWN: &str = "unable to get local issuer certificate";

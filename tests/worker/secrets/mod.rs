@@ -164,6 +164,8 @@ impl Lab {
 
     /// Logs the state, refuses the worker, and stops it.
     fn end(&self, mut worker: Worker, places: &mut Places) {
+        // The last report is stored: a worker that cannot deliver it ends with another code.
+        self.stage.wait_clean();
         worker.signal(Signal::USR1);
         worker.wait_log(DEADLINE, |line| line.contains("engine state"));
         self.stage.plane.refuse_with(Some(401));
