@@ -283,16 +283,16 @@ mod tests {
         assert_eq!(texts(Some(&stopping(true)), &stopping(false)), ["STATUS=stopping, tasks: 2 of 4"]);
     }
 
+    /// Returns a notifier and its queue, which has room for `size` notices.
+    fn notifier(size: usize) -> (Notifier, Receiver<Vec<Notice>>) {
+        let (messages, queued) = bounded(size);
+        let messages = Some(messages);
+        (Notifier { messages, last_sent: None, ready: false, watchdog: None, ended: bounded(0).1 }, queued)
+    }
+
     #[test]
     fn a_worker_that_waits_for_the_engine_is_ready_once() {
-        let (messages, queued) = bounded(8);
-        let mut notifier = Notifier {
-            messages: Some(messages),
-            last_sent: None,
-            ready: false,
-            watchdog: None,
-            ended: bounded(0).1,
-        };
+        let (mut notifier, queued) = notifier(8);
         notifier.tell_no_engine("no such\nfile");
         notifier.tell_no_engine("refused");
         notifier.tell(&status(LinkState::Connecting, 0));
@@ -347,14 +347,7 @@ mod tests {
 
     #[test]
     fn a_full_queue_drops_the_change_and_sends_it_with_the_next() {
-        let (messages, queued) = bounded(1);
-        let mut notifier = Notifier {
-            messages: Some(messages),
-            last_sent: None,
-            ready: false,
-            watchdog: None,
-            ended: bounded(0).1,
-        };
+        let (mut notifier, queued) = notifier(1);
         notifier.tell(&status(LinkState::Connecting, 0));
         notifier.tell(&status(LinkState::Up, 0));
         notifier.tell(&status(LinkState::Up, 0));

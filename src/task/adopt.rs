@@ -334,7 +334,7 @@ fn never(time: &str) -> bool {
 }
 
 /// Returns the execution's keys of a log line and a space, or nothing without a task label.
-fn key_fields(labels: &BTreeMap<String, String>) -> String {
+pub(super) fn key_fields(labels: &BTreeMap<String, String>) -> String {
     execution_of(labels).map(|key| format!("{key} ")).unwrap_or_default()
 }
 
@@ -344,12 +344,12 @@ fn log_fields(labels: &BTreeMap<String, String>, name: &str, id: &str) -> String
     format!("{}{container}", key_fields(labels))
 }
 
-fn log_removed(container: &Container, reason: &str) {
+pub(super) fn log_removed(container: &Container, reason: &str) {
     let fields = log_fields(&container.labels, &container.name, &container.id);
     info!("container removed {fields} reason={}", value(reason));
 }
 
-fn log_left(container: &Container, error: &Error) {
+pub(super) fn log_left(container: &Container, error: &Error) {
     let fields = log_fields(&container.labels, &container.name, &container.id);
     warn!("container left {fields} error={}", value(&error_chain(error)));
 }

@@ -2,11 +2,12 @@
 
 use std::time::Duration;
 
-use log::{info, warn};
+use log::warn;
 
+use super::adopt::{key_fields, log_left, log_removed};
 use super::age::EngineTime;
 use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, execution_of};
-use super::names::{ContainerRef, is_failed};
+use super::names::is_failed;
 use super::processes::Processes;
 use crate::docker::{Container, Docker, Error};
 use crate::logging::{error_chain, value};
@@ -15,7 +16,7 @@ use crate::sys::cancel::CancelToken;
 /// The most containers that are kept.
 const MAX: usize = 20;
 
-/// The engine's clock may be behind by less than a second, so a container that is almost due is looked at again after that.
+/// The shortest time to the next sweep. The engine's time is in whole seconds, so a container can be due slightly later than computed.
 const TICK: Duration = Duration::from_secs(1);
 
 /// Removes the kept containers, and their own volumes, that ended `keep` ago or earlier, and the oldest beyond 20. Returns when
@@ -54,7 +55,7 @@ pub fn sweep(
     let ages: Vec<Duration> = by_age.iter().map(|(age, _)| *age).collect();
     let stay = staying(&ages, keep);
     for (_, container) in by_age.iter().skip(stay) {
-        remove(docker, cancel, container)?;
+        remove(docker, cancel, worker_id, container)?;
     }
     let oldest = stay.checked_sub(1).and_then(|last| ages.get(last));
     Ok(oldest.map(|age| keep.saturating_sub(*age).max(TICK)))
@@ -66,32 +67,30 @@ fn staying(ages: &[Duration], keep: Duration) -> usize {
 }
 
 /// Removes a container, and the volumes that only its task used.
-fn remove(docker: &Docker, cancel: &CancelToken, container: &Container) -> Result<(), Error> {
-    let key = execution_of(&container.labels).map(|key| key.to_string()).unwrap_or_default();
-    let named = ContainerRef { name: container.name.clone(), id: Some(container.id.clone()) };
+fn remove(
+    docker: &Docker,
+    cancel: &CancelToken,
+    worker_id: &str,
+    container: &Container,
+) -> Result<(), Error> {
     match docker.container_remove(cancel, &container.id) {
-        Ok(()) => info!("container removed {key} {named} reason=\"kept long enough\""),
+        Ok(()) => log_removed(container, "kept long enough"),
         Err(error) if error.is_cancelled() => return Err(error),
         Err(error) => {
-            warn!("container left {key} {named} error={}", value(&error_chain(&error)));
+            log_left(container, &error);
             return Ok(());
         }
     }
-    for volume in docker.volume_list(cancel, &labels_of(container))? {
+    for volume in docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])? {
         if container.volumes.contains(&volume.name)
             && execution_of(&volume.labels) == execution_of(&container.labels)
             && let Err(error) = docker.volume_remove(cancel, &volume.name)
         {
-            warn!("volume left {key} volume={} error={}", value(&volume.name), value(&error_chain(&error)));
+            let key = key_fields(&volume.labels);
+            warn!("volume left {key}volume={} error={}", value(&volume.name), value(&error_chain(&error)));
         }
     }
     Ok(())
-}
-
-/// Returns the labels that the volumes of the container's task have too.
-fn labels_of(container: &Container) -> Vec<(&str, &str)> {
-    let worker_id = labels::get(&container.labels, WORKER_LABEL);
-    worker_id.map(|worker_id| (WORKER_LABEL, worker_id)).into_iter().collect()
 }
 
 #[cfg(test)]
