@@ -11,7 +11,7 @@ use crate::support::rng::{Rng, Seed};
 use crate::support::stage::DEADLINE;
 
 /// How often each worker's connection is ended.
-const FAULTS_EACH: usize = 5;
+const FAULTS_EACH: usize = 3;
 
 /// The limit on runs that have not ended, including those in the backlogs.
 const MAX_PENDING: usize = 60;
@@ -123,11 +123,11 @@ fn run(dialect: Dialect, tasks: usize, faults: usize, workers: usize) {
 }
 
 #[test]
-fn three_hundred_tasks_over_fifty_connection_faults_each_run_once_and_are_reported() {
-    run(Dialect::Old, 300, 50, 12);
+fn tasks_over_thirty_connection_faults_each_run_once_and_are_reported() {
+    run(Dialect::Old, 150, 30, 11);
 }
 
 #[test]
-fn a_hundred_tasks_of_the_public_control_plane_over_twenty_connection_faults() {
-    run(Dialect::Upstream, 100, 20, 5);
+fn tasks_of_the_public_control_plane_over_ten_connection_faults_each_run_once_and_are_reported() {
+    run(Dialect::Upstream, 50, 10, 4);
 }

@@ -1,6 +1,6 @@
 //! Several workers on one engine and one control plane, each connected through a separate fault proxy.
 //!
-//! A worker backs off longer after each fault, so with a single worker fifty faults would take an hour.
+//! A worker backs off longer after each fault, so with a single worker thirty faults would take half an hour.
 
 use super::{LOST_CLAIM, end_of, exited, is_lost_claim, output, reports, starts};
 use crate::support::control_plane::{Dialect, Options, Run, State};

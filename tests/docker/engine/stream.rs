@@ -87,7 +87,7 @@ fn a_cut_answer_is_an_error_with_and_without_close_notify() {
 fn deadlines_apply_to_everything_but_a_wait() {
     let chunked = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
     let lab = |script, head| {
-        let timeouts = Timeouts { head, idle: SHORT, ..Timeouts::default() };
+        let timeouts = Timeouts { call: head, head, idle: SHORT, ..Timeouts::default() };
         lab_with(vec![script], SslVersion::TLS1_3, TlsEnd::CloseNotify, timeouts)
     };
     let cancel = CancelToken::new();
