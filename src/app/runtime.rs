@@ -29,16 +29,13 @@ use crate::job::{
 use crate::logging::{error_chain, message, value};
 use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
-use crate::sys::limits::check_free_descriptors;
+use crate::sys::limits::check_descriptors_for_task;
 use crate::sys::pool::{Pool, spawn_detached};
 use crate::task::processes::Processes;
 use crate::task::{Job, JobControl, Tasks, adopt, failed};
 
 /// The capacity of the channel for the jobs' events; large enough that jobs rarely block on the main thread.
 const JOB_EVENTS: usize = 256;
-
-/// How many file descriptors must be free for a run: about what it uses while it is prepared.
-const FREE_DESCRIPTORS: usize = 16;
 
 /// When a sweep that failed is repeated.
 const SWEEP_AGAIN: Duration = Duration::from_secs(60);
@@ -311,7 +308,7 @@ impl Runtime<'_> {
     fn start(&mut self, job: JobId, work: Work) -> Event {
         // An adopted task goes on anyway, and waits for its descriptors.
         if matches!(work, Work::Run(_))
-            && let Err(error) = check_free_descriptors(FREE_DESCRIPTORS)
+            && let Err(error) = check_descriptors_for_task(self.jobs.len())
         {
             return Event::NoDescriptors { job, error: error.to_string() };
         }

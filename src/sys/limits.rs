@@ -7,6 +7,12 @@ use rustix::fd::OwnedFd;
 use rustix::io::{Errno, fcntl_dupfd_cloexec};
 use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
 
+/// How many file descriptors a task uses at most while it is prepared. It uses fewer while it runs.
+const OF_A_TASK: usize = 16;
+
+/// How many the rest of the process uses at most: the link, the look-ups, the removals, and the clients of the metrics.
+const OF_THE_REST: usize = 128;
+
 /// Prevents core dumps, which would hold the API key and the variables of tasks. A limit of zero would not: the kernel still
 /// runs a dump handler. Programs that this process runs may dump.
 ///
@@ -37,6 +43,19 @@ pub(crate) fn is_exhausted(error: &io::Error) -> bool {
 /// connect, `EAGAIN` has another meaning.
 pub(crate) fn is_spawn_exhausted(error: &io::Error) -> bool {
     is_exhausted(error) || error.raw_os_error() == Some(Errno::AGAIN.raw_os_error())
+}
+
+/// Checks that one more task beside `tasks` tasks has file descriptors. They are counted only if the limit is so low that they may
+/// be lacking, because that takes two system calls for each.
+///
+/// # Errors
+/// There are too few at the moment.
+pub(crate) fn check_descriptors_for_task(tasks: usize) -> io::Result<()> {
+    let most = tasks.saturating_add(1).saturating_mul(OF_A_TASK).saturating_add(OF_THE_REST) as u64;
+    if getrlimit(Resource::Nofile).current.is_none_or(|limit| limit >= most) {
+        return Ok(());
+    }
+    check_free_descriptors(OF_A_TASK)
 }
 
 /// Checks that this number of file descriptors are free at the moment.
@@ -82,6 +101,7 @@ mod tests {
         assert!(!is_exhausted(&error(Errno::AGAIN)) && is_spawn_exhausted(&error(Errno::AGAIN)));
         assert!(!is_exhausted(&io::Error::other("x")) && !is_spawn_exhausted(&error(Errno::NOENT)));
         assert!(check_free_descriptors(16).is_ok());
+        assert!(check_descriptors_for_task(0).is_ok() && check_descriptors_for_task(usize::MAX).is_ok());
     }
 
     /// Without a capability the value cannot be negative, so others stand for it and for zero.

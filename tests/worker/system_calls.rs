@@ -16,9 +16,8 @@ use crate::support::worker::{Worker, WorkerBuilder, binary};
 /// The most calls from the start of the process to the connection; the loader of a dynamic binary makes some of them.
 const START: usize = 330;
 
-/// The most calls of a warm task, from its assignment to the next. 32 of them check that file descriptors are free, and some 50 look
-/// up the run.
-const TASK: usize = 310;
+/// The most calls of a warm task, from its assignment to the next. Some 50 of them look up the run.
+const TASK: usize = 280;
 
 /// The most threads that a warm task starts: for its look-ups and its removal. Its job uses the thread of the task before.
 const TASK_THREADS: usize = 2;
