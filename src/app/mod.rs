@@ -1,6 +1,6 @@
 //! The process: handles the arguments, starts the worker, and returns the exit code.
 
-mod check;
+mod background;
 mod deadline;
 mod diagnosis;
 pub mod disk;

@@ -1,14 +1,13 @@
 //! The main thread: one `select!`, and the effects of each event. It decides nothing and does no I/O.
 
 use std::collections::{HashMap, VecDeque};
-use std::panic::catch_unwind;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, at, bounded, never, select};
-use log::{Level, debug, error, info, log, warn};
+use crossbeam_channel::{Receiver, at, bounded, never, select};
+use log::{Level, error, info, log, warn};
 
-use super::check::{Checker, Found as Checked};
+use super::background::{Background, Results};
 use super::disk::DiskWatch;
 use super::ended::{Ended, StartError};
 use super::link::{LINK_END, StartedLink};
@@ -21,44 +20,29 @@ use crate::cli::Config;
 use crate::control_plane::rest::{ControlPlane, RunPoller};
 use crate::control_plane::ws::{Epoch, Link, LinkError, LinkErrorKind, LinkEvent, Outbound, Refused};
 use crate::coordinator::{Coordinator, Effect, Event, Refusal};
-use crate::docker::{Docker, Error, RegistryEnv};
+use crate::docker::RegistryEnv;
 use crate::exit::Exit;
 use crate::job::{
     JobEvent, JobId, Leftover, LookupAnswer, LookupFailure, MAX_LOOKUPS, Removal, RunLookup, Work,
 };
-use crate::logging::{error_chain, message, value};
+use crate::logging::{message, value};
 use crate::protocol::Outgoing;
 use crate::sys::cancel::{CancelReason, CancelToken};
 use crate::sys::limits::check_descriptors_for_task;
-use crate::sys::pool::{Pool, spawn_detached};
-use crate::task::processes::Processes;
-use crate::task::{Job, JobControl, Tasks, adopt, failed};
+use crate::sys::pool::Pool;
+use crate::task::{Job, JobControl, Tasks};
 
 /// The capacity of the channel for the jobs' events; large enough that jobs rarely block on the main thread.
 const JOB_EVENTS: usize = 256;
 
-/// When a sweep that failed is repeated.
-const SWEEP_AGAIN: Duration = Duration::from_secs(60);
-
 struct Runtime<'a> {
     coordinator: Coordinator,
-    worker_id: String,
-    processes: Arc<Processes>,
-    docker: Docker,
     link: Link,
     pool: Pool<Job>,
     /// Removes what jobs have left.
     cleaners: Pool<(JobId, Arc<Leftover>)>,
     notifier: &'a mut Notifier,
-    /// `None` if there is no disk to check.
-    disk: Option<DiskWatch>,
-    disk_results: Sender<Option<String>>,
-    ping_results: Sender<Option<String>>,
-    /// How long containers of failed tasks are kept.
-    keep_failed: Duration,
-    /// When the next of them is due.
-    sweep_results: Sender<Event>,
-    checker: Checker,
+    background: Background,
     /// Cancelled when the worker stops: clean-ups no longer wait for an engine that is away, and the late sweep ends.
     stopping: CancelToken,
     poller: RunPoller,
@@ -87,10 +71,7 @@ struct Inputs<'a> {
     link: Receiver<LinkEvent>,
     jobs: Receiver<(JobId, JobEvent)>,
     lookups: Receiver<LookupAnswer>,
-    disk: Receiver<Option<String>>,
-    pings: Receiver<Option<String>>,
-    sweeps: Receiver<Event>,
-    checks: Receiver<Checked>,
+    background: Receiver<Event>,
     queries: Receiver<Query>,
     signals: &'a Signals,
 }
@@ -112,11 +93,7 @@ pub(super) fn run(
     // They may exceed the slots: the earlier process may have had more.
     let threads = config.max_concurrent_tasks.max(adopted.len());
     let (job_events, jobs) = bounded(JOB_EVENTS);
-    let (disk_results, disk_checks) = bounded(1);
-    let (ping_results, pings) = bounded(1);
-    // The late sweep may end at the same time as another.
-    let (sweep_results, sweeps) = bounded(3);
-    let (check_results, checks) = bounded(1);
+    let (results, background) = Results::new();
     let control_plane = ControlPlane::new(&config.rest_url, &key)?.with_network(settings::network(config));
     let (answers, lookups) = bounded(MAX_LOOKUPS);
     let disk = DiskWatch::new(&docker, config.min_free_disk);
@@ -128,24 +105,25 @@ pub(super) fn run(
         Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone(), steps);
     let tasks = Arc::new(tasks.with_disk(DiskWatch::full_check(disk.as_ref())));
     let disk = disk.filter(DiskWatch::refuses_tasks);
+    let low = disk.as_ref().and_then(DiskWatch::low);
     let cleaning = Arc::clone(&tasks);
     let mut runtime = Runtime {
         coordinator: Coordinator::new(settings::rules(config, disk.is_some(), notifier.interval())),
-        worker_id: config.worker_id.clone(),
-        processes,
-        checker: Checker::new(docker.clone(), disk.clone(), check_results),
-        docker,
+        background: Background {
+            docker,
+            disk,
+            worker_id: config.worker_id.clone(),
+            processes,
+            keep_failed: config.keep_failed,
+            stopping: stopping.clone(),
+            results,
+        },
         pool: Pool::new("oz-task", threads, move |job| tasks.execute(&job)),
         cleaners: Pool::new("oz-clean", threads, move |(job, left): (JobId, Arc<Leftover>)| {
             cleaning.remove(job, &left);
         }),
         link,
         notifier,
-        disk,
-        disk_results,
-        ping_results,
-        keep_failed: config.keep_failed,
-        sweep_results,
         stopping,
         poller: RunPoller::new(control_plane, answers),
         jobs: HashMap::new(),
@@ -153,11 +131,11 @@ pub(super) fn run(
     };
     info!("worker ready tasks={}", adopted.len());
     let queries = monitor.running();
-    let inputs =
-        Inputs { link: events, jobs, lookups, disk: disk_checks, pings, sweeps, checks, queries, signals };
+    let inputs = Inputs { link: events, jobs, lookups, background, queries, signals };
     let exit = match runtime
         .handle(Event::Adopted(adopted))
         .or_else(|| runtime.handle(Event::Unstarted(left.unstarted)))
+        .or_else(|| runtime.handle(Event::Checked { engine: None, disk: low }))
     {
         Some(exit) => exit,
         None => runtime.serve(inputs),
@@ -176,10 +154,7 @@ impl Runtime<'_> {
                 },
                 recv(inputs.jobs) -> event => event.ok().map(|(job, event)| self.job_event(job, event)),
                 recv(inputs.lookups) -> answer => answer.ok().map(Event::LookedUp),
-                recv(inputs.disk) -> low => low.ok().map(|low| Event::DiskChecked { low }),
-                recv(inputs.pings) -> error => error.ok().map(|error| Event::EnginePinged { error }),
-                recv(inputs.sweeps) -> event => event.ok(),
-                recv(inputs.checks) -> found => found.ok().map(|Checked { engine, disk }| Event::Checked { engine, disk }),
+                recv(inputs.background) -> event => event.ok(),
                 recv(inputs.queries) -> query => {
                     match query {
                         Ok(query) => self.answer(&query),
@@ -271,13 +246,13 @@ impl Runtime<'_> {
             Effect::Interrupt { job } => {
                 self.with(job, |handle| handle.interrupt.cancel(CancelReason::Sibling));
             }
-            Effect::CheckDisk => self.check_disk(),
-            Effect::PingEngine => self.ping_engine(),
+            Effect::CheckDisk => self.background.check_disk(),
+            Effect::PingEngine => self.background.ping_engine(),
             Effect::Beat { tell } => self.beat(tell),
             Effect::LookUp(lookup) => return self.look_up(lookup),
             Effect::CleanUp { job, left } => return self.clean_up(job, left),
-            Effect::LateSweep => self.sweep(true),
-            Effect::SweepFailed => self.sweep(false),
+            Effect::LateSweep => self.background.sweep(true),
+            Effect::SweepFailed => self.background.sweep(false),
             Effect::StopWaiting => {
                 self.link.stop_waiting();
                 self.stopping.cancel(CancelReason::Shutdown);
@@ -327,42 +302,12 @@ impl Runtime<'_> {
         Event::ThreadStarted { job, error: result.err().map(|error| error.to_string()) }
     }
 
-    /// Uses a separate thread, because a network file system can hang.
-    fn check_disk(&self) {
-        let disk = self.disk.clone();
-        let results = self.disk_results.clone();
-        let check = move || {
-            // The main thread takes one result before it starts another check, so there is room.
-            let low = catch_unwind(|| disk.as_ref().and_then(DiskWatch::low));
-            let _ = results.try_send(low.unwrap_or_default());
-        };
-        if let Err(error) = spawn_detached("oz-disk", check) {
-            warn!("disk check failed error={}", value(&error.to_string()));
-            let _ = self.disk_results.try_send(None);
-        }
-    }
-
-    /// Uses a separate thread, because the engine may not answer.
-    fn ping_engine(&self) {
-        let docker = self.docker.clone();
-        let results = self.ping_results.clone();
-        let ping = move || {
-            // The main thread takes one result before it starts another ping, so there is room.
-            let _ = results.try_send(docker.ping(&CancelToken::new()).err().map(|error| error_chain(&error)));
-        };
-        if let Err(error) = spawn_detached("oz-ping", ping) {
-            let _ = self.ping_results.try_send(Some(error.to_string()));
-        }
-    }
-
     /// The service manager hears of the worker only while the link goes on, too.
     fn beat(&self, tell: bool) {
         if self.link.overdue(Instant::now()) <= LINK_LATE {
             self.notifier.goes_on();
         }
-        if let Err(error) = self.checker.start(tell) {
-            warn!("engine check failed error={}", value(&error.to_string()));
-        }
+        self.background.check(tell);
     }
 
     /// Hands over the state for a monitoring page.
@@ -397,29 +342,6 @@ impl Runtime<'_> {
         }
     }
 
-    /// Uses a separate thread, because the engine may be busy. `is_late`: also removes what the engine created late.
-    fn sweep(&self, is_late: bool) {
-        let docker = self.docker.clone();
-        let stopping = self.stopping.clone();
-        let worker_id = self.worker_id.clone();
-        let processes = Arc::clone(&self.processes);
-        let (keep, results) = (self.keep_failed, self.sweep_results.clone());
-        let sweep = move || {
-            if is_late {
-                let unstarted = adopt::late_sweep(&docker, &stopping, &worker_id, &processes);
-                let unstarted = log_sweep("late sweep", unstarted).unwrap_or_default();
-                let _ = results.try_send(Event::Unstarted(unstarted));
-            }
-            let failed = failed::sweep(&docker, &stopping, &worker_id, &processes, keep);
-            let due = log_sweep("sweep of failed containers", failed).unwrap_or(Some(SWEEP_AGAIN));
-            let _ = results.try_send(Event::FailedSwept { due });
-        };
-        if let Err(error) = spawn_detached("oz-sweep", sweep) {
-            warn!("sweep failed error={}", value(&error.to_string()));
-            let _ = self.sweep_results.try_send(Event::FailedSwept { due: Some(SWEEP_AGAIN) });
-        }
-    }
-
     /// After an orderly stop no job is left and the threads end at once. With tasks left, their threads are abandoned
     /// and the link gets [`LINK_END`] to send its close frame; an interrupted stop does not wait for that either.
     fn end(mut self, exit: Exit) -> Ended {
@@ -435,19 +357,6 @@ impl Runtime<'_> {
         }
         Ended { exit, reason }
     }
-}
-
-/// Logs the result of a sweep, and returns it if it succeeded.
-fn log_sweep<T>(sweep: &str, result: Result<T, Error>) -> Option<T> {
-    match result {
-        Ok(done) => {
-            debug!("{sweep} done");
-            return Some(done);
-        }
-        Err(error) if error.is_cancelled() => {}
-        Err(error) => warn!("{sweep} failed error={}", value(&error_chain(&error))),
-    }
-    None
 }
 
 fn refusal(refused: Refused) -> Refusal {

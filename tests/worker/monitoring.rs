@@ -186,12 +186,20 @@ fn promtool_accepts_the_alert_rules() {
 fn a_client_that_is_not_local_gets_counts_only() {
     let (stage, pages) = (Stage::new(), Pages::new());
     let address = format!("0.0.0.0:{}", pages.port);
-    let worker = stage.start(stage.worker().args(["--metrics-listen", &address]));
+    let disk = ["--min-free-disk", "9000TiB"];
+    let worker = stage.start(stage.worker().args(["--metrics-listen", &address]).args(disk));
+    // Long before the first regular check.
+    let soon = Duration::from_secs(30);
+    worker.wait_log(soon, |line| {
+        line.contains("WARN") && line.contains("disk low reason=\"the engine's disk has")
+    });
     let local = pages.wait("/status", |_, body| body.contains("\"connected\": true"));
     assert!(local.contains(&stage.worker_id), "{local}");
     // A page in a browser can have any name resolved to a loopback address.
     let rebound = pages.send(b"GET /status HTTP/1.1\r\nHost: rebound.example:9464\r\n\r\n");
     assert!(rebound.contains("\"slots\"") && !rebound.contains(&stage.worker_id), "{rebound}");
+    let rebound = pages.send(b"GET /readyz HTTP/1.1\r\nHost: rebound.example:9464\r\n\r\n");
+    assert!(rebound.starts_with("HTTP/1.1 503 ") && rebound.ends_with("\r\n\r\ndisk full\n"), "{rebound}");
     stage.stop(worker);
 }
 
