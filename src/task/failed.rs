@@ -16,6 +16,9 @@ use crate::sys::cancel::CancelToken;
 /// The most containers that are kept.
 const MAX: usize = 20;
 
+/// Why an older container is removed.
+const TOO_MANY: &str = "20 younger ones are kept";
+
 /// The shortest time to the next sweep. The engine's time is in whole seconds, so a container can be due slightly later than computed.
 const TICK: Duration = Duration::from_secs(1);
 
@@ -54,8 +57,8 @@ pub fn sweep(
     by_age.sort_by_key(|(age, _)| *age);
     let ages: Vec<Duration> = by_age.iter().map(|(age, _)| *age).collect();
     let stay = staying(&ages, keep);
-    for (_, container) in by_age.iter().skip(stay) {
-        remove(docker, cancel, worker_id, container)?;
+    for (age, container) in by_age.iter().skip(stay) {
+        remove(docker, cancel, worker_id, container, reason(*age, keep))?;
     }
     let oldest = stay.checked_sub(1).and_then(|last| ages.get(last));
     Ok(oldest.map(|age| keep.saturating_sub(*age).max(TICK)))
@@ -66,15 +69,21 @@ fn staying(ages: &[Duration], keep: Duration) -> usize {
     ages.iter().take(MAX).take_while(|age| **age < keep).count()
 }
 
+/// Returns why a container of this age does not stay, for people.
+fn reason(age: Duration, keep: Duration) -> &'static str {
+    if age < keep { TOO_MANY } else { "kept long enough" }
+}
+
 /// Removes a container, and the volumes that only its task used.
 fn remove(
     docker: &Docker,
     cancel: &CancelToken,
     worker_id: &str,
     container: &Container,
+    reason: &str,
 ) -> Result<(), Error> {
     match docker.container_remove(cancel, &container.id) {
-        Ok(()) => log_removed(container, "kept long enough"),
+        Ok(()) => log_removed(container, reason),
         Err(error) if error.is_cancelled() => return Err(error),
         Err(error) => {
             log_left(container, &error);
@@ -106,5 +115,8 @@ mod tests {
         assert_eq!(staying(&seconds(&[0]), Duration::ZERO), 0);
         let many: Vec<u64> = (0..30).collect();
         assert_eq!(staying(&seconds(&many), keep), 20);
+        let reasons = [20, 59, 60].map(|age| reason(Duration::from_secs(age), keep));
+        assert!(TOO_MANY.starts_with(&format!("{MAX} ")));
+        assert_eq!(reasons, [TOO_MANY, TOO_MANY, "kept long enough"]);
     }
 }
