@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
 
 use super::json::own_labels;
 use crate::net::digits::number;
@@ -244,7 +247,7 @@ struct RawContainer {
     mounts: Vec<RawMount>,
 }
 
-#[derive(Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 struct RawMount {
     /// Set for volumes only.
@@ -267,9 +270,13 @@ impl From<RawContainer> for Container {
             image: raw.image,
             labels: raw.config.labels,
             state: raw.state,
-            volumes: raw.mounts.into_iter().map(|mount| mount.name).filter(|name| !name.is_empty()).collect(),
+            volumes: volumes(raw.mounts),
         }
     }
+}
+
+fn volumes(mounts: Vec<RawMount>) -> Vec<String> {
+    mounts.into_iter().map(|mount| mount.name).filter(|name| !name.is_empty()).collect()
 }
 
 /// A container as a list shows it.
@@ -284,6 +291,39 @@ pub struct ContainerSummary {
     /// Labels of this program, by name.
     #[serde(default, deserialize_with = "own_labels")]
     pub labels: BTreeMap<String, String>,
+    /// As [`State::status`]. Empty if the engine does not tell.
+    #[serde(default, deserialize_with = "or_default_if_other")]
+    pub state: String,
+    /// When it was created, in seconds since 1970. 0 if the engine does not tell.
+    #[serde(default, deserialize_with = "or_default_if_other")]
+    pub created: i64,
+    #[serde(default, deserialize_with = "or_default_if_other")]
+    mounts: Vec<RawMount>,
+}
+
+impl ContainerSummary {
+    /// Returns the name, without the engine's leading slash. Empty if it has none.
+    pub fn name(&self) -> &str {
+        self.names.first().map_or("", |name| name.trim_start_matches('/'))
+    }
+
+    /// Returns what the list tells of the container, for one that the engine fails to inspect. It counts as started when it was
+    /// created, and its exit is unknown.
+    pub fn into_container(self) -> Container {
+        // Empty would mean never.
+        let created = OffsetDateTime::from_unix_timestamp(self.created).ok().filter(|_| self.created > 0);
+        let started_at = created.and_then(|time| time.format(&Rfc3339).ok());
+        let started_at = started_at.unwrap_or_else(|| "unknown".to_owned());
+        let running = ["running", "paused", "restarting"].contains(&self.state.as_str());
+        Container {
+            name: self.name().to_owned(),
+            id: self.id,
+            image: String::new(),
+            labels: self.labels,
+            state: State { status: self.state, running, started_at, ..State::default() },
+            volumes: volumes(self.mounts),
+        }
+    }
 }
 
 /// A named volume.
@@ -318,6 +358,24 @@ where
     T: Deserialize<'de> + Default,
 {
     Ok(Option::deserialize(deserializer)?.unwrap_or_default())
+}
+
+/// Reads a value of another type as the default: the field is worth less than the answer that it is in.
+fn or_default_if_other<'de, D, T>(deserializer: D) -> Result<T, D::Error>
+where
+    D: Deserializer<'de>,
+    T: Deserialize<'de> + Default,
+{
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Lenient<T> {
+        Expected(T),
+        Other(IgnoredAny),
+    }
+    Ok(match Lenient::deserialize(deserializer)? {
+        Lenient::Expected(value) => value,
+        Lenient::Other(IgnoredAny) => T::default(),
+    })
 }
 
 #[cfg(test)]

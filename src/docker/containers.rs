@@ -55,6 +55,12 @@ impl Docker {
         self.send_inspect(cancel, id)?.finish()
     }
 
+    /// As [`Docker::container_inspect`], within the shorter limit of a search.
+    pub fn container_inspect_soon(&self, cancel: &CancelToken, id: &str) -> Result<Container, Error> {
+        let request = Request::get(container(id)?.then("json")).within(self.timeouts().search);
+        self.call(cancel, request)?.long_json()
+    }
+
     /// Sends [`Docker::container_inspect`].
     pub fn send_inspect(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Container>, Error> {
         let request = Request::get(container(id)?.then("json"));

@@ -16,6 +16,8 @@ pub struct Timeouts {
     pub call: Duration,
     /// Like `call`, for lists.
     pub list: Duration,
+    /// Like `call`, for the inspects at a start that the list can replace.
+    pub search: Duration,
     /// Like `call`, for create and start: they may copy an image's folder into a new volume.
     pub create: Duration,
     /// From the end of the request to the response's head, for calls whose response may take any time.
@@ -36,6 +38,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(10),
             call: Duration::from_secs(60),
             list: Duration::from_secs(120),
+            search: Duration::from_secs(10),
             create: Duration::from_secs(300),
             head: Duration::from_secs(60),
             idle: Duration::from_secs(60),

@@ -95,7 +95,7 @@ pub fn find(
     let mut scan = Scan::new(docker, cancel, worker_id, processes)?;
     let mut found = Found::default();
     for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
-        if let Some(container) = scan.inspect(&summary)? {
+        if let Some(container) = scan.inspect(summary)? {
             found.tasks.extend(scan.take(&container));
         }
     }
@@ -125,7 +125,7 @@ pub fn late_sweep(
     }
     let mut scan = Scan::new(docker, cancel, worker_id, processes)?;
     for summary in all {
-        if let Some(container) = scan.inspect(&summary)?
+        if let Some(container) = scan.inspect(summary)?
             && is_late(&container, worker_id, processes, scan.now)
         {
             scan.remove_late(&container);
@@ -149,17 +149,16 @@ impl<'a> Scan<'a> {
         Ok(Self { docker, cancel, worker_id, processes, now, volumes, used, unstarted })
     }
 
-    /// Returns `None` for a container that no longer exists or that the engine fails to inspect: a broken one must not keep the
-    /// worker from starting.
-    fn inspect(&self, summary: &ContainerSummary) -> Result<Option<Container>, Error> {
-        match self.docker.container_inspect(self.cancel, &summary.id) {
+    /// Returns `None` for a container that no longer exists. One that the engine fails to inspect, or is silent about, must
+    /// neither keep the worker from starting nor lose its result: the list tells enough of it.
+    fn inspect(&self, summary: ContainerSummary) -> Result<Option<Container>, Error> {
+        match self.docker.container_inspect_soon(self.cancel, &summary.id) {
             Ok(container) => Ok(Some(container)),
             Err(error) if error.is_not_found() => Ok(None),
-            Err(error @ (Error::Engine { .. } | Error::Protocol { .. })) => {
-                let name = summary.names.first().map_or("", |name| name.trim_start_matches('/'));
-                let fields = log_fields(&summary.labels, name, &summary.id);
+            Err(error @ (Error::Engine { .. } | Error::Protocol { .. } | Error::Timeout { .. })) => {
+                let fields = log_fields(&summary.labels, summary.name(), &summary.id);
                 warn!("container unreadable {fields} error={}", value(&error_chain(&error)));
-                Ok(None)
+                Ok(Some(summary.into_container()))
             }
             Err(error) => Err(error),
         }

@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use crossbeam_channel::bounded;
 use oz_agent_worker::docker::{CreateContainer, Endpoint, Error, Reference, Timeouts};
-use oz_agent_worker::sys::cancel::CancelToken;
+use oz_agent_worker::job::AdoptedTask;
+use oz_agent_worker::protocol::{Dialect, ExecutionKey};
+use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
+use oz_agent_worker::task::adopt::{self, Found};
+use oz_agent_worker::task::processes::Processes;
+use serde_json::json as value;
 
 use crate::support::fake_docker::{FakeDocker, Script, Step, client, hello, json, temp_dir, write};
+use crate::support::stage::container_name;
 
 const SHORT: Duration = Duration::from_millis(50);
 /// Much longer than the deadline under test, so that no other deadline can expire.
@@ -20,6 +26,7 @@ fn generous() -> Timeouts {
         call: LONG,
         list: LONG,
         head: LONG,
+        search: LONG,
         create: LONG,
         idle: LONG,
         pull_idle: LONG,
@@ -254,4 +261,57 @@ fn the_client_connects_over_tcp() {
     let docker = client(&CancelToken::new(), fake.endpoint(), None).unwrap();
     assert_eq!(docker.engine().cpus, 4);
     assert!(fake.request().head.contains("\r\nHost: localhost:"));
+}
+
+/// One container hangs, one is broken, one answers nonsense: none of them keeps the worker from starting or loses its result, and
+/// those that were never started are removed.
+#[test]
+fn containers_that_cannot_be_inspected_are_found_as_the_list_shows_them() {
+    let listed = |task: &str, state: &str, name: String| {
+        let labels = value!({"oz-worker-id": "w", "oz-task-id": task});
+        let mounts =
+            value!([{"Type": "volume", "Name": format!("v-{task}")}, {"Type": "bind", "Source": "/x"}]);
+        value!({"Id": format!("id-{task}"), "Names": [format!("/{name}")], "Labels": labels, "State": state,
+            "Created": 1_700_000_000, "Mounts": mounts})
+    };
+    let name = |task: &str| container_name("w", task, None);
+    let hangs = listed("hangs", "running", name("hangs"));
+    let mut broken = listed("broken", "exited", name("broken"));
+    broken["Created"] = value!(null);
+    let mut odd = listed("odd", "running", format!("{}.graceful_shutdown", name("odd")));
+    odd["Created"] = value!("yesterday");
+    odd["Mounts"] = value!(7);
+    let unstarted = listed("unstarted", "created", name("unstarted"));
+    let list = value!([hangs, broken, odd, unstarted]).to_string();
+    let own = value!({"oz-worker-id": "w", "oz-task-id": "hangs"});
+    let volumes = value!({"Volumes": [{"Name": "v-hangs", "Labels": own}]}).to_string();
+    let scripts = vec![
+        vec![json(200, &volumes)],
+        vec![json(200, &list)],
+        vec![Step::Stall],
+        vec![json(500, r#"{"message":"broken"}"#)],
+        vec![json(200, "[]")],
+        vec![Step::Stall],
+        vec![write("HTTP/1.1 204 No Content\r\n\r\n")],
+    ];
+    let (_fake, docker) = FakeDocker::connected(scripts, Timeouts { search: SHORT, ..generous() });
+    let found = adopt::find(&docker, &CancelToken::new(), "w", &Processes::without_lock("p")).unwrap();
+    let task = |task: &str, ended_for| AdoptedTask {
+        key: ExecutionKey::new(task, None),
+        dialect: Dialect::Old,
+        container: format!("id-{task}"),
+        created_as: name(task),
+        volumes: Vec::new(),
+        ran: None,
+        ended_for,
+    };
+    let ran = found.tasks[0].ran;
+    assert!(ran.is_some_and(|ran| ran > Duration::ZERO), "since its creation: {ran:?}");
+    let tasks = vec![
+        AdoptedTask { volumes: vec!["v-hangs".to_owned()], ran, ..task("hangs", None) },
+        task("broken", None),
+        AdoptedTask { ran: Some(Duration::ZERO), ..task("odd", Some(CancelReason::Shutdown)) },
+    ];
+    let unstarted = vec![(ExecutionKey::new("unstarted", None), Dialect::Old)];
+    assert_eq!(found, Found { tasks, unstarted });
 }
