@@ -90,7 +90,7 @@ fn one_signal_without_a_drain_stops_and_reports_all_tasks() {
         wait_exit(&mut worker, 0);
         tasks.assert_reports(&shut_down(dialect, 7));
         let log = worker.stderr().all().join("\n");
-        assert!(log.contains("stopping tasks=10 backlog=0 drain_s=0 budget_s=80"), "{log}");
+        assert!(log.contains("stopping tasks=10 backlog=0 drain_s=0 budget_s=73"), "{log}");
     });
 }
 
@@ -112,7 +112,7 @@ fn one_signal_with_a_drain_lets_all_tasks_finish() {
         let (tasks, mut worker) = Tasks::start(dialect, "10m", &ignores_sigterm());
         worker.signal(Signal::TERM);
         worker
-            .wait_log(DEADLINE, |line| line.contains("stopping tasks=10 backlog=0 drain_s=600 budget_s=680"));
+            .wait_log(DEADLINE, |line| line.contains("stopping tasks=10 backlog=0 drain_s=600 budget_s=673"));
         let late = tasks.stage.plane.submit(tasks.stage.spec("exit 0"));
         assert_eq!(
             tasks.stage.plane.wait_message(&late, "task_rejected").data["reason"],

@@ -132,7 +132,8 @@ impl Stage {
     fn build_worker(&self, id: &str, address: &str) -> WorkerBuilder {
         let program = self.binary.clone().unwrap_or_else(binary);
         let worker = WorkerBuilder::new(&program).control_plane_via(&self.plane, address, id);
-        worker.env("DOCKER_HOST", self.engine.host())
+        // Less than the default, because a shell that runs one command ignores SIGTERM.
+        worker.env("DOCKER_HOST", self.engine.host()).env("OZ_STOP_GRACE", "3s")
     }
 
     /// Starts a worker with default settings and waits as [`Stage::start`] does.

@@ -199,7 +199,7 @@ fn before_the_claim_is_confirmed() {
     assert_eq!(sync.lines(), Vec::<String>::new(), "it was started");
 }
 
-/// SIGTERM first; a task that ignores it is killed after 10 s. The report has its output so far.
+/// SIGTERM first; a task that ignores it is killed after the grace time. The report has its output so far.
 #[test]
 fn while_the_task_runs() {
     let stage = Stage::new();

@@ -90,8 +90,8 @@ fn the_log_has_the_reason_and_the_last_lines_without_secrets() {
     let timed_out = stage.run(&stage.spec("echo slow; sleep 600"));
     let expected = "the task exceeded its time limit of 3 s (--task-timeout)";
     assert_eq!(timed_out.message.as_deref(), Some(expected));
+    worker.wait_log(DEADLINE, |line| line.contains("reason=task_timeout") && line.contains("WARN"));
     let log = worker.stderr().all();
-    assert!(log.iter().any(|line| line.contains("reason=task_timeout") && line.contains("WARN")), "{log:#?}");
     assert!(!log.iter().any(|line| line.contains("line=fine")), "a success is not logged: {log:#?}");
     stage.stop(worker);
 }

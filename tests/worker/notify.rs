@@ -65,8 +65,8 @@ fn the_service_manager_receives_readiness_the_task_count_and_the_stop_timeout() 
     stage.plane.wait_state(&id, State::InProgress);
     worker.signal(Signal::TERM);
     let lines = manager.until("STATUS=draining, tasks: 1 of 4");
-    // 2 h for the drain, 80 s for the rest of the stop, and 10 s of margin.
-    let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=7290000000"];
+    // 2 h for the drain, 73 s for the rest of the stop, and 10 s of margin.
+    let expected = ["STOPPING=1", "EXTEND_TIMEOUT_USEC=7283000000"];
     assert!(
         lines.ends_with(&[expected[0], expected[1], "STATUS=draining, tasks: 1 of 4"].map(str::to_owned)),
         "{lines:?}"

@@ -49,7 +49,8 @@ fn a_missed_cancel_is_found_by_look_ups() {
 fn a_run_that_the_control_plane_failed_is_stopped() {
     let stage = Stage::new();
     let sync = SyncDir::new();
-    let worker = started(&stage, &sync, &[]);
+    // On a busy machine the look-up of the reconnect may come before the control plane has seen the end of the connection.
+    let worker = started(&stage, &sync, &["--reconcile-interval", "5s"]);
     let id = running(&stage, &sync, 1);
     stage.plane.drop_connections(Disconnect::Fin);
     let report = stage.plane.wait_message(&id, "task_failed").data;
