@@ -38,8 +38,7 @@ pub(super) fn begin(wait: &mut Wait) -> Result<(), Error> {
 pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<Option<i64>, Error> {
     let mut inspects = 0;
     loop {
-        let pause = if inspects < QUICK_INSPECTS { INSPECT_PAUSE } else { LATER_INSPECT_PAUSE };
-        let began = wait.begin(pause)?;
+        let began = wait.begin(inspect_pause(inspects))?;
         if began && inspects == 0 {
             return wait.join().map(Some);
         }
@@ -52,5 +51,26 @@ pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<
             return wait.join().map(Some);
         }
         inspects += 1;
+    }
+}
+
+/// Returns the pause before the next inspect, after this number of them.
+fn inspect_pause(inspects: u32) -> Duration {
+    if inspects < QUICK_INSPECTS { INSPECT_PAUSE } else { LATER_INSPECT_PAUSE }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_container_is_inspected_every_5_s_for_a_minute_and_then_every_30_s() {
+        let mut at = Duration::ZERO;
+        let times = (0..14).map(|inspects| {
+            at += inspect_pause(inspects);
+            at.as_secs()
+        });
+        let times: Vec<_> = times.collect();
+        assert_eq!(times, [5, 10, 15, 20, 25, 30, 35, 40, 45, 50, 55, 60, 90, 120]);
     }
 }
