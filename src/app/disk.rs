@@ -130,8 +130,8 @@ impl DiskWatch {
     }
 }
 
-/// What is at the path of the engine's data folder.
-enum Folder {
+/// What is at a path.
+pub(super) enum Folder {
     Missing,
     Plain,
     /// It is on another file system than the folder that it is in.
@@ -178,7 +178,7 @@ pub(super) fn is_container() -> bool {
     ["/.dockerenv", "/run/.containerenv"].iter().any(|file| Path::new(file).exists())
 }
 
-fn look_at(path: &Path) -> Folder {
+pub(super) fn look_at(path: &Path) -> Folder {
     let device = |path: &Path| stat(path).map(|found| found.st_dev).ok();
     let Some(inner) = device(path) else { return Folder::Missing };
     let outer = path.parent().and_then(device);

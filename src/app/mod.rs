@@ -9,6 +9,7 @@ pub mod engine;
 pub mod instance;
 mod link;
 mod monitor;
+mod mounts;
 pub mod runtime;
 mod search;
 pub mod service_manager;
@@ -101,6 +102,9 @@ fn list_settings(arguments: &Arguments, environment: &Environment) -> Exit {
             if let Err(error) = settings::network(&config).trust.check() {
                 exit = report(&error, Exit::Usage);
             }
+            if let Err(error) = mounts::check(&config) {
+                exit = report(&error, Exit::Usage);
+            }
         }
         Err(ConfigErrors(errors)) => exit = report_all(&errors, arguments, &merged),
     }
@@ -119,6 +123,9 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
         Err(ConfigErrors(errors)) => return report_all(&errors, arguments, environment),
     };
     if let Err(error) = settings::network(&config).trust.check() {
+        return report(&error, Exit::Usage);
+    }
+    if let Err(error) = mounts::check(&config) {
         return report(&error, Exit::Usage);
     }
     if let Err(error) = signals::block() {

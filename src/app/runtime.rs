@@ -108,7 +108,7 @@ pub(super) fn run(
     let low = disk.as_ref().and_then(DiskWatch::low);
     let cleaning = Arc::clone(&tasks);
     let mut runtime = Runtime {
-        coordinator: Coordinator::new(settings::rules(config, disk.is_some(), notifier.interval())),
+        coordinator: settings::coordinator(config, disk.is_some(), notifier.interval()),
         background: Background {
             docker,
             disk,

@@ -16,6 +16,7 @@ use super::engine::{self, EngineError};
 use super::instance::new_process;
 use super::link::{LINK_END, StartedLink, start_link};
 use super::monitor::Monitor;
+use super::mounts;
 use super::service_manager::Notifier;
 use super::settings::network;
 use super::signals::Signals;
@@ -93,7 +94,10 @@ impl Search<'_> {
             let left =
                 self.config.engine_start_timeout.map(|limit| limit.saturating_sub(wait.since.elapsed()));
             let ended = match found {
-                Ok((docker, left)) => return Ok(Found { docker, processes, left, started }),
+                Ok((docker, left)) => match mounts::check_engine(self.config, &docker) {
+                    Ok(()) => return Ok(Found { docker, processes, left, started }),
+                    Err(error) => Ended::failed(Exit::Usage, &error),
+                },
                 Err(EngineError::Cancelled) => Ended { exit: Exit::Success, reason: None },
                 Err(error) if !error.may_pass() || left.is_some_and(|left| left.is_zero()) => {
                     Ended::failed(error.exit(), &error)

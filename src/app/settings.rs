@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::cli::Config;
 use crate::control_plane::Network;
 use crate::control_plane::tls::Trust;
-use crate::coordinator::Rules;
+use crate::coordinator::{Coordinator, Rules};
 use crate::docker::RegistryEnv;
 use crate::protocol::Dialect;
 use crate::task::Options;
@@ -29,8 +29,8 @@ pub(super) fn is_shared_at(host: Option<&str>) -> bool {
 const BEAT: Duration = Duration::from_secs(60);
 
 /// `beat` is how often the main thread must show that it goes on, if that is prescribed.
-pub(super) fn rules(config: &Config, check_disk: bool, beat: Option<Duration>) -> Rules {
-    Rules {
+pub(super) fn coordinator(config: &Config, check_disk: bool, beat: Option<Duration>) -> Coordinator {
+    let rules = Rules {
         slots: config.max_concurrent_tasks,
         task_timeout: config.task_timeout,
         drain_timeout: config.drain_timeout,
@@ -41,7 +41,8 @@ pub(super) fn rules(config: &Config, check_disk: bool, beat: Option<Duration>) -
         late_sweep_after: LATE_SWEEP_AFTER,
         shared_id: shares_id(config),
         beat_every: beat.map_or(BEAT, |beat| beat.min(BEAT)),
-    }
+    };
+    Coordinator::new(rules).with_admission(config.admission.clone())
 }
 
 pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str) -> Options {
@@ -58,6 +59,8 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
             idle_on_complete: config.idle_on_complete.clone(),
             session_sharing_server_url: config.session_sharing_server_url.clone(),
         },
+        mount_paths: config.mount_paths.clone(),
+        with_registry: config.admission.restricts_images(),
         pull: config.pull,
         registries,
         max_output: config.max_output,

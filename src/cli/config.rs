@@ -9,21 +9,23 @@ use log::LevelFilter;
 
 use super::invocation::Invocation;
 use super::monitoring::{Listen, exporter_warning, metrics_listen};
+use super::policies::{admission, list};
 use super::read::Given;
 use super::settings::Echo;
 use super::table::{
-    API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT, CLIENT_KEY, DEFAULT_IMAGE, DRAIN_TIMEOUT,
-    ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV, IDLE_ON_COMPLETE, KEEP_FAILED, KEEP_SIDECAR_VOLUMES,
-    KEY_FILE_LIMIT, LOG_LEVEL, LOG_OUTPUT_LINES, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS,
-    MIN_FREE_DISK, NO_CLEANUP, PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD,
-    RECONNECT_WINDOW, REST_URL, SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID,
-    SIDECAR_IMAGE, STOP_GRACE, TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
+    ALLOW_ENV, ALLOW_IMAGE, ALLOW_MOUNT_PATH, API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT,
+    CLIENT_KEY, DEFAULT_IMAGE, DENY_ENV, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV,
+    IDLE_ON_COMPLETE, KEEP_FAILED, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOG_OUTPUT_LINES,
+    LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
+    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL,
+    SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID, SIDECAR_IMAGE, STOP_GRACE,
+    TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
 use crate::docker::Reference;
 use crate::logging::value;
 use crate::net::proxy::Proxies;
-use crate::policy::{LostRuns, PullPolicy, VolumeBind};
+use crate::policy::{Admission, LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
@@ -64,6 +66,10 @@ pub(crate) struct Config {
     pub(crate) default_image: Reference,
     /// The image to mount at `/agent` in place of the assignment's.
     pub(crate) sidecar_image: Option<Reference>,
+    /// The images and variables that assignments may have.
+    pub(crate) admission: Admission,
+    /// Where the host's paths in [`Config::volumes`] must be, absolute and as written; anywhere if empty.
+    pub(crate) mount_paths: Vec<PathBuf>,
     /// How long agents stay after their conversation has ended, for the agent; never blank.
     pub(crate) idle_on_complete: Option<String>,
     /// For the agent: `ws` or `wss`, as written.
@@ -185,6 +191,8 @@ impl Config {
             pull: invocation.read(&PULL)?,
             default_image: invocation.read(&DEFAULT_IMAGE)?,
             sidecar_image: invocation.read_if_given(&SIDECAR_IMAGE)?,
+            admission: admission(invocation)?,
+            mount_paths: list(invocation, &ALLOW_MOUNT_PATH)?,
             idle_on_complete: invocation.read_if_given(&IDLE_ON_COMPLETE)?,
             session_sharing_server_url: invocation.read_if_given(&SESSION_SHARING_SERVER_URL)?,
             max_output: invocation.read(&MAX_OUTPUT_SIZE)?,
@@ -346,6 +354,11 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
     let (certificate, key) =
         (of(invocation.read_if_given(&CLIENT_CERT)), of(invocation.read_if_given(&CLIENT_KEY)));
     let client = if certificate.is_none() && key.is_none() { of(client(invocation)) } else { None };
+    let (default_image, sidecar_image) =
+        (of(invocation.read(&DEFAULT_IMAGE)), of(invocation.read_if_given(&SIDECAR_IMAGE)));
+    let globs = [&ALLOW_IMAGE, &ALLOW_ENV, &DENY_ENV].map(|reader| of(list(invocation, reader)));
+    let is_read = default_image.is_none() && sidecar_image.is_none() && globs.iter().all(Option::is_none);
+    let images = if is_read { of(admission(invocation)) } else { None };
     let found = [
         of(worker_id(invocation, read_file)),
         web_socket,
@@ -359,8 +372,10 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(variables(invocation)),
         of(invocation.read_if_given(&MAX_CONCURRENT_TASKS)),
         of(invocation.read(&PULL)),
-        of(invocation.read(&DEFAULT_IMAGE)),
-        of(invocation.read_if_given(&SIDECAR_IMAGE)),
+        default_image,
+        sidecar_image,
+        images,
+        of(list(invocation, &ALLOW_MOUNT_PATH)),
         of(invocation.read_if_given(&IDLE_ON_COMPLETE)),
         of(invocation.read_if_given(&SESSION_SHARING_SERVER_URL)),
         of(invocation.read(&MAX_OUTPUT_SIZE)),
@@ -386,7 +401,7 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(invocation.read_if_given(&BACKEND)),
         of(invocation.read_if_given(&SETTINGS_FILE)),
     ];
-    found.into_iter().flatten().collect()
+    found.into_iter().chain(globs).flatten().collect()
 }
 
 /// The client certificate and its key, of which neither can do without the other.

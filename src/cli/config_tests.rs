@@ -11,7 +11,7 @@ use log::LevelFilter;
 use super::*;
 use crate::docker::Reference;
 use crate::net::proxy::Proxies;
-use crate::policy::{LostRuns, PullPolicy};
+use crate::policy::{Admission, LostRuns, PullPolicy};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
@@ -68,6 +68,14 @@ fn unset_settings_have_their_defaults() {
         pull: PullPolicy::Auto,
         default_image: Reference::parse("ubuntu:22.04").unwrap(),
         sidecar_image: None,
+        admission: Admission {
+            images: vec![],
+            variables: vec![],
+            denied_variables: vec![],
+            default_image: Reference::parse("ubuntu:22.04").unwrap(),
+            replaces_sidecar: false,
+        },
+        mount_paths: vec![],
         idle_on_complete: None,
         session_sharing_server_url: None,
         max_output: 4 << 20,
@@ -113,7 +121,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 28] = [
+const CASES: [Case; 32] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -162,6 +170,30 @@ const CASES: [Case; 28] = [
         ["r:1/first:2@sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", "second"],
         |c| format!("{:?}", c.sidecar_image.as_ref().map(|image| image.domain().to_owned())),
         "Some(\"r:1\")",
+    ),
+    case(
+        ["--allow-image", "OZ_ALLOW_IMAGE"],
+        ["docker.io/**", "**"],
+        |c| c.admission.images.iter().map(ToString::to_string).collect(),
+        "docker.io/**",
+    ),
+    case(
+        ["--allow-env", "OZ_ALLOW_ENV"],
+        ["A*", "B"],
+        |c| c.admission.variables.iter().map(ToString::to_string).collect(),
+        "A*",
+    ),
+    case(
+        ["--deny-env", "OZ_DENY_ENV"],
+        ["A*", "B"],
+        |c| c.admission.denied_variables.iter().map(ToString::to_string).collect(),
+        "A*",
+    ),
+    case(
+        ["--allow-mount-path", "OZ_ALLOW_MOUNT_PATH"],
+        ["/a/", "/b"],
+        |c| c.mount_paths.iter().map(|path| path.display().to_string()).collect(),
+        "/a/",
     ),
     case(
         ["--idle-on-complete", "OZ_IDLE_ON_COMPLETE"],

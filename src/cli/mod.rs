@@ -17,6 +17,7 @@ mod listing;
 mod listing_tests;
 mod monitoring;
 mod names;
+mod policies;
 mod read;
 mod settings;
 mod settings_file;

@@ -13,6 +13,7 @@ pub(super) use super::connection::{
     CA_FILE, CLIENT_CERT, CLIENT_KEY, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
 };
 use super::monitoring::METRICS_LISTEN;
+pub(super) use super::policies::{ALLOW_ENV, ALLOW_IMAGE, ALLOW_MOUNT_PATH, DENY_ENV};
 use super::read;
 use super::settings::{Echo, Occurs, Reader, Setting, ValueHint};
 use super::texts::{HELP, PRINT, VERSION};
@@ -410,6 +411,10 @@ pub const SETTINGS: &[Setting] = &[
     PULL.setting,
     DEFAULT_IMAGE.setting,
     SIDECAR_IMAGE.setting,
+    ALLOW_IMAGE.setting,
+    ALLOW_ENV.setting,
+    DENY_ENV.setting,
+    ALLOW_MOUNT_PATH.setting,
     IDLE_ON_COMPLETE.setting,
     SESSION_SHARING_SERVER_URL.setting,
     MAX_OUTPUT_SIZE.setting,

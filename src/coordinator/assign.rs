@@ -97,10 +97,15 @@ impl Coordinator {
             }
             Some(Answer::StartAgain) | None if pending => {
                 self.repeated(key, None);
-                self.renew(assignment, now);
+                if self.refuses(&assignment) {
+                    self.remove_pending(&assignment.key);
+                } else {
+                    self.renew(assignment, now);
+                }
             }
             None if self.answer_with_report(key, assignment.updated_at) => self.repeated(key, None),
             None if self.answer_ended(key) => {}
+            Some(Answer::StartAgain) | None if self.refuses(&assignment) => {}
             Some(Answer::StartAgain) | None => {
                 let bytes = assignment.size();
                 match self.refusal(assignment.dialect, bytes) {
@@ -111,6 +116,19 @@ impl Coordinator {
                 }
             }
         }
+    }
+
+    /// Fails the run if the operator does not admit its assignment: it would be refused again and again if it was given back. Returns
+    /// whether it does.
+    fn refuses(&mut self, assignment: &Assignment) -> bool {
+        let Some(reason) = self.admission.as_ref().and_then(|admission| admission.refusal(assignment)) else {
+            return false;
+        };
+        let Assignment { key, dialect, .. } = assignment;
+        self.tally.reject(Rejection::Policy);
+        self.effects.push(warn(format!("task refused {key} reason={}", value(&reason))));
+        self.fail(key, *dialect, FailureReason::InvalidAssignment, &reason);
+        true
     }
 
     fn repeated(&mut self, key: &ExecutionKey, answer: Option<Outgoing>) {

@@ -8,7 +8,7 @@ const WINDOW: Duration = Duration::from_secs(10);
 
 /// The lines that are limited, by their beginning and a part, and how many of them are logged in a window; further ones are
 /// counted. The first that fits counts. A control plane may assign many tasks at once.
-const LIMITS: [(&str, &str, u32); 14] = [
+const LIMITS: [(&str, &str, u32); 15] = [
     ("cancel ignored", "", 50),
     ("message ignored", "", 50),
     ("message invalid", "a binary frame", 50),
@@ -24,6 +24,7 @@ const LIMITS: [(&str, &str, u32); 14] = [
     ("task rejected", "backlog is full", 500),
     ("task rejected", "worker is stopping", 500),
     ("task rejected", "", 500),
+    ("task refused", "", 500),
 ];
 
 /// The limited lines of the current windows.

@@ -11,6 +11,7 @@
 //!   task whose run was taken back is dropped, unstarted.
 //! - While no look-up has ever succeeded nothing waits for one, and the confirmation decides.
 //! - A report holds its slot until it is confirmed, and its container until it is stored.
+//! - What the operator does not admit is failed before anything is done for it, and without a claim.
 //! - Nothing is started twice: an assignment of an execution that the worker already holds is answered with its state.
 
 mod assign;
@@ -41,7 +42,7 @@ use log::Level;
 use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
 use crate::logging::value;
 use crate::metrics::{Phase, Tally};
-use crate::policy::LostRuns;
+use crate::policy::{Admission, LostRuns};
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Incoming, Outgoing};
 use crate::sys::cancel::CancelReason;
 
@@ -91,6 +92,8 @@ pub struct Rules {
 /// The state that all decisions are made from.
 pub struct Coordinator {
     rules: Rules,
+    /// `None` admits everything.
+    admission: Option<Admission>,
     link: LinkState,
     link_is_gone: bool,
     refusals: Refusals,
@@ -127,6 +130,7 @@ impl Coordinator {
     pub fn new(rules: Rules) -> Self {
         Self {
             rules,
+            admission: None,
             link: LinkState::Connecting,
             link_is_gone: false,
             refusals: Refusals::default(),
@@ -153,6 +157,11 @@ impl Coordinator {
             log_limit: LogLimit::default(),
             effects: Vec::new(),
         }
+    }
+
+    /// Returns the same coordinator, which refuses assignments that are not admitted.
+    pub fn with_admission(self, admission: Admission) -> Self {
+        Self { admission: Some(admission), ..self }
     }
 
     /// Handles an event and returns its effects. `now` must not decrease.
@@ -420,6 +429,8 @@ fn error(text: String) -> Effect {
     Effect::Log(Level::Error, text)
 }
 
+#[cfg(test)]
+mod admission_tests;
 #[cfg(test)]
 mod dialect_tests;
 #[cfg(test)]

@@ -30,6 +30,7 @@ mod tls;
 mod version;
 mod volumes;
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -88,7 +89,15 @@ impl Docker {
 
     /// Returns whether the endpoint is a Unix socket. A forwarded socket may still lead to another machine.
     pub fn is_local(&self) -> bool {
-        matches!(self.0.endpoint, Endpoint::Unix(_))
+        self.socket().is_some()
+    }
+
+    /// Returns the path of the endpoint, if it is a Unix socket.
+    pub fn socket(&self) -> Option<&Path> {
+        match &self.0.endpoint {
+            Endpoint::Unix(path) => Some(path),
+            Endpoint::Tcp { .. } | Endpoint::Tls { .. } | Endpoint::Proxied { .. } => None,
+        }
     }
 
     /// Returns the endpoint in the form of `DOCKER_HOST`, for messages.

@@ -65,6 +65,26 @@ impl Reference {
         self.with_suffix(self.repository())
     }
 
+    /// Returns the complete name of what a pull takes: with a digest it has no tag, which does not count then. The registry is in
+    /// lower case, because names of hosts are compared so.
+    pub fn pulled(&self) -> String {
+        let repository = format!("{}/{}", self.domain.to_ascii_lowercase(), self.path);
+        match &self.digest {
+            Some(digest) => format!("{repository}@{digest}"),
+            None => format!("{repository}:{}", self.pull_tag()),
+        }
+    }
+
+    /// Returns the same name with its registry, which an engine cannot take for another name or for the id of an image.
+    pub fn with_registry(&self) -> Self {
+        Self { written: self.repository(), ..self.clone() }
+    }
+
+    /// Returns whether an engine takes the name as written for an image's id, or for the beginning of one: `sha256:` and digits.
+    pub fn is_like_id(&self) -> bool {
+        self.domain == HUB && self.path == "library/sha256"
+    }
+
     /// Returns the `tag` of a pull: the digest if there is one, else the tag. Never empty, as the engine would then pull all
     /// tags.
     pub fn pull_tag(&self) -> &str {
@@ -265,6 +285,34 @@ mod tests {
         assert_eq!(Reference::parse("docker.io/ubuntu:1").unwrap().to_string(), "docker.io/ubuntu:1");
         let both = format!("h:1/a:t@{DIGEST}");
         assert_eq!(Reference::parse(&both).unwrap().to_string(), both);
+    }
+
+    #[test]
+    fn what_is_pulled_has_a_digest_or_a_tag_and_its_registry_in_lower_case() {
+        let cases = [
+            ("alpine", "docker.io/library/alpine:latest".to_owned()),
+            ("index.docker.io/a/b:1", "docker.io/a/b:1".to_owned()),
+            ("GHCR.io:443/a/b:T", "ghcr.io:443/a/b:T".to_owned()),
+            (&format!("ghcr.io/a/b@{DIGEST}"), format!("ghcr.io/a/b@{DIGEST}")),
+            (&format!("ghcr.io/a/b:1@{DIGEST}"), format!("ghcr.io/a/b@{DIGEST}")),
+        ];
+        for (text, expected) in cases {
+            let reference = Reference::parse(text).unwrap();
+            assert_eq!(reference.pulled(), expected, "{text}");
+            let complete = reference.with_registry();
+            assert_eq!(complete.to_string(), reference.canonical(), "{text}");
+            assert_eq!(complete.canonical(), reference.canonical(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_name_that_engines_take_for_an_id_is_told_from_others() {
+        for id in [DIGEST, "sha256:abcd", "sha256", "library/sha256:abcd", "docker.io/sha256:1"] {
+            assert!(Reference::parse(id).unwrap().is_like_id(), "{id}");
+        }
+        for name in ["ghcr.io/library/sha256:abcd", "me/sha256:abcd", "sha256a:abcd"] {
+            assert!(!Reference::parse(name).unwrap().is_like_id(), "{name}");
+        }
     }
 
     #[test]

@@ -10,12 +10,14 @@
 //!
 //! Functions that need private items of a module are in that module. The only I/O is over socket pairs that a function makes.
 
+mod globs;
 mod input;
 mod messages;
 mod settings;
 #[cfg(test)]
 mod tests;
 
+pub use self::globs::glob;
 pub use self::messages::control_plane;
 pub use self::settings::settings;
 pub use crate::control_plane::rest::fuzz::run_body;
@@ -32,7 +34,7 @@ pub(crate) use self::input::{Input, MARKER, assert_hidden, assert_one_line, mark
 pub type Target = fn(&[u8]);
 
 /// All targets by name, the most critical first. `tests/fuzz/run.sh` reads the names from here, one on each line.
-pub const TARGETS: [(&str, Target); 19] = [
+pub const TARGETS: [(&str, Target); 20] = [
     ("http_body", http_body),
     ("http_head", http_head),
     ("log_frames", log_frames),
@@ -52,4 +54,5 @@ pub const TARGETS: [(&str, Target); 19] = [
     ("docker_host", docker_host),
     ("certificates", certificates),
     ("settings", settings),
+    ("glob", glob),
 ];

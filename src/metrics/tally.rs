@@ -13,7 +13,7 @@ const TASK_BOUNDS: &[u64] = &[
 /// The reason of a failure that has none in the list.
 const UNKNOWN: &str = "unknown";
 
-/// Why a run was given back.
+/// Why a run was given back, or refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rejection {
     /// Every slot is taken, or the process has no thread or file descriptor for a further task.
@@ -26,7 +26,7 @@ pub enum Rejection {
     DiskFull,
     /// The engine cannot be used.
     EngineUnavailable,
-    /// A setting of the operator forbids it.
+    /// The operator does not admit it; it is failed.
     Policy,
     /// It has waited too long.
     HoldExpired,

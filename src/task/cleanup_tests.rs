@@ -54,6 +54,8 @@ impl Stuck {
                 idle_on_complete: None,
                 session_sharing_server_url: None,
             },
+            mount_paths: vec![],
+            with_registry: false,
             pull: PullPolicy::Missing,
             registries: RegistryEnv::default(),
             max_output: 0,

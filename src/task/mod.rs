@@ -19,6 +19,7 @@ mod image;
 pub(crate) mod labels;
 mod last_lines;
 pub(crate) mod listing;
+pub(crate) mod mounts;
 mod names;
 mod no_output;
 mod outcome;

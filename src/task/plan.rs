@@ -102,6 +102,15 @@ pub(crate) struct Limits {
 }
 
 impl Plan {
+    /// Returns the same plan, with the names of images as [`Reference::with_registry`] has them.
+    pub(super) fn with_registries(mut self) -> Self {
+        self.image = self.image.with_registry();
+        for sidecar in &mut self.sidecars {
+            sidecar.image = sidecar.image.with_registry();
+        }
+        self
+    }
+
     /// Returns the name of the task's own volume for the sidecar with this index.
     pub(crate) fn own_volume(&self, index: usize) -> String {
         match self.generation {

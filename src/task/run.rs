@@ -1,6 +1,7 @@
 //! The steps of one task. If a step fails, the task is still reported, and everything that it created is removed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
@@ -16,6 +17,7 @@ use super::early::{Early, digest};
 use super::ending::ReadingWatch;
 use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
+use super::mounts;
 use super::names::ContainerRef;
 use super::no_output::{self, NoOutput};
 use super::outcome::{self, DISK_FULL, Failure, add_note, loss};
@@ -40,6 +42,10 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 pub(crate) struct Options {
     /// What the operator gives to every container.
     pub(crate) settings: TaskSettings,
+    /// Where the host's paths that are mounted must be; anywhere if empty.
+    pub(crate) mount_paths: Vec<PathBuf>,
+    /// Whether engines get the names of images with their registry, because only some images are admitted.
+    pub(crate) with_registry: bool,
     /// When images are pulled.
     pub(crate) pull: PullPolicy,
     /// Where the credentials for pulls come from.
@@ -236,6 +242,17 @@ impl Tasks {
                 return report(job, result, Collected::default());
             }
         };
+        let Options { settings, mount_paths, with_registry, .. } = &self.options;
+        if *with_registry {
+            plan = plan.with_registries();
+        }
+        match mounts::resolve(&settings.volumes, mount_paths) {
+            Ok(volumes) => plan.binds = volumes.iter().map(ToString::to_string).collect(),
+            Err(error) => {
+                let failure = Failure::new(FailureReason::ContainerCreate, error.to_string());
+                return report(job, self.failed(failure, job.cancel.reason(), None), Collected::default());
+            }
+        }
         let (result, collected) =
             self.create_and_start(job, engine, &mut plan, cleanup).unwrap_or_else(|failure| {
                 // If only the answer to the start was lost the container may run, but its output is not worth a wait.
@@ -291,6 +308,9 @@ impl Tasks {
             if !is_released || job.cancel.is_cancelled() {
                 return Err(Failure::Cancelled);
             }
+            // The engine mounts at the start.
+            mounts::check_again(&self.options.settings.volumes, &self.options.mount_paths, &plan.binds)
+                .map_err(|error| Failure::new(FailureReason::ContainerStart, error.to_string()))?;
             let start = Instant::now();
             match container.start(wait, &mut cleanup.started)? {
                 Started::Running(wait) => {

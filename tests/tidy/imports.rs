@@ -27,7 +27,7 @@ const PURE: [&str; 36] = [
     "src/job.rs",
     "src/metrics/",
     "src/net/url.rs",
-    "src/policy.rs",
+    "src/policy/",
     "src/protocol/",
     "src/secret.rs",
     "src/task/arguments.rs",

@@ -20,7 +20,7 @@ const MAY_USE: [(&str, &[&str]); 16] = [
     ("logging", &[]),
     ("metrics", &["sys"]),
     ("net", &["logging", "secret", "sys"]),
-    ("policy", &[]),
+    ("policy", &["docker", "protocol"]),
     ("protocol", &["logging", "metrics", "secret"]),
     ("secret", &[]),
     ("sys", &[]),

@@ -26,7 +26,7 @@ mod logging;
 mod metrics;
 #[path = "../../src/net/mod.rs"]
 mod net;
-#[path = "../../src/policy.rs"]
+#[path = "../../src/policy/mod.rs"]
 mod policy;
 #[path = "../../src/protocol/mod.rs"]
 mod protocol;

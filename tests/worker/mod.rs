@@ -18,6 +18,7 @@ mod monitoring;
 mod notify;
 mod output;
 mod podman;
+mod policies;
 mod print_settings;
 mod prune;
 mod pull;

@@ -11,14 +11,15 @@ use std::hash::{BuildHasher, Hasher};
 use self::report::{Report, Step};
 use super::settings::network;
 use super::{
-    api_key, cores, instance, link, open_key_file, read_key_file, report as report_error, report_all,
+    api_key, cores, instance, link, mounts, open_key_file, read_key_file, report as report_error, report_all,
     settings_file,
 };
 use crate::cli::{Arguments, CheckOptions, Config, ConfigErrors, Listing};
 use crate::control_plane::rest::ControlPlane;
-use crate::docker::{EndpointEnv, RegistryEnv};
+use crate::docker::{Docker, EndpointEnv, RegistryEnv};
 use crate::exit::Exit;
 use crate::logging::value;
+use crate::policy::Admission;
 use crate::sys::environment::Environment;
 use crate::sys::limits;
 
@@ -45,6 +46,9 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     if let Err(error) = network(&config).trust.check() {
         return report_error(&error, Exit::Usage);
     }
+    if let Err(error) = mounts::check(&config) {
+        return report_error(&error, Exit::Usage);
+    }
     let listing =
         Listing { arguments, given: environment, file: file.as_ref(), merged: &merged, cores: cores() };
     let mut report = Report::new(options.json);
@@ -53,7 +57,9 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     report.add(control_plane(&config));
     let (docker, steps) = engine::connect(EndpointEnv::from(&merged), network(&config));
     report.add(steps);
+    report.add(admission(&config.admission));
     if let Some(docker) = docker {
+        report.add(mount_paths(&config, &docker));
         report.add(engine::details(&docker, config.min_free_disk, &config.worker_id));
         let CheckOptions { image, sidecar, .. } = options;
         report.add(images::try_out(&config, docker, RegistryEnv::from(&merged), image, sidecar));
@@ -95,6 +101,33 @@ fn worker_id(id: &str, pids: &[String]) -> Option<Step> {
     })
 }
 
+/// What the operator admits, if that is restricted.
+fn admission(admission: &Admission) -> Option<Step> {
+    let Admission { images, variables, denied_variables, default_image, .. } = admission;
+    let lists = [("--allow-image", images), ("--allow-env", variables), ("--deny-env", denied_variables)];
+    let shown = lists.into_iter().filter(|(_, globs)| !globs.is_empty()).map(|(flag, globs)| {
+        let globs: Vec<_> = globs.iter().map(|glob| value(&glob.to_string()).to_string()).collect();
+        format!("{flag} {}", globs.join(" "))
+    });
+    let shown = shown.collect::<Vec<_>>().join(", ");
+    if !admission.admits(default_image) {
+        let name = default_image.pulled();
+        let text = format!(
+            "{shown}; {name} is not allowed, so tasks that name no image are refused: set --default-image"
+        );
+        return Some(Step::warning("admission", text));
+    }
+    (!shown.is_empty()).then(|| Step::ok("admission", shown))
+}
+
+/// Whether the paths that tasks mount can be checked, if they are restricted.
+fn mount_paths(config: &Config, docker: &Docker) -> Option<Step> {
+    mounts::are_restricted(config).then(|| match mounts::check_engine(config, docker) {
+        Ok(()) => Step::ok("mounts", "every path of --volumes is allowed"),
+        Err(error) => Step::failed("mounts", error.to_string()),
+    })
+}
+
 fn control_plane(config: &Config) -> Vec<Step> {
     let key = match api_key(config) {
         Ok(key) => key,
@@ -116,4 +149,37 @@ fn control_plane(config: &Config) -> Vec<Step> {
         Err(error) => steps.push(Step::failed("rest", error.to_string())),
     }
     steps
+}
+
+#[cfg(test)]
+mod tests {
+    use super::report::State;
+    use super::*;
+    use crate::docker::Reference;
+    use crate::policy::Glob;
+
+    #[test]
+    fn what_is_admitted_is_shown_if_it_is_restricted() {
+        let open = Admission {
+            images: vec![],
+            variables: vec![],
+            denied_variables: vec![],
+            default_image: Reference::parse("ubuntu:22.04").unwrap(),
+            replaces_sidecar: false,
+        };
+        assert_eq!(admission(&open), None);
+        let variable = |text| Glob::variable(text).unwrap();
+        let variables = Admission {
+            variables: vec![variable("A*"), variable("B")],
+            denied_variables: vec![variable("AB")],
+            ..open.clone()
+        };
+        assert_eq!(admission(&variables), Some(Step::ok("admission", "--allow-env A* B, --deny-env AB")));
+        let images = Admission { images: vec![Glob::image("ghcr.io/**").unwrap()], ..open };
+        let step = admission(&images).unwrap();
+        assert_eq!(step.state, State::Warning);
+        let expected = "--allow-image ghcr.io/**; docker.io/library/ubuntu:22.04 is not allowed, so tasks that name no image are refused: set \
+                        --default-image";
+        assert_eq!(step.text, expected);
+    }
 }

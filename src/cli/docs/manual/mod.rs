@@ -6,7 +6,7 @@
 use super::roff::{Roff, prose};
 
 /// In the order of the page.
-const SECTIONS: [&str; 15] = [
+const SECTIONS: [&str; 16] = [
     include_str!("containers.md"),
     include_str!("control-plane.md"),
     include_str!("engine.md"),
@@ -17,6 +17,7 @@ const SECTIONS: [&str; 15] = [
     include_str!("service.md"),
     include_str!("container-image.md"),
     include_str!("security.md"),
+    include_str!("policies.md"),
     include_str!("diagnosis.md"),
     include_str!("limits.md"),
     include_str!("monitoring.md"),

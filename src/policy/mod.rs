@@ -1,6 +1,12 @@
 //! Choices of the operator that the coordinator and the tasks act on.
 
+mod admission;
+mod glob;
+
 use std::fmt;
+
+pub use admission::Admission;
+pub use glob::{Glob, MAX_GLOB};
 
 /// When to pull images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
