@@ -152,7 +152,8 @@ test_tools() {
     [ -x "$tools/docker-registry" ] || unpack docker-registry docker-registry
     [ -x "$tools/tinyproxy" ] || unpack tinyproxy-bin tinyproxy
     # Not installed, because the package would start a service.
-    [ -x "$tools/promtool" ] || unpack prometheus promtool
+    # As of Debian 13 a package of its own.
+    [ -x "$tools/promtool" ] || unpack "$(apt-cache show promtool >/dev/null 2>&1 && echo promtool || echo prometheus)" promtool
 }
 
 # Programs that the tests run as they are installed.
