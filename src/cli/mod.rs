@@ -26,6 +26,7 @@ mod split;
 mod switch_tests;
 mod table;
 mod texts;
+mod timeouts;
 mod units;
 #[cfg(test)]
 mod upstream_tests;
