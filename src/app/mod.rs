@@ -24,7 +24,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use http::header::InvalidHeaderValue;
-use log::{error, info, warn};
+use log::{Level, error, info, warn};
 
 use crate::app::ended::Ended;
 use crate::app::instance::Instance;
@@ -63,6 +63,7 @@ enum SettingsFileError {
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
 pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environment) -> Exit {
     // The arguments may hold secrets.
+    logging::detect_journal(environment.get(logging::JOURNAL_STREAM));
     logging::report_panics();
     let arguments = match Arguments::parse(arguments) {
         Ok(arguments) => arguments,
@@ -131,7 +132,7 @@ fn configure(arguments: &Arguments, environment: &Environment) -> Exit {
     if let Err(error) = signals::block() {
         return report(&error, Exit::Failure);
     }
-    if let Err(error) = logging::init(config.log_level) {
+    if let Err(error) = logging::init(config.log_level, config.log_format) {
         return report(&error, Exit::Failure);
     }
     for (limit, result) in [("core", dumps), ("nofile", limits::raise_open_files())] {
@@ -166,7 +167,8 @@ fn read_key_file(path: &Path) -> io::Result<String> {
 
 /// Reports an error before there is a logger. A closed stderr is ignored.
 fn report(error: &dyn std::error::Error, exit: Exit) -> Exit {
-    let _ = writeln!(io::stderr(), "oz-agent-worker: {}", error_chain(error));
+    let _ =
+        writeln!(io::stderr(), "{}oz-agent-worker: {}", logging::priority(Level::Error), error_chain(error));
     exit
 }
 
@@ -180,7 +182,7 @@ fn report_all(errors: &[ConfigError], arguments: &Arguments, environment: &Envir
 }
 
 fn report_warning(warning: &str) {
-    let _ = writeln!(io::stderr(), "oz-agent-worker: warning: {warning}");
+    let _ = writeln!(io::stderr(), "{}oz-agent-worker: warning: {warning}", logging::priority(Level::Warn));
 }
 
 /// A pipe closed by its reader is not a failure; any other incomplete output is.

@@ -15,15 +15,15 @@ use super::settings::Echo;
 use super::table::{
     ALLOW_ENV, ALLOW_IMAGE, ALLOW_MOUNT_PATH, API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT,
     CLIENT_KEY, DEFAULT_IMAGE, DENY_ENV, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV,
-    IDLE_ON_COMPLETE, KEEP_FAILED, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_LEVEL, LOG_OUTPUT_LINES,
-    LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP, PULL,
-    RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL,
+    IDLE_ON_COMPLETE, KEEP_FAILED, KEEP_SIDECAR_VOLUMES, KEY_FILE_LIMIT, LOG_FORMAT, LOG_LEVEL,
+    LOG_OUTPUT_LINES, LOST_RUNS, MAX_CONCURRENT_TASKS, MAX_OUTPUT_SIZE, MAX_TASKS, MIN_FREE_DISK, NO_CLEANUP,
+    PULL, RECONCILE_INTERVAL, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW, REST_URL,
     SERVER_ROOT_URL, SESSION_SHARING_SERVER_URL, SETTINGS_FILE, SHARED_ID, SIDECAR_IMAGE, STOP_GRACE,
     TASK_TIMEOUT, VOLUMES, WEB_SOCKET_URL, WORKER_ID,
 };
 use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
 use crate::docker::Reference;
-use crate::logging::value;
+use crate::logging::{Format, value};
 use crate::net::proxy::Proxies;
 use crate::policy::{Admission, LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
@@ -48,6 +48,7 @@ pub(crate) struct Config {
     pub(crate) rest_url: String,
     /// The least severe level that is logged.
     pub(crate) log_level: LevelFilter,
+    pub(crate) log_format: Format,
     /// Whether task containers are removed after their report is delivered.
     pub(crate) cleanup: bool,
     /// How long containers of failed tasks are kept; zero: not at all.
@@ -182,6 +183,7 @@ impl Config {
             rest_url: rest_url.unwrap_or_else(|| server_root_url.clone()),
             server_root_url,
             log_level: invocation.read(&LOG_LEVEL)?,
+            log_format: invocation.read(&LOG_FORMAT)?,
             cleanup: !invocation.is_on(&NO_CLEANUP)?,
             keep_failed: invocation.read(&KEEP_FAILED)?,
             log_output_lines: invocation.read(&LOG_OUTPUT_LINES)?,
@@ -366,6 +368,7 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         derived,
         of(invocation.read_if_given(&REST_URL)),
         of(invocation.read(&LOG_LEVEL)),
+        of(invocation.read(&LOG_FORMAT)),
         of(invocation.is_on(&NO_CLEANUP)),
         of(invocation.is_on(&SHARED_ID.setting)),
         of(volumes(invocation)),

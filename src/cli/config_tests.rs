@@ -59,6 +59,7 @@ fn unset_settings_have_their_defaults() {
         server_root_url: "http://localhost:8080".into(),
         rest_url: "http://localhost:8080".into(),
         log_level: LevelFilter::Info,
+        log_format: crate::logging::Format::Text,
         cleanup: true,
         keep_failed: Duration::ZERO,
         log_output_lines: 0,
@@ -121,7 +122,7 @@ const fn case(
     Case { flag, variable, first, second, get, expected }
 }
 
-const CASES: [Case; 32] = [
+const CASES: [Case; 33] = [
     case(["--api-key", "OZ_API_KEY"], ["first", "second"], |c| c.api_key.expose().into(), "first"),
     case(["--worker-id", "OZ_WORKER_ID"], [" first ", "second"], |c| c.worker_id.clone(), "first"),
     case(
@@ -138,6 +139,7 @@ const CASES: [Case; 32] = [
     ),
     case(["--rest-url", "OZ_REST_URL"], ["http://a/b/", "http://c"], |c| c.rest_url.clone(), "http://a/b"),
     case(["--log-level", "OZ_LOG_LEVEL"], ["DEBUG", "error"], |c| c.log_level.to_string(), "DEBUG"),
+    case(["--log-format", "OZ_LOG_FORMAT"], ["json", "text"], |c| format!("{:?}", c.log_format), "Json"),
     case(
         ["--log-output-lines", "OZ_LOG_OUTPUT_LINES"],
         ["20", "0"],

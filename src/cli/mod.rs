@@ -15,6 +15,7 @@ mod invocation;
 mod listing;
 #[cfg(test)]
 mod listing_tests;
+mod logging;
 mod monitoring;
 mod names;
 mod policies;

@@ -4,7 +4,6 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use http::Uri;
-use log::LevelFilter;
 
 pub(super) use super::agent::{
     BACKEND, DEFAULT_IMAGE, IDLE_ON_COMPLETE, SESSION_SHARING_SERVER_URL, SIDECAR_IMAGE,
@@ -12,6 +11,7 @@ pub(super) use super::agent::{
 pub(super) use super::connection::{
     CA_FILE, CLIENT_CERT, CLIENT_KEY, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
 };
+pub(super) use super::logging::{LOG_FORMAT, LOG_LEVEL, LOG_OUTPUT_LINES};
 use super::monitoring::METRICS_LISTEN;
 pub(super) use super::policies::{ALLOW_ENV, ALLOW_IMAGE, ALLOW_MOUNT_PATH, DENY_ENV};
 use super::read;
@@ -20,7 +20,7 @@ use super::texts::{HELP, PRINT, VERSION};
 pub(super) use super::timeouts::{
     DRAIN_TIMEOUT, ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, RECONCILE_INTERVAL, STOP_GRACE, TASK_TIMEOUT,
 };
-use super::words::{LEVELS, LOST_RUNS_WORDS, PULL_POLICIES, SWITCH, names};
+use super::words::{LOST_RUNS_WORDS, PULL_POLICIES, SWITCH, names};
 use crate::policy::{LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
 
@@ -34,8 +34,6 @@ pub(crate) const MAX_TASKS: usize = 1024;
 pub(crate) const MIN_OUTPUT: usize = 1024;
 /// The largest limit of a task's output, in bytes.
 pub(crate) const MAX_OUTPUT: usize = 64 * 1024 * 1024;
-/// The most lines of a failed task's output that are logged.
-const MAX_OUTPUT_LINES: usize = 100;
 /// The most versions of one sidecar image that can be kept.
 const MAX_KEPT_VOLUMES: usize = 1000;
 /// In seconds.
@@ -141,37 +139,11 @@ pub(super) const REST_URL: Reader<Uri> = Reader {
     read: read::server_root_url,
 };
 
-pub(super) const LOG_LEVEL: Reader<LevelFilter> = Reader {
-    setting: Setting {
-        flag: Some("--log-level"),
-        variable: Some("OZ_LOG_LEVEL"),
-        value_name: Some("LEVEL"),
-        values: ValueHint::Words(&names(&LEVELS)),
-        default: Some("info"),
-        help: "The least severe level to log to stderr: debug, info, warn or error.",
-        ..Setting::EMPTY
-    },
-    read: |given| given.word(&LEVELS),
-};
-
 pub(super) const NO_CLEANUP: Setting = Setting {
     flag: Some("--no-cleanup"),
     variable: Some("OZ_NO_CLEANUP"),
     help: "Keep task containers after they have ended, for debugging. The variable is true or false.",
     ..Setting::EMPTY
-};
-
-pub(super) const LOG_OUTPUT_LINES: Reader<usize> = Reader {
-    setting: Setting {
-        flag: Some("--log-output-lines"),
-        variable: Some("OZ_LOG_OUTPUT_LINES"),
-        value_name: Some("COUNT"),
-        default: Some("0"),
-        help: "How many of the last lines of a failed task's output to log, 0 to 100. The values of the task's variables are \
-               hidden in them, except those of fewer than 6 bytes; other secrets are not.",
-        ..Setting::EMPTY
-    },
-    read: |given| given.number(0..=MAX_OUTPUT_LINES),
 };
 
 pub(super) const KEEP_FAILED: Reader<Duration> = Reader {
@@ -324,6 +296,7 @@ pub const SETTINGS: &[Setting] = &[
     SHARED_ID.setting,
     REST_URL.setting,
     LOG_LEVEL.setting,
+    LOG_FORMAT.setting,
     LOG_OUTPUT_LINES.setting,
     NO_CLEANUP,
     KEEP_FAILED.setting,

@@ -3,6 +3,7 @@
 use log::LevelFilter;
 
 use super::docs::Page;
+use crate::logging::Format;
 use crate::policy::{LostRuns, PullPolicy};
 
 /// For `--log-level`.
@@ -12,6 +13,9 @@ pub(super) const LEVELS: [(&str, LevelFilter); 4] = [
     ("warn", LevelFilter::Warn),
     ("error", LevelFilter::Error),
 ];
+
+/// For `--log-format`.
+pub(super) const LOG_FORMATS: [(&str, Format); 2] = [("text", Format::Text), ("json", Format::Json)];
 
 /// For `--pull`.
 pub(super) const PULL_POLICIES: [(&str, PullPolicy); 4] = [

@@ -1,25 +1,33 @@
-//! The log: one line per event, to stderr, in UTC.
+//! The log: one line per event, to stderr, in UTC, as text or as JSON.
 //!
-//! simple_logger prints with `eprintln!`, which panics if the reader of stderr has closed the pipe. [`Guard`] keeps that
+//! simple_logger, which writes the text, prints with `eprintln!`, which panics if the reader of stderr has closed the pipe. [`Guard`] keeps that
 //! panic from ending a worker with tasks. The panic hook writes to stderr itself, since a panic in a hook would abort the
 //! process.
 
+mod line;
 mod queue;
+mod stderr;
 
 use std::any::Any;
 use std::borrow::Cow;
 use std::cell::Cell;
+use std::ffi::OsStr;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};
 use std::panic::{AssertUnwindSafe, Location, catch_unwind};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use log::{LevelFilter, Log, Metadata, Record, SetLoggerError};
+use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
 use simple_logger::SimpleLogger;
 use time::OffsetDateTime;
 
+pub use line::Format;
+use line::{is_unsafe, write_escaped, write_quoted};
 use queue::Queue;
+use stderr::{Lines, output};
 
+/// The variable with which systemd names the journal that stderr is.
+pub const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
 /// The target of the worker's own events, which are logged at the configured level.
 const OWN_TARGET: &str = "oz_agent_worker";
 /// How much of a value is shown, in characters.
@@ -43,14 +51,23 @@ pub enum LogError {
     Thread(#[from] io::Error),
 }
 
+/// Records whether stderr is a journal. `variable` is the value of [`JOURNAL_STREAM`].
+pub fn detect_journal(variable: Option<&OsStr>) {
+    stderr::detect_journal(variable);
+}
+
+/// Returns what is in front of a line to stderr that is not of the log: its priority, if stderr is a journal.
+pub fn priority(level: Level) -> &'static str {
+    if output().is_journal { line::priority(level) } else { "" }
+}
+
 /// Reports panics as log lines, also before the log is started. The standard library's report shows formatted messages, which may
 /// contain a secret.
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
         if let Some(event) = panic_event(thread.name(), info.location(), info.payload()) {
-            let line =
-                format!("{} ERROR [{}] {event}\n", timestamp(OffsetDateTime::now_utc()), module_path!());
+            let line = output().line(OffsetDateTime::now_utc(), Level::Error, module_path!(), &event);
             // If stderr is closed, there is nowhere to report it.
             let _ = io::stderr().write_all(line.as_bytes());
         }
@@ -62,12 +79,18 @@ pub fn report_panics() {
 ///
 /// # Errors
 /// When the process has a logger already, or no thread can be started.
-pub fn init(level: LevelFilter) -> Result<(), LogError> {
-    let inner = SimpleLogger::new()
+pub fn init(level: LevelFilter, format: Format) -> Result<(), LogError> {
+    stderr::set_format(format);
+    let simple = SimpleLogger::new()
         .with_level(level.min(LevelFilter::Warn))
         .with_module_level(OWN_TARGET, level)
         .with_utc_timestamps();
-    let max_level = inner.max_level();
+    let (max_level, output) = (simple.max_level(), output());
+    let inner: Box<dyn Log> = if output.format == Format::Text && !output.is_journal {
+        Box::new(simple)
+    } else {
+        Box::new(Lines { filter: simple, output, is_cut: AtomicBool::new(false) })
+    };
     log::set_boxed_logger(Box::new(Queue::start(Guard::new(inner, stderr_is_open))?))?;
     log::set_max_level(max_level);
     Ok(())
@@ -78,8 +101,8 @@ pub fn dropped_lines() -> u64 {
     queue::dropped()
 }
 
-/// A value in logfmt: in quotes with escapes if it is empty or has spaces, quotes, `=` or control characters. Cut after 256
-/// characters, with an ellipsis.
+/// A value in logfmt: in quotes, with the escapes of JSON, if it is empty or has spaces, quotes, `=` or control characters. Cut after
+/// 256 characters, with an ellipsis.
 pub fn value(text: &str) -> impl Display + '_ {
     Value(text, LONGEST_VALUE)
 }
@@ -112,30 +135,13 @@ impl Display for Value<'_> {
             Some((start, _)) => (start, "…"),
             None => (whole, ""),
         };
-        let needs_quotes = |c: char| c.is_whitespace() || c == '"' || c == '=' || is_unsafe(c);
+        // Readers of logfmt take U+FFFD without quotes for an error.
+        let needs_quotes = |c: char| c.is_whitespace() || matches!(c, '"' | '=' | '\u{fffd}') || is_unsafe(c);
         if !text.is_empty() && !text.contains(needs_quotes) {
             return write!(f, "{text}{ellipsis}");
         }
-        f.write_char('"')?;
-        for c in text.chars() {
-            match c {
-                '"' | '\\' => write!(f, "\\{c}")?,
-                c if is_unsafe(c) => write_escaped(f, c)?,
-                c => f.write_char(c)?,
-            }
-        }
-        write!(f, "{ellipsis}\"")
+        write_quoted(f, text, ellipsis)
     }
-}
-
-/// Whether a character could begin a new line, move the cursor or change the direction of the text that follows.
-fn is_unsafe(c: char) -> bool {
-    c.is_control()
-        || matches!(c, '\u{2028}' | '\u{2029}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
-}
-
-fn write_escaped(to: &mut impl fmt::Write, c: char) -> fmt::Result {
-    write!(to, "{}", c.escape_default())
 }
 
 /// The message with unsafe characters escaped, so that it stays on one line. Output of [`value`] has none.
@@ -149,6 +155,13 @@ fn clean(message: String) -> String {
         let _ = if is_unsafe(c) { write_escaped(&mut clean, c) } else { clean.write_char(c) };
     }
     clean
+}
+
+/// Returns the text of an event. That of another crate is not logfmt.
+fn event(record: &Record<'_>) -> String {
+    let text = record.args().to_string();
+    let is_own = record.target().split("::").next() == Some(OWN_TARGET);
+    if is_own { text } else { format!("library message text={}", message(&text)) }
 }
 
 /// Catches panics of a logger, so that they do not end the thread that logs.
@@ -189,7 +202,7 @@ impl<L: Log> Log for Guard<L> {
             return;
         }
         // Formatted outside of `protected`: a panic in a `Display` is a defect and not about stderr.
-        let message = clean(record.args().to_string());
+        let message = clean(event(record));
         self.protected(|inner| {
             let mut builder = Record::builder();
             builder.metadata(record.metadata().clone()).module_path(record.module_path());
@@ -220,31 +233,15 @@ fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &
         format!("panic thread={} location={}", value(thread.unwrap_or("unnamed")), value(&location));
     if let Some(message) = payload.downcast_ref::<&'static str>() {
         // Writing to a string cannot fail.
-        let _ = write!(event, " message={}", value(message));
+        let _ = write!(event, " text={}", value(message));
     }
     Some(event)
-}
-
-/// The time as simple_logger formats it.
-fn timestamp(now: OffsetDateTime) -> String {
-    let (date, time) = (now.date(), now.time());
-    format!(
-        "{:04}-{:02}-{:02}T{:02}:{:02}:{:02}.{:03}Z",
-        date.year(),
-        u8::from(date.month()),
-        date.day(),
-        time.hour(),
-        time.minute(),
-        time.second(),
-        time.millisecond()
-    )
 }
 
 #[cfg(test)]
 mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::AtomicUsize;
-    use std::time::Duration;
 
     use log::Level;
 
@@ -262,8 +259,9 @@ mod tests {
             ("a=b", "\"a=b\""),
             ("say \"x\\y\"", "\"say \\\"x\\\\y\\\"\""),
             ("a\nb\tc\rd", "\"a\\nb\\tc\\rd\""),
-            ("\u{1b}[1m\u{0}\u{9b}", "\"\\u{1b}[1m\\u{0}\\u{9b}\""),
-            ("\u{2028}\u{202e}", "\"\\u{2028}\\u{202e}\""),
+            ("\u{1b}[1m\u{0}\u{9b}", "\"\\u001b[1m\\u0000\\u009b\""),
+            ("\u{2028}\u{202e}", "\"\\u2028\\u202e\""),
+            ("\u{fffd}", "\"\u{fffd}\""),
             ("\u{a0}", "\"\u{a0}\""),
         ];
         for (text, expected) in cases {
@@ -312,7 +310,8 @@ mod tests {
     }
 
     fn log_to(logger: &impl Log, level: Level, message: &str) {
-        logger.log(&Record::builder().level(level).target("t").args(format_args!("{message}")).build());
+        logger
+            .log(&Record::builder().level(level).target(OWN_TARGET).args(format_args!("{message}")).build());
     }
 
     #[test]
@@ -321,8 +320,26 @@ mod tests {
         let guard = Guard::new(&fake, || true);
         log_to(&guard, Level::Warn, "a=\"\\n\" ü\r\nINFO forged\u{85}\u{2028}\u{1b}[2J");
         log_to(&guard, Level::Debug, "not enabled");
-        let expected = "WARN t a=\"\\n\" ü\\r\\nINFO forged\\u{85}\\u{2028}\\u{1b}[2J";
+        let expected = "WARN oz_agent_worker a=\"\\n\" ü\\r\\nINFO forged\\u0085\\u2028\\u001b[2J";
         assert_eq!(*fake.lines.lock().unwrap(), [expected]);
+    }
+
+    /// So that it is logfmt.
+    #[test]
+    fn the_text_of_another_crate_is_a_value() {
+        let fake = Fake::default();
+        let guard = Guard::new(&fake, || true);
+        for target in ["oz_agent_worker::app", "oz_agent_workers", "rustls::x"] {
+            guard.log(
+                &Record::builder().level(Level::Warn).target(target).args(format_args!("a=b c")).build(),
+            );
+        }
+        let expected = [
+            "WARN oz_agent_worker::app a=b c",
+            "WARN oz_agent_workers library message text=\"a=b c\"",
+            "WARN rustls::x library message text=\"a=b c\"",
+        ];
+        assert_eq!(*fake.lines.lock().unwrap(), expected);
     }
 
     #[test]
@@ -346,7 +363,7 @@ mod tests {
         guard.flush();
         fake.panics.store(false, Ordering::SeqCst);
         log_to(&guard, Level::Error, "two");
-        assert_eq!(*fake.lines.lock().unwrap(), ["ERROR t two"]);
+        assert_eq!(*fake.lines.lock().unwrap(), ["ERROR oz_agent_worker two"]);
     }
 
     #[test]
@@ -354,7 +371,7 @@ mod tests {
         let location = Location::caller();
         let literal = panic_event(Some("oz task"), Some(location), &"index\nwrong").unwrap();
         assert!(literal.starts_with("panic thread=\"oz task\" location=src/logging/mod.rs:"), "{literal}");
-        assert!(literal.ends_with(" message=\"index\\nwrong\""), "{literal}");
+        assert!(literal.ends_with(" text=\"index\\nwrong\""), "{literal}");
         let formatted: Box<dyn Any> = Box::new(String::from("key hunter2"));
         assert_eq!(
             panic_event(None, None, formatted.as_ref()).unwrap(),
@@ -390,11 +407,5 @@ mod tests {
         let fake = Fake::default();
         Guard::new(&fake, || true).protected(|_| assert_eq!(panic_event(None, None, &"x"), None));
         assert!(panic_event(None, None, &"x").is_some());
-    }
-
-    #[test]
-    fn timestamps_look_like_those_of_the_logger() {
-        let now = OffsetDateTime::UNIX_EPOCH + Duration::from_millis(1_000_000_000_007);
-        assert_eq!(timestamp(now), "2001-09-09T01:46:40.007Z");
     }
 }

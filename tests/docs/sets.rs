@@ -104,7 +104,7 @@ fn the_completions_offer_the_flags_of_the_help_and_the_same_words() {
         assert_eq!(offers, &all[0].1, "{shell}");
     }
     let with_words: Vec<_> = all[0].1.iter().filter(|(_, words)| !words.is_empty()).collect();
-    assert_eq!(with_words.len(), 5, "{with_words:?}");
+    assert_eq!(with_words.len(), 6, "{with_words:?}");
     for (flag, words) in with_words {
         assert_eq!(words, &accepted(flag), "{flag}");
     }

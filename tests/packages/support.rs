@@ -14,6 +14,8 @@ pub mod engine_usr;
 pub mod fault_proxy;
 #[path = "../support/images.rs"]
 pub mod images;
+#[path = "../support/logfmt.rs"]
+pub mod logfmt;
 #[path = "../support/pki.rs"]
 pub mod pki;
 #[path = "../support/podman.rs"]

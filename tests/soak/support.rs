@@ -10,6 +10,8 @@ pub mod engine;
 pub mod fault_proxy;
 #[path = "../support/images.rs"]
 pub mod images;
+#[path = "../support/logfmt.rs"]
+pub mod logfmt;
 #[path = "../support/process.rs"]
 pub mod process;
 #[path = "../support/rng.rs"]

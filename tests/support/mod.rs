@@ -13,6 +13,7 @@ pub mod engine_usr;
 pub(crate) mod fake_docker;
 pub mod fault_proxy;
 pub mod images;
+pub mod logfmt;
 pub mod messages;
 pub mod pki;
 pub mod podman;

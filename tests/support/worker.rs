@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::control_plane::ControlPlane;
+use super::logfmt;
 use super::process::{Process, Signal};
 
 /// A pause after which the worker takes a signal for another one: it counts those that come within 100 ms as one.
@@ -89,6 +90,15 @@ impl Worker {
     pub fn signal_again(&self, signal: Signal) {
         std::thread::sleep(ONE_SIGNAL);
         self.signal(signal);
+    }
+}
+
+impl Drop for Worker {
+    /// So that every line that any test makes a worker write is looked at.
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            logfmt::assert_well_formed(&self.stderr().all());
+        }
     }
 }
 

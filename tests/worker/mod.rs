@@ -14,6 +14,7 @@ mod floods;
 mod idle;
 mod invalid_messages;
 mod limits;
+mod log_format;
 mod monitoring;
 mod notify;
 mod output;

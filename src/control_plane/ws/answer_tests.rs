@@ -85,7 +85,7 @@ fn at_most_two_hundred_characters_of_a_body_are_shown() {
     assert_eq!(body_of(&"ü".repeat(200)), "ü".repeat(200));
     assert_eq!(body_of(&"ü".repeat(201)), "ü".repeat(200) + "…");
     assert_eq!(body_of("\u{1b}[1m"), "\u{1b}[1m", "the log escapes it");
-    assert_eq!(crate::logging::value(&body_of("a\u{1b}b\0")).to_string(), "\"a\\u{1b}b\\u{0}\"");
+    assert_eq!(crate::logging::value(&body_of("a\u{1b}b\0")).to_string(), "\"a\\u001bb\\u0000\"");
 }
 
 #[test]
