@@ -13,7 +13,7 @@ use crate::support::engine::Engine;
 use crate::support::pki::{Key, Pki};
 use crate::support::stage::DEADLINE;
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
-use crate::support::worker::{WorkerBuilder, binary};
+use crate::support::worker::{WorkerBuilder, binary, worker_id};
 
 /// Whether the link and REST connect to `localhost` at this port. Asserts that both do or neither does.
 fn connects(plane: &ControlPlane, port: u16, trust: &Trust) -> bool {
@@ -71,7 +71,7 @@ fn a_client_certificate_is_shown_with_a_key_of_every_format() {
 
 /// Starts a worker that ends at once; returns its exit code and its last line.
 fn ends(args: &[&str]) -> (Option<i32>, String) {
-    let worker = WorkerBuilder::new(&binary()).env("OZ_API_KEY", "k").env("OZ_WORKER_ID", "w");
+    let worker = WorkerBuilder::new(&binary()).env("OZ_API_KEY", "k").env("OZ_WORKER_ID", &worker_id());
     let mut worker = worker.env("DOCKER_HOST", "unix:///nonexistent").args(args.iter().copied()).start();
     let code = worker.wait_exit(DEADLINE).code();
     (code, worker.stderr().all().pop().unwrap_or_default())
@@ -126,7 +126,7 @@ fn a_host_without_certificates_is_told_so() {
         binary.to_str().unwrap(),
     ]);
     let url = format!("wss://localhost:{}/", door.port());
-    let worker = worker.args(["--web-socket-url", &url, "--worker-id", "w"]).env("OZ_API_KEY", "k");
+    let worker = worker.args(["--web-socket-url", &url, "--worker-id", &worker_id()]).env("OZ_API_KEY", "k");
     let worker = worker.env("DOCKER_HOST", Engine::get().host()).start();
     let told =
         |line: &str| line.contains("this host has no CA certificates: install the package ca-certificates");

@@ -6,6 +6,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use super::control_plane::ControlPlane;
+use super::control_plane::run::new_id;
 use super::logfmt;
 use super::process::{Process, Signal};
 
@@ -20,6 +21,11 @@ pub struct WorkerBuilder {
 
 /// A running worker; dropping it kills it.
 pub struct Worker(Process);
+
+/// Returns a worker id that no other test has: only one process of a host can have an id.
+pub fn worker_id() -> String {
+    format!("test-{}", new_id())
+}
 
 /// Returns the binary named by `OZ_TEST_WORKER`, or else the one that cargo built for the tests.
 pub fn binary() -> PathBuf {

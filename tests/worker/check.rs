@@ -14,7 +14,7 @@ use crate::support::pki::Pki;
 use crate::support::proxy::ForwardProxy;
 use crate::support::stage::Stage;
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
-use crate::support::worker::{WorkerBuilder, binary};
+use crate::support::worker::{WorkerBuilder, binary, worker_id};
 
 /// A key that no control plane has, and that no line may show.
 const WRONG_KEY: &str = "hunter2-hunter2-hunter2";
@@ -124,7 +124,7 @@ fn when_all_is_well_every_step_has_a_line_and_no_run_is_claimed() {
 #[test]
 fn a_wrong_key_fails_and_is_not_shown() {
     let plane = ControlPlane::start(Options::default());
-    let found = check(|| at(&plane, "w").env("OZ_API_KEY", WRONG_KEY));
+    let found = check(|| at(&plane, &worker_id()).env("OZ_API_KEY", WRONG_KEY));
     let (state, text) = found.step("key");
     assert!(state == "failed" && text.contains("check OZ_API_KEY or OZ_API_KEY_FILE"), "{text}");
     assert_eq!(
@@ -155,8 +155,13 @@ fn an_answer_that_refuses_is_shown_with_its_header_and_when_to_try_again() {
     });
     let found = check(|| {
         let root = format!("http://{address}");
-        let worker =
-            WorkerBuilder::new(&binary()).args(["check", "--worker-id", "w", "--server-root-url", &root]);
+        let worker = WorkerBuilder::new(&binary()).args([
+            "check",
+            "--worker-id",
+            &worker_id(),
+            "--server-root-url",
+            &root,
+        ]);
         worker.env("OZ_API_KEY", WRONG_KEY).env("DOCKER_HOST", Engine::get().host())
     });
     found.assert_failed(&["key"]);
@@ -176,8 +181,13 @@ fn a_port_on_which_nothing_listens_is_a_failed_connection() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let found = check(|| {
         let root = format!("http://127.0.0.1:{port}");
-        let worker =
-            WorkerBuilder::new(&binary()).args(["check", "--worker-id", "w", "--server-root-url", &root]);
+        let worker = WorkerBuilder::new(&binary()).args([
+            "check",
+            "--worker-id",
+            &worker_id(),
+            "--server-root-url",
+            &root,
+        ]);
         worker.env("OZ_API_KEY", plane.key()).env("DOCKER_HOST", Engine::get().host())
     });
     found.assert_failed(&["tcp"]);
@@ -189,8 +199,13 @@ fn a_port_on_which_nothing_listens_is_a_failed_connection() {
 fn a_name_without_an_address_is_a_failed_look_up() {
     let found = check(|| {
         let root = "https://no-such-host.invalid";
-        let worker =
-            WorkerBuilder::new(&binary()).args(["check", "--worker-id", "w", "--server-root-url", root]);
+        let worker = WorkerBuilder::new(&binary()).args([
+            "check",
+            "--worker-id",
+            &worker_id(),
+            "--server-root-url",
+            root,
+        ]);
         worker.env("OZ_API_KEY", "k").env("DOCKER_HOST", Engine::get().host())
     });
     found.assert_failed(&["dns"]);
@@ -207,7 +222,15 @@ fn tls_shows_the_issuer_and_the_dates_and_an_unknown_authority_fails() {
             let root = format!("https://localhost:{}", door.port());
             let path = plane.ws_url().split_once("://").unwrap().1.split_once('/').unwrap().1.to_owned();
             let socket = format!("wss://localhost:{}/{path}", door.port());
-            let urls = ["check", "--worker-id", "w", "--server-root-url", &root, "--web-socket-url", &socket];
+            let urls = [
+                "check",
+                "--worker-id",
+                &worker_id(),
+                "--server-root-url",
+                &root,
+                "--web-socket-url",
+                &socket,
+            ];
             let worker = WorkerBuilder::new(&binary()).args(urls).args(args.iter().copied());
             worker.env("OZ_API_KEY", plane.key()).env("DOCKER_HOST", Engine::get().host())
         })
@@ -235,7 +258,15 @@ fn a_proxy_is_named_and_one_that_does_not_answer_fails() {
             let root = "http://cp.example";
             let path = plane.ws_url().split_once("://").unwrap().1.split_once('/').unwrap().1.to_owned();
             let socket = format!("ws://cp.example/{path}");
-            let urls = ["check", "--worker-id", "w", "--server-root-url", root, "--web-socket-url", &socket];
+            let urls = [
+                "check",
+                "--worker-id",
+                &worker_id(),
+                "--server-root-url",
+                root,
+                "--web-socket-url",
+                &socket,
+            ];
             let worker = WorkerBuilder::new(&binary()).args(urls).env("OZ_API_KEY", plane.key());
             worker.env("HTTP_PROXY", &url).env("DOCKER_HOST", Engine::get().host())
         })
@@ -254,7 +285,7 @@ fn a_proxy_is_named_and_one_that_does_not_answer_fails() {
 #[test]
 fn an_engine_that_is_not_there_or_denied_fails_with_what_to_do() {
     let plane = ControlPlane::start(Options::default());
-    let found = check(|| at(&plane, "w").env("DOCKER_HOST", "unix:///nonexistent/docker.sock"));
+    let found = check(|| at(&plane, &worker_id()).env("DOCKER_HOST", "unix:///nonexistent/docker.sock"));
     found.assert_failed(&["engine"]);
     let (_, text) = found.step("engine");
     assert!(text.contains("No such file") && text.contains("install and start an engine"), "{text}");
@@ -275,7 +306,7 @@ fn an_engine_that_is_not_there_or_denied_fails_with_what_to_do() {
     let found = check(|| {
         let user =
             ["--reuid", "65533", "--regid", "65533", "--clear-groups", program.to_str().unwrap(), "check"];
-        let worker = WorkerBuilder::new("setpriv".as_ref()).args(user).control_plane(&plane, "w");
+        let worker = WorkerBuilder::new("setpriv".as_ref()).args(user).control_plane(&plane, &worker_id());
         worker.env("DOCKER_HOST", &format!("unix://{socket}"))
     });
     found.assert_failed(&["engine"]);
@@ -310,7 +341,7 @@ fn agents_that_are_sent_to_their_own_host_are_a_warning() {
     let proxy = ForwardProxy::start(SocketAddr::from(([127, 0, 0, 1], 1)));
     let found = check(|| {
         let urls = ["--server-root-url", "http://localhost:8080", "--web-socket-url", "ws://cp.example/ws"];
-        let worker = WorkerBuilder::new(&binary()).args(["check", "--worker-id", "w"]).args(urls);
+        let worker = WorkerBuilder::new(&binary()).args(["check", "--worker-id", &worker_id()]).args(urls);
         let proxy = format!("http://127.0.0.1:{}", proxy.port());
         worker.env("OZ_API_KEY", "k").env("HTTP_PROXY", &proxy).env("DOCKER_HOST", Engine::get().host())
     });

@@ -11,7 +11,7 @@ use crate::support::fake_docker::{FakeDocker, Step, hello, hello_from, json, wri
 use crate::support::fault_proxy::FaultProxy;
 use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
-use crate::support::worker::{WorkerBuilder, binary};
+use crate::support::worker::{WorkerBuilder, binary, worker_id};
 
 #[test]
 fn a_permanent_refusal_ends_the_worker_with_advice() {
@@ -26,7 +26,7 @@ fn a_permanent_refusal_ends_the_worker_with_advice() {
     for (status, expected) in cases {
         plane.refuse_with(status);
         let before = plane.view(|model| model.attempts);
-        let worker = WorkerBuilder::new(&binary()).control_plane(&plane, "w");
+        let worker = WorkerBuilder::new(&binary()).control_plane(&plane, &worker_id());
         let (code, out, err) = end(worker.env("DOCKER_HOST", &engine::host()).env("OZ_API_KEY", KEY).start());
         assert_eq!((code, out.as_str()), (Some(3), ""), "{err}");
         assert!(err.contains("ERROR") && err.contains(expected) && !err.contains(KEY), "{err}");

@@ -9,7 +9,7 @@ use crate::support::control_plane::{ControlPlane, Model, Options, RunSpec};
 use crate::support::engine::Engine;
 use crate::support::sleeping_engine::SleepingEngine;
 use crate::support::stage::{DEADLINE, Stage};
-use crate::support::worker::{Worker, WorkerBuilder, binary};
+use crate::support::worker::{Worker, WorkerBuilder, binary, worker_id};
 
 /// The soft and the hard limit on open files at the start.
 const OPEN_FILES: &str = "--nofile=16:48";
@@ -28,7 +28,7 @@ fn start(engine: &SleepingEngine, plane: &ControlPlane) -> Worker {
     std::fs::copy(binary(), &program).unwrap();
     let limited = ["--reuid", "1000001", "--clear-groups", "prlimit", OPEN_FILES, program.to_str().unwrap()];
     let slots = TASKS.to_string();
-    let worker = WorkerBuilder::new(Path::new("setpriv")).args(limited).control_plane(plane, "limits");
+    let worker = WorkerBuilder::new(Path::new("setpriv")).args(limited).control_plane(plane, &worker_id());
     let worker = worker.args(["--pull", "missing", "--max-concurrent-tasks", &slots]);
     let worker = worker.env("DOCKER_HOST", &engine.host()).start();
     plane.wait_connected(1);

@@ -6,7 +6,7 @@ use std::process::{Command, Stdio};
 use crate::support::control_plane::{Options, State};
 use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
-use crate::support::worker::{Worker, WorkerBuilder, binary};
+use crate::support::worker::{Worker, WorkerBuilder, binary, worker_id};
 
 pub(super) const KEY: &str = "MARKER-key";
 
@@ -21,7 +21,7 @@ pub(super) fn end(mut worker: Worker) -> End {
 
 /// Returns a worker with a key and an id, the only required settings.
 pub(super) fn minimal() -> WorkerBuilder {
-    WorkerBuilder::new(&binary()).env("OZ_API_KEY", KEY).args(["--worker-id", "w"])
+    WorkerBuilder::new(&binary()).env("OZ_API_KEY", KEY).args(["--worker-id", &worker_id()])
 }
 
 #[test]
@@ -204,7 +204,7 @@ fn an_unusable_key_file_is_named() {
         ("/dev/zero".to_owned(), "invalid NAME \"PATH\": must be a file of at most 64 KiB"),
     ];
     for (file, expected) in cases {
-        let builder = || WorkerBuilder::new(&binary()).args(["--worker-id", "w"]);
+        let builder = || WorkerBuilder::new(&binary()).args(["--worker-id", &worker_id()]);
         let by_flag = end(builder().args(["--api-key-file", &file]).start());
         let by_variable = end(builder().env("OZ_API_KEY_FILE", &file).start());
         for ((code, _, err), name) in [(by_flag, "--api-key-file"), (by_variable, "OZ_API_KEY_FILE")] {

@@ -10,7 +10,7 @@ use crate::support::engine::Engine;
 use crate::support::process::Process;
 use crate::support::stage::{DEADLINE, Stage, StageBuilder};
 use crate::support::sync_dir::{SyncDir, WAIT};
-use crate::support::worker::{WorkerBuilder, binary};
+use crate::support::worker::{WorkerBuilder, binary, worker_id};
 
 /// In the environment of a task; must not be shown.
 const SECRET: &str = "hunter2-in-a-task";
@@ -194,7 +194,8 @@ fn an_unknown_sub_command_and_an_unknown_option_are_usage_errors() {
         (&["status", "--follow"], "--follow needs a value; see --help"),
         (&["status", "hunter2"], "argument 2 is not a flag (a sub-command comes first); see --help"),
     ] {
-        let worker = WorkerBuilder::new(&binary()).args(args.iter().copied()).control_plane(&plane, "w");
+        let worker =
+            WorkerBuilder::new(&binary()).args(args.iter().copied()).control_plane(&plane, &worker_id());
         let (code, out, err) = end(worker.start());
         assert_eq!((code, out.as_str()), (Some(2), ""), "{err}");
         assert!(err.contains(expected) && !err.contains("hunter2"), "{args:?}: {err}");

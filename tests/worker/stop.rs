@@ -13,7 +13,7 @@ use crate::support::engine_proxy::EngineProxy;
 use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
 use crate::support::sync_dir::{SyncDir, WAIT};
-use crate::support::worker::{Worker, WorkerBuilder, binary};
+use crate::support::worker::{Worker, WorkerBuilder, binary, worker_id};
 
 /// Waits until the worker exits with 0.
 fn wait_exit_ok(worker: &mut Worker) {
@@ -238,7 +238,8 @@ fn a_worker_that_is_not_connected_exits_with_0() {
     let peer = TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("ws://{}/ws", peer.local_addr().unwrap());
     let to = |url: &str| {
-        let builder = WorkerBuilder::new(&binary()).args(["--worker-id", "w", "--web-socket-url", url]);
+        let builder =
+            WorkerBuilder::new(&binary()).args(["--worker-id", &worker_id(), "--web-socket-url", url]);
         builder.env("OZ_API_KEY", "key").env("DOCKER_HOST", stage.engine.host()).start()
     };
     let mut connecting = to(&url);

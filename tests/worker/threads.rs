@@ -11,7 +11,7 @@ use crate::support::control_plane::{ControlPlane, Options, RunSpec, State};
 use crate::support::engine::Engine;
 use crate::support::sleeping_engine::SleepingEngine;
 use crate::support::stage::{DEADLINE, Stage};
-use crate::support::worker::{Worker, WorkerBuilder, binary};
+use crate::support::worker::{Worker, WorkerBuilder, binary, worker_id};
 use crate::tidy;
 
 /// Threads that an idle worker does not have.
@@ -144,7 +144,7 @@ fn a_run_without_a_thread_is_given_back_and_runs_once_there_is_one() {
 }
 
 pub(super) fn on(engine: &SleepingEngine, plane: &ControlPlane, worker: WorkerBuilder) -> WorkerBuilder {
-    let worker = worker.control_plane(plane, "threads").args(["--pull", "missing"]);
+    let worker = worker.control_plane(plane, &worker_id()).args(["--pull", "missing"]);
     worker.env("DOCKER_HOST", &engine.host())
 }
 

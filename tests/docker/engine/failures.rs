@@ -13,13 +13,14 @@ use super::{connect, guarded, variables};
 use crate::support::fake_docker::{FakeDocker, Script, hello, json, write};
 use crate::support::pki::{Key, Pki};
 use crate::support::tls_proxy::{ServerTls, TlsEnd, TlsProxy};
-use crate::support::worker::{WorkerBuilder, binary};
+use crate::support::worker::{WorkerBuilder, binary, worker_id};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Starts a worker with these variables. Returns its only error line; asserts exit code 4.
 fn complaint(variables: &[(&str, &str)]) -> String {
-    let mut builder = WorkerBuilder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
+    let mut builder =
+        WorkerBuilder::new(&binary()).args(["--worker-id", &worker_id()]).env("OZ_API_KEY", "k");
     for (name, value) in variables {
         builder = builder.env(name, value);
     }
@@ -101,7 +102,7 @@ fn an_unusable_context_is_explained() {
     let line = complaint(&[("DOCKER_CONFIG", &folder)]);
     assert_says(&line, &["gone", &format!("set by {folder}/config.json")]);
     std::fs::write(home.path().join("config.json"), "hunter2").unwrap();
-    let mut worker = WorkerBuilder::new(&binary()).args(["--worker-id", "w"]).env("OZ_API_KEY", "k");
+    let mut worker = WorkerBuilder::new(&binary()).args(["--worker-id", &worker_id()]).env("OZ_API_KEY", "k");
     worker = worker.env("DOCKER_CONFIG", &folder);
     let mut worker = worker.args(["--engine-start-timeout", "0"]).start();
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4));
