@@ -1,5 +1,6 @@
 //! What the coordinator, the tasks and connections take from the configuration.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use crate::cli::Config;
@@ -53,6 +54,7 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
             shared_id: shares_id(config),
             server_root_url: config.server_root_url.clone(),
             volumes: config.volumes.clone(),
+            container: Arc::new(config.container.clone()),
             env: config.env.clone(),
             default_image: config.default_image.clone(),
             sidecar_image: config.sidecar_image.clone(),

@@ -7,6 +7,7 @@ use std::time::Duration;
 use http::Uri;
 use log::LevelFilter;
 
+use super::containers::container_options;
 use super::invocation::Invocation;
 use super::monitoring::{Listen, exporter_warning, metrics_listen};
 use super::policies::{admission, list};
@@ -25,7 +26,7 @@ use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
 use crate::docker::Reference;
 use crate::logging::{Format, value};
 use crate::net::proxy::Proxies;
-use crate::policy::{Admission, LostRuns, PullPolicy, VolumeBind};
+use crate::policy::{Admission, ContainerOptions, LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
@@ -57,6 +58,8 @@ pub(crate) struct Config {
     pub(crate) log_output_lines: usize,
     /// Mounts of every task container, each on its own path.
     pub(crate) volumes: Vec<VolumeBind>,
+    /// Limits, network and rights of every task container.
+    pub(crate) container: ContainerOptions,
     /// Variables of every task container, in the order typed, each name once.
     pub(crate) env: Vec<(String, Secret)>,
     /// Size of the pool, 1 to [`MAX_TASKS`].
@@ -172,6 +175,8 @@ impl Config {
         let (proxies, mut warnings) = Proxies::new(invocation.environment);
         warnings.extend(unused(invocation)?);
         warnings.extend(exporter_warning(invocation.environment));
+        let (container, errors) = container_options(invocation, read_file);
+        errors.into_iter().next().map_or(Ok(()), Err)?;
         let default_tasks = default_tasks(cores);
         let rest_url = invocation.read_if_given(&REST_URL)?.map(|url| without_slash(&url));
         Ok(Self {
@@ -188,6 +193,7 @@ impl Config {
             keep_failed: invocation.read(&KEEP_FAILED)?,
             log_output_lines: invocation.read(&LOG_OUTPUT_LINES)?,
             volumes: volumes(invocation)?,
+            container,
             env: variables(invocation)?,
             max_concurrent_tasks: invocation.read_if_given(&MAX_CONCURRENT_TASKS)?.unwrap_or(default_tasks),
             pull: invocation.read(&PULL)?,
@@ -404,7 +410,8 @@ fn errors(invocation: &Invocation<'_>, read_file: &dyn Fn(&Path) -> io::Result<S
         of(invocation.read_if_given(&BACKEND)),
         of(invocation.read_if_given(&SETTINGS_FILE)),
     ];
-    found.into_iter().chain(globs).flatten().collect()
+    let of_containers = container_options(invocation, read_file).1;
+    found.into_iter().chain(globs).flatten().chain(of_containers).collect()
 }
 
 /// The client certificate and its key, of which neither can do without the other.

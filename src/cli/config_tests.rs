@@ -11,7 +11,7 @@ use log::LevelFilter;
 use super::*;
 use crate::docker::Reference;
 use crate::net::proxy::Proxies;
-use crate::policy::{Admission, LostRuns, PullPolicy};
+use crate::policy::{Admission, ContainerOptions, LostRuns, PullPolicy};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
@@ -64,6 +64,7 @@ fn unset_settings_have_their_defaults() {
         keep_failed: Duration::ZERO,
         log_output_lines: 0,
         volumes: vec![],
+        container: ContainerOptions::default(),
         env: vec![],
         max_concurrent_tasks: 6,
         pull: PullPolicy::Auto,
@@ -248,7 +249,7 @@ const CASES: [Case; 33] = [
     case(["--ca-file", "OZ_CA_FILE"], ["/a b", "/c"], |c| format!("{:?}", c.ca_file), "Some(\"/a b\")"),
 ];
 
-/// Except for switches, files and settings with only one valid value, which have separate tests.
+/// Except for switches, files, settings of containers and settings with only one valid value, which have separate tests.
 #[test]
 fn every_setting_with_a_flag_and_a_variable_has_a_case() {
     let values = SETTINGS.iter().filter(|setting| setting.value_name.is_some());
@@ -257,6 +258,7 @@ fn every_setting_with_a_flag_and_a_variable_has_a_case() {
         .filter(|(flag, _)| {
             !flag.starts_with("--client-")
                 && !["--api-key-file", "--settings-file", "--backend"].contains(flag)
+                && !containers::tests::LINE.iter().any(|word| word.starts_with(&format!("{flag}=")))
         })
         .collect();
     assert_eq!(CASES.map(|case| (case.flag, case.variable)).to_vec(), both);

@@ -7,6 +7,9 @@ mod config;
 #[cfg(test)]
 mod config_tests;
 mod connection;
+mod container_table;
+mod containers;
+mod docker_values;
 pub(crate) mod docs;
 mod error;
 mod external;

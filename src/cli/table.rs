@@ -11,6 +11,7 @@ pub(super) use super::agent::{
 pub(super) use super::connection::{
     CA_FILE, CLIENT_CERT, CLIENT_KEY, RECONNECT_MAX_ATTEMPTS, RECONNECT_SPREAD, RECONNECT_WINDOW,
 };
+use super::container_table as container;
 pub(super) use super::logging::{LOG_FORMAT, LOG_LEVEL, LOG_OUTPUT_LINES};
 use super::monitoring::METRICS_LISTEN;
 pub(super) use super::policies::{ALLOW_ENV, ALLOW_IMAGE, ALLOW_MOUNT_PATH, DENY_ENV};
@@ -323,6 +324,31 @@ pub const SETTINGS: &[Setting] = &[
     KEEP_SIDECAR_VOLUMES.setting,
     MIN_FREE_DISK.setting,
     METRICS_LISTEN.setting,
+    container::HARDENED,
+    container::MEMORY.setting,
+    container::DEFAULT_MEMORY.setting,
+    container::MEMORY_RESERVATION.setting,
+    container::CPUS.setting,
+    container::DEFAULT_CPUS.setting,
+    container::PIDS_LIMIT.setting,
+    container::SHM_SIZE.setting,
+    container::ULIMIT.setting,
+    container::NETWORK.setting,
+    container::ALLOW_HOST_NETWORK,
+    container::DNS.setting,
+    container::DNS_SEARCH.setting,
+    container::ADD_HOST.setting,
+    container::CAP_DROP.setting,
+    container::CAP_ADD.setting,
+    container::SECURITY_OPT.setting,
+    container::USER.setting,
+    container::READ_ONLY,
+    container::TMPFS.setting,
+    container::LABEL.setting,
+    container::INIT,
+    container::GPUS.setting,
+    container::RUNTIME.setting,
+    container::LOG_OPT.setting,
     RECONNECT_MAX_ATTEMPTS.setting,
     RECONNECT_WINDOW.setting,
     RECONNECT_SPREAD.setting,

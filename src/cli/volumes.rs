@@ -39,7 +39,7 @@ fn is_volume_name(name: &str) -> bool {
 }
 
 /// The path in a normal form: no empty parts, no `.`, no final slash.
-fn container_path(path: &str) -> Result<String, String> {
+pub(super) fn container_path(path: &str) -> Result<String, String> {
     if !path.starts_with('/') {
         return Err("must have an absolute path in the container after the colon".into());
     }

@@ -4,13 +4,12 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Deserializer};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::json::own_labels;
 use crate::net::digits::number;
-use crate::secret::Secret;
 
 /// An API version such as 1.41, ordered numerically.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -87,111 +86,6 @@ pub struct PullProgress {
     pub bytes: u64,
     /// Bytes to download, for the layers whose size is known so far.
     pub bytes_total: u64,
-}
-
-/// The definition of a new container. `Debug` hides the environment and the arguments.
-#[derive(Clone, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct CreateContainer {
-    /// The image's name or id.
-    pub image: String,
-    /// Replaces the image's entrypoint; `Some(vec![])` clears it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub entrypoint: Option<Vec<String>>,
-    /// The arguments after the entrypoint. Some may be secrets.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "exposed")]
-    pub cmd: Vec<Secret>,
-    /// The environment as `KEY=VALUE`. Values may be secrets.
-    #[serde(skip_serializing_if = "Vec::is_empty", serialize_with = "exposed")]
-    pub env: Vec<Secret>,
-    /// An absolute path, created if missing.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub working_dir: Option<String>,
-    /// The signal of a stop by the engine, instead of the image's.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub stop_signal: Option<String>,
-    /// Labels by name.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-    /// Limits and mounts.
-    pub host_config: HostConfig,
-}
-
-impl fmt::Debug for CreateContainer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CreateContainer")
-            .field("image", &self.image)
-            .field("entrypoint", &self.entrypoint)
-            .field("cmd", &format_args!("{} arguments", self.cmd.len()))
-            .field("env", &format_args!("{} variables", self.env.len()))
-            .field("working_dir", &self.working_dir)
-            .field("stop_signal", &self.stop_signal)
-            .field("labels", &self.labels)
-            .field("host_config", &self.host_config)
-            .finish()
-    }
-}
-
-fn exposed<S: Serializer>(secrets: &[Secret], serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_seq(secrets.iter().map(Secret::expose))
-}
-
-/// Limits and mounts of a container. `AutoRemove` is left out on purpose: the logs would be removed with the container.
-#[derive(Debug, Clone, Default, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct HostConfig {
-    /// `HOST:CONTAINER[:MODE]`, only as the operator wrote them.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub binds: Vec<String>,
-    /// All other mounts. Unlike in `binds`, a colon in a name has no meaning here.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    pub mounts: Vec<Mount>,
-    /// Billionths of a processor.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub nano_cpus: Option<i64>,
-    /// Bytes.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory: Option<i64>,
-    /// Bytes of memory plus swap; equal to `memory` to forbid swap.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub memory_swap: Option<i64>,
-}
-
-/// A named volume in a container.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase", tag = "Type", rename = "volume")]
-pub struct Mount {
-    /// The volume's name. The engine creates a missing volume.
-    pub source: String,
-    /// An absolute path in the container.
-    pub target: String,
-    /// Whether the container is denied writing.
-    pub read_only: bool,
-    /// How the volume is mounted.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub volume_options: Option<VolumeOptions>,
-}
-
-/// How a volume is mounted.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct VolumeOptions {
-    /// Keeps an empty volume empty, instead of filling it from the image's folder at the same path.
-    pub no_copy: bool,
-    /// The labels if this mount creates the volume.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    pub labels: BTreeMap<String, String>,
-}
-
-/// The answer to a create.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct Created {
-    /// 64 hexadecimal digits.
-    pub id: String,
-    /// The engine's warnings, such as a limit that it cannot enforce.
-    #[serde(default, deserialize_with = "or_default")]
-    pub warnings: Vec<String>,
 }
 
 /// A container as inspect shows it.
@@ -391,29 +285,6 @@ mod tests {
         for bad in ["", "1", "1.", ".1", "v1.41", "1.41.0", "1.+4", "1.99999"] {
             assert_eq!(ApiVersion::parse(bad), None, "{bad}");
         }
-    }
-
-    #[test]
-    fn a_create_uses_the_engines_field_names_and_omits_empty_fields() {
-        let mount = Mount {
-            source: "v".into(),
-            target: "/agent".into(),
-            read_only: true,
-            volume_options: Some(VolumeOptions { no_copy: true, ..VolumeOptions::default() }),
-        };
-        let create = CreateContainer {
-            image: "i".into(),
-            entrypoint: Some(Vec::new()),
-            env: vec![Secret::new("K=hunter2")],
-            host_config: HostConfig { mounts: vec![mount], nano_cpus: Some(5), ..HostConfig::default() },
-            ..CreateContainer::default()
-        };
-        let json = serde_json::to_string(&create).unwrap();
-        assert_eq!(
-            json,
-            r#"{"Image":"i","Entrypoint":[],"Env":["K=hunter2"],"HostConfig":{"Mounts":[{"Type":"volume","Source":"v","Target":"/agent","ReadOnly":true,"VolumeOptions":{"NoCopy":true}}],"NanoCpus":5}}"#
-        );
-        assert!(!format!("{create:?}").contains("hunter2"));
     }
 
     #[test]

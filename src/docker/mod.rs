@@ -11,6 +11,7 @@ mod clock;
 mod conn;
 mod connect;
 mod containers;
+mod create;
 mod discovery;
 mod error;
 mod exchange;
@@ -37,14 +38,16 @@ use std::time::Duration;
 use time::OffsetDateTime;
 
 pub use self::api::{
-    ApiVersion, Container, ContainerSummary, CreateContainer, Created, Engine, HostConfig, Image, LogStream,
-    Mount, PullProgress, State, Volume, VolumeOptions,
+    ApiVersion, Container, ContainerSummary, Engine, Image, LogStream, PullProgress, State, Volume,
 };
 pub use self::archive::{Archive, PathStat, PendingStat};
 pub use self::auth::{Login, RegistryEnv};
 pub use self::body::Body;
 pub use self::certificates::CertificateError;
 pub use self::containers::{Log, Wait};
+pub use self::create::{
+    CreateContainer, Created, DeviceRequest, HostConfig, LogConfig, Mount, ProcessLimit, VolumeOptions,
+};
 pub use self::discovery::{
     ContextError, Discovery, Endpoint, EndpointEnv, EndpointError, EndpointSource, FILE_LIMIT, Files,
 };

@@ -89,6 +89,7 @@ fn settings() -> Result<TaskSettings, ReferenceError> {
         shared_id: false,
         server_root_url: "http://h".into(),
         volumes: vec![volume],
+        container: std::sync::Arc::default(),
         env: vec![("OPERATOR".into(), Secret::new("x"))],
         default_image: Reference::parse("default:1")?,
         sidecar_image: None,

@@ -1,11 +1,13 @@
 //! Choices of the operator that the coordinator and the tasks act on.
 
 mod admission;
+mod container;
 mod glob;
 
 use std::fmt;
 
 pub use admission::Admission;
+pub(crate) use container::{ContainerOptions, Gpus, NO_NEW_PRIVILEGES, Ulimit};
 pub use glob::{Glob, MAX_GLOB};
 
 /// When to pull images.

@@ -48,6 +48,7 @@ impl Stuck {
                 shared_id: false,
                 server_root_url: String::new(),
                 volumes: vec![],
+                container: Arc::default(),
                 env: vec![],
                 default_image: Reference::parse("task").unwrap(),
                 sidecar_image: None,

@@ -5,29 +5,23 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::definition::definition;
 use super::engine::TaskEngine;
 use super::labels::{self, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::names::{self, ContainerRef, Owned};
 use super::outcome::{Failure, exit_code};
 use super::output::collect::find_before_start;
 use super::output::file::{FoundFile, OUTPUT_FILE};
-use super::plan::{Limits, Plan, SidecarMount, WORKSPACE};
+use super::plan::{Plan, SidecarMount};
 use super::prepare::Prepared;
 use super::processes::Processes;
 use super::run::Cleanup;
-use super::sidecar::{PopulatedVolume, Script, marker};
+use super::sidecar::{PopulatedVolume, marker};
 use super::wait;
-use crate::docker::{
-    ContainerSummary, CreateContainer, Docker, Error, HostConfig, Mount, PendingStat, State, VolumeOptions,
-    Wait,
-};
+use crate::docker::{ContainerSummary, Docker, Error, PendingStat, State, Wait};
 use crate::logging::{error_chain, value};
 use crate::protocol::FailureReason;
-use crate::secret::Secret;
 use crate::sys::cancel::{CancelReason, CancelToken};
-
-/// The signal that stops a task. Set for every container, so that it is also used by others, such as `docker stop`.
-const STOP_SIGNAL: &str = "SIGTERM";
 
 /// How long to wait for `OOMKilled`, which the engine sets shortly after the exit.
 const OOM_WAIT: Duration = Duration::from_secs(1);
@@ -449,39 +443,6 @@ fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan, processes: &Processes) 
         Some(ContainerRef { name, id: Some(found.id) })
     };
     listed.into_iter().filter_map(leftover).collect()
-}
-
-fn definition(plan: &Plan, prepared: &Prepared<'_>) -> CreateContainer {
-    let mount = |(sidecar, populated): (&SidecarMount, &PopulatedVolume)| Mount {
-        source: populated.volume.clone(),
-        target: sidecar.mount_path.clone(),
-        read_only: !sidecar.read_write,
-        // If the volume was removed in the meantime, this mount creates it again, empty: its labels are set so that it is found.
-        volume_options: Some(VolumeOptions { no_copy: true, labels: plan.volume_labels(sidecar) }),
-    };
-    let Limits { nano_cpus, memory } = plan.limits;
-    let Script { path, is_executable } = prepared.script;
-    let is_executed = is_executable && plan.dialect.executes_script();
-    // An entrypoint of the image would come in front of the script.
-    let (entrypoint, script) = if is_executed { (path, None) } else { ("/bin/sh", Some(Secret::new(path))) };
-    let cmd = script.into_iter().chain(plan.args.iter().cloned()).collect();
-    CreateContainer {
-        image: plan.image.to_string(),
-        entrypoint: Some(vec![entrypoint.to_owned()]),
-        cmd,
-        env: plan.env.clone(),
-        working_dir: Some(WORKSPACE.to_owned()),
-        stop_signal: Some(STOP_SIGNAL.to_owned()),
-        labels: plan.labels.clone(),
-        host_config: HostConfig {
-            binds: plan.binds.clone(),
-            mounts: plan.sidecars.iter().zip(&prepared.volumes).map(mount).collect(),
-            nano_cpus,
-            memory,
-            // The limit for memory and swap together. The engine's default would allow as much swap again.
-            memory_swap: memory,
-        },
-    }
 }
 
 fn is_gone(docker: &Docker, cancel: &CancelToken, id: &str) -> bool {

@@ -122,14 +122,18 @@ pub(super) fn loss(exit_code: u8) -> Option<&'static str> {
 pub(super) const DISK_FULL: &str =
     "the engine's disk has no space left, so a part of the task's output may be missing, or all of it";
 
-/// Adds a remark for people to a result.
+/// Adds a remark for people to a result. A failed exit is named in front of it, because a control plane may show only this text.
 pub(super) fn add_note(result: &mut RunResult, note: &str) {
     match result {
         RunResult::Completed { note: Some(text), .. } | RunResult::Failed { message: text, .. } => {
             text.push_str("; ");
             text.push_str(note);
         }
-        RunResult::Completed { note: empty @ None, .. } => *empty = Some(note.to_owned()),
+        RunResult::Completed { exit_code: 0, note: empty @ None, .. } => *empty = Some(note.to_owned()),
+        RunResult::Completed { exit_code, out_of_memory, note: empty @ None } => {
+            let cause = if *out_of_memory { "exceeded its memory limit and " } else { "" };
+            *empty = Some(format!("the task {cause}exited with code {exit_code}; {note}"));
+        }
     }
 }
 
@@ -216,6 +220,7 @@ mod tests {
 
     #[test]
     fn a_note_is_added_to_what_is_there() {
+        let exited = |exit_code, out_of_memory| RunResult::Completed { exit_code, out_of_memory, note: None };
         let completed = |note: Option<&str>| RunResult::Completed {
             exit_code: 0,
             out_of_memory: false,
@@ -224,6 +229,22 @@ mod tests {
         for (mut result, expected) in [
             (completed(None), completed(Some("n"))),
             (completed(Some("a")), completed(Some("a; n"))),
+            (
+                exited(3, false),
+                RunResult::Completed {
+                    exit_code: 3,
+                    out_of_memory: false,
+                    note: Some("the task exited with code 3; n".to_owned()),
+                },
+            ),
+            (
+                exited(137, true),
+                RunResult::Completed {
+                    exit_code: 137,
+                    out_of_memory: true,
+                    note: Some("the task exceeded its memory limit and exited with code 137; n".to_owned()),
+                },
+            ),
             (failed(FailureReason::TaskTimeout, "m"), failed(FailureReason::TaskTimeout, "m; n")),
         ] {
             add_note(&mut result, "n");

@@ -3,15 +3,17 @@
 //! Pure: the same assignment always gives the same plan.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use super::arguments::{arguments, check_total, environment};
 use super::labels::{
     self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL,
 };
+use super::limits::{Limits, limits};
 use super::names;
 use crate::docker::Reference;
-use crate::policy::VolumeBind;
-use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason, InstanceShape};
+use crate::policy::{ContainerOptions, VolumeBind};
+use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason};
 use crate::secret::Secret;
 
 /// Where the sidecar of every assignment is mounted.
@@ -42,6 +44,8 @@ pub(crate) struct TaskSettings {
     pub(crate) server_root_url: String,
     /// Mounted into every task container.
     pub(crate) volumes: Vec<VolumeBind>,
+    /// Limits, network and rights of every task container.
+    pub(crate) container: Arc<ContainerOptions>,
     /// Set in every task container.
     pub(crate) env: Vec<(String, Secret)>,
     /// The image for tasks whose assignment names none.
@@ -75,6 +79,8 @@ pub(crate) struct Plan {
     pub(crate) labels: BTreeMap<String, String>,
     /// The operator's volumes in the form of the engine's `Binds`.
     pub(crate) binds: Vec<String>,
+    /// What the operator sets for every container.
+    pub(crate) container: Arc<ContainerOptions>,
     /// The container's limits.
     pub(crate) limits: Limits,
     /// Number in the names of the task's own volumes; above 0 if an earlier execution is kept with its volumes.
@@ -90,15 +96,6 @@ pub(crate) struct SidecarMount {
     pub(crate) mount_path: String,
     /// Whether the task may write to it; it then gets its own volume.
     pub(crate) read_write: bool,
-}
-
-/// Limits of a task container; `None` is no limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub(crate) struct Limits {
-    /// Billionths of a processor.
-    pub(crate) nano_cpus: Option<i64>,
-    /// Bytes.
-    pub(crate) memory: Option<i64>,
 }
 
 impl Plan {
@@ -180,7 +177,8 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
         env,
         labels: labels(assignment, settings),
         binds: settings.volumes.iter().map(ToString::to_string).collect(),
-        limits: limits(assignment.shape, cpus),
+        container: Arc::clone(&settings.container),
+        limits: limits(assignment.shape, &settings.container, cpus),
         generation: 0,
     })
 }
@@ -208,8 +206,13 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
         let message = format!("additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}");
         return Err(PlanError::new(STEP, message));
     }
-    let mut taken: BTreeSet<String> =
-        settings.volumes.iter().map(|volume| volume.container.clone()).collect();
+    let mut taken: BTreeSet<String> = settings
+        .volumes
+        .iter()
+        .map(|volume| &volume.container)
+        .chain(settings.container.tmpfs.keys())
+        .cloned()
+        .collect();
     let mut mounts = Vec::new();
     if let Some(name) = &assignment.sidecar_image {
         let image = match &settings.sidecar_image {
@@ -265,17 +268,6 @@ fn check_path(path: &str) -> Result<(), String> {
         return Err(format!("a path of {length} bytes is too long, the limit of Linux is {MAX_PATH}"));
     }
     Ok(())
-}
-
-/// Returns the engine's limits. Processors are clamped to those that exist, because the engine refuses more. Memory is in GiB,
-/// and at least one byte, because zero would be no limit.
-#[expect(clippy::cast_possible_truncation, reason = "clamped to what both types hold exactly")]
-fn limits(shape: InstanceShape, cpus: u32) -> Limits {
-    let available = f64::from(cpus.max(1)) * 1e9;
-    let nano_cpus = shape.vcpus.map(|vcpus| (vcpus * 1e9).clamp(1e7, available) as i64);
-    let gib = f64::from(1_u32 << 30);
-    let memory = shape.memory_gb.map(|memory| (memory * gib).clamp(1.0, 2_f64.powi(52)) as i64);
-    Limits { nano_cpus, memory }
 }
 
 #[cfg(test)]

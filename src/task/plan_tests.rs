@@ -10,6 +10,7 @@ fn settings() -> TaskSettings {
         shared_id: false,
         server_root_url: "https://oz.example".into(),
         volumes: vec![VolumeBind { host: "/h".into(), container: "/data".into(), mode: "ro".into() }],
+        container: Arc::default(),
         env: vec![("OPERATOR".into(), Secret::new("o")), ("BOTH".into(), Secret::new("operator"))],
         default_image: Reference::parse("default:1").unwrap(),
         sidecar_image: None,
@@ -281,15 +282,26 @@ fn a_mount_path_that_linux_cannot_have_is_refused() {
 }
 
 #[test]
-fn limits_are_clamped_to_what_the_engine_accepts() {
-    let limits_of = |vcpus, memory_gb| limits(InstanceShape { vcpus, memory_gb }, 4);
-    assert_eq!(
-        limits_of(Some(1.5), Some(0.5)),
-        Limits { nano_cpus: Some(1_500_000_000), memory: Some(1 << 29) }
-    );
-    assert_eq!(limits_of(Some(64.0), None).nano_cpus, Some(4_000_000_000));
-    assert_eq!(limits_of(Some(1e-9), None).nano_cpus, Some(10_000_000));
-    assert_eq!(limits_of(None, Some(1e300)).memory, Some(1 << 52));
-    assert_eq!(limits_of(None, Some(1e-300)).memory, Some(1), "0 would be no limit");
-    assert_eq!(limits_of(None, None), Limits::default());
+fn a_sidecar_cannot_be_mounted_over_a_tmpfs() {
+    let mut settings = settings();
+    let tmpfs = [("/scratch".to_owned(), String::new())].into();
+    settings.container = Arc::new(ContainerOptions { tmpfs, ..ContainerOptions::default() });
+    let mut assignment = assignment();
+    assignment.additional_sidecars = vec![sidecar("a", "/scratch/", false)];
+    let error = plan(&assignment, &settings, 4).unwrap_err();
+    let expected = "additional_sidecars[0].mount_path: \"/scratch\" is already used by another mount";
+    assert_eq!((error.message.as_str(), error.step), (expected, FailureReason::ContainerCreate));
+}
+
+#[test]
+fn a_plan_has_the_operators_options_and_the_limits_within_them() {
+    let mut settings = settings();
+    let options =
+        ContainerOptions { memory: Some(1 << 30), pids_limit: Some(9), ..ContainerOptions::default() };
+    settings.container = Arc::new(options.clone());
+    let mut assignment = assignment();
+    assignment.shape.memory_gb = Some(2.0);
+    let plan = plan(&assignment, &settings, 4).unwrap();
+    assert_eq!((&*plan.container, plan.limits.memory), (&options, Some(1 << 30)));
+    assert!(plan.limits.reduced.is_some());
 }

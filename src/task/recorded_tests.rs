@@ -57,6 +57,7 @@ fn settings(entry: &Entry<'_>) -> TaskSettings {
         shared_id: false,
         server_root_url: text("root_url").unwrap_or_else(|| "http://cp.example.test:8080".into()),
         volumes: texts(&operator["volumes"]).into_iter().map(volume).collect(),
+        container: Arc::default(),
         env: texts(&operator["variables"]).into_iter().map(variable).collect(),
         default_image: Reference::parse("ubuntu:22.04").unwrap(),
         sidecar_image: None,

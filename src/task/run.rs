@@ -3,12 +3,10 @@
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 use log::{error, warn};
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 use super::Job;
 use super::cleanup::{Remains, choose_volumes};
@@ -27,6 +25,7 @@ use super::output::collect::Reading;
 use super::plan::{Plan, PlanError, TaskSettings, plan};
 use super::prepare::{Prepared, prepare};
 use super::processes::Processes;
+use super::report::report;
 use super::result_log::log_result;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
 use crate::docker::{Docker, RegistryEnv, Wait};
@@ -34,7 +33,7 @@ use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Wo
 use crate::logging::{message, value};
 use crate::metrics::Steps;
 use crate::policy::PullPolicy;
-use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, PullRequest, Report, RunResult};
+use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Report, RunResult};
 use crate::sys::cancel::{CancelReason, CancelToken};
 
 /// Settings that apply to every task.
@@ -242,6 +241,9 @@ impl Tasks {
                 return report(job, result, Collected::default());
             }
         };
+        if let Some(reduced) = &plan.limits.reduced {
+            warn!("shape reduced {} reason={}", engine.key, message(reduced));
+        }
         let Options { settings, mount_paths, with_registry, .. } = &self.options;
         if *with_registry {
             plan = plan.with_registries();
@@ -253,11 +255,14 @@ impl Tasks {
                 return report(job, self.failed(failure, job.cancel.reason(), None), Collected::default());
             }
         }
-        let (result, collected) =
+        let (mut result, collected) =
             self.create_and_start(job, engine, &mut plan, cleanup).unwrap_or_else(|failure| {
                 // If only the answer to the start was lost the container may run, but its output is not worth a wait.
                 (self.failed(failure, job.cancel.reason(), None), Collected::default())
             });
+        if let Some(reduced) = &plan.limits.reduced {
+            add_note(&mut result, reduced);
+        }
         report(job, result, collected)
     }
 
@@ -462,30 +467,5 @@ impl Tasks {
             cancel: watch.token(),
         };
         Collected { disk_was_full, ..reading.collect() }
-    }
-}
-
-fn report(job: &Job, result: RunResult, collected: Collected) -> Report {
-    let (key, dialect) = (job.work.key(), job.work.dialect());
-    // The cancel may have come after the last step that it ends.
-    let is_cancelled = job.cancel.reason() == Some(CancelReason::Requested) && dialect.cancel_wins(&result);
-    let mut result = if is_cancelled {
-        Failure::Cancelled.into_result(job.cancel.reason(), Duration::ZERO, None)
-    } else {
-        result
-    };
-    if collected.disk_was_full {
-        add_note(&mut result, DISK_FULL);
-    }
-    let now = OffsetDateTime::from(SystemTime::now()).replace_nanosecond(0).map(|now| now.format(&Rfc3339));
-    let created_at = now.ok().and_then(Result::ok).unwrap_or_default();
-    let artifact = |url| PullRequest { url, created_at: created_at.clone() };
-    Report {
-        key: key.clone(),
-        dialect,
-        result,
-        output: collected.output,
-        artifacts: collected.artifacts.into_iter().map(artifact).collect(),
-        session_link: collected.session_link,
     }
 }

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use super::definition::host_config;
 use super::engine::TaskEngine;
 use super::labels::{self, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
+use super::limits::limits;
 use super::outcome::Failure;
 use super::plan::AGENT_DIR;
 use super::run::Tasks;
@@ -11,7 +13,7 @@ use super::sidecar::{Population, script};
 use crate::docker::{CreateContainer, Error, HostConfig, Image, Mount, Reference, VolumeOptions};
 use crate::job::JobId;
 use crate::logging::error_chain;
-use crate::protocol::ExecutionKey;
+use crate::protocol::{ExecutionKey, InstanceShape};
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 
@@ -107,9 +109,11 @@ impl Trial<'_> {
         script(&populated, &name).map(|script| script.path)
     }
 
-    /// Runs `true` with the shell that tasks use, the operator's volumes and the sidecar.
+    /// Runs `true` with the shell that tasks use, the operator's settings for containers, and the sidecar.
     fn start(&self, image: &Image, with_sidecar: bool) -> Result<(), Failure> {
         let settings = &self.tasks.options.settings;
+        let options = &settings.container;
+        let limits = limits(InstanceShape::default(), options, self.engine.docker.engine().cpus);
         let mount = Mount {
             source: self.name.to_owned(),
             target: AGENT_DIR.to_owned(),
@@ -124,10 +128,11 @@ impl Trial<'_> {
                 (WORKER_LABEL, &settings.worker_id),
                 (PROCESS_LABEL, &settings.process_id),
             ]),
+            user: options.user.clone(),
             host_config: HostConfig {
                 binds: settings.volumes.iter().map(ToString::to_string).collect(),
                 mounts: with_sidecar.then_some(mount).into_iter().collect(),
-                ..HostConfig::default()
+                ..host_config(options, &limits)
             },
             ..CreateContainer::default()
         };

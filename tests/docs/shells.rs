@@ -10,7 +10,7 @@ type Case<'a> = (&'a str, &'a [&'a str]);
 
 /// Completions that all shells share. Each treats `=` within a word in its own way.
 const CASES: [Case<'_>; 19] = [
-    ("--lo", &["--log-format", "--log-level", "--log-output-lines", "--lost-runs"]),
+    ("--lo", &["--log-format", "--log-level", "--log-opt", "--log-output-lines", "--lost-runs"]),
     ("--no-cleanup --vers", &["--version"]),
     ("--nonsense", &[]),
     ("nonsense", &[]),

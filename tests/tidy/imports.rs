@@ -3,7 +3,7 @@
 use super::{Source, places, sources};
 
 /// The modules that decide or decode. A name that ends with a slash is a folder.
-const PURE: [&str; 36] = [
+const PURE: [&str; 39] = [
     "src/app/monitor/http.rs",
     "src/app/monitor/pages.rs",
     "src/cli/",
@@ -16,6 +16,7 @@ const PURE: [&str; 36] = [
     "src/control_plane/ws/timers.rs",
     "src/coordinator/",
     "src/docker/api.rs",
+    "src/docker/create.rs",
     "src/docker/discovery/context.rs",
     "src/docker/discovery/endpoint.rs",
     "src/docker/discovery/mod.rs",
@@ -39,6 +40,8 @@ const PURE: [&str; 36] = [
     "src/task/output/mod.rs",
     "src/task/output/scan.rs",
     "src/task/output/text.rs",
+    "src/task/definition.rs",
+    "src/task/limits.rs",
     "src/task/plan.rs",
 ];
 
@@ -188,8 +191,12 @@ fn the_pure_modules_do_no_io() {
     let all = pure();
     let words = ["std::net", "io::Read", "io::Write", "io::{", "io::std", "read_to_", "write_all("];
     let found = places(&all, &words);
-    let found: Vec<_> =
-        found.iter().filter(|place| !place.ends_with("use std::net::{IpAddr, Ipv4Addr};")).collect();
+    let is_address = |place: &String| {
+        ["use std::net::{IpAddr, Ipv4Addr};", "use std::net::IpAddr;"]
+            .iter()
+            .any(|line| place.ends_with(line))
+    };
+    let found: Vec<_> = found.iter().filter(|place| !is_address(place)).collect();
     assert_eq!(found, Vec::<&String>::new());
 }
 

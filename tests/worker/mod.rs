@@ -5,6 +5,7 @@ mod agent_script;
 mod cancel;
 mod check;
 mod concurrency;
+mod container_limits;
 mod cost;
 mod engine_faults;
 mod executions;

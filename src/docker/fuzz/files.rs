@@ -6,9 +6,10 @@ use serde_json::Value;
 
 use super::assert_error;
 use crate::docker::PathStat;
-use crate::docker::api::{ApiVersion, Container, ContainerSummary, Created, Image, Volume};
+use crate::docker::api::{ApiVersion, Container, ContainerSummary, Image, Volume};
 use crate::docker::archive::parse_stat;
 use crate::docker::certificates::{TlsFiles, check};
+use crate::docker::create::Created;
 use crate::docker::discovery::context::{current_context, meta};
 use crate::docker::discovery::endpoint::Address;
 use crate::docker::exchange::message;

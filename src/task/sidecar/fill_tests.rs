@@ -14,6 +14,7 @@ fn populate(engine: &ScriptedEngine) -> Result<PopulatedVolume, Failure> {
         process_id: "p".into(),
         server_root_url: String::new(),
         volumes: vec![],
+        container: Arc::default(),
         env: vec![],
         default_image: Reference::parse("default:1").unwrap(),
         sidecar_image: None,
