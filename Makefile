@@ -25,12 +25,21 @@ PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
 DESTDIR ?=
 
-PACKAGE = WORKER="$(abspath $(TARGET)/static/oz-agent-worker)" OUT="$(abspath $(TARGET)/dist)" packaging/package.sh
+# The architecture of `make static`, `make deb` and `make rpm`, and those of a release and of an image.
+MACHINE := $(shell uname -m)
+ARCH ?= $(MACHINE)
+ARCHITECTURES ?= x86_64 aarch64
+# The static binary for architecture $(1).
+static_binary = $(TARGET)/static$(if $(filter-out $(MACHINE),$(1)),-$(1))/oz-agent-worker
+STATIC_BINARIES = $(foreach arch,$(ARCHITECTURES),$(call static_binary,$(arch)))
+# The tests of whole tasks that also run with the binary of another architecture: the emulator takes longer.
+EMULATED := worker::task_lifecycle worker::adopt worker::cancel worker::stop worker::signals
+PACKAGE = OUT="$(abspath $(TARGET)/dist)" packaging/package.sh
 
 .PHONY: help setup needs engine build install uninstall clean
 .PHONY: demo demo-server demo-build
-.PHONY: test one check deny coverage fuzz soak bench instructions test-engines test-packages
-.PHONY: static reproducible image deb rpm dist
+.PHONY: test one check deny coverage fuzz soak bench instructions test-engines test-packages test-emulated
+.PHONY: static static-all reproducible image deb rpm dist
 .DEFAULT_GOAL := help
 # Prerequisites are in the order in which they must run.
 .NOTPARALLEL:
@@ -135,12 +144,23 @@ instructions: needs ## count instructions and allocations of common work under v
 	@$(TARGET)/release/examples/instructions
 
 # Runs the tests of whole tasks with the static binary, too.
-test-packages: engine needs dist ## the static binary, image, packages and service, and whole tasks with that binary
+test-packages: engine needs dist ## the static binaries, images, packages and service, and whole tasks with those binaries
 	@tests/support/setup.sh package-tests
 	$(CARGO) test --locked --no-run --test packages --test all
-	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \
+	@ARCHITECTURES="$(ARCHITECTURES)" OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker $(ENGINE) --private \
 		sh -c '$(CARGO) test --locked --test packages && $(CARGO) test --locked --test all worker::'
+	@for arch in $(filter-out $(MACHINE),$(ARCHITECTURES)); do $(MAKE) --no-print-directory test-emulated ARCH=$$arch || exit 1; done
 	@echo "make test-packages: passed"
+
+# Tests of the packages and of whole tasks with the binary of another architecture in an emulator. A script starts that, because a
+# test has only a path for the worker; the process id stays, so a signal reaches the worker.
+test-emulated: engine
+	@printf '#!/bin/sh\nexec %s %s "$$@"\n' $(abspath target/tools/qemu-$(ARCH)-static) \
+		$(abspath $(call static_binary,$(ARCH))) >$(TARGET)/static-$(ARCH)/emulated
+	@chmod 755 $(TARGET)/static-$(ARCH)/emulated
+	@ARCHITECTURES="$(ARCHITECTURES)" OZ_TEST_ARCH=$(ARCH) OZ_TEST_WORKER=$(abspath $(TARGET))/static-$(ARCH)/emulated $(ENGINE) --private \
+		sh -c '$(CARGO) test --locked --test packages -- static_binary:: dist:: deb::lintian rpm::rpmlint && \
+			$(CARGO) test --locked --test all -- $(EMULATED)'
 
 test-engines: needs ## whole tasks on the engines of Debian 12, 13 and the next one, which it unpacks (ENGINES="docker-13 podman-12 change")
 	@tests/support/setup.sh engine
@@ -151,25 +171,29 @@ test-engines: needs ## whole tasks on the engines of Debian 12, 13 and the next 
 
 ##@ Package
 
-static: ## build the worker as one file for every Linux on x86-64: target/static/oz-agent-worker
-	@tests/support/setup.sh static
-	@packaging/static/build.sh
+static: ## build the worker as one file for every Linux: target/static/oz-agent-worker (ARCH=aarch64: target/static-aarch64)
+	@tests/support/setup.sh static $(ARCH)
+	@ARCH=$(ARCH) packaging/static/build.sh
 
-reproducible: ## build the static binary twice from nothing, in two folders, and compare the bytes
-	@tests/support/setup.sh static
-	@packaging/static/reproducible.sh
+static-all:
+	@for arch in $(ARCHITECTURES); do $(MAKE) --no-print-directory static ARCH=$$arch || exit 1; done
 
-image: static ## build an image: target/image/oz-agent-worker-VERSION.tar, loaded as oz-agent-worker:dev
-	@packaging/image/load.sh "$$(packaging/image/build.sh $(TARGET)/static/oz-agent-worker $(TARGET)/image oz-agent-worker:dev)"
+reproducible: ## build the static binary twice from nothing, in two folders, and compare the bytes (ARCH)
+	@tests/support/setup.sh static $(ARCH)
+	@ARCH=$(ARCH) packaging/static/reproducible.sh
 
-deb: static ## build a Debian package in target/dist
-	@tests/support/setup.sh packages
-	@$(PACKAGE) deb
+image: static-all ## build images for x86-64 and arm64 and an index of both in target/image; load this machine's as oz-agent-worker:dev
+	@files=$$(packaging/image/build.sh $(TARGET)/image oz-agent-worker:dev $(STATIC_BINARIES)) && echo "$$files" && \
+		packaging/image/load.sh "$$(echo "$$files" | grep -e '-$(MACHINE).tar$$')"
 
-rpm: static ## build an rpm in target/dist
-	@tests/support/setup.sh packages
-	@$(PACKAGE) rpm
+deb: static ## build a Debian package in target/dist (ARCH)
+	@tests/support/setup.sh packages $(ARCH)
+	@$(PACKAGE) deb $(call static_binary,$(ARCH))
 
-dist: static ## build a release in target/dist: packages, archives, checksums, the list of dependencies and their licences
-	@tests/support/setup.sh packages
-	@$(PACKAGE) dist
+rpm: static ## build an rpm in target/dist (ARCH)
+	@tests/support/setup.sh packages $(ARCH)
+	@$(PACKAGE) rpm $(call static_binary,$(ARCH))
+
+dist: static-all ## build a release for x86-64 and arm64 in target/dist: packages, archives, checksums, lists of dependencies, licences
+	@for arch in $(ARCHITECTURES); do tests/support/setup.sh packages $$arch || exit 1; done
+	@$(PACKAGE) dist $(STATIC_BINARIES)

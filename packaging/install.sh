@@ -59,12 +59,12 @@ unit() {
 content() {
     case $1 in
     "$bindir/"*) cat "$WORKER" ;;
-    *.1) "$WORKER" --print man ;;
-    */bash-completion/*) "$WORKER" --print bash ;;
-    */zsh/*) "$WORKER" --print zsh ;;
-    */fish/*) "$WORKER" --print fish ;;
+    *.1) "$here/emulate.sh" "$WORKER" --print man ;;
+    */bash-completion/*) "$here/emulate.sh" "$WORKER" --print bash ;;
+    */zsh/*) "$here/emulate.sh" "$WORKER" --print zsh ;;
+    */fish/*) "$here/emulate.sh" "$WORKER" --print fish ;;
     "$environment") cat "$here/systemd/worker.env" ;;
-    */worker.env) "$WORKER" --print environment ;;
+    */worker.env) "$here/emulate.sh" "$WORKER" --print environment ;;
     *@.service) unit instance plain ;;
     *.service) unit plain instance ;;
     */sysusers.d/*) cat "$here/systemd/sysusers.conf" ;;
@@ -104,7 +104,7 @@ install_all() {
         die "$WORKER is missing or not executable: run \`make build\` first, or set WORKER to the path of the binary"
     fi
     # The man page, the completions and the sample settings are printed by the binary.
-    "$WORKER" --version >/dev/null || die "$WORKER does not run on this machine, and only it can print its man page"
+    "$here/emulate.sh" "$WORKER" --version >/dev/null || die "$WORKER does not run on this machine, and only it can print its man page"
     umask 022
     for file in "${files[@]}"; do
         put "${file% *}" "${file##* }"
@@ -113,7 +113,7 @@ install_all() {
     mkdir -p "$destdir$sysconfdir"
     [ -d "$destdir$sysconfdir/$name" ] || mkdir -m 750 "$destdir$sysconfdir/$name"
     [ -e "$destdir$environment" ] || put "$environment" 640
-    say "installed $("$WORKER" --version) in $destdir$prefix; the settings are in $destdir$environment"
+    say "installed $("$here/emulate.sh" "$WORKER" --version) in $destdir$prefix; the settings are in $destdir$environment"
     [ -n "$destdir" ] || advise
 }
 

@@ -1,8 +1,10 @@
 #!/bin/bash
-# package.sh deb | rpm | tar | dist
+# package.sh deb | rpm | tar WORKER
+# package.sh dist WORKER...
 #
-# Packs WORKER, the static binary, into OUT (default target/dist) and prints the path of each file. `dist` removes the files of
-# earlier releases and makes a whole release: deb, rpm, archive, sources, SBOM, third-party licences and checksums.
+# Packs WORKER, a static binary, into OUT (default target/dist) and prints the path of each file. `dist` removes the files of
+# earlier releases and makes a whole release of one binary per architecture: the sources, the checksums, and for each binary deb,
+# rpm, archive, SBOM and third-party licences. The architecture is that of the binary.
 #
 # A package contains the files of `make install` with PREFIX=/usr, and the third-party licences. dpkg-deb and rpmbuild make the
 # packages. The same sources give the same bytes: every time stamp is SOURCE_DATE_EPOCH, by default the time of the last commit.
@@ -15,7 +17,7 @@ umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 root=${here%/*}
 name=oz-agent-worker
-worker=$(realpath "${WORKER:?is not set: set it to the static binary, or run \`make dist\`}")
+usage="usage: package.sh deb | rpm | tar | dist WORKER..."
 out=${OUT:-$root/target/dist}
 maintainer=${MAINTAINER:-The oz-agent-worker authors <oz-agent-worker@example.org>}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' "$root/Cargo.toml" | head -n 1)
@@ -32,8 +34,6 @@ die() {
 SOURCE_DATE_EPOCH=${SOURCE_DATE_EPOCH:-$(git -C "$root" log -1 --format=%ct 2>/dev/null || stat -c %Y "$root/CHANGELOG.md")}
 export SOURCE_DATE_EPOCH
 
-[ -f "${worker%/*}/parts" ] || die "${worker%/*}/parts, which lists the libraries in the binary, is missing: run \`make static\`"
-[ "$("$worker" --version)" = "$name $version" ] || die "$worker is not version $version: run \`make static\`"
 mkdir -p "$out"
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
@@ -41,7 +41,15 @@ trap 'rm -rf "$work"' EXIT
 chmod 755 "$work"
 tree=$work/tree
 licences=$work/licences
-WORKER=$worker "$here/third-party.sh" licences >"$licences"
+
+# Sets $worker, $arch and $debian (the architecture's name in rpm and in Debian), and $licences to those of the binary $1.
+choose() {
+    worker=$(realpath "$1")
+    [ -f "${worker%/*}/parts" ] || die "${worker%/*}/parts, which lists the libraries in the binary, is missing: run \`make static\`"
+    read -r arch debian <<<"$("$here/architecture.sh" "$worker")"
+    [ "$("$here/emulate.sh" "$worker" --version)" = "$name $version" ] || die "$worker is not version $version: run \`make static\`"
+    WORKER=$worker "$here/third-party.sh" licences >"$licences"
+}
 
 # Installs into $tree with prefix $1 and sets $doc to the documentation folder.
 make_tree() {
@@ -66,6 +74,7 @@ control() {
     local text
     text=$(<"$here/deb/control.in")
     text=${text//@VERSION@/"$version-$release"}
+    text=${text//@ARCHITECTURE@/"$debian"}
     text=${text//@MAINTAINER@/"$maintainer"}
     echo "${text//@SIZE@/"$1"}"
 }
@@ -94,7 +103,7 @@ deb() {
     (cd "$tree" && find usr -type f -print0 | sort -z | xargs -0 md5sum) >"$tree/DEBIAN/md5sums"
     control "$(du -k -s --apparent-size "$tree" | cut -f 1)" >"$tree/DEBIAN/control"
     set_times "$tree"
-    file=$out/${name}_$version-${release}_amd64.deb
+    file=$out/${name}_$version-${release}_$debian.deb
     dpkg-deb --root-owner-group -Zxz --build "$tree" "$file" >/dev/null
     echo "$file"
 }
@@ -105,7 +114,7 @@ rpm() {
     mkdir -p "$tree/usr/share/licenses/$name"
     mv "$doc/LICENSE" "$doc/THIRD-PARTY.txt" "$tree/usr/share/licenses/$name"
     set_times "$tree"
-    rpmbuild -bb --target x86_64-linux --define "_topdir $work/rpm" --define "_rpmdir $out" \
+    rpmbuild -bb --target "$arch-linux" --define "_topdir $work/rpm" --define "_rpmdir $out" \
         --define "_build_name_fmt %{NAME}-%{VERSION}-%{RELEASE}.%{ARCH}.rpm" \
         --define "worker_tree $tree" --define "worker_version $version" --define "worker_release $release" \
         --define "worker_packager $maintainer" \
@@ -113,12 +122,12 @@ rpm() {
         cat "$work/log" >&2
         die "rpmbuild failed; see above"
     }
-    echo "$out/$name-$version-$release.x86_64.rpm"
+    echo "$out/$name-$version-$release.$arch.rpm"
 }
 
 # Makes an archive to unpack over / on hosts without dpkg or rpm. It contains no settings, so an upgrade does not overwrite them.
 tar() {
-    local file=$out/$name-$version-x86_64-linux.tar.gz
+    local file=$out/$name-$version-$arch-linux.tar.gz
     make_tree /usr/local
     rm -rf "${tree:?}/etc" "$work/$name-$version"
     mv "$tree" "$work/$name-$version"
@@ -139,18 +148,27 @@ sources() {
 }
 
 dist() {
-    local part
+    local binary part
     # Removes only the files of earlier releases.
     rm -f "$out/$name"[-_]* "$out/SHA256SUMS"
-    for part in deb rpm tar sources; do "$part"; done
-    WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version.spdx"
-    cp "$licences" "$out/$name-$version-THIRD-PARTY.txt"
+    for binary; do
+        choose "$binary"
+        for part in deb rpm tar; do "$part"; done
+        WORKER=$worker "$here/third-party.sh" sbom >"$out/$name-$version-$arch.spdx"
+        cp "$licences" "$out/$name-$version-$arch-THIRD-PARTY.txt"
+    done
+    sources
     (cd "$out" && sha256sum -- "$name"[-_]*) >"$work/sums"
     mv "$work/sums" "$out/SHA256SUMS"
     echo "$out/SHA256SUMS"
 }
 
-case "${1:-}" in
-deb | rpm | tar | dist) "$1" ;;
-*) die "usage: package.sh deb | rpm | tar | dist" ;;
+[ $# -ge 2 ] || die "$usage"
+case $1 in
+deb | rpm | tar)
+    choose "$2"
+    "$1"
+    ;;
+dist) dist "${@:2}" ;;
+*) die "$usage" ;;
 esac

@@ -25,6 +25,8 @@ die() {
 
 [ -f "${worker%/*}/parts" ] || die "${worker%/*}/parts, which lists the libraries in the binary, is missing: run \`make static\`"
 
+read -r arch _ <<<"$("$here/architecture.sh" "$worker")"
+
 # Prints name, version, licence and folder of each part that is not a crate: OpenSSL, whose sources are in a crate, and the
 # contents of `parts`.
 others() {
@@ -62,7 +64,7 @@ folder() {
 # Prints name, version and licence of each linked crate other than the worker itself.
 crates() {
     "$cargo" tree --locked --features vendored-openssl --edges normal,no-proc-macro --prefix none --no-dedupe \
-        --target x86_64-unknown-linux-musl --format '{p} {l}' |
+        --target "$arch-unknown-linux-musl" --format '{p} {l}' |
         sed -n -e "/^$name /d" -e 's/^\([^ ]*\) v\([^ ]*\) /\1 \2 /' -e 's#/# OR #g' -e p | sort -u
 }
 
@@ -133,8 +135,8 @@ sbom() {
 SPDXVersion: SPDX-2.3
 DataLicense: CC0-1.0
 SPDXID: SPDXRef-DOCUMENT
-DocumentName: $name-$own
-DocumentNamespace: urn:$name:$own:$(sha256sum <Cargo.lock | cut -c 1-16)
+DocumentName: $name-$own-$arch
+DocumentNamespace: urn:$name:$own:$arch:$(sha256sum <Cargo.lock | cut -c 1-16)
 Creator: Organization: The oz-agent-worker authors ()
 Created: $created
 TAGS

@@ -1,17 +1,18 @@
 #!/bin/bash
 # build.sh
 #
-# Builds target/static/oz-agent-worker: one file for every Linux on x86-64, including OpenSSL and the C library. Does nothing
+# Builds one file for every Linux on ARCH (x86_64 or aarch64, by default this machine's), including OpenSSL and the C library:
+# target/static/oz-agent-worker, or target/static-ARCH/oz-agent-worker for another architecture than this machine's. Does nothing
 # if nothing has changed. CARGO_TARGET_DIR is honoured.
 #
 # musl, because a static glibc needs shared libraries of the same glibc on the host to resolve names. musl's allocator, because
 # with 100 tasks of 4 MiB of output, eight at a time, the worker took 18.7 s of CPU time, 68 MB at its peak and 7.9 MB ten
 # seconds later; with mimalloc it took 21.5 s, 195 MB and 148 MB.
 #
-# The compiler is rustup's if it has the musl target, otherwise Debian's (rustc-web, cargo-web, rust-web-src). Debian has no
-# standard library for musl, so it is built here with the C toolchain of sysroot.sh and an unstable option of cargo. The linker
-# is rustc's default for this target: with `linker=musl-gcc` the binary would need musl's loader at run time, which `ldd` does
-# not show.
+# The compiler is rustup's if it has the musl target, otherwise, and for another architecture, Debian's (rustc-web, cargo-web,
+# rust-web-src). Debian has no standard library for musl, so it is built here with the C toolchain of sysroot.sh and an unstable
+# option of cargo. The linker is gcc without musl's specs file: with `linker=musl-gcc` the binary would need musl's loader at run
+# time, which `ldd` does not show.
 #
 # The same commit gives the same bytes in every folder:
 #   - source paths are mapped to fixed ones;
@@ -23,9 +24,13 @@ cd "$(dirname "$0")/../.."
 root=$PWD
 mkdir -p "${CARGO_TARGET_DIR:-target}"
 built=$(cd "${CARGO_TARGET_DIR:-target}" && pwd)
+machine=$(uname -m)
+arch=${ARCH:-$machine}
 tools=$built/static-tools
-target=x86_64-unknown-linux-musl
-largest=$((15 * 1024 * 1024 / 2))
+target=$arch-unknown-linux-musl
+folder=$built/static
+[ "$arch" = "$machine" ] || folder=$built/static-$arch
+declare -A largest=([x86_64]=$((15 * 1024 * 1024 / 2)) [aarch64]=$((8 * 1024 * 1024)))
 flags=()
 # These would change the binary.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET
@@ -36,13 +41,14 @@ die() {
     exit 1
 }
 
-# Sets $rustc, $cargo, $compiler (for C), $libc (musl's archive), $llvm (the release of the unwinder), and the arrays $flags and
-# $options.
+# Sets $rustc, $cargo, $prefix (of gcc and ar), $compiler (for C), $libc (musl's archive), $llvm (the release of the unwinder),
+# and the arrays $flags and $options.
 choose_toolchain() {
-    [ "$(uname -sm)" = "Linux x86_64" ] || die "the static binary can be built on x86-64 Linux only"
+    [ "$(uname -s)" = Linux ] || die "the static binary can be built on Linux only"
+    [[ $arch =~ ^(x86_64|aarch64)$ ]] || die "ARCH is \"$arch\"; it must be x86_64 or aarch64"
     [[ $built != *[[:space:]]* ]] || die "OpenSSL cannot be built below a path with blanks: $built; set CARGO_TARGET_DIR to another folder"
-    if [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
-        rustc=rustc cargo=${CARGO:-cargo} options=()
+    if [ "$arch" = "$machine" ] && [ -d "$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$target/lib" ]; then
+        prefix="" rustc=rustc cargo=${CARGO:-cargo} options=()
         compiler=$(command -v musl-gcc) || die "musl-gcc is missing: install musl-tools"
         libc=$(rustc --print sysroot)/lib/rustlib/$target/lib/self-contained/libc.a
         llvm=$(rustc -vV | sed -n 's/^LLVM version: //p')
@@ -51,10 +57,10 @@ choose_toolchain() {
     if ! [ -x /usr/bin/rustc ] || ! [ -x /usr/bin/cargo ]; then
         die "no Rust for musl: run \`rustup target add $target\`, or install rustc-web, cargo-web and rust-web-src"
     fi
-    packaging/static/sysroot.sh "$tools/musl"
-    rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/musl/bin/musl-gcc
-    libc=$tools/musl/lib/libc.a llvm=$(cat "$tools/musl/llvm")
-    flags+=("-Lnative=$tools/musl/lib")
+    packaging/static/sysroot.sh "$arch" "$tools"
+    prefix=$arch-linux-gnu- rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/$arch/bin/musl-gcc
+    libc=$tools/$arch/lib/libc.a llvm=$(cat "$tools/$arch/llvm")
+    flags+=("-Lnative=$tools/$arch/lib")
     options=("-Zbuild-std=std,panic_unwind")
     export RUSTC_BOOTSTRAP=1 RUSTC=$rustc
 }
@@ -62,30 +68,54 @@ choose_toolchain() {
 # Makes a musl-gcc that is found in PATH, because OpenSSL writes the command of its compiler into the binary. It optimizes for
 # size, like the Rust code, and omits unwind tables, because no panic unwinds through C code.
 wrap_compiler() {
-    mkdir -p "$tools/bin"
-    cat >"$tools/bin/musl-gcc" <<EOF
+    mkdir -p "$tools/bin-$arch"
+    cat >"$tools/bin-$arch/musl-gcc" <<EOF
 #!/bin/sh
 exec "$compiler" "\$@" -Os -fno-asynchronous-unwind-tables -UENGINESDIR -UMODULESDIR \\
     -DENGINESDIR='"/usr/local/ssl/engines"' -DMODULESDIR='"/usr/local/ssl/modules"'
 EOF
-    chmod 755 "$tools/bin/musl-gcc"
-    export PATH=$tools/bin:$PATH CC_x86_64_unknown_linux_musl=musl-gcc
+    chmod 755 "$tools/bin-$arch/musl-gcc"
+    export PATH=$tools/bin-$arch:$PATH "CC_${target//-/_}=musl-gcc" "AR_${target//-/_}=${prefix}ar" "RANLIB_${target//-/_}=${prefix}ranlib"
+}
+
+# Sets $linker. Packed relocations (DT_RELR, in musl since 1.2.4) save 24 bytes for each pointer in the binary's tables; Debian
+# 12's ld has them for x86-64 only. rustc's code for aarch64 is position-independent, but rustc links a static program to a fixed
+# address, with these options and start files, so they are replaced.
+wrap_linker() {
+    if [ "$arch" = x86_64 ]; then
+        linker=(-Clink-arg=-Wl,-z,pack-relative-relocs)
+        return
+    fi
+    cat >"$tools/bin-$arch/static-pie-gcc" <<EOF
+#!/bin/sh
+for argument; do
+    shift
+    case \$argument in
+    -no-pie) argument=-static-pie ;;
+    crt1.o | */crt1.o) argument=\${argument%crt1.o}rcrt1.o ;;
+    crtbegin.o | */crtbegin.o | crtend.o | */crtend.o) argument=\${argument%.o}S.o ;;
+    esac
+    set -- "\$@" "\$argument"
+done
+exec ${prefix}gcc "\$@"
+EOF
+    chmod 755 "$tools/bin-$arch/static-pie-gcc"
+    linker=("-Clinker=$tools/bin-$arch/static-pie-gcc")
 }
 
 # Deletes the previous build if the C compiler has changed, which cargo does not notice.
 discard_build_of_another_compiler() {
     local stamp
-    stamp=$({ cat "$tools/bin/musl-gcc" "$compiler" "$tools/musl/stamp" 2>/dev/null || true; gcc --version; } | sha256sum)
-    [ "$(cat "$built/static-build/stamp" 2>/dev/null)" != "$stamp" ] || return 0
-    rm -rf "$built/static-build"
-    mkdir -p "$built/static-build"
-    echo "$stamp" >"$built/static-build/stamp"
+    stamp=$({ cat "$tools/bin-$arch"/* "$compiler" "$tools/$arch/stamp" 2>/dev/null || true; "${prefix}gcc" --version; } | sha256sum)
+    [ "$(cat "$built/static-build/$target/stamp" 2>/dev/null)" != "$stamp" ] || return 0
+    rm -rf "$built/static-build/$target"
+    mkdir -p "$built/static-build/$target"
+    echo "$stamp" >"$built/static-build/$target/stamp"
 }
 
 build() {
-    # Some of the C code calls functions of libgcc. Packed relocations (DT_RELR, in musl since 1.2.4) save 24 bytes for each
-    # pointer in the binary's tables.
-    flags+=(-Ctarget-feature=+crt-static -Clink-arg=-lgcc -Clink-arg=-Wl,-z,pack-relative-relocs "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
+    # Some of the C code calls functions of libgcc.
+    flags+=(-Ctarget-feature=+crt-static -Clink-arg=-lgcc "${linker[@]}" "--remap-path-prefix=${CARGO_HOME:-$HOME/.cargo}=/cargo"
         "--remap-path-prefix=$built=/target" "--remap-path-prefix=$root=/source"
         "--remap-path-prefix=$("$rustc" --print sysroot)=/rust")
     local IFS=$'\x1f'
@@ -93,7 +123,7 @@ build() {
         "${options[@]}" --features vendored-openssl --bin oz-agent-worker --target-dir "$built/static-build"
 }
 
-# Fails unless the binary is static, position-independent and at most $largest bytes.
+# Fails unless the binary is static, position-independent and within its limit of size.
 check() {
     local binary=$1 size head
     size=$(stat -c %s "$binary")
@@ -101,7 +131,7 @@ check() {
     [[ $head =~ Type:\ *DYN ]] || die "$binary is not position-independent"
     [[ $head != *INTERP* ]] || die "$binary needs a loader (INTERP), so it is not static"
     [[ $head != *\(NEEDED\)* ]] || die "$binary needs a library (NEEDED), so it is not static"
-    [ "$size" -le "$largest" ] || die "$binary has $size bytes; the limit is $largest (\$largest in $0)"
+    [ "$size" -le "${largest[$arch]}" ] || die "$binary has $size bytes; the limit is ${largest[$arch]} (\$largest in $0)"
 }
 
 # Prints name, version and licence of each linked part that is not a crate, for packaging/third-party.sh. musl's version is read
@@ -115,14 +145,15 @@ parts() {
 
 choose_toolchain
 wrap_compiler
+wrap_linker
 discard_build_of_another_compiler
 build
 made=$built/static-build/$target/static/oz-agent-worker
 check "$made"
-mkdir -p "$built/static"
-if ! cmp -s "$made" "$built/static/oz-agent-worker"; then
-    cp "$made" "$built/static/.oz-agent-worker.$$"
-    mv "$built/static/.oz-agent-worker.$$" "$built/static/oz-agent-worker"
+mkdir -p "$folder"
+if ! cmp -s "$made" "$folder/oz-agent-worker"; then
+    cp "$made" "$folder/.oz-agent-worker.$$"
+    mv "$folder/.oz-agent-worker.$$" "$folder/oz-agent-worker"
 fi
-parts >"$built/static/parts"
-echo "built $built/static/oz-agent-worker ($(stat -c %s "$made") bytes)"
+parts >"$folder/parts"
+echo "built $folder/oz-agent-worker ($(stat -c %s "$made") bytes)"

@@ -1,8 +1,8 @@
 #!/bin/bash
 # reproducible.sh
 #
-# Builds the static binary twice from scratch, in two temporary folders and with two CARGO_HOMEs, and fails if the results differ.
-# Takes twice as long as a first `make static` and downloads everything again.
+# Builds the static binary for ARCH (by default this machine's) twice from scratch, in two temporary folders and with two
+# CARGO_HOMEs, and fails if the results differ. Takes twice as long as a first `make static` and downloads everything again.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 git rev-parse --git-dir >/dev/null || { echo "reproducible: needs a git repository, to copy the tracked files" >&2 && exit 1; }
@@ -20,7 +20,7 @@ copy_to() {
 build_in() {
     local folder=$1 start=$SECONDS
     "$folder/packaging/static/build.sh" >"$work/log" 2>&1 || { cat "$work/log" >&2 && exit 1; }
-    cp "$folder/target/static/oz-agent-worker" "$work/$2"
+    cp "$folder/target/static"*/oz-agent-worker "$work/$2"
     rm -rf "$folder"
     echo "reproducible: $(sha256sum <"$work/$2" | cut -d' ' -f1) $(stat -c %s "$work/$2") bytes in $((SECONDS - start)) s"
 }

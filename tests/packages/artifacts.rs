@@ -7,7 +7,7 @@ use std::sync::OnceLock;
 use tempfile::TempDir;
 
 use crate::root::run;
-use crate::{source, static_binary};
+use crate::{arch, debian_arch, source, static_binary};
 
 /// Returns the path of a file in `target/dist`.
 pub fn dist(name: &str) -> PathBuf {
@@ -21,20 +21,20 @@ pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// Returns the path of the deb: release 1 from `target/dist`, release 2 made here to test upgrades.
 pub fn deb(release: u8) -> PathBuf {
-    let name = format!("oz-agent-worker_{VERSION}-{release}_amd64.deb");
+    let name = format!("oz-agent-worker_{VERSION}-{release}_{}.deb", debian_arch());
     if release == 1 { dist(&name) } else { upgrades().join(name) }
 }
 
 /// Returns the path of the rpm, release 1 or 2.
 pub fn rpm(release: u8) -> PathBuf {
-    let name = format!("oz-agent-worker-{VERSION}-{release}.x86_64.rpm");
+    let name = format!("oz-agent-worker-{VERSION}-{release}.{}.rpm", arch());
     if release == 1 { dist(&name) } else { upgrades().join(name) }
 }
 
 /// Makes a package of the static binary in the folder `out`.
 pub fn package(kind: &str, release: u8, out: &Path) {
     let mut command = Command::new(source("packaging/package.sh"));
-    run(command.arg(kind).env("WORKER", static_binary()).env("OUT", out).env("RELEASE", release.to_string()));
+    run(command.arg(kind).arg(static_binary()).env("OUT", out).env("RELEASE", release.to_string()));
 }
 
 /// Returns the folder with both packages of release 2, made once.

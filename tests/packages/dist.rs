@@ -3,9 +3,10 @@
 use std::collections::BTreeSet;
 use std::process::Command;
 
-use crate::artifacts::{VERSION, dist, package};
+use crate::artifacts::{VERSION, deb, dist, package, rpm};
+use crate::elf::Elf;
 use crate::root::run;
-use crate::source;
+use crate::{arch, architectures, debian_arch, debian_name, source, static_binary};
 
 #[test]
 fn the_checksums_cover_every_file_and_match() {
@@ -16,30 +17,25 @@ fn the_checksums_cover_every_file_and_match() {
     let listed: BTreeSet<_> =
         names.lines().filter_map(|line| line.split("  ").nth(1)).map(str::to_owned).collect();
     let name = format!("oz-agent-worker-{VERSION}");
-    let expected = [
-        format!("{name}-1.x86_64.rpm"),
-        format!("{name}-THIRD-PARTY.txt"),
-        format!("{name}-x86_64-linux.tar.gz"),
-        format!("{name}.spdx"),
-        format!("{name}.tar.gz"),
-        format!("oz-agent-worker_{VERSION}-1_amd64.deb"),
-    ];
-    assert_eq!(listed.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+    let mut expected = BTreeSet::from([format!("{name}.tar.gz")]);
+    for arch in architectures() {
+        expected.extend([
+            format!("{name}-1.{arch}.rpm"),
+            format!("{name}-{arch}-THIRD-PARTY.txt"),
+            format!("{name}-{arch}-linux.tar.gz"),
+            format!("{name}-{arch}.spdx"),
+            format!("oz-agent-worker_{VERSION}-1_{}.deb", debian_name(&arch)),
+        ]);
+    }
+    assert_eq!(listed, expected);
 }
 
 /// Returns name and version of each linked crate: `cargo tree` without procedural macros and their dependencies.
 fn linked() -> BTreeSet<String> {
     let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     command.args(["tree", "--offline", "--locked", "--features", "vendored-openssl", "--edges", "normal"]);
-    command.args([
-        "--target",
-        "x86_64-unknown-linux-musl",
-        "--prefix",
-        "depth",
-        "--no-dedupe",
-        "--format",
-        " {p}",
-    ]);
+    let target = format!("{}-unknown-linux-musl", arch());
+    command.args(["--target", &target, "--prefix", "depth", "--no-dedupe", "--format", " {p}"]);
     let mut found = BTreeSet::new();
     let mut skipped = usize::MAX;
     for line in run(command.current_dir(source(""))).lines() {
@@ -73,7 +69,7 @@ fn packages(spdx: &str) -> BTreeSet<String> {
 
 #[test]
 fn the_sbom_lists_every_linked_crate_and_library() {
-    let spdx = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}.spdx"))).unwrap();
+    let spdx = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}-{}.spdx", arch()))).unwrap();
     let listed = packages(&spdx);
     let linked = linked();
     assert_eq!(linked.difference(&listed).collect::<Vec<_>>(), Vec::<&String>::new());
@@ -95,7 +91,8 @@ fn the_sbom_lists_every_linked_crate_and_library() {
 
 #[test]
 fn each_linked_part_has_its_licence_text() {
-    let text = std::fs::read_to_string(dist(&format!("oz-agent-worker-{VERSION}-THIRD-PARTY.txt"))).unwrap();
+    let name = format!("oz-agent-worker-{VERSION}-{}-THIRD-PARTY.txt", arch());
+    let text = std::fs::read_to_string(dist(&name)).unwrap();
     let (list, texts) = text.split_once("\n----").unwrap();
     let parts: Vec<_> = list.lines().filter_map(|line| line.strip_prefix("  ")).collect();
     assert_eq!(parts.len(), linked().len() - 1 + 4);
@@ -111,7 +108,7 @@ fn each_linked_part_has_its_licence_text() {
 /// The archive is unpacked over /, so it must not overwrite settings.
 #[test]
 fn the_archive_has_the_worker_and_no_settings() {
-    let archive = dist(&format!("oz-agent-worker-{VERSION}-x86_64-linux.tar.gz"));
+    let archive = dist(&format!("oz-agent-worker-{VERSION}-{}-linux.tar.gz", arch()));
     let list = run(Command::new("tar").arg("-tzf").arg(&archive));
     let top = format!("oz-agent-worker-{VERSION}/");
     // Files only: a folder in the archive would change the host's folder.
@@ -123,7 +120,8 @@ fn the_archive_has_the_worker_and_no_settings() {
         .arg(&archive)
         .arg("-C")
         .arg(folder.path()));
-    let version = run(Command::new(folder.path().join("usr/local/bin/oz-agent-worker")).arg("--version"));
+    let worker = folder.path().join("usr/local/bin/oz-agent-worker");
+    let version = run(Command::new(source("packaging/emulate.sh")).arg(worker).arg("--version"));
     assert_eq!(version, format!("oz-agent-worker {VERSION}\n"));
     assert!(folder.path().join("usr/local/share/doc/oz-agent-worker/worker.env").exists());
     // The documented way to remove the files.
@@ -147,6 +145,29 @@ fn the_source_archive_has_every_tracked_file() {
     let tracked: BTreeSet<_> = tracked.lines().collect();
     let different: Vec<_> = files.symmetric_difference(&tracked).collect();
     assert!(different.is_empty(), "the archive and the tracked files differ: {different:?}");
+}
+
+/// A package manager refuses a package by the architecture in its metadata, so this must be that of the program.
+#[test]
+fn each_package_names_the_architecture_of_its_program() {
+    let stated = run(Command::new("dpkg-deb").arg("-f").arg(deb(1)).arg("Architecture"));
+    assert_eq!(stated.trim(), debian_arch());
+    let stated = run(Command::new("rpm").args(["-qp", "--qf", "%{ARCH} %{OS}\n"]).arg(rpm(1)));
+    assert_eq!(stated.trim(), format!("{} linux", arch()));
+    let unpack = [
+        format!("dpkg-deb -x {} .", deb(1).display()),
+        format!("rpm2cpio {} | cpio -id --quiet", rpm(1).display()),
+    ];
+    for command in unpack {
+        let folder = tempfile::tempdir().unwrap();
+        run(Command::new("sh").args(["-ec", &command]).current_dir(folder.path()));
+        let program = folder.path().join("usr/bin/oz-agent-worker");
+        assert_eq!(Elf::read(&program).arch, arch(), "{command}");
+        assert!(std::fs::read(program).unwrap() == std::fs::read(static_binary()).unwrap(), "{command}");
+        let manual = folder.path().join("usr/share/man/man1/oz-agent-worker.1.gz");
+        let text = run(Command::new("zcat").arg(manual));
+        assert!(text.contains(".SH NAME") && text.contains("OZ_API_KEY"), "{command}");
+    }
 }
 
 #[test]

@@ -14,6 +14,8 @@ const EXECUTABLE: u64 = 1;
 /// Properties of a 64-bit little-endian program.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Elf {
+    /// The architecture, by its name in rpm.
+    pub arch: &'static str,
     /// Whether it is a position-independent executable (and not a library).
     pub position_independent: bool,
     /// Whether it names a dynamic loader.
@@ -55,7 +57,13 @@ impl Elf {
             .map(|at| (number(&bytes, at, 8), number(&bytes, at + 8, 8)))
             .collect();
         let is_program = entries.iter().any(|(tag, value)| *tag == FLAGS_1 && value & FLAG_PIE != 0);
+        let arch = match number(&bytes, 18, 2) {
+            62 => "x86_64",
+            183 => "aarch64",
+            other => panic!("{} is for machine {other}", path.display()),
+        };
         Self {
+            arch,
             position_independent: number(&bytes, 16, 2) == SHARED && is_program,
             has_interpreter: of_kind(INTERPRETER).count() > 0,
             needed: entries.iter().filter(|(tag, _)| *tag == NEEDED).count(),

@@ -1,14 +1,19 @@
 //! The image: its contents, and whole tasks run by a worker in a container, as documented.
 
 use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
+use crate::root::run;
 use crate::stage::{Stage, run_container};
 use crate::support::engine::Engine;
-use crate::{DEADLINE, source, static_binary};
+use crate::support::registry::Registry;
+use crate::{
+    DEADLINE, arch, architectures, debian_arch, debian_name, source, static_binary, static_binary_for,
+};
 
 const LARGEST: u64 = 8 * 1024 * 1024;
 
@@ -27,14 +32,20 @@ fn script(name: &str, args: &[&str], engine: &Engine) -> String {
     String::from_utf8(output.stdout).unwrap().trim().to_owned()
 }
 
+/// Builds an image of each binary, and returns the paths of the files.
+fn build(folder: &Path, name: &str, binaries: &[PathBuf]) -> Vec<String> {
+    let binaries = binaries.iter().map(|path| path.to_str().unwrap());
+    let args: Vec<_> = [folder.to_str().unwrap(), name].into_iter().chain(binaries).collect();
+    let printed = script("packaging/image/build.sh", &args, &Engine::get());
+    printed.lines().map(str::to_owned).collect()
+}
+
 impl Loaded {
     fn new(stage: &Stage) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let name = format!("oz-packages-{}:test", stage.worker_id);
         let engine = stage.engine.clone();
-        let binary = static_binary();
-        let args = [binary.to_str().unwrap(), folder.path().to_str().unwrap(), &name];
-        let file = script("packaging/image/build.sh", &args, &engine);
+        let [file, _] = build(folder.path(), &name, &[static_binary()]).try_into().unwrap();
         script("packaging/image/load.sh", &[&file], &engine);
         Self { name, engine, _folder: folder }
     }
@@ -130,15 +141,51 @@ fn the_image_is_small_and_has_the_documented_configuration() {
 }
 
 #[test]
-fn the_same_binary_gives_the_same_image() {
-    let engine = Engine::get();
-    let binary = static_binary();
-    let files = [(), ()].map(|()| {
+fn the_same_binaries_give_the_same_images() {
+    let builds = [(), ()].map(|()| {
         let folder = tempfile::tempdir().unwrap();
-        let args = [binary.to_str().unwrap(), folder.path().to_str().unwrap(), "same:test"];
-        std::fs::read(script("packaging/image/build.sh", &args, &engine)).unwrap()
+        let files = build(folder.path(), "same:test", &all());
+        files.iter().map(|file| std::fs::read(file).unwrap()).collect::<Vec<_>>()
     });
-    assert!(files[0] == files[1]);
+    assert_eq!(builds[0].len(), all().len() + 1);
+    assert!(builds[0] == builds[1]);
+}
+
+/// Returns the static binaries of a release.
+fn all() -> Vec<PathBuf> {
+    architectures().iter().map(|arch| static_binary_for(arch)).collect()
+}
+
+/// Published as documented. An engine that was told to use the image of another architecture says so in the container's log, which
+/// `docker service logs` shows, too.
+#[test]
+fn an_engine_pulls_its_own_architecture_and_reports_another_one() {
+    let stage = Stage::new();
+    let registry = Registry::open();
+    let folder = tempfile::tempdir().unwrap();
+    let files = build(folder.path(), "index:test", &all());
+    let name = format!("{}/oz-agent-worker", registry.host());
+    let mut command = Command::new("skopeo");
+    command.args(["--insecure-policy", "copy", "--all", "--dest-tls-verify=false"]);
+    run(command.arg(format!("oci-archive:{}", files.last().unwrap())).arg(format!("docker://{name}:test")));
+    let pull = |platform: &str| {
+        let path = format!("/images/create?fromImage={name}&tag=test&platform={platform}");
+        stage.engine.progress(&path, &[], &[]).unwrap();
+        let found = stage.engine.json("GET", &format!("/images/{name}:test/json"), &Value::Null);
+        found["Architecture"].as_str().unwrap().to_owned()
+    };
+    let spec = json!({"Image": format!("{name}:test"), "Cmd": ["--version"], "Tty": true});
+    assert_eq!(pull(""), debian_arch());
+    assert_eq!(run_container(&stage.engine, &spec).0, 0);
+    for other in architectures().iter().filter(|other| **other != arch()) {
+        assert_eq!(pull(&format!("linux/{}", debian_name(other))), debian_name(other));
+        let (code, log) = run_container(&stage.engine, &spec);
+        assert!(
+            code == 1 && log.contains("/usr/local/bin/oz-agent-worker: exec format error"),
+            "{code} {log}"
+        );
+    }
+    stage.engine.remove_image(&format!("{name}:test"));
 }
 
 #[test]

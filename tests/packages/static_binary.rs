@@ -12,10 +12,12 @@ use crate::stage::{Stage, is_connected, run_container};
 use crate::support::images::RootFs;
 use crate::support::pki::Pki;
 use crate::support::process::Signal;
+use crate::support::sync_dir::{SyncDir, WAIT};
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
-use crate::{DEADLINE, static_binary};
+use crate::{DEADLINE, arch, emulator, static_binary};
 
-const LARGEST: u64 = 15 * 1024 * 1024 / 2;
+/// The largest size for x86-64 and for arm64.
+const LARGEST: [u64; 2] = [15 * 1024 * 1024 / 2, 8 * 1024 * 1024];
 const HOSTS: &str = "127.0.0.1 localhost other.example\n";
 /// OpenSSL's text for an unknown CA.
 const UNKNOWN: &str = "unable to get local issuer certificate";
@@ -67,11 +69,22 @@ impl Secured {
 #[test]
 fn the_binary_is_static_and_within_its_size_limit() {
     let path = static_binary();
-    let expected =
-        Elf { position_independent: true, has_interpreter: false, needed: 0, executable_stack: false };
-    assert_eq!(Elf::read(&path), expected);
+    let elf = Elf::read(&path);
+    let expected = Elf {
+        arch: elf.arch,
+        position_independent: true,
+        has_interpreter: false,
+        needed: 0,
+        executable_stack: false,
+    };
+    assert_eq!(elf, expected);
+    assert_eq!(elf.arch, arch());
     let size = std::fs::metadata(&path).unwrap().len();
-    assert!(size <= LARGEST, "{size} bytes; the limit is {LARGEST}");
+    let limit = LARGEST[usize::from(arch() == "aarch64")];
+    assert!(size <= limit, "{size} bytes; the limit is {limit}");
+    if emulator().is_some() {
+        return;
+    }
     let output = Command::new("ldd").arg(&path).output().unwrap();
     let text = String::from_utf8([output.stdout, output.stderr].concat()).unwrap();
     assert!(text.contains("statically linked"), "{text}");
@@ -108,9 +121,14 @@ fn the_binary_runs_in_an_empty_root_folder() {
 #[test]
 fn the_binary_runs_in_an_empty_container() {
     let mut stage = Stage::new();
-    let root = RootFs::default().file("oz-agent-worker", 0o755, std::fs::read(static_binary()).unwrap());
+    let mut root = RootFs::default().file("oz-agent-worker", 0o755, std::fs::read(static_binary()).unwrap());
+    let mut command = vec!["/oz-agent-worker", "--version"];
+    if let Some(emulator) = emulator() {
+        root = root.file("emulator", 0o755, std::fs::read(emulator).unwrap());
+        command.insert(0, "/emulator");
+    }
     let image = stage.images.make("empty", root, &[]);
-    let spec = json!({"Image": image, "Cmd": ["/oz-agent-worker", "--version"], "Tty": true});
+    let spec = json!({"Image": image, "Cmd": command, "Tty": true});
     let expected = format!("oz-agent-worker {}\r\n", env!("CARGO_PKG_VERSION"));
     assert_eq!(run_container(&stage.engine, &spec), (0, expected));
 }
@@ -137,6 +155,44 @@ fn a_whole_task_runs_over_tls_with_a_ca_in_ssl_cert_file() {
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
     stage.plane.assert_no_violations();
     assert!(!worker.stderr().all().join("\n").contains("certificates not usable"), "a needless warning");
+}
+
+#[test]
+fn a_large_output_is_reported_in_full() {
+    let stage = Stage::new();
+    let jail = Jail::new();
+    let args =
+        [stage.plain_args("127.0.0.1"), ["--max-output", "16MiB"].map(str::to_owned).to_vec()].concat();
+    let mut worker = stage.start(jail.program(), &args);
+    worker.wait_log(DEADLINE, is_connected);
+    let run = stage.run(&stage.spec("head -c 8388608 /dev/zero | tr '\\0' x"));
+    let output = run.output.unwrap();
+    assert!(output.len() == 8 << 20 && output.bytes().all(|byte| byte == b'x'), "{} bytes", output.len());
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
+}
+
+#[test]
+fn the_task_of_a_killed_worker_is_adopted_and_reported() {
+    let stage = Stage::new();
+    let jail = Jail::new();
+    let sync = SyncDir::new();
+    let volume = ["--volumes".to_owned(), sync.mount()];
+    let args = [stage.plain_args("127.0.0.1"), volume.to_vec()].concat();
+    let mut worker = stage.start(jail.program(), &args);
+    let id = stage.plane.submit(stage.spec(&format!("echo >>/sync/log; {WAIT}; echo done; exit 4")));
+    sync.wait_lines(&stage, 1);
+    worker.signal(Signal::KILL);
+    worker.wait_exit(DEADLINE);
+    let mut worker = stage.start(jail.program(), &args);
+    worker.wait_log(DEADLINE, |line| line.contains("container adopted") && line.contains("state=running"));
+    sync.release(1);
+    let report = stage.plane.wait_message(&id, "task_completed").data;
+    assert_eq!((&report["exit_code"], &report["output"]), (&json!(4), &json!("done\n")));
+    stage.wait_clean();
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
+    assert_eq!(sync.lines().len(), 1, "it ran once");
 }
 
 #[test]
@@ -242,13 +298,17 @@ fn names_resolve_by_the_hosts_file_and_a_dns_server() {
     assert!(matches!(server.answers(), (_, 1..)), "{:?}", server.answers());
 }
 
-/// `make test-packages` also runs the tests of whole tasks, and they must use the static binary.
+/// `make test-packages` also runs the tests of whole tasks, and they must use the static binary, or a script that runs it in an
+/// emulator.
 #[test]
 fn the_other_tests_use_the_static_binary() {
+    let mut expected = static_binary().canonicalize().unwrap();
+    if emulator().is_some() {
+        expected.set_file_name("emulated");
+    }
     let named = crate::support::worker::binary();
     assert_eq!(
-        named,
-        static_binary().canonicalize().unwrap(),
+        named, expected,
         "OZ_TEST_WORKER is not the static binary: run these tests with `make test-packages`"
     );
     assert!(Path::new(&named).is_absolute());

@@ -22,6 +22,8 @@ pub mod pki;
 pub mod podman;
 #[path = "../support/process.rs"]
 pub mod process;
+#[path = "../support/registry.rs"]
+pub mod registry;
 #[path = "../support/rng.rs"]
 pub mod rng;
 #[path = "../support/stage.rs"]

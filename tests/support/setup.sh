@@ -1,9 +1,11 @@
 #!/bin/bash
-# setup.sh [demo | check | tests | fuzz | static | packages | package-tests | deny | coverage]
+# setup.sh [demo | check | tests | fuzz | package-tests | deny | coverage]
+# setup.sh static | packages ARCH
 # setup.sh engine
 #
 # Checks for the build tools and the tools of the named purpose. As root on Debian it installs the missing ones; elsewhere it lists
-# them and fails. Silent and quick when nothing is missing. `engine` checks only for the tools of a private engine.
+# them and fails. Silent and quick when nothing is missing. `engine` checks only for the tools of a private engine. ARCH is the
+# architecture to build for, by default this machine's.
 #
 # Programs that only the tests run (a registry, a proxy, a static busybox) are unpacked into target/tools instead of being installed,
 # because the registry's package would start a service.
@@ -11,6 +13,7 @@ set -euo pipefail
 
 root=$(cd "$(dirname "$0")/../.." && pwd)
 tools=$root/target/tools
+arch=${2:-$(uname -m)}
 needed_rust=$(sed -n 's/^rust-version *= *"\(.*\)"/\1/p' "$root/Cargo.toml")
 
 say() { echo "setup: $*" >&2; }
@@ -170,19 +173,25 @@ test_programs() {
 # standard library itself (see packaging/static/build.sh).
 static_needs() {
     local musl missing=()
-    musl=$(rustc --print sysroot 2>/dev/null)/lib/rustlib/x86_64-unknown-linux-musl/lib
+    musl=$(rustc --print sysroot 2>/dev/null)/lib/rustlib/$arch-unknown-linux-musl/lib
+    [ "$arch" = "$(uname -m)" ] || musl=/nonexistent
     command -v perl >/dev/null || missing+=(perl)
     command -v make >/dev/null || missing+=(make)
     if [ -d "$musl" ]; then
         command -v musl-gcc >/dev/null || missing+=(musl-tools)
     else
         debian_rust_is_fit || missing+=(rustc-web cargo-web rust-web-src)
-        command -v c++ >/dev/null || missing+=(g++)
+        command -v "$arch-linux-gnu-g++" >/dev/null || missing+=("$(cross_compiler)")
         python3 -m pip --version >/dev/null 2>&1 || missing+=(python3-pip)
     fi
     [ ${#missing[@]} -eq 0 ] && return
     install "${missing[@]}"
     [ -d "$musl" ] || debian_rust_is_fit || die "the static binary needs Debian's Rust $needed_rust or rustup's musl target"
+}
+
+# Prints the package of the C++ compiler for $arch.
+cross_compiler() {
+    if [ "$arch" = "$(uname -m)" ]; then echo g++; else echo "g++-${arch//_/-}-linux-gnu"; fi
 }
 
 # By their full paths, as rustup may come first in PATH.
@@ -197,6 +206,11 @@ programs() {
         command -v "${program%:*}" >/dev/null || missing+=("${program#*:}")
     done
     [ ${#missing[@]} -eq 0 ] || install "${missing[@]}"
+}
+
+# The emulator that runs programs for $arch here. Not installed, because the package changes how the system runs programs.
+emulator() {
+    [ "$arch" = "$(uname -m)" ] || [ -x "$tools/qemu-$arch-static" ] || unpack qemu-user-static "qemu-$arch-static"
 }
 
 # Makes an archive of a small Debian, in which the tests install packages: of this machine's release and from its mirror,
@@ -284,9 +298,10 @@ static)
 packages)
     build_needs
     programs rpmbuild:rpm readelf:binutils xz:xz-utils
+    emulator
     ;;
 package-tests)
-    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl podman:podman
+    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl podman:podman skopeo:skopeo cpio:cpio
     test_tools
     debian_root
     ;;
