@@ -60,7 +60,7 @@ impl SettingsFile {
 /// Returns the variables of a file, in its order.
 ///
 /// Lines are `NAME=VALUE`, blank, or comments that begin with `#` or `;`. A value may be in 'single' or "double" quotes, also over
-/// several lines. Outside quotes and in double quotes a backslash before a character means that character, and one at the end of a line
+/// several lines; it then begins with one, and quotes within other text are part of it. Outside quotes and in double quotes a backslash before a character means that character, and one at the end of a line
 /// continues the line.
 ///
 /// # Errors
@@ -93,35 +93,56 @@ fn is_name(name: &str) -> bool {
         && name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_')
 }
 
+/// Where in a value a character is.
+enum Part {
+    /// Between parts in quotes, and before the first. White space here is no part of the value.
+    Between,
+    /// In quotes of this kind.
+    Quoted(char),
+    /// In text that did not begin with a quote. Quotes have no meaning here.
+    Plain,
+}
+
 /// Returns the value at the start of a text, and what follows its line. `None` if a quote is not closed.
 fn value_of(text: &str) -> Option<(String, &str)> {
     let (mut value, mut kept) = (String::new(), 0);
-    let mut quote = None;
-    let mut chars = text.trim_start_matches([' ', '\t']).chars();
+    let mut part = Part::Between;
+    let mut chars = text.chars();
     while let Some(c) = chars.next() {
-        match (quote, c) {
-            (None, '\n') => {
+        match (&part, c) {
+            (Part::Between | Part::Plain, '\n') => {
                 value.truncate(kept);
                 return Some((value, chars.as_str()));
             }
-            (None, '\'' | '"') => quote = Some(c),
-            (Some(open), c) if c == open => quote = None,
-            (None | Some('"'), '\\') => match chars.next() {
-                Some('\n') | None => {}
-                // systemd keeps the backslash before other characters in double quotes.
-                Some(next) if quote.is_some() && !"\"\\`$".contains(next) => value.extend(['\\', next]),
-                Some(next) => value.push(next),
-            },
-            (None, ' ' | '\t' | '\r') => {
+            (Part::Between, '\'' | '"') => part = Part::Quoted(c),
+            (Part::Between, ' ' | '\t' | '\r') => continue,
+            (Part::Quoted(open), c) if c == *open => part = Part::Between,
+            (Part::Between | Part::Plain | Part::Quoted('"'), '\\') => {
+                let is_quoted = matches!(part, Part::Quoted(_));
+                if !is_quoted {
+                    part = Part::Plain;
+                }
+                match chars.next() {
+                    Some('\n') | None => {}
+                    // systemd keeps the backslash before other characters in double quotes.
+                    Some(next) if is_quoted && !"\"\\`$".contains(next) => value.extend(['\\', next]),
+                    Some(next) => value.push(next),
+                }
+            }
+            (Part::Plain, ' ' | '\t' | '\r') => {
                 value.push(c);
                 continue;
             }
-            (_, c) => value.push(c),
+            (Part::Between, c) => {
+                part = Part::Plain;
+                value.push(c);
+            }
+            (Part::Quoted(_) | Part::Plain, c) => value.push(c),
         }
         kept = value.len();
     }
     value.truncate(kept);
-    quote.is_none().then_some((value, ""))
+    (!matches!(part, Part::Quoted(_))).then_some((value, ""))
 }
 
 #[cfg(test)]
@@ -137,7 +158,13 @@ mod tests {
             ("A=\"x \\\" \\\\ \\$ \\n\"", "x \" \\ $ \\n"),
             ("A=a\\ b\\\nc  ", "a bc"),
             ("A='two\nlines' ", "two\nlines"),
-            ("A=a'b 'c\"d \"", "ab cd "),
+            ("A='a b' \"c \"\t'd' ", "a bc d"),
+            // Quotes within text stay, for lists: they are as the settings split them.
+            ("A=a'b 'c\"d \"", "a'b 'c\"d \""),
+            ("A=/a:/a '/b c:/b'", "/a:/a '/b c:/b'"),
+            ("A=it's", "it's"),
+            ("A='a'b'", "ab'"),
+            ("A=\\'a b'", "'a b'"),
             ("A=", ""),
             ("A=a#b", "a#b"),
             ("A=x=y", "x=y"),

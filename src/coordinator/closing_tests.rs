@@ -168,3 +168,43 @@ fn the_last_4096_of_each_kind_are_remembered() {
         assert_eq!(script.on(cancel(&id)), [closed(&id)]);
     }
 }
+
+#[test]
+fn repeated_cancels_of_one_execution_forget_no_other() {
+    let mut script = Script::connected(1);
+    for number in 0..2 {
+        let id = format!("t/{number}");
+        script.on(upstream(&id));
+        script.on(cancel(&id));
+        script.finish(number, &id);
+        script.on(confirmed(2 * number + 2));
+        assert_eq!(script.on(done(number, Removal::Gone)), [closed(&id)]);
+    }
+    (0..=MAX_ENDED).for_each(|_| assert_eq!(script.on(cancel("t/1")), [closed("t/1")]));
+    assert_eq!(script.on(cancel("t/0")), [closed("t/0")]);
+}
+
+#[test]
+fn what_is_remembered_of_containers_that_are_left_is_bounded() {
+    let mut script = Script::connected(1);
+    for number in 0..MAX_ENDED as u64 + 10 {
+        let id = format!("t/{number}");
+        script.on(upstream(&id));
+        script.finish(number, &id);
+        script.on(confirmed(2 * number + 2));
+        script.on(done(number, Removal::Left));
+    }
+    let ended = &script.coordinator.ended;
+    assert_eq!((ended.by_key.len(), ended.left.len()), (MAX_ENDED, MAX_ENDED));
+}
+
+#[test]
+fn without_a_connection_an_execution_does_not_count_as_confirmed() {
+    let mut script = running();
+    script.on(cancel("t/1"));
+    reported_end(&mut script);
+    script.on(Event::LinkDown);
+    assert!(!script.log(done(0, Removal::Gone)).contains("execution closed"));
+    assert_eq!(script.on(Event::LinkUp), []);
+    assert_eq!(script.on(cancel("t/1")), [closed("t/1")]);
+}

@@ -51,17 +51,28 @@ pub(crate) fn redacted(text: &str) -> String {
     let Some((scheme, rest)) = scheme.and_then(|_| text.split_once("://")) else {
         return match text.rsplit_once('@') {
             Some((_, host)) => format!("...@{host}{query}"),
-            None => format!("{text}{query}"),
+            None => format!("{}{query}", without_password(text)),
         };
     };
     let (hidden, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, rest)| ("...@", rest));
-    let (place, path) = rest.find('/').and_then(|end| rest.split_at_checked(end)).unwrap_or((rest, ""));
-    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) || port.ends_with(']');
-    let place = match place.rsplit_once(':') {
-        Some((host, port)) if !is_port(port) => format!("{host}:..."),
-        _ => place.to_owned(),
-    };
-    format!("{scheme}://{hidden}{place}{path}{query}")
+    format!("{scheme}://{hidden}{}{query}", without_password(rest))
+}
+
+/// Returns `HOST[:PORT][/PATH]` without what may be a password: a port that is no number, and what is behind a second colon or an
+/// encoded `@`.
+fn without_password(text: &str) -> String {
+    let (place, path) = text.find('/').and_then(|end| text.split_at_checked(end)).unwrap_or((text, ""));
+    let is_port = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+    let is_host = |host: &str| host.ends_with(']') || !host.contains([':', '%']);
+    match place.rsplit_once(':') {
+        _ if place.ends_with(']') => format!("{place}{path}"),
+        Some((host, port)) if is_host(host) && is_port(port) => format!("{place}{path}"),
+        None if is_host(place) => format!("{place}{path}"),
+        _ => {
+            let shown = place.split([':', '%']).next().unwrap_or_default();
+            format!("{shown}:...{path}")
+        }
+    }
 }
 
 #[cfg(test)]
@@ -108,6 +119,14 @@ mod tests {
             ("ws://[::1]:1/p:q", "ws://[::1]:1/p:q"),
             ("unix:///a:b", "unix:///a:b"),
             ("u:p?x://@h", "..."),
+            ("u:p", "u:..."),
+            ("u:p/1", "u:.../1"),
+            ("h:1/x", "h:1/x"),
+            ("http://u:p:8080/x", "http://u:.../x"),
+            ("http://u:p%40h:80", "http://u:..."),
+            ("http://u%3Ap%40h:1", "http://u:..."),
+            ("http://u:p@h%2F:1", "http://...@h:..."),
+            ("http://[fe80::1%25eth0]:1/x", "http://[fe80::1%25eth0]:1/x"),
         ];
         for (text, shown) in cases {
             assert_eq!(redacted(text), shown);
