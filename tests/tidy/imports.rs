@@ -88,6 +88,10 @@ fn only_one_module_compares_dialects() {
         "dialect ==",
         "dialect !=",
         "match dialect",
+        "== Dialect",
+        "!= Dialect",
+        "dialect.name() ==",
+        "dialect.name() !=",
         "\"upstream\"",
     ];
     only_in(&["src/protocol/dialect.rs"], &words);
