@@ -1,7 +1,7 @@
 #!/bin/bash
 # install.sh install | uninstall, with WORKER (the binary), PREFIX, SYSCONFDIR and DESTDIR from the environment.
 #
-# Installs the worker with its man page, completions, systemd units, sysusers.d file and environment file. Needs no network, and
+# Installs the worker with its man page, completions, systemd units, sysusers.d file, environment file, dashboard and alert rules. Needs no network, and
 # with DESTDIR no root. Creates no user and starts nothing: the scripts of packages do that, and without a package the script
 # prints the commands. `install` never changes an existing environment file, and `uninstall` keeps one that was edited.
 set -euo pipefail
@@ -27,6 +27,8 @@ files=(
     "$units/$name.service 644"
     "$units/$name@.service 644"
     "$prefix/lib/sysusers.d/$name.conf 644"
+    "$docdir/monitoring/alerts.yml 644"
+    "$docdir/monitoring/dashboard.json 644"
     "$docdir/worker.env 644"
     "$docdir/README.md 644"
     "$docdir/CHANGELOG.md 644"
@@ -63,6 +65,7 @@ content() {
     */bash-completion/*) "$here/emulate.sh" "$WORKER" --print bash ;;
     */zsh/*) "$here/emulate.sh" "$WORKER" --print zsh ;;
     */fish/*) "$here/emulate.sh" "$WORKER" --print fish ;;
+    */monitoring/*) cat "$here/monitoring/${1##*/}" ;;
     "$environment") cat "$here/systemd/worker.env" ;;
     */worker.env) "$here/emulate.sh" "$WORKER" --print environment ;;
     *@.service) unit instance plain ;;

@@ -2,6 +2,7 @@
 
 use super::arguments::ArgumentsError;
 use super::invocation::Invocation;
+use super::monitoring::{Listen, METRICS_LISTEN, metrics_listen};
 use super::settings::{Reader, Setting};
 use super::table::{SETTINGS, SETTINGS_FILE};
 use super::texts::{HELP, PRINT, VERSION};
@@ -23,6 +24,9 @@ pub struct Command {
     pub takes_settings: bool,
 }
 
+/// The most characters of the options in a usage.
+const USAGE: usize = 56;
+
 const JSON: Setting =
     Setting { flag: Some("--json"), help: "Print one JSON object instead of text.", ..Setting::EMPTY };
 
@@ -41,9 +45,20 @@ const FOLLOW: Setting = Setting {
     ..Setting::EMPTY
 };
 
+const KEPT: Setting = Setting {
+    flag: Some("--kept"),
+    help: "Show the containers of failed tasks that --keep-failed keeps, instead of the tasks.",
+    ..Setting::EMPTY
+};
+
 const FILE: Setting = Setting {
     help: "A file with variables, such as DOCKER_HOST, as for the worker. A file that cannot be read is a warning.",
     ..SETTINGS_FILE.setting
+};
+
+const METRICS_LISTEN_AT: Setting = Setting {
+    help: "Where a worker of this host serves its state: the same setting as that of the worker.",
+    ..METRICS_LISTEN.setting
 };
 
 /// Shows the tasks on the engine.
@@ -51,7 +66,7 @@ pub(crate) const STATUS: Command = Command {
     name: "status",
     help: "Show the tasks on the engine, and what each worker of this host reports about itself. It needs no API key. Exit code 1 \
            if the task of --follow is not there, 4 without an engine.",
-    options: &[JSON, OF_WORKER, FOLLOW, FILE, HELP, VERSION],
+    options: &[JSON, OF_WORKER, KEPT, FOLLOW, METRICS_LISTEN_AT, FILE, HELP, VERSION],
     takes_settings: false,
 };
 
@@ -120,6 +135,8 @@ pub(crate) struct StatusOptions {
     pub(crate) worker_id: Option<String>,
     /// Print the output of this task.
     pub(crate) follow: Option<String>,
+    /// List kept containers.
+    pub(crate) kept: bool,
 }
 
 impl StatusOptions {
@@ -129,7 +146,19 @@ impl StatusOptions {
             json: arguments.has(&JSON),
             worker_id: text(arguments, &OF_WORKER),
             follow: text(arguments, &FOLLOW),
+            kept: arguments.has(&KEPT),
         }
+    }
+
+    /// Returns where the worker with these settings serves its state.
+    ///
+    /// # Errors
+    /// The setting is invalid.
+    pub(crate) fn served_at(
+        arguments: &Arguments,
+        environment: &Environment,
+    ) -> Result<Option<Listen>, ConfigError> {
+        metrics_listen(&Invocation { arguments, environment })
     }
 }
 
@@ -154,15 +183,23 @@ impl Command {
         options.iter().chain(shared.iter().filter(move |setting| !is_own(setting)))
     }
 
-    /// One line, as in `status [--json] [--worker-id ID]`.
+    /// One line, as in `status [--json] [--worker-id ID]`. Options that do not fit are `[OPTION...]`.
     pub(super) fn usage(&self) -> String {
         let options = self.options.iter().filter(|option| option.occurs != Occurs::Alone);
         let option = |option: &Setting| {
             let value = option.value_name.map(|name| format!(" {name}")).unwrap_or_default();
             format!(" [{}{value}]", option.flag.unwrap_or_default())
         };
+        let mut shown = String::new();
+        for option in options.map(option) {
+            if shown.len() + option.len() > USAGE {
+                shown.push_str(" [OPTION...]");
+                break;
+            }
+            shown.push_str(&option);
+        }
         let settings = if self.takes_settings { " [SETTING...]" } else { "" };
-        format!("{}{}{settings}", self.name, options.map(option).collect::<String>())
+        format!("{}{shown}{settings}", self.name)
     }
 }
 
@@ -183,9 +220,10 @@ mod tests {
     fn a_command_has_its_own_options() {
         let arguments = parse(&["status", "--json", "--worker-id=w", "--follow", "t"]).unwrap();
         assert_eq!(arguments.command(), Some(&STATUS));
-        let expected = StatusOptions { json: true, worker_id: Some("w".into()), follow: Some("t".into()) };
+        let expected =
+            StatusOptions { json: true, worker_id: Some("w".into()), follow: Some("t".into()), kept: false };
         assert_eq!(StatusOptions::of(&arguments), expected);
-        let nothing = StatusOptions { json: false, worker_id: None, follow: None };
+        let nothing = StatusOptions { json: false, worker_id: None, follow: None, kept: false };
         assert_eq!(StatusOptions::of(&parse(&["status"]).unwrap()), nothing);
         assert_eq!(parse(&["--worker-id", "w"]).unwrap().command(), None);
         for (line, flag) in [(["--json"].as_slice(), "--json"), (&["status", "--api-key", "k"], "--api-key")]
@@ -227,6 +265,6 @@ mod tests {
         for command in COMMANDS {
             assert!(command.options.iter().all(|option| option.flag.is_some() && !option.help.is_empty()));
         }
-        assert_eq!(STATUS.usage(), "status [--json] [--worker-id ID] [--follow TASK] [--settings-file PATH]");
+        assert_eq!(STATUS.usage(), "status [--json] [--worker-id ID] [--kept] [--follow TASK] [OPTION...]");
     }
 }

@@ -47,6 +47,7 @@ pub(crate) use config::{Config, KeyFile};
 pub(crate) use error::{ConfigError, ConfigErrors};
 pub use external::{EXTERNAL, External};
 pub(crate) use listing::Listing;
+pub(crate) use monitoring::Listen;
 pub use settings::Setting;
 use settings::{Occurs, ValueHint};
 pub(crate) use settings_file::{BadLine, SettingsFile};

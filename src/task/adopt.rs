@@ -177,7 +177,7 @@ impl<'a> Scan<'a> {
             Kind::Task(started) => return Some(self.adopt(container, started)),
             Kind::Unstarted => return self.remove_unstarted(container),
             Kind::Removing => self.remove(container, "half removed"),
-            Kind::Helper(HelperKind::Source) => self.remove(container, "helper"),
+            Kind::Helper(HelperKind::Source | HelperKind::Check) => self.remove(container, "helper"),
             Kind::Helper(HelperKind::Populator { volume }) => self.remove_populator(container, volume),
             Kind::Other => self.used.extend(container.volumes.iter().cloned()),
         }
@@ -395,7 +395,7 @@ mod tests {
         let stopped = format!("{name}.graceful_shutdown");
         let kept = names::kept(&name, &"f".repeat(64));
         type Case<'a> = (&'a str, &'a [(&'a str, &'a str)], &'a str, &'a str, Kind<'a>);
-        let cases: [Case<'_>; 19] = [
+        let cases: [Case<'_>; 20] = [
             (&name, &ours, "running", STARTED, task(None)),
             (&name, &ours, "paused", STARTED, task(None)),
             (&name, &ours, "restarting", STARTED, task(None)),
@@ -411,6 +411,7 @@ mod tests {
             ("db", &ours, "running", STARTED, Kind::Other),
             ("oz-fill-v", &helper, "created", ZERO, Kind::Helper(HelperKind::Populator { volume: "v" })),
             ("oz-fill-v-source", &helper, "created", ZERO, Kind::Helper(HelperKind::Source)),
+            ("oz-check-1", &helper, "exited", ZERO, Kind::Helper(HelperKind::Check)),
             ("mine", &helper, "running", STARTED, Kind::Other),
             (&name, &[(WORKER_LABEL, "W"), (TASK_LABEL, "t")], "exited", STARTED, Kind::Other),
             (&name, &[(TASK_LABEL, "t")], "exited", STARTED, Kind::Other),

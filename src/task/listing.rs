@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::labels::{self, WORKER_LABEL};
-use super::names::{Owned, owned};
+use super::names::{Owned, is_failed, owned};
 use crate::docker::{Docker, Error, ListedContainer};
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
@@ -31,7 +31,17 @@ impl ListedTask {
     }
 }
 
-/// Returns the tasks of one worker, or of all, the oldest first. Containers that are kept for inspection, and helpers, are no tasks.
+/// Which containers are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Listed {
+    /// Those of tasks that are not reported yet.
+    Tasks,
+    /// Those of failed tasks that are kept for some time.
+    Kept,
+}
+
+/// Returns the tasks of one worker, or of all, the oldest first. Other containers that are kept for inspection, and helpers, are no
+/// tasks.
 ///
 /// # Errors
 /// An engine error.
@@ -39,21 +49,29 @@ pub(crate) fn list(
     docker: &Docker,
     cancel: &CancelToken,
     worker_id: Option<&str>,
+    listed: Listed,
 ) -> Result<Vec<ListedTask>, Error> {
     let containers = docker.container_statuses(cancel, &[(WORKER_LABEL, worker_id.unwrap_or_default())])?;
     let now = docker.now().unix_timestamp();
-    let tasks = containers.into_iter().filter_map(|container| task(container, now));
+    let tasks = containers.into_iter().filter_map(|container| task(container, now, listed));
     // Compared again, because engines differ in what matches a filter.
     let mut tasks: Vec<_> = tasks.filter(|task| worker_id.is_none_or(|id| id == task.worker_id)).collect();
     tasks.sort_by(|a, b| b.age.cmp(&a.age).then_with(|| a.container.cmp(&b.container)));
     Ok(tasks)
 }
 
-fn task(container: ListedContainer, now: i64) -> Option<ListedTask> {
+fn task(container: ListedContainer, now: i64, listed: Listed) -> Option<ListedTask> {
     let ListedContainer { id, names, labels, image, state, created } = container;
     let worker_id = labels::get(&labels, WORKER_LABEL)?.to_owned();
     let name = names.first()?.trim_start_matches('/').to_owned();
-    let Some(Owned::Task { key, stopped_for, .. }) = owned(&worker_id, &labels, &name) else { return None };
+    let (key, stopped_for) = match listed {
+        Listed::Kept if is_failed(&worker_id, &labels, &name, &id) => (labels::execution_of(&labels)?, None),
+        Listed::Kept => return None,
+        Listed::Tasks => match owned(&worker_id, &labels, &name)? {
+            Owned::Task { key, stopped_for, .. } => (key, stopped_for),
+            Owned::Helper(_) => return None,
+        },
+    };
     let state = if stopped_for.is_some() && state == "running" { "stopping".to_owned() } else { state };
     let age = Duration::from_secs(u64::try_from(now - created).unwrap_or_default());
     Some(ListedTask { key, worker_id, state, age, image, container: name, id })
@@ -82,11 +100,12 @@ mod tests {
         let key = ExecutionKey::new("t", Some("e"));
         let of_task = [(WORKER_LABEL, "w"), (TASK_LABEL, "t"), (EXECUTION_LABEL, "e")];
         let name = names::task("w", &key, None);
-        let found = task(summary(&name, &of_task, "running"), 1090).unwrap();
+        let found = task(summary(&name, &of_task, "running"), 1090, Listed::Tasks).unwrap();
         assert_eq!((&found.key, found.worker_id.as_str(), found.state.as_str()), (&key, "w", "running"));
         assert_eq!((found.age, &found.container), (Duration::from_secs(90), &name));
         let stopping = names::stopped(&name, CancelReason::TimedOut).unwrap();
-        let states = ["running", "exited"].map(|state| task(summary(&stopping, &of_task, state), 0).unwrap());
+        let states = ["running", "exited"]
+            .map(|state| task(summary(&stopping, &of_task, state), 0, Listed::Tasks).unwrap());
         assert_eq!(states.each_ref().map(|task| task.state.as_str()), ["stopping", "exited"]);
         assert_eq!(states[0].age, Duration::ZERO, "a clock that is behind");
         let others = [
@@ -95,7 +114,11 @@ mod tests {
             summary("oz-fill-oz-sidecar-1", &[(WORKER_LABEL, "w")], "created"),
         ];
         for other in others {
-            assert_eq!(task(other.clone(), 0), None, "{other:?}");
+            assert_eq!(task(other.clone(), 0, Listed::Tasks), None, "{other:?}");
+            assert_eq!(task(other.clone(), 0, Listed::Kept), None, "{other:?}");
         }
+        let failed = summary(&names::failed(&name, &"a".repeat(64)), &of_task, "exited");
+        assert_eq!(task(failed.clone(), 0, Listed::Tasks), None);
+        assert_eq!(task(failed, 0, Listed::Kept).map(|task| task.key), Some(key));
     }
 }

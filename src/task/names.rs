@@ -22,6 +22,9 @@ const TASK: &str = "oz-task-";
 /// Prefix of the container that mounts a volume while it is populated; the volume's name follows.
 const POPULATOR: &str = "oz-fill-";
 
+/// Prefix of the container and of the volume of a check.
+const CHECK: &str = "oz-check-";
+
 /// Suffix of the container that a volume is populated from, after the populator's name.
 const SOURCE: &str = "-source";
 
@@ -43,6 +46,8 @@ pub(super) enum HelperKind<'a> {
     },
     /// A volume is populated from it.
     Source,
+    /// A check runs it.
+    Check,
 }
 
 /// A container of this worker, by its labels and name.
@@ -157,6 +162,16 @@ fn is_with_suffix(name: &str, created_as: &str) -> bool {
     rest.is_some_and(|rest| rest.is_empty() || STOPPED.iter().any(|(_, suffix)| rest == *suffix))
 }
 
+/// Returns the name of the container and of the volume of a check by this process.
+pub(super) fn check(process: &str) -> String {
+    format!("{CHECK}{process}")
+}
+
+/// Whether a container or a volume with this name is of a check.
+pub(super) fn is_of_check(name: &str) -> bool {
+    name.strip_prefix(POPULATOR).unwrap_or(name).starts_with(CHECK)
+}
+
 /// Returns the name of the helper that mounts `volume` while it is populated.
 pub(super) fn populator(volume: &str) -> String {
     format!("{POPULATOR}{volume}")
@@ -169,6 +184,9 @@ pub(super) fn source(populator: &str) -> String {
 
 /// Returns the kind of helper with this name, or `None` if it is not a helper's name.
 fn helper_kind(name: &str) -> Option<HelperKind<'_>> {
+    if name.starts_with(CHECK) {
+        return Some(HelperKind::Check);
+    }
     let volume = name.strip_prefix(POPULATOR)?;
     Some(if volume.ends_with(SOURCE) { HelperKind::Source } else { HelperKind::Populator { volume } })
 }

@@ -6,6 +6,7 @@ use super::definition::host_config;
 use super::engine::TaskEngine;
 use super::labels::{self, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::limits::limits;
+use super::names::{self, is_of_check};
 use super::outcome::Failure;
 use super::plan::AGENT_DIR;
 use super::run::Tasks;
@@ -17,15 +18,12 @@ use crate::protocol::{ExecutionKey, InstanceShape};
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 
-/// The beginning of the names of what a trial makes.
-const PREFIX: &str = "oz-check-";
-
 /// A step of a trial, and what it has shown.
 pub(crate) type Tried = (&'static str, Result<String, String>);
 
 impl Tasks {
     /// Tries `image` as that of a task, and `sidecar` as that of its agent. `name` tells it from other trials. Returns the steps up to the
-    /// first that failed. Removes what it made, also after a cancel.
+    /// first that failed. Removes what it made, also after a cancel, and what trials of killed processes have left.
     pub(crate) fn try_images(
         &self,
         cancel: &CancelToken,
@@ -33,10 +31,10 @@ impl Tasks {
         image: Option<&Reference>,
         sidecar: Option<&Reference>,
     ) -> Vec<Tried> {
-        let name = format!("{PREFIX}{name}");
+        let name = names::check(name);
         let key = ExecutionKey::new(name.as_str(), None);
         self.with_engine(JobId(0), &key, cancel, |engine| {
-            let mut steps = Vec::new();
+            let mut steps = self.remove_of_killed(engine);
             let trial = Trial { tasks: self, engine, name: &name };
             let failure = trial.run(image, sidecar, &mut steps).err();
             if let Some((step, failure)) = failure {
@@ -49,6 +47,37 @@ impl Tasks {
             }
             steps
         })
+    }
+
+    /// Removes what trials of processes that have ended have made. Returns what is left of them.
+    fn remove_of_killed(&self, engine: &TaskEngine<'_>) -> Vec<Tried> {
+        let (docker, cancel) = (engine.docker, &engine.cancel);
+        let label = [(WORKER_LABEL, self.options.settings.worker_id.as_str())];
+        let is_left = |name: &str, labels: &BTreeMap<String, String>| {
+            let process = labels::get(labels, PROCESS_LABEL);
+            is_of_check(name) && process.is_some() && engine.processes.owns(process)
+        };
+        let mut steps: Vec<Tried> = Vec::new();
+        let mut left = |what: &str, name: &str, error: Error| {
+            steps.push(("clean-up", Err(format!("{what} {name} is left: {}", error_chain(&error)))));
+        };
+        // An engine that does not list them fails the steps to come.
+        for container in docker.container_list(cancel, &label).unwrap_or_default() {
+            let name = container.name().to_owned();
+            if is_left(&name, &container.labels)
+                && let Err(error) = docker.container_remove(cancel, &container.id)
+            {
+                left("container", &name, error);
+            }
+        }
+        for volume in docker.volume_list(cancel, &label).unwrap_or_default() {
+            if is_left(&volume.name, &volume.labels)
+                && let Err(error) = docker.volume_remove(cancel, &volume.name)
+            {
+                left("volume", &volume.name, error);
+            }
+        }
+        steps
     }
 }
 

@@ -31,6 +31,8 @@ fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() 
 644 root:root /usr/share/doc/oz-agent-worker/changelog.Debian.gz
 644 root:root /usr/share/doc/oz-agent-worker/changelog.gz
 644 root:root /usr/share/doc/oz-agent-worker/copyright
+644 root:root /usr/share/doc/oz-agent-worker/monitoring/alerts.yml
+644 root:root /usr/share/doc/oz-agent-worker/monitoring/dashboard.json
 644 root:root /usr/share/doc/oz-agent-worker/worker.env
 644 root:root /usr/share/fish/vendor_completions.d/oz-agent-worker.fish
 644 root:root /usr/share/lintian/overrides/oz-agent-worker
@@ -41,6 +43,7 @@ fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() 
 700 oz-agent-worker:oz-agent-worker /var/lib/oz-agent-worker
 750 root:oz-agent-worker /etc/oz-agent-worker
 755 root:root /usr/share/doc/oz-agent-worker
+755 root:root /usr/share/doc/oz-agent-worker/monitoring
 755 root:root /usr/share/oz-agent-worker
 755 root:root /var/lib/oz-agent-worker.package
 ";

@@ -69,6 +69,8 @@ fn everything_is_installed_without_root_and_removed_again() {
         "644 usr/local/share/doc/oz-agent-worker/CHANGELOG.md",
         "644 usr/local/share/doc/oz-agent-worker/LICENSE",
         "644 usr/local/share/doc/oz-agent-worker/README.md",
+        "644 usr/local/share/doc/oz-agent-worker/monitoring/alerts.yml",
+        "644 usr/local/share/doc/oz-agent-worker/monitoring/dashboard.json",
         "644 usr/local/share/doc/oz-agent-worker/worker.env",
         "644 usr/local/share/fish/vendor_completions.d/oz-agent-worker.fish",
         "644 usr/local/share/man/man1/oz-agent-worker.1",

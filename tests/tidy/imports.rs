@@ -145,6 +145,8 @@ fn files_are_opened_in_one_module_and_the_key_at_startup() {
 fn sockets_are_opened_in_net_for_the_engine_and_as_locks() {
     only_in(
         &[
+            "src/app/diagnosis/metrics.rs",
+            "src/app/monitor/client.rs",
             "src/app/monitor/server.rs",
             "src/control_plane/ws/dial.rs",
             "src/control_plane/ws/wire.rs",

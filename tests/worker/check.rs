@@ -6,13 +6,16 @@ use std::path::Path;
 
 use serde_json::Value;
 
+use super::monitoring::free_port;
 use super::settings::end;
 use crate::support::control_plane::{ControlPlane, Options, State};
 use crate::support::engine::Engine;
+use crate::support::engine_proxy::EngineProxy;
 use crate::support::images::RootFs;
 use crate::support::pki::Pki;
+use crate::support::process::Signal;
 use crate::support::proxy::ForwardProxy;
-use crate::support::stage::Stage;
+use crate::support::stage::{DEADLINE, Stage};
 use crate::support::tls_proxy::{ServerTls, TlsProxy};
 use crate::support::worker::{WorkerBuilder, binary, worker_id};
 
@@ -320,7 +323,8 @@ fn an_engine_that_is_not_there_or_denied_fails_with_what_to_do() {
 #[test]
 fn another_process_with_this_id_and_an_open_key_file_are_warnings() {
     let stage = Stage::new();
-    let worker = stage.start_worker();
+    let port = free_port().to_string();
+    let worker = stage.start(stage.worker().args(["--metrics-listen", &port]));
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("key");
     std::fs::write(&file, stage.plane.key()).unwrap();
@@ -333,6 +337,30 @@ fn another_process_with_this_id_and_an_open_key_file_are_warnings() {
     assert!(state == "warning" && text.contains(&format!("process {} of this host", worker.id())), "{text}");
     let (state, text) = found.step("key file");
     assert!(state == "warning" && text.contains("chmod o="), "{text}");
+
+    // The address of the monitoring pages, which this worker has, another worker has, and another program has.
+    let metrics = |id: &str, port: &str| {
+        let found = check(|| at(&stage.plane, id).args(["--metrics-listen", port]));
+        let (state, text) = found.step("metrics");
+        (state.to_owned(), text.to_owned())
+    };
+    let (state, text) = metrics(&stage.worker_id, &port);
+    assert_eq!(
+        (state.as_str(), text),
+        ("ok", format!("127.0.0.1:{port} is used by this worker, process {}", worker.id()))
+    );
+    let (state, text) = metrics("another", &port);
+    assert!(
+        state == "warning" && text.contains(&format!("in use by worker {}, process", stage.worker_id)),
+        "{text}"
+    );
+    // It accepts and says nothing.
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let (state, text) = metrics("another", &silent.local_addr().unwrap().to_string());
+    assert!(state == "warning" && text.contains("in use by another program"), "{text}");
+    assert_eq!(metrics("another", &free_port().to_string()).0, "ok");
+    let found = check(|| at(&stage.plane, "another").args(["--metrics-listen", "192.0.2.1:9464"]));
+    found.assert_failed(&["metrics"]);
     stage.stop(worker);
 }
 
@@ -378,6 +406,37 @@ fn images_are_pulled_filled_and_run_and_nothing_is_left() {
     assert!(found.step("image").1.contains("127.0.0.1:1/none:1 is not available"), "{}", found.text);
     assert_eq!(stage.engine.containers_of(&stage.worker_id), Vec::<Value>::new());
     assert_eq!(stage.engine.volumes_of(&stage.worker_id), Vec::<String>::new());
+}
+
+#[test]
+fn what_a_killed_check_has_left_is_removed_by_the_next_check_and_by_the_worker() {
+    let stage = Stage::new();
+    let engine = EngineProxy::start(stage.engine.host());
+    let left = || {
+        let containers = stage.engine.containers_of(&stage.worker_id);
+        let is_of_check = |name: &str| name.trim_start_matches('/').starts_with("oz-check-");
+        let containers =
+            containers.iter().filter(|container| is_of_check(container["Names"][0].as_str().unwrap()));
+        let volumes = stage.engine.volumes_of(&stage.worker_id);
+        (containers.count(), volumes.iter().filter(|name| is_of_check(name)).count())
+    };
+    let images = ["--image", &stage.task_image, "--sidecar", &stage.sidecar_image, "--pull", "missing"];
+    let kill = || {
+        let started = engine.hold("/start", 1);
+        let worker = at(&stage.plane, &stage.worker_id).env("DOCKER_HOST", &engine.host()).args(images);
+        let mut check = worker.start();
+        started.wait(1);
+        check.signal(Signal::KILL);
+        check.wait_exit(DEADLINE);
+        assert_eq!(left(), (1, 1));
+    };
+    kill();
+    check(|| at(&stage.plane, &stage.worker_id).args(images)).assert_failed(&[]);
+    assert_eq!(left(), (0, 0));
+    kill();
+    let worker = stage.start_worker();
+    assert_eq!(left(), (0, 0));
+    stage.stop(worker);
 }
 
 #[test]

@@ -4,6 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
+use super::monitoring::free_port;
 use super::settings::end;
 use crate::support::control_plane::{ControlPlane, Options};
 use crate::support::engine::Engine;
@@ -105,6 +106,54 @@ fn the_output_of_a_running_task_is_followed_to_its_end() {
         err.contains("no container of task \"no-such-task\"") && err.contains("lists the tasks"),
         "{err}"
     );
+}
+
+#[test]
+fn kept_containers_and_what_the_worker_serves_are_shown() {
+    let stage = Stage::new();
+    let port = free_port().to_string();
+    let worker = stage.start(stage.worker().args(["--keep-failed", "1h", "--metrics-listen", &port]));
+    let id = stage.plane.submit(stage.spec(&format!("echo {SECRET}; exit 3")));
+    worker.wait_log(DEADLINE, |line| line.contains("container kept"));
+    let of_worker = ["--worker-id", &stage.worker_id];
+    let with = |more: &[&str]| {
+        let (code, out, err) = run(&stage.engine, &[&of_worker[..], more].concat());
+        assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
+        out
+    };
+    let kept: Value = serde_json::from_str(&with(&["--kept", "--json"])).unwrap();
+    let list = kept["kept"].as_array().unwrap();
+    assert_eq!(
+        (list.len(), &list[0]["task_id"], &list[0]["state"]),
+        (1, &id.as_str().into(), &"exited".into())
+    );
+    assert!(list[0]["container"].as_str().unwrap().starts_with("oz-failed-"), "{kept}");
+    let text = with(&["--kept"]);
+    assert!(text.contains(" kept=1\n") && text.contains(&id) && !text.contains("daemon  http"), "{text}");
+    stage.wait("the task is over", || !with(&[]).contains(&id));
+
+    let source = format!("http://127.0.0.1:{port}");
+    let text = with(&["--metrics-listen", &port]);
+    let line = text.lines().find(|line| line.starts_with(&format!("daemon  {source} "))).unwrap();
+    for word in [" state=connected", " ready=true", " slots=", &format!(" worker_id={}", stage.worker_id)] {
+        assert!(line.contains(word), "{word}: {line}");
+    }
+    let seen: Value = serde_json::from_str(&with(&["--metrics-listen", &port, "--json"])).unwrap();
+    let daemons = seen["daemons"].as_array().unwrap();
+    let own = daemons.iter().find(|daemon| daemon["source"] == source.as_str()).unwrap();
+    assert_eq!(own["says"]["pid"], worker.id());
+    // The variable is the worker's. A worker with another id is not asked for.
+    let with_variable =
+        |args: &[&str], value: &str| end(status(&stage.engine, args).env("OZ_METRICS_LISTEN", value).start());
+    let (_, out, err) = with_variable(&[], &port);
+    assert!(out.contains(&source) && err.is_empty(), "{out}{err}");
+    assert!(!with_variable(&["--worker-id", "another"], &port).1.contains(&source));
+    let (code, _, err) = with_variable(&[], "x:y");
+    assert!(code == Some(0) && err.contains("warning: invalid OZ_METRICS_LISTEN"), "{err}");
+
+    stage.engine.remove_container(list[0]["id"].as_str().unwrap());
+    stage.stop(worker);
+    assert!(!with(&["--metrics-listen", &port]).contains("daemon  http"));
 }
 
 #[test]

@@ -15,7 +15,7 @@ use crate::control_plane::Network;
 use crate::docker::{Docker, EndpointEnv, EndpointSource, Error, Properties};
 use crate::logging::{error_chain, value};
 use crate::sys::files;
-use crate::task::listing::{ListedTask, list};
+use crate::task::listing::{Listed, ListedTask, list};
 
 /// How long the engine may take to answer the first calls, and each later one.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -124,7 +124,7 @@ pub(super) fn details(docker: &Docker, min_free: u64, worker_id: &str) -> Vec<St
         ),
     });
     let asked = docker.clone();
-    match in_time(within(CALL, move |cancel| list(&asked, cancel, None))) {
+    match in_time(within(CALL, move |cancel| list(&asked, cancel, None, Listed::Tasks))) {
         Ok(tasks) => steps.push(others(&tasks, worker_id)),
         Err(text) => steps.push(Step::failed("tasks", text)),
     }

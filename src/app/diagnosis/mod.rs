@@ -2,6 +2,7 @@
 
 mod engine;
 mod images;
+mod metrics;
 mod plane;
 mod report;
 
@@ -54,6 +55,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     let mut report = Report::new(options.json);
     report.add(settings(&config, &listing.given(&read_key_file)));
     report.add(worker_id(&config.worker_id, &instance::pids_of(&config.worker_id)));
+    report.add(metrics::port(&config));
     report.add(control_plane(&config));
     let (docker, steps) = engine::connect(EndpointEnv::from(&merged), network(&config));
     report.add(steps);

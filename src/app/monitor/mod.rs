@@ -3,6 +3,7 @@
 //! The pages are made from the state that the main thread hands over when it is asked. While it searches for the engine at start
 //! it cannot be asked, and [`Monitor::waiting`] says why it waits.
 
+mod client;
 mod http;
 mod pages;
 mod server;
@@ -23,6 +24,7 @@ use crate::metrics::Steps;
 use crate::sys::pool::spawn_detached;
 use crate::sys::process::ProcessStats;
 
+pub(super) use self::client::{reached_at, status_at};
 pub(super) use self::pages::{LINK_LATE, Sample};
 
 /// How long the main thread may take to answer.

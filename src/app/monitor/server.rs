@@ -32,6 +32,8 @@ pub(super) struct Server {
     address: SocketAddr,
     /// `None` while the address is in use.
     listener: Option<TcpListener>,
+    /// How long to wait before another attempt to listen.
+    retry: Duration,
     /// When to listen, or to accept, again.
     paused_until: Option<Instant>,
     /// The begin of the present window, and the connections accepted in it.
@@ -67,9 +69,13 @@ impl Server {
     /// # Errors
     /// The address cannot be used.
     pub(super) fn new(address: SocketAddr) -> io::Result<Self> {
+        Self::with_retry(address, RETRY_LISTEN)
+    }
+
+    fn with_retry(address: SocketAddr, retry: Duration) -> io::Result<Self> {
         let now = Instant::now();
-        let mut server =
-            Self { address, listener: None, paused_until: None, window: (now, 0), connections: Vec::new() };
+        let (window, connections) = ((now, 0), Vec::new());
+        let mut server = Self { address, listener: None, retry, paused_until: None, window, connections };
         match server.listen() {
             Ok(()) => {}
             Err(error) if error.kind() == ErrorKind::AddrInUse => server.pause_listening(now, &error),
@@ -115,9 +121,9 @@ impl Server {
     }
 
     fn pause_listening(&mut self, now: Instant, error: &io::Error) {
-        let (retry, error) = (RETRY_LISTEN.as_secs(), error.to_string());
+        let (retry, error) = (self.retry.as_secs(), error.to_string());
         warn!("metrics not served address={} retry_in={retry}s error={}", self.address, value(&error));
-        self.paused_until = Some(now + RETRY_LISTEN);
+        self.paused_until = Some(now + self.retry);
     }
 
     /// Waits until something can be done. Returns the places that are ready: 0 is the listener, and 1 the first connection.
@@ -238,4 +244,35 @@ fn is_local_name(host: &str) -> bool {
     host.is_empty()
         || host.eq_ignore_ascii_case("localhost")
         || address.is_ok_and(|address| address.is_loopback())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_that_becomes_free_is_served() {
+        let taken = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let address = taken.local_addr().unwrap();
+        let server = Server::with_retry(address, Duration::from_millis(5)).unwrap();
+        assert!(server.listener.is_none());
+        // The process ends the thread.
+        std::thread::spawn(move || server.run(|_, _| Answer::line(200, "ok")));
+        // The attempts while the address is in use fail.
+        taken.set_nonblocking(true).unwrap();
+        assert_eq!(taken.accept().unwrap_err().kind(), ErrorKind::WouldBlock);
+        drop(taken);
+        let end = Instant::now() + Duration::from_secs(30);
+        let mut stream = loop {
+            match TcpStream::connect(address) {
+                Ok(stream) => break stream,
+                Err(error) => assert!(Instant::now() < end, "{error}"),
+            }
+            std::thread::yield_now();
+        };
+        stream.write_all(b"GET / HTTP/1.1\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok\n"), "{answer}");
+    }
 }

@@ -1,12 +1,15 @@
-//! What the workers of this host report about themselves: to systemd.
+//! What the workers of this host report about themselves: to systemd, and at their monitoring pages.
 
 use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::render::DaemonView;
+use crate::app::monitor::{reached_at, status_at};
+use crate::cli::Listen;
 use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
 use crate::sys::files::is_program;
@@ -25,9 +28,24 @@ const ASK: [&str; 5] = [
     "oz-agent-worker@*.service",
 ];
 
-/// Returns what the workers report, as far as it can be found out.
-pub(super) fn views(environment: &Environment) -> Vec<DaemonView> {
-    services(environment).unwrap_or_default()
+/// Returns what the workers report, as far as it can be found out. `served` is where one has its pages; `worker_id` is the only one
+/// that is wanted there.
+pub(super) fn views(
+    environment: &Environment,
+    served: Option<Listen>,
+    worker_id: Option<&str>,
+) -> Vec<DaemonView> {
+    let mut views = services(environment).unwrap_or_default();
+    views.extend(served.and_then(|served| page(served, worker_id)));
+    views
+}
+
+fn page((host, port): Listen, worker_id: Option<&str>) -> Option<DaemonView> {
+    let address = reached_at(SocketAddr::new(host, port));
+    let says = status_at(address)?;
+    let id = says.get("worker_id").and_then(Value::as_str);
+    let is_wanted = worker_id.is_none_or(|wanted| id.is_none_or(|id| id == wanted));
+    is_wanted.then(|| DaemonView { source: format!("http://{address}"), says })
 }
 
 /// Asks systemd. Returns `None` without one.

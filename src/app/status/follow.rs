@@ -9,7 +9,7 @@ use crate::docker::{Docker, Error, Log, LogStream};
 use crate::exit::Exit;
 use crate::logging::value;
 use crate::sys::cancel::CancelToken;
-use crate::task::listing::ListedTask;
+use crate::task::listing::{Listed, ListedTask};
 
 /// Why the output of a task cannot be followed.
 #[derive(Debug, thiserror::Error)]
@@ -27,7 +27,7 @@ enum FollowError {
 
 /// Prints the output of a task. Returns the exit code.
 pub(super) fn run(docker: &Docker, wanted: &str, worker_id: Option<&str>) -> Exit {
-    let tasks = match find(docker, worker_id) {
+    let tasks = match find(docker, worker_id, Listed::Tasks) {
         Ok(tasks) => tasks,
         Err(error) => return report(&error, error.exit()),
     };

@@ -19,7 +19,7 @@ use crate::logging::error_chain;
 use crate::sys::cancel::CancelToken;
 use crate::sys::environment::Environment;
 use crate::sys::pool::beside;
-use crate::task::listing::{ListedTask, list};
+use crate::task::listing::{Listed, ListedTask, list};
 
 /// How long to wait for the engine's first answers.
 const CONNECT: Duration = Duration::from_secs(15);
@@ -51,14 +51,20 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
             Err(error) => report(&error, error.exit()),
         };
     }
-    let daemons = daemon::views(&environment);
-    let (engine, tasks, error) = match docker.and_then(|docker| look(&docker, options.worker_id.as_deref())) {
-        Ok((engine, tasks)) => (Some(engine), tasks, None),
-        Err(error) => (None, Vec::new(), Some(error)),
-    };
+    let served = StatusOptions::served_at(arguments, &environment).unwrap_or_else(|error| {
+        report_warning(&error.to_string());
+        None
+    });
+    let daemons = daemon::views(&environment, served, options.worker_id.as_deref());
+    let listed = if options.kept { Listed::Kept } else { Listed::Tasks };
+    let (engine, tasks, error) =
+        match docker.and_then(|docker| look(&docker, options.worker_id.as_deref(), listed)) {
+            Ok((engine, tasks)) => (Some(engine), tasks, None),
+            Err(error) => (None, Vec::new(), Some(error)),
+        };
     let workers = workers(&tasks, options.worker_id.as_deref());
     let text = error.as_ref().map(|error| error_chain(error));
-    let seen = Report { engine, error: text, tasks, workers, daemons };
+    let seen = Report { engine, error: text, listed, tasks, workers, daemons };
     let exit = print(&if options.json { seen.json() } else { seen.text() });
     match error {
         Some(error) if exit == Exit::Success && options.json => error.exit(),
@@ -82,8 +88,12 @@ fn connect(environment: &Environment) -> Result<Docker, EngineError> {
 }
 
 /// Returns what is on the engine.
-fn look(docker: &Docker, worker_id: Option<&str>) -> Result<(EngineView, Vec<Row>), EngineError> {
-    let tasks = find(docker, worker_id)?;
+fn look(
+    docker: &Docker,
+    worker_id: Option<&str>,
+    listed: Listed,
+) -> Result<(EngineView, Vec<Row>), EngineError> {
+    let tasks = find(docker, worker_id, listed)?;
     let engine = docker.engine();
     let view = EngineView {
         address: docker.address(),
@@ -94,9 +104,9 @@ fn look(docker: &Docker, worker_id: Option<&str>) -> Result<(EngineView, Vec<Row
 }
 
 /// Returns the tasks on the engine.
-fn find(docker: &Docker, worker_id: Option<&str>) -> Result<Vec<ListedTask>, EngineError> {
+fn find(docker: &Docker, worker_id: Option<&str>, listed: Listed) -> Result<Vec<ListedTask>, EngineError> {
     let (docker, worker_id) = (docker.clone(), worker_id.map(str::to_owned));
-    let found = within(LIST, move |cancel| list(&docker, cancel, worker_id.as_deref()));
+    let found = within(LIST, move |cancel| list(&docker, cancel, worker_id.as_deref(), listed));
     found.ok_or(EngineError::Silent { within: LIST })?.map_err(EngineError::from_search)
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::app::disk::readable;
 use crate::logging::value;
-use crate::task::listing::ListedTask;
+use crate::task::listing::{Listed, ListedTask};
 
 /// The head of the table of tasks.
 const COLUMNS: [&str; 9] =
@@ -19,6 +19,8 @@ pub(super) struct Report {
     pub(super) engine: Option<EngineView>,
     /// Why not.
     pub(super) error: Option<String>,
+    /// Which containers `tasks` are.
+    pub(super) listed: Listed,
     pub(super) tasks: Vec<Row>,
     pub(super) workers: Vec<WorkerView>,
     pub(super) daemons: Vec<DaemonView>,
@@ -56,14 +58,22 @@ pub(super) struct DaemonView {
 }
 
 impl Report {
+    /// Returns the name of the list of containers.
+    fn name(&self) -> &'static str {
+        match self.listed {
+            Listed::Tasks => "tasks",
+            Listed::Kept => "kept",
+        }
+    }
+
     /// Returns the text, with a final line break.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
         // Writing to a string cannot fail.
         if let Some(EngineView { address, version, api }) = &self.engine {
             let (address, version) = (value(address), value(version));
-            let _ =
-                writeln!(text, "engine  {address} version={version} api={api} tasks={}", self.tasks.len());
+            let (name, count) = (self.name(), self.tasks.len());
+            let _ = writeln!(text, "engine  {address} version={version} api={api} {name}={count}");
         }
         for WorkerView { worker_id, processes } in &self.workers {
             let pids = match processes.join(",") {
@@ -100,7 +110,7 @@ impl Report {
             "error": self.error,
             "workers": self.workers.iter().map(worker).collect::<Vec<_>>(),
             "daemons": self.daemons.iter().map(daemon).collect::<Vec<_>>(),
-            "tasks": self.tasks.iter().map(Row::json).collect::<Vec<_>>(),
+            self.name(): self.tasks.iter().map(Row::json).collect::<Vec<_>>(),
         });
         format!("{object:#}\n")
     }
@@ -178,6 +188,12 @@ fn fields(says: &Value) -> String {
             }
             Value::String(text) => value(text).to_string(),
             Value::Null => return,
+            // The table has the tasks.
+            Value::Array(list) if list.is_empty() || list.iter().any(Value::is_object) => return,
+            Value::Array(list) => {
+                let texts: Vec<_> = list.iter().map(|text| text.as_str().unwrap_or_default()).collect();
+                value(&texts.join("; ")).to_string()
+            }
             other => value(&other.to_string()).to_string(),
         };
         found.push(if name.is_empty() { shown } else { format!("{name}={shown}") });
@@ -215,11 +231,15 @@ mod tests {
         Report {
             engine: Some(engine),
             error: None,
+            listed: Listed::Tasks,
             tasks: vec![row("t", Some("e")), Row { cpu_percent: None, memory: None, ..row("a\nb", None) }],
             workers: vec![worker("w 1", &["12"]), worker("x", &[])],
             daemons: vec![
                 daemon("oz-agent-worker.service", json!("connected, tasks: 1")),
-                daemon("http://127.0.0.1:9464", json!({ "link": "up", "disk": { "free": 5, "why": null } })),
+                daemon(
+                    "http://127.0.0.1:9464",
+                    json!({ "link": "up", "disk": { "free": 5, "why": null }, "reasons": ["a", "b c"], "tasks": [{}] }),
+                ),
             ],
         }
     }
@@ -230,7 +250,7 @@ mod tests {
 worker  "w 1" pid=12
 worker  x not on this host, or in another network namespace
 daemon  oz-agent-worker.service "connected, tasks: 1"
-daemon  http://127.0.0.1:9464 disk.free=5 link=up
+daemon  http://127.0.0.1:9464 disk.free=5 link=up reasons="a; b c"
 
 TASK    EXECUTION  STATE    AGE    CPU  MEMORY  WORKER  IMAGE         CONTAINER
 t       e          running  1h02m  12%  5 MiB   "w 1"   ubuntu:22.04  oz-task-a
@@ -250,6 +270,10 @@ t       e          running  1h02m  12%  5 MiB   "w 1"   ubuntu:22.04  oz-task-a
         assert_eq!((&task["age_s"], &task["cpu_percent"]), (&json!(3725), &json!(12.3)));
         assert_eq!((&task["memory_bytes"], &object["error"]), (&json!(5 << 20), &Value::Null));
         assert_eq!(object["tasks"][1]["memory_bytes"], Value::Null);
+        let kept = Report { listed: Listed::Kept, ..seen() };
+        let object: Value = serde_json::from_str(&kept.json()).unwrap();
+        assert!(object["kept"][0]["task_id"] == "t" && object.get("tasks").is_none());
+        assert!(kept.text().starts_with("engine  unix:///s version=20.10 api=1.41 kept=2\n"));
     }
 
     #[test]

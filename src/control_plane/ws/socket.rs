@@ -333,8 +333,7 @@ mod tests {
     fn the_text_of_a_close_frame_is_quoted_and_escaped() {
         let reason = "bye\nWARN \u{202e}forged".into();
         let frame = CloseFrame { code: CloseCode::Away, reason };
-        let expected =
-            "the control plane closed the connection with code 1001 \"bye\\nWARN \\u{202e}forged\"";
+        let expected = "the control plane closed the connection with code 1001 \"bye\\nWARN \\u202eforged\"";
         assert_eq!(describe_close(Some(&frame)), expected);
         assert_eq!(describe_close(None), "the control plane closed the connection");
     }
