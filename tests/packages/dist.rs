@@ -184,6 +184,18 @@ fn packages_are_reproducible() {
     }
 }
 
+/// By Debian's name, for example.
+#[test]
+fn an_unknown_architecture_is_refused_before_anything_is_installed_or_built() {
+    for goal in ["static", "deb", "rpm", "reproducible"] {
+        let mut command = Command::new("make");
+        let output = command.arg("-C").arg(source("")).args([goal, "ARCH=arm64"]).output().unwrap();
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        let message = "setup: ARCH is \"arm64\"; it must be x86_64 or aarch64";
+        assert!(!output.status.success() && stderr.contains(message), "{goal}: {stderr}");
+    }
+}
+
 #[test]
 fn the_version_is_only_in_the_manifest() {
     let mut command = Command::new("git");

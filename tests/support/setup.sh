@@ -260,6 +260,14 @@ coverage_needs() {
     programs "llvm-cov-$major:llvm-$major"
 }
 
+# Before anything is installed for it.
+require_known_architecture() {
+    case $arch in
+    x86_64 | aarch64) ;;
+    *) die "ARCH is \"$arch\"; it must be x86_64 or aarch64" ;;
+    esac
+}
+
 case "${1:-}" in
 demo)
     build_needs
@@ -292,10 +300,12 @@ coverage)
     coverage_needs
     ;;
 static)
+    require_known_architecture
     build_needs
     static_needs
     ;;
 packages)
+    require_known_architecture
     build_needs
     programs rpmbuild:rpm readelf:binutils xz:xz-utils
     emulator
