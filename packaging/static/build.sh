@@ -30,7 +30,7 @@ tools=$built/static-tools
 target=$arch-unknown-linux-musl
 folder=$built/static
 [ "$arch" = "$machine" ] || folder=$built/static-$arch
-declare -A largest=([x86_64]=$((15 * 1024 * 1024 / 2)) [aarch64]=$((8 * 1024 * 1024)))
+declare -A largest=([x86_64]=$((7 * 1024 * 1024)) [aarch64]=$((8 * 1024 * 1024)))
 flags=()
 # These would change the binary.
 unset RUSTFLAGS CARGO_ENCODED_RUSTFLAGS CARGO_BUILD_RUSTFLAGS RUSTC RUSTC_WRAPPER RUSTC_WORKSPACE_WRAPPER CARGO_BUILD_TARGET
@@ -61,7 +61,8 @@ choose_toolchain() {
     prefix=$arch-linux-gnu- rustc=/usr/bin/rustc cargo=/usr/bin/cargo compiler=$tools/$arch/bin/musl-gcc
     libc=$tools/$arch/lib/libc.a llvm=$(cat "$tools/$arch/llvm")
     flags+=("-Lnative=$tools/$arch/lib")
-    options=("-Zbuild-std=std,panic_unwind")
+    # Without the feature `backtrace`, which reads debug information that the binary does not have.
+    options=("-Zbuild-std=std,panic_unwind" "-Zbuild-std-features=panic-unwind")
     export RUSTC_BOOTSTRAP=1 RUSTC=$rustc
 }
 
@@ -76,6 +77,19 @@ exec "$compiler" "\$@" -Os -fno-asynchronous-unwind-tables -UENGINESDIR -UMODULE
 EOF
     chmod 755 "$tools/bin-$arch/musl-gcc"
     export PATH=$tools/bin-$arch:$PATH "CC_${target//-/_}=musl-gcc" "AR_${target//-/_}=${prefix}ar" "RANLIB_${target//-/_}=${prefix}ranlib"
+}
+
+# Makes a perl for OpenSSL's build that leaves out what a TLS client has no use for, and algorithms that no certificate of a
+# public or usual private authority has. openssl-src has no setting for that.
+wrap_perl() {
+    cat >"$tools/bin-$arch/configure-openssl" <<'EOF'
+#!/bin/sh
+[ "$1" != ./Configure ] || set -- "$@" no-quic no-cmp no-cms no-ts no-srp no-ssl-trace no-rfc3779 no-aria no-argon2 no-blake2 \
+    no-ec2m no-gost no-lms no-mdc2 no-rmd160 no-siphash no-slh-dsa no-sm2 no-sm3 no-sm4 no-whirlpool
+exec perl "$@"
+EOF
+    chmod 755 "$tools/bin-$arch/configure-openssl"
+    export OPENSSL_SRC_PERL=$tools/bin-$arch/configure-openssl
 }
 
 # Sets $linker. Packed relocations (DT_RELR, in musl since 1.2.4) save 24 bytes for each pointer in the binary's tables; Debian
@@ -145,6 +159,7 @@ parts() {
 
 choose_toolchain
 wrap_compiler
+wrap_perl
 wrap_linker
 discard_build_of_another_compiler
 build

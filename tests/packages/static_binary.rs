@@ -17,7 +17,7 @@ use crate::support::tls_proxy::{ServerTls, TlsProxy};
 use crate::{DEADLINE, arch, emulator, static_binary};
 
 /// The largest size for x86-64 and for arm64.
-const LARGEST: [u64; 2] = [15 * 1024 * 1024 / 2, 8 * 1024 * 1024];
+const LARGEST: [u64; 2] = [7 * 1024 * 1024, 8 * 1024 * 1024];
 const HOSTS: &str = "127.0.0.1 localhost other.example\n";
 /// OpenSSL's text for an unknown CA.
 const UNKNOWN: &str = "unable to get local issuer certificate";
