@@ -93,7 +93,7 @@ fn unset_settings_have_their_defaults() {
         metrics_listen: None,
         reconnect_max_attempts: 0,
         reconnect_window: Duration::ZERO,
-        reconnect_spread: Duration::from_secs(5),
+        reconnect_spread: Duration::from_secs(15),
         ca_file: None,
         client: None,
         proxies: Proxies::default(),

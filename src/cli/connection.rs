@@ -34,9 +34,9 @@ pub(super) const RECONNECT_SPREAD: Reader<Duration> = Reader {
     setting: Setting {
         variable: Some("OZ_RECONNECT_SPREAD"),
         value_name: Some("DURATION"),
-        default: Some("5s"),
-        help: "The longest random wait before the first attempt after a lost connection, at most 1d; many \
-               workers may have lost theirs at the same time.",
+        default: Some("15s"),
+        help: "The longest random wait before the first attempt after a lost connection, at most 1d; further attempts are multiples \
+               of it apart. Many workers may have lost theirs at the same time.",
         ..Setting::EMPTY
     },
     read: |given| given.duration(DAY),

@@ -22,7 +22,8 @@ pub struct Timing {
     pub backoff_max: Duration,
     /// The longest wait after a refusal (5 min).
     pub refused_max: Duration,
-    /// The longest random time that is added to a wait that many workers begin together (5 s).
+    /// The longest random time that is added to a wait that many workers begin together (15 s). After a lost connection attempts
+    /// are whole multiples of it apart.
     pub spread: Duration,
     /// A connection that lasted this long resets the count of failures (30 s).
     pub stable_after: Duration,
@@ -41,7 +42,7 @@ impl Default for Timing {
             backoff_min: seconds(1),
             backoff_max: seconds(60),
             refused_max: seconds(300),
-            spread: seconds(5),
+            spread: seconds(15),
             stable_after: seconds(30),
             close_wait: seconds(5),
         }
@@ -63,6 +64,9 @@ pub(super) struct Backoff {
     stable_after: Duration,
     max_attempts: u32,
     window: Duration,
+    /// Whether a connection was lost. From then on attempts keep the random distance that they have from those of other workers:
+    /// otherwise the shorter waits of a back-off would bring together what `spread` has separated.
+    keeps_distance: bool,
     /// Waits since the last success. Each is twice as long as the one before.
     waits: u32,
     failures: u32,
@@ -99,6 +103,7 @@ impl Backoff {
             stable_after: timing.stable_after,
             max_attempts,
             window,
+            keeps_distance: false,
             waits: 0,
             failures: 0,
             recent: VecDeque::new(),
@@ -117,7 +122,10 @@ impl Backoff {
         if let Some(end) = self.count(now) {
             return end;
         }
-        let delay = self.next_wait(if refused { self.refused_max } else { self.max }, random);
+        let mut delay = self.next_wait(if refused { self.refused_max } else { self.max }, random);
+        if self.keeps_distance {
+            delay = rounded_up(delay, self.spread);
+        }
         let asked = retry_after.map(|asked| asked.saturating_add(self.spread(random)));
         self.retry(delay.max(asked.unwrap_or_default()))
     }
@@ -132,6 +140,7 @@ impl Backoff {
         } else if let Some(end) = self.count(now) {
             return end;
         }
+        self.keeps_distance = true;
         let is_first = self.waits == 0;
         let delay = self.next_wait(self.max, random);
         self.retry(self.spread(random) + if is_first { Duration::ZERO } else { delay })
@@ -182,6 +191,15 @@ impl Backoff {
 /// Returns a random number from 0 to 1.
 fn fraction(random: u64) -> f64 {
     (random >> 32) as f64 / f64::from(u32::MAX)
+}
+
+/// Returns the smallest multiple of `step` that is not less than `delay`; `delay` if `step` is zero.
+fn rounded_up(delay: Duration, step: Duration) -> Duration {
+    if step.is_zero() {
+        return delay;
+    }
+    let steps = delay.as_nanos().div_ceil(step.as_nanos());
+    step.saturating_mul(u32::try_from(steps).unwrap_or(u32::MAX))
 }
 
 /// Returns 75 % to 100 % of `delay`, so that workers that lost the same control plane do not all return at once.
@@ -269,191 +287,5 @@ impl Heartbeat {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    const SECOND: Duration = Duration::from_secs(1);
-
-    fn backoff(max_attempts: u32, window: u32) -> Backoff {
-        Backoff::new(&Timing::default(), max_attempts, window * SECOND)
-    }
-
-    fn delay(next: Next) -> Duration {
-        match next {
-            Next::Retry { delay, .. } => delay,
-            Next::GiveUp { .. } => panic!("gave up"),
-        }
-    }
-
-    #[test]
-    fn the_wait_doubles_up_to_the_maximum() {
-        let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        let seconds: Vec<u64> =
-            (0..9).map(|_| delay(backoff.failed(false, None, now, 0)).as_secs()).collect();
-        assert_eq!(seconds, [1, 2, 4, 8, 16, 32, 60, 60, 60]);
-        for _ in 0..100 {
-            assert_eq!(delay(backoff.failed(false, None, now, 0)), 60 * SECOND);
-        }
-    }
-
-    #[test]
-    fn stop_waiting_limits_waits_to_two_seconds() {
-        let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        assert_eq!(delay(backoff.failed(false, None, now, 0)), SECOND);
-        backoff.stop_waiting();
-        for _ in 0..40 {
-            assert_eq!(delay(backoff.failed(false, None, now, 0)), 2 * SECOND);
-        }
-        assert_eq!(delay(backoff.failed(true, None, now, 0)), 2 * SECOND);
-        assert_eq!(delay(backoff.failed(false, Some(9 * SECOND), now, 0)), 2 * SECOND);
-        assert_eq!(delay(backoff.ended(30 * SECOND, now, u64::MAX)), 2 * SECOND);
-        assert_eq!(delay(backoff.ended(30 * SECOND, now, u64::MAX / 5)), SECOND, "shorter waits stay");
-        let quick = Timing { backoff_max: SECOND / 2, ..Timing::default() };
-        let mut quick = Backoff::new(&quick, 0, Duration::ZERO);
-        quick.stop_waiting();
-        assert_eq!(delay(quick.failed(false, None, now, 0)), SECOND / 2);
-    }
-
-    #[test]
-    fn jitter_shortens_the_wait_by_at_most_a_quarter() {
-        assert_eq!(jittered(8 * SECOND, 0), 8 * SECOND);
-        assert_eq!(jittered(8 * SECOND, u64::MAX), 6 * SECOND);
-        let middle = jittered(8 * SECOND, u64::MAX / 2);
-        assert!(middle > 6 * SECOND && middle < 8 * SECOND, "{middle:?}");
-    }
-
-    #[test]
-    fn only_a_stable_connection_resets_the_backoff() {
-        let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        backoff.failed(false, None, now, 0);
-        assert_eq!(delay(backoff.ended(29 * SECOND, now, 0)), 2 * SECOND);
-        assert_eq!(backoff.ended(30 * SECOND, now, 0), Next::Retry { delay: Duration::ZERO, attempt: 1 });
-        assert_eq!(backoff.failed(false, None, now, 0), Next::Retry { delay: 2 * SECOND, attempt: 2 });
-    }
-
-    #[test]
-    fn a_peer_that_accepts_and_closes_is_dialled_twenty_times_in_15_minutes() {
-        let (mut backoff, start) = (backoff(0, 0), Instant::now());
-        let (mut now, mut dials) = (start, 0);
-        while now < start + 900 * SECOND {
-            dials += 1;
-            now += delay(backoff.ended(Duration::ZERO, now, 0));
-        }
-        assert_eq!(dials, 20);
-    }
-
-    #[test]
-    fn the_first_attempt_after_a_cut_comes_within_five_seconds_at_random() {
-        let now = Instant::now();
-        let first = |random| delay(backoff(0, 0).ended(30 * SECOND, now, random));
-        assert_eq!((first(0), first(u64::MAX)), (Duration::ZERO, 5 * SECOND));
-        let second = |random| {
-            let mut backoff = backoff(0, 0);
-            backoff.ended(SECOND, now, random);
-            delay(backoff.ended(SECOND, now, random))
-        };
-        // The wait of 2 s, shortened by a quarter.
-        assert_eq!((second(0), second(u64::MAX)), (2 * SECOND, 6 * SECOND + SECOND / 2));
-        let mut backoff = backoff(0, 0);
-        backoff.ended(30 * SECOND, now, u64::MAX);
-        assert_eq!(delay(backoff.failed(false, None, now, 0)), 2 * SECOND, "later waits are as before");
-    }
-
-    #[test]
-    fn waits_after_refusals_grow_to_five_minutes() {
-        let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        let mut next = |refused| delay(backoff.failed(refused, None, now, 0)).as_secs();
-        assert_eq!([(); 10].map(|()| next(true)), [1, 2, 4, 8, 16, 32, 64, 128, 256, 300]);
-        assert_eq!((next(false), next(true)), (60, 300));
-    }
-
-    #[test]
-    fn a_peer_may_ask_for_a_longer_wait_but_not_for_a_shorter_one() {
-        let (mut backoff, now) = (backoff(0, 0), Instant::now());
-        let mut next = |seconds, random| delay(backoff.failed(false, Some(seconds * SECOND), now, random));
-        assert_eq!(next(600, 0), 600 * SECOND);
-        assert_eq!(next(600, u64::MAX), 605 * SECOND, "not all workers at once");
-        assert_eq!(next(0, 0), 4 * SECOND);
-    }
-
-    #[test]
-    fn refusals_count_as_failures() {
-        let (mut backoff, now) = (backoff(2, 0), Instant::now());
-        backoff.failed(true, None, now, 0);
-        assert_eq!(backoff.failed(true, Some(SECOND), now, 0), Next::GiveUp { failures: 2 });
-    }
-
-    #[test]
-    fn it_gives_up_after_the_maximum_of_consecutive_failures() {
-        let (mut backoff, now) = (backoff(3, 0), Instant::now());
-        backoff.failed(false, None, now, 0);
-        backoff.failed(false, None, now, 0);
-        assert!(matches!(backoff.ended(30 * SECOND, now, 0), Next::Retry { .. }), "a success in between");
-        backoff.failed(false, None, now, 0);
-        backoff.failed(false, None, now + 9999 * SECOND, 0);
-        assert_eq!(backoff.failed(false, None, now + 9999 * SECOND, 0), Next::GiveUp { failures: 3 });
-    }
-
-    #[test]
-    fn failures_outside_the_window_do_not_count() {
-        let (mut backoff, now) = (backoff(3, 10), Instant::now());
-        backoff.failed(false, None, now, 0);
-        backoff.failed(false, None, now + 8 * SECOND, 0);
-        assert!(matches!(backoff.failed(false, None, now + 11 * SECOND, 0), Next::Retry { .. }));
-        assert_eq!(backoff.failed(false, None, now + 18 * SECOND, 0), Next::GiveUp { failures: 4 });
-    }
-
-    /// A connection after its first ping.
-    fn pinged() -> (Heartbeat, Instant) {
-        let now = Instant::now();
-        let mut heart = Heartbeat::new(&Timing::default(), now);
-        heart.pinged(now + 30 * SECOND);
-        (heart, now)
-    }
-
-    #[test]
-    fn a_silent_peer_is_dead_and_any_byte_proves_it_alive() {
-        let (mut heart, now) = pinged();
-        assert!(!heart.is_dead(now + 59 * SECOND, false) && heart.is_dead(now + 60 * SECOND, false));
-        heart.observe(now + 50 * SECOND, 1, 0, false);
-        heart.pinged(now + 60 * SECOND);
-        assert!(!heart.is_dead(now + 109 * SECOND, false));
-        heart.observe(now + 100 * SECOND, 1, 0, false);
-        assert!(heart.is_dead(now + 110 * SECOND, false), "an unchanged count is silence");
-    }
-
-    #[test]
-    fn a_peer_without_an_unanswered_ping_is_not_dead() {
-        let now = Instant::now();
-        let mut heart = Heartbeat::new(&Timing::default(), now);
-        let woken = now + 500 * SECOND;
-        assert!(heart.ping_due(woken) && !heart.is_dead(woken, false), "the process was suspended");
-        heart.pinged(woken);
-        heart.pinged(woken + 10 * SECOND);
-        assert!(!heart.is_dead(woken + 29 * SECOND, false) && heart.is_dead(woken + 30 * SECOND, false));
-        assert_eq!(heart.next_check(false), woken + 30 * SECOND);
-    }
-
-    #[test]
-    fn sent_bytes_prove_life_only_while_the_buffer_is_full() {
-        let (mut heart, now) = pinged();
-        heart.observe(now + 50 * SECOND, 0, 100, false);
-        assert!(heart.is_dead(now + 60 * SECOND, true));
-        heart.observe(now + 55 * SECOND, 0, 200, true);
-        assert!(!heart.is_dead(now + 114 * SECOND, true));
-        heart.observe(now + 100 * SECOND, 0, 200, true);
-        assert!(heart.is_dead(now + 115 * SECOND, true), "blocked without progress");
-    }
-
-    #[test]
-    fn an_idle_connection_wakes_only_for_its_ping() {
-        let now = Instant::now();
-        let mut heart = Heartbeat::new(&Timing::default(), now);
-        assert_eq!(heart.next_check(false), now + 30 * SECOND);
-        assert_eq!(heart.next_check(true), now + 60 * SECOND);
-        assert!(!heart.ping_due(now + 29 * SECOND) && heart.ping_due(now + 30 * SECOND));
-        heart.pinged(now + 30 * SECOND);
-        heart.observe(now + 30 * SECOND, 7, 0, false);
-        assert_eq!(heart.next_check(false), now + 60 * SECOND);
-    }
-}
+#[path = "timers_tests.rs"]
+mod tests;
