@@ -6,6 +6,7 @@ mod diagnosis;
 pub mod disk;
 mod ended;
 pub mod engine;
+mod health;
 pub mod instance;
 mod link;
 mod monitor;
@@ -34,8 +35,8 @@ use crate::app::service_manager::Notifier;
 use crate::app::signals::Signals;
 use crate::cli::docs::{self, Request};
 use crate::cli::{
-    Arguments, BadLine, CHECK, Config, ConfigError, ConfigErrors, KEY_FILE_LIMIT, KeyFile, Listing, STATUS,
-    SettingsFile,
+    Arguments, BadLine, CHECK, Config, ConfigError, ConfigErrors, HEALTH, KEY_FILE_LIMIT, KeyFile, Listing,
+    STATUS, SettingsFile,
 };
 use crate::control_plane::key::ApiKey;
 use crate::docker::{EndpointEnv, RegistryEnv};
@@ -72,6 +73,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>, environment: &Environm
     match docs::requested(&arguments) {
         Ok(None) if arguments.command() == Some(&CHECK) => diagnosis::run(&arguments, environment),
         Ok(None) if arguments.command() == Some(&STATUS) => status::run(&arguments, environment),
+        Ok(None) if arguments.command() == Some(&HEALTH) => health::run(&arguments, environment),
         Ok(Some(Request::Text(text))) => print(&text),
         Ok(Some(Request::Settings)) => list_settings(&arguments, environment),
         Ok(None) => match settings_file(&arguments, environment) {

@@ -100,8 +100,23 @@ pub(crate) const CHECK: Command = Command {
     takes_settings: true,
 };
 
+const LISTEN: Setting = Setting {
+    help: "Where the worker serves its pages: the value that the worker has.",
+    ..METRICS_LISTEN.setting
+};
+
+/// Asks a running worker whether it goes on.
+pub(crate) const HEALTH: Command = Command {
+    name: "health",
+    help: "Ask the worker that runs on this host, or in this container, whether it goes on: its page /healthz, at the address of \
+           --metrics-listen. It is for health checks of containers, and does not depend on the control plane or the engine. Exit code \
+           1 if the worker does not go on or does not answer.",
+    options: &[LISTEN, FILE, HELP, VERSION],
+    takes_settings: false,
+};
+
 /// Every sub-command.
-pub const COMMANDS: [&Command; 2] = [&CHECK, &STATUS];
+pub const COMMANDS: [&Command; 3] = [&CHECK, &STATUS, &HEALTH];
 
 /// What `check` is asked for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -149,17 +164,17 @@ impl StatusOptions {
             kept: arguments.has(&KEPT),
         }
     }
+}
 
-    /// Returns where the worker with these settings serves its state.
-    ///
-    /// # Errors
-    /// The setting is invalid.
-    pub(crate) fn served_at(
-        arguments: &Arguments,
-        environment: &Environment,
-    ) -> Result<Option<Listen>, ConfigError> {
-        metrics_listen(&Invocation { arguments, environment })
-    }
+/// Returns where the worker with these settings serves its pages.
+///
+/// # Errors
+/// The setting is invalid.
+pub(crate) fn served_at(
+    arguments: &Arguments,
+    environment: &Environment,
+) -> Result<Option<Listen>, ConfigError> {
+    metrics_listen(&Invocation { arguments, environment })
 }
 
 /// The value of an option that occurs once.
@@ -241,6 +256,17 @@ mod tests {
                 && arguments.has(&super::super::table::WORKER_ID.setting)
         );
         assert_eq!(parse(&["check", "--print", "man"]), Err(ArgumentsError::UnknownFlag("--print".into())));
+    }
+
+    #[test]
+    fn health_asks_where_the_worker_listens() {
+        let port = |line: &[&str], variable: &str| {
+            let environment = [("OZ_METRICS_LISTEN", variable)].into_iter().collect();
+            served_at(&parse(line).unwrap(), &environment).unwrap().map(|(_, port)| port)
+        };
+        assert_eq!(port(&["health"], "9464"), Some(9464));
+        assert_eq!(port(&["health", "--metrics-listen", "81"], "9464"), Some(81));
+        assert_eq!(port(&["health"], ""), None);
     }
 
     #[test]

@@ -457,7 +457,8 @@ fn an_invalid_key_file_is_an_error() {
     let text = message(load(Ok("hunter2\u{1}".into())));
     assert_eq!(text, "invalid first line of --api-key-file: must be ASCII without control characters");
     let denied = load(Err(io::ErrorKind::PermissionDenied.into()));
-    assert_eq!(message(denied), "cannot read --api-key-file \"/k\"");
+    let right = "must be a file that this user may read, in a Swarm a secret of the service";
+    assert_eq!(message(denied), format!("cannot read --api-key-file \"/k\": {right}"));
 }
 
 #[test]

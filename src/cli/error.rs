@@ -37,7 +37,9 @@ pub(crate) enum ConfigError {
         right: String,
     },
     /// The key file cannot be read.
-    #[error("cannot read {setting} {path}")]
+    #[error(
+        "cannot read {setting} {path}: must be a file that this user may read, in a Swarm a secret of the service"
+    )]
     KeyFile {
         /// The flag or variable.
         setting: String,

@@ -41,7 +41,7 @@ mod volumes;
 mod words;
 
 pub(crate) use arguments::Arguments;
-pub(crate) use commands::{CHECK, CheckOptions, STATUS, StatusOptions};
+pub(crate) use commands::{CHECK, CheckOptions, HEALTH, STATUS, StatusOptions, served_at};
 pub use commands::{COMMANDS, Command};
 pub(crate) use config::{Config, KeyFile};
 pub(crate) use error::{ConfigError, ConfigErrors};

@@ -9,7 +9,7 @@ use super::{page, page_file, parse, quietly};
 type Case<'a> = (&'a str, &'a [&'a str]);
 
 /// Completions that all shells share. Each treats `=` within a word in its own way.
-const CASES: [Case<'_>; 19] = [
+const CASES: [Case<'_>; 21] = [
     ("--lo", &["--log-format", "--log-level", "--log-opt", "--log-output-lines", "--lost-runs"]),
     ("--no-cleanup --vers", &["--version"]),
     ("--nonsense", &[]),
@@ -22,6 +22,8 @@ const CASES: [Case<'_>; 19] = [
     ("--worker-id ", &[]),
     ("-e ", &[]),
     ("st", &["status"]),
+    ("he", &["health"]),
+    ("health --met", &["--metrics-listen"]),
     ("check --js", &["--json"]),
     ("check --lost", &["--lost-runs"]),
     ("status --fo", &["--follow"]),

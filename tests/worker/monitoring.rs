@@ -11,7 +11,7 @@ use super::notify::Manager;
 use crate::support::control_plane::{Disconnect, State};
 use crate::support::engine_proxy::EngineProxy;
 use crate::support::stage::{DEADLINE, Stage};
-use crate::support::worker::{Worker, WorkerBuilder};
+use crate::support::worker::{Worker, WorkerBuilder, binary};
 use crate::tidy;
 
 /// Returns a port of a loopback address that was free just now.
@@ -91,6 +91,14 @@ impl Pages {
     }
 }
 
+/// Returns the exit code and the output of the sub-command `health`.
+fn health(port: u16) -> (Option<i32>, String) {
+    let mut command = Command::new(binary());
+    let output = command.arg("health").env("OZ_METRICS_LISTEN", port.to_string()).output().unwrap();
+    let text = [output.stdout, output.stderr].concat();
+    (output.status.code(), String::from_utf8(text).unwrap())
+}
+
 fn ready(status: u16, _: &str) -> bool {
     status == 200
 }
@@ -101,6 +109,7 @@ fn the_pages_follow_tasks_and_the_connection() {
     let worker = stage.start(pages.on(stage.worker()).args(["--max-concurrent-tasks", "3"]));
     pages.wait("/readyz", ready);
     assert_eq!(pages.get("/healthz"), (200, "ok\n".to_owned()));
+    assert_eq!(health(pages.port), (Some(0), "ok\n".to_owned()));
     assert_eq!(stage.run(&stage.spec("true")).state, State::Succeeded);
     assert_eq!(stage.run(&stage.spec("exit 3")).exit_code, Some(3));
     let waits = stage.plane.submit(stage.spec("trap 'exit 0' TERM; sleep 1000 & wait"));

@@ -1,4 +1,4 @@
-//! A reader of the page `/status`, for the sub-commands.
+//! A reader of the pages, for the sub-commands.
 
 use std::io::{self, Read, Write};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpStream};
@@ -25,19 +25,27 @@ pub(crate) fn reached_at(address: SocketAddr) -> SocketAddr {
 
 /// Returns the state that a worker serves at this address. `None` if nothing answers in time, or what answers is no worker.
 pub(crate) fn status_at(address: SocketAddr) -> Option<Value> {
-    let answer = within(EXCHANGE, move |_| read(address))?.ok()?;
+    let answer = answer_from(address, "/status").ok()?;
     let (head, body) = answer.split_once("\r\n\r\n")?;
     let page: Value = serde_json::from_str(body).ok().filter(|_| head.starts_with("HTTP/1.1 200 "))?;
     let is_worker = page.get("version").is_some_and(Value::is_string) && page.get("slots").is_some();
     is_worker.then_some(page)
 }
 
-fn read(address: SocketAddr) -> io::Result<String> {
+/// Returns the answer of the server at this address to a request for a page: head and body.
+///
+/// # Errors
+/// There is none within 3 s.
+pub(crate) fn answer_from(address: SocketAddr, path: &'static str) -> io::Result<String> {
+    within(EXCHANGE, move |_| read(address, path)).unwrap_or_else(|| Err(io::ErrorKind::TimedOut.into()))
+}
+
+fn read(address: SocketAddr, path: &str) -> io::Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, EXCHANGE)?;
     stream.set_read_timeout(Some(EXCHANGE))?;
     stream.set_write_timeout(Some(EXCHANGE))?;
     stream.write_all(
-        format!("GET /status HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
+        format!("GET {path} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n").as_bytes(),
     )?;
     let mut answer = Vec::new();
     stream.take(MAX_ANSWER).read_to_end(&mut answer)?;

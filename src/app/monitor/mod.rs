@@ -24,7 +24,7 @@ use crate::metrics::Steps;
 use crate::sys::pool::spawn_detached;
 use crate::sys::process::ProcessStats;
 
-pub(super) use self::client::{reached_at, status_at};
+pub(super) use self::client::{answer_from, reached_at, status_at};
 pub(super) use self::pages::{LINK_LATE, Sample};
 
 /// How long the main thread may take to answer.

@@ -11,7 +11,7 @@ use self::render::{EngineView, Report, Row, WorkerView};
 use super::deadline::within;
 use super::engine::{self, EngineError};
 use super::{SettingsFileError, instance, print, report, report_warning, settings_file};
-use crate::cli::{Arguments, StatusOptions};
+use crate::cli::{Arguments, StatusOptions, served_at};
 use crate::control_plane::{Network, Proxies};
 use crate::docker::{Docker, EndpointEnv, Error};
 use crate::exit::Exit;
@@ -51,7 +51,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
             Err(error) => report(&error, error.exit()),
         };
     }
-    let served = StatusOptions::served_at(arguments, &environment).unwrap_or_else(|error| {
+    let served = served_at(arguments, &environment).unwrap_or_else(|error| {
         report_warning(&error.to_string());
         None
     });
