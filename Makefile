@@ -38,7 +38,7 @@ PACKAGE = OUT="$(abspath $(TARGET)/dist)" packaging/package.sh
 
 .PHONY: help setup needs engine build install uninstall clean
 .PHONY: demo demo-server demo-build
-.PHONY: test one check deny coverage fuzz soak bench instructions test-engines test-packages test-emulated
+.PHONY: test one check deny coverage fuzz soak bench instructions test-engines test-fleet test-packages test-emulated
 .PHONY: static static-all reproducible image deb rpm dist
 .DEFAULT_GOAL := help
 # Prerequisites are in the order in which they must run.
@@ -168,6 +168,15 @@ test-engines: needs ## whole tasks on the engines of Debian 12, 13 and the next 
 	$(CARGO) test --locked --no-run --test all
 	@ENGINES="$(ENGINES)" CARGO="$(CARGO)" tests/engines/run.sh
 	@echo "make test-engines: passed"
+
+# The static binary, because the image of the worker has no other file. Optimized, because a thousand workers share this machine.
+test-fleet: static ## a thousand workers and a control plane that restarts, and a real Swarm of three nodes; root only
+	@tests/support/setup.sh engine
+	@tests/support/setup.sh fleet
+	$(CARGO) test --release --locked --no-run --test fleet
+	@OZ_TEST_WORKER=$(abspath $(TARGET))/static/oz-agent-worker tests/fleet/run.sh \
+		$(CARGO) test --release --locked --test fleet -- --nocapture --test-threads 1
+	@echo "make test-fleet: passed"
 
 ##@ Package
 

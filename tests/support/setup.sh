@@ -1,5 +1,5 @@
 #!/bin/bash
-# setup.sh [demo | check | tests | fuzz | package-tests | deny | coverage]
+# setup.sh [demo | check | tests | fuzz | package-tests | deny | coverage | fleet]
 # setup.sh static | packages ARCH
 # setup.sh engine
 #
@@ -238,6 +238,11 @@ debian_root() {
     rm -rf "$work"
 }
 
+# The docker command, which the worker does not need. A package of its own as of Debian 13.
+docker_command() {
+    [ -x "$tools/docker" ] || unpack "$(apt-cache show docker-cli >/dev/null 2>&1 && echo docker-cli || echo docker.io)" docker
+}
+
 # libFuzzer is written in C++.
 fuzz_needs() {
     command -v c++ >/dev/null || install g++
@@ -298,6 +303,11 @@ deny)
 coverage)
     build_needs
     coverage_needs
+    ;;
+fleet)
+    build_needs
+    busybox
+    docker_command
     ;;
 static)
     require_known_architecture

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::run::{Received, Run, State};
 
 /// How long a run waits that every connected worker has rejected.
-const RETRY: Duration = Duration::from_millis(200);
+pub(super) const RETRY: Duration = Duration::from_millis(200);
 
 /// The capability of workers that send `execution_closed`.
 pub const CLOSES_EXECUTIONS: &str = "execution-scoped-cancellation-v1";

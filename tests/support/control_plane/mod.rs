@@ -1,5 +1,5 @@
 //! A stand-in for the control plane, for the tests, the demo and the soak. It serves the WebSocket and the REST part on one
-//! port of 127.0.0.1.
+//! port, by default of 127.0.0.1.
 //!
 //! It behaves like the real one, including its oddities; there are two kinds, see [`dialect`]. Messages that the protocol does not allow are recorded in
 //! [`ControlPlane::violations`]: a test should end with `plane.assert_no_violations()`.
@@ -8,7 +8,7 @@
 //! [`rest`].
 
 use std::borrow::Borrow;
-use std::net::{SocketAddr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr, TcpListener};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -33,6 +33,7 @@ pub use model::Model;
 pub use outbox::Disconnect;
 pub use run::{Received, Run, RunSpec, State};
 
+use dialect::RETRY;
 use outbox::Command;
 
 use crate::support::rng::Rng;
@@ -60,7 +61,9 @@ pub struct Options {
     pub claim_timeout: Duration,
     /// When pending runs are sent.
     pub pacing: Pacing,
-    /// The port on 127.0.0.1, or 0 for a free one.
+    /// The address that it listens on.
+    pub address: Ipv4Addr,
+    /// The port, or 0 for a free one.
     pub port: u16,
 }
 
@@ -68,7 +71,8 @@ impl Default for Options {
     fn default() -> Self {
         let claim_timeout = Duration::from_secs(120);
         let dialect = Dialect::Old;
-        Self { dialect, key: "test-key".to_owned(), claim_timeout, pacing: Pacing::Prompt, port: 0 }
+        let (key, address) = ("test-key".to_owned(), Ipv4Addr::LOCALHOST);
+        Self { dialect, key, claim_timeout, pacing: Pacing::Prompt, address, port: 0 }
     }
 }
 
@@ -76,6 +80,8 @@ impl Default for Options {
 pub struct Shared {
     model: Mutex<Model>,
     changed: Condvar,
+    /// Wakes the timers when the control plane stops.
+    ticker: Condvar,
     /// Becomes readable when the control plane stops.
     stop: UnixStream,
     threads: Mutex<Vec<JoinHandle<()>>>,
@@ -103,19 +109,36 @@ impl Shared {
 }
 
 impl ControlPlane {
-    /// Starts a control plane on 127.0.0.1. Panics if the port is in use.
+    /// Starts a control plane. Panics if the port is in use.
     pub fn start(options: Options) -> Self {
-        Self::try_start(options).expect("a port on 127.0.0.1")
+        Self::try_start(options).expect("a free port")
     }
 
-    /// Starts a control plane on 127.0.0.1. Returns an error if the port is in use.
+    /// Starts a control plane. Returns an error if the port is in use.
     pub fn try_start(options: Options) -> std::io::Result<Self> {
-        let listener = TcpListener::bind(("127.0.0.1", options.port))?;
-        let (address, key) = (listener.local_addr()?, options.key.clone());
+        Self::with(Model::new(options))
+    }
+
+    /// Stops it for this long, and starts it again on the same port with the same runs. Its connections end as at a shutdown.
+    pub fn restart_after(mut self, outage: Duration) -> Self {
+        self.end();
+        let mut options = self.shared.lock().options().clone();
+        options.port = self.address.port();
+        let mut model = std::mem::replace(&mut *self.shared.lock(), Model::new(options.clone()));
+        model.resume(options);
+        std::thread::sleep(outage);
+        Self::with(model).expect("the port is free")
+    }
+
+    fn with(model: Model) -> std::io::Result<Self> {
+        let Options { address, port, key, .. } = model.options().clone();
+        let listener = TcpListener::bind((address, port))?;
+        let address = listener.local_addr()?;
         let (stopper, stop) = UnixStream::pair()?;
         let shared = Arc::new(Shared {
-            model: Mutex::new(Model::new(options)),
+            model: Mutex::new(model),
             changed: Condvar::new(),
+            ticker: Condvar::new(),
             stop,
             threads: Mutex::default(),
         });
@@ -381,16 +404,24 @@ impl ControlPlane {
     }
 }
 
-impl Drop for ControlPlane {
-    fn drop(&mut self) {
+impl ControlPlane {
+    /// Ends all its connections and threads.
+    fn end(&mut self) {
         drop(self.stopper.take());
         self.shared.update(|model| model.stopping = true);
+        self.shared.ticker.notify_all();
         loop {
             let thread = self.shared.threads.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let Some(thread) = thread else { return };
             let joined = thread.join().is_ok();
             assert!(joined || std::thread::panicking(), "a thread of the control plane panicked");
         }
+    }
+}
+
+impl Drop for ControlPlane {
+    fn drop(&mut self) {
+        self.end();
     }
 }
 
@@ -416,7 +447,9 @@ fn tick(shared: &Shared) {
         if expired {
             shared.changed.notify_all();
         }
-        let left = wake.map_or(DEADLINE, |at| at.saturating_duration_since(Instant::now()));
-        model = shared.changed.wait_timeout(model, left).unwrap_or_else(PoisonError::into_inner).0;
+        // Not woken by each change, because the runs may be many: what begins meanwhile is due later than that.
+        let longest = model.options().claim_timeout.min(RETRY);
+        let left = wake.map_or(longest, |at| at.saturating_duration_since(Instant::now()).min(longest));
+        model = shared.ticker.wait_timeout(model, left).unwrap_or_else(PoisonError::into_inner).0;
     }
 }

@@ -37,6 +37,8 @@ pub struct Connection {
     pub pings: usize,
     /// The value of `X-Warp-Worker-Capabilities`, or empty.
     pub capabilities: String,
+    /// When it was made.
+    pub at: Instant,
     /// Whether reading is stopped.
     pub held: bool,
     /// Whether the control plane crashed while it was open: its end changes no run.
@@ -101,6 +103,12 @@ impl Model {
             options,
             turn: 0,
         }
+    }
+
+    /// Goes on after a stop.
+    pub(super) fn resume(&mut self, options: Options) {
+        self.options = options;
+        self.stopping = false;
     }
 
     /// Returns the settings.
@@ -201,6 +209,7 @@ impl Model {
             ended,
             pings,
             capabilities,
+            at: now,
             held,
             crashed,
             outbox,
