@@ -36,6 +36,8 @@ mod units;
 mod upstream_tests;
 mod url;
 #[cfg(test)]
+mod url_tests;
+#[cfg(test)]
 mod vocabulary_tests;
 mod volumes;
 mod words;
