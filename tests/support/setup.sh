@@ -154,9 +154,10 @@ test_tools() {
     busybox
     [ -x "$tools/docker-registry" ] || unpack docker-registry docker-registry
     [ -x "$tools/tinyproxy" ] || unpack tinyproxy-bin tinyproxy
-    # Not installed, because the package would start a service.
+    # Not installed, because the packages would start services.
     # As of Debian 13 a package of its own.
     [ -x "$tools/promtool" ] || unpack "$(apt-cache show promtool >/dev/null 2>&1 && echo promtool || echo prometheus)" promtool
+    [ -x "$tools/prometheus" ] || unpack prometheus prometheus
 }
 
 # Programs that the tests run as they are installed.

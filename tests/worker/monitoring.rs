@@ -20,21 +20,21 @@ pub(super) fn free_port() -> u16 {
 }
 
 /// The pages of one worker.
-struct Pages {
+pub(super) struct Pages {
     port: u16,
 }
 
 impl Pages {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         Self { port: free_port() }
     }
 
-    fn on(&self, worker: WorkerBuilder) -> WorkerBuilder {
+    pub(super) fn on(&self, worker: WorkerBuilder) -> WorkerBuilder {
         worker.args(["--metrics-listen", &self.port.to_string()])
     }
 
     /// Returns the status and the body of a page.
-    fn get(&self, path: &str) -> (u16, String) {
+    pub(super) fn get(&self, path: &str) -> (u16, String) {
         self.get_from("127.0.0.1", path)
     }
 
@@ -49,7 +49,7 @@ impl Pages {
         (status.parse().unwrap(), body.to_owned())
     }
 
-    fn status(&self) -> Value {
+    pub(super) fn status(&self) -> Value {
         serde_json::from_str(&self.get("/status").1).unwrap()
     }
 
@@ -61,7 +61,7 @@ impl Pages {
     }
 
     /// Polls a page until `holds` for its status and body.
-    fn wait(&self, path: &str, holds: impl Fn(u16, &str) -> bool) -> String {
+    pub(super) fn wait(&self, path: &str, holds: impl Fn(u16, &str) -> bool) -> String {
         let end = Instant::now() + DEADLINE;
         loop {
             let (status, body) = self.get(path);

@@ -43,7 +43,7 @@ impl Manager {
     }
 
     /// Returns the lines of the next datagram, if one has arrived.
-    fn pending(&self) -> Vec<String> {
+    pub(super) fn pending(&self) -> Vec<String> {
         self.socket.set_nonblocking(true).unwrap();
         let mut buffer = [0; 4096];
         let length = self.socket.recv(&mut buffer).unwrap_or(0);

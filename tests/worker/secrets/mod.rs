@@ -1,5 +1,6 @@
 //! Secrets in every place where a worker reads some, searched for in everything that it writes.
 
+mod pages;
 mod search;
 mod starts;
 
@@ -20,6 +21,7 @@ use crate::support::stage::{DEADLINE, Stage, StageBuilder};
 use crate::support::worker::{Worker, WorkerBuilder, binary};
 
 use self::search::{Places, command_line};
+use super::monitoring::free_port;
 use super::notify::Manager;
 use super::settings::write_file;
 
@@ -65,6 +67,11 @@ impl Lab {
 
     /// Returns a worker whose proxy has this user and password.
     fn worker(&self, user_info: &str) -> WorkerBuilder {
+        self.command(&[], user_info)
+    }
+
+    /// As [`Lab::worker`], with a sub-command in front.
+    fn command(&self, command: &[&str], user_info: &str) -> WorkerBuilder {
         let text = |path: &Path| path.to_str().unwrap().to_owned();
         let (cert, key) = (text(&self.client.join("cert.pem")), text(&self.client.join("key.pem")));
         let api_key = self.file("key", "MARKER-key-of-file\n");
@@ -81,6 +88,7 @@ impl Lab {
         let root = format!("http://{HOST}:{}", self.stage.plane.address().port());
         let url = root.replace("http:", "ws:") + "/api/v1/selfhosted/worker/ws?token=MARKER-query";
         WorkerBuilder::new(&binary())
+            .args(command.iter().copied())
             .args(["--settings-file", &file, "--web-socket-url", &url, "--server-root-url", &root])
             .args(["--worker-id", &self.stage.worker_id, "--log-level", "debug", "--pull", "always"])
             .env("DOCKER_HOST", &self.engine.host())
@@ -193,14 +201,26 @@ fn no_secret_leaves_a_worker_whose_tasks_fail_and_succeed() {
     refused.wait_log(DEADLINE, |line| line.contains(": it refused the user name and password in HTTP_PROXY"));
     places.lines("stderr", refused.stderr().all());
     drop(refused);
-    let worker = lab.stage.start(lab.worker(USER_INFO));
+    let port = free_port().to_string();
+    let worker = lab.stage.start(lab.worker(USER_INFO).args(["--metrics-listen", &port]));
     // The test itself gives this one as a flag.
     places.add("command line", command_line(worker.id()).replace("token=MARKER-query", ""));
     let spec = lab.spec();
     lab.fail(&spec, &mut places);
     lab.succeed(&spec, &mut places);
+    pages::read(&port, &mut places);
+    for user_info in [USER_INFO.to_owned(), format!("{PROXY_USER}:MARKER-proxy-wrong")] {
+        for json in [&[][..], &["--json"]] {
+            let images = ["--image", spec.docker_image.as_deref().unwrap(), "--sidecar", &spec.sidecar_image];
+            let check = lab.command(&["check"], &user_info).args(json.iter().copied()).args(images);
+            places.end("check", check.args(["--metrics-listen", &port]).start());
+        }
+    }
     lab.end(worker, &mut places);
 
+    places.assert_searched("oz_worker_connected", &["/metrics"]);
+    places.assert_searched(&lab.stage.worker_id, &["/status", "check"]);
+    places.assert_searched(" image ", &["check"]);
     let searched = ["stderr", "command line", "helper inspect", "volume inspect", "task labels"];
     places.assert_searched(&lab.stage.worker_id, &searched);
     places.assert_searched(&lab.registry.host(), &["message", "stderr"]);

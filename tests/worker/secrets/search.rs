@@ -6,6 +6,8 @@ use data_encoding::{BASE64, BASE64URL};
 use serde_json::{Value, json};
 
 use crate::support::stage::Stage;
+use crate::support::worker::Worker;
+use crate::worker::settings::end;
 
 /// Returns how a secret may be written: as it is, percent-encoded, and in base64 behind any number of other bytes.
 fn forms(secret: &str) -> Vec<String> {
@@ -33,6 +35,12 @@ impl Places {
 
     pub(super) fn lines(&mut self, place: &str, lines: Vec<String>) {
         lines.into_iter().for_each(|line| self.add(place, line));
+    }
+
+    /// Adds all that a program writes until its end.
+    pub(super) fn end(&mut self, place: &str, worker: Worker) {
+        let (_, out, err) = end(worker);
+        self.add(place, out + &err);
     }
 
     /// Returns the places and texts that have one of these secrets in any form.
