@@ -229,6 +229,7 @@ mod tests {
             cpus: 0,
             host: host.into(),
             root: root.into(),
+            properties: crate::docker::Properties::default(),
         };
         let here = |is_local| Place { is_local, host: "h", is_container: false };
         let unasked = |_: &Path| -> Folder { unreachable!("only a container asks") };

@@ -74,6 +74,9 @@ pub enum EngineError {
         /// The platform of its containers.
         platform: String,
     },
+    /// The engine cannot return the output of tasks.
+    #[error("{0}")]
+    UnreadableLog(String),
     /// The engine was found, but it does not list what is on it.
     #[error("cannot search the docker engine for the tasks of an earlier process")]
     Search(#[source] Error),

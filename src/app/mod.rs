@@ -5,6 +5,7 @@ mod deadline;
 mod diagnosis;
 pub mod disk;
 mod ended;
+mod enforcement;
 pub mod engine;
 mod health;
 pub mod instance;

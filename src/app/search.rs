@@ -12,6 +12,7 @@ use crossbeam_channel::select;
 use log::{info, warn};
 
 use super::ended::Ended;
+use super::enforcement::{not_enforced, unreadable_log};
 use super::engine::{self, EngineError};
 use super::instance::new_process;
 use super::link::{LINK_END, StartedLink, start_link};
@@ -139,6 +140,13 @@ impl Search<'_> {
             }
         }
         let docker = docker?;
+        let properties = &docker.engine().properties;
+        for (limit, reason) in not_enforced(properties) {
+            once(format!("limit not enforced limit={limit} reason={}", message(&reason)));
+        }
+        if let Some(reason) = unreadable_log(properties) {
+            return Err(EngineError::UnreadableLog(reason));
+        }
         let left = adopt::find(&docker, self.starting, &self.config.worker_id, processes);
         let left = left.map_err(EngineError::from_search)?;
         Ok((docker, left))

@@ -255,7 +255,8 @@ pub(super) const LOG_OPT: Reader<(String, String)> = Reader {
         value_name: Some("NAME=VALUE"),
         occurs: Occurs::Many,
         echo: Echo::Nothing,
-        help: "An option of the engine's log driver for task containers, such as max-size=100m. May be repeated.",
+        help: "An option of the engine's log driver for task containers, such as max-size=100m. With json-file and local, max-size is 2g and \
+               max-file 2 if neither this nor the engine sets max-size. May be repeated.",
         ..Setting::EMPTY
     },
     read: |given| docker_values::log_opt(given.value).map_err(|right| given.invalid(right)),

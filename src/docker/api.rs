@@ -9,6 +9,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::json::own_labels;
+use super::observe::Properties;
 use crate::net::digits::number;
 
 /// An API version such as 1.41, ordered numerically.
@@ -59,6 +60,8 @@ pub struct Engine {
     pub host: String,
     /// The data folder on that machine; empty if not reported.
     pub root: String,
+    /// How it keeps images and logs, and which limits it enforces.
+    pub properties: Properties,
 }
 
 /// An image on the engine.

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use super::api::or_default;
 use super::clock::Clock;
 use super::exchange::{Dialer, Response};
+use super::observe::Properties;
 use super::version::Agreement;
 use super::{ApiVersion, Docker, Endpoint, Engine, Error, Inner, Method, Request, RequestTarget, Timeouts};
 use crate::sys::cancel::CancelToken;
@@ -62,6 +63,8 @@ struct Info {
     root: String,
     #[serde(rename = "SystemTime", default)]
     system_time: Option<String>,
+    #[serde(flatten)]
+    properties: Properties,
 }
 
 impl Negotiated {
@@ -120,6 +123,7 @@ impl Negotiated {
             cpus: info.cpus,
             host: info.host,
             root: info.root,
+            properties: info.properties,
         };
         let agreement = Agreement::new(api_version, pinned);
         Ok(Docker(Arc::new(Inner { endpoint, timeouts, engine, agreement, clock })))

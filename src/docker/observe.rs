@@ -9,7 +9,7 @@ use time::format_description::well_known::Rfc3339;
 use super::api::or_default;
 use super::containers::container;
 use super::json::own_labels;
-use super::{Docker, Error, Log, Request, RequestTarget};
+use super::{Docker, Error, Log, LogConfig, Request, RequestTarget};
 use crate::sys::cancel::CancelToken;
 
 /// How an engine keeps images, limits and logs.
@@ -17,14 +17,29 @@ use crate::sys::cancel::CancelToken;
 #[serde(default)]
 pub struct Properties {
     /// Such as `overlay2`.
-    #[serde(rename = "Driver")]
+    #[serde(rename = "Driver", deserialize_with = "or_default")]
     pub storage_driver: String,
     /// `1` or `2`; empty if not reported.
-    #[serde(rename = "CgroupVersion")]
+    #[serde(rename = "CgroupVersion", deserialize_with = "or_default")]
     pub cgroup_version: String,
     /// Such as `json-file`.
-    #[serde(rename = "LoggingDriver")]
+    #[serde(rename = "LoggingDriver", deserialize_with = "or_default")]
     pub log_driver: String,
+    /// Whether the memory of containers can be limited; `None` if not reported, as in the next three.
+    #[serde(rename = "MemoryLimit")]
+    pub memory_limit: Option<bool>,
+    /// Whether their swap can be limited.
+    #[serde(rename = "SwapLimit")]
+    pub swap_limit: Option<bool>,
+    /// Whether their processors can be limited.
+    #[serde(rename = "CpuCfsQuota")]
+    pub cpu_limit: Option<bool>,
+    /// Whether their processes can be limited.
+    #[serde(rename = "PidsLimit")]
+    pub pids_limit: Option<bool>,
+    /// Such as `name=rootless`.
+    #[serde(rename = "SecurityOptions", deserialize_with = "or_default")]
+    pub security_options: Vec<String>,
 }
 
 /// A container as a list shows it to people.
@@ -143,6 +158,22 @@ impl Docker {
     /// Returns the engine's properties.
     pub fn properties(&self, cancel: &CancelToken) -> Result<Properties, Error> {
         self.call(cancel, Request::get(RequestTarget::of("info")))?.json()
+    }
+
+    /// Returns where the log of a container goes.
+    pub fn container_log_config(&self, cancel: &CancelToken, id: &str) -> Result<LogConfig, Error> {
+        #[derive(Deserialize)]
+        struct Inspected {
+            #[serde(rename = "HostConfig", default)]
+            host_config: Configured,
+        }
+        #[derive(Default, Deserialize)]
+        struct Configured {
+            #[serde(rename = "LogConfig", default)]
+            log_config: LogConfig,
+        }
+        let inspected: Inspected = self.call(cancel, Request::get(container(id)?.then("json")))?.json()?;
+        Ok(inspected.host_config.log_config)
     }
 
     /// Returns what a running container has used so far.

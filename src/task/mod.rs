@@ -21,6 +21,7 @@ pub(crate) mod labels;
 mod last_lines;
 mod limits;
 pub(crate) mod listing;
+mod log_limit;
 pub(crate) mod mounts;
 mod names;
 mod no_output;

@@ -15,6 +15,7 @@ use super::early::{Early, digest};
 use super::ending::ReadingWatch;
 use super::engine::{Probe, Retry, TaskEngine};
 use super::image::Images;
+use super::log_limit::LogLimit;
 use super::mounts;
 use super::names::ContainerRef;
 use super::no_output::{self, NoOutput};
@@ -76,6 +77,7 @@ pub(crate) struct Tasks {
     pub(super) sidecars: Sidecars,
     pub(super) steps: Arc<Steps>,
     no_output: NoOutput,
+    log_limit: LogLimit,
     events: Sender<(JobId, JobEvent)>,
     /// Cancelled when the worker stops; clean-ups then do not wait for an engine that is unavailable.
     stopping: CancelToken,
@@ -141,6 +143,7 @@ impl Tasks {
             sidecars,
             steps,
             no_output,
+            log_limit: LogLimit::default(),
             events,
             stopping,
             disk_is_full: Box::new(|| false),
@@ -260,9 +263,7 @@ impl Tasks {
                 // If only the answer to the start was lost the container may run, but its output is not worth a wait.
                 (self.failed(failure, job.cancel.reason(), None), Collected::default())
             });
-        if let Some(reduced) = &plan.limits.reduced {
-            add_note(&mut result, reduced);
-        }
+        plan.limits.reduced.iter().for_each(|reduced| add_note(&mut result, reduced));
         report(job, result, collected)
     }
 
@@ -339,6 +340,7 @@ impl Tasks {
         cleanup: &mut Cleanup,
     ) -> Result<(TaskContainer<'a>, Wait), Failure> {
         let uncreated = TaskContainer::uncreated(engine, &plan.name);
+        self.log_limit.apply(plan);
         let mut prepared = match self.create_early(engine, &uncreated, plan, cleanup)? {
             Early::Ready(container, wait) => return Ok((container, wait)),
             Early::Later(prepared) => prepared,
@@ -351,6 +353,7 @@ impl Tasks {
                 Some(prepared) => prepared,
                 None => prepare(&self.images, &self.sidecars, engine, plan)?,
             };
+            self.log_limit.learn(engine, &self.options.settings, &prepared.image, plan);
             let container = match uncreated.create(plan, &prepared, cleanup) {
                 Err(Failure::Failed { .. }) if image_is_gone(engine, &prepared.image) => continue,
                 created => created?,

@@ -130,14 +130,17 @@ impl Images {
     /// Makes an image from a root file system and Dockerfile instructions such as `ENV`, and returns its name,
     /// `{prefix}-{name}:test`.
     pub fn make(&mut self, name: &str, root: RootFs, changes: &[&str]) -> String {
+        self.import(name, &root.finish(), changes)
+    }
+
+    /// As [`Images::make`], from the root file system in a tar.
+    pub fn import(&mut self, name: &str, root: &[u8], changes: &[&str]) -> String {
         let repository = format!("{}-{name}", self.prefix);
         let mut path = format!("/images/create?fromSrc=-&repo={repository}:test");
         for change in changes {
             path += &format!("&changes={}", encode(change));
         }
-        self.engine
-            .progress(&path, &[("Content-Type", "application/x-tar")], &root.finish())
-            .expect("an import");
+        self.engine.progress(&path, &[("Content-Type", "application/x-tar")], root).expect("an import");
         let image = format!("{repository}:test");
         self.names.push(image.clone());
         image

@@ -288,6 +288,8 @@ tests)
     check_needs
     test_tools
     test_programs
+    programs debootstrap:debootstrap
+    debian_root
     ;;
 engine)
     command -v dockerd >/dev/null || install docker.io iptables

@@ -96,6 +96,7 @@ fn when_all_is_well_every_step_has_a_line_and_no_run_is_claimed() {
         "engine",
         "storage",
         "log driver",
+        "limits",
         "disk",
         "tasks",
     ];

@@ -3,6 +3,8 @@
 use serde_json::{Value, json};
 
 use crate::support::control_plane::{Run, State};
+use crate::support::engine_proxy::EngineProxy;
+use crate::support::images::tool;
 use crate::support::podman::Podman;
 use crate::support::stage::{DEADLINE, Stage, StageBuilder};
 use crate::support::worker::Worker;
@@ -66,6 +68,10 @@ fn check_limits(stage: &Stage, init: bool) {
     });
     for (name, value) in expected.as_object().unwrap() {
         assert_eq!(&host[name], value, "{name}");
+    }
+    // Podman does not show it.
+    if init && host["LogConfig"]["Type"] == "json-file" {
+        assert_eq!(host["LogConfig"]["Config"], json!({"max-size": "2g", "max-file": "2"}));
     }
     assert_eq!(host["Init"].as_bool().unwrap_or_default(), init);
     assert_eq!(container["Config"]["Labels"]["team"], "a b");
@@ -172,5 +178,88 @@ fn greedy_tasks_leave_the_host_usable() {
         assert_eq!(stage.plane.wait_ended(id).state, State::Cancelled);
     }
     stage.wait_clean();
+    stage.stop(worker);
+}
+
+/// Installs a package from a repository that it makes itself, whose script runs a program as another user.
+const INSTALL: &str = r#"set -e; exec 2>&1
+mkdir -p /repo /p/DEBIAN /p/opt; echo x >/p/opt/file
+printf 'Package: oz-hello\nVersion: 1\nArchitecture: all\nMaintainer: a <a@example.com>\nDescription: a\n' >/p/DEBIAN/control
+printf '#!/bin/sh\nset -e\nchown daemon:daemon /opt/file\nsetpriv --reuid=daemon --clear-groups id -un >/opt/user\n' >/p/DEBIAN/postinst
+chmod 755 /p/DEBIAN/postinst
+dpkg-deb --build /p /repo/a.deb >/dev/null; cd /repo
+{ dpkg-deb -f a.deb; echo Filename: ./a.deb; echo Size: $(stat -c %s a.deb)
+  echo SHA256: $(sha256sum a.deb | cut -d' ' -f1); } >Packages
+rm -rf /etc/apt/sources.list.d; echo 'deb [trusted=yes] file:/repo ./' >/etc/apt/sources.list
+apt-get -qq update; apt-get -qq install oz-hello >/tmp/log 2>&1 || { cat /tmp/log; exit 1; }
+cat /opt/user; stat -c %U /opt/file; grep -E 'CapBnd|NoNewPrivs' /proc/self/status | tr -d '\t'
+mount -t tmpfs none /mnt 2>/dev/null || echo 'no mount'; tr '\0' ' ' </proc/1/cmdline | cut -d' ' -f1
+"#;
+
+#[test]
+fn a_hardened_task_installs_packages_with_apt_get() {
+    let mut stage = Stage::new();
+    let root = std::fs::read(tool("debian-root.tar")).unwrap();
+    let debian = stage.images.import("debian", &root, &["ENV PATH=/usr/sbin:/usr/bin:/sbin:/bin"]);
+    let worker = stage.start(stage.worker().args(["--hardened"]));
+    let mut spec = stage.spec(&format!("{INSTALL}{CGROUP} g pids.max pids/pids.max"));
+    spec.docker_image = Some(debian);
+    let run = stage.run(&spec);
+    let expected = [
+        "daemon",
+        "daemon",
+        "NoNewPrivs:1",
+        "CapBnd:00000000000001fb",
+        "no mount",
+        "/sbin/docker-init",
+        "4096",
+    ];
+    let mut lines = output(&run);
+    lines.sort();
+    let mut expected = expected.map(str::to_owned).to_vec();
+    expected.sort();
+    assert_eq!(lines, expected);
+    stage.stop(worker);
+}
+
+/// An engine whose answer to `/info` says what it cannot do.
+fn engine_with(stage: &Stage, change: impl Fn(&mut Value)) -> EngineProxy {
+    let proxy = EngineProxy::start(stage.engine.host());
+    let mut info = stage.engine.json("GET", "/info", &Value::Null);
+    change(&mut info);
+    let body = info.to_string();
+    proxy.answer("/info", format!("{:x}\r\n{body}\r\n0\r\n\r\n", body.len()).into_bytes(), 1);
+    proxy
+}
+
+#[test]
+fn an_engine_whose_logs_cannot_be_read_is_refused_at_the_start() {
+    let stage = Stage::new();
+    let proxy = engine_with(&stage, |info| info["LoggingDriver"] = json!("none"));
+    let mut worker = stage.worker().env("DOCKER_HOST", &proxy.host()).start();
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(4));
+    let log = worker.stderr().all().join("\n");
+    assert!(
+        log.contains("log driver none cannot be read") && log.contains("use json-file or local"),
+        "{log}"
+    );
+}
+
+#[test]
+fn limits_that_the_engine_does_not_enforce_are_logged_at_the_start() {
+    let stage = Stage::new();
+    let proxy = engine_with(&stage, |info| {
+        info["SwapLimit"] = json!(false);
+        info["PidsLimit"] = json!(false);
+        info["SecurityOptions"] = json!(["name=rootless"]);
+    });
+    let worker = stage.start(stage.worker().env("DOCKER_HOST", &proxy.host()));
+    let lines = worker.stderr().all();
+    let found: Vec<_> = lines.iter().filter(|line| line.contains("limit not enforced")).collect();
+    assert!(
+        found.len() == 2 && found[0].contains("limit=swap") && found[1].contains("limit=pids"),
+        "{lines:#?}"
+    );
+    assert!(found[1].contains("rootless"), "{found:?}");
     stage.stop(worker);
 }

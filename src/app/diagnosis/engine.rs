@@ -10,6 +10,7 @@ use rustix::process::geteuid;
 use super::report::Step;
 use crate::app::deadline::within;
 use crate::app::disk::{DiskWatch, NotWatched, is_container, readable};
+use crate::app::enforcement::{not_enforced, unreadable_log};
 use crate::app::engine::{self, EngineError};
 use crate::control_plane::Network;
 use crate::docker::{Docker, EndpointEnv, EndpointSource, Error, Properties};
@@ -137,7 +138,7 @@ fn in_time<T>(result: Option<Result<T, Error>>) -> Result<T, String> {
 }
 
 fn of_properties(properties: &Properties) -> Vec<Step> {
-    let Properties { storage_driver, cgroup_version, log_driver } = properties;
+    let Properties { storage_driver, cgroup_version, log_driver, .. } = properties;
     let unknown = |text: &str| if text.is_empty() { "not reported".to_owned() } else { text.to_owned() };
     let storage = format!("driver {}, cgroup version {}", unknown(storage_driver), unknown(cgroup_version));
     let storage = match storage_driver.as_str() {
@@ -149,16 +150,21 @@ fn of_properties(properties: &Properties) -> Vec<Step> {
         ),
         _ => Step::ok("storage", storage),
     };
-    let log = match log_driver.as_str() {
-        "none" | "passthrough" => Step::warning(
-            "log driver",
-            format!(
-                "{log_driver}: it cannot be read, so reports have no output; use json-file or local (log-driver in daemon.json)"
-            ),
-        ),
-        _ => Step::ok("log driver", unknown(log_driver)),
+    let log = match unreadable_log(properties) {
+        Some(reason) => Step::failed("log driver", reason),
+        None => Step::ok("log driver", unknown(log_driver)),
     };
-    vec![storage, log]
+    let lost = not_enforced(properties).into_iter();
+    let mut limits: Vec<_> = lost
+        .map(|(limit, reason)| Step::warning("limits", format!("{limit} is not enforced: {reason}")))
+        .collect();
+    if limits.is_empty() {
+        limits.push(Step::ok(
+            "limits",
+            "memory, swap, processors and processes are enforced as far as reported".to_owned(),
+        ));
+    }
+    [storage, log].into_iter().chain(limits).collect()
 }
 
 fn disk(found: Result<(DiskWatch, u64), NotWatched>, min_free: u64) -> Step {
@@ -222,18 +228,20 @@ mod tests {
     }
 
     #[test]
-    fn drivers_that_cost_output_or_space_are_warnings() {
+    fn drivers_that_cost_output_or_space_and_lost_limits_are_shown() {
         let states = |storage: &str, log: &str| {
             let properties = Properties {
                 storage_driver: storage.into(),
                 cgroup_version: "2".into(),
                 log_driver: log.into(),
+                swap_limit: Some(log != "none"),
+                ..Properties::default()
             };
             of_properties(&properties).into_iter().map(|step| step.state).collect::<Vec<_>>()
         };
-        assert_eq!(states("overlay2", "json-file"), [State::Ok, State::Ok]);
-        assert_eq!(states("vfs", "none"), [State::Warning, State::Warning]);
-        assert_eq!(states("", ""), [State::Ok, State::Ok]);
+        assert_eq!(states("overlay2", "json-file"), [State::Ok, State::Ok, State::Ok]);
+        assert_eq!(states("vfs", "none"), [State::Warning, State::Failed, State::Warning]);
+        assert_eq!(states("", ""), [State::Ok, State::Ok, State::Ok]);
     }
 
     #[test]
