@@ -188,8 +188,9 @@ fn an_unusable_key_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let inside_a_file = format!("{}/x", write_file(folder.path(), "plain", b"x"));
+    let readable = "must be a file that this user may read, in a Swarm a secret of the service";
     let cases = [
-        (path("missing"), "cannot read NAME \"PATH\": No such file"),
+        (path("missing"), "cannot read NAME \"PATH\": READABLE: No such file"),
         (write_file(folder.path(), "empty", b""), "invalid first line of NAME: must not be blank"),
         (
             write_file(folder.path(), "late", b"\nMARKER-key\n"),
@@ -197,10 +198,10 @@ fn an_unusable_key_file_is_named() {
         ),
         (
             write_file(folder.path(), "binary", b"MARKER\xff"),
-            "cannot read NAME \"PATH\": stream did not contain valid UTF-8",
+            "cannot read NAME \"PATH\": READABLE: stream did not contain valid UTF-8",
         ),
-        (inside_a_file, "cannot read NAME \"PATH\": Not a directory"),
-        (folder.path().to_str().unwrap().to_owned(), "cannot read NAME \"PATH\": Is a directory"),
+        (inside_a_file, "cannot read NAME \"PATH\": READABLE: Not a directory"),
+        (folder.path().to_str().unwrap().to_owned(), "cannot read NAME \"PATH\": READABLE: Is a directory"),
         ("/dev/zero".to_owned(), "invalid NAME \"PATH\": must be a file of at most 64 KiB"),
     ];
     for (file, expected) in cases {
@@ -209,7 +210,8 @@ fn an_unusable_key_file_is_named() {
         let by_variable = end(builder().env("OZ_API_KEY_FILE", &file).start());
         for ((code, _, err), name) in [(by_flag, "--api-key-file"), (by_variable, "OZ_API_KEY_FILE")] {
             assert_eq!(code, Some(2), "{err}");
-            let expected = expected.replace("NAME", name).replace("PATH", &file);
+            let expected =
+                expected.replace("NAME", name).replace("PATH", &file).replace("READABLE", readable);
             assert!(err.contains(&expected) && !err.contains("MARKER"), "{expected}: {err}");
         }
     }

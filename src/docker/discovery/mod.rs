@@ -125,7 +125,7 @@ impl Finder<'_> {
         if let Some(host) = set(self.env.docker_host.as_ref()) {
             let address = Address::parse("DOCKER_HOST", host)?;
             let tls = if address.is_tcp() { self.tls_of_environment(&address)? } else { None };
-            self.warn_unused(wanted, "DOCKER_HOST", host);
+            self.warn_unused(wanted, "docker_host", host);
             return Ok((address, tls, EndpointSource::DockerHost));
         }
         if let Some(path) = default_sockets(self.env).into_iter().find(|path| (self.files.exists)(path)) {
