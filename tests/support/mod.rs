@@ -14,6 +14,7 @@ pub(crate) mod fake_docker;
 pub mod fault_proxy;
 pub mod images;
 pub mod logfmt;
+pub mod machine;
 pub mod messages;
 pub mod pki;
 pub mod podman;

@@ -7,6 +7,7 @@ mod check;
 mod concurrency;
 mod container_limits;
 mod cost;
+mod egress;
 mod engine_faults;
 mod executions;
 mod exit_codes;
