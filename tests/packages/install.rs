@@ -108,7 +108,7 @@ fn another_prefix_holds_every_file_and_is_named_in_the_units() {
     let place = Place::new();
     place.make(&["install", "PREFIX=/opt/oz", "SYSCONFDIR=/opt/etc"]);
     let files = place.files();
-    assert_eq!(files.len(), 13);
+    assert_eq!(files.len(), 15);
     assert!(files.iter().all(|file| file.contains(" opt/oz/") || file.contains(" opt/etc/")), "{files:?}");
     let unit = place.read("opt/oz/lib/systemd/system/oz-agent-worker.service");
     assert!(unit.contains("EnvironmentFile=-/opt/etc/oz-agent-worker/worker.env"), "{unit}");

@@ -18,6 +18,7 @@ mod stage;
 mod static_binary;
 mod support;
 mod systemd;
+mod systemd_monitoring;
 mod systemd_podman;
 mod upgrade;
 

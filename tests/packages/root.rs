@@ -146,6 +146,20 @@ impl System {
         run(&mut self.command(script))
     }
 
+    /// Returns the id on this machine of a process that has the id `inside` in the booted system.
+    pub fn outer_pid(&self, inside: &str) -> u32 {
+        let children = format!("/proc/{0}/task/{0}/children", self.init);
+        let children = std::fs::read_to_string(children).unwrap();
+        // A process has an id in each namespace, from the outermost to its own.
+        let has_the_id = |pid: &&str| {
+            let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+            let ids = status.lines().find_map(|line| line.strip_prefix("NSpid:")).unwrap_or_default();
+            ids.split_whitespace().last() == Some(inside)
+        };
+        let found = children.split_whitespace().find(has_the_id);
+        found.unwrap_or_else(|| panic!("no process {inside}: {children}")).parse().unwrap()
+    }
+
     /// Returns a property of a unit.
     pub fn property(&self, unit: &str, name: &str) -> String {
         self.sh(&format!("systemctl show --value -p {name} {unit}")).trim().to_owned()

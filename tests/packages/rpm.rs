@@ -33,6 +33,8 @@ fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() 
 644 root:root /usr/share/bash-completion/completions/oz-agent-worker
 644 root:root /usr/share/doc/oz-agent-worker/CHANGELOG.md
 644 root:root /usr/share/doc/oz-agent-worker/README.md
+644 root:root /usr/share/doc/oz-agent-worker/monitoring/alerts.yml
+644 root:root /usr/share/doc/oz-agent-worker/monitoring/dashboard.json
 644 root:root /usr/share/doc/oz-agent-worker/worker.env
 644 root:root /usr/share/fish/vendor_completions.d/oz-agent-worker.fish
 644 root:root /usr/share/licenses/oz-agent-worker/LICENSE
@@ -43,6 +45,7 @@ fn an_installation_has_the_expected_files_and_starts_nothing_without_settings() 
 750 root:oz-agent-worker /etc/oz-agent-worker
 755 root:root /usr/bin/oz-agent-worker
 755 root:root /usr/share/doc/oz-agent-worker
+755 root:root /usr/share/doc/oz-agent-worker/monitoring
 755 root:root /usr/share/licenses/oz-agent-worker
 ";
     let mut expected: Vec<_> = expected.lines().collect();

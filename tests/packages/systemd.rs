@@ -19,15 +19,15 @@ pub const UNIT: &str = "oz-agent-worker.service";
 pub const SETTINGS: &str = "/etc/oz-agent-worker/worker.env";
 
 /// A booted Debian with the package and the engine's socket at /run/docker.sock.
-struct Host {
-    stage: Stage,
-    system: System,
+pub struct Host {
+    pub stage: Stage,
+    pub system: System,
     _engine: EngineProxy,
 }
 
 impl Host {
     /// Boots a host whose worker has no settings.
-    fn new() -> Self {
+    pub fn new() -> Self {
         Self::prepared(|_, _| ())
     }
 
@@ -57,24 +57,24 @@ impl Host {
         self.system.sh(&format!("dpkg -i {package} 2>&1 </dev/null"))
     }
 
-    fn set(&self, settings: &str) {
+    pub fn set(&self, settings: &str) {
         self.system.root().write(SETTINGS, settings);
     }
 
     /// Starts a unit, which must succeed.
-    fn start(&self, unit: &str) {
+    pub fn start(&self, unit: &str) {
         let started = self.system.command(&format!("systemctl start {unit}")).status().unwrap();
         assert!(started.success(), "{}", self.system.journal(unit));
     }
 
     /// Starts a unit, which must fail.
-    fn fails_to_start(&self, unit: &str) {
+    pub fn fails_to_start(&self, unit: &str) {
         let started = self.system.command(&format!("systemctl start {unit} 2>&1")).status().unwrap();
         assert!(!started.success(), "{unit} started");
     }
 
     /// Waits until the container of a task runs and returns its id.
-    fn running(&self, task: &str) -> String {
+    pub fn running(&self, task: &str) -> String {
         self.stage.plane.wait_state(task, State::InProgress);
         let label = format!("oz-task-id={task}");
         let end = std::time::Instant::now() + DEADLINE;
@@ -89,7 +89,7 @@ impl Host {
     }
 
     /// Ends a task that runs [`WAITS`].
-    fn release(&self, container: &str) {
+    pub fn release(&self, container: &str) {
         let go = Archive::default().file("go", 0o644, "").finish();
         let path = format!("/containers/{container}/archive?path=/tmp");
         assert_eq!(self.stage.engine.request("PUT", &path, &[], &go).status, 200);
@@ -131,7 +131,7 @@ impl Drop for Host {
 }
 
 /// The script of a task that ends once the test calls [`Host::release`].
-const WAITS: &str = "until [ -e /tmp/go ]; do sleep 0.1; done; echo done";
+pub const WAITS: &str = "until [ -e /tmp/go ]; do sleep 0.1; done; echo done";
 
 #[test]
 fn a_service_runs_tasks_reports_its_status_and_drains_on_an_upgrade_and_a_removal() {

@@ -92,6 +92,16 @@ impl Process {
         Self { child, pidfd, stdout, stderr, readers }
     }
 
+    /// Holds the thread with this id at its next system call until the result is dropped: starts a tracer, and stops it.
+    pub fn freeze(thread: u32, deadline: Duration) -> Self {
+        let mut command = Command::new("strace");
+        command.args(["-o", "/dev/null", "-p", &thread.to_string()]);
+        let tracer = Self::spawn(&mut command, None);
+        tracer.wait_log(deadline, |line| line.contains("attached"));
+        tracer.signal(Signal::STOP);
+        tracer
+    }
+
     /// Returns its pid.
     pub fn id(&self) -> u32 {
         self.child.id()

@@ -324,7 +324,7 @@ packages)
     emulator
     ;;
 package-tests)
-    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl podman:podman skopeo:skopeo cpio:cpio
+    programs lintian:lintian rpmlint:rpmlint debootstrap:debootstrap openssl:openssl podman:podman strace:strace skopeo:skopeo cpio:cpio
     test_tools
     debian_root
     ;;

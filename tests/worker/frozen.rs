@@ -1,22 +1,10 @@
-//! A worker whose main thread is frozen. A tracer that is stopped itself holds the thread at its next system call.
-
-use std::process::Command;
+//! A worker whose main thread is frozen.
 
 use super::monitoring::Pages;
 use super::notify::Manager;
 use crate::support::control_plane::State;
-use crate::support::process::{Process, Signal};
+use crate::support::process::Process;
 use crate::support::stage::{DEADLINE, Stage};
-
-/// Freezes the thread with this id until the result is dropped.
-fn freeze(thread: u32) -> Process {
-    let mut command = Command::new("strace");
-    command.args(["-o", "/dev/null", "-p", &thread.to_string()]);
-    let tracer = Process::spawn(&mut command, None);
-    tracer.wait_log(DEADLINE, |line| line.contains("attached"));
-    tracer.signal(Signal::STOP);
-    tracer
-}
 
 #[test]
 fn a_frozen_main_thread_is_unhealthy_and_the_service_manager_hears_nothing() {
@@ -25,7 +13,7 @@ fn a_frozen_main_thread_is_unhealthy_and_the_service_manager_hears_nothing() {
     let worker = stage.start(worker.env("WATCHDOG_USEC", "200000"));
     manager.until("WATCHDOG=1");
     assert_eq!(pages.get("/healthz").0, 200);
-    let frozen = freeze(worker.id());
+    let frozen = Process::freeze(worker.id(), DEADLINE);
     let stuck = "the main thread does not answer\n";
     pages.wait("/healthz", |status, body| status == 503 && body == stuck);
     // What was sent before.
