@@ -79,7 +79,7 @@ fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_tas
     let host = Host::new();
     let (stage, system) = (&host.stage, &host.system);
     // The control plane takes a run of a lost connection for failed.
-    host.set(&(worker_settings(stage) + "OZ_LOST_RUNS=finish\n"));
+    host.set(&(worker_settings(stage) + "OZ_LOST_RUNS=finish\nOZ_DRAIN_TIMEOUT=0\n"));
     let drop_in = format!("[Service]\nWatchdogSec={}s\nRestartSec=100ms\n", WATCHDOG.as_secs());
     system.root().write(&format!("/etc/systemd/system/{UNIT}.d/watchdog.conf"), &drop_in);
     system.sh("systemctl daemon-reload");
