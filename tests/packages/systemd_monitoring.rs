@@ -16,6 +16,9 @@ const WATCHDOG: Duration = Duration::from_secs(5);
 /// What the journal has of a line of the worker: its priority and its text.
 type Entry = (String, String);
 
+/// Checks an entry and returns the event words of its line.
+type EventOf = fn(&Entry) -> String;
+
 /// Returns the unit's time of a property, in microseconds since the machine's start.
 fn time(system: &System, property: &str) -> u64 {
     system.property(UNIT, &format!("{property}TimestampMonotonic")).parse().unwrap()
@@ -119,7 +122,7 @@ fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_tas
 fn the_priority_of_an_entry_is_the_level_of_its_line_which_has_no_time() {
     let host = Host::new();
     let (stage, system) = (&host.stage, &host.system);
-    let formats: [(&str, fn(&Entry) -> String); 2] = [("text", text_event), ("json", json_event)];
+    let formats: [(&str, EventOf); 2] = [("text", text_event), ("json", json_event)];
     let mut seen = 0;
     for (format, event) in formats {
         let settings = worker_settings(stage) + &format!("OZ_LOG_FORMAT={format}\nOZ_LOG_LEVEL=debug\n");
