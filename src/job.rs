@@ -52,6 +52,8 @@ pub struct AdoptedTask {
     pub volumes: Vec<String>,
     /// How long ago the container was started, if it still runs.
     pub ran: Option<Duration>,
+    /// What to say of its shape, if that was reduced to the limits of the worker.
+    pub reduced: Option<String>,
     /// Why the earlier process was stopping it, if it was.
     pub ended_for: Option<CancelReason>,
 }

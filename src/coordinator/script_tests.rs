@@ -223,6 +223,7 @@ pub(super) fn adopted_task(id: &str) -> Arc<AdoptedTask> {
         created_as: "oz-task".into(),
         volumes: Vec::new(),
         ran: None,
+        reduced: None,
         ended_for: None,
     })
 }

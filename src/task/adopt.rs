@@ -11,7 +11,7 @@ use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
 use super::age::EngineTime;
-use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, dialect_of, execution_of};
+use super::labels::{self, PROCESS_LABEL, REDUCED_LABEL, WORKER_LABEL, dialect_of, execution_of};
 use super::names::{ContainerRef, HelperKind, Owned, owned};
 use super::processes::Processes;
 use super::sidecar::half_filled::remove_half_filled;
@@ -198,7 +198,9 @@ impl<'a> Scan<'a> {
         let volumes = container.volumes.iter().filter(own).cloned().collect();
         // The time limit applies only while the container runs.
         let ran = Some(ran).filter(|_| container.state.running || container.state.status == "paused");
-        AdoptedTask { key, dialect, container: container.id.clone(), created_as, volumes, ran, ended_for }
+        let reduced = labels::get(&container.labels, REDUCED_LABEL).map(str::to_owned);
+        let container = container.id.clone();
+        AdoptedTask { key, dialect, container, created_as, volumes, ran, reduced, ended_for }
     }
 
     /// Removes the container. If a late request of a killed process has started it in the meantime, returns the task.

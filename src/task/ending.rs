@@ -85,6 +85,7 @@ mod tests {
             created_as: String::new(),
             volumes: vec![],
             ran: None,
+            reduced: None,
             ended_for: None,
         };
         Job {

@@ -12,13 +12,16 @@ pub(crate) const TASK_LABEL: &str = "oz-task-id";
 pub(crate) const EXECUTION_LABEL: &str = "oz-execution-id";
 /// Label: the dialect of the assignment. Without it, it is the old one.
 pub(crate) const DIALECT_LABEL: &str = "oz-dialect";
+/// Label: what to say of a shape that was reduced to the limits of the worker.
+pub(crate) const REDUCED_LABEL: &str = "oz-shape-reduced";
 /// Label: the process of that worker. A volume that tasks share does not have it.
 pub(crate) const PROCESS_LABEL: &str = "oz-process-id";
 /// Label: the image whose files a volume holds.
 pub(crate) const IMAGE_LABEL: &str = "oz-sidecar-image";
 
 /// Every label that this worker gives.
-const ALL: [&str; 6] = [WORKER_LABEL, TASK_LABEL, EXECUTION_LABEL, DIALECT_LABEL, PROCESS_LABEL, IMAGE_LABEL];
+const ALL: [&str; 7] =
+    [WORKER_LABEL, TASK_LABEL, EXECUTION_LABEL, DIALECT_LABEL, REDUCED_LABEL, PROCESS_LABEL, IMAGE_LABEL];
 
 /// Returns the labels of a container: these, and all others empty, because a container has the labels of its image too. An
 /// image that was committed from a task's container has that task's.

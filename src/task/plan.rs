@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use super::arguments::{arguments, check_total, environment};
 use super::labels::{
-    self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL,
+    self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, REDUCED_LABEL, TASK_LABEL, WORKER_LABEL,
 };
 use super::limits::{Limits, limits};
 use super::names;
@@ -164,6 +164,7 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
     let process = settings.shared_id.then_some(settings.process_id.as_str());
     let (args, env) = (arguments(assignment, settings)?, environment(assignment, settings)?);
     check_total(&args, &env)?;
+    let limits = limits(assignment.shape, &settings.container, cpus);
     Ok(Plan {
         key: key.clone(),
         dialect: assignment.dialect,
@@ -175,10 +176,10 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
         sidecars: sidecars(assignment, settings)?,
         args,
         env,
-        labels: labels(assignment, settings),
+        labels: labels(assignment, settings, limits.reduced.as_deref()),
         binds: settings.volumes.iter().map(ToString::to_string).collect(),
         container: Arc::clone(&settings.container),
-        limits: limits(assignment.shape, &settings.container, cpus),
+        limits,
         generation: 0,
     })
 }
@@ -187,7 +188,11 @@ fn image(field: &str, name: &str, step: FailureReason) -> Result<Reference, Plan
     Reference::parse(name).map_err(|error| PlanError::new(step, format!("{field}: {error}")))
 }
 
-fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, String> {
+fn labels(
+    assignment: &Assignment,
+    settings: &TaskSettings,
+    reduced: Option<&str>,
+) -> BTreeMap<String, String> {
     let Assignment { key, dialect, .. } = assignment;
     labels::of_container(&[
         (WORKER_LABEL, &settings.worker_id),
@@ -195,6 +200,7 @@ fn labels(assignment: &Assignment, settings: &TaskSettings) -> BTreeMap<String, 
         (TASK_LABEL, &key.task_id),
         (EXECUTION_LABEL, key.execution_id.as_deref().unwrap_or_default()),
         (DIALECT_LABEL, dialect.name()),
+        (REDUCED_LABEL, reduced.unwrap_or_default()),
     ])
 }
 

@@ -67,6 +67,7 @@ fn a_minimal_assignment_has_the_default_plan() {
         ("oz-dialect", "old"),
         ("oz-execution-id", ""),
         ("oz-process-id", "p"),
+        ("oz-shape-reduced", ""),
         ("oz-sidecar-image", ""),
         ("oz-task-id", "run/1"),
         ("oz-worker-id", "w"),
@@ -303,5 +304,8 @@ fn a_plan_has_the_operators_options_and_the_limits_within_them() {
     assignment.shape.memory_gb = Some(2.0);
     let plan = plan(&assignment, &settings, 4).unwrap();
     assert_eq!((&*plan.container, plan.limits.memory), (&options, Some(1 << 30)));
-    assert!(plan.limits.reduced.is_some());
+    let reduced =
+        "the shape was reduced to the limits of the worker: memory from 2048 MiB to 1024 MiB (--memory)";
+    assert_eq!(plan.limits.reduced.as_deref(), Some(reduced));
+    assert_eq!(plan.labels["oz-shape-reduced"], reduced, "for a later process");
 }

@@ -275,7 +275,7 @@ impl Tasks {
         engine: &TaskEngine<'_>,
         cleanup: &mut Cleanup,
     ) -> Report {
-        let AdoptedTask { container: id, created_as, volumes, ran, ended_for, .. } = adopted;
+        let AdoptedTask { container: id, created_as, volumes, ran, reduced, ended_for, .. } = adopted;
         let container = ContainerRef { name: created_as.clone(), id: Some(id.clone()) };
         *cleanup = Cleanup { container: Some(container.clone()), started: true, volumes: volumes.clone() };
         if let Some(ran) = *ran {
@@ -283,7 +283,7 @@ impl Tasks {
         }
         // What an earlier process found before the start is not known.
         let container = TaskContainer::ended(engine, container);
-        let (result, collected) = match ended_for {
+        let (mut result, collected) = match ended_for {
             Some(reason) => {
                 let exit_code = container.end(self.options.stop_grace);
                 let collected = self.collect(job, &container, true);
@@ -292,6 +292,7 @@ impl Tasks {
             // Its memory limit is not known either.
             None => self.finish(job, &container, None, container.wait_exit(None)),
         };
+        reduced.iter().for_each(|reduced| add_note(&mut result, reduced));
         report(job, result, collected)
     }
 

@@ -303,6 +303,7 @@ fn containers_that_cannot_be_inspected_are_found_as_the_list_shows_them() {
         created_as: name(task),
         volumes: Vec::new(),
         ran: None,
+        reduced: None,
         ended_for,
     };
     let ran = found.tasks[0].ran;

@@ -33,9 +33,11 @@ fn result(report: &Value) -> (Option<i64>, Option<&str>, Option<&str>) {
 fn tasks_of_a_killed_worker_are_adopted_and_reported() {
     let stage = Stage::new();
     let sync = SyncDir::new();
-    let worker = stage.start(builder(&stage, &sync));
+    let worker = stage.start(builder(&stage, &sync).args(["--memory", "1g"]));
     let script = |code| format!("echo $TASK_ID >> /sync/log; {WAIT}; echo whole; exit {code}");
-    let ended = stage.plane.submit(stage.spec(&script(4)));
+    let mut spec = stage.spec(&script(4));
+    spec.instance_shape = Some(json!({"memory_gb": 2}));
+    let ended = stage.plane.submit(spec);
     sync.wait_lines(&stage, 1);
     let reported = stage.plane.submit(stage.spec("echo $TASK_ID >> /sync/log; echo whole; exit 5"));
     stage.plane.wait_message(&reported, "task_completed");
@@ -49,6 +51,8 @@ fn tasks_of_a_killed_worker_are_adopted_and_reported() {
     assert!(adopted(&worker, &ended).contains("state=exited"));
     let report = stage.plane.wait_message(&ended, "task_completed");
     assert_eq!(result(&report.data), (Some(4), None, Some("whole\n")));
+    let message = report.data["message"].as_str().unwrap();
+    assert!(message.contains("memory from 2048 MiB to 1024 MiB (--memory)"), "{message}");
     let running = stage.plane.submit(stage.spec(&script(6)));
     sync.wait_lines(&stage, 3);
     kill(worker);
