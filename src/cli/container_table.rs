@@ -91,7 +91,7 @@ pub(super) const ULIMIT: Reader<Ulimit> = Reader {
         variable: Some("OZ_ULIMIT"),
         value_name: Some("NAME=SOFT[:HARD]"),
         occurs: Occurs::Many,
-        help: "A resource limit of each process of a task, such as nofile=1024:2048. -1 means no limit. May be \
+        help: "A resource limit of each process of a task, such as nofile=1024:2048. -1 means no limit, except for nofile. May be \
                repeated. In the variable, white space separates entries and quotes group.",
         ..Setting::EMPTY
     },

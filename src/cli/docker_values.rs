@@ -12,6 +12,8 @@ use crate::policy::{Gpus, NO_NEW_PRIVILEGES, Ulimit};
 const LEAST_MEMORY: i64 = 6 << 20;
 /// The least part of a processor that the engine accepts, in billionths.
 const LEAST_CPUS: i64 = 10_000_000;
+/// The highest limit of processes that Linux accepts, except for none.
+const HIGHEST_PIDS: i64 = 4_194_304;
 /// The highest number of a user or group.
 const HIGHEST_ID: u64 = 0x7fff_ffff;
 
@@ -132,9 +134,9 @@ pub(super) fn pids_limit(text: &str) -> Result<i64, String> {
     let text = text.trim();
     let count =
         if text == "-1" { Some(-1) } else { digits::number(text).and_then(|n| i64::try_from(n).ok()) };
-    count
-        .filter(|count| *count != 0)
-        .ok_or_else(|| "must be a number of processes such as 512, or -1 for no limit".into())
+    count.filter(|count| *count != 0 && *count <= HIGHEST_PIDS).ok_or_else(|| {
+        format!("must be a number of processes such as 512, at most {HIGHEST_PIDS}, or -1 for no limit")
+    })
 }
 
 /// A network: `bridge`, `none`, `host`, `container:NAME`, or a name or an id.
@@ -244,7 +246,13 @@ pub(super) fn tmpfs(text: &str) -> Result<(String, String), String> {
             "must have a comma-separated list of these options after the path: {flags}, {values}"
         ));
     }
-    Ok((container_path(path)?, options.to_owned()))
+    let path = container_path(path)?;
+    if matches!(path.as_str(), "/dev" | "/proc") || path.starts_with("/proc/") {
+        return Err(
+            "must not be mounted at /dev, /proc or below /proc, where no container can start with it".into(),
+        );
+    }
+    Ok((path, options.to_owned()))
 }
 
 /// A resource limit: `NAME=SOFT[:HARD]`.
@@ -261,6 +269,9 @@ pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
     let (soft, hard) = (limit(soft).ok_or(RIGHT)?, limit(hard).ok_or(RIGHT)?);
     if hard != -1 && (soft == -1 || soft > hard) {
         return Err("must have a soft limit that is not above the hard one, such as nofile=1024:2048".into());
+    }
+    if name == "nofile" && hard == -1 {
+        return Err("must have a number for nofile, which Linux does not leave without a limit".into());
     }
     Ok(Ulimit { name: name.to_owned(), soft, hard })
 }

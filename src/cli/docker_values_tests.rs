@@ -68,8 +68,8 @@ fn assert_refused(cases: &[Case]) {
 /// Each parser's error has its own text, which says what would be valid.
 #[test]
 fn an_invalid_value_says_what_is_valid() {
-    let cases: [Case; 12] = [
-        ("a number of processes", |v| text(pids_limit(v)), &["", "0", "-2", "1.5", "many"]),
+    let cases: [Case; 13] = [
+        ("a number of processes", |v| text(pids_limit(v)), &["", "0", "-2", "1.5", "many", "4194305"]),
         (
             "the name of a network",
             |v| text(network(v)),
@@ -121,13 +121,14 @@ fn an_invalid_value_says_what_is_valid() {
         ),
         ("root of the container", |v| text(tmpfs(v)), &["/", "/."]),
         ("/agent", |v| text(tmpfs(v)), &["/agent", "/agent/x:ro"]),
+        ("at /dev, /proc or", |v| text(tmpfs(v)), &["/dev", "//proc/", "/proc/x:ro"]),
     ];
     assert_refused(&cases);
 }
 
 #[test]
 fn an_invalid_limit_label_device_or_log_option_says_what_is_valid() {
-    let further: [Case; 11] = [
+    let further: [Case; 12] = [
         (
             "NAME=SOFT",
             |v| text(ulimit(v)),
@@ -135,6 +136,7 @@ fn an_invalid_limit_label_device_or_log_option_says_what_is_valid() {
         ),
         ("one of these names", |v| text(ulimit(v)), &["files=1", "NOFILE=1"]),
         ("soft limit that is not above", |v| text(ulimit(v)), &["nofile=2:1", "nofile=-1:5"]),
+        ("a number for nofile", |v| text(ulimit(v)), &["nofile=-1", "nofile=1:-1"]),
         ("NAME=VALUE or NAME", |v| text(label(v)), &["", "=x", " =x", "a=\n"]),
         ("must not begin with oz-", |v| text(label(v)), &["oz-worker-id=x", "oz-task-id", "oz-=1"]),
         (
@@ -157,7 +159,10 @@ fn an_invalid_limit_label_device_or_log_option_says_what_is_valid() {
 
 #[test]
 fn valid_values_become_what_the_engine_takes() {
-    assert_eq!([pids_limit("-1"), pids_limit(" 512 ")], [Ok(-1), Ok(512)]);
+    assert_eq!(
+        [pids_limit("-1"), pids_limit(" 512 "), pids_limit("4194304")],
+        [Ok(-1), Ok(512), Ok(4_194_304)]
+    );
     for name in ["bridge", "host", "none", "container:abc_1", "my-net.1"] {
         assert_eq!(network(name).as_deref(), Ok(name));
     }
@@ -194,6 +199,8 @@ fn valid_values_become_what_the_engine_takes() {
         ("/tmp", "/tmp", ""),
         ("/run//x/:rw,size=64m,mode=1777,noexec,uid=1000", "/run/x", "rw,size=64m,mode=1777,noexec,uid=1000"),
         ("/t:size=50%", "/t", "size=50%"),
+        ("/dev/shm", "/dev/shm", ""),
+        ("/process", "/process", ""),
     ] {
         assert_eq!(tmpfs(text), Ok((path.to_owned(), options.to_owned())));
     }
@@ -201,10 +208,10 @@ fn valid_values_become_what_the_engine_takes() {
 
 #[test]
 fn valid_lists_become_what_the_engine_takes() {
-    let limit = |soft, hard| Ok(Ulimit { name: "nofile".into(), soft, hard });
+    let limit = |name: &str, soft, hard| Ok(Ulimit { name: name.into(), soft, hard });
     assert_eq!(
-        [ulimit("nofile=1024:2048"), ulimit("nofile=7"), ulimit("nofile=1:-1")],
-        [limit(1024, 2048), limit(7, 7), limit(1, -1)]
+        [ulimit("nofile=1024:2048"), ulimit("nofile=7"), ulimit("core=1:-1")],
+        [limit("nofile", 1024, 2048), limit("nofile", 7, 7), limit("core", 1, -1)]
     );
     let pair = |name: &str, value: &str| Ok((name.to_owned(), value.to_owned()));
     assert_eq!(
