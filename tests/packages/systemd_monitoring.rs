@@ -76,9 +76,8 @@ fn json_event((written, message): &Entry) -> String {
     object["message"].as_str().unwrap().to_owned()
 }
 
-/// A tracer that is stopped itself holds the main thread at its next system call. The other threads go on.
-#[test]
-fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_task() {
+/// Starts the service with a short watchdog.
+fn watched() -> Host {
     let host = Host::new();
     let (stage, system) = (&host.stage, &host.system);
     // The control plane takes a run of a lost connection for failed.
@@ -87,6 +86,22 @@ fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_tas
     system.root().write(&format!("/etc/systemd/system/{UNIT}.d/watchdog.conf"), &drop_in);
     system.sh("systemctl daemon-reload");
     host.start(UNIT);
+    host
+}
+
+/// Freezes a thread of the worker; the others go on. Waits until systemd has killed the worker.
+fn freeze(system: &System, thread: u32) {
+    let tracer = Process::freeze(thread, DEADLINE);
+    system.await_journal(UNIT, "Watchdog timeout");
+    // systemd hears of the death of a traced process from the tracer, or once that has ended.
+    drop(tracer);
+    system.await_journal(UNIT, "Failed with result 'watchdog'");
+}
+
+#[test]
+fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_task() {
+    let host = watched();
+    let (stage, system) = (&host.stage, &host.system);
     let task = stage.plane.submit(stage.spec(WAITS));
     let container = host.running(&task);
     // A worker that makes progress outlives the limit.
@@ -99,11 +114,7 @@ fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_tas
     assert_eq!(system.property(UNIT, "NRestarts"), "0", "{}", system.journal(UNIT));
 
     let old = system.property(UNIT, "MainPID");
-    let tracer = Process::freeze(system.outer_pid(&old), DEADLINE);
-    system.await_journal(UNIT, "Watchdog timeout");
-    // systemd hears of the death of a traced process from the tracer, or once that has ended.
-    drop(tracer);
-    system.await_journal(UNIT, "Failed with result 'watchdog'");
+    freeze(system, system.outer_pid(&old));
     stage.plane.wait_connected(2);
     system.await_journal(UNIT, &format!("container adopted task={task}"));
     host.release(&container);
@@ -116,6 +127,22 @@ fn a_frozen_worker_is_killed_by_the_watchdog_and_the_next_process_adopts_its_tas
     assert_ne!(system.property(UNIT, "MainPID"), old);
     assert_eq!(system.property(UNIT, "NRestarts"), "1", "{}", system.journal(UNIT));
     stage.plane.assert_no_violations();
+}
+
+/// Only the thread of the connection: the main thread still answers. It takes a minute, since a slow network is no reason for a restart.
+#[test]
+fn a_worker_with_a_frozen_link_is_killed_by_the_watchdog() {
+    let host = watched();
+    let (stage, system) = (&host.stage, &host.system);
+    let process = system.outer_pid(&system.property(UNIT, "MainPID"));
+    let tasks = std::fs::read_dir(format!("/proc/{process}/task")).unwrap();
+    let is_link = |task: &std::path::PathBuf| {
+        std::fs::read_to_string(task.join("comm")).is_ok_and(|name| name.trim() == "oz-link")
+    };
+    let link = tasks.map(|task| task.unwrap().path()).find(is_link).expect("a thread oz-link");
+    freeze(system, link.file_name().unwrap().to_str().unwrap().parse().unwrap());
+    stage.plane.wait_connected(2);
+    stage.run_a_task();
 }
 
 #[test]
