@@ -106,7 +106,7 @@ check: ## format, lints, documentation, unused items and the declared Rust
 	$(CARGO) fmt --check
 	$(CARGO) fmt --check --manifest-path tests/fuzz/Cargo.toml
 	$(CARGO) clippy --locked --all-targets --test packages -- -D warnings
-	$(CARGO) clippy --locked --test packages -- -D warnings
+	$(CARGO) clippy --locked --test packages --test fleet -- -D warnings
 	$(CARGO) clippy --locked --lib --example instructions --features fuzzing -- -D warnings
 	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --locked --no-deps --document-private-items --features fuzzing
 	$(CARGO) check --locked --example unused --features dead-code

@@ -8,6 +8,8 @@ pub mod control_plane;
 pub mod engine;
 #[path = "../support/images.rs"]
 pub mod images;
+#[path = "../support/logfmt.rs"]
+pub mod logfmt;
 #[path = "../support/process.rs"]
 pub mod process;
 #[path = "../support/rng.rs"]
