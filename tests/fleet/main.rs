@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test fails by a panic")]
 #![allow(
     clippy::print_stdout,
+    clippy::print_stderr,
     unreachable_pub,
     reason = "it prints its figures, and has no public interface"
 )]

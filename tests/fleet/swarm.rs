@@ -379,9 +379,9 @@ fn rotate(cluster: &Cluster) {
 fn mistakes(cluster: &mut Cluster) {
     let stack = std::fs::read_to_string(STACK).unwrap();
     // Without the secret.
-    let start = stack.find("    secrets:\n      - source").unwrap();
-    let end = stack.find("    volumes:\n").unwrap();
-    let without = [&stack[..start], &stack[end..]].concat().replace("node.labels.oz ", "node.labels.bad ");
+    let (start, rest) = stack.split_once("    secrets:\n      - source").unwrap();
+    let (_, end) = rest.split_once("    volumes:\n").unwrap();
+    let without = [start, "    volumes:\n", end].concat().replace("node.labels.oz ", "node.labels.bad ");
     let file = cluster.folder.join("without-secret.yml");
     std::fs::write(&file, without).unwrap();
     cluster.label(0, "bad=true");
