@@ -72,6 +72,8 @@ impl Node {
             },
         );
         let cable = format!("ozcable{}", self.number);
+        // After a crash the kernel removes it some time after the machine.
+        let _ = Command::new(tool("busybox")).args(["ip", "link", "del", &cable]).output();
         ip(&["link", "add", &cable, "type", "veth"]);
         // As in `7: ozcable1@veth0: <BROADCAST,...`.
         let shown = ip(&["-o", "link", "show", "dev", &cable]);
