@@ -158,7 +158,7 @@ fn two_workers_with_one_id_share_the_runs() {
     // The end of one worker ends its own task only.
     let ours =
         |one: &Worker| one.stderr().all().iter().filter(|line| line.contains("container started")).count();
-    assert_eq!(ours(&first) + ours(&second), 3);
+    stage.wait("each task was started once", || ours(&first) + ours(&second) == 3);
     let of_second = stage.plane.view(|model| {
         let open = model.runs.iter().filter(|run| run.state == State::InProgress);
         open.map(|run| (run.id.clone(), run.connection)).collect::<Vec<_>>()
