@@ -83,19 +83,26 @@ impl DiskWatch {
         &self.folder
     }
 
-    /// Returns the same watch, of which `last` takes the result of each check.
+    /// Returns the same watch, of which `last` takes the result of each check, also of the one at its start.
     pub(super) fn recording(self, last: &Arc<DiskFree>) -> Self {
-        let watch = Self { last: Arc::clone(last), ..self };
-        // Fails if the space cannot be read any more.
-        let _ = watch.free();
-        watch
+        if let Some(free) = self.last.get() {
+            last.record(free);
+        }
+        Self { last: Arc::clone(last), ..self }
     }
 
     /// Returns why there is too little space for a new task, for people; `None` if there is enough or the space is unknown.
     pub fn low(&self) -> Option<String> {
-        let free = self.free().ok().filter(|free| *free < self.min_free)?;
-        let free = readable(free);
-        let least = readable(self.min_free);
+        self.too_little(self.free().ok()?)
+    }
+
+    /// As [`DiskWatch::low`], by the last check.
+    pub(super) fn was_low(&self) -> Option<String> {
+        self.too_little(self.last.get()?)
+    }
+
+    fn too_little(&self, free: u64) -> Option<String> {
+        let (free, least) = (free < self.min_free).then(|| (readable(free), readable(self.min_free)))?;
         Some(format!("the engine's disk has {free} free, less than --min-free-disk {least}"))
     }
 

@@ -105,7 +105,7 @@ pub(super) fn run(
         Tasks::new(docker.clone(), Arc::clone(&processes), options, job_events, stopping.clone(), steps);
     let tasks = Arc::new(tasks.with_disk(DiskWatch::full_check(disk.as_ref())));
     let disk = disk.filter(DiskWatch::refuses_tasks);
-    let low = disk.as_ref().and_then(DiskWatch::low);
+    let low = disk.as_ref().and_then(DiskWatch::was_low);
     let cleaning = Arc::clone(&tasks);
     let mut runtime = Runtime {
         coordinator: settings::coordinator(config, disk.is_some(), notifier.interval()),

@@ -199,9 +199,14 @@ pub struct ContainerSummary {
 }
 
 impl ContainerSummary {
-    /// Returns the name, without the engine's leading slash. Empty if it has none.
+    /// Returns its names, without the engine's leading slash.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.names.iter().map(|name| name.trim_start_matches('/'))
+    }
+
+    /// Returns the first name. Empty if it has none.
     pub fn name(&self) -> &str {
-        self.names.first().map_or("", |name| name.trim_start_matches('/'))
+        self.names().next().unwrap_or_default()
     }
 
     /// Returns what the list tells of the container, for one that the engine fails to inspect. It counts as started when it was

@@ -56,7 +56,7 @@ pub fn detect_journal(variable: Option<&OsStr>) {
     stderr::detect_journal(variable);
 }
 
-/// Returns what is in front of a line to stderr that is not of the log: its priority, if stderr is a journal.
+/// Returns the priority that begins a line on a journal; empty if stderr is none. For lines that the log does not write.
 pub fn priority(level: Level) -> &'static str {
     if output().is_journal { line::priority(level) } else { "" }
 }

@@ -433,12 +433,11 @@ fn task_labels(plan: &Plan) -> [(&'static str, &str); 2] {
 fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan, processes: &Processes) -> Vec<ContainerRef> {
     let worker_id = labels::get(&plan.labels, WORKER_LABEL).unwrap_or_default();
     let leftover = |found: ContainerSummary| {
-        let names = found.names.iter().map(|name| name.trim_start_matches('/'));
         let is_own = |name: &&str| {
             let owned = names::owned(worker_id, &found.labels, name);
             matches!(owned, Some(Owned::Task { key, .. }) if key == plan.key)
         };
-        let name = { names }.find(is_own)?.to_owned();
+        let name = found.names().find(is_own)?.to_owned();
         processes.owns(labels::get(&found.labels, PROCESS_LABEL)).then_some(())?;
         Some(ContainerRef { name, id: Some(found.id) })
     };

@@ -37,9 +37,8 @@ pub fn sweep(
 ) -> Result<Option<Duration>, Error> {
     let mut kept = Vec::new();
     for summary in docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])? {
-        let names = summary.names.iter().map(|name| name.trim_start_matches('/'));
         let is_failed = |name: &str| is_failed(worker_id, &summary.labels, name, &summary.id);
-        if !{ names }.any(is_failed) || !processes.owns(labels::get(&summary.labels, PROCESS_LABEL)) {
+        if !summary.names().any(is_failed) || !processes.owns(labels::get(&summary.labels, PROCESS_LABEL)) {
             continue;
         }
         match docker.container_inspect(cancel, &summary.id) {

@@ -5,13 +5,12 @@ use std::sync::{Arc, Mutex, PoisonError};
 use log::debug;
 
 use super::engine::TaskEngine;
-use super::labels::{self, PROCESS_LABEL, WORKER_LABEL};
 use super::names;
 use super::plan::{Plan, TaskSettings};
-use crate::docker::{CreateContainer, Docker, Error, LogConfig};
+use super::sidecar::HelperSpec;
+use crate::docker::{Error, LogConfig};
 use crate::logging::{error_chain, value};
 use crate::policy::ContainerOptions;
-use crate::sys::cancel::CancelToken;
 
 /// The log drivers that keep files on the engine's disk, and have a limit of their size.
 const WITH_FILES: [&str; 2] = ["json-file", "local"];
@@ -46,36 +45,24 @@ impl LogLimit {
     ) {
         let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if known.is_none() && !plan.container.log_opts.contains_key(MAX_SIZE) {
-            match ask(engine.docker, settings, image) {
+            match ask(engine, settings, image) {
                 Ok(default) => *known = Some(default),
                 Err(error) => {
                     debug!("log driver not known {} error={}", engine.key, value(&error_chain(&error)));
                 }
             }
         }
-        if let Some(default) = known.as_ref() {
-            limit(plan, default);
-        }
+        drop(known);
+        self.apply(plan);
     }
 }
 
 /// Returns the log configuration that the engine gives to a container without one.
-fn ask(docker: &Docker, settings: &TaskSettings, image: &str) -> Result<LogConfig, Error> {
+fn ask(engine: &TaskEngine<'_>, settings: &TaskSettings, image: &str) -> Result<LogConfig, Error> {
     let TaskSettings { worker_id, process_id, .. } = settings;
-    let definition = CreateContainer {
-        image: image.to_owned(),
-        // The engine requires a command even for a container that is never started.
-        entrypoint: Some(vec!["/never-started".to_owned()]),
-        labels: labels::of_container(&[(WORKER_LABEL, worker_id), (PROCESS_LABEL, process_id)]),
-        ..CreateContainer::default()
-    };
-    // Not cancellable: the engine completes a creation without its caller, and the container would be left behind.
-    let cancel = CancelToken::new();
-    let id =
-        docker.container_create(&cancel, &names::populator(&format!("log-{process_id}")), &definition)?.id;
-    let found = docker.container_log_config(&cancel, &id);
-    docker.container_remove(&cancel, &id)?;
-    found
+    let helpers = HelperSpec { engine, worker_id, process_id, image_id: image };
+    let helper = helpers.create(&names::populator(&format!("log-{process_id}")), Vec::new())?;
+    engine.docker.container_log_config(&engine.cancel, helper.id())
 }
 
 fn limit(plan: &mut Plan, default: &LogConfig) {

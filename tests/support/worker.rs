@@ -100,7 +100,7 @@ impl Worker {
 }
 
 impl Drop for Worker {
-    /// So that every line that any test makes a worker write is looked at.
+    /// Checks the log of every worker of every test.
     fn drop(&mut self) {
         if !std::thread::panicking() {
             logfmt::assert_well_formed(&self.stderr().all());

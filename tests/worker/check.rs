@@ -74,6 +74,13 @@ fn at(plane: &ControlPlane, id: &str) -> WorkerBuilder {
     worker.env("DOCKER_HOST", Engine::get().host())
 }
 
+/// As [`at`], with only the URL of the control plane.
+fn at_url(root: &str, key: &str) -> WorkerBuilder {
+    let args = ["check", "--worker-id", &worker_id(), "--server-root-url", root];
+    let worker = WorkerBuilder::new(&binary()).args(args);
+    worker.env("OZ_API_KEY", key).env("DOCKER_HOST", Engine::get().host())
+}
+
 #[test]
 fn when_all_is_well_every_step_has_a_line_and_no_run_is_claimed() {
     let stage = Stage::new();
@@ -159,14 +166,7 @@ fn an_answer_that_refuses_is_shown_with_its_header_and_when_to_try_again() {
     });
     let found = check(|| {
         let root = format!("http://{address}");
-        let worker = WorkerBuilder::new(&binary()).args([
-            "check",
-            "--worker-id",
-            &worker_id(),
-            "--server-root-url",
-            &root,
-        ]);
-        worker.env("OZ_API_KEY", WRONG_KEY).env("DOCKER_HOST", Engine::get().host())
+        at_url(&root, WRONG_KEY)
     });
     found.assert_failed(&["key"]);
     let (_, text) = found.step("key");
@@ -185,14 +185,7 @@ fn a_port_on_which_nothing_listens_is_a_failed_connection() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let found = check(|| {
         let root = format!("http://127.0.0.1:{port}");
-        let worker = WorkerBuilder::new(&binary()).args([
-            "check",
-            "--worker-id",
-            &worker_id(),
-            "--server-root-url",
-            &root,
-        ]);
-        worker.env("OZ_API_KEY", plane.key()).env("DOCKER_HOST", Engine::get().host())
+        at_url(&root, plane.key())
     });
     found.assert_failed(&["tcp"]);
     assert!(found.step("tcp").1.contains("Connection refused"), "{}", found.text);
@@ -203,14 +196,7 @@ fn a_port_on_which_nothing_listens_is_a_failed_connection() {
 fn a_name_without_an_address_is_a_failed_look_up() {
     let found = check(|| {
         let root = "https://no-such-host.invalid";
-        let worker = WorkerBuilder::new(&binary()).args([
-            "check",
-            "--worker-id",
-            &worker_id(),
-            "--server-root-url",
-            root,
-        ]);
-        worker.env("OZ_API_KEY", "k").env("DOCKER_HOST", Engine::get().host())
+        at_url(root, "k")
     });
     found.assert_failed(&["dns"]);
     assert!(found.step("dns").1.contains("cannot resolve no-such-host.invalid"), "{}", found.text);

@@ -61,7 +61,8 @@ impl DiskFree {
         self.0.store(bytes, Ordering::Relaxed);
     }
 
-    fn get(&self) -> Option<u64> {
+    /// Returns the free bytes; `None` before the first check.
+    pub(super) fn get(&self) -> Option<u64> {
         Some(self.0.load(Ordering::Relaxed)).filter(|bytes| *bytes != u64::MAX)
     }
 }

@@ -11,16 +11,16 @@ use crate::task::names::ContainerRef;
 
 /// Creates helpers of one image.
 #[derive(Clone, Copy)]
-pub(super) struct HelperSpec<'a> {
-    pub(super) engine: &'a TaskEngine<'a>,
-    pub(super) worker_id: &'a str,
-    pub(super) process_id: &'a str,
+pub(in crate::task) struct HelperSpec<'a> {
+    pub(in crate::task) engine: &'a TaskEngine<'a>,
+    pub(in crate::task) worker_id: &'a str,
+    pub(in crate::task) process_id: &'a str,
     /// As `sha256:…`.
-    pub(super) image_id: &'a str,
+    pub(in crate::task) image_id: &'a str,
 }
 
 /// A helper container, removed when this is dropped.
-pub(super) struct Helper<'a> {
+pub(in crate::task) struct Helper<'a> {
     engine: &'a TaskEngine<'a>,
     container: ContainerRef,
 }
@@ -30,7 +30,7 @@ impl<'a> HelperSpec<'a> {
     ///
     /// # Errors
     /// A conflict if the name is taken, or any other error of the engine.
-    pub(super) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
+    pub(in crate::task) fn create(self, name: &str, mounts: Vec<Mount>) -> Result<Helper<'a>, Error> {
         let definition = CreateContainer {
             image: self.image_id.to_owned(),
             // The engine requires a command even for a container that is never started.
@@ -60,7 +60,7 @@ impl<'a> HelperSpec<'a> {
     ///
     /// # Errors
     /// An engine error.
-    pub(super) fn replace(self, name: &str) -> Result<Helper<'a>, Error> {
+    pub(in crate::task) fn replace(self, name: &str) -> Result<Helper<'a>, Error> {
         match self.create(name, Vec::new()) {
             Err(error) if error.is_conflict() => {
                 self.engine.docker.container_remove(&CancelToken::new(), name)?;
@@ -72,11 +72,11 @@ impl<'a> HelperSpec<'a> {
 }
 
 impl Helper<'_> {
-    pub(super) fn id(&self) -> &str {
+    pub(in crate::task) fn id(&self) -> &str {
         self.container.key()
     }
 
-    pub(super) fn name(&self) -> &str {
+    pub(in crate::task) fn name(&self) -> &str {
         &self.container.name
     }
 }

@@ -21,7 +21,7 @@ use std::time::Instant;
 
 use log::{debug, info, warn};
 
-use self::helper::HelperSpec;
+pub(super) use self::helper::HelperSpec;
 use self::populator::VolumePopulator;
 use self::reservation::{Reservation, Reservations};
 use self::versions::{PREFIX, superseded};
