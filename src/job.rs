@@ -73,6 +73,8 @@ pub struct Leftover {
     pub failed: bool,
     /// Volumes that only this task uses.
     pub volumes: Vec<String>,
+    /// Whether this was removed by its name before: the engine may have created it after that.
+    pub second_look: bool,
 }
 
 impl Leftover {
@@ -132,9 +134,14 @@ pub enum JobEvent {
     Done(Removal),
     /// Its container is kept for some time, because its task failed.
     Kept,
-    /// A removal has failed for good. Comes before its `Done` or `CleanedUp`.
+    /// A removal has failed for good, or is to be repeated. Comes before its `Done` or `CleanedUp`.
     NotRemoved {
-        /// What is still there.
+        /// What is, or may be, still there.
+        left: Arc<Leftover>,
+    },
+    /// A helper container that it used could not be removed.
+    HelperLeft {
+        /// The helper.
         left: Arc<Leftover>,
     },
     /// What it left was removed after it had ended, or is not removed.

@@ -128,16 +128,18 @@ impl Background {
     }
 
     /// Removes kept containers that are due: [`Event::FailedSwept`]. If `is_late`, also removes what the engine created late:
-    /// [`Event::Unstarted`].
+    /// [`Event::LateSwept`].
     pub(super) fn sweep(&self, is_late: bool) {
         let (docker, stopping, keep) = (self.docker.clone(), self.stopping.clone(), self.keep_failed);
         let (worker_id, processes) = (self.worker_id.clone(), Arc::clone(&self.processes));
         let sweep = move || {
             let mut events = Vec::new();
             if is_late {
-                let unstarted = adopt::late_sweep(&docker, &stopping, &worker_id, &processes);
-                let unstarted = log_sweep("late sweep", unstarted).unwrap_or_default();
-                events.push(Event::Unstarted(unstarted));
+                let swept = adopt::late_sweep(&docker, &stopping, &worker_id, &processes);
+                let swept = log_sweep("late sweep", swept);
+                let again = swept.as_ref().is_none_or(|swept| !swept.is_complete);
+                let unstarted = swept.map(|swept| swept.unstarted).unwrap_or_default();
+                events.push(Event::LateSwept { unstarted, again });
             }
             let failed = failed::sweep(&docker, &stopping, &worker_id, &processes, keep);
             let due = log_sweep("sweep of failed containers", failed).unwrap_or(Some(SWEEP_AGAIN));

@@ -16,9 +16,15 @@ use crate::sys::cancel::CancelReason;
 pub enum Event {
     /// The tasks of an earlier process. Comes at most once, before any other event.
     Adopted(Vec<Arc<AdoptedTask>>),
-    /// The executions of earlier processes whose containers were never started. Comes before any connection, and after
-    /// [`Effect::LateSweep`].
+    /// The executions of earlier processes whose containers were never started. Comes before any connection.
     Unstarted(Vec<(ExecutionKey, Dialect)>),
+    /// A late sweep ended.
+    LateSwept {
+        /// As [`Event::Unstarted`].
+        unstarted: Vec<(ExecutionKey, Dialect)>,
+        /// Something could not be removed.
+        again: bool,
+    },
     /// An attempt to connect failed; the link tries again.
     LinkFailed,
     /// An attempt to connect was refused; the link tries again.
@@ -157,7 +163,7 @@ pub enum Effect {
         left: Arc<Leftover>,
     },
     /// Remove what the engine created late for an earlier process, and what [`Effect::SweepFailed`] removes;
-    /// [`Event::Unstarted`] and [`Event::FailedSwept`] follow.
+    /// [`Event::LateSwept`] and [`Event::FailedSwept`] follow.
     LateSweep,
     /// Remove kept containers of failed tasks that are too old or too many; [`Event::FailedSwept`] follows. At most one runs at
     /// a time.

@@ -1,9 +1,10 @@
-//! The late sweep: once in a process, some time after its start.
+//! The late sweep: once in a process, some time after its start, and again if it fails.
 
 use std::time::Instant;
 
 use super::Coordinator;
 use super::event::Effect;
+use super::sweep::SWEEP_AFTER;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LateSweep {
@@ -11,7 +12,7 @@ pub(super) enum LateSweep {
     Unplanned,
     /// Due at this time.
     Due(Instant),
-    /// Begun, or not needed.
+    /// Under way, done, or not needed.
     Over,
 }
 
@@ -38,6 +39,13 @@ impl Coordinator {
                 LateSweep::Over
             }
         };
+    }
+
+    /// A late sweep ended; `again` if it has left something.
+    pub(super) fn late_swept(&mut self, again: bool, now: Instant) {
+        if again && self.stop.is_none() {
+            self.late_sweep = LateSweep::Due(now + SWEEP_AFTER);
+        }
     }
 }
 

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use super::super::tests::*;
 use super::super::{CancelReason, Effect, Event, Rules};
+use super::SWEEP_AFTER;
 
 fn script() -> Script {
     Script::with(Rules { late_sweep_after: Duration::from_secs(30), ..RULES })
@@ -26,6 +27,22 @@ fn the_sweep_runs_once_30_seconds_after_the_start() {
     script.on(Event::LinkDown);
     script.on(Event::LinkUp);
     assert_eq!(script.after(3600), []);
+}
+
+#[test]
+fn a_sweep_that_left_something_is_repeated() {
+    let mut script = script();
+    script.on(Event::Adopted(vec![]));
+    assert_eq!(script.after(30), [Effect::LateSweep]);
+    let swept = |again| Event::LateSwept { unstarted: vec![], again };
+    for _ in 0..2 {
+        assert_eq!(script.on(swept(true)), []);
+        assert_eq!(script.after(SWEEP_AFTER.as_secs() - 1), []);
+        assert_eq!(script.after(1), [Effect::LateSweep]);
+    }
+    script.on(swept(false));
+    assert_eq!(script.after(2 * SWEEP_AFTER.as_secs()), []);
+    assert_eq!(script.coordinator.deadline(), None);
 }
 
 #[test]

@@ -214,8 +214,8 @@ fn unstarted_tasks_that_the_late_sweep_finds_are_looked_up_at_once() {
     let mut script = Script::with_rest(RULES);
     assert_eq!(script.on(assignment_at("own", 10)).len(), 2);
     let found = [("old", Dialect::Old), ("own", Dialect::Old), ("upstream", Dialect::Upstream)];
-    let unstarted = Event::Unstarted(found.map(|(id, dialect)| (key(id), dialect)).to_vec());
-    assert_eq!(script.on(unstarted), []);
+    let unstarted = found.map(|(id, dialect)| (key(id), dialect)).to_vec();
+    assert_eq!(script.on(Event::LateSwept { unstarted, again: false }), []);
     assert_eq!(script.looked_up(), ["old"], "this process has claimed the other one");
     assert_eq!(script.answer("old", RunState::InProgress, 0), []);
     script.after_millis(500);

@@ -169,6 +169,10 @@ impl Coordinator {
         match event {
             Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task, now)),
             Event::Unstarted(found) => self.remember_unstarted(found, now),
+            Event::LateSwept { unstarted, again } => {
+                self.remember_unstarted(unstarted, now);
+                self.late_swept(again, now);
+            }
             Event::LinkFailed => self.link_failed(),
             Event::LinkRefused(refusal) => self.link_refused(refusal, now),
             Event::LinkUp => self.link_up(now),
@@ -198,6 +202,10 @@ impl Coordinator {
             Event::Job(id, JobEvent::Exited) => self.exited(id),
             Event::Job(_, JobEvent::Kept) => self.failed_sweep.kept(now),
             Event::Job(id, JobEvent::NotRemoved { left }) => self.remove_later(id, left, now),
+            Event::Job(_, JobEvent::HelperLeft { left }) => {
+                let id = self.new_id();
+                self.remove_later(id, left, now);
+            }
             Event::Job(id, JobEvent::CleanedUp(removal)) => self.cleaned_up(id, removal, now),
             Event::Signal => self.signal(now),
             Event::LogState => self.log_state(now),
@@ -374,10 +382,15 @@ impl Coordinator {
     }
 
     fn add_job(&mut self, job: JobState, work: Work) {
-        let id = JobId(self.next_job);
-        self.next_job += 1;
+        let id = self.new_id();
         self.jobs.insert(id, job);
         self.effects.push(Effect::Start { job: id, work });
+    }
+
+    fn new_id(&mut self) -> JobId {
+        let id = JobId(self.next_job);
+        self.next_job += 1;
+        id
     }
 
     /// Ends a job's task; the job still reports and cleans up.

@@ -260,6 +260,7 @@ pub(super) fn left(id: &str) -> Arc<Leftover> {
         id: None,
         started: true,
         failed: false,
+        second_look: false,
         volumes: Vec::new(),
     })
 }

@@ -17,6 +17,7 @@ fn left(id: &str) -> Arc<Leftover> {
         id: None,
         started: true,
         failed: false,
+        second_look: false,
         volumes: vec![],
     })
 }
@@ -64,6 +65,18 @@ fn a_worker_that_stops_leaves_it_to_the_next_process() {
         script.on(not_removed(8, "b"));
         assert_eq!(script.after(3600), [], "{is_left_first}");
     }
+}
+
+/// A confirmation that the task's container is gone must not come from its helper.
+#[test]
+fn a_helper_that_is_left_is_removed_later_apart_from_its_task() {
+    let mut script = Script::connected(1);
+    script.assign("a");
+    script.on(Event::Job(JobId(0), JobEvent::HelperLeft { left: left("a") }));
+    assert_eq!(script.after(SWEEP_AFTER.as_secs() - 1), []);
+    assert_eq!(script.after(1), [clean_up(1, "a")]);
+    script.on(Event::Job(JobId(1), JobEvent::CleanedUp(Removal::Gone)));
+    assert_eq!(script.after(3600), []);
 }
 
 #[test]

@@ -104,10 +104,19 @@ pub fn find(
     if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(found) }
 }
 
+/// What a late sweep has done.
+#[derive(Debug, PartialEq, Eq)]
+pub struct LateSwept {
+    /// The executions of the containers that were removed.
+    pub unstarted: Vec<(ExecutionKey, Dialect)>,
+    /// Whether every removal succeeded.
+    pub is_complete: bool,
+}
+
 /// Removes containers that the engine has created only after [`find`]: it completes a creation whose caller was killed. They
 /// were never started, and their process has ended. Nothing else of them is touched, so this process may create
 /// containers at the same time. Of the volumes, a task's own are removed, and shared ones that were not filled to their end.
-/// A removal that fails is logged. Returns the executions of those that were removed.
+/// A removal that fails is logged.
 ///
 /// # Errors
 /// When the engine cannot be asked, or cancelled.
@@ -116,22 +125,24 @@ pub fn late_sweep(
     cancel: &CancelToken,
     worker_id: &str,
     processes: &Processes,
-) -> Result<Vec<(ExecutionKey, Dialect)>, Error> {
+) -> Result<LateSwept, Error> {
     remove_half_filled(docker, cancel, worker_id, processes.own())?;
     let mut all = docker.container_list(cancel, &[(WORKER_LABEL, worker_id)])?;
     all.retain(|summary| is_of_another_process(&summary.labels, processes));
+    let mut swept = LateSwept { unstarted: Vec::new(), is_complete: true };
     if all.is_empty() {
-        return Ok(Vec::new());
+        return Ok(swept);
     }
     let mut scan = Scan::new(docker, cancel, worker_id, processes)?;
     for summary in all {
         if let Some(container) = scan.inspect(summary)?
             && is_late(&container, worker_id, processes, scan.now)
         {
-            scan.remove_late(&container);
+            swept.is_complete &= scan.remove_late(&container);
         }
     }
-    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(scan.unstarted) }
+    swept.unstarted = scan.unstarted;
+    if cancel.is_cancelled() { Err(Error::Cancelled) } else { Ok(swept) }
 }
 
 impl<'a> Scan<'a> {
@@ -226,10 +237,11 @@ impl<'a> Scan<'a> {
     }
 
     /// Removes the container unless it was started in the meantime, and then its task's own volumes. If this process has just
-    /// populated one of them again for the same task, its check for the marker will notice.
-    fn remove_late(&mut self, container: &Container) {
+    /// populated one of them again for the same task, its check for the marker will notice. Returns whether the container is gone.
+    fn remove_late(&mut self, container: &Container) -> bool {
         if let Err(error) = self.docker.container_remove_idle(self.cancel, &container.id) {
-            return log_left(container, &error);
+            log_left(container, &error);
+            return false;
         }
         self.unstarted.extend(with_dialect(&container.labels));
         log_removed(container, "created after its process ended");
@@ -242,6 +254,7 @@ impl<'a> Scan<'a> {
         for volume in self.volumes.iter().filter(own) {
             self.remove_volume(&volume.name, "its container was never started");
         }
+        true
     }
 
     fn remove(&self, container: &Container, reason: &str) {

@@ -34,13 +34,15 @@ pub(super) enum Remains {
     Kept,
     /// What could not be removed. It is to be tried again.
     NotRemoved(Leftover),
+    /// Nothing, but the engine may still create this. It is to be looked for again.
+    MayCome(Leftover),
 }
 
 impl Remains {
     /// Returns what became of the container.
     pub(super) fn removal(&self) -> Removal {
         match self {
-            Self::Nothing => Removal::Gone,
+            Self::Nothing | Self::MayCome(_) => Removal::Gone,
             Self::NotRemoved(left) if left.container.is_none() => Removal::Gone,
             Self::Kept | Self::KeptForGood => Removal::Kept,
             Self::Undelivered | Self::NotRemoved(_) => Removal::Left,
@@ -88,7 +90,12 @@ impl Tasks {
             warn_if_left(engine, volume, removed);
         }
         if still_left.is_empty() {
-            return Remains::Nothing;
+            let may_come = left.container.is_some() && left.id.is_none() && !left.second_look;
+            return if may_come {
+                Remains::MayCome(Leftover { second_look: true, ..left.clone() })
+            } else {
+                Remains::Nothing
+            };
         }
         self.steps.cleanup_failed();
         Remains::NotRemoved(still_left)
@@ -123,8 +130,14 @@ fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) -> bool {
         warn!("container removal failed {key} {container} error={}", value(&error));
         attempts < REMOVE_ATTEMPTS && start.elapsed() < REMOVE_LIMIT
     };
-    let remove =
-        engine.cleanup_retrying(retryable, |docker, cancel| docker.container_remove(cancel, container.key()));
+    let remove = engine.cleanup_retrying(retryable, |docker, cancel| match &container.id {
+        Some(id) => docker.container_remove(cancel, id),
+        // It was never started. One that runs, or is removed now, is another execution's with the same name.
+        None => match docker.container_remove_idle(cancel, &container.name) {
+            Err(error) if error.is_conflict() => Ok(()),
+            removed => removed,
+        },
+    });
     match &remove {
         Ok(()) => info!("container removed {key} {container}"),
         Err(error) => {

@@ -9,7 +9,7 @@ use crossbeam_channel::{Receiver, unbounded};
 use super::super::run::Options;
 use super::super::scripted_engine::{ScriptedEngine, json};
 use super::*;
-use crate::docker::{Reference, RegistryEnv, Timeouts};
+use crate::docker::{RegistryEnv, Timeouts};
 use crate::job::{JobEvent, JobId};
 use crate::policy::PullPolicy;
 use crate::protocol::ExecutionKey;
@@ -42,19 +42,7 @@ impl Stuck {
         });
         let (sender, events) = unbounded();
         let options = Options {
-            settings: TaskSettings {
-                worker_id: "w".into(),
-                process_id: "p".into(),
-                shared_id: false,
-                server_root_url: String::new(),
-                volumes: vec![],
-                container: Arc::default(),
-                env: vec![],
-                default_image: Reference::parse("task").unwrap(),
-                sidecar_image: None,
-                idle_on_complete: None,
-                session_sharing_server_url: None,
-            },
+            settings: TaskSettings::plain(),
             mount_paths: vec![],
             with_registry: false,
             pull: PullPolicy::Missing,
@@ -89,6 +77,7 @@ fn left() -> Leftover {
         id: Some("0123456789abcdef".to_owned()),
         started: true,
         failed: false,
+        second_look: false,
         volumes,
     }
 }
@@ -108,6 +97,28 @@ fn a_removal_that_does_not_end_is_left_for_the_sweep_which_removes_it() {
     let events = stuck.events();
     assert!(matches!(events[..], [JobEvent::CleanedUp(Removal::Gone)]), "{events:?}");
     assert_eq!(stuck.engine.count("DELETE /v1.41/volumes/v"), 2);
+}
+
+/// The answer to its creation was lost, and the engine may create it later. By then another execution may have its name: that one
+/// must not be killed.
+#[test]
+fn a_container_without_an_id_is_looked_for_twice_and_never_killed() {
+    for gets_on in [true, false] {
+        let stuck = Stuck::new();
+        stuck.gets_on.store(gets_on, Ordering::SeqCst);
+        let uncertain = Leftover { id: None, started: false, volumes: vec![], ..left() };
+        stuck.tasks.remove(JobId(1), &uncertain);
+        let events = stuck.events();
+        let [JobEvent::NotRemoved { left: may_come }, JobEvent::CleanedUp(Removal::Gone)] = &events[..]
+        else {
+            panic!("{events:?}")
+        };
+        assert_eq!(**may_come, Leftover { second_look: true, ..uncertain });
+        stuck.tasks.remove(JobId(1), may_come);
+        let events = stuck.events();
+        assert!(matches!(events[..], [JobEvent::CleanedUp(Removal::Gone)]), "{events:?}");
+        assert_eq!((stuck.engine.count("DELETE"), stuck.engine.count("force=1")), (2, 0));
+    }
 }
 
 /// Otherwise a volume that an operator uses would be tried for ever.

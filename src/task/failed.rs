@@ -22,8 +22,11 @@ const TOO_MANY: &str = "20 younger ones are kept";
 /// The shortest time to the next sweep. The engine's time is in whole seconds, so a container can be due slightly later than computed.
 const TICK: Duration = Duration::from_secs(1);
 
+/// When a removal that failed is tried again.
+const AGAIN: Duration = Duration::from_secs(600);
+
 /// Removes the kept containers, and their own volumes, that ended `keep` ago or earlier, and the oldest beyond 20. Returns when
-/// the next is due, from now; `None` if none is left. A removal that fails is logged, and the next start or sweep tries it again.
+/// the next is due, from now; `None` if none is left. A removal that fails is logged, and the next sweep tries it again.
 /// Containers of another process that runs are left to that.
 ///
 /// # Errors
@@ -56,11 +59,15 @@ pub fn sweep(
     by_age.sort_by_key(|(age, _)| *age);
     let ages: Vec<Duration> = by_age.iter().map(|(age, _)| *age).collect();
     let stay = staying(&ages, keep);
+    let mut again = None;
     for (age, container) in by_age.iter().skip(stay) {
-        remove(docker, cancel, worker_id, container, reason(*age, keep))?;
+        if !remove(docker, cancel, worker_id, container, reason(*age, keep))? {
+            again = Some(AGAIN);
+        }
     }
     let oldest = stay.checked_sub(1).and_then(|last| ages.get(last));
-    Ok(oldest.map(|age| keep.saturating_sub(*age).max(TICK)))
+    let next = oldest.map(|age| keep.saturating_sub(*age).max(TICK));
+    Ok(next.into_iter().chain(again).min())
 }
 
 /// Returns how many containers stay, of those with these ages, the youngest first.
@@ -73,20 +80,20 @@ fn reason(age: Duration, keep: Duration) -> &'static str {
     if age < keep { TOO_MANY } else { "kept long enough" }
 }
 
-/// Removes a container, and the volumes that only its task used.
+/// Removes a container, and the volumes that only its task used. Returns whether the container is gone.
 fn remove(
     docker: &Docker,
     cancel: &CancelToken,
     worker_id: &str,
     container: &Container,
     reason: &str,
-) -> Result<(), Error> {
+) -> Result<bool, Error> {
     match docker.container_remove(cancel, &container.id) {
         Ok(()) => log_removed(container, reason),
         Err(error) if error.is_cancelled() => return Err(error),
         Err(error) => {
             log_left(container, &error);
-            return Ok(());
+            return Ok(false);
         }
     }
     for volume in docker.volume_list(cancel, &[(WORKER_LABEL, worker_id)])? {
@@ -98,7 +105,7 @@ fn remove(
             warn!("volume left {key}volume={} error={}", value(&volume.name), value(&error_chain(&error)));
         }
     }
-    Ok(())
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -58,6 +58,26 @@ pub(crate) struct TaskSettings {
     pub(crate) session_sharing_server_url: Option<String>,
 }
 
+#[cfg(test)]
+impl TaskSettings {
+    /// Returns settings of an operator who sets nothing.
+    pub(super) fn plain() -> Self {
+        Self {
+            worker_id: "w".into(),
+            process_id: "p".into(),
+            shared_id: false,
+            server_root_url: "https://oz.example".into(),
+            volumes: vec![],
+            container: Arc::default(),
+            env: vec![],
+            default_image: Reference::parse("default:1").unwrap(),
+            sidecar_image: None,
+            idle_on_complete: None,
+            session_sharing_server_url: None,
+        }
+    }
+}
+
 /// What to run for one assignment.
 #[derive(Debug, Clone)]
 pub(crate) struct Plan {

@@ -5,17 +5,9 @@ use crate::protocol::{AdditionalSidecar, AgentConfig};
 
 fn settings() -> TaskSettings {
     TaskSettings {
-        worker_id: "w".into(),
-        process_id: "p".into(),
-        shared_id: false,
-        server_root_url: "https://oz.example".into(),
         volumes: vec![VolumeBind { host: "/h".into(), container: "/data".into(), mode: "ro".into() }],
-        container: Arc::default(),
         env: vec![("OPERATOR".into(), Secret::new("o")), ("BOTH".into(), Secret::new("operator"))],
-        default_image: Reference::parse("default:1").unwrap(),
-        sidecar_image: None,
-        idle_on_complete: None,
-        session_sharing_server_url: None,
+        ..TaskSettings::plain()
     }
 }
 

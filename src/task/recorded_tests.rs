@@ -53,16 +53,13 @@ fn settings(entry: &Entry<'_>) -> TaskSettings {
     };
     TaskSettings {
         worker_id: "w1".into(),
-        process_id: "p".into(),
-        shared_id: false,
         server_root_url: text("root_url").unwrap_or_else(|| "http://cp.example.test:8080".into()),
         volumes: texts(&operator["volumes"]).into_iter().map(volume).collect(),
-        container: Arc::default(),
         env: texts(&operator["variables"]).into_iter().map(variable).collect(),
         default_image: Reference::parse("ubuntu:22.04").unwrap(),
-        sidecar_image: None,
         idle_on_complete: text("idle"),
         session_sharing_server_url: text("session_url"),
+        ..TaskSettings::plain()
     }
 }
 

@@ -99,9 +99,17 @@ pub(super) struct Cleanup {
 impl Cleanup {
     /// Returns the same for a clean-up that may come later.
     fn into_leftover(self, key: &ExecutionKey, failed: bool) -> Leftover {
-        let (container, id) = self.container.map(|container| (container.name, container.id)).unzip();
-        let id = id.flatten();
-        Leftover { key: key.clone(), container, id, started: self.started, failed, volumes: self.volumes }
+        let Self { container, started, volumes } = self;
+        let (container, id) = container.map(|container| (container.name, container.id)).unzip();
+        Leftover {
+            key: key.clone(),
+            container,
+            id: id.flatten(),
+            started,
+            failed,
+            volumes,
+            second_look: false,
+        }
     }
 }
 
@@ -197,7 +205,9 @@ impl Tasks {
         match remains {
             Remains::Nothing | Remains::Undelivered | Remains::KeptForGood => {}
             Remains::Kept => self.emit(job, JobEvent::Kept),
-            Remains::NotRemoved(left) => self.emit(job, JobEvent::NotRemoved { left: Arc::new(left) }),
+            Remains::NotRemoved(left) | Remains::MayCome(left) => {
+                self.emit(job, JobEvent::NotRemoved { left: Arc::new(left) })
+            }
         }
         removal
     }
@@ -227,8 +237,15 @@ impl Tasks {
         let report = |away| self.emit(job, JobEvent::Engine { away });
         let probe = Probe { address: &address, ping: &ping, lost_runtime: &lost_runtime, report: &report };
         let retry = Retry::new(key, self.options.engine_timeout, &self.stopping, probe);
-        let processes = &self.processes;
-        act(&TaskEngine { docker: &self.docker, key, cancel: cancel.clone(), retry: &retry, processes })
+        let helper_left = |left| self.emit(job, JobEvent::HelperLeft { left: Arc::new(left) });
+        act(&TaskEngine {
+            docker: &self.docker,
+            key,
+            cancel: cancel.clone(),
+            retry: &retry,
+            processes: &self.processes,
+            helper_left: &helper_left,
+        })
     }
 
     fn run(&self, job: &Job, engine: &TaskEngine<'_>, cleanup: &mut Cleanup) -> Report {

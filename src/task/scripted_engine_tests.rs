@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use crate::docker::{Docker, Endpoint, Negotiated, Timeouts};
+use crate::job::Leftover;
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
 use crate::task::engine::{Probe, Retry, TaskEngine};
@@ -19,6 +20,8 @@ type Answer = dyn Fn(&str, &mut UnixStream) + Send + Sync;
 pub(super) struct ScriptedEngine {
     pub(super) docker: Docker,
     requests: Arc<Mutex<Vec<String>>>,
+    /// The helpers that could not be removed.
+    pub(super) left: Mutex<Vec<Leftover>>,
     over: Arc<AtomicBool>,
     folder: tempfile::TempDir,
 }
@@ -51,7 +54,7 @@ impl ScriptedEngine {
         });
         let negotiated = Negotiated::new(&CancelToken::new(), Endpoint::Unix(path), None, timeouts).unwrap();
         let docker = negotiated.connect(&CancelToken::new()).unwrap();
-        Self { docker, requests, over, folder }
+        Self { docker, requests, left: Mutex::default(), over, folder }
     }
 
     /// Runs `act` with an engine handle whose outages are limited to a minute.
@@ -66,7 +69,15 @@ impl ScriptedEngine {
         let retry = Retry::new(&key, Duration::from_secs(60), &stopping, probe);
         let processes = Processes::without_lock("p");
         let (docker, cancel) = (&self.docker, cancel.clone());
-        act(&TaskEngine { docker, key: &key, cancel, retry: &retry, processes: &processes })
+        let helper_left = |left: Leftover| self.left.lock().unwrap().push(left);
+        act(&TaskEngine {
+            docker,
+            key: &key,
+            cancel,
+            retry: &retry,
+            processes: &processes,
+            helper_left: &helper_left,
+        })
     }
 
     /// Returns how many requests for `text` were made.

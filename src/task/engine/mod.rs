@@ -3,6 +3,7 @@
 mod retry;
 
 use crate::docker::{Docker, Error};
+use crate::job::Leftover;
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
 
@@ -20,6 +21,8 @@ pub(super) struct TaskEngine<'a> {
     pub(super) retry: &'a Retry<'a>,
     /// Which other processes of this worker have ended.
     pub(super) processes: &'a Processes,
+    /// Takes a helper container that could not be removed.
+    pub(super) helper_left: &'a (dyn Fn(Leftover) + Sync),
 }
 
 impl TaskEngine<'_> {

@@ -1,26 +1,13 @@
 //! Fills that fail, against a scripted engine.
 
 use super::*;
-use crate::docker::Reference;
 use crate::sys::cancel::CancelToken;
 use crate::task::scripted_engine::{ScriptedEngine, head, json};
 
 const IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef";
 
 fn populate(engine: &ScriptedEngine) -> Result<PopulatedVolume, Failure> {
-    let settings = TaskSettings {
-        worker_id: "w".into(),
-        shared_id: false,
-        process_id: "p".into(),
-        server_root_url: String::new(),
-        volumes: vec![],
-        container: Arc::default(),
-        env: vec![],
-        default_image: Reference::parse("default:1").unwrap(),
-        sidecar_image: None,
-        idle_on_complete: None,
-        session_sharing_server_url: None,
-    };
+    let settings = TaskSettings::plain();
     let sidecars = Sidecars::new(&settings, 1, Arc::default());
     let labels = BTreeMap::new();
     let population =
@@ -54,6 +41,27 @@ fn a_volume_that_could_not_be_filled_is_removed_at_once() {
     assert_eq!(engine.count("DELETE /v1.41/volumes/oz-sidecar-v"), 1);
     // The helper, and its source.
     assert_eq!(engine.count("DELETE /v1.41/containers/"), 2);
+}
+
+/// Both are tried again later: else they would stay until the next start.
+#[test]
+fn helpers_that_cannot_be_removed_are_handed_over() {
+    let engine = ScriptedEngine::start(|line, stream| match line {
+        _ if line.contains("/volumes/create") => json(stream, 201, r#"{"Name":"oz-sidecar-v"}"#),
+        _ if line.contains("/containers/create?name=oz-fill-oz-sidecar-v-source") => {
+            json(stream, 201, r#"{"Id":"source"}"#);
+        }
+        _ if line.contains("/containers/create") => json(stream, 201, r#"{"Id":"populator"}"#),
+        _ if line.contains("/archive") => json(stream, 404, "{}"),
+        _ if line.starts_with("DELETE") => json(stream, 500, r#"{"message":"device is busy"}"#),
+        _ if line.contains("/export") => json(stream, 500, r#"{"message":"no such layer"}"#),
+        _ => json(stream, 200, r#"{"Id":"c"}"#),
+    });
+    populate(&engine).unwrap_err();
+    let left = engine.left.lock().unwrap();
+    let ids: Vec<_> = left.iter().map(|left| left.id.as_deref()).collect();
+    assert_eq!(ids, [Some("source"), Some("populator")]);
+    assert!(left.iter().all(|left| !left.started && left.volumes.is_empty()), "{left:?}");
 }
 
 /// As after `docker container prune`.

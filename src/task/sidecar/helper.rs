@@ -3,6 +3,7 @@
 use log::warn;
 
 use crate::docker::{CreateContainer, Error, HostConfig, Mount};
+use crate::job::Leftover;
 use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
 use crate::task::engine::TaskEngine;
@@ -92,5 +93,14 @@ fn remove(engine: &TaskEngine<'_>, container: &ContainerRef) {
     if let Err(error) = removed {
         let key = engine.key;
         warn!("helper container left {key} {container} error={}", value(&error_chain(&error)));
+        (engine.helper_left)(Leftover {
+            key: key.clone(),
+            container: Some(container.name.clone()),
+            id: container.id.clone(),
+            started: false,
+            failed: false,
+            volumes: Vec::new(),
+            second_look: false,
+        });
     }
 }

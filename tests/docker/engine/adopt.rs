@@ -7,7 +7,7 @@ use oz_agent_worker::docker::Docker;
 use oz_agent_worker::job::AdoptedTask;
 use oz_agent_worker::protocol::{Dialect, ExecutionKey};
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
-use oz_agent_worker::task::adopt::{self, Found};
+use oz_agent_worker::task::adopt::{self, Found, LateSwept};
 use oz_agent_worker::task::processes::Processes;
 use serde_json::{Value, json};
 
@@ -334,15 +334,16 @@ fn the_late_sweep_removes_only_late_objects_of_an_earlier_process() {
     let cancel = CancelToken::new();
     let this = process(now.unwrap());
     // The runs of the tasks that it removes are looked up.
-    let unstarted = |id| vec![(ExecutionKey::new(id, None), Dialect::Old)];
-    assert_eq!(adopt::late_sweep(&docker, &cancel, ours, &this).unwrap(), unstarted("a"));
+    let swept =
+        |id| LateSwept { unstarted: vec![(ExecutionKey::new(id, None), Dialect::Old)], is_complete: true };
+    assert_eq!(adopt::late_sweep(&docker, &cancel, ours, &this).unwrap(), swept("a"));
 
     assert_eq!(scene.containers(), BTreeSet::from(stay));
     assert_eq!(scene.volumes(), set([&refilled, &held, &shared, &of_sibling]));
     assert_eq!(scene.engine.containers_of(ours).len(), 10);
     // Once the other process has ended, its objects go, too.
     drop(sibling);
-    assert_eq!(adopt::late_sweep(&docker, &cancel, ours, &this).unwrap(), unstarted("h"));
+    assert_eq!(adopt::late_sweep(&docker, &cancel, ours, &this).unwrap(), swept("h"));
     assert_eq!(scene.engine.containers_of(ours).len(), 8);
     assert_eq!(scene.volumes(), set([&refilled, &held, &shared]));
 }
