@@ -5,6 +5,7 @@ use std::time::Instant;
 use super::Coordinator;
 use super::event::Effect;
 use super::sweep::SWEEP_AFTER;
+use crate::protocol::{Dialect, ExecutionKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum LateSweep {
@@ -42,7 +43,8 @@ impl Coordinator {
     }
 
     /// A late sweep ended; `again` if it has left something.
-    pub(super) fn late_swept(&mut self, again: bool, now: Instant) {
+    pub(super) fn late_swept(&mut self, unstarted: Vec<(ExecutionKey, Dialect)>, again: bool, now: Instant) {
+        self.remember_unstarted(unstarted, now);
         if again && self.stop.is_none() {
             self.late_sweep = LateSweep::Due(now + SWEEP_AFTER);
         }

@@ -169,10 +169,7 @@ impl Coordinator {
         match event {
             Event::Adopted(adopted) => adopted.into_iter().for_each(|task| self.adopt(task, now)),
             Event::Unstarted(found) => self.remember_unstarted(found, now),
-            Event::LateSwept { unstarted, again } => {
-                self.remember_unstarted(unstarted, now);
-                self.late_swept(again, now);
-            }
+            Event::LateSwept { unstarted, again } => self.late_swept(unstarted, again, now),
             Event::LinkFailed => self.link_failed(),
             Event::LinkRefused(refusal) => self.link_refused(refusal, now),
             Event::LinkUp => self.link_up(now),
@@ -202,10 +199,7 @@ impl Coordinator {
             Event::Job(id, JobEvent::Exited) => self.exited(id),
             Event::Job(_, JobEvent::Kept) => self.failed_sweep.kept(now),
             Event::Job(id, JobEvent::NotRemoved { left }) => self.remove_later(id, left, now),
-            Event::Job(_, JobEvent::HelperLeft { left }) => {
-                let id = self.new_id();
-                self.remove_later(id, left, now);
-            }
+            Event::Job(_, JobEvent::HelperLeft { left }) => self.remove_helper_later(left, now),
             Event::Job(id, JobEvent::CleanedUp(removal)) => self.cleaned_up(id, removal, now),
             Event::Signal => self.signal(now),
             Event::LogState => self.log_state(now),

@@ -36,6 +36,12 @@ impl Coordinator {
         self.not_removed.0.push_back((now + SWEEP_AFTER, id, left));
     }
 
+    /// As [`Coordinator::remove_later`], apart from the job that used the helper: that may have a leftover of its own.
+    pub(super) fn remove_helper_later(&mut self, left: Arc<Leftover>, now: Instant) {
+        let id = self.new_id();
+        self.remove_later(id, left, now);
+    }
+
     /// Tries a removal again that has failed, now. Does nothing if it is under way.
     pub(super) fn sweep_now(&mut self, id: JobId) {
         let found = self.not_removed.0.iter().position(|(_, job, _)| *job == id);

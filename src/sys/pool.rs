@@ -1,13 +1,14 @@
 //! Threads: a bounded pool for jobs, detached threads, and parallel work within one job. A panic ends only its own job.
 //!
 //! No thread exists before there is work for it, and a lack of threads is an error that the caller gets. A pool keeps one thread
-//! that has done its job, because starting one takes as long as a short call.
+//! that has done its job for some seconds, because starting one takes as long as a short call.
 
 use std::collections::VecDeque;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{Builder, scope};
+use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
@@ -17,6 +18,9 @@ use super::cancel::Never;
 /// the deepest use takes in a build without optimization, which is JSON at serde_json's limit of 127 levels. A TLS handshake
 /// takes a quarter of that. Below 2 MiB, so that the kernel never backs it with a huge page.
 const STACK: usize = 512 * 1024;
+
+/// How long the thread that a pool keeps waits for a job.
+const IDLE: Duration = Duration::from_secs(10);
 
 /// Runs each job on a thread of its own. Dropping the pool waits for the jobs that were given.
 pub(crate) struct Pool<J: Send + 'static> {
@@ -32,7 +36,9 @@ struct Shared<J> {
     size: usize,
     /// The stack of a thread, in bytes.
     stack: usize,
-    work: Box<dyn Fn(J) + Send + Sync>,
+    idle: Duration,
+    /// Returns what a thread runs for each of its jobs.
+    make: Box<dyn Fn() -> Box<dyn FnMut(J)> + Send + Sync>,
     state: Mutex<State<J>>,
     /// Tells the idle thread that there is a job, or that the pool is dropped.
     changed: Condvar,
@@ -55,11 +61,25 @@ struct State<J> {
 impl<J: Send + 'static> Pool<J> {
     /// Returns a pool of at most `size` threads, named `name` and a number, that run `work` for each job.
     pub(crate) fn new(name: &'static str, size: usize, work: impl Fn(J) + Send + Sync + 'static) -> Self {
+        let work = Arc::new(work);
+        Self::with_own(name, size, move || {
+            let work = Arc::clone(&work);
+            move |job| work(job)
+        })
+    }
+
+    /// As [`Pool::new`], but each thread has what `make` returns for it, until it ends or a job panics.
+    pub(crate) fn with_own<W: FnMut(J) + 'static>(
+        name: &'static str,
+        size: usize,
+        make: impl Fn() -> W + Send + Sync + 'static,
+    ) -> Self {
+        let make: Box<dyn Fn() -> Box<dyn FnMut(J)> + Send + Sync> = Box::new(move || Box::new(make()));
         let waiting = VecDeque::new();
         let state = State { threads: 0, started: 0, idle: false, next: None, waiting, dropped: false };
         let (running, ended) = bounded(0);
-        let (work, state, changed) = (Box::new(work), Mutex::new(state), Condvar::new());
-        let shared = Arc::new(Shared { name, size, stack: STACK, work, state, changed });
+        let (state, changed) = (Mutex::new(state), Condvar::new());
+        let shared = Arc::new(Shared { name, size, stack: STACK, idle: IDLE, make, state, changed });
         Self { shared, running: Some(running), ended }
     }
 
@@ -116,21 +136,25 @@ impl<J> Shared<J> {
     /// Runs a job, and then those that wait or are given later. The calling thread must end afterwards: it no longer counts.
     fn run(&self, first: J) {
         let mut next = Some(first);
+        let mut work = (self.make)();
         while let Some(job) = next {
             // The panic hook has logged it.
-            let _ = catch_unwind(AssertUnwindSafe(|| (self.work)(job)));
+            if catch_unwind(AssertUnwindSafe(|| work(job))).is_err() {
+                work = (self.make)();
+            }
             next = self.next();
         }
     }
 
-    /// Returns the next job. Waits for it if no other thread does; else, and once the pool is dropped, there may be none.
+    /// Returns the next job. Waits some time for it if no other thread does; else, and once the pool is dropped, there may be none.
     fn next(&self) -> Option<J> {
         let mut state = self.lock();
         let mut next = state.waiting.pop_front();
         if next.is_none() && !state.idle && !state.dropped {
             state.idle = true;
             let has_none = |state: &mut State<J>| state.next.is_none() && !state.dropped;
-            state = self.changed.wait_while(state, has_none).unwrap_or_else(PoisonError::into_inner);
+            let waited = self.changed.wait_timeout_while(state, self.idle, has_none);
+            (state, _) = waited.unwrap_or_else(PoisonError::into_inner);
             state.idle = false;
             next = state.next.take();
         }
@@ -279,7 +303,8 @@ mod tests {
                 barrier.wait();
             }
         };
-        let pool = Pool::new("oz-task", 3, work);
+        let mut pool = Pool::new("oz-task", 3, work);
+        Arc::get_mut(&mut pool.shared).unwrap().idle = Duration::MAX;
         (0..3).for_each(|_| pool.give(true).unwrap());
         let names: Vec<_> = (0..3).map(|_| results.recv_timeout(DEADLINE).unwrap()).collect();
         for _ in 0..3 {
@@ -292,6 +317,28 @@ mod tests {
         // Waits for the idle thread.
         drop(pool);
         assert!(results.recv().is_err(), "every thread has ended");
+    }
+
+    #[test]
+    fn a_thread_without_a_job_ends_after_some_time_and_drops_what_it_has() {
+        let alive = Arc::new(());
+        let held = Arc::clone(&alive);
+        let (done, results) = bounded(8);
+        let mut pool = Pool::with_own("oz-task", 1, move || {
+            let (held, done) = (Arc::clone(&held), done.clone());
+            move |()| done.send((Arc::strong_count(&held), this_thread())).unwrap()
+        });
+        Arc::get_mut(&mut pool.shared).unwrap().idle = Duration::ZERO;
+        for number in 0..2 {
+            pool.give(()).unwrap();
+            let name = format!("oz-task-{number}");
+            assert_eq!(results.recv_timeout(DEADLINE), Ok((3, name)), "a thread of its own");
+            let end = Instant::now() + DEADLINE;
+            while pool.shared.lock().threads > 0 || Arc::strong_count(&alive) > 2 {
+                assert!(Instant::now() < end, "the thread stays");
+                std::thread::yield_now();
+            }
+        }
     }
 
     #[test]
@@ -311,9 +358,15 @@ mod tests {
     #[test]
     fn a_panic_ends_the_job_and_not_its_thread() {
         let (done, results) = bounded(8);
-        let pool = Pool::new("oz-task", 1, move |number: u32| {
-            assert_ne!(number, 0, "this one panics");
-            done.send((number, this_thread())).unwrap();
+        let made = Arc::new(std::sync::atomic::AtomicUsize::new(0));
+        let count = Arc::clone(&made);
+        let pool = Pool::with_own("oz-task", 1, move || {
+            count.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+            let done = done.clone();
+            move |number: u32| {
+                assert_ne!(number, 0, "this one panics");
+                done.send((number, this_thread())).unwrap();
+            }
         });
         let mut state = pool.shared.lock();
         state.waiting.extend([1, 2]);
@@ -322,6 +375,11 @@ mod tests {
         for number in [1, 2] {
             assert_eq!(results.recv_timeout(DEADLINE), Ok((number, "oz-task-0".to_owned())));
         }
+        assert_eq!(
+            made.load(std::sync::atomic::Ordering::SeqCst),
+            2,
+            "a panic may have left it in any state"
+        );
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! The last step of a task: removes or keeps its container and its own volumes once the report is settled.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use log::{info, warn};
@@ -10,8 +11,10 @@ use super::names::ContainerRef;
 use super::plan::Plan;
 use super::run::Tasks;
 use crate::docker::Error;
-use crate::job::{Leftover, Removal, Settlement};
+use crate::job::{JobEvent, JobId, Leftover, Removal, Settlement};
 use crate::logging::{error_chain, value};
+use crate::protocol::ExecutionKey;
+use crate::sys::cancel::CancelToken;
 
 /// How often the removal of a container is tried on an engine that answers.
 const REMOVE_ATTEMPTS: u32 = 6;
@@ -21,6 +24,32 @@ const REMOVE_LIMIT: Duration = Duration::from_secs(600);
 
 /// How many earlier executions of one task can be kept with their own volumes.
 const MAX_GENERATIONS: u32 = 100;
+
+/// What a task has created on the engine so far.
+#[derive(Default)]
+pub(super) struct Cleanup {
+    pub(super) container: Option<ContainerRef>,
+    /// The container has been started, or may have been.
+    pub(super) started: bool,
+    pub(super) volumes: Vec<String>,
+}
+
+impl Cleanup {
+    /// Returns the same for a clean-up that may come later.
+    pub(super) fn into_leftover(self, key: &ExecutionKey, failed: bool) -> Leftover {
+        let Self { container, started, volumes } = self;
+        let (container, id) = container.map(|container| (container.name, container.id)).unzip();
+        Leftover {
+            key: key.clone(),
+            container,
+            id: id.flatten(),
+            started,
+            failed,
+            volumes,
+            second_look: false,
+        }
+    }
+}
 
 /// What is there after a clean-up.
 pub(super) enum Remains {
@@ -51,14 +80,25 @@ impl Remains {
 }
 
 impl Tasks {
+    /// Uses a new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
+    pub(super) fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) -> Removal {
+        let remains = self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
+            self.clean_up_on(engine, left, settlement)
+        });
+        let removal = remains.removal();
+        match remains {
+            Remains::Nothing | Remains::Undelivered | Remains::KeptForGood => {}
+            Remains::Kept => self.emit(job, JobEvent::Kept),
+            Remains::NotRemoved(left) | Remains::MayCome(left) => {
+                self.emit(job, JobEvent::NotRemoved { left: Arc::new(left) });
+            }
+        }
+        removal
+    }
+
     /// Cleans up after a settled report. A container whose report was not delivered stays for the next process to adopt,
     /// unless it was never started. Returns what is there afterwards.
-    pub(super) fn clean_up_on(
-        &self,
-        engine: &TaskEngine<'_>,
-        left: &Leftover,
-        settlement: Settlement,
-    ) -> Remains {
+    fn clean_up_on(&self, engine: &TaskEngine<'_>, left: &Leftover, settlement: Settlement) -> Remains {
         let mut still_left = Leftover { container: None, id: None, volumes: Vec::new(), ..left.clone() };
         if let Some(name) = &left.container {
             let container = &ContainerRef { name: name.clone(), id: left.id.clone() };

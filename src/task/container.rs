@@ -5,6 +5,7 @@ use std::time::{Duration, Instant};
 
 use log::{info, warn};
 
+use super::cleanup::Cleanup;
 use super::definition::definition;
 use super::engine::TaskEngine;
 use super::labels::{self, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
@@ -15,7 +16,6 @@ use super::output::file::{FoundFile, OUTPUT_FILE};
 use super::plan::{Plan, SidecarMount};
 use super::prepare::Prepared;
 use super::processes::Processes;
-use super::run::Cleanup;
 use super::sidecar::{PopulatedVolume, marker};
 use super::wait;
 use crate::docker::{ContainerSummary, Docker, Error, PendingStat, State, Wait};

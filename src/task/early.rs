@@ -5,13 +5,14 @@
 
 use log::info;
 
+use super::cleanup::Cleanup;
 use super::container::{Checked, TaskContainer};
 use super::engine::TaskEngine;
 use super::no_output;
 use super::outcome::Failure;
 use super::plan::Plan;
 use super::prepare::{Prepared, expected, prepare_beside};
-use super::run::{Cleanup, Tasks};
+use super::run::Tasks;
 use super::sidecar::PopulatedVolume;
 use crate::docker::Wait;
 

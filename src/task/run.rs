@@ -9,7 +9,7 @@ use crossbeam_channel::Sender;
 use log::{error, warn};
 
 use super::Job;
-use super::cleanup::{Remains, choose_volumes};
+use super::cleanup::{Cleanup, choose_volumes};
 use super::container::{Checked, ContainerExit, Started, Stopped, TaskContainer};
 use super::early::{Early, digest};
 use super::ending::ReadingWatch;
@@ -86,32 +86,6 @@ pub(crate) struct Tasks {
 
 /// Returns whether the engine's disk is known to have no space.
 type DiskIsFull = Box<dyn Fn() -> bool + Send + Sync>;
-
-/// What a task has created on the engine so far.
-#[derive(Default)]
-pub(super) struct Cleanup {
-    pub(super) container: Option<ContainerRef>,
-    /// The container has been started, or may have been.
-    pub(super) started: bool,
-    pub(super) volumes: Vec<String>,
-}
-
-impl Cleanup {
-    /// Returns the same for a clean-up that may come later.
-    fn into_leftover(self, key: &ExecutionKey, failed: bool) -> Leftover {
-        let Self { container, started, volumes } = self;
-        let (container, id) = container.map(|container| (container.name, container.id)).unzip();
-        Leftover {
-            key: key.clone(),
-            container,
-            id: id.flatten(),
-            started,
-            failed,
-            volumes,
-            second_look: false,
-        }
-    }
-}
 
 /// Sends its event when dropped, even if the thread panics.
 struct AtEnd<'a> {
@@ -196,29 +170,13 @@ impl Tasks {
         end.event = Some(JobEvent::CleanedUp(self.clean_up(job, left, Settlement::Delivered)));
     }
 
-    /// Uses a new retry: even if the task failed because the engine was away too long, the clean-up waits the full time.
-    fn clean_up(&self, job: JobId, left: &Leftover, settlement: Settlement) -> Removal {
-        let remains = self.with_engine(job, &left.key, &CancelToken::new(), |engine| {
-            self.clean_up_on(engine, left, settlement)
-        });
-        let removal = remains.removal();
-        match remains {
-            Remains::Nothing | Remains::Undelivered | Remains::KeptForGood => {}
-            Remains::Kept => self.emit(job, JobEvent::Kept),
-            Remains::NotRemoved(left) | Remains::MayCome(left) => {
-                self.emit(job, JobEvent::NotRemoved { left: Arc::new(left) })
-            }
-        }
-        removal
-    }
-
     /// Logs the end of a task, and encodes its report.
     fn end(&self, job: &Job, start: Instant, report: Report) -> EncodedReport {
         log_result(job, &report, start.elapsed(), &self.options);
         EncodedReport::new(report, &self.options.settings.worker_id)
     }
 
-    fn emit(&self, job: JobId, event: JobEvent) {
+    pub(super) fn emit(&self, job: JobId, event: JobEvent) {
         // Fails only when the process is about to end and the main thread has stopped listening.
         let _ = self.events.send((job, event));
     }

@@ -152,7 +152,7 @@ fn each_look_up_has_one_answer() {
     assert!(next(&answers).1.unwrap_err().systemic);
 }
 
-/// While another look-up is under way; the last one closes it.
+/// Also those that come one after the other, for a few seconds.
 #[test]
 fn look_ups_share_kept_connections() {
     let (listener, url) = listen();
@@ -183,6 +183,7 @@ fn look_ups_share_kept_connections() {
     }
     answer(&mut held, "a");
     assert_eq!(next(&answers).0, 0);
+    drop(poller);
     assert!(
         crate::link::hangs_up(&mut held) && crate::link::hangs_up(&mut shared),
         "a connection is left open"

@@ -54,6 +54,8 @@ const MAX_HEAD: usize = 16 << 10;
 const INPUT_BUFFER: usize = 2 * MAX_HEAD;
 /// ureq's output buffer, in bytes. It must hold any request; `http::Uri` allows 64 KiB.
 const OUTPUT_BUFFER: usize = 128 << 10;
+/// How long a connection without a look-up is used again. Servers close theirs after 5 s or more.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
 /// The most characters of a [`LookupError::Unreachable`] reason.
 const MAX_REASON: usize = 400;
 
@@ -132,6 +134,7 @@ impl ControlPlane {
             .max_response_header_size(MAX_HEAD)
             .input_buffer_size(INPUT_BUFFER)
             .output_buffer_size(OUTPUT_BUFFER)
+            .max_idle_age(KEEP_ALIVE)
             .max_idle_connections(MAX_LOOKUPS)
             .max_idle_connections_per_host(MAX_LOOKUPS)
             .user_agent(user_agent())

@@ -13,7 +13,7 @@ use crate::logging::{error_chain, message, value};
 use crate::protocol::RunView;
 use crate::sys::pool::Pool;
 
-/// Looks up runs, each on a thread that ends with it. Dropping it waits for the look-ups that are under way.
+/// Looks up runs, each on a thread of its own. Dropping it waits for the look-ups that are under way.
 pub struct RunPoller {
     pool: Pool<RunLookup>,
 }
@@ -21,25 +21,38 @@ pub struct RunPoller {
 impl RunPoller {
     /// Sends each answer to `answers`, which must have room for [`MAX_LOOKUPS`].
     pub fn new(control_plane: ControlPlane, answers: Sender<LookupAnswer>) -> Self {
-        let shared = SharedSession { control_plane, current: Mutex::new(Weak::new()) };
-        Self::with(move |lookup| shared.get().look_up(&lookup.task_id, lookup.limit), answers)
+        let shared = Arc::new(SharedSession { control_plane, current: Mutex::new(Weak::new()) });
+        let make = move || {
+            let (shared, mut session) = (Arc::clone(&shared), None);
+            move |lookup: &RunLookup| {
+                // Kept as long as the thread, which waits some seconds for the next look-up.
+                session.get_or_insert_with(|| shared.get()).look_up(&lookup.task_id, lookup.limit)
+            }
+        };
+        Self::with(make, answers)
     }
 
-    fn with(
-        look_up: impl Fn(&RunLookup) -> Result<RunView, LookupError> + Send + Sync + 'static,
+    /// `make` returns what looks up runs, for each thread.
+    fn with<L: FnMut(&RunLookup) -> Result<RunView, LookupError> + 'static>(
+        make: impl Fn() -> L + Send + Sync + 'static,
         answers: Sender<LookupAnswer>,
     ) -> Self {
-        let work = move |lookup: RunLookup| {
-            // The panic hook logs a panic.
-            let result = catch_unwind(AssertUnwindSafe(|| look_up(&lookup)));
-            let answer = match result {
-                Ok(result) => answer(&lookup.task_id, result),
-                Err(_) => Err(LookupFailure { systemic: false, error: "the look-up panicked".to_owned() }),
-            };
-            // Fails only when the process is about to end and the main thread has stopped listening.
-            let _ = answers.send((lookup.number, answer));
+        let make_work = move || {
+            let (mut look_up, answers) = (make(), answers.clone());
+            move |lookup: RunLookup| {
+                // The panic hook logs a panic.
+                let result = catch_unwind(AssertUnwindSafe(|| look_up(&lookup)));
+                let answer = match result {
+                    Ok(result) => answer(&lookup.task_id, result),
+                    Err(_) => {
+                        Err(LookupFailure { systemic: false, error: "the look-up panicked".to_owned() })
+                    }
+                };
+                // Fails only when the process is about to end and the main thread has stopped listening.
+                let _ = answers.send((lookup.number, answer));
+            }
         };
-        Self { pool: Pool::new("oz-poller", MAX_LOOKUPS, work) }
+        Self { pool: Pool::with_own("oz-poller", MAX_LOOKUPS, make_work) }
     }
 
     /// Starts a look-up; never blocks. The caller starts at most [`MAX_LOOKUPS`] before it takes an answer.
@@ -56,7 +69,7 @@ impl RunPoller {
     }
 }
 
-/// The session of the look-ups that are under way. It ends with the last of them, so that an idle worker has no connection.
+/// The session of all threads. It ends with the last of them, so that an idle worker has no connection.
 struct SharedSession {
     control_plane: ControlPlane,
     current: Mutex<Weak<Session>>,
@@ -123,7 +136,7 @@ mod tests {
     #[test]
     fn each_look_up_has_one_answer_even_after_a_panic() {
         let (sender, answers) = bounded(MAX_LOOKUPS);
-        let poller = RunPoller::with(scripted, sender);
+        let poller = RunPoller::with(|| scripted, sender);
         let cases = [
             ("claimed", Ok(CLAIMED)),
             ("panic", failure(false, "the look-up panicked")),
@@ -141,12 +154,15 @@ mod tests {
         let (sender, answers) = bounded(MAX_LOOKUPS);
         let (arrive, arrived) = bounded(2 * MAX_LOOKUPS);
         let (gate, open) = bounded::<()>(0);
-        let look_up = move |_: &RunLookup| {
-            arrive.send(std::thread::current().name().unwrap_or_default().to_owned()).unwrap();
-            let _ = open.recv();
-            Ok(CLAIMED)
+        let make = move || {
+            let (arrive, open) = (arrive.clone(), open.clone());
+            move |_: &RunLookup| {
+                arrive.send(std::thread::current().name().unwrap_or_default().to_owned()).unwrap();
+                let _ = open.recv();
+                Ok(CLAIMED)
+            }
         };
-        (RunPoller::with(look_up, sender), answers, arrived, gate)
+        (RunPoller::with(make, sender), answers, arrived, gate)
     }
 
     #[test]
@@ -174,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn a_session_ends_with_its_last_look_up() {
+    fn a_session_ends_with_its_last_thread() {
         let key = crate::control_plane::key::ApiKey::new(crate::secret::Secret::new("k3y")).unwrap();
         let control_plane = ControlPlane::new("http://h", &key).unwrap();
         let shared = SharedSession { control_plane, current: Mutex::new(Weak::new()) };

@@ -1,5 +1,6 @@
 //! Resolves names within a time limit.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use crossbeam_channel::bounded;
@@ -13,7 +14,7 @@ use super::proxy::failed;
 use crate::net::proxy::{Proxy, ProxyProblem};
 use crate::sys::pool::spawn_detached;
 
-/// Resolves on a short-lived thread, because getaddrinfo(3) has no deadline. ureq's own resolver panics if it gets no thread.
+/// Resolves names on a short-lived thread, because getaddrinfo(3) has no deadline. ureq's own resolver panics if it gets no thread.
 #[derive(Debug)]
 pub(super) struct TimedResolver {
     /// Resolved instead of the host of the URL, whose name only the proxy has to know.
@@ -27,11 +28,16 @@ impl Resolver for TimedResolver {
         config: &Config,
         timeout: NextTimeout,
     ) -> Result<ResolvedSocketAddrs, Error> {
-        let (answer, resolved) = bounded(1);
         let (uri, config) = (self.peer(uri)?, config.clone());
+        let needs_no_thread = is_address(&uri);
+        // Without a limit, ureq's resolver uses no thread of its own.
+        let resolve = move || DefaultResolver::default().resolve(&uri, &config, NextTimeout::default());
+        if needs_no_thread {
+            return resolve();
+        }
+        let (answer, resolved) = bounded(1);
         let resolve = move || {
-            // Without a limit, ureq's resolver uses no thread of its own.
-            let result = DefaultResolver::default().resolve(&uri, &config, NextTimeout::default());
+            let result = resolve();
             // Fails once nobody waits any more.
             let _ = answer.send(result);
         };
@@ -42,6 +48,12 @@ impl Resolver for TimedResolver {
             None => error,
         })
     }
+}
+
+/// Whether the host is an address, which needs no look-up.
+fn is_address(uri: &Uri) -> bool {
+    // Only URLs have brackets around IPv6 addresses.
+    uri.host().is_some_and(|host| host.trim_matches(['[', ']']).parse::<IpAddr>().is_ok())
 }
 
 impl TimedResolver {
