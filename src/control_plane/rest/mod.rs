@@ -47,7 +47,7 @@ const HEALTH: &str = "/health";
 /// The most bytes of a body that are read. A run repeats its task's output, of up to 64 MiB, and its bytes may be escaped.
 const MAX_BODY: u64 = 512 << 20;
 /// How much of a body is read at once, in bytes.
-const PIECE: usize = 64 << 10;
+const PIECE: usize = 8 << 10;
 /// The largest head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
 /// ureq's input buffer, in bytes. It must hold the largest head.

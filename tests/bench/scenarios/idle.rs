@@ -5,8 +5,8 @@ use std::time::Duration;
 use crate::bench::Bench;
 use crate::figure::Figure;
 
-/// How long a worker is left alone before wake-ups are counted.
-const SETTLE: Duration = Duration::from_secs(3);
+/// How long a worker is left alone before wake-ups are counted: its threads without a job end after 10 s.
+const SETTLE: Duration = Duration::from_secs(12);
 
 pub fn measure(bench: &Bench) -> Vec<Figure> {
     let window = bench.pick(Duration::from_secs(60), Duration::from_secs(15));

@@ -18,7 +18,7 @@ struct Kind {
 /// Of short lines and of bytes that are not text less, because the engine takes seconds for each MiB of them.
 const KINDS: [Kind; 4] = [
     Kind { name: "128-byte lines", full: 64, quick: 16, source: "yes $(printf '%0127d' 7)" },
-    Kind { name: "2-byte lines", full: 4, quick: 1, source: "yes y" },
+    Kind { name: "2-byte lines", full: 2, quick: 1, source: "yes y" },
     Kind { name: "one line", full: 64, quick: 16, source: "tr '\\000' y < /dev/zero" },
     Kind { name: "binary", full: 16, quick: 2, source: "cat /dev/urandom" },
 ];

@@ -18,7 +18,8 @@ fn at_once(bench: &Bench, sessions: &[Session], count: usize) -> [Figure; 3] {
     let mut time = bench.figure(format!("{count} true at once"), "ms");
     let mut cpu = bench.figure(format!("{count} at once, CPU per task"), "ms");
     let mut peak = bench.figure(format!("{count} at once, peak memory"), "MiB");
-    for _ in bench.rounds(2, 1) {
+    // A hundred take half a minute for two workers and their floors.
+    for _ in bench.rounds(if count > 10 { 1 } else { 3 }, 1) {
         for (index, session) in sessions.iter().enumerate() {
             let floor = timed(|| by_hand(bench, count));
             let usage = session.run_measured(&bench.spec("true"), count);
