@@ -29,6 +29,8 @@ impl Tasks {
     ///
     /// # Errors
     /// As `prepare`. A failed creation is no error, because it may be due to what was expected.
+    // Not inlined: a task that waits keeps the stack of its creation.
+    #[inline(never)]
     pub(super) fn create_early<'a>(
         &self,
         engine: &'a TaskEngine<'a>,

@@ -44,6 +44,8 @@ impl LogLimit {
     /// As [`LogLimit::apply`], after asking the engine if its defaults are not known: a container that is never started shows them.
     /// `image` is the id of an image. Tasks that come meanwhile wait for the same answer. A failure, or a cancel, leaves the log
     /// without a limit.
+    // Not inlined: a task that waits keeps the stack of its creation.
+    #[inline(never)]
     pub(super) fn learn(
         &self,
         engine: &TaskEngine<'_>,
