@@ -50,8 +50,8 @@
 //! | `oz-task-N` | calls to the engine, and waiting for a decision; it encodes its report | touches the WebSocket or another job |
 //! | `oz-clean-N` | calls to the engine, to remove the container and volumes of a reported task | touches the WebSocket |
 //! | `oz-poller-N` | one look-up, with a deadline; at most four | decides, touches the WebSocket |
-//! | `oz-resolve` | resolving the host for a look-up | delays other threads |
-//! | `oz-sweep` | calls to the engine, once | touches what this process created |
+//! | `oz-resolve` | resolving the host's name for a look-up | delays other threads |
+//! | `oz-sweep` | calls to the engine, again after 10 min if it fails | touches what this process created |
 //! | `oz-ping` | one call to the engine, and a check of its disk: once a minute, and for the log of the state | delays other threads |
 //! | `oz-disk` | one check of the engine's disk, before or after a claim | delays other threads |
 //! | `oz-limit` | waiting until an output that is read for an ended task has had its time | does anything else |

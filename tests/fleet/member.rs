@@ -262,6 +262,7 @@ impl Worker {
             id: None,
             started,
             failed: result.is_failure(),
+            second_look: false,
             volumes: Vec::new(),
         };
         let report = Report::failed(&key, dialect, FailureReason::Internal, "");
