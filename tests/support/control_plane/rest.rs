@@ -1,5 +1,5 @@
-//! The REST part: health, a run's state, and for people: submitting, listing and cancelling runs. One request per
-//! connection.
+//! The REST part: health, a run's state, and for people: submitting, listing and cancelling runs. Connections stay open for the next
+//! request.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -15,12 +15,12 @@ use super::server::{Key, Request, percent_decode};
 const RUNS: &str = "/api/v1/agent/runs";
 const MAX_BODY: usize = 1 << 20;
 
-/// Answers one request.
-pub fn serve(shared: &Shared, stream: &mut TcpStream, request: &Request) {
-    let Some(body) = read_body(shared, stream, request) else { return };
+/// Answers one request. Returns `None` if the connection is to be closed.
+pub fn serve(shared: &Shared, stream: &mut TcpStream, request: &Request) -> Option<()> {
+    let body = read_body(shared, stream, request)?;
     let delay = shared.lock().rest_delay;
     if !shared.sleep(delay) {
-        return;
+        return None;
     }
     let (status, answer, padding) = shared.update(|model| {
         model.requests.push(format!("{} {}", request.method, request.path));
@@ -33,8 +33,11 @@ pub fn serve(shared: &Shared, stream: &mut TcpStream, request: &Request) {
     if padding > 0 {
         text.insert_str(1, &format!("\"padding\":\"{}\",", "x".repeat(padding)));
     }
-    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json\r\nConnection: close");
-    let _ = write!(stream, "{head}\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+    let is_last = request.has("connection", "close");
+    let head = format!("HTTP/1.1 {status}\r\nContent-Type: application/json");
+    let connection = if is_last { "\r\nConnection: close" } else { "" };
+    write!(stream, "{head}{connection}\r\nContent-Length: {}\r\n\r\n{text}", text.len()).ok()?;
+    (!is_last).then_some(())
 }
 
 fn read_body(shared: &Shared, stream: &mut TcpStream, request: &Request) -> Option<Vec<u8>> {

@@ -47,6 +47,11 @@ impl Request {
         self.headers.iter().find(|(known, _)| known == name).map(|(_, value)| value.as_str())
     }
 
+    /// Whether a header has this value, in any case.
+    pub fn has(&self, name: &str, value: &str) -> bool {
+        self.header(name).is_some_and(|found| found.eq_ignore_ascii_case(value))
+    }
+
     /// Checks the request's key.
     pub fn key(&self, expected: &str) -> Key {
         match self.header("authorization").and_then(|value| value.strip_prefix("Bearer ")) {
@@ -79,11 +84,13 @@ pub fn accept(shared: &Arc<Shared>, listener: &TcpListener) {
 
 fn connection(shared: &Shared, mut stream: TcpStream) {
     let _ = stream.set_nodelay(true);
-    let Some(request) = read_head(shared, &mut stream) else { return };
-    if request.header("upgrade").is_some_and(|value| value.eq_ignore_ascii_case("websocket")) {
-        upgrade(shared, stream, &request);
-    } else {
-        rest::serve(shared, &mut stream, &request);
+    while let Some(request) = read_head(shared, &mut stream) {
+        if request.has("upgrade", "websocket") {
+            return upgrade(shared, stream, &request);
+        }
+        if rest::serve(shared, &mut stream, &request).is_none() {
+            return;
+        }
     }
 }
 
