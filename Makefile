@@ -89,7 +89,7 @@ demo-build: engine
 engine:
 	@tests/support/engine.sh check
 
-test: engine setup check ## check, then all tests but those of the packages, with a Docker engine, Podman and a registry
+test: engine setup check ## check, then the tests that need one machine and one Docker engine; also Podman and a registry
 	$(CARGO) test --locked --no-run
 	@$(ENGINE) --private $(CARGO) test --locked
 	@echo "make test: passed"

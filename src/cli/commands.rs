@@ -40,8 +40,8 @@ const OF_WORKER: Setting = Setting {
 const FOLLOW: Setting = Setting {
     flag: Some("--follow"),
     value_name: Some("TASK"),
-    help: "Print what the container of this task has written and writes, until it ends. TASK is a task's id or the name of its \
-           container.",
+    help: "Print what the container of this task has written and writes, until it ends. TASK is the whole id of a task, the name \
+           of its container, or at least 12 characters of the container's id.",
     ..Setting::EMPTY
 };
 
@@ -105,12 +105,12 @@ const LISTEN: Setting = Setting {
     ..METRICS_LISTEN.setting
 };
 
-/// Asks a running worker whether it goes on.
+/// Asks a running worker whether it makes progress.
 pub(crate) const HEALTH: Command = Command {
     name: "health",
-    help: "Ask the worker that runs on this host, or in this container, whether it goes on: its page /healthz, at the address of \
+    help: "Ask the worker that runs on this host, or in this container, whether it makes progress: its page /healthz, at the address of \
            --metrics-listen. It is for health checks of containers, and does not depend on the control plane or the engine. Exit code \
-           1 if the worker does not go on or does not answer.",
+           1 if the worker makes no progress or does not answer.",
     options: &[LISTEN, FILE, HELP, VERSION],
     takes_settings: false,
 };

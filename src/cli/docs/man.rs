@@ -8,10 +8,14 @@ use crate::exit::Exit;
 /// The day of the last change to the text. Not the day of the build: that would make two builds differ.
 const DATE: &str = "2026-11-26";
 
-const DESCRIPTION: [&str; 4] = [
+const DESCRIPTION: [&str; 5] = [
     "The worker connects to an Oz control plane by WebSocket, takes agent tasks, and runs each of them in a Docker container \
      on this machine: it pulls the image, mounts the agent (the sidecar image) at /agent, starts the container, waits for it, \
      collects its output and reports the result. Then it cleans up.",
+    "A run is what somebody has asked the control plane to do. An assignment is the message that gives a run to this worker. A task \
+     is the work on one assignment here, with its container; its id is that of the run. An execution is one attempt at a run; some \
+     control planes give each an id. A slot is room for one task: --max-concurrent-tasks is their number. A shape (instance_shape) \
+     is the processors and the memory that an assignment asks for.",
     "It needs a key for workers and an id that no other worker has; an engine that its user may use and that speaks the API of \
      Docker 20.10 or newer, such as dockerd or podman system service; and the address of the control plane, unless that is on \
      this machine. It needs no Docker command line, and keeps no files.",
