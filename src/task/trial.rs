@@ -11,6 +11,7 @@ use super::outcome::Failure;
 use super::plan::AGENT_DIR;
 use super::run::Tasks;
 use super::sidecar::{Population, script};
+use super::wait;
 use crate::docker::{CreateContainer, Error, HostConfig, Image, Mount, Reference, VolumeOptions};
 use crate::job::JobId;
 use crate::logging::error_chain;
@@ -168,11 +169,9 @@ impl Trial<'_> {
         // Not cancellable: the engine completes a creation without its caller.
         let uncancelled = CancelToken::new();
         let docker = self.engine.docker;
-        let ran = docker.container_create(&uncancelled, self.name, &definition).and_then(|created| {
-            let wait = docker.container_wait(&self.engine.cancel, &created.id)?;
-            docker.container_start(&self.engine.cancel, &created.id)?;
-            wait.join()
-        });
+        let ran = docker
+            .container_create(&uncancelled, self.name, &definition)
+            .and_then(|created| wait::run(self.engine, &created.id));
         let removed = self.engine.cleanup(|docker, cancel| docker.container_remove(cancel, self.name));
         match (ran, removed) {
             (Ok(0), Ok(())) => Ok(()),

@@ -54,6 +54,20 @@ pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<
     }
 }
 
+/// Starts a created container, and returns its exit code once it has exited. An exit that the wait has missed is found by an
+/// inspect.
+///
+/// # Errors
+/// Those of the calls; [`Error::is_cancelled`] after a cancel.
+pub(super) fn run(engine: &TaskEngine<'_>, id: &str) -> Result<i64, Error> {
+    let wait = take_up(engine.docker, &engine.cancel, id)?;
+    engine.docker.container_start(&engine.cancel, id)?;
+    match join(engine, id, wait)? {
+        Some(code) => Ok(code),
+        None => Ok(engine.docker.container_inspect(&engine.cancel, id)?.state.exit_code),
+    }
+}
+
 /// Returns the pause before the next inspect, after this number of them.
 fn inspect_pause(inspects: u32) -> Duration {
     if inspects < QUICK_INSPECTS { INSPECT_PAUSE } else { LATER_INSPECT_PAUSE }
@@ -61,7 +75,36 @@ fn inspect_pause(inspects: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Read;
+
+    use crossbeam_channel::bounded;
+
     use super::*;
+    use crate::sys::cancel::CancelReason;
+    use crate::task::scripted_engine::{ScriptedEngine, json};
+
+    const DEADLINE: Duration = Duration::from_secs(40);
+
+    #[test]
+    fn an_exit_that_the_wait_has_missed_is_found_by_an_inspect() {
+        let engine = ScriptedEngine::start(|line, stream| match line {
+            // Is not answered until the client goes.
+            _ if line.contains("/wait?") => drop(stream.read(&mut [0])),
+            _ if line.contains("/json") => {
+                json(stream, 200, r#"{"Id":"c","Name":"/c","State":{"Status":"exited","ExitCode":3}}"#);
+            }
+            _ => json(stream, 204, ""),
+        });
+        let cancel = CancelToken::new();
+        std::thread::scope(|scope| {
+            let (sender, result) = bounded(1);
+            let (engine, token) = (&engine, &cancel);
+            scope.spawn(move || sender.send(engine.with(token, |engine| run(engine, "c").ok())));
+            let code = result.recv_timeout(DEADLINE);
+            cancel.cancel(CancelReason::Requested);
+            assert_eq!(code, Ok(Some(3)));
+        });
+    }
 
     #[test]
     fn a_container_is_inspected_every_5_s_for_a_minute_and_then_every_30_s() {
