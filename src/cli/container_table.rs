@@ -43,8 +43,8 @@ pub(super) const CPUS: Reader<i64> = Reader {
         flag: Some("--cpus"),
         variable: Some("OZ_CPUS"),
         value_name: Some("NUMBER"),
-        help: "The most processors of a task, such as 1.5, at least 0.01 and at most those of the engine. A shape \
-               may only lower it.",
+        help: "The most processors of a task, such as 1.5, at least 0.01. More than the engine has counts as what it has. \
+               A shape may only lower it.",
         ..Setting::EMPTY
     },
     read: |given| docker_values::cpus(given.value).map_err(|right| given.invalid(right)),

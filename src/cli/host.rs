@@ -35,8 +35,13 @@ pub(super) fn default_id(read_file: ReadFile<'_>) -> Option<String> {
 }
 
 /// Returns an id with `{hostname}` and `{machine-id}` replaced. The latter becomes 12 hexadecimal digits of a hash, which do not tell the
-/// machine's id. The error says what is missing.
-pub(super) fn replace(id: &str, read_file: ReadFile<'_>) -> Result<String, &'static str> {
+/// machine's id. The error says what is missing, or that a placeholder is not known: all workers with it would have one id.
+pub(super) fn replace(id: &str, read_file: ReadFile<'_>) -> Result<String, String> {
+    if let Some(unknown) = placeholders(id).find(|name| !matches!(*name, "hostname" | "machine-id")) {
+        return Err(format!(
+            "must not have {{{unknown}}}: the placeholders are {{hostname}} and {{machine-id}}"
+        ));
+    }
     let mut replaced = id.to_owned();
     if id.contains("{hostname}") {
         let name = name(read_file).ok_or("must not have {hostname}: this host has no name")?;
@@ -46,13 +51,18 @@ pub(super) fn replace(id: &str, read_file: ReadFile<'_>) -> Result<String, &'sta
         let machine = read_file(Path::new(MACHINE_ID)).unwrap_or_default();
         let machine = machine.trim();
         if machine.is_empty() {
-            return Err("must not have {machine-id}: /etc/machine-id cannot be read or is empty");
+            return Err("must not have {machine-id}: /etc/machine-id cannot be read or is empty".to_owned());
         }
         let hash = Sha256::new().chain_update(PURPOSE).chain_update(machine).finalize();
         let digits: String = HEXLOWER.encode(&hash).chars().take(DIGITS).collect();
         replaced = replaced.replace("{machine-id}", &digits);
     }
     Ok(replaced)
+}
+
+/// Returns what is between braces.
+fn placeholders(id: &str) -> impl Iterator<Item = &str> {
+    id.split('{').skip(1).filter_map(|rest| rest.split_once('}')).map(|(name, _)| name)
 }
 
 #[cfg(test)]
@@ -82,7 +92,14 @@ mod tests {
     fn placeholders_are_replaced() {
         let read = on("h", "0123456789abcdef0123456789abcdef");
         assert_eq!(replace("a-{hostname}-{hostname}", &read).unwrap(), "a-h-h");
-        assert_eq!(replace("{host}{}", &read).unwrap(), "{host}{}");
+        for plain in ["{", "}", "}{", "a{b", "h}"] {
+            assert_eq!(replace(plain, &read).unwrap(), plain);
+        }
+        for name in ["host", "HOSTNAME", "pid", ""] {
+            let error = replace(&format!("{{hostname}}-{{{name}}}"), &read).unwrap_err();
+            let right = "the placeholders are {hostname} and {machine-id}";
+            assert_eq!(error, format!("must not have {{{name}}}: {right}"));
+        }
         let id = replace("{machine-id}", &read).unwrap();
         assert!(id.len() == 12 && !"0123456789abcdef0123456789abcdef".contains(&id), "{id}");
         assert_eq!(replace("{machine-id}", &read).unwrap(), id);

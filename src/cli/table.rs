@@ -75,7 +75,7 @@ pub(super) const WORKER_ID: Reader<String> = Reader {
         required: true,
         help: "The name of this worker, at most 256 bytes, different for every worker; not warp... (reserved). Required, unless the host has a name that is not \
                localhost or the id of a container. {hostname} becomes the host's name, and {machine-id} 12 hexadecimal digits that \
-               are made of /etc/machine-id.",
+               are made of /etc/machine-id; other names in braces are refused.",
         ..Setting::EMPTY
     },
     read: read::worker_id,

@@ -6,7 +6,7 @@ use crate::docker::Reference;
 use crate::policy::Glob;
 use crate::protocol::{Assignment, Dialect};
 
-const REASON: &str = "docker_image: evil.example/x:latest matches no --allow-image of the worker";
+const REASON: &str = "data.docker_image: evil.example/x:latest matches no --allow-image of the worker";
 
 fn strict(slots: usize) -> Script {
     let admission = Admission {

@@ -44,15 +44,15 @@ impl Admission {
         if docker_image.is_none() && !self.admits(&self.default_image) {
             let name = self.default_image.pulled();
             return Some(format!(
-                "docker_image: must be set, because the worker's default image {name} matches no --allow-image of the worker"
+                "data.docker_image: must be set, because the worker's default image {name} matches no --allow-image of the worker"
             ));
         }
         let sidecar = sidecar_image.as_ref().filter(|_| !self.replaces_sidecar);
-        let fixed = [("docker_image", docker_image.as_ref()), ("sidecar_image", sidecar)];
+        let fixed = [("data.docker_image", docker_image.as_ref()), ("data.sidecar_image", sidecar)];
         let fixed = fixed.into_iter().filter_map(|(field, name)| Some((field.to_owned(), name?)));
         let additional = additional_sidecars.iter().enumerate();
         let additional = additional
-            .map(|(index, sidecar)| (format!("additional_sidecars[{index}].image"), &sidecar.image));
+            .map(|(index, sidecar)| (format!("data.additional_sidecars[{index}].image"), &sidecar.image));
         fixed.chain(additional).find_map(|(field, name)| match Reference::parse(name) {
             Ok(image) if self.admits(&image) => None,
             Ok(image) if image.is_like_id() => {
@@ -73,7 +73,7 @@ impl Admission {
             } else {
                 return None;
             };
-            Some(format!("env_vars.{}: {why}", shown_name(name)))
+            Some(format!("data.env_vars.{}: {why}", shown_name(name)))
         })
     }
 }

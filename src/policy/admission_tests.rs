@@ -53,7 +53,7 @@ fn every_image_of_a_task_must_match() {
         (&format!("alpine:3@{DIGEST}"), &format!("docker.io/library/alpine@{DIGEST}")),
         ("busybox", "docker.io/library/busybox:latest"),
     ] {
-        let expected = format!("docker_image: {name} matches no --allow-image of the worker");
+        let expected = format!("data.docker_image: {name} matches no --allow-image of the worker");
         assert_eq!(refusal(image), Some(expected));
     }
     let good = "ghcr.io/acme/x";
@@ -61,10 +61,14 @@ fn every_image_of_a_task_must_match() {
         |sidecar, additional: &[&str]| admission.refusal(&assignment(Some(good), sidecar, additional));
     assert_eq!(refused(Some(good), &[good, "alpine"]), None);
     assert!(
-        refused(Some("x"), &[]).unwrap().starts_with("sidecar_image: docker.io/library/x:latest matches")
+        refused(Some("x"), &[])
+            .unwrap()
+            .starts_with("data.sidecar_image: docker.io/library/x:latest matches")
     );
     assert!(
-        refused(Some(good), &[good, "x"]).unwrap().starts_with("additional_sidecars[1].image: docker.io/")
+        refused(Some(good), &[good, "x"])
+            .unwrap()
+            .starts_with("data.additional_sidecars[1].image: docker.io/")
     );
 }
 
@@ -78,7 +82,7 @@ fn an_invalid_name_and_the_id_of_an_image_are_never_admitted() {
     }
     for name in [DIGEST.trim_start_matches("sha256:"), "", "A", "a b"] {
         let text = refusal(name).unwrap();
-        assert!(text.starts_with("docker_image: image name "), "{text}");
+        assert!(text.starts_with("data.docker_image: image name "), "{text}");
     }
 }
 
@@ -86,7 +90,7 @@ fn an_invalid_name_and_the_id_of_an_image_are_never_admitted() {
 fn the_image_of_the_operator_counts_where_it_is_used() {
     let mut admission = admission(&["ghcr.io/acme/*"], &[], &[]);
     let text = admission.refusal(&assignment(None, None, &[])).unwrap();
-    let expected = "docker_image: must be set, because the worker's default image docker.io/library/ubuntu:22.04 matches no --allow-image \
+    let expected = "data.docker_image: must be set, because the worker's default image docker.io/library/ubuntu:22.04 matches no --allow-image \
                     of the worker";
     assert_eq!(text, expected);
     admission.default_image = Reference::parse("ghcr.io/acme/base").unwrap();
@@ -111,13 +115,13 @@ fn a_denied_variable_is_refused_also_if_it_is_allowed() {
     assert_eq!(refusal(&["A", "B*"], &[], &["A", "B", "B2"]), None);
     assert_eq!(
         refusal(&["A"], &[], &["A", "C"]).unwrap(),
-        "env_vars.C: matches no --allow-env of the worker"
+        "data.env_vars.C: matches no --allow-env of the worker"
     );
     assert_eq!(
         refusal(&[], &["LD_*"], &["LD_PRELOAD", "A"]).unwrap(),
-        "env_vars.LD_PRELOAD: matches --deny-env of the worker"
+        "data.env_vars.LD_PRELOAD: matches --deny-env of the worker"
     );
-    assert_eq!(refusal(&["*"], &["A"], &["A"]).unwrap(), "env_vars.A: matches --deny-env of the worker");
+    assert_eq!(refusal(&["*"], &["A"], &["A"]).unwrap(), "data.env_vars.A: matches --deny-env of the worker");
     assert_eq!(refusal(&["*"], &["A"], &["B"]), None);
     let long = "X\n".repeat(5000);
     let text = refusal(&["A"], &[], &[&long]).unwrap();

@@ -16,6 +16,23 @@ pub(crate) struct Limits {
     pub(crate) reduced: Option<String>,
 }
 
+/// The least memory that the engine accepts, in GiB: 6 MiB.
+const LEAST_MEMORY_GB: f64 = 6.0 / 1024.0;
+
+/// Checks a shape. The engine would refuse it only when the container is created.
+///
+/// # Errors
+/// The field, and the correct form.
+pub(super) fn check(shape: InstanceShape) -> Result<(), String> {
+    match shape.memory_gb.filter(|memory| *memory < LEAST_MEMORY_GB) {
+        Some(memory) => Err(format!(
+            "data.instance_shape.memory_gb: {memory:e} is too little, must be at least {LEAST_MEMORY_GB} (6 MiB), which a container \
+             needs"
+        )),
+        None => Ok(()),
+    }
+}
+
 /// Returns the limits of a task. The operator's limits bound the shape, and apply without one. `cpus` is the number of the engine's
 /// processors: it refuses more.
 #[expect(clippy::cast_possible_truncation, reason = "clamped to what both types hold exactly")]
@@ -27,15 +44,23 @@ pub(super) fn limits(shape: InstanceShape, options: &ContainerOptions, cpus: u32
         shape.memory_gb.map(|memory| (memory * f64::from(1_u32 << 30)).clamp(1.0, exact) as i64);
     let nano_cpus = least(wanted_cpus.or(options.default_nano_cpus), options.nano_cpus);
     let memory = least(wanted_memory.or(options.default_memory), options.memory);
-    let reduced: Vec<_> = [
-        reduced(wanted_memory, options.memory, "memory", "--memory", mib),
-        reduced(wanted_cpus, options.nano_cpus, "processors", "--cpus", processors),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
+    let of_engine = i64::from(cpus.max(1)) * 1_000_000_000;
+    // The engine's number counts if the operator's is above it.
+    let (most_cpus, why) = match options.nano_cpus {
+        Some(nano) if nano > of_engine => (Some(of_engine), "the engine has no more"),
+        most => (most, "--cpus"),
+    };
+    let reduced_memory = is_above(wanted_memory, options.memory).map(|most| {
+        let wanted = number(shape.memory_gb.unwrap_or_default() * 1024.0);
+        format!("memory from {wanted} MiB to {} MiB (--memory)", most >> 20)
+    });
+    let reduced_cpus = is_above(wanted_cpus, most_cpus).map(|most| {
+        let wanted = number(shape.vcpus.unwrap_or_default());
+        format!("processors from {wanted} to {} ({why})", processors(most))
+    });
+    let reduced: Vec<_> = [reduced_memory, reduced_cpus].into_iter().flatten().collect();
     Limits {
-        nano_cpus: nano_cpus.map(|nano| nano.min(i64::from(cpus.max(1)) * 1_000_000_000)),
+        nano_cpus: nano_cpus.map(|nano| nano.min(of_engine)),
         memory,
         memory_reservation: options.memory_reservation.map(|bytes| bytes.min(memory.unwrap_or(bytes))),
         reduced: (!reduced.is_empty())
@@ -47,20 +72,15 @@ fn least(wanted: Option<i64>, limit: Option<i64>) -> Option<i64> {
     wanted.into_iter().chain(limit).min()
 }
 
-/// Returns what to say if a part of a shape is above the operator's limit.
-fn reduced(
-    wanted: Option<i64>,
-    limit: Option<i64>,
-    what: &str,
-    flag: &str,
-    text: fn(i64) -> String,
-) -> Option<String> {
-    let (wanted, limit) = wanted.zip(limit).filter(|(wanted, limit)| wanted > limit)?;
-    Some(format!("{what} from {} to {} ({flag})", text(wanted), text(limit)))
+/// Returns the limit if what is wanted is above it.
+fn is_above(wanted: Option<i64>, limit: Option<i64>) -> Option<i64> {
+    let (_, limit) = wanted.zip(limit).filter(|(wanted, limit)| wanted > limit)?;
+    Some(limit)
 }
 
-fn mib(bytes: i64) -> String {
-    format!("{} MiB", bytes >> 20)
+/// Returns a number of a shape; a long one in scientific notation.
+fn number(number: f64) -> String {
+    if number < 1e9 { format!("{number}") } else { format!("{number:e}") }
 }
 
 /// Returns a number of processors without final zeros.
@@ -135,6 +155,36 @@ mod tests {
         let reserving = ContainerOptions { memory_reservation: Some(GIB), ..options() };
         assert_eq!(limits(shape(1.0, 0.5), &reserving, 8).memory_reservation, Some(GIB / 2));
         assert_eq!(limits(shape(1.0, 2.0), &reserving, 8).memory_reservation, Some(GIB));
+    }
+
+    #[test]
+    fn a_reduced_shape_names_the_limit_that_is_in_force() {
+        let text = |shape, nano_cpus, cpus| {
+            let options = ContainerOptions { nano_cpus: Some(nano_cpus), ..ContainerOptions::default() };
+            let limits = limits(shape, &options, cpus);
+            let start = "the shape was reduced to the limits of the worker: ";
+            (limits.nano_cpus, limits.reduced.map(|text| text.strip_prefix(start).unwrap().to_owned()))
+        };
+        let (huge, two) = (4096 * 1_000_000_000, Some(2_000_000_000));
+        let of_engine = |wanted| Some(format!("processors from {wanted} to 2 (the engine has no more)"));
+        assert_eq!(text(shape(1e300, 1.0), huge, 2), (two, of_engine("1e300")));
+        assert_eq!(text(shape(64.0, 1.0), huge, 2), (two, of_engine("64")));
+        assert_eq!(text(shape(2.0, 1.0), huge, 2), (two, None));
+        let of_operator = "processors from 64.5 to 1.5 (--cpus)".to_owned();
+        assert_eq!(text(shape(64.5, 1.0), 1_500_000_000, 2), (Some(1_500_000_000), Some(of_operator)));
+    }
+
+    #[test]
+    fn a_shape_with_less_memory_than_a_container_needs_is_refused() {
+        let checked = |memory_gb| check(InstanceShape { memory_gb, vcpus: None });
+        for little in [0.005, 1e-300, 0.0058] {
+            let error = checked(Some(little)).unwrap_err();
+            assert!(error.starts_with("data.instance_shape.memory_gb: "), "{error}");
+            assert!(error.contains("at least 0.005859375 (6 MiB)"), "{error}");
+        }
+        for enough in [Some(6.0 / 1024.0), Some(1.0), None] {
+            assert_eq!(checked(enough), Ok(()));
+        }
     }
 
     #[test]

@@ -11,6 +11,15 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 const PREPARED_TOO_LONG: &str =
     "the preparation of the task took longer than --task-timeout and did not get past this step";
 
+/// The message of a task that was ended for no reason of its own.
+const DROPPED: &str = "the task was dropped";
+
+/// Whether a task has this result because its claim was lost: then it was not started, and its run was given back.
+pub(super) fn is_given_back(result: &RunResult, cancelled_for: Option<CancelReason>) -> bool {
+    let is_dropped = matches!(result, RunResult::Failed { message, .. } if message.starts_with(DROPPED));
+    is_dropped && cancelled_for == Some(CancelReason::ClaimLost)
+}
+
 /// Why a task is reported as failed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Failure {
@@ -81,7 +90,7 @@ impl Failure {
                     Some(CancelReason::PreparedTooLong) => (FailureReason::ContainerStart, PREPARED_TOO_LONG),
                     // Never sent: a lost claim gets no report, and `Sibling` cancels only a part of a task.
                     Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
-                        (FailureReason::Internal, "the task was dropped")
+                        (FailureReason::Internal, DROPPED)
                     }
                 };
                 (reason, reason, message.to_owned())
@@ -191,6 +200,19 @@ mod tests {
         for (reason, expected) in cases {
             assert_eq!(Failure::Cancelled.into_result(Some(reason), Duration::from_secs(90), None), expected);
         }
+    }
+
+    #[test]
+    fn a_task_whose_claim_was_lost_is_given_back() {
+        let ended = |reason| Failure::Cancelled.into_result(Some(reason), Duration::ZERO, None);
+        let mut dropped = ended(CancelReason::ClaimLost);
+        add_note(&mut dropped, "the shape was reduced");
+        assert!(is_given_back(&dropped, Some(CancelReason::ClaimLost)));
+        assert!(!is_given_back(&dropped, None), "a defect");
+        let requested = CancelReason::Requested;
+        assert!(!is_given_back(&ended(requested), Some(requested)));
+        let failed = failed(FailureReason::ImagePull, "no such image");
+        assert!(!is_given_back(&failed, Some(CancelReason::ClaimLost)), "its cause is worth a line");
     }
 
     #[test]

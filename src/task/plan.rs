@@ -9,7 +9,7 @@ use super::arguments::{arguments, check_total, environment};
 use super::labels::{
     self, DIALECT_LABEL, EXECUTION_LABEL, IMAGE_LABEL, PROCESS_LABEL, REDUCED_LABEL, TASK_LABEL, WORKER_LABEL,
 };
-use super::limits::{Limits, limits};
+use super::limits::{self, Limits, limits};
 use super::names;
 use crate::docker::Reference;
 use crate::policy::{ContainerOptions, VolumeBind};
@@ -184,13 +184,14 @@ pub(crate) fn plan(assignment: &Assignment, settings: &TaskSettings, cpus: u32) 
     let process = settings.shared_id.then_some(settings.process_id.as_str());
     let (args, env) = (arguments(assignment, settings)?, environment(assignment, settings)?);
     check_total(&args, &env)?;
+    limits::check(assignment.shape)?;
     let limits = limits(assignment.shape, &settings.container, cpus);
     Ok(Plan {
         key: key.clone(),
         dialect: assignment.dialect,
         name: names::task(&settings.worker_id, key, process),
         image: match &assignment.docker_image {
-            Some(name) => image("docker_image", name, FailureReason::ImagePull)?,
+            Some(name) => image("data.docker_image", name, FailureReason::ImagePull)?,
             None => settings.default_image.clone(),
         },
         sidecars: sidecars(assignment, settings)?,
@@ -229,7 +230,7 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
     let create = |message| PlanError::new(FailureReason::ContainerCreate, message);
     if assignment.additional_sidecars.len() > MAX_SIDECARS {
         let count = assignment.additional_sidecars.len();
-        let message = format!("additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}");
+        let message = format!("data.additional_sidecars: {count} are too many, the limit is {MAX_SIDECARS}");
         return Err(PlanError::new(STEP, message));
     }
     let mut taken: BTreeSet<String> = settings
@@ -243,18 +244,19 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
     if let Some(name) = &assignment.sidecar_image {
         let image = match &settings.sidecar_image {
             Some(own) => own.clone(),
-            None => image("sidecar_image", name, STEP)?,
+            None => image("data.sidecar_image", name, STEP)?,
         };
         mounts.push(SidecarMount { image, mount_path: AGENT_DIR.to_owned(), read_write: false });
         taken.insert(AGENT_DIR.to_owned());
     }
     for (index, sidecar) in assignment.additional_sidecars.iter().enumerate() {
-        let field = format!("additional_sidecars[{index}]");
+        let field = format!("data.additional_sidecars[{index}]");
         let mount_path = mount_path(&sidecar.mount_path)
             .map_err(|error| create(format!("{field}.mount_path: {error}")))?;
-        if mount_path.starts_with(&format!("{AGENT_DIR}/")) {
+        if is_of_engine(&mount_path) {
             return Err(create(format!(
-                "{field}.mount_path: {mount_path:?} is below {AGENT_DIR}, which is read-only"
+                "{field}.mount_path: {mount_path:?} is of the engine, must not be at or below /proc, /dev or /sys, or one of \
+                 its files in /etc"
             )));
         }
         if !taken.insert(mount_path.clone()) {
@@ -269,7 +271,49 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
         let image = image(&format!("{field}.image"), &sidecar.image, STEP)?;
         mounts.push(SidecarMount { image, mount_path, read_write: sidecar.read_write });
     }
-    Ok(mounts)
+    match nested(assignment, settings) {
+        Some(message) => Err(create(message)),
+        None => Ok(mounts),
+    }
+}
+
+/// Whether the engine itself mounts something at this path, or does not let others mount there: then no container starts.
+fn is_of_engine(path: &str) -> bool {
+    let file_systems = ["/proc", "/dev", "/sys"];
+    let files = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+    file_systems.iter().any(|outer| path == *outer || is_below(path, outer))
+        || files.iter().any(|file| path == *file || is_below(path, file))
+}
+
+fn is_below(path: &str, outer: &str) -> bool {
+    path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
+}
+
+/// Returns what to say of a sidecar that is mounted in something read-only, where the engine cannot make its folder. The engine
+/// mounts outer paths first, in whatever order they are given.
+fn nested(assignment: &Assignment, settings: &TaskSettings) -> Option<String> {
+    let path = |path: &str| path.trim_end_matches('/').to_owned();
+    let sidecars: Vec<_> = assignment
+        .additional_sidecars
+        .iter()
+        .enumerate()
+        .map(|(index, one)| {
+            let field = format!("data.additional_sidecars[{index}].mount_path");
+            (field, path(&one.mount_path), one.read_write)
+        })
+        .collect();
+    let agent =
+        assignment.sidecar_image.iter().map(|_| ("data.sidecar_image".to_owned(), AGENT_DIR.to_owned()));
+    let is_read_only = |volume: &&VolumeBind| volume.mode.split(',').any(|option| option == "ro");
+    let volumes = settings.volumes.iter().filter(is_read_only);
+    let volumes = volumes.map(|volume| ("--volumes".to_owned(), path(&volume.container)));
+    let others = sidecars.iter().filter(|(_, _, writable)| !writable);
+    let others = others.map(|(field, path, _)| (field.clone(), path.clone()));
+    let read_only: Vec<_> = agent.chain(volumes).chain(others).collect();
+    sidecars.iter().find_map(|(field, inner, _)| {
+        let (by, outer) = read_only.iter().find(|(_, outer)| is_below(inner, outer))?;
+        Some(format!("{field}: {inner:?} is below {outer:?} of {by}, which is read-only"))
+    })
 }
 
 /// Returns the path without trailing slashes, so that equal paths compare equal.

@@ -161,11 +161,11 @@ fn neither_debug_output_nor_errors_show_secrets() {
     let error = refused(|assignment| {
         assignment.env_vars.insert("K".into(), Secret::new("MARKER\0"));
     });
-    assert_eq!(error, "env_vars.K: must not contain a NUL character");
+    assert_eq!(error, "data.env_vars.K: must not contain a NUL character");
     let error = refused(|assignment| {
         assignment.env_vars.insert("K\nL".into(), Secret::new("MARKER\0"));
     });
-    assert_eq!(error, "env_vars.K\\nL: must not contain a NUL character");
+    assert_eq!(error, "data.env_vars.K\\nL: must not contain a NUL character");
 }
 
 #[test]
@@ -173,7 +173,7 @@ fn sidecars_keep_their_order_and_mount_paths() {
     let mut assignment = assignment();
     assignment.additional_sidecars = vec![sidecar("a", "/tools/", false), sidecar("b@bad", "/b", false)];
     let error = plan(&assignment, &settings(), 1).unwrap_err().message;
-    assert!(error.starts_with("additional_sidecars[1].image: "), "{error}");
+    assert!(error.starts_with("data.additional_sidecars[1].image: "), "{error}");
     assignment.additional_sidecars[1] = sidecar("b:1", "/b", true);
     let mounts = planned(&assignment).sidecars;
     let places: Vec<_> = mounts.iter().map(|mount| (mount.mount_path.as_str(), mount.read_write)).collect();
@@ -186,12 +186,12 @@ fn a_mount_path_that_is_used_or_invalid_is_refused() {
         let error = refused(|assignment| {
             assignment.additional_sidecars = vec![sidecar("a", "/one", false), sidecar("b", taken, false)];
         });
-        assert!(error.starts_with("additional_sidecars[1].mount_path: "), "{error}");
+        assert!(error.starts_with("data.additional_sidecars[1].mount_path: "), "{error}");
         assert!(error.contains("another mount"), "{error}");
     }
     let error =
         refused(|assignment| assignment.additional_sidecars = vec![sidecar("a", "/agent/tools", false)]);
-    assert!(error.contains("is below /agent"), "{error}");
+    assert!(error.contains("is below \"/agent\" of data.sidecar_image, which is read-only"), "{error}");
     for odd in ["", "/", "//", "relative", "./x", "/a/../b", "/a/./b", "/a//b", "/..", "/a\nb", "C:\\x"] {
         let error = refused(|assignment| assignment.additional_sidecars = vec![sidecar("a", odd, false)]);
         assert!(error.contains("must be an absolute path"), "{odd}: {error}");
@@ -200,22 +200,75 @@ fn a_mount_path_that_is_used_or_invalid_is_refused() {
         let many = (0..33).map(|index| sidecar("a", &format!("/m{index}"), false));
         assignment.additional_sidecars = many.collect();
     });
-    assert_eq!(error, "additional_sidecars: 33 are too many, the limit is 32");
+    assert_eq!(error, "data.additional_sidecars: 33 are too many, the limit is 32");
+}
+
+#[test]
+fn a_sidecar_below_something_read_only_is_refused_with_both_fields() {
+    let nested = |outer_writable| {
+        let mut assignment = assignment();
+        let (inner, outer) = (sidecar("b", "/a/b/", true), sidecar("a", "/a", outer_writable));
+        assignment.additional_sidecars = vec![inner, sidecar("c", "/ab", false), outer];
+        plan(&assignment, &settings(), 4).map(drop)
+    };
+    let error = nested(false).unwrap_err();
+    let [inner, outer] = [0, 2].map(|index| format!("data.additional_sidecars[{index}].mount_path"));
+    assert_eq!(error.message, format!("{inner}: \"/a/b\" is below \"/a\" of {outer}, which is read-only"));
+    assert_eq!(nested(true), Ok(()));
+    let below = |mode: &str| {
+        let mut settings = settings();
+        settings.volumes[0].mode = mode.to_owned();
+        let mut assignment = assignment();
+        assignment.additional_sidecars = vec![sidecar("a", "/data/x", false)];
+        plan(&assignment, &settings, 4).map(drop)
+    };
+    let error = below("z,ro").unwrap_err().message;
+    assert_eq!(error, format!("{inner}: \"/data/x\" is below \"/data\" of --volumes, which is read-only"));
+    assert_eq!(below("rw"), Ok(()));
+}
+
+#[test]
+fn a_sidecar_where_the_engine_mounts_is_refused() {
+    let mount = |path: &str| {
+        let mut assignment = assignment();
+        assignment.additional_sidecars = vec![sidecar("a", path, true)];
+        plan(&assignment, &settings(), 4).map(drop)
+    };
+    for path in [
+        "/proc",
+        "/proc/x",
+        "/dev/",
+        "/dev/shm/x",
+        "/sys/a",
+        "/etc/hosts",
+        "/etc/hostname/",
+        "/etc/resolv.conf",
+    ] {
+        let error = mount(path).unwrap_err().message;
+        let start = "data.additional_sidecars[0].mount_path: ";
+        assert!(error.starts_with(start) && error.contains("is of the engine"), "{error}");
+    }
+    for path in ["/process", "/etc", "/etc/hosts.d", "/device/x", "/x/proc"] {
+        assert_eq!(mount(path), Ok(()), "{path}");
+    }
 }
 
 #[test]
 fn invalid_images_arguments_and_variables_are_refused() {
-    assert!(refused(|assignment| assignment.docker_image = Some("a b".into())).starts_with("docker_image: "));
     assert!(
-        refused(|assignment| assignment.sidecar_image = Some("A!".into())).starts_with("sidecar_image: ")
+        refused(|assignment| assignment.docker_image = Some("a b".into())).starts_with("data.docker_image: ")
+    );
+    assert!(
+        refused(|assignment| assignment.sidecar_image = Some("A!".into()))
+            .starts_with("data.sidecar_image: ")
     );
     let error = refused(|assignment| assignment.additional_oz_args = vec!["\0".into()]);
-    assert_eq!(error, "additional_oz_args[0]: must not contain a NUL character");
+    assert_eq!(error, "data.additional_oz_args[0]: must not contain a NUL character");
     for name in ["", "A=B", "A\0"] {
         let error = refused(|assignment| {
             assignment.env_vars.insert(name.into(), Secret::new("v"));
         });
-        assert!(error.starts_with("env_vars: "), "{error}");
+        assert!(error.starts_with("data.env_vars: "), "{error}");
     }
 }
 
@@ -232,12 +285,36 @@ fn strings_that_linux_does_not_pass_on_are_refused_by_name() {
     let error = refused(|assignment| {
         assignment.env_vars.insert("BIG".into(), Secret::new(longest(3)));
     });
-    assert_eq!(error, format!("env_vars.BIG: {too_many}"));
+    assert_eq!(error, format!("data.env_vars.BIG: {too_many}"));
     let long = longest(0) + "x";
     let error = refused(|assignment| assignment.additional_oz_args = vec!["a".into(), long.clone()]);
-    assert_eq!(error, format!("additional_oz_args[1]: {too_many}"));
+    assert_eq!(error, format!("data.additional_oz_args[1]: {too_many}"));
     let error = refused(|assignment| assignment.agent.mcp_servers = Some(Secret::new(long.clone())));
-    assert_eq!(error, format!("mcp_servers: {too_many}"));
+    assert_eq!(error, format!("data.task.agent_config_snapshot.mcp_servers: {too_many}"));
+}
+
+/// The agent's id is an argument and a variable, and comes from one of two fields.
+#[test]
+fn a_wrong_id_is_reported_under_its_own_field() {
+    let long = |length| "x".repeat(length);
+    for id in ["i\0".to_owned(), long(140_000), long(131_070)] {
+        let error = refused(|assignment| assignment.agent_task_id.clone_from(&id));
+        assert!(error.starts_with("data.task.id: "), "{error}");
+        let error = refused(|assignment| {
+            assignment.key = ExecutionKey::new(id.as_str(), None);
+            assignment.agent_task_id = id;
+        });
+        assert!(error.starts_with("data.task_id: "), "{error}");
+    }
+    let operator = TaskSettings { env: vec![("BIG".into(), Secret::new(long(140_000)))], ..settings() };
+    let error = plan(&assignment(), &operator, 4).unwrap_err().message;
+    assert!(error.starts_with("--env BIG: "), "{error}");
+}
+
+#[test]
+fn a_shape_that_the_engine_would_refuse_is_invalid() {
+    let error = refused(|assignment| assignment.shape.memory_gb = Some(0.005));
+    assert!(error.starts_with("data.instance_shape.memory_gb: "), "{error}");
 }
 
 /// Nor with more strings than fit into a quarter of its stack.
@@ -253,7 +330,7 @@ fn more_strings_than_linux_passes_on_together_are_refused() {
             assignment.additional_oz_args = (0..args).map(|_| arg()).collect();
             assignment.env_vars.extend(variables);
         });
-        let (before, after) = ("arguments and env_vars: together ", "bytes are too many, the usual limit");
+        let (before, after) = ("data: together ", "are too many, the usual limit");
         assert!(error.starts_with(before) && error.contains(after), "{error}");
     }
 }
@@ -265,7 +342,7 @@ fn a_mount_path_that_linux_cannot_have_is_refused() {
     };
     let name = "n".repeat(256);
     let error = mount(format!("/a/{name}"));
-    let field = "additional_sidecars[0].mount_path";
+    let field = "data.additional_sidecars[0].mount_path";
     assert_eq!(error, format!("{field}: a name of 256 bytes is too long, the limit of Linux is 255"));
     let error = mount("/abc".repeat(1024));
     assert_eq!(error, format!("{field}: a path of 4096 bytes is too long, the limit of Linux is 4095"));
@@ -282,7 +359,7 @@ fn a_sidecar_cannot_be_mounted_over_a_tmpfs() {
     let mut assignment = assignment();
     assignment.additional_sidecars = vec![sidecar("a", "/scratch/", false)];
     let error = plan(&assignment, &settings, 4).unwrap_err();
-    let expected = "additional_sidecars[0].mount_path: \"/scratch\" is already used by another mount";
+    let expected = "data.additional_sidecars[0].mount_path: \"/scratch\" is already used by another mount";
     assert_eq!((error.message.as_str(), error.step), (expected, FailureReason::ContainerCreate));
 }
 

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use log::{Level, log, warn};
+use log::{Level, info, log, warn};
 
 use super::Job;
 use super::last_lines::last_lines;
+use super::outcome::is_given_back;
 use super::run::Options;
 use crate::job::Work;
 use crate::logging::message;
@@ -15,6 +16,10 @@ use crate::secret::Secret;
 /// Logs the result of a task that took this long, and the last lines of its output if it failed and the operator wants them.
 pub(super) fn log_result(job: &Job, report: &Report, took: Duration, options: &Options) {
     let key = job.work.key();
+    if is_given_back(&report.result, job.cancel.reason()) {
+        info!("task dropped {key} reason=claim_lost took_ms={}", took.as_millis());
+        return;
+    }
     let is_failure = report.result.is_failure();
     let level = if is_failure { Level::Warn } else { Level::Info };
     log!(level, "task ended {key} {} took_ms={}", fields(report), took.as_millis());

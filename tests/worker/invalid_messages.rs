@@ -131,7 +131,7 @@ fn wrong_assignments() -> Vec<(&'static str, Value, &'static str)> {
         ("/task", Value::Null, "data.task: is missing"),
         ("/task", json!("x"), "data.task: must be an object, not a string"),
         ("/task/id", json!(7), "data.task.id: must be a string"),
-        ("/task/id", json!("a\0b"), "NUL"),
+        ("/task/id", json!("a\0b"), "data.task.id: must not contain a NUL"),
         ("/task/agent_config_snapshot", json!([]), "agent_config_snapshot: must be an object"),
         ("/task/agent_config_snapshot", json!({"computer_use_enabled": "yes"}), "must be true or false"),
         ("/task/agent_config_snapshot", json!({"mcp_servers": "MARKER"}), "mcp_servers: must be an object"),

@@ -61,28 +61,28 @@ fn a_task_that_is_not_admitted_is_failed_with_the_reason_and_nothing_is_pulled()
         let id = id.as_str().unwrap().to_owned();
         let none = "matches no --allow-image of the worker";
         let cases = [
-            (image(format!("{host}/evil/task:1")), format!("docker_image: {host}/evil/task:1 {none}")),
-            (image(format!("{host}/evil/{host}/acme/task:1")), "docker_image: image name ".to_owned()),
+            (image(format!("{host}/evil/task:1")), format!("data.docker_image: {host}/evil/task:1 {none}")),
+            (image(format!("{host}/evil/{host}/acme/task:1")), "data.docker_image: image name ".to_owned()),
             (
                 image(format!("{host}/evil/acme/task:1")),
-                format!("docker_image: {host}/evil/acme/task:1 {none}"),
+                format!("data.docker_image: {host}/evil/acme/task:1 {none}"),
             ),
-            (image("acme/task:1".to_owned()), format!("docker_image: docker.io/acme/task:1 {none}")),
-            (image(id.clone()), format!("docker_image: {id:?} may be the id of an image")),
+            (image("acme/task:1".to_owned()), format!("data.docker_image: docker.io/acme/task:1 {none}")),
+            (image(id.clone()), format!("data.docker_image: {id:?} may be the id of an image")),
             (
                 RunSpec { docker_image: None, ..good.clone() },
-                "docker_image: must be set, because ".to_owned(),
+                "data.docker_image: must be set, because ".to_owned(),
             ),
             (
                 RunSpec { sidecar_image: format!("{host}/evil/agent:1"), ..good.clone() },
-                format!("sidecar_image: {host}/evil/agent:1 {none}"),
+                format!("data.sidecar_image: {host}/evil/agent:1 {none}"),
             ),
             (
                 RunSpec { additional_sidecars: vec![sidecar], ..good.clone() },
-                format!("additional_sidecars[0].image: {host}/evil/agent:latest {none}"),
+                format!("data.additional_sidecars[0].image: {host}/evil/agent:latest {none}"),
             ),
-            (variable("B"), "env_vars.B: matches no --allow-env of the worker".to_owned()),
-            (variable("OZ_DY"), "env_vars.OZ_DY: matches --deny-env of the worker".to_owned()),
+            (variable("B"), "data.env_vars.B: matches no --allow-env of the worker".to_owned()),
+            (variable("OZ_DY"), "data.env_vars.OZ_DY: matches --deny-env of the worker".to_owned()),
         ];
         let reason = if dialect == Dialect::Old { "invalid_assignment" } else { "unknown" };
         for (spec, expected) in &cases {
@@ -93,7 +93,8 @@ fn a_task_that_is_not_admitted_is_failed_with_the_reason_and_nothing_is_pulled()
             assert_eq!((run.claims, run.history.len()), (0, 1), "{run:#?}");
         }
         assert_eq!(requests(&registry), before, "{:#?}", registry.log());
-        worker.wait_log(DEADLINE, |line| line.contains("task refused") && line.contains("env_vars.OZ_DY"));
+        worker
+            .wait_log(DEADLINE, |line| line.contains("task refused") && line.contains("data.env_vars.OZ_DY"));
         // The operator's own variables are not compared.
         let run = stage.run(&variable("A"));
         assert_eq!(run.state, State::Succeeded, "{run:#?}");

@@ -222,9 +222,14 @@ fn failures_to_pull_create_and_start_have_different_reasons() {
     assert_eq!(run.failure_reason.as_deref(), Some("container_start"));
     assert!(run.message.unwrap().contains("/bin/sh"));
     let mut spec = stage.spec("");
-    spec.instance_shape = Some(json!({"memory_gb": 0.000_001}));
+    let volume = &["ENV PATH=/bin", "VOLUME /agent/data"];
+    spec.docker_image = Some(stage.images.make("data", RootFs::busybox(), volume));
     let run = stage.run(&spec);
     assert_eq!(run.failure_reason.as_deref(), Some("container_create"));
+    let mut spec = stage.spec("");
+    spec.instance_shape = Some(json!({"memory_gb": 0.000_001}));
+    let run = stage.run(&spec);
+    assert_eq!(run.failure_reason.as_deref(), Some("invalid_assignment"));
     let mut spec = stage.spec("");
     spec.docker_image = Some("oz-no-such-image:1".into());
     let run = stage.run(&spec);

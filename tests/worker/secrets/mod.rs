@@ -13,6 +13,7 @@ use tempfile::TempDir;
 
 use crate::support::control_plane::{ControlPlane, Disconnect, Options, RunSpec, State};
 use crate::support::engine_proxy::EngineProxy;
+use crate::support::images::RootFs;
 use crate::support::pki::{Key, Pki};
 use crate::support::process::Signal;
 use crate::support::proxy::{PASSWORD as PROXY_PASSWORD, TinyProxy, USER as PROXY_USER, USER_INFO};
@@ -38,6 +39,8 @@ struct Lab {
     client: std::path::PathBuf,
     folder: TempDir,
     _pki: Pki,
+    /// An image that the engine creates no container of.
+    declares: String,
 }
 
 impl Lab {
@@ -45,7 +48,9 @@ impl Lab {
         let plane =
             ControlPlane::start(Options { key: "MARKER-key-of-file".to_owned(), ..Options::default() });
         let tiny = TinyProxy::start(HOST, &[plane.address().port()]);
-        let stage = StageBuilder::new("secrets").control_plane(plane).build();
+        let mut stage = StageBuilder::new("secrets").control_plane(plane).build();
+        let volume = &["ENV PATH=/bin", "VOLUME /agent/data"];
+        let declares = stage.images.make("data", RootFs::busybox(), volume);
         let (pki, engine) = (Pki::new(), EngineProxy::start(stage.engine.host()));
         let client = pki.client("client", Key::Pkcs8, 2);
         let (registry, manager) = (Registry::with_password(), Manager::new());
@@ -58,6 +63,7 @@ impl Lab {
             client,
             folder: tempfile::tempdir().unwrap(),
             _pki: pki,
+            declares,
         }
     }
 
@@ -145,7 +151,9 @@ impl Lab {
              echo '{{\"ServerURL\":\"x\",\"Username\":\"{REGISTRY_USER}\",\"Secret\":\"{REGISTRY_PASSWORD}\"}}'"
         ));
         let small = RunSpec { instance_shape: Some(json!({"memory_gb": 0.000_001})), ..spec.clone() };
-        fails(&small, "container_create");
+        fails(&small, "invalid_assignment");
+        let declares = self.registry.push(&self.stage.engine, &self.declares, "team/data", "v1");
+        fails(&RunSpec { docker_image: Some(declares), ..spec.clone() }, "container_create");
     }
 
     /// Runs a task that succeeds, and inspects what it has on the engine.
