@@ -167,6 +167,8 @@ pub struct RunLookup {
 pub struct LookupFailure {
     /// Whether a look-up of any other run would now fail too.
     pub systemic: bool,
+    /// Whether the control plane seems to have no look-ups, or none for this API key.
+    pub absent: bool,
     /// The cause, for people; one line without secrets.
     pub error: String,
 }

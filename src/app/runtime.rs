@@ -323,7 +323,7 @@ impl Runtime<'_> {
         match self.poller.look_up(lookup) {
             Ok(()) => Next::Continue,
             Err(error) => {
-                let failure = LookupFailure { systemic: true, error: error.to_string() };
+                let failure = LookupFailure { systemic: true, absent: false, error: error.to_string() };
                 Next::Handle(Event::LookedUp((number, Err(failure))))
             }
         }

@@ -166,7 +166,7 @@ fn nothing_waits_while_no_look_up_has_succeeded() {
     script.assign("b");
     assert_eq!(script.on(confirmed(2)), [release(1)], "all have failed");
     assert_eq!(script.finish(0, "a"), [reported(Some(3), "a")]);
-    assert_eq!(script.on(confirmed(3)), [delivered(0)]);
+    assert_eq!(script.on(confirmed(3)), [received(0)]);
     assert_eq!(script.answer("b", RunState::InProgress, 0), []);
     script.on(freed(0));
     script.assign("c");

@@ -15,6 +15,13 @@ const LIMIT: Duration = Duration::from_secs(10);
 /// The least time between two warnings that look-ups fail.
 const WARN_EVERY: Duration = Duration::from_secs(600);
 
+/// How long all look-ups must have failed before none is expected to succeed. As long as a report waits for an answer, so that a
+/// control plane that is away when the worker starts does not cost a report.
+const TRIAL: Duration = Duration::from_secs(600);
+
+/// The same as a number of answers which show that there are no look-ups.
+const ABSENT: u32 = 3;
+
 /// What is lost without look-ups.
 const NOTE: &str = "until look-ups succeed, a claim or a report that the control plane has received but not \
                     stored is lost, and a cancel that it sent without a connection is missed";
@@ -56,10 +63,30 @@ pub(super) enum Priority {
 enum Record {
     /// None has ended yet.
     Empty,
-    /// None has succeeded.
-    Failed,
+    /// All have failed.
+    Failing {
+        /// When the first one did.
+        since: Instant,
+        /// How many answers in turn have shown that there are no look-ups.
+        absent: u32,
+    },
+    /// All have failed for [`TRIAL`], or [`ABSENT`] times in that way: the control plane is taken to have no look-ups.
+    Without,
     /// One has succeeded.
     Succeeded,
+}
+
+impl Record {
+    /// Returns the record after one more failure.
+    fn after(self, failure: &LookupFailure, now: Instant) -> Self {
+        let (since, absent) = match self {
+            Self::Empty => (now, 0),
+            Self::Failing { since, absent } => (since, absent),
+            Self::Without | Self::Succeeded => return self,
+        };
+        let absent = if failure.absent { absent + 1 } else { 0 };
+        if absent >= ABSENT || now >= since + TRIAL { Self::Without } else { Self::Failing { since, absent } }
+    }
 }
 
 /// The look-ups that wait, by priority, and those that are under way.
@@ -137,10 +164,10 @@ impl Lookups {
         reports.extend(claims.extract_if(.., |_, (waiting, _)| waiting == query));
     }
 
-    /// As after a failure.
+    /// As after failures only, for long.
     #[cfg(test)]
     pub(super) fn failed() -> Self {
-        Self { record: Record::Failed, ..Self::new() }
+        Self { record: Record::Without, ..Self::new() }
     }
 
     /// Whether a look-up has succeeded.
@@ -148,9 +175,9 @@ impl Lookups {
         self.record == Record::Succeeded
     }
 
-    /// Whether look-ups have ended, and none of them has succeeded.
+    /// Whether all look-ups have failed for so long that none is expected to succeed.
     pub(super) fn have_only_failed(&self) -> bool {
-        self.record == Record::Failed
+        self.record == Record::Without
     }
 
     /// Returns how long the answer to a further look-up of a claim can be expected to take; `None` while none has succeeded.
@@ -196,11 +223,10 @@ impl Lookups {
     fn ended(&mut self, number: u64, answer: &Result<RunView, LookupFailure>, now: Instant) -> Option<Query> {
         let (query, since) = self.under_way.remove(&number)?;
         self.took = now.saturating_duration_since(since);
-        if answer.is_ok() {
-            self.record = Record::Succeeded;
-        } else if self.record == Record::Empty {
-            self.record = Record::Failed;
-        }
+        self.record = match answer {
+            Ok(_) => Record::Succeeded,
+            Err(failure) => self.record.after(failure, now),
+        };
         Some(query)
     }
 

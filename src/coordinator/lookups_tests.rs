@@ -55,7 +55,7 @@ fn the_first_failure_is_logged_with_its_effect() {
 }
 
 fn failed_look_up(number: u64) -> Event {
-    Event::LookedUp((number, Err(LookupFailure { systemic: true, error: "refused".into() })))
+    Event::LookedUp((number, Err(LookupFailure { systemic: true, absent: false, error: "refused".into() })))
 }
 
 #[test]

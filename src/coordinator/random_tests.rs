@@ -92,7 +92,8 @@ impl Random {
         let states = RunState::ALL;
         let state = states[self.below(states.len() as u64) as usize];
         let updated_at = (self.below(3) > 0).then(|| at(self.below(20) as i64));
-        let failure = LookupFailure { systemic: self.below(2) == 0, error: "refused".into() };
+        let (systemic, absent) = (self.below(2) == 0, self.below(2) == 0);
+        let failure = LookupFailure { systemic, absent, error: "refused".into() };
         let answer = if self.below(4) == 0 { Err(failure) } else { Ok(RunView { state, updated_at }) };
         Event::LookedUp((lookup.number, answer))
     }

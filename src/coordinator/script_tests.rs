@@ -249,7 +249,7 @@ pub(super) fn assignment_at(id: &str, seconds: i64) -> Event {
 }
 
 fn failure(number: u64, systemic: bool) -> Event {
-    Event::LookedUp((number, Err(LookupFailure { systemic, error: "refused".into() })))
+    Event::LookedUp((number, Err(LookupFailure { systemic, absent: !systemic, error: "refused".into() })))
 }
 
 pub(super) fn left(id: &str) -> Arc<Leftover> {

@@ -180,12 +180,27 @@ impl Coordinator {
         }
     }
 
-    /// Settles the reports that got no answer for too long.
+    /// Settles the reports that got no answer for too long. At a stop the next process asks again, if look-ups are known to work.
     pub(super) fn settle_silent(&mut self, now: Instant) {
         let is_late = |settling: &Settling| now >= settling.silent_until;
         let late = self.settling.settling.iter().filter(|(_, settling)| is_late(settling));
         let late: Vec<JobId> = late.map(|(id, _)| *id).collect();
-        late.into_iter().for_each(|id| self.settle_unanswered(id, "the look-ups got no answer"));
+        let are_left = self.is_ending() && self.lookups.have_succeeded();
+        for id in late {
+            if are_left {
+                self.leave_report(id);
+            } else {
+                self.settle_unanswered(id, "the look-ups got no answer");
+            }
+        }
+    }
+
+    /// Leaves a report, and its container, to the next process.
+    fn leave_report(&mut self, id: JobId) {
+        if let Some(received) = self.settling.remove(id) {
+            self.effects.push(error(format!("report not delivered {}", received.key)));
+            self.fail_stop();
+        }
     }
 
     pub(super) fn next_silent(&self) -> Option<Instant> {
@@ -241,16 +256,11 @@ impl Coordinator {
         self.settling.removing.remove(&id);
     }
 
-    /// Gives up the reports that are known not to be stored; the next process delivers them. Returns whether there were any.
-    pub(super) fn give_up_missing(&mut self) -> bool {
+    /// Gives up the reports that are known not to be stored; the next process delivers them.
+    pub(super) fn give_up_missing(&mut self) {
         let missing = self.settling.settling.iter().filter(|(_, settling)| settling.is_missing);
         let ids: Vec<JobId> = missing.map(|(id, _)| *id).collect();
-        for id in &ids {
-            if let Some(received) = self.settling.remove(*id) {
-                self.effects.push(error(format!("report not delivered {}", received.key)));
-            }
-        }
-        !ids.is_empty()
+        ids.into_iter().for_each(|id| self.leave_report(id));
     }
 
     /// Sends the report of a task that has ended again, because its run was assigned again. Returns whether there is one.

@@ -115,18 +115,67 @@ fn a_missing_report_is_sent_on_a_new_connection() {
     assert_eq!(script.on(Event::LinkUp), [reported(None, "a")]);
 }
 
-/// The first look-up of the process is that of a report.
-#[test]
-fn without_look_ups_the_confirmation_settles_a_report() {
-    let mut script = Script::untried(Rules { slots: 2, ..RULES });
-    script.on(Event::Adopted(vec![adopted_task("a"), adopted_task("b")]));
+/// A worker whose first look-up, that of the report of `a`, has failed.
+fn with_a_failed_look_up() -> Script {
+    let mut script = Script::untried(Rules { slots: 3, ..RULES });
+    script.on(Event::Adopted(vec![adopted_task("a"), adopted_task("b"), adopted_task("c")]));
     script.on(Event::LinkUp);
     script.finish(0, "a");
     assert_eq!(script.on(confirmed(1)), [received(0)]);
+    script.on(freed(0));
     script.after_millis(500);
+    assert_eq!(script.fail("a", true), [], "it may be the only one that fails");
+    script
+}
+
+#[test]
+fn a_first_look_up_that_fails_costs_no_report() {
+    let mut script = with_a_failed_look_up();
+    script.finish(1, "b");
+    assert_eq!(script.on(confirmed(2)), [received(1)]);
+    script.on(freed(1));
+    script.after(1);
+    assert_eq!(script.answer("a", RunState::InProgress, 11), [reported(None, "a")], "it was not stored");
+    script.after(2);
+    assert_eq!(script.answer("b", RunState::Succeeded, 12), [clean_up(1, "b")]);
+}
+
+/// As a control plane that has no look-ups answers.
+#[test]
+fn after_three_answers_without_a_run_the_confirmation_settles_a_report() {
+    let mut script = with_a_failed_look_up();
+    for delay in [1, 2] {
+        script.after(delay);
+        assert_eq!(script.fail("a", false), []);
+    }
+    script.after(4);
     assert_eq!(script.fail("a", false), [clean_up(0, "a")]);
     script.finish(1, "b");
     assert_eq!(script.on(confirmed(2)), [delivered(1)], "by its job, as nothing is to be awaited");
+}
+
+#[test]
+fn without_look_ups_for_ten_minutes_the_confirmation_settles_a_report() {
+    let mut script = with_a_failed_look_up();
+    // The silence of `a` ends half a second before the trial.
+    let end = script.now + Duration::from_secs(599);
+    script.finish(1, "b");
+    script.on(confirmed(2));
+    script.on(freed(1));
+    while script.now < end {
+        for id in script.looked_up().into_iter().map(str::to_owned).collect::<Vec<_>>() {
+            assert_eq!(script.fail(&id, true), [], "{id}");
+        }
+        script.now += (script.coordinator.deadline().unwrap() - script.now).min(end - script.now);
+        assert_eq!(script.on(Event::Tick), []);
+    }
+    assert_eq!(script.after(2).first(), Some(&clean_up(0, "a")), "it had no answer for ten minutes");
+    script.finish(2, "c");
+    assert_eq!(script.on(confirmed(3)), [received(2)]);
+    script.on(freed(2));
+    script.after_millis(500);
+    assert!(script.fail("c", true).contains(&clean_up(2, "c")));
+    assert!(script.coordinator.lookups.have_only_failed(), "the next one is settled by its job");
 }
 
 #[test]
@@ -265,13 +314,36 @@ fn a_stop_waits_for_one_look_up_of_each_report() {
     );
 }
 
+/// It may not be stored. The next process finds the container, reports it again and asks again.
 #[test]
-fn without_an_answer_within_two_seconds_the_confirmation_counts_at_a_stop() {
+fn without_an_answer_within_two_seconds_a_report_is_left_at_a_stop() {
     let mut script = with_report();
     script.on(Event::Signal);
     assert_eq!(script.after_millis(1999), []);
-    assert_eq!(script.after_millis(1), [clean_up(1, "a")]);
-    assert_eq!(script.on(cleaned_up(1)), [Effect::CloseLink]);
+    script.now += Duration::from_millis(1);
+    assert_eq!(script.log(Event::Tick), "ERROR report not delivered task=a");
+    assert!(script.coordinator.settling.is_empty());
+    assert_eq!(
+        script.on(Event::LinkGone { exit: Exit::Success, reason: None }),
+        [Effect::Exit(Exit::Failure)]
+    );
+}
+
+/// As at a control plane without look-ups, where no process would get an answer.
+#[test]
+fn at_a_stop_the_confirmation_counts_if_no_look_up_has_ever_succeeded() {
+    let mut script = Script::untried(RULES);
+    script.on(Event::Adopted(vec![adopted_task("a")]));
+    script.on(Event::LinkUp);
+    script.finish(0, "a");
+    assert_eq!(script.on(confirmed(1)), [received(0)]);
+    script.on(freed(0));
+    script.after_millis(500);
+    assert_eq!(script.fail("a", true), []);
+    script.on(Event::Signal);
+    assert_eq!(script.after_millis(1999), []);
+    assert_eq!(script.after_millis(1), [clean_up(0, "a")]);
+    assert_eq!(script.on(cleaned_up(0)), [Effect::CloseLink]);
     assert_eq!(
         script.on(Event::LinkGone { exit: Exit::Failure, reason: None }),
         [Effect::Exit(Exit::Success)]

@@ -229,7 +229,8 @@ impl Coordinator {
 
     /// Gives up the reports that are unconfirmed or known not to be stored; the next process delivers them.
     fn give_up_reports(&mut self) {
-        let mut lost = self.give_up_missing();
+        self.give_up_missing();
+        let mut lost = false;
         for (id, job) in &mut self.jobs {
             if job.give_up_report() {
                 self.effects.push(error(format!("report not delivered {}", job.key)));
@@ -237,7 +238,14 @@ impl Coordinator {
                 lost = true;
             }
         }
-        if let Some(stop) = self.stop.as_mut().filter(|stop| lost && stop.exit == Exit::Success) {
+        if lost {
+            self.fail_stop();
+        }
+    }
+
+    /// A stop that leaves a report to the next process is no success.
+    pub(super) fn fail_stop(&mut self) {
+        if let Some(stop) = self.stop.as_mut().filter(|stop| stop.exit == Exit::Success) {
             stop.exit = Exit::Failure;
         }
     }

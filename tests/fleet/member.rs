@@ -221,7 +221,7 @@ impl Worker {
                 let error = self.poller.look_up(lookup).err()?;
                 Some(Event::LookedUp((
                     number,
-                    Err(LookupFailure { systemic: true, error: error.to_string() }),
+                    Err(LookupFailure { systemic: true, absent: false, error: error.to_string() }),
                 )))
             }
             Effect::CleanUp { job, .. } => Some(Event::Job(job, JobEvent::CleanedUp(Removal::Gone))),

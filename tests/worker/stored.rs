@@ -1,5 +1,7 @@
 //! Claims and reports that the control plane has received: its REST part shows whether it has stored them.
 
+use rustix::process::Signal;
+
 use crate::support::control_plane::{Faults, State};
 use crate::support::rng::Seed;
 use crate::support::stage::{DEADLINE, Stage};
@@ -44,6 +46,53 @@ fn a_report_is_sent_until_a_locked_store_takes_it() {
     stage.plane.lock_store(false);
     let run = stage.plane.wait_state(&id, State::Succeeded);
     assert_eq!(run.output.as_deref(), Some("out\n"));
+    stage.wait_clean();
+    stage.stop(worker);
+}
+
+/// Starts a worker while look-ups answer 503, runs a task to the confirmation of its report, and does not store that report.
+fn with_lost_report(stage: &Stage, sync: &SyncDir, worker: &Worker) -> String {
+    let id = stage.plane.submit(stage.spec(&format!("echo >> /sync/log; {WAIT}; echo out")));
+    sync.wait_lines(stage, 1);
+    stage.plane.lock_store(true);
+    stage.plane.fail_rest_with(Some(503));
+    sync.release(1);
+    worker.wait_log(DEADLINE, |line| line.contains("report confirmed") && line.contains(&id));
+    id
+}
+
+/// Look-ups fail while the control plane starts, for example.
+#[test]
+fn a_report_is_sent_again_although_the_first_look_ups_have_failed() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    stage.plane.fail_rest_with(Some(503));
+    let worker = stage.start(stage.worker().args(["-v", sync.mount().as_str()]));
+    let id = with_lost_report(&stage, &sync, &worker);
+    wait_look_ups(&stage, &id, 1);
+    stage.plane.lock_store(false);
+    stage.plane.fail_rest_with(None);
+    assert_eq!(stage.plane.wait_state(&id, State::Succeeded).output.as_deref(), Some("out\n"));
+    stage.wait_clean();
+    stage.stop(worker);
+}
+
+#[test]
+fn a_stop_leaves_a_report_about_which_nothing_is_known_to_the_next_start() {
+    let (stage, sync) = (Stage::new(), SyncDir::new());
+    let mut worker = started(&stage, &["-v", &sync.mount()]);
+    let id = with_lost_report(&stage, &sync, &worker);
+    worker.signal(Signal::TERM);
+    assert_eq!(worker.wait_exit(DEADLINE).code(), Some(1));
+    assert!(
+        worker.stderr().all().iter().any(|line| line.contains("report not delivered") && line.contains(&id))
+    );
+    assert_eq!(stage.engine.containers_of(&stage.worker_id).len(), 1, "the container is left");
+    stage.plane.lock_store(false);
+    stage.plane.fail_rest_with(None);
+    let reports = stage.plane.run(&id).terminal_reports;
+    let worker = stage.start_worker();
+    // This control plane has failed the run when the connection ended, but gets its report.
+    stage.plane.wait_for(DEADLINE, |model| model.run(&id).unwrap().terminal_reports > reports);
     stage.wait_clean();
     stage.stop(worker);
 }

@@ -98,6 +98,18 @@ impl LookupError {
             | Self::Unreachable { .. } => true,
         }
     }
+
+    /// Whether the control plane seems to have no look-ups, or none for this API key: it has answered, and not as one that is
+    /// overloaded or starts.
+    pub fn is_absent(&self) -> bool {
+        match self {
+            Self::Unknown | Self::Answer { .. } | Self::Refused { .. } | Self::Redirected { .. } => true,
+            Self::Status { .. } => !self.is_systemic(),
+            Self::InvalidId | Self::Certificate { .. } | Self::TimedOut { .. } | Self::Unreachable { .. } => {
+                false
+            }
+        }
+    }
 }
 
 #[cfg(test)]
@@ -114,5 +126,17 @@ mod tests {
         assert!(!LookupError::Answer { at: at(), source: AnswerError::NoState }.is_systemic());
         assert!(LookupError::Refused { at: at(), status: 401 }.is_systemic());
         assert!(LookupError::TimedOut { at: at(), within: Duration::ZERO }.is_systemic());
+    }
+
+    #[test]
+    fn an_overload_or_an_outage_does_not_mean_that_there_are_no_look_ups() {
+        let at = || "http://h:80".to_owned();
+        let status = |status| LookupError::Status { at: at(), status }.is_absent();
+        assert!(![500, 502, 503, 599, 408, 425, 429].into_iter().any(status));
+        assert!([400, 405, 410, 414, 422, 204].into_iter().all(status));
+        assert!(LookupError::Unknown.is_absent() && !LookupError::InvalidId.is_absent());
+        assert!(LookupError::Refused { at: at(), status: 401 }.is_absent());
+        assert!(!LookupError::TimedOut { at: at(), within: Duration::ZERO }.is_absent());
+        assert!(!LookupError::Unreachable { at: at(), reason: String::new() }.is_absent());
     }
 }

@@ -45,7 +45,8 @@ impl RunPoller {
                 let answer = match result {
                     Ok(result) => answer(&lookup.task_id, result),
                     Err(_) => {
-                        Err(LookupFailure { systemic: false, error: "the look-up panicked".to_owned() })
+                        let error = "the look-up panicked".to_owned();
+                        Err(LookupFailure { systemic: false, absent: false, error })
                     }
                 };
                 // Fails only when the process is about to end and the main thread has stopped listening.
@@ -95,10 +96,10 @@ fn answer(task_id: &str, result: Result<RunView, LookupError>) -> Result<RunView
             Ok(run)
         }
         Err(error) => {
-            let systemic = error.is_systemic();
+            let (systemic, absent) = (error.is_systemic(), error.is_absent());
             let error = error_chain(&error);
             debug!("run look-up failed task={task} error={}", message(&error));
-            Err(LookupFailure { systemic, error })
+            Err(LookupFailure { systemic, absent, error })
         }
     }
 }
@@ -129,8 +130,8 @@ mod tests {
         }
     }
 
-    fn failure(systemic: bool, error: &str) -> Result<RunView, LookupFailure> {
-        Err(LookupFailure { systemic, error: error.to_owned() })
+    fn failure([systemic, absent]: [bool; 2], error: &str) -> Result<RunView, LookupFailure> {
+        Err(LookupFailure { systemic, absent, error: error.to_owned() })
     }
 
     #[test]
@@ -139,9 +140,9 @@ mod tests {
         let poller = RunPoller::with(|| scripted, sender);
         let cases = [
             ("claimed", Ok(CLAIMED)),
-            ("panic", failure(false, "the look-up panicked")),
-            ("unknown", failure(false, "the control plane does not know this run")),
-            ("down", failure(true, "http://h:80 answered 503")),
+            ("panic", failure([false, false], "the look-up panicked")),
+            ("unknown", failure([false, true], "the control plane does not know this run")),
+            ("down", failure([true, false], "http://h:80 answered 503")),
         ];
         for (number, (id, expected)) in (0..).zip(cases) {
             poller.look_up(lookup(number, id)).unwrap();

@@ -76,8 +76,8 @@ pub fn rest(plane: &ControlPlane, method: &str, path: &str, key: Option<&str>, b
     let mut stream = stream(plane);
     let bearer = key.map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));
     let length = body.len();
-    write!(stream, "{method} {path} HTTP/1.1\r\nHost: x\r\n{bearer}Content-Length: {length}\r\n\r\n{body}")
-        .unwrap();
+    let head = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n");
+    write!(stream, "{head}{bearer}Content-Length: {length}\r\n\r\n{body}").unwrap();
     let mut answer = String::new();
     stream.read_to_string(&mut answer).unwrap();
     let (head, body) = answer.split_once("\r\n\r\n").unwrap();
