@@ -244,7 +244,8 @@ impl Config {
         (url::is_plain(uri) && !url::is_loopback(uri)).then(|| {
             let host = uri.host().unwrap_or_default();
             format!(
-                "the API key and the tasks go to {host} without encryption; use wss:// in --web-socket-url"
+                "the API key and the tasks go to {host} without encryption; use https:// or wss:// in the URL \
+                 (--server-root-url or --web-socket-url)"
             )
         })
     }

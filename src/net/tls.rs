@@ -25,6 +25,11 @@ pub(crate) fn is_not_tls(text: &str) -> bool {
     signs.iter().any(|sign| text.contains(sign))
 }
 
+/// Whether the error `text` of a handshake means that the peer ended the connection without an answer.
+pub(crate) fn is_cut(text: &str) -> bool {
+    ["unexpected EOF", "reset by peer", "Broken pipe"].iter().any(|sign| text.contains(sign))
+}
+
 /// Whether these first bytes of an answer are a record of TLS: an alert, or a handshake.
 pub(crate) fn is_record(bytes: &[u8]) -> bool {
     matches!(bytes, [0x15 | 0x16, 0x03, ..])

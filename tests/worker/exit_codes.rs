@@ -18,9 +18,9 @@ fn a_permanent_refusal_ends_the_worker_with_advice() {
     let plane = ControlPlane::start(Options::default());
     let cases = [
         (Some(401), "answered 401: the API key is missing or unknown; check OZ_API_KEY or OZ_API_KEY_FILE"),
-        (Some(403), "answered 403: the API key is not an admin key; check OZ_API_KEY or OZ_API_KEY_FILE"),
-        (Some(302), "answered 302: redirects are not followed; set --web-socket-url"),
-        (Some(404), "answered 404: check the path of --web-socket-url"),
+        (Some(403), "answered 403: it does not accept this API key; check OZ_API_KEY or OZ_API_KEY_FILE"),
+        (Some(302), "answered 302: redirects are not followed; set the final URL (--server-root-url or"),
+        (Some(404), "answered 404: check the path of the URL (--server-root-url or --web-socket-url)"),
         (None, "answered 403"),
     ];
     for (status, expected) in cases {
@@ -110,18 +110,19 @@ fn free_port() -> u16 {
 #[test]
 fn reconnect_attempts_are_limited_and_an_unencrypted_url_is_warned_about_once() {
     // RFC 6761 reserves .invalid, so no resolver knows this name.
-    let builder = minimal().env("OZ_RECONNECT_MAX_ATTEMPTS", "2").env("DOCKER_HOST", &engine::host());
+    let builder = minimal().env("OZ_RECONNECT_MAX_ATTEMPTS", "3").env("DOCKER_HOST", &engine::host());
     let (code, _, err) = end(builder.env("OZ_WS_URL", "ws://oz-no-such-host.invalid:9/ws").start());
     assert_eq!(code, Some(1), "{err}");
     let count = |what: &str| err.lines().filter(|line| line.contains(what)).count();
     assert_eq!(
         (count("connecting url="), count("connecting failed"), count("without encryption")),
-        (2, 1, 1),
+        (3, 2, 1),
         "{err}"
     );
-    assert!(err.contains("gave up after 2 failures in a row; the last: cannot resolve"), "{err}");
+    assert_eq!(count("note=\"check the host and the port of the URL"), 1, "{err}");
+    assert!(err.contains("gave up after 3 failures in a row; the last: cannot resolve"), "{err}");
     assert!(
-        err.contains("use wss:// in --web-socket-url") && err.contains("worker ended exit_code=1"),
+        err.contains("use https:// or wss:// in the URL") && err.contains("worker ended exit_code=1"),
         "{err}"
     );
     assert!(!err.contains(KEY), "{err}");

@@ -85,7 +85,7 @@ fn the_status_says_why_a_worker_that_was_connected_is_refused() {
     stage.plane.refuse_with(Some(404));
     stage.plane.drop_connections(Disconnect::Rst);
     manager.until(
-        "STATUS=waiting for the control plane, tasks: 0 of 4; refused: the control plane answered 404: check the path of --web-socket-url",
+        "STATUS=waiting for the control plane, tasks: 0 of 4; refused: the control plane answered 404: check the path of the URL (--server-root-url or --web-socket-url)",
     );
     stage.plane.refuse_with(None);
     manager.until("STATUS=connected, tasks: 0 of 4");

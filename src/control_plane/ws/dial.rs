@@ -25,7 +25,7 @@ use crate::control_plane::Network;
 use crate::control_plane::key::Bearer;
 use crate::net::connect::{connect_first, resolve};
 use crate::net::proxy::{Proxy, ProxyError, ProxyProblem, tunnel};
-use crate::net::tls::{is_about_dates, is_not_tls, reason, verification_failure};
+use crate::net::tls::{is_about_dates, is_cut, is_not_tls, reason, verification_failure};
 use crate::net::user_agent;
 use crate::protocol::CAPABILITIES;
 
@@ -229,11 +229,9 @@ fn connect(
     passed: &dyn Fn(Passed),
 ) -> Result<TcpStream, DialError> {
     let (host, port) = proxy.map_or((&origin.host, origin.port), |proxy| (&proxy.host, proxy.port));
-    let failed = |problem: fn(String) -> ProxyProblem, text: &str, cause: String| {
-        DialError::transient(match proxy {
-            Some(proxy) => ProxyError::new(proxy, problem(cause)).to_string(),
-            None => format!("cannot {text} {host}: {cause}"),
-        })
+    let failed = |problem: fn(String) -> ProxyProblem, text: &str, cause: String| match proxy {
+        Some(proxy) => DialError::transient(ProxyError::new(proxy, problem(cause)).to_string()),
+        None => DialError::Unreachable(format!("cannot {text} {host}: {cause}")),
     };
     let addresses = resolve(host, port)
         .map_err(|error| failed(ProxyProblem::Unresolved, "resolve", error.to_string()))?;
@@ -291,6 +289,8 @@ fn tls_handshake(
             "{host} does not speak TLS on that port ({}): use ws:// or http:// in the URL, or another port",
             reason(&error)
         )
+    } else if is_cut(&error) {
+        format!("the TLS handshake failed: {error}; if that port has no TLS, use http:// or ws:// in the URL")
     } else {
         format!("the TLS handshake failed: {error}")
     }))
@@ -347,11 +347,27 @@ mod tests {
             HandshakeDeadline { until: Instant::now() + Duration::from_secs(20), inbox: Rc::new(inbox) };
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         let origin = Origin { host: "127.0.0.1".to_owned(), port, tls: false };
-        let Err(DialError::Transient(reason, _)) = connect(&origin, None, &deadline, &|_| {}) else {
+        let Err(DialError::Unreachable(reason)) = connect(&origin, None, &deadline, &|_| {}) else {
             panic!("connected")
         };
         let start = format!("cannot connect to 127.0.0.1: 127.0.0.1:{port}: Connection refused");
         assert!(reason.starts_with(&start), "{reason}");
+    }
+
+    #[test]
+    fn a_peer_that_closes_during_the_handshake_may_have_no_tls() {
+        let (_outbox, inbox) = crate::control_plane::ws::outbox::pair().unwrap();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let link = link(&format!("wss://{}/p", listener.local_addr().unwrap()), "k");
+        let peer = std::thread::spawn(move || drop(listener.accept().unwrap()));
+        let Err(DialError::Transient(reason, _)) =
+            open(&Origin::of(&link.url).unwrap(), &link, &Rc::new(inbox), &|_| {})
+        else {
+            panic!("connected")
+        };
+        peer.join().unwrap();
+        assert!(reason.starts_with("the TLS handshake failed: "), "{reason}");
+        assert!(reason.ends_with("if that port has no TLS, use http:// or ws:// in the URL"), "{reason}");
     }
 
     #[test]

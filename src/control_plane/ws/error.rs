@@ -59,20 +59,24 @@ pub enum Refusal {
     Unauthorized,
     /// 403.
     #[error(
-        "the control plane answered 403: the API key is not an admin key; check OZ_API_KEY or OZ_API_KEY_FILE"
+        "the control plane answered 403: it does not accept this API key; check OZ_API_KEY or OZ_API_KEY_FILE"
     )]
     Forbidden,
     /// 404.
-    #[error("the control plane answered 404: check the path of --web-socket-url")]
+    #[error(
+        "the control plane answered 404: check the path of the URL (--server-root-url or --web-socket-url)"
+    )]
     NotFound,
     /// 407 from a proxy that intercepts the connection.
     #[error(
-        "a proxy answered 407: set HTTPS_PROXY to it, with user name and password, or check the host in --web-socket-url"
+        "a proxy answered 407: set HTTPS_PROXY to it, with user name and password, or check the host in the URL \
+         (--server-root-url or --web-socket-url)"
     )]
     ProxyLogin,
     /// Any other 4xx except 408, 425 and 429.
     #[error(
-        "the control plane answered {status}: check --web-socket-url, and the API key in OZ_API_KEY or OZ_API_KEY_FILE"
+        "the control plane answered {status}: check the URL (--server-root-url or --web-socket-url), and the API key in \
+         OZ_API_KEY or OZ_API_KEY_FILE"
     )]
     Refused {
         /// The HTTP status.
@@ -80,7 +84,8 @@ pub enum Refusal {
     },
     /// 3xx. Following it would send the API key to another host.
     #[error(
-        "the control plane answered {status}: redirects are not followed; set --web-socket-url to the final URL"
+        "the control plane answered {status}: redirects are not followed; set the final URL \
+         (--server-root-url or --web-socket-url)"
     )]
     Redirected {
         /// The HTTP status.
@@ -88,7 +93,8 @@ pub enum Refusal {
     },
     /// 2xx instead of 101.
     #[error(
-        "the control plane answered {status} instead of opening a WebSocket: check the path of --web-socket-url"
+        "the control plane answered {status} instead of opening a WebSocket: check the path of the URL \
+         (--server-root-url or --web-socket-url)"
     )]
     NotUpgraded {
         /// The HTTP status.
@@ -107,8 +113,8 @@ pub enum Refusal {
     },
     /// The peer's certificate does not verify for another reason.
     #[error(
-        "the certificate of {host} does not verify ({reason}): check the host name in --web-socket-url, the system \
-         clock, and the CA (--ca-file or SSL_CERT_FILE)"
+        "the certificate of {host} does not verify ({reason}): check the host name in the URL \
+         (--server-root-url or --web-socket-url), the system clock, and the CA (--ca-file or SSL_CERT_FILE)"
     )]
     Certificate {
         /// The host that was dialled.
@@ -137,6 +143,10 @@ pub(super) struct Details {
     pub(super) retry_after: Option<Duration>,
 }
 
+/// What to do about [`DialError::Unreachable`].
+pub(super) const CHECK_URL: &str =
+    "check the host and the port of the URL (--server-root-url or --web-socket-url)";
+
 /// Why an attempt to connect failed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum DialError {
@@ -144,6 +154,8 @@ pub(super) enum DialError {
     Refused(Refusal, Details),
     /// Another attempt may succeed.
     Transient(String, Details),
+    /// The peer that the URL names cannot be reached: an outage, or a mistake in the URL, see [`CHECK_URL`].
+    Unreachable(String),
     /// Another attempt cannot succeed.
     Permanent(LinkError),
     /// The attempt was cut short because the link is closing.

@@ -84,6 +84,7 @@ fn read_response(pieces: &[&[u8]]) -> Option<String> {
         Err(DialError::Permanent(error)) => format!("permanent {}", crate::logging::error_chain(&error)),
         Err(DialError::Refused(refusal, details)) => format!("refused {refusal} {}", value(&details.body)),
         Err(DialError::Transient(text, details)) => format!("transient {text} {}", value(&details.body)),
+        Err(DialError::Unreachable(text)) => format!("unreachable {text}"),
         Err(DialError::Closing) => "closing".to_owned(),
     };
     assert_one_line(&text, MAX_TEXT);

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::LinkConfig;
 use super::dial::{Origin, Passed, dial_in_steps};
-use super::error::{Details, DialError};
+use super::error::{CHECK_URL, Details, DialError};
 use super::outbox;
 use super::session::finish;
 use super::socket::CloseReason;
@@ -38,6 +38,7 @@ pub fn probe(link: &LinkConfig, passed: &dyn Fn(Passed)) -> Result<(), NotConnec
     let mut socket = dial_in_steps(link, &inbox, passed).map_err(|error| match error {
         DialError::Refused(refusal, details) => with(refusal.to_string(), details),
         DialError::Transient(reason, details) => with(reason, details),
+        DialError::Unreachable(reason) => plain(format!("{reason}; {CHECK_URL}")),
         DialError::Permanent(error) => plain(error.to_string()),
         DialError::Closing => plain("cancelled".to_owned()),
     })?;

@@ -10,7 +10,7 @@ use http::Uri;
 use log::{info, warn};
 
 use super::dial::dial;
-use super::error::{Details, DialError};
+use super::error::{CHECK_URL, Details, DialError};
 use super::outbox::Inbox;
 use super::probe::proxy_of;
 use super::session::{Session, SessionEnd};
@@ -30,6 +30,7 @@ pub(super) fn supervise(link: &LinkConfig, inbox: Inbox, events: &Sender<LinkEve
         events,
         backoff: Backoff::new(&link.timing, link.max_attempts, link.window),
         epoch: Epoch(0),
+        advised: false,
     };
     if let Ok(last) = supervisor.run() {
         // Fails if the receiver is dropped; then the event is not needed.
@@ -43,6 +44,8 @@ struct Supervisor<'a> {
     events: &'a Sender<LinkEvent>,
     backoff: Backoff,
     epoch: Epoch,
+    /// Whether the log has said what to check.
+    advised: bool,
 }
 
 impl Supervisor<'_> {
@@ -60,10 +63,11 @@ impl Supervisor<'_> {
                 Err(DialError::Permanent(error)) => return Ok(LinkEvent::Fatal(error)),
                 Err(DialError::Closing) => return Ok(LinkEvent::Closed),
                 Err(DialError::Transient(reason, details)) => {
-                    let next = self.failed(false, details.retry_after);
-                    self.send(LinkEvent::Failed)?;
-                    let body = body_field(&details);
-                    (Some(format!("connecting failed reason={}{body}", message(&reason))), reason, next)
+                    self.not_connected(reason, &body_field(&details), details.retry_after)?
+                }
+                Err(DialError::Unreachable(reason)) => {
+                    let note = self.note_field();
+                    self.not_connected(reason, &note, None)?
                 }
                 Err(DialError::Refused(refusal, details)) => {
                     let next = self.failed(true, details.retry_after);
@@ -111,6 +115,26 @@ impl Supervisor<'_> {
                 return Ok(LinkEvent::Closed);
             }
         }
+    }
+
+    /// Counts an attempt without a connection. Returns its log line, with further keys, the reason and what follows.
+    fn not_connected(
+        &mut self,
+        reason: String,
+        keys: &str,
+        retry_after: Option<Duration>,
+    ) -> Result<(Option<String>, String, Next), ReceiverDropped> {
+        let next = self.failed(false, retry_after);
+        self.send(LinkEvent::Failed)?;
+        Ok((Some(format!("connecting failed reason={}{keys}", message(&reason))), reason, next))
+    }
+
+    /// Returns the key of a log line with what to check, once. A worker that was connected has no mistake in its URL.
+    fn note_field(&mut self) -> String {
+        if std::mem::replace(&mut self.advised, true) || self.epoch != Epoch(0) {
+            return String::new();
+        }
+        format!(" note={}", value(CHECK_URL))
     }
 
     /// Counts a failed attempt and returns what follows.

@@ -75,8 +75,8 @@ pub(super) fn upgrade(
         }
         Failure::Refused(reason) => format!("the upgrade failed: {reason}"),
         Failure::Io(_) if Instant::now() >= deadline.until => format!(
-            "no response to the upgrade within {:?} of dialling; a wrong path in --web-socket-url, even a trailing slash, \
-             gets no response",
+            "no response to the upgrade within {:?} of dialling; a wrong path in the URL, even a trailing slash, gets no \
+             response",
             timing.handshake
         ),
         Failure::Io(error) => format!("the upgrade failed: {error}"),
