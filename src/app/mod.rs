@@ -288,7 +288,7 @@ fn open_key_file(config: &Config) -> Option<String> {
     let path = config.api_key_file.as_ref().map(KeyFile::path)?;
     path.metadata().ok().filter(|file| file.permissions().mode() & 0o004 != 0)?;
     let path = path.display().to_string();
-    Some(format!("API key file readable by all users path={} remedy=\"chmod o= on the file\"", value(&path)))
+    Some(format!("API key file readable by all users path={} note=\"chmod o= on the file\"", value(&path)))
 }
 
 fn fail(error: &dyn std::error::Error, exit: Exit) -> Exit {

@@ -457,8 +457,13 @@ fn an_invalid_key_file_is_an_error() {
     let text = message(load(Ok("hunter2\u{1}".into())));
     assert_eq!(text, "invalid first line of --api-key-file: must be ASCII without control characters");
     let denied = load(Err(io::ErrorKind::PermissionDenied.into()));
-    let right = "must be a file that this user may read, in a Swarm a secret of the service";
+    let right = "must be a file that this user may read";
     assert_eq!(message(denied), format!("cannot read --api-key-file \"/k\": {right}"));
+    let text = ConfigError::key_file("N", "/run/secrets/k", io::ErrorKind::NotFound.into()).to_string();
+    assert_eq!(
+        text,
+        format!("cannot read N \"/run/secrets/k\": {right}, in a Swarm a secret of the service")
+    );
 }
 
 #[test]

@@ -104,8 +104,8 @@ pub(super) const NETWORK: Reader<String> = Reader {
         variable: Some("OZ_NETWORK"),
         value_name: Some("NETWORK"),
         default: Some("chosen by the engine"),
-        help: "The network of tasks: the name of a network, bridge or none. host and container:NAME need --allow- \
-               host-network.",
+        help: "The network of tasks: the name of a network, bridge or none. host and container:NAME need \
+               --allow-host-network.",
         ..Setting::EMPTY
     },
     read: |given| docker_values::network(given.value).map_err(|right| given.invalid(right)),

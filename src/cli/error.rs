@@ -37,14 +37,14 @@ pub(crate) enum ConfigError {
         right: String,
     },
     /// The key file cannot be read.
-    #[error(
-        "cannot read {setting} {path}: must be a file that this user may read, in a Swarm a secret of the service"
-    )]
+    #[error("cannot read {setting} {path}: {right}")]
     KeyFile {
         /// The flag or variable.
         setting: String,
         /// The path, quoted and cut.
         path: String,
+        /// What would be valid.
+        right: &'static str,
         /// The cause.
         source: std::io::Error,
     },
@@ -64,7 +64,12 @@ impl ConfigError {
     }
 
     pub(super) fn key_file(setting: &str, path: &str, source: std::io::Error) -> Self {
-        Self::KeyFile { setting: setting.into(), path: quoted(path), source }
+        let right = if path.starts_with("/run/secrets/") {
+            "must be a file that this user may read, in a Swarm a secret of the service"
+        } else {
+            "must be a file that this user may read"
+        };
+        Self::KeyFile { setting: setting.into(), path: quoted(path), right, source }
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use super::claims::{BEFORE_CLAIM, CLAIM_UNSEEN, ClaimCheck};
 use super::job::{Answer, JobState};
 use super::lookups::{Priority, Query};
+use super::view::{JobView, job_view};
 use super::{Coordinator, Effect, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Work};
@@ -228,7 +229,7 @@ impl Coordinator {
             .partition(|pending: &PendingAssignment| is_named(&pending.assignment.key));
         self.backlog = others;
         let working = self.jobs.iter().filter(|(_, job)| is_named(&job.key) && job.is_working());
-        let working: Vec<_> = working.map(|(id, job)| (*id, job.key.to_string())).collect();
+        let working: Vec<_> = working.map(|(id, job)| (*id, job_view(job, false, now))).collect();
         let key = ExecutionKey::new(task_id, execution_id);
         let has_ended = execution_id.is_some() && self.confirm_cancel(&key, now);
         if waiting.is_empty() && working.is_empty() && !has_ended {
@@ -243,8 +244,8 @@ impl Coordinator {
                 self.close_unstarted(key, dialect, now);
             }
         }
-        for (id, key) in working {
-            self.effects.push(info(format!("task cancelled {key} phase=active")));
+        for (id, JobView { key, phase, .. }) in working {
+            self.effects.push(info(format!("task cancelled {key} phase={phase}")));
             self.end_job(id, CancelReason::Requested);
         }
     }

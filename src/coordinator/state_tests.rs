@@ -23,7 +23,8 @@ fn the_state_has_a_line_for_the_link_each_job_and_the_engine() {
     script.on(runs(3, 0));
     script.on(Event::Job(JobId(3), JobEvent::Engine { away: Some("gone".to_owned()) }));
     script.finish(0, "a");
-    script.on(cancel("d"));
+    let text = script.log(cancel("d"));
+    assert!(text.contains("task cancelled task=d phase=running"), "{text}");
     script.now += Duration::from_secs(7);
     let expected = "\
         INFO link state state=connected tasks=4 backlog=0\n\

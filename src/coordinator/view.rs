@@ -79,7 +79,7 @@ impl Coordinator {
     }
 }
 
-fn job_view(job: &JobState, engine_away: bool, now: Instant) -> JobView {
+pub(super) fn job_view(job: &JobState, engine_away: bool, now: Instant) -> JobView {
     let (mut running_s, mut report) = (None, None);
     let phase = match job.step() {
         Step::Preparing => "preparing",

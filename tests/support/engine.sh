@@ -235,6 +235,9 @@ find_engine() {
         [ -n "$checking" ] || say "using the engine at $host"
         return
     fi
+    [ -z "$why" ] || [ ! -S /var/run/docker.sock ] || [ -w /var/run/docker.sock ] ||
+        die "no Docker engine: this user has no right to use /var/run/docker.sock. Run" \
+            "\`sudo usermod -aG docker $(id -un)\` and log in again, or run this as root."
     [ -z "$why" ] || die "no Docker engine: none answers at DOCKER_HOST or the default socket, and a private one" \
         "cannot be started ($why). Start Docker, set OZ_TEST_DOCKER_HOST to an engine, or run this as root on Debian."
     [ -z "$checking" ] || return 0

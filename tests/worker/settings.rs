@@ -188,7 +188,7 @@ fn an_unusable_key_file_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let path = |name: &str| folder.path().join(name).to_str().unwrap().to_owned();
     let inside_a_file = format!("{}/x", write_file(folder.path(), "plain", b"x"));
-    let readable = "must be a file that this user may read, in a Swarm a secret of the service";
+    let readable = "must be a file that this user may read";
     let cases = [
         (path("missing"), "cannot read NAME \"PATH\": READABLE: No such file"),
         (write_file(folder.path(), "empty", b""), "invalid first line of NAME: must not be blank"),

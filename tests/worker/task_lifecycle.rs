@@ -131,7 +131,7 @@ fn a_sidecar_without_an_agent_fails_and_names_the_expected_paths() {
     let run = stage.run(&spec);
     assert_eq!(run.failure_reason.as_deref(), Some("sidecar_prep"));
     let message = run.message.unwrap();
-    assert!(message.contains("/agent/entrypoint.sh and /agent/agent/entrypoint.sh"), "{message}");
+    assert!(message.contains("looked for /entrypoint.sh and /agent/entrypoint.sh in the image"), "{message}");
     stage.stop(worker);
 }
 

@@ -289,8 +289,10 @@ fn short_digest(image_id: &str) -> &str {
 /// `sidecar_prep` with the places that were tried.
 pub(in crate::task) fn script(populated: &PopulatedVolume, image: &str) -> Result<Script, Failure> {
     populated.script.ok_or_else(|| {
-        let [first, second] = ENTRYPOINTS;
-        let message = format!("sidecar image {image} has no entrypoint.sh: looked for {first} and {second}");
+        let [first, second] = ENTRYPOINTS.map(|path| path.strip_prefix("/agent").unwrap_or(path));
+        let message = format!(
+            "sidecar image {image} has no entrypoint.sh: looked for {first} and {second} in the image"
+        );
         Failure::new(FailureReason::SidecarPrep, message)
     })
 }
