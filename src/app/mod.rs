@@ -156,8 +156,7 @@ fn settings_file(
     let Some(path) = Config::settings_file(arguments, environment)? else { return Ok(None) };
     let bad = |problem: String| SettingsFileError::File { path: path.clone(), problem };
     let bytes = files::read(&path, SETTINGS_FILE_LIMIT).map_err(|error| bad(error.to_string()))?;
-    let text = String::from_utf8(bytes).map_err(|_| bad("it is not UTF-8".to_owned()))?;
-    let file = SettingsFile::parse(path.clone(), &text);
+    let file = SettingsFile::parse(path.clone(), &bytes);
     file.map(Some).map_err(|BadLine { line, right }| SettingsFileError::Line { path, line, right })
 }
 

@@ -10,6 +10,8 @@ use crate::policy::{Gpus, NO_NEW_PRIVILEGES, Ulimit};
 
 /// The least memory that the engine accepts, in bytes.
 const LEAST_MEMORY: i64 = 6 << 20;
+/// The most memory that fits into the engine's number of bytes, in TiB.
+const MOST_TIB: i64 = i64::MAX >> 40;
 /// The least part of a processor that the engine accepts, in billionths.
 const LEAST_CPUS: i64 = 10_000_000;
 /// The highest limit of processes that Linux accepts, except for none.
@@ -112,21 +114,23 @@ fn decimal(text: &str) -> Option<i128> {
 pub(super) fn memory(text: &str) -> Result<i64, String> {
     size(text)
         .filter(|bytes| *bytes >= LEAST_MEMORY)
-        .ok_or_else(|| "must be a size with a unit such as 512m, 2g or 1.5g, at least 6m".into())
+        .ok_or_else(|| format!("must be a size with a unit such as 512m, 2g or 1.5g, from 6m to {MOST_TIB}t"))
 }
 
 /// The size of `/dev/shm`, in bytes.
 pub(super) fn shm_size(text: &str) -> Result<i64, String> {
-    size(text)
-        .filter(|bytes| *bytes > 0)
-        .ok_or_else(|| "must be a size with a unit such as 64m or 1g, more than 0".into())
+    size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
+        format!("must be a size with a unit such as 64m or 1g, more than 0 and at most {MOST_TIB}t")
+    })
 }
 
 /// A number of processors, in billionths.
 pub(super) fn cpus(text: &str) -> Result<i64, String> {
     let nano = decimal(text.trim()).and_then(|nano| i64::try_from(nano).ok());
-    nano.filter(|nano| *nano >= LEAST_CPUS)
-        .ok_or_else(|| "must be a number of processors such as 0.5, 1.5 or 4, at least 0.01".into())
+    nano.filter(|nano| *nano >= LEAST_CPUS).ok_or_else(|| {
+        let most = i64::MAX / 1_000_000_000;
+        format!("must be a number of processors such as 0.5, 1.5 or 4, from 0.01 to {most}")
+    })
 }
 
 /// A number of processes; -1 for no limit.

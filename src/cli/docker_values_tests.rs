@@ -22,7 +22,7 @@ fn sizes_are_those_of_docker() {
     {
         assert_eq!(
             memory(bad),
-            Err("must be a size with a unit such as 512m, 2g or 1.5g, at least 6m".into()),
+            Err("must be a size with a unit such as 512m, 2g or 1.5g, from 6m to 8388607t".into()),
             "{bad}"
         );
     }
@@ -30,7 +30,7 @@ fn sizes_are_those_of_docker() {
     for bad in ["0", "0m", "x"] {
         assert_eq!(
             shm_size(bad),
-            Err("must be a size with a unit such as 64m or 1g, more than 0".into()),
+            Err("must be a size with a unit such as 64m or 1g, more than 0 and at most 8388607t".into()),
             "{bad}"
         );
     }
@@ -44,7 +44,7 @@ fn processors_are_decimals() {
         assert_eq!(cpus(text), Ok(nano), "{text}");
     }
     for bad in ["", "0", "0.009", "-1", "1.5m", "1,5", "1e2", "1.0000000001", "99999999999999999999", "."] {
-        let right = "must be a number of processors such as 0.5, 1.5 or 4, at least 0.01";
+        let right = "must be a number of processors such as 0.5, 1.5 or 4, from 0.01 to 9223372036";
         assert_eq!(cpus(bad), Err(right.into()), "{bad}");
     }
 }
@@ -233,4 +233,13 @@ fn valid_lists_become_what_the_engine_takes() {
     ] {
         assert_eq!(log_opt(&format!("{name}={value}")), pair(name, value));
     }
+}
+
+#[test]
+fn the_most_that_an_error_names_is_accepted() {
+    assert_eq!((memory("8388607t"), shm_size("8388607t")), (Ok(8_388_607 << 40), Ok(8_388_607 << 40)));
+    assert!(memory("8388608t").unwrap_err().contains("8388607t"));
+    assert!(shm_size("8388608t").unwrap_err().contains("8388607t"));
+    assert_eq!(cpus("9223372036"), Ok(9_223_372_036_000_000_000));
+    assert!(cpus("9223372037").unwrap_err().contains("9223372036"));
 }

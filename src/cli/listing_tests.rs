@@ -11,7 +11,7 @@ use crate::sys::environment::Environment;
 fn list(line: &[&str], variables: &[(&str, &str)], file: &str) -> String {
     let arguments = Arguments::parse(line.iter().map(OsString::from)).unwrap();
     let given: Environment = variables.iter().copied().collect();
-    let file = SettingsFile::parse("/etc/w.env".into(), file).unwrap();
+    let file = SettingsFile::parse("/etc/w.env".into(), file.as_bytes()).unwrap();
     let merged = file.below(&given);
     let read = |path: &Path| match path.to_str().unwrap() {
         "/proc/sys/kernel/hostname" => Ok("build-1\n".to_owned()),

@@ -35,7 +35,12 @@ impl SettingsFile {
     ///
     /// # Errors
     /// The first line that cannot be parsed.
-    pub(crate) fn parse(path: PathBuf, text: &str) -> Result<Self, BadLine> {
+    pub(crate) fn parse(path: PathBuf, bytes: &[u8]) -> Result<Self, BadLine> {
+        let text = str::from_utf8(bytes).map_err(|error| {
+            let before = bytes.iter().take(error.valid_up_to());
+            let line = before.filter(|byte| **byte == b'\n').count() + 1;
+            BadLine { line, right: "must be UTF-8" }
+        })?;
         Ok(Self { path, variables: parse(text)? })
     }
 
@@ -180,7 +185,7 @@ mod tests {
     #[test]
     fn the_last_line_of_a_variable_counts_and_the_environment_comes_first() {
         let text = "\u{feff}A=1\r\nB='2\n2'\n\n#x\nA=3\nC=hunter2\nD=4";
-        let file = SettingsFile::parse("/f".into(), text).unwrap();
+        let file = SettingsFile::parse("/f".into(), text.as_bytes()).unwrap();
         let environment = file.below(&Environment::from_iter([("C", "5"), ("D", "")]));
         let get = |name| environment.get(name).and_then(|value| value.to_str());
         assert_eq!(["A", "B", "C", "D", "E"].map(get), [Some("3"), Some("2\n2"), Some("5"), Some("4"), None]);
@@ -202,5 +207,7 @@ mod tests {
         for (text, line) in cases {
             assert_eq!(parse(text).unwrap_err().line, line, "{text}");
         }
+        let error = SettingsFile::parse("/f".into(), b"A=1\nB=2\nC=\xff\nD=4").unwrap_err();
+        assert_eq!(error, BadLine { line: 3, right: "must be UTF-8" });
     }
 }

@@ -133,6 +133,13 @@ fn execution_id(data: &Fields<'_>) -> (Option<String>, Mark) {
     }
 }
 
+/// Returns the trace id, which is only for logs, so that a wrong one is no reason to refuse a task: a number counts as its text, and a
+/// value of another type as no id.
+fn trace_id(data: &Fields<'_>) -> Option<String> {
+    let number = || data.value("trace_id").filter(|value| json::kind(value) == "a number");
+    data.text("trace_id").unwrap_or_else(|_| number().map(|value| value.get().to_owned()))
+}
+
 /// Returns the type of the run's owner, and what the owner says about the dialect. Names of members are in any case, as Go reads
 /// them.
 fn owner(task: &Fields<'_>) -> (Option<String>, Mark) {
@@ -150,17 +157,17 @@ fn assignment(frame: &Fields<'_>, host: Option<Dialect>) -> Result<Incoming, Inv
     let task_id = task_id(&data)?;
     let (execution_id, mark) = execution_id(&data);
     let key = ExecutionKey { task_id, execution_id };
-    let (task, trace_id) = (data.object("task", TASK), data.text("trace_id"));
+    let (task, trace_id) = (data.object("task", TASK), trace_id(&data));
     let (owner, owner_mark) = match &task {
         Ok(Some(task)) => owner(task),
         _ => (None, Mark::Absent),
     };
-    let has_trace = matches!(trace_id, Ok(Some(_)));
+    let has_trace = trace_id.is_some();
     let marks = Marks { execution_id: mark, owner: owner_mark, trace_id: has_trace };
     let (dialect, guess) = Dialect::of(host, marks);
     let read = task.and_then(|task| {
         let assignment = read_assignment(&data, task, &key, dialect)?;
-        not_too_large(Assignment { trace_id: trace_id?, ..assignment })
+        not_too_large(Assignment { trace_id, ..assignment })
     });
     match read {
         Ok(assignment) => {

@@ -409,3 +409,13 @@ fn the_run_of_an_assignment_that_is_not_json_is_found() {
         format!(r#"{{"type":"task_assignment","x":"{}","data":{{"task_id":"r"}},}}"#, "x".repeat(70_000));
     assert_eq!(id(&far), None, "beyond the first 64 KiB");
 }
+
+/// It is only for logs.
+#[test]
+fn a_wrong_trace_id_does_not_fail_a_task() {
+    let trace_id = |value| assigned(&with("/data/trace_id", value)).trace_id;
+    assert_eq!(trace_id(json!(1)).as_deref(), Some("1"));
+    for odd in [json!(true), json!({}), json!(["x"]), Value::Null] {
+        assert_eq!(trace_id(odd), None);
+    }
+}
