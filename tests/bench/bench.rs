@@ -74,9 +74,12 @@ impl Bench {
         if self.quick { quick } else { full }
     }
 
-    /// Returns the numbers of the rounds: this many, or fewer if the scenario's time is over, but at least one.
+    /// Returns the numbers of the rounds: this many, or fewer if another one, as long as those before, would take more than the
+    /// scenario's time, but at least one.
     pub fn rounds(&self, full: usize, quick: usize) -> impl Iterator<Item = usize> {
-        (0..self.pick(full, quick)).take_while(|round| *round == 0 || self.has_time(Duration::ZERO))
+        let start = Instant::now();
+        let each = move |rounds: usize| start.elapsed() / u32::try_from(rounds).expect("few rounds");
+        (0..self.pick(full, quick)).take_while(move |round| *round == 0 || self.has_time(each(*round)))
     }
 
     /// Whether the scenario may use this much more time.
