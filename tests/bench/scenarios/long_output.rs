@@ -21,19 +21,32 @@ struct Kind {
     /// In MiB, without and with `BENCH_QUICK`.
     full: usize,
     quick: usize,
+    /// About how long a worker takes for `full`, in seconds.
+    seconds: u64,
     /// Returns 1 MiB in the pieces that the engine would send.
     pieces: fn() -> Vec<Vec<u8>>,
 }
 
-const LINES: Kind =
-    Kind { name: "128-byte lines", full: 1024, quick: 64, pieces: || vec![line(128); (1 << 20) / 128] };
+const LINES: Kind = Kind {
+    name: "128-byte lines",
+    full: 1024,
+    quick: 64,
+    seconds: 2,
+    pieces: || vec![line(128); (1 << 20) / 128],
+};
 
 /// The most expensive last: 1 GiB of it takes 10 to 20 s of processor time, and is left out if the scenario's time is over.
 const KINDS: [Kind; 4] = [
     LINES,
-    Kind { name: "one line", full: 1024, quick: 64, pieces: || vec![vec![b'y'; PIECE]; (1 << 20) / PIECE] },
-    Kind { name: "binary", full: 1024, quick: 8, pieces: random },
-    Kind { name: "2-byte lines", full: 1024, quick: 4, pieces: || vec![line(2); (1 << 20) / 2] },
+    Kind {
+        name: "one line",
+        full: 1024,
+        quick: 64,
+        seconds: 2,
+        pieces: || vec![vec![b'y'; PIECE]; (1 << 20) / PIECE],
+    },
+    Kind { name: "binary", full: 1024, quick: 8, seconds: 15, pieces: random },
+    Kind { name: "2-byte lines", full: 1024, quick: 4, seconds: 25, pieces: || vec![line(2); (1 << 20) / 2] },
 ];
 
 /// What requests for a log contain.
@@ -48,8 +61,8 @@ const BEYOND_CAP: usize = 96;
 
 pub fn measure(bench: &Bench) -> Vec<Figure> {
     let proxy = EngineProxy::start(bench.engine.host());
-    let mut figures = default_cap(bench, &proxy);
-    figures.extend(large_cap(bench, &proxy));
+    let mut figures = large_cap(bench, &proxy);
+    figures.extend(default_cap(bench, &proxy));
     figures
 }
 
@@ -58,13 +71,14 @@ fn default_cap(bench: &Bench, proxy: &EngineProxy) -> Vec<Figure> {
     let workers: Vec<Worker> =
         all.map(|(index, program)| Worker::start(bench, proxy, index, program)).collect();
     let mut figures = Vec::new();
-    for Kind { name, full, quick, pieces } in KINDS {
+    for Kind { name, full, quick, seconds, pieces } in KINDS {
         let mib = bench.pick(full, quick);
+        let takes = bench.pick(Duration::from_secs(seconds), Duration::ZERO);
         proxy.answer(LOGS, chunks(&pieces()), mib);
         let mut time = bench.figure(format!("{mib} MiB, {name}"), "ms");
         let mut rate = bench.figure(format!("{name}, MiB per CPU second"), "");
         let mut peak = bench.figure(format!("{name}, peak"), "MiB");
-        for worker in workers.iter().filter(|_| bench.has_time(Duration::ZERO)) {
+        for worker in workers.iter().filter(|_| bench.has_time(takes)) {
             let before = proxy.count(LOGS);
             let usage = worker.session.run_measured(&bench.spec("true"), 1);
             if proxy.count(LOGS) == before {
