@@ -1,6 +1,9 @@
-//! What look-ups of runs cost. Here the floor is the same worker without look-ups: it reaches no REST part. The tasks are on an
+//! What look-ups of runs cost. Here the floor is the same worker without look-ups: its REST part knows no run. The tasks are on an
 //! engine that runs nothing, so that almost all time is the worker's.
 
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::sync::LazyLock;
 use std::time::{Duration, Instant};
 
 use crate::bench::Bench;
@@ -21,8 +24,21 @@ const WAITING: usize = 48;
 /// How long the REST part of the control plane takes for each answer, in milliseconds.
 const DELAYS: [u64; 2] = [100, 1000];
 
-/// Nothing listens there.
-const NO_REST: &str = "http://127.0.0.1:1";
+/// The answer of a control plane without look-ups.
+const UNKNOWN: &[u8] = b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+
+/// The URL of a REST part that knows no run. It answers until the bench ends.
+static NO_REST: LazyLock<String> = LazyLock::new(|| {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let url = format!("http://{}", listener.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            // A request is short. One that ends early gets no answer.
+            let _ = stream.read(&mut [0; 4096]).and_then(|_| stream.write_all(UNKNOWN));
+        }
+    });
+    url
+});
 
 pub fn measure(bench: &Bench) -> Vec<Figure> {
     let mut figures = vec![warm_task(bench)];
@@ -34,11 +50,14 @@ pub fn measure(bench: &Bench) -> Vec<Figure> {
 fn start(engine: &Engine, program: &Program, with_rest: bool) -> Session {
     let slots = SLOTS.to_string();
     // The engine cannot pull.
-    let settings =
-        [("OZ_MAX_CONCURRENT_TASKS", slots.as_str()), ("OZ_PULL", "missing"), ("OZ_REST_URL", NO_REST)];
+    let settings = [
+        ("OZ_MAX_CONCURRENT_TASKS", slots.as_str()),
+        ("OZ_PULL", "missing"),
+        ("OZ_REST_URL", NO_REST.as_str()),
+    ];
     let settings = if with_rest { &settings[..2] } else { &settings };
     let session = Session::start(engine, program, settings);
-    // What follows is warm, and a look-up has succeeded.
+    // What follows is warm, and a look-up has succeeded, or three have shown that there are none.
     session.run(&spec());
     session
 }
