@@ -166,6 +166,8 @@ fn the_labels_of_an_image_do_not_reach_the_worker_s_containers() {
     let stage = Stage::new();
     let sync = SyncDir::new();
     let proxy = EngineProxy::start(stage.engine.host());
+    // It does not know the first run in any case, whose container would stay for ten minutes.
+    stage.plane.fail_rest_with(Some(404));
     let worker = stage.start(builder(&stage, &sync).env("DOCKER_HOST", &proxy.host()));
     let mut spec = stage.spec(&format!("echo >> /sync/log; {WAIT}"));
     let (first, task) = (new_id(), new_id());

@@ -1,7 +1,9 @@
 //! Errors that end the worker: the exit code, and the advice in the log.
 
-use std::net::TcpListener;
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::os::fd::OwnedFd;
 
+use rustix::net::{self, AddressFamily, SocketType};
 use serde_json::Value;
 
 use super::settings::{KEY, end, minimal};
@@ -45,7 +47,7 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     drop(std::os::unix::net::UnixListener::bind(&dead).unwrap());
     let no_engine = || FakeDocker::start_tcp((0..6).map(|_| vec![write("SSH-2.0-x\r\n")]).collect());
     let silent = || FakeDocker::start_tcp((0..40).map(|_| Vec::<Step>::new()).collect());
-    let (free, ssh, closes) = (format!("tcp://127.0.0.1:{}", free_port()), no_engine(), silent());
+    let ((_socket, free), ssh, closes) = (closed_port(), no_engine(), silent());
     let answer = |status, text: &str| {
         FakeDocker::start_tcp((0..40).map(|_| vec![json(status, text)]).collect::<Vec<_>>())
     };
@@ -103,8 +105,12 @@ fn an_unusable_engine_is_reported_with_its_address_and_advice() {
     assert_eq!(plane.view(|model| model.attempts), 0, "no worker has appeared at the control plane");
 }
 
-fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+/// Returns the address of a port on which nothing listens, and the socket that keeps others from it.
+fn closed_port() -> (OwnedFd, String) {
+    let socket = net::socket(AddressFamily::INET, SocketType::STREAM, None).unwrap();
+    net::bind(&socket, &SocketAddrV4::new(Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = SocketAddrV4::try_from(net::getsockname(&socket).unwrap()).unwrap();
+    (socket, format!("tcp://{address}"))
 }
 
 #[test]
