@@ -176,7 +176,7 @@ impl Lookups {
     }
 
     /// Whether all look-ups have failed for so long that none is expected to succeed.
-    pub(super) fn have_only_failed(&self) -> bool {
+    pub(super) fn are_absent(&self) -> bool {
         self.record == Record::Without
     }
 

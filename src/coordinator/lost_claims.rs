@@ -170,7 +170,7 @@ impl Coordinator {
         let goes_on = match standing {
             // The claim may still be on its way to the store.
             None | Some(Standing::Ours | Standing::Unclear | Standing::Running) => {
-                now < claim.until && !self.lookups.have_only_failed()
+                now < claim.until && !self.lookups.are_absent()
             }
             Some(Standing::Over | Standing::TakenBack) => false,
         };

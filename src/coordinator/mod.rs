@@ -328,7 +328,7 @@ impl Coordinator {
             let Some(received) = report else { continue };
             self.effects.push(info(format!("report confirmed {}", received.key)));
             let by_state = self.jobs.get(&id).is_some_and(|job| job.dialect.state_decides());
-            let settlement = if !by_state || self.lookups.have_only_failed() {
+            let settlement = if !by_state || self.lookups.are_absent() {
                 Settlement::Delivered
             } else {
                 // The slot is free.

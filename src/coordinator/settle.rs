@@ -171,7 +171,7 @@ impl Coordinator {
                 self.effects.push(info(format!("report not stored, sending it again {key}")));
                 self.send(None, report);
             }
-            None if self.lookups.have_only_failed() => return self.settled(id),
+            None if self.lookups.are_absent() => return self.settled(id),
             None => {}
         }
         if let Some(settling) = self.settling.settling.get_mut(&id) {

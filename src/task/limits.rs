@@ -50,11 +50,11 @@ pub(super) fn limits(shape: InstanceShape, options: &ContainerOptions, cpus: u32
         Some(nano) if nano > of_engine => (Some(of_engine), "the engine has no more"),
         most => (most, "--cpus"),
     };
-    let reduced_memory = is_above(wanted_memory, options.memory).map(|most| {
+    let reduced_memory = exceeded(wanted_memory, options.memory).map(|most| {
         let wanted = number(shape.memory_gb.unwrap_or_default() * 1024.0);
         format!("memory from {wanted} MiB to {} MiB (--memory)", most >> 20)
     });
-    let reduced_cpus = is_above(wanted_cpus, most_cpus).map(|most| {
+    let reduced_cpus = exceeded(wanted_cpus, most_cpus).map(|most| {
         let wanted = number(shape.vcpus.unwrap_or_default());
         format!("processors from {wanted} to {} ({why})", processors(most))
     });
@@ -72,10 +72,9 @@ fn least(wanted: Option<i64>, limit: Option<i64>) -> Option<i64> {
     wanted.into_iter().chain(limit).min()
 }
 
-/// Returns the limit if what is wanted is above it.
-fn is_above(wanted: Option<i64>, limit: Option<i64>) -> Option<i64> {
-    let (_, limit) = wanted.zip(limit).filter(|(wanted, limit)| wanted > limit)?;
-    Some(limit)
+/// Returns `limit` if `wanted` exceeds it.
+fn exceeded(wanted: Option<i64>, limit: Option<i64>) -> Option<i64> {
+    limit.filter(|limit| wanted.is_some_and(|wanted| wanted > *limit))
 }
 
 /// Returns a number of a shape; a long one in scientific notation.

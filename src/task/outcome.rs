@@ -11,12 +11,10 @@ use crate::sys::cancel::{CancelReason, CancelToken};
 const PREPARED_TOO_LONG: &str =
     "the preparation of the task took longer than --task-timeout and did not get past this step";
 
-/// The message of a task that was ended for no reason of its own.
-const DROPPED: &str = "the task was dropped";
-
 /// Whether a task has this result because its claim was lost: then it was not started, and its run was given back.
 pub(super) fn is_given_back(result: &RunResult, cancelled_for: Option<CancelReason>) -> bool {
-    let is_dropped = matches!(result, RunResult::Failed { message, .. } if message.starts_with(DROPPED));
+    // A cause of its own, such as a failed pull, has another reason.
+    let is_dropped = matches!(result, RunResult::Failed { reason: FailureReason::Internal, .. });
     is_dropped && cancelled_for == Some(CancelReason::ClaimLost)
 }
 
@@ -90,7 +88,7 @@ impl Failure {
                     Some(CancelReason::PreparedTooLong) => (FailureReason::ContainerStart, PREPARED_TOO_LONG),
                     // Never sent: a lost claim gets no report, and `Sibling` cancels only a part of a task.
                     Some(CancelReason::ClaimLost | CancelReason::Sibling) | None => {
-                        (FailureReason::Internal, DROPPED)
+                        (FailureReason::Internal, "the task was dropped")
                     }
                 };
                 (reason, reason, message.to_owned())

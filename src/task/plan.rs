@@ -271,7 +271,7 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
         let image = image(&format!("{field}.image"), &sidecar.image, STEP)?;
         mounts.push(SidecarMount { image, mount_path, read_write: sidecar.read_write });
     }
-    match nested(assignment, settings) {
+    match nested(&mounts, mounts.len() - assignment.additional_sidecars.len(), settings) {
         Some(message) => Err(create(message)),
         None => Ok(mounts),
     }
@@ -279,10 +279,8 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
 
 /// Whether the engine itself mounts something at this path, or does not let others mount there: then no container starts.
 fn is_of_engine(path: &str) -> bool {
-    let file_systems = ["/proc", "/dev", "/sys"];
-    let files = ["/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-    file_systems.iter().any(|outer| path == *outer || is_below(path, outer))
-        || files.iter().any(|file| path == *file || is_below(path, file))
+    let own = ["/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
+    own.iter().any(|own| path == *own || is_below(path, own))
 }
 
 fn is_below(path: &str, outer: &str) -> bool {
@@ -290,29 +288,22 @@ fn is_below(path: &str, outer: &str) -> bool {
 }
 
 /// Returns what to say of a sidecar that is mounted in something read-only, where the engine cannot make its folder. The engine
-/// mounts outer paths first, in whatever order they are given.
-fn nested(assignment: &Assignment, settings: &TaskSettings) -> Option<String> {
-    let path = |path: &str| path.trim_end_matches('/').to_owned();
-    let sidecars: Vec<_> = assignment
-        .additional_sidecars
-        .iter()
-        .enumerate()
-        .map(|(index, one)| {
-            let field = format!("data.additional_sidecars[{index}].mount_path");
-            (field, path(&one.mount_path), one.read_write)
-        })
-        .collect();
-    let agent =
-        assignment.sidecar_image.iter().map(|_| ("data.sidecar_image".to_owned(), AGENT_DIR.to_owned()));
+/// mounts outer paths first, in whatever order they are given. The first `agents` mounts are the agent's.
+fn nested(mounts: &[SidecarMount], agents: usize, settings: &TaskSettings) -> Option<String> {
+    let field = |place: usize| match place.checked_sub(agents) {
+        Some(index) => format!("data.additional_sidecars[{index}].mount_path"),
+        None => "data.sidecar_image".to_owned(),
+    };
     let is_read_only = |volume: &&VolumeBind| volume.mode.split(',').any(|option| option == "ro");
     let volumes = settings.volumes.iter().filter(is_read_only);
-    let volumes = volumes.map(|volume| ("--volumes".to_owned(), path(&volume.container)));
-    let others = sidecars.iter().filter(|(_, _, writable)| !writable);
-    let others = others.map(|(field, path, _)| (field.clone(), path.clone()));
-    let read_only: Vec<_> = agent.chain(volumes).chain(others).collect();
-    sidecars.iter().find_map(|(field, inner, _)| {
+    let volumes = volumes.map(|volume| ("--volumes".to_owned(), volume.container.trim_end_matches('/')));
+    let sidecars = mounts.iter().enumerate().filter(|(_, mount)| !mount.read_write);
+    let sidecars = sidecars.map(|(place, mount)| (field(place), mount.mount_path.as_str()));
+    let read_only: Vec<_> = sidecars.chain(volumes).collect();
+    mounts.iter().enumerate().skip(agents).find_map(|(place, mount)| {
+        let inner = &mount.mount_path;
         let (by, outer) = read_only.iter().find(|(_, outer)| is_below(inner, outer))?;
-        Some(format!("{field}: {inner:?} is below {outer:?} of {by}, which is read-only"))
+        Some(format!("{}: {inner:?} is below {outer:?} of {by}, which is read-only", field(place)))
     })
 }
 

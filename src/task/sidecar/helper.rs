@@ -3,9 +3,9 @@
 use log::warn;
 
 use crate::docker::{CreateContainer, Error, HostConfig, Mount};
-use crate::job::Leftover;
 use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
+use crate::task::cleanup::Cleanup;
 use crate::task::engine::TaskEngine;
 use crate::task::labels::{self, PROCESS_LABEL, WORKER_LABEL};
 use crate::task::names::ContainerRef;
@@ -93,14 +93,7 @@ fn remove(engine: &TaskEngine<'_>, container: &ContainerRef) {
     if let Err(error) = removed {
         let key = engine.key;
         warn!("helper container left {key} {container} error={}", value(&error_chain(&error)));
-        (engine.helper_left)(Leftover {
-            key: key.clone(),
-            container: Some(container.name.clone()),
-            id: container.id.clone(),
-            started: false,
-            failed: false,
-            volumes: Vec::new(),
-            second_look: false,
-        });
+        let left = Cleanup { container: Some(container.clone()), ..Cleanup::default() };
+        (engine.helper_left)(left.into_leftover(key, false));
     }
 }
