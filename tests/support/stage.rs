@@ -163,7 +163,7 @@ impl Stage {
 
     /// Polls until `holds`; for conditions on the engine that have no event. Panics with `what` and the worker's
     /// containers after [`DEADLINE`].
-    pub fn wait(&self, what: &str, holds: impl Fn() -> bool) {
+    pub fn wait(&self, what: &str, mut holds: impl FnMut() -> bool) {
         let end = Instant::now() + DEADLINE;
         while !holds() {
             let left = self.engine.containers_of(&self.worker_id);
