@@ -151,9 +151,9 @@ fn two_executions_of_a_task_survive_kills() {
             assert!(pairs.assign());
             // The first kill interrupts a running execution, however slow the machine is.
             if kill == 1 {
-                pairs.wait_started()
+                pairs.wait_started();
             } else {
-                random_moment(rng)
+                random_moment(rng);
             }
             worker.signal(Signal::KILL);
             worker.wait_exit(DEADLINE);
