@@ -56,10 +56,10 @@ const SETTINGS_FILE_LIMIT: usize = 1 << 20;
 enum SettingsFileError {
     #[error(transparent)]
     Setting(#[from] ConfigError),
-    #[error("cannot read --settings-file {path:?}: {problem}")]
-    File { path: PathBuf, problem: String },
-    #[error("invalid --settings-file {path:?}, line {line}: {right}")]
-    Line { path: PathBuf, line: usize, right: &'static str },
+    #[error("cannot read {setting} {path:?}: {problem}")]
+    File { setting: String, path: PathBuf, problem: String },
+    #[error("invalid {setting} {path:?}, line {line}: {right}")]
+    Line { setting: String, path: PathBuf, line: usize, right: String },
 }
 
 /// Prints the requested text, or runs the worker until it ends. Returns the exit code.
@@ -93,8 +93,7 @@ fn list_settings(arguments: &Arguments, environment: &Environment) -> Exit {
         Err(error) => (None, Some(error)),
     };
     let merged = file.as_ref().map_or_else(|| environment.clone(), |file| file.below(environment));
-    let listing =
-        Listing { arguments, given: environment, file: file.as_ref(), merged: &merged, cores: cores() };
+    let listing = Listing { arguments, environment: &merged, cores: cores() };
     let mut exit = print(&listing.text(&read_key_file));
     // An invalid path is one of the errors below.
     if let Some(error) = file_error.filter(|error| !matches!(error, SettingsFileError::Setting(_))) {
@@ -153,11 +152,13 @@ fn settings_file(
     arguments: &Arguments,
     environment: &Environment,
 ) -> Result<Option<SettingsFile>, SettingsFileError> {
-    let Some(path) = Config::settings_file(arguments, environment)? else { return Ok(None) };
-    let bad = |problem: String| SettingsFileError::File { path: path.clone(), problem };
-    let bytes = files::read(&path, SETTINGS_FILE_LIMIT).map_err(|error| bad(error.to_string()))?;
+    let Some((setting, path)) = Config::settings_file(arguments, environment)? else { return Ok(None) };
+    let bytes = match files::read(&path, SETTINGS_FILE_LIMIT) {
+        Ok(bytes) => bytes,
+        Err(error) => return Err(SettingsFileError::File { setting, path, problem: error.to_string() }),
+    };
     let file = SettingsFile::parse(path.clone(), &bytes);
-    file.map(Some).map_err(|BadLine { line, right }| SettingsFileError::Line { path, line, right })
+    file.map(Some).map_err(|BadLine { line, right }| SettingsFileError::Line { setting, path, line, right })
 }
 
 /// Reads one byte more than is allowed: enough to see that a file is too long.

@@ -11,17 +11,24 @@ use crate::task::mounts::{MountError, resolve};
 
 /// Why the paths of the engine's host cannot be resolved by this process.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum OtherPaths {
-    #[error("{AND}the engine is reached over a network; {REMEDY}")]
+#[error("{setting} is set, but symbolic links of the engine's host cannot be resolved here: {why}; {REMEDY}")]
+pub(super) struct OtherPaths {
+    /// The name of `--allow-mount-path` as it was set.
+    setting: String,
+    why: Elsewhere,
+}
+
+/// Where the engine is.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+enum Elsewhere {
+    #[error("the engine is reached over a network")]
     Network,
-    #[error("{AND}the engine runs on {engine:?} and the worker on {worker:?}; {REMEDY}")]
+    #[error("the engine runs on {engine:?} and the worker on {worker:?}")]
     OtherHost { engine: String, worker: String },
-    #[error("{AND}the worker runs in a container, and not the engine; {REMEDY}")]
+    #[error("the worker runs in a container, and not the engine")]
     Container,
 }
 
-const AND: &str =
-    "--allow-mount-path is set, but symbolic links of the engine's host cannot be resolved here: ";
 const REMEDY: &str = "run the worker on that host, or mount only named volumes with --volumes";
 
 /// Returns whether there is a path to check.
@@ -34,7 +41,7 @@ pub(super) fn are_restricted(config: &Config) -> bool {
 /// # Errors
 /// A path is elsewhere, or cannot be resolved.
 pub(super) fn check(config: &Config) -> Result<(), MountError> {
-    resolve(&config.volumes, &config.mount_paths).map(drop)
+    resolve(&config.volumes, &config.mount_paths, &config.names).map(drop)
 }
 
 /// Checks that the engine has the paths of this process, as far as that can be seen.
@@ -53,7 +60,7 @@ pub(super) fn check_engine(config: &Config, docker: &Docker) -> Result<(), Other
         socket: docker.socket(),
         is_container: is_container(),
     };
-    place.check(&look_at)
+    place.check(&look_at).map_err(|why| OtherPaths { setting: config.names.of("--allow-mount-path"), why })
 }
 
 /// Where the worker and the engine run.
@@ -71,16 +78,16 @@ struct Place<'a> {
 }
 
 impl Place<'_> {
-    fn check(&self, look_at: &dyn Fn(&Path) -> Folder) -> Result<(), OtherPaths> {
-        let Some(socket) = self.socket else { return Err(OtherPaths::Network) };
+    fn check(&self, look_at: &dyn Fn(&Path) -> Folder) -> Result<(), Elsewhere> {
+        let Some(socket) = self.socket else { return Err(Elsewhere::Network) };
         if self.engine != self.worker {
             let (engine, worker) = (self.engine.to_owned(), self.worker.to_owned());
-            return Err(OtherPaths::OtherHost { engine, worker });
+            return Err(Elsewhere::OtherHost { engine, worker });
         }
         // A container may have the name of its host. An engine in the same container has its data and its socket there.
         let is_own = |path: &Path| matches!(look_at(path), Folder::Plain);
         if self.is_container && !(is_own(self.data) && is_own(socket)) {
-            return Err(OtherPaths::Container);
+            return Err(Elsewhere::Container);
         }
         Ok(())
     }
@@ -96,9 +103,10 @@ mod tests {
         let (data, socket) = (Path::new("/data"), Path::new("/socket"));
         let host = Place { worker: "h", engine: "h", data, socket: Some(socket), is_container: false };
         assert_eq!(host.check(&|_| unreachable!("only a container asks")), Ok(()));
-        assert_eq!(Place { socket: None, ..host }.check(&plain), Err(OtherPaths::Network));
-        let error = Place { engine: "docker-desktop", ..host }.check(&plain).unwrap_err();
-        let expected = "--allow-mount-path is set, but symbolic links of the engine's host cannot be resolved here: the engine runs on \
+        assert_eq!(Place { socket: None, ..host }.check(&plain), Err(Elsewhere::Network));
+        let why = Place { engine: "docker-desktop", ..host }.check(&plain).unwrap_err();
+        let error = OtherPaths { setting: "OZ_ALLOW_MOUNT_PATH".into(), why };
+        let expected = "OZ_ALLOW_MOUNT_PATH is set, but symbolic links of the engine's host cannot be resolved here: the engine runs on \
                         \"docker-desktop\" and the worker on \"h\"; run the worker on that host, or mount only named volumes with --volumes";
         assert_eq!(error.to_string(), expected);
         // A container with the name of its host, and without the engine.
@@ -107,8 +115,8 @@ mod tests {
         for other in [data, socket] {
             let mounted = |path: &Path| if path == other { Folder::Mounted } else { Folder::Plain };
             let missing = |path: &Path| if path == other { Folder::Missing } else { Folder::Plain };
-            assert_eq!(container.check(&mounted), Err(OtherPaths::Container));
-            assert_eq!(container.check(&missing), Err(OtherPaths::Container));
+            assert_eq!(container.check(&mounted), Err(Elsewhere::Container));
+            assert_eq!(container.check(&missing), Err(Elsewhere::Container));
         }
     }
 }

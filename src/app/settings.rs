@@ -62,6 +62,7 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
             session_sharing_server_url: config.session_sharing_server_url.clone(),
         },
         mount_paths: config.mount_paths.clone(),
+        setting_names: config.names.clone(),
         with_registry: config.admission.restricts_images(),
         pull: config.pull,
         registries,
@@ -78,13 +79,84 @@ pub(super) fn options(config: &Config, registries: RegistryEnv, process_id: &str
 
 /// Returns how the control plane is reached.
 pub(super) fn network(config: &Config) -> Network {
-    let trust = Trust { ca_file: config.ca_file.clone(), client: config.client.clone() };
+    let trust =
+        Trust { ca_file: config.ca_file.clone(), client: config.client.clone(), names: config.names.clone() };
     Network { proxies: config.proxies.clone(), trust }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::io;
+    use std::path::Path;
+
     use super::*;
+    use crate::app::monitor::Monitor;
+    use crate::app::mounts;
+    use crate::cli::{Arguments, ConfigErrors, SETTINGS, Setting, SettingsFile};
+    use crate::logging::error_chain;
+    use crate::sys::environment::Environment;
+
+    /// Reads the settings and checks what they name, as at start. Returns the error.
+    fn error(arguments: &[&str], environment: &Environment) -> String {
+        let no_file = |_: &Path| Err(io::ErrorKind::NotFound.into());
+        let arguments = Arguments::parse(arguments.iter().map(Into::into)).unwrap();
+        let checked = |config: &Config| {
+            let error = network(config).trust.check().err().map(|error| error_chain(&error));
+            let error = error.or_else(|| mounts::check(config).err().map(|error| error_chain(&error)));
+            error.or_else(|| Monitor::start(config).err().map(|error| error_chain(&error)))
+        };
+        match Config::new(&arguments, environment, 1, &no_file) {
+            Ok(config) => checked(&config).unwrap(),
+            Err(ConfigErrors(errors)) => error_chain(errors.first().unwrap()),
+        }
+    }
+
+    /// Each setting that names a file or an address, with what makes the worker use it.
+    #[test]
+    fn an_error_about_a_file_names_the_setting_as_it_was_set() {
+        let folder = tempfile::tempdir().unwrap();
+        let (gone, outside) = ("/nonexistent/file", folder.path().to_str().unwrap());
+        let listen = "192.0.2.1:9464";
+        let profile = format!("seccomp={gone}");
+        let mount = format!("{outside}:/c");
+        let used = [
+            ("--api-key-file", gone, &[][..]),
+            ("--volumes", &mount, &["--allow-mount-path=/usr"]),
+            ("--allow-mount-path", gone, &["-v/usr:/c"]),
+            ("--ca-file", gone, &[]),
+            ("--client-cert", gone, &["--client-key=/nonexistent/key"]),
+            // Of the two files, the certificate is read first.
+            ("--client-key", gone, &["--client-cert=Cargo.toml"]),
+            ("--security-opt", &profile, &[]),
+            ("--metrics-listen", listen, &[]),
+        ];
+        for (flag, value, more) in used {
+            let setting = SETTINGS.iter().find(|setting| setting.flag == Some(flag)).unwrap();
+            let variable = setting.variable.unwrap();
+            let key = if flag == "--api-key-file" { "" } else { "k" };
+            let own = |more: &[(&str, &str)]| -> Environment {
+                [("OZ_API_KEY", key), ("OZ_WORKER_ID", "w")].iter().chain(more).copied().collect()
+            };
+            let file = format!("\n{variable}={value}");
+            let file = SettingsFile::parse("/etc/w.env".into(), file.as_bytes()).unwrap();
+            let typed: Vec<&str> = more.iter().copied().chain([flag, value]).collect();
+            for (name, error) in [
+                (flag.to_owned(), error(&typed, &own(&[]))),
+                (variable.to_owned(), error(more, &own(&[(variable, value)]))),
+                (format!("{variable} (/etc/w.env:2)"), error(more, &file.below(&own(&[])))),
+            ] {
+                let starts = ["", "invalid ", "cannot read ", "cannot use ", "cannot resolve "];
+                let is_named = starts.iter().any(|start| error.starts_with(&format!("{start}{name} ")));
+                let shown = [gone, outside, listen].iter().any(|part| error.contains(part));
+                assert!(is_named && shown, "{name}: {error}");
+            }
+        }
+        let is_path = |setting: &&Setting| format!("{:?}", setting.values).starts_with("Path");
+        let is_used = |setting: &Setting| used.iter().any(|(flag, ..)| setting.flag == Some(flag));
+        let paths = SETTINGS.iter().filter(is_path).filter(|setting| !is_used(setting));
+        // That of the settings file is checked before there are settings.
+        assert_eq!(paths.filter_map(|setting| setting.flag).collect::<Vec<_>>(), ["--settings-file"]);
+    }
 
     #[test]
     fn an_id_is_shared_at_the_public_control_plane() {

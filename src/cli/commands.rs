@@ -8,7 +8,6 @@ use super::table::{SETTINGS, SETTINGS_FILE};
 use super::texts::{HELP, PRINT, VERSION};
 use super::{Arguments, ConfigError, Occurs, read};
 use crate::docker::Reference;
-use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
 /// A sub-command.
@@ -30,19 +29,27 @@ const USAGE: usize = 56;
 const JSON: Setting =
     Setting { flag: Some("--json"), help: "Print one JSON object instead of text.", ..Setting::EMPTY };
 
-const OF_WORKER: Setting = Setting {
-    flag: Some("--worker-id"),
-    value_name: Some("ID"),
-    help: "Show only the tasks of this worker. Without it, those of all workers that use the engine.",
-    ..Setting::EMPTY
+const OF_WORKER: Reader<String> = Reader {
+    setting: Setting {
+        flag: Some("--worker-id"),
+        value_name: Some("ID"),
+        help: "Show only the tasks of this worker. Without it, those of all workers that use the engine.",
+        ..Setting::EMPTY
+    },
+    read: |given| read::not_blank(given, "must be the id of a worker, not blank"),
 };
 
-const FOLLOW: Setting = Setting {
-    flag: Some("--follow"),
-    value_name: Some("TASK"),
-    help: "Print what the container of this task has written and writes, until it ends. TASK is the whole id of a task, the name \
-           of its container, or at least 12 characters of the container's id.",
-    ..Setting::EMPTY
+const FOLLOW: Reader<String> = Reader {
+    setting: Setting {
+        flag: Some("--follow"),
+        value_name: Some("TASK"),
+        help: "Print what the container of this task has written and writes, until it ends. TASK is the whole id of a task, the name \
+               of its container, or at least 12 characters of the container's id.",
+        ..Setting::EMPTY
+    },
+    read: |given| {
+        read::not_blank(given, "must be the id of a task, or the name or the id of its container, not blank")
+    },
 };
 
 const KEPT: Setting = Setting {
@@ -66,7 +73,7 @@ pub(crate) const STATUS: Command = Command {
     name: "status",
     help: "Show the tasks on the engine, and what each worker of this host reports about itself. It needs no API key. Exit code 1 \
            if the task of --follow is not there, 4 without an engine.",
-    options: &[JSON, OF_WORKER, KEPT, FOLLOW, METRICS_LISTEN_AT, FILE, HELP, VERSION],
+    options: &[JSON, OF_WORKER.setting, KEPT, FOLLOW.setting, METRICS_LISTEN_AT, FILE, HELP, VERSION],
     takes_settings: false,
 };
 
@@ -156,13 +163,17 @@ pub(crate) struct StatusOptions {
 
 impl StatusOptions {
     /// Returns the options in the command line.
-    pub(crate) fn of(arguments: &Arguments) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// One of them is blank.
+    pub(crate) fn of(arguments: &Arguments) -> Result<Self, ConfigError> {
+        let invocation = Invocation { arguments, environment: &Environment::default() };
+        Ok(Self {
             json: arguments.has(&JSON),
-            worker_id: text(arguments, &OF_WORKER),
-            follow: text(arguments, &FOLLOW),
+            worker_id: invocation.read_if_given(&OF_WORKER)?,
+            follow: invocation.read_if_given(&FOLLOW)?,
             kept: arguments.has(&KEPT),
-        }
+        })
     }
 }
 
@@ -175,11 +186,6 @@ pub(crate) fn served_at(
     environment: &Environment,
 ) -> Result<Option<Listen>, ConfigError> {
     metrics_listen(&Invocation { arguments, environment })
-}
-
-/// The value of an option that occurs once.
-fn text(arguments: &Arguments, option: &Setting) -> Option<String> {
-    arguments.values(option).first().map(|value| Secret::expose(value).to_owned())
 }
 
 impl Command {
@@ -225,6 +231,7 @@ pub(super) fn unknown() -> ArgumentsError {
 
 #[cfg(test)]
 mod tests {
+    use super::super::Config;
     use super::*;
 
     fn parse(line: &[&str]) -> Result<Arguments, ArgumentsError> {
@@ -237,13 +244,33 @@ mod tests {
         assert_eq!(arguments.command(), Some(&STATUS));
         let expected =
             StatusOptions { json: true, worker_id: Some("w".into()), follow: Some("t".into()), kept: false };
-        assert_eq!(StatusOptions::of(&arguments), expected);
+        assert_eq!(StatusOptions::of(&arguments).unwrap(), expected);
         let nothing = StatusOptions { json: false, worker_id: None, follow: None, kept: false };
-        assert_eq!(StatusOptions::of(&parse(&["status"]).unwrap()), nothing);
+        assert_eq!(StatusOptions::of(&parse(&["status"]).unwrap()).unwrap(), nothing);
         assert_eq!(parse(&["--worker-id", "w"]).unwrap().command(), None);
         for (line, flag) in [(["--json"].as_slice(), "--json"), (&["status", "--api-key", "k"], "--api-key")]
         {
             assert_eq!(parse(line), Err(ArgumentsError::UnknownFlag(flag.into())));
+        }
+    }
+
+    #[test]
+    fn a_blank_value_of_an_option_is_an_error_that_names_it() {
+        for command in COMMANDS {
+            for option in command.options.iter().filter(|option| option.value_name.is_some()) {
+                let flag = option.flag.unwrap();
+                for (argument, value) in [(format!("{flag}="), ""), (format!("{flag}=  "), "  ")] {
+                    let arguments = parse(&[command.name, &argument]).unwrap();
+                    let environment = Environment::default();
+                    let error = StatusOptions::of(&arguments)
+                        .map(drop)
+                        .and(CheckOptions::of(&arguments).map(drop))
+                        .and(served_at(&arguments, &environment).map(drop))
+                        .and(Config::settings_file(&arguments, &environment).map(drop));
+                    let error = error.unwrap_err().to_string();
+                    assert!(error.starts_with(&format!("invalid {flag} {value:?}: must be ")), "{error}");
+                }
+            }
         }
     }
 

@@ -9,10 +9,10 @@ use log::LevelFilter;
 
 use super::containers::container_options;
 use super::invocation::Invocation;
-use super::monitoring::{Listen, exporter_warning, metrics_listen};
+use super::monitoring::{Listen, exporter_warning, metrics_listen, name_of_listen};
 use super::policies::{admission, list};
 use super::read::Given;
-use super::settings::Echo;
+use super::settings::{Echo, Reader};
 use super::table::{
     ALLOW_ENV, ALLOW_IMAGE, ALLOW_MOUNT_PATH, API_KEY, API_KEY_FILE, BACKEND, CA_FILE, CLIENT_CERT,
     CLIENT_KEY, DEFAULT_IMAGE, DENY_ENV, DRAIN_TIMEOUT, ENGINE_START_TIMEOUT, ENGINE_TIMEOUT, ENV,
@@ -24,7 +24,7 @@ use super::table::{
 };
 use super::{Arguments, ConfigError, ConfigErrors, host, names, url};
 use crate::docker::Reference;
-use crate::logging::{Format, value};
+use crate::logging::{Format, SettingNames, value};
 use crate::net::proxy::Proxies;
 use crate::policy::{Admission, ContainerOptions, LostRuns, PullPolicy, VolumeBind};
 use crate::secret::Secret;
@@ -110,6 +110,8 @@ pub(crate) struct Config {
     pub(crate) ca_file: Option<PathBuf>,
     /// The client certificate and its key.
     pub(crate) client: Option<(PathBuf, PathBuf)>,
+    /// How errors name the settings.
+    pub(crate) names: SettingNames,
     /// The proxies of the environment.
     pub(crate) proxies: Proxies,
     /// One log line each, about what is set but has no effect.
@@ -146,15 +148,17 @@ impl Config {
         }
     }
 
-    /// Returns the path of the settings file, if one is set.
+    /// Returns the name of the setting and the path of the settings file, if one is set.
     ///
     /// # Errors
     /// The path is invalid.
     pub(crate) fn settings_file(
         arguments: &Arguments,
         environment: &Environment,
-    ) -> Result<Option<PathBuf>, ConfigError> {
-        Invocation { arguments, environment }.read_if_given(&SETTINGS_FILE)
+    ) -> Result<Option<(String, PathBuf)>, ConfigError> {
+        let invocation = Invocation { arguments, environment };
+        let path = invocation.read_if_given(&SETTINGS_FILE)?;
+        Ok(path.map(|path| (invocation.name_of_setting(&SETTINGS_FILE.setting), path)))
     }
 
     /// Returns a warning for each variable that begins like the worker's and is unknown: a setting may be missing because its name is
@@ -219,6 +223,7 @@ impl Config {
             reconnect_spread: invocation.read(&RECONNECT_SPREAD)?,
             ca_file: invocation.read_if_given(&CA_FILE)?,
             client: client(invocation)?,
+            names: invocation.setting_names().chain(name_of_listen(invocation)).collect(),
             proxies,
             warnings,
         })
@@ -259,7 +264,7 @@ pub(super) fn default_tasks(cores: usize) -> usize {
 /// A file with the API key on its first line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct KeyFile {
-    /// The flag or variable that names the file.
+    /// The flag or the variable that names the file, as errors name it.
     setting: String,
     path: String,
 }
@@ -324,7 +329,7 @@ pub(super) fn worker_id(
 fn unused(invocation: &Invocation<'_>) -> Result<Vec<String>, ConfigError> {
     let mut warnings = Vec::new();
     if let (Some(key), Some(file)) = (invocation.given(&API_KEY.setting)?, invocation.given(&API_KEY_FILE)?) {
-        warnings.push(format!("API key not used setting={} instead={}", key.name, file.name));
+        warnings.push(format!("API key not used setting={} instead={}", value(&key.name), value(&file.name)));
     }
     if invocation.arguments.has(&API_KEY.setting) {
         let safer = "other users of this host can read command lines; set OZ_API_KEY or OZ_API_KEY_FILE";
@@ -420,7 +425,12 @@ fn client(invocation: &Invocation<'_>) -> Result<Option<(PathBuf, PathBuf)>, Con
     match (invocation.read_if_given(&CLIENT_CERT)?, invocation.read_if_given(&CLIENT_KEY)?) {
         (Some(certificate), Some(key)) => Ok(Some((certificate, key))),
         (None, None) => Ok(None),
-        _ => Err(ConfigError::HalfClient),
+        (certificate, _) => {
+            let (given, missing) =
+                if certificate.is_some() { (&CLIENT_CERT, &CLIENT_KEY) } else { (&CLIENT_KEY, &CLIENT_CERT) };
+            let name = |reader: &Reader<PathBuf>| invocation.name_of_setting(&reader.setting);
+            Err(ConfigError::HalfClient { given: name(given), missing: name(missing) })
+        }
     }
 }
 

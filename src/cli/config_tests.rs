@@ -96,6 +96,7 @@ fn unset_settings_have_their_defaults() {
         reconnect_spread: Duration::from_secs(15),
         ca_file: None,
         client: None,
+        names: config.names.clone(),
         proxies: Proxies::default(),
         warnings: vec![],
     };

@@ -92,7 +92,7 @@ pub(super) const ULIMIT: Reader<Ulimit> = Reader {
         value_name: Some("NAME=SOFT[:HARD]"),
         occurs: Occurs::Many,
         help: "A resource limit of each process of a task, such as nofile=1024:2048. -1 means no limit, except for nofile. May be \
-               repeated. In the variable, white space separates entries and quotes group.",
+               repeated; the last value of a name is used. In the variable, white space separates entries and quotes group.",
         ..Setting::EMPTY
     },
     read: |given| docker_values::ulimit(given.value).map_err(|right| given.invalid(right)),
@@ -218,7 +218,7 @@ pub(super) const LABEL: Reader<(String, String)> = Reader {
         variable: Some("OZ_LABEL"),
         value_name: Some("NAME[=VALUE]"),
         occurs: Occurs::Many,
-        help: "A label of task containers. Names that begin with oz- are the worker's own. May be repeated.",
+        help: "A label of task containers. Names that begin with oz- are the worker's own. May be repeated; the last value of a name is used.",
         ..Setting::EMPTY
     },
     read: |given| docker_values::label(given.value).map_err(|right| given.invalid(right)),
@@ -256,7 +256,7 @@ pub(super) const LOG_OPT: Reader<(String, String)> = Reader {
         occurs: Occurs::Many,
         echo: Echo::Nothing,
         help: "An option of the engine's log driver for task containers, such as max-size=100m. With json-file and local, max-size is 2g and \
-               max-file 2 if neither this nor the engine sets max-size. May be repeated.",
+               max-file 2 if neither this nor the engine sets max-size. May be repeated; the last value of a name is used.",
         ..Setting::EMPTY
     },
     read: |given| docker_values::log_opt(given.value).map_err(|right| given.invalid(right)),

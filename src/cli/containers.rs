@@ -135,7 +135,7 @@ impl Options<'_> {
         })
     }
 
-    /// Returns the limits; a later one of the same name replaces an earlier one.
+    /// Returns the limits. The last one of a name counts, as with labels and options of the log.
     fn ulimits(&mut self) -> Vec<Ulimit> {
         let mut limits: Vec<Ulimit> = Vec::new();
         for limit in self.all(&ULIMIT) {
@@ -150,22 +150,23 @@ impl Options<'_> {
         let above = |value: Option<i64>, limit: Option<i64>| {
             value.zip(limit).is_some_and(|(value, limit)| value > limit)
         };
+        let memory = self.name(&MEMORY);
         self.refuse_if(
             above(read.default_memory, read.memory),
             &DEFAULT_MEMORY.setting,
-            "must not be above --memory",
+            &format!("must not be above {memory}"),
         );
         self.refuse_if(
             above(read.default_nano_cpus, read.nano_cpus),
             &DEFAULT_CPUS.setting,
-            "must not be above --cpus",
+            &format!("must not be above {}", self.name(&CPUS)),
         );
         let reserved = read.memory_reservation;
         let is_above = above(reserved, read.memory) || above(reserved, read.default_memory);
         self.refuse_if(
             is_above,
             &MEMORY_RESERVATION.setting,
-            "must not be above --memory or --default-memory",
+            &format!("must not be above {memory} or {}", self.name(&DEFAULT_MEMORY)),
         );
         let shares = read.network.as_deref().is_some_and(|network| network.starts_with("container:"));
         for (setting, list) in [
@@ -173,15 +174,22 @@ impl Options<'_> {
             (&DNS_SEARCH.setting, &read.dns_search),
             (&ADD_HOST.setting, &read.extra_hosts),
         ] {
-            let right =
-                "must not be set with --network container:NAME, whose container has settings of its own";
-            self.refuse_if(shares && !list.is_empty(), setting, right);
+            let right = format!(
+                "must not be set with {} container:NAME, whose container has settings of its own",
+                self.name(&NETWORK)
+            );
+            self.refuse_if(shares && !list.is_empty(), setting, &right);
         }
         let gains = read.security_opt.iter().any(|option| option == "no-new-privileges=false");
-        let right = "must not be no-new-privileges=false with --hardened";
-        self.refuse_if(hardened && gains, &SECURITY_OPT.setting, right);
-        let right = "must not be ALL with --hardened; name each capability that tasks need";
-        self.refuse_if(hardened && read.cap_add.contains("ALL"), &CAP_ADD.setting, right);
+        let with = self.invocation.name_of_setting(&HARDENED);
+        let right = format!("must not be no-new-privileges=false with {with}");
+        self.refuse_if(hardened && gains, &SECURITY_OPT.setting, &right);
+        let right = format!("must not be ALL with {with}; name each capability that tasks need");
+        self.refuse_if(hardened && read.cap_add.contains("ALL"), &CAP_ADD.setting, &right);
+    }
+
+    fn name<T>(&self, reader: &Reader<T>) -> String {
+        self.invocation.name_of_setting(&reader.setting)
     }
 
     fn refuse_if(&mut self, is_wrong: bool, setting: &Setting, right: &str) {

@@ -168,7 +168,7 @@ fn an_invalid_log_option_does_not_show_its_value() {
     let text = message(load(&["--log-opt", "max-size=hunter2"], &[]));
     assert_eq!(
         text,
-        "invalid --log-opt: must have a size such as 100m or 2g as max-size, or -1 for no limit"
+        "invalid --log-opt: must have a size such as 100m or 2g as max-size, from 1 byte to 9223372036g, or -1 for no limit"
     );
 }
 

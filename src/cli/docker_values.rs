@@ -12,10 +12,14 @@ use crate::policy::{Gpus, NO_NEW_PRIVILEGES, Ulimit};
 const LEAST_MEMORY: i64 = 6 << 20;
 /// The most memory that fits into the engine's number of bytes, in TiB.
 const MOST_TIB: i64 = i64::MAX >> 40;
+/// The largest file of a log, in GB.
+const MOST_LOG_GB: i64 = i64::MAX / 1_000_000_000;
 /// The least part of a processor that the engine accepts, in billionths.
 const LEAST_CPUS: i64 = 10_000_000;
 /// The highest limit of processes that Linux accepts, except for none.
 const HIGHEST_PIDS: i64 = 4_194_304;
+/// The highest mode of a file.
+const HIGHEST_MODE: u32 = 0o7777;
 /// The highest number of a user or group.
 const HIGHEST_ID: u64 = 0x7fff_ffff;
 
@@ -119,9 +123,9 @@ pub(super) fn memory(text: &str) -> Result<i64, String> {
 
 /// The size of `/dev/shm`, in bytes.
 pub(super) fn shm_size(text: &str) -> Result<i64, String> {
-    size(text).filter(|bytes| *bytes > 0).ok_or_else(|| {
-        format!("must be a size with a unit such as 64m or 1g, more than 0 and at most {MOST_TIB}t")
-    })
+    size(text)
+        .filter(|bytes| *bytes > 0)
+        .ok_or_else(|| format!("must be a size with a unit such as 64m or 1g, from 1 byte to {MOST_TIB}t"))
 }
 
 /// A number of processors, in billionths.
@@ -139,7 +143,7 @@ pub(super) fn pids_limit(text: &str) -> Result<i64, String> {
     let count =
         if text == "-1" { Some(-1) } else { digits::number(text).and_then(|n| i64::try_from(n).ok()) };
     count.filter(|count| *count != 0 && *count <= HIGHEST_PIDS).ok_or_else(|| {
-        format!("must be a number of processes such as 512, at most {HIGHEST_PIDS}, or -1 for no limit")
+        format!("must be a number of processes such as 512, from 1 to {HIGHEST_PIDS}, or -1 for no limit")
     })
 }
 
@@ -224,9 +228,9 @@ pub(super) fn user(text: &str) -> Result<String, String> {
         !part.is_empty() && is_name && (!is_number || digits::number(part).is_some_and(|id| id <= HIGHEST_ID))
     };
     let (user, group) = text.split_once(':').map_or((text, None), |(user, group)| (user, Some(group)));
-    (is_valid(user) && group.is_none_or(is_valid))
-        .then(|| text.to_owned())
-        .ok_or_else(|| "must be USER or USER:GROUP, names or numbers, such as 1000:1000".into())
+    (is_valid(user) && group.is_none_or(is_valid)).then(|| text.to_owned()).ok_or_else(|| {
+        format!("must be USER or USER:GROUP, names or numbers from 0 to {HIGHEST_ID}, such as 1000:1000")
+    })
 }
 
 /// A file system in memory: its path and its options.
@@ -238,16 +242,24 @@ pub(super) fn tmpfs(text: &str) -> Result<(String, String), String> {
         );
     }
     let is_valid = |option: &str| match option.split_once('=') {
-        Some(("size", value)) => size(value.strip_suffix('%').unwrap_or(value)).is_some_and(|size| size > 0),
-        Some(("mode", value)) => !value.is_empty() && value.bytes().all(|b| matches!(b, b'0'..=b'7')),
-        Some((name, value)) => TMPFS_VALUES.contains(&name) && digits::number(value).is_some(),
+        Some(("size", value)) => match value.strip_suffix('%') {
+            Some(percent) => positive(percent).is_some_and(|percent| percent <= 100),
+            None => size(value).is_some_and(|size| size > 0),
+        },
+        Some(("mode", value)) => {
+            let mode = value.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(value, 8));
+            matches!(mode, Some(Ok(0..=HIGHEST_MODE)))
+        }
+        Some(("uid" | "gid", value)) => digits::number(value).is_some_and(|id| id <= HIGHEST_ID),
+        Some((name, value)) => TMPFS_VALUES.contains(&name) && positive(value).is_some(),
         None => TMPFS_FLAGS.contains(&option),
     };
     if text.trim().contains(':') && !options.split(',').all(is_valid) {
-        let (flags, values) =
-            (TMPFS_FLAGS.join(", "), TMPFS_VALUES.map(|name| format!("{name}=")).join(", "));
+        let flags = TMPFS_FLAGS.join(", ");
         return Err(format!(
-            "must have a comma-separated list of these options after the path: {flags}, {values}"
+            "must have a comma-separated list of these options after the path: {flags}; size= from 1 byte to {MOST_TIB}t, or 1% to 100%; \
+             mode= from 0 to {HIGHEST_MODE:o}; uid= and gid= from 0 to {HIGHEST_ID}; nr_inodes= from 1 to {}",
+            i64::MAX
         ));
     }
     let path = container_path(path)?;
@@ -261,8 +273,13 @@ pub(super) fn tmpfs(text: &str) -> Result<(String, String), String> {
 
 /// A resource limit: `NAME=SOFT[:HARD]`.
 pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
-    const RIGHT: &str = "must be NAME=SOFT or NAME=SOFT:HARD such as nofile=1024:2048, with -1 for no limit";
-    let (name, limits) = text.trim().split_once('=').ok_or(RIGHT)?;
+    let right = || {
+        let most = i64::MAX;
+        format!(
+            "must be NAME=SOFT or NAME=SOFT:HARD such as nofile=1024:2048, from 0 to {most}, or -1 for no limit"
+        )
+    };
+    let (name, limits) = text.trim().split_once('=').ok_or_else(right)?;
     if !ULIMITS.contains(&name) {
         return Err(format!("must begin with one of these names and =: {}", ULIMITS.join(", ")));
     }
@@ -270,7 +287,7 @@ pub(super) fn ulimit(text: &str) -> Result<Ulimit, String> {
         if text == "-1" { Some(-1) } else { digits::number(text).and_then(|n| i64::try_from(n).ok()) }
     };
     let (soft, hard) = limits.split_once(':').unwrap_or((limits, limits));
-    let (soft, hard) = (limit(soft).ok_or(RIGHT)?, limit(hard).ok_or(RIGHT)?);
+    let (soft, hard) = (limit(soft).ok_or_else(right)?, limit(hard).ok_or_else(right)?);
     if hard != -1 && (soft == -1 || soft > hard) {
         return Err("must have a soft limit that is not above the hard one, such as nofile=1024:2048".into());
     }
@@ -294,19 +311,23 @@ pub(super) fn label(text: &str) -> Result<(String, String), String> {
 
 /// GPUs: `all`, a number, or `device=` and indexes or ids.
 pub(super) fn gpus(text: &str) -> Result<Gpus, String> {
-    const RIGHT: &str = "must be all, a number of GPUs, or device=ID[,ID...] such as device=0,2";
+    let right = || {
+        format!(
+            "must be all, a number of GPUs from 1 to {}, or device=ID[,ID...] such as device=0,2",
+            i64::MAX
+        )
+    };
     let text = text.trim();
     let text = text.strip_prefix('"').and_then(|text| text.strip_suffix('"')).unwrap_or(text);
     if let Some(list) = text.strip_prefix("device=") {
         let list = list.strip_prefix('"').and_then(|list| list.strip_suffix('"')).unwrap_or(list);
         let ids: Vec<_> = list.split(',').map(str::to_owned).collect();
-        return ids.iter().all(|id| is_name(id)).then_some(Gpus::Devices(ids)).ok_or_else(|| RIGHT.into());
+        return ids.iter().all(|id| is_name(id)).then_some(Gpus::Devices(ids)).ok_or_else(right);
     }
     if text == "all" {
         return Ok(Gpus::All);
     }
-    let count = digits::number(text).and_then(|count| i64::try_from(count).ok()).filter(|count| *count > 0);
-    count.map(Gpus::Count).ok_or_else(|| RIGHT.into())
+    positive(text).map(Gpus::Count).ok_or_else(right)
 }
 
 /// The name of a runtime.
@@ -323,12 +344,15 @@ pub(super) fn log_opt(text: &str) -> Result<(String, String), String> {
     if !is_name(name) || value.is_empty() || value.chars().any(char::is_control) {
         return Err("must be NAME=VALUE such as max-size=100m, without control characters".into());
     }
-    let is_number = |text: &str| digits::number(text).is_some_and(|number| number > 0);
     let right = match name {
         "max-size" if value != "-1" && !is_log_size(value) => {
-            "must have a size such as 100m or 2g as max-size, or -1 for no limit"
+            return Err(format!(
+                "must have a size such as 100m or 2g as max-size, from 1 byte to {MOST_LOG_GB}g, or -1 for no limit"
+            ));
         }
-        "max-file" if !is_number(value) => "must have a number of files of at least 1 as max-file",
+        "max-file" if positive(value).is_none() => {
+            return Err(format!("must have a number of files from 1 to {} as max-file", i64::MAX));
+        }
         "mode" if !matches!(value, "blocking" | "non-blocking") => {
             "must have blocking or non-blocking as mode"
         }
@@ -340,10 +364,19 @@ pub(super) fn log_opt(text: &str) -> Result<(String, String), String> {
     Err(right.into())
 }
 
-/// Whether this is a whole number with k, m or g, which is all that log drivers take.
+/// Whether this is a whole number with k, m or g, which is all that log drivers take. Their units are powers of 1000.
 fn is_log_size(text: &str) -> bool {
-    let number = text.strip_suffix(['k', 'm', 'g', 'K', 'M', 'G']).unwrap_or(text);
-    digits::number(number).is_some_and(|number| number > 0)
+    let lower = text.to_ascii_lowercase();
+    let units = [('k', 1_000), ('m', 1_000_000), ('g', 1_000_000_000)];
+    let unit = units.into_iter().find_map(|(letter, unit)| Some((lower.strip_suffix(letter)?, unit)));
+    let (number, unit) = unit.unwrap_or((&lower, 1));
+    let bytes = positive(number).and_then(|number| number.checked_mul(unit));
+    bytes.is_some_and(|bytes| bytes <= MOST_LOG_GB * 1_000_000_000)
+}
+
+/// A whole number above 0 that fits into the engine's.
+fn positive(text: &str) -> Option<i64> {
+    digits::number(text).and_then(|number| i64::try_from(number).ok()).filter(|number| *number > 0)
 }
 
 /// Whether the engine accepts this as the name of a network, a container or a runtime.

@@ -30,7 +30,7 @@ fn sizes_are_those_of_docker() {
     for bad in ["0", "0m", "x"] {
         assert_eq!(
             shm_size(bad),
-            Err("must be a size with a unit such as 64m or 1g, more than 0 and at most 8388607t".into()),
+            Err("must be a size with a unit such as 64m or 1g, from 1 byte to 8388607t".into()),
             "{bad}"
         );
     }

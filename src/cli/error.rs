@@ -3,7 +3,7 @@
 /// How much of an invalid value is shown, in characters.
 const SHOWN: usize = 100;
 
-/// Why the settings cannot be used. Names the flag or variable that was set.
+/// Why the settings cannot be used. Names the flag or the variable that was set, with its line if a file sets it.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ConfigError {
     /// No API key.
@@ -16,8 +16,13 @@ pub(crate) enum ConfigError {
     )]
     MissingWorkerId,
     /// Only one of two settings that need each other.
-    #[error("--client-cert and --client-key can only be used together; set both")]
-    HalfClient,
+    #[error("{given} can only be used together with {missing}; set both")]
+    HalfClient {
+        /// The one that is set.
+        given: String,
+        /// The other.
+        missing: String,
+    },
     /// A value is out of bounds or not understood.
     #[error("invalid {setting} {value}: {right}")]
     Invalid {

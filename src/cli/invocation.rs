@@ -4,7 +4,7 @@ use super::read::Given;
 use super::settings::{Reader, Setting};
 use super::split::split;
 use super::words::SWITCH;
-use super::{Arguments, ConfigError};
+use super::{Arguments, ConfigError, SETTINGS};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
@@ -43,8 +43,8 @@ impl<'a> Invocation<'a> {
             return Ok(None);
         };
         match value.to_str() {
-            Some(value) => Ok(Some(self.text(setting, variable, value))),
-            None => Err(ConfigError::hidden(variable, "must be valid UTF-8")),
+            Some(value) => Ok(Some(self.text(setting, self.name_of(variable), value))),
+            None => Err(ConfigError::hidden(&self.name_of(variable), "must be valid UTF-8")),
         }
     }
 
@@ -75,16 +75,38 @@ impl<'a> Invocation<'a> {
     pub(super) fn typed(&self, setting: &Setting) -> impl Iterator<Item = Given<'a>> {
         let flag = setting.flag.unwrap_or_default();
         let values = self.arguments.values(setting).iter();
-        values.map(move |value| self.text(setting, flag, Secret::expose(value)))
+        values.map(move |value| self.text(setting, flag.to_owned(), Secret::expose(value)))
     }
 
     /// The text of a setting's default.
     pub(super) fn default(&self, setting: &Setting) -> Given<'a> {
         let name = setting.flag.or(setting.variable).unwrap_or_default();
-        self.text(setting, name, setting.default.unwrap_or_default())
+        self.text(setting, name.to_owned(), setting.default.unwrap_or_default())
     }
 
-    fn text(&self, setting: &Setting, name: &str, value: &'a str) -> Given<'a> {
-        Given { name: name.into(), value, echo: setting.echo, environment: self.environment }
+    /// A variable as errors name it: with its line, if a file sets it.
+    pub(super) fn name_of(&self, variable: &str) -> String {
+        match self.environment.origin(variable) {
+            Some(origin) => format!("{variable} ({origin})"),
+            None => variable.to_owned(),
+        }
+    }
+
+    /// The name of a setting as it is set, or its flag.
+    pub(super) fn name_of_setting(&self, setting: &Setting) -> String {
+        match self.given(setting) {
+            Ok(Some(given)) if !self.arguments.has(setting) => given.name,
+            _ => self.default(setting).name,
+        }
+    }
+
+    /// The flag of each setting that is not set by it, and the name of the setting.
+    pub(super) fn setting_names(&self) -> impl Iterator<Item = (&'static str, String)> {
+        let flags = SETTINGS.iter().filter_map(|setting| Some((setting.flag?, setting)));
+        flags.map(|(flag, setting)| (flag, self.name_of_setting(setting))).filter(|(flag, name)| flag != name)
+    }
+
+    fn text(&self, setting: &Setting, name: String, value: &'a str) -> Given<'a> {
+        Given { name, value, echo: setting.echo, environment: self.environment }
     }
 }

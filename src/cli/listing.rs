@@ -8,7 +8,6 @@ use super::config::{default_tasks, urls, worker_id};
 use super::invocation::Invocation;
 use super::names::UNIT_ARGUMENTS;
 use super::settings::Echo;
-use super::settings_file::SettingsFile;
 use super::split::split;
 use super::table::{MAX_CONCURRENT_TASKS, REST_URL, SERVER_ROOT_URL, WEB_SOCKET_URL, WORKER_ID};
 use super::{Arguments, EXTERNAL, Occurs, SETTINGS, Setting};
@@ -26,12 +25,8 @@ const DEFAULT: &str = "default";
 pub(crate) struct Listing<'a> {
     /// The command line.
     pub(crate) arguments: &'a Arguments,
-    /// The environment of the process.
-    pub(crate) given: &'a Environment,
-    /// The settings file.
-    pub(crate) file: Option<&'a SettingsFile>,
-    /// The environment with the variables of the file.
-    pub(crate) merged: &'a Environment,
+    /// The environment with the variables of the settings file.
+    pub(crate) environment: &'a Environment,
     /// The number of processors.
     pub(crate) cores: usize,
 }
@@ -102,7 +97,8 @@ impl Listing<'_> {
         let is = |other: &Setting| setting.variable == other.variable;
         let from = |other: &Setting| {
             let given = invocation.given(other).ok().flatten();
-            given.map_or(DEFAULT.to_owned(), |given| format!("from {}", given.name))
+            let name = if self.arguments.has(other) { other.flag } else { other.variable };
+            given.and(name).map_or(DEFAULT.to_owned(), |name| format!("from {name}"))
         };
         let (origin, value) = if is(&WORKER_ID.setting) {
             (DEFAULT.to_owned(), worker_id(&invocation, read_file).ok()?)
@@ -121,7 +117,7 @@ impl Listing<'_> {
     }
 
     fn invocation(&self) -> Invocation<'_> {
-        Invocation { arguments: self.arguments, environment: self.merged }
+        Invocation { arguments: self.arguments, environment: self.environment }
     }
 
     /// Returns the row of a variable. `show` returns what is shown of its value.
@@ -135,18 +131,13 @@ impl Listing<'_> {
 
     /// Returns the value of a variable, unless it is empty.
     fn set(&self, name: &str) -> Option<String> {
-        let value = self.merged.get(name).filter(|value| !value.is_empty())?;
+        let value = self.environment.get(name).filter(|value| !value.is_empty())?;
         Some(value.to_string_lossy().into_owned())
     }
 
     /// Returns where a variable is set: in the environment, or in a line of the settings file.
     fn origin(&self, name: &str) -> String {
-        let is_own = self.given.get(name).is_some_and(|value| !value.is_empty());
-        let place = self.file.filter(|_| !is_own).and_then(|file| Some((file.path(), file.line_of(name)?)));
-        match place {
-            Some((path, line)) => format!("{}:{line}", message(&path.display().to_string())),
-            None => "environment".to_owned(),
-        }
+        self.environment.origin(name).unwrap_or("environment").to_owned()
     }
 }
 

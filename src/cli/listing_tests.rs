@@ -17,8 +17,7 @@ fn list(line: &[&str], variables: &[(&str, &str)], file: &str) -> String {
         "/proc/sys/kernel/hostname" => Ok("build-1\n".to_owned()),
         _ => Err(io::ErrorKind::NotFound.into()),
     };
-    let listing =
-        Listing { arguments: &arguments, given: &given, file: Some(&file), merged: &merged, cores: 3 };
+    let listing = Listing { arguments: &arguments, environment: &merged, cores: 3 };
     let text = listing.text(&read);
     assert!(!text.contains(MARK), "{text}");
     text

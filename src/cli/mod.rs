@@ -2,6 +2,8 @@
 
 mod agent;
 mod arguments;
+#[cfg(test)]
+mod bounds_tests;
 mod commands;
 mod config;
 #[cfg(test)]
@@ -25,6 +27,8 @@ mod policies;
 mod read;
 mod settings;
 mod settings_file;
+#[cfg(test)]
+mod source_tests;
 mod split;
 #[cfg(test)]
 mod switch_tests;

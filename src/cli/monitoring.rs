@@ -37,7 +37,7 @@ pub(super) const METRICS_LISTEN: Reader<Listen> = Reader {
     read: |given| {
         listen(given.value.trim()).ok_or_else(|| {
             given.invalid(
-                "must be ADDR:PORT with an IP address or localhost, such as 127.0.0.1:9464, or a port alone",
+                "must be ADDR:PORT with an IP address or localhost, such as 127.0.0.1:9464, or a port alone, from 1 to 65535",
             )
         })
     },
@@ -55,17 +55,25 @@ pub(super) fn metrics_listen(invocation: &Invocation<'_>) -> Result<Option<Liste
         return Ok(None);
     }
     let invalid = |name: &str, value: &str, right| {
-        let name = name.to_owned();
+        let name = invocation.name_of(name);
         Given { name, value, echo: Echo::Whole, environment: invocation.environment }.invalid(right)
     };
-    let host_text = text(invocation.environment.get("OTEL_EXPORTER_PROMETHEUS_HOST"));
-    let port_text = text(invocation.environment.get("OTEL_EXPORTER_PROMETHEUS_PORT"));
+    let host_text = text(invocation.environment.get(EXPORTER_HOST));
+    let port_text = text(invocation.environment.get(EXPORTER_PORT));
     let host = if host_text.is_empty() { Some(LOCALHOST) } else { host(&host_text) };
     let host =
         host.ok_or_else(|| invalid(EXPORTER_HOST, &host_text, "must be an IP address or localhost"))?;
     let port = if port_text.is_empty() { Some(DEFAULT_PORT) } else { port(&port_text) };
     let port = port.ok_or_else(|| invalid(EXPORTER_PORT, &port_text, "must be a port from 1 to 65535"))?;
     Ok(Some((host, port)))
+}
+
+/// Returns the flag of the address, and the name of the variable of OpenTelemetry that sets it instead.
+pub(super) fn name_of_listen(invocation: &Invocation<'_>) -> Option<(&'static str, String)> {
+    let own = invocation.given(&METRICS_LISTEN.setting).ok()?;
+    let is_set = |name: &&str| !text(invocation.environment.get(name)).is_empty();
+    let variable = [EXPORTER_PORT, EXPORTER_HOST, EXPORTER].into_iter().find(is_set)?;
+    own.is_none().then(|| METRICS_LISTEN.setting.flag.map(|flag| (flag, invocation.name_of(variable))))?
 }
 
 /// Returns a warning if an exporter is wanted that this worker does not have, one log line.
@@ -84,7 +92,7 @@ pub(super) fn exporter_warning(environment: &Environment) -> Option<String> {
 }
 
 fn exporters(environment: &Environment) -> Vec<String> {
-    let names = text(environment.get("OTEL_METRICS_EXPORTER"));
+    let names = text(environment.get(EXPORTER));
     let names = names.split(',').map(|name| name.trim().to_ascii_lowercase());
     names.filter(|name| !name.is_empty()).collect()
 }
@@ -135,8 +143,7 @@ mod tests {
             ["x", "0", "65536", "host:80", "::1:80", "[::1]", "1.2.3.4", "1.2.3.4:", "[1.2.3.4:80", "-1"]
         {
             let error = message(load(&["--metrics-listen", text], &[]));
-            let right =
-                "must be ADDR:PORT with an IP address or localhost, such as 127.0.0.1:9464, or a port alone";
+            let right = "must be ADDR:PORT with an IP address or localhost, such as 127.0.0.1:9464, or a port alone, from 1 to 65535";
             assert_eq!(error, format!("invalid --metrics-listen {text:?}: {right}"));
         }
     }

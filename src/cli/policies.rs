@@ -108,10 +108,8 @@ pub(super) fn admission(invocation: &Invocation<'_>) -> Result<Admission, Config
         let Some(given) = invocation.given(&reader.setting)? else { continue };
         let image = (reader.read)(&given)?;
         if !admission.admits(&image) {
-            let name = image.pulled();
-            return Err(
-                given.invalid(format!("must match --allow-image (OZ_ALLOW_IMAGE), which {name} does not"))
-            );
+            let (name, allowed) = (image.pulled(), invocation.name_of_setting(&ALLOW_IMAGE.setting));
+            return Err(given.invalid(format!("must match {allowed}, which {name} does not")));
         }
     }
     Ok(admission)
@@ -193,8 +191,7 @@ mod tests {
         for (flag, variable) in
             [("--default-image", "OZ_DEFAULT_IMAGE"), ("--sidecar-image", "OZ_SIDECAR_IMAGE")]
         {
-            let right =
-                "must match --allow-image (OZ_ALLOW_IMAGE), which docker.io/library/x:latest does not";
+            let right = "must match --allow-image, which docker.io/library/x:latest does not";
             assert_eq!(message(load(&[allow, flag, "x"], &[])), format!("invalid {flag} \"x\": {right}"));
             assert_eq!(
                 message(load(&[allow], &[(variable, "x")])),

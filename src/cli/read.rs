@@ -21,7 +21,7 @@ const RESERVED_IDS: &str = "warp";
 
 /// The text of a setting.
 pub(super) struct Given<'a> {
-    /// The flag or variable that it came from, as errors name it.
+    /// The flag or the variable that it came from, with the line if a file sets it, as errors name it.
     pub(super) name: String,
     pub(super) value: &'a str,
     pub(super) echo: Echo,
@@ -69,14 +69,17 @@ impl Given<'_> {
             && units::duration(text).is_some_and(|seconds| seconds <= most);
         let days = most / (24 * 60 * 60);
         is_valid.then(|| text.to_owned()).ok_or_else(|| {
-            self.invalid(format!("must be a duration with units such as 0s, 45m or 1h30m, at most {days}d"))
+            self.invalid(format!("must be a duration with units such as 45m or 1h30m, from 0s to {days}d"))
         })
     }
 
     /// A number of bytes.
     pub(super) fn size(&self) -> Result<u64, ConfigError> {
         units::size(self.value).ok_or_else(|| {
-            self.invalid("must be a size in bytes, or with a unit such as 512KiB, 4MiB or 1GiB")
+            self.invalid(format!(
+                "must be a size from 0 to {} bytes, such as 65536, 512MiB or 1GiB",
+                u64::MAX
+            ))
         })
     }
 
@@ -128,6 +131,11 @@ pub(super) fn worker_id(given: &Given<'_>) -> Result<String, ConfigError> {
         );
     }
     Ok(id.into())
+}
+
+/// A text that is not blank. `right` says what would be valid.
+pub(super) fn not_blank(given: &Given<'_>, right: &str) -> Result<String, ConfigError> {
+    if given.value.trim().is_empty() { Err(given.invalid(right)) } else { Ok(given.value.to_owned()) }
 }
 
 /// The path of a file.

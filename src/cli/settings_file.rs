@@ -1,9 +1,12 @@
 //! A file of variables, in the syntax of systemd's `EnvironmentFile=`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
+use super::names::misspelt_case;
+use super::table::SETTINGS_FILE;
+use crate::logging::message;
 use crate::secret::Secret;
-use crate::sys::environment::Environment;
+use crate::sys::environment::{Environment, FileVariable};
 
 /// A settings file that was read.
 #[derive(Debug)]
@@ -22,12 +25,12 @@ struct Variable {
 }
 
 /// A line that cannot be parsed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct BadLine {
     /// Its number, from 1.
     pub(crate) line: usize,
     /// What it must be.
-    pub(crate) right: &'static str,
+    pub(crate) right: String,
 }
 
 impl SettingsFile {
@@ -39,27 +42,34 @@ impl SettingsFile {
         let text = str::from_utf8(bytes).map_err(|error| {
             let before = bytes.iter().take(error.valid_up_to());
             let line = before.filter(|byte| **byte == b'\n').count() + 1;
-            BadLine { line, right: "must be UTF-8" }
+            BadLine { line, right: "must be UTF-8".into() }
         })?;
-        Ok(Self { path, variables: parse(text)? })
-    }
-
-    /// Returns the path with which the file was opened.
-    pub(super) fn path(&self) -> &Path {
-        &self.path
+        let variables = parse(text)?;
+        variables.iter().try_for_each(check_name)?;
+        Ok(Self { path, variables })
     }
 
     /// Returns the environment with the variables of the file that it does not set itself.
     pub(crate) fn below(&self, environment: &Environment) -> Environment {
-        let pair = |variable: &Variable| (variable.name.clone(), variable.value.expose().to_owned());
-        environment.or(self.variables.iter().map(pair))
+        let path = message(&self.path.display().to_string()).to_string();
+        environment.or(self.variables.iter().map(|variable| FileVariable {
+            name: variable.name.clone(),
+            value: variable.value.expose().to_owned(),
+            origin: format!("{path}:{}", variable.line),
+        }))
     }
+}
 
-    /// Returns the line that sets a variable; of several the last.
-    pub(super) fn line_of(&self, name: &str) -> Option<usize> {
-        let found = self.variables.iter().rfind(|variable| variable.name == name);
-        found.map(|variable| variable.line)
-    }
+/// Checks that a variable can be in a file.
+fn check_name(variable: &Variable) -> Result<(), BadLine> {
+    let right = if Some(variable.name.as_str()) == SETTINGS_FILE.setting.variable {
+        format!("must not be {}, because a settings file names no other; remove the line", variable.name)
+    } else if let Some(name) = misspelt_case(&variable.name) {
+        format!("must be {name}=VALUE, because names of variables are in upper case")
+    } else {
+        return Ok(());
+    };
+    Err(BadLine { line: variable.line, right })
 }
 
 /// Returns the variables of a file, in its order.
@@ -85,9 +95,10 @@ fn parse(text: &str) -> Result<Vec<Variable>, BadLine> {
         }
         let (name, value) = rest.split_once('=').filter(|(name, _)| is_name(name.trim())).ok_or(BadLine {
             line,
-            right: "must be NAME=VALUE without export, or a comment that begins with #",
+            right: "must be NAME=VALUE without export, or a comment that begins with #".into(),
         })?;
-        let (value, after) = value_of(value).ok_or(BadLine { line, right: "must have a closing quote" })?;
+        let (value, after) =
+            value_of(value).ok_or(BadLine { line, right: "must have a closing quote".into() })?;
         variables.push(Variable { name: name.trim().to_owned(), value: Secret::new(value), line });
         rest = after;
     }
@@ -189,7 +200,8 @@ mod tests {
         let environment = file.below(&Environment::from_iter([("C", "5"), ("D", "")]));
         let get = |name| environment.get(name).and_then(|value| value.to_str());
         assert_eq!(["A", "B", "C", "D", "E"].map(get), [Some("3"), Some("2\n2"), Some("5"), Some("4"), None]);
-        assert_eq!(["A", "B", "D", "E"].map(|name| file.line_of(name)), [Some(6), Some(2), Some(8), None]);
+        let origins = ["A", "B", "C", "D", "E"].map(|name| environment.origin(name));
+        assert_eq!(origins, [Some("/f:6"), Some("/f:2"), None, Some("/f:8"), None]);
         assert!(!format!("{file:?}").contains("hunter2"));
     }
 
@@ -208,6 +220,35 @@ mod tests {
             assert_eq!(parse(text).unwrap_err().line, line, "{text}");
         }
         let error = SettingsFile::parse("/f".into(), b"A=1\nB=2\nC=\xff\nD=4").unwrap_err();
-        assert_eq!(error, BadLine { line: 3, right: "must be UTF-8" });
+        assert_eq!(error, BadLine { line: 3, right: "must be UTF-8".into() });
+    }
+
+    #[test]
+    fn a_name_that_no_file_can_have_is_an_error_with_the_right_one() {
+        let cases = [
+            (
+                "OZ_SETTINGS_FILE=/g",
+                "must not be OZ_SETTINGS_FILE, because a settings file names no other; remove the line",
+            ),
+            (
+                "OZ_SETTINGS_FILE=",
+                "must not be OZ_SETTINGS_FILE, because a settings file names no other; remove the line",
+            ),
+            ("oz_api_key=hunter2", "must be OZ_API_KEY=VALUE, because names of variables are in upper case"),
+            ("Oz_Pull=never", "must be OZ_PULL=VALUE, because names of variables are in upper case"),
+            ("docker_host=x", "must be DOCKER_HOST=VALUE, because names of variables are in upper case"),
+            (
+                "oz_worker_args=-h",
+                "must be OZ_WORKER_ARGS=VALUE, because names of variables are in upper case",
+            ),
+        ];
+        for (text, right) in cases {
+            let error = SettingsFile::parse("/f".into(), format!("A=1\n{text}").as_bytes()).unwrap_err();
+            assert_eq!(error, BadLine { line: 2, right: right.into() });
+        }
+        // Programs read these in lower case, and others are the tasks' own.
+        for text in ["https_proxy=http://p", "no_proxy=x", "path=x", "oz_other=1"] {
+            SettingsFile::parse("/f".into(), text.as_bytes()).unwrap();
+        }
     }
 }

@@ -95,7 +95,7 @@ fn what_the_agent_gets_is_checked() {
         assert_eq!(load(&["--idle-on-complete", time], &[]).unwrap().idle_on_complete.as_deref(), Some(time));
     }
     for time in ["45", "366d", "1.5h", "m", "soon"] {
-        let right = "must be a duration with units such as 0s, 45m or 1h30m, at most 365d";
+        let right = "must be a duration with units such as 45m or 1h30m, from 0s to 365d";
         let text = message(load(&["--idle-on-complete", time], &[]));
         assert_eq!(text, format!("invalid --idle-on-complete \"{time}\": {right}"));
     }

@@ -85,9 +85,9 @@ fn a_client_certificate_and_its_key_need_each_other() {
     let config =
         load(&["--client-cert", "/c"], &[("OZ_CLIENT_CERT", "/d"), ("OZ_CLIENT_KEY", "/k")]).unwrap();
     assert_eq!(config.client, Some(("/c".into(), "/k".into())));
-    for flag in ["--client-cert", "--client-key"] {
+    for (flag, other) in [("--client-cert", "--client-key"), ("--client-key", "--client-cert")] {
         let text = message(load(&[flag, "/c"], &[]));
-        assert_eq!(text, "--client-cert and --client-key can only be used together; set both");
+        assert_eq!(text, format!("{flag} can only be used together with {other}; set both"));
     }
 }
 

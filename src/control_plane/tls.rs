@@ -12,7 +12,7 @@ use native_tls::TlsConnector;
 use openssl::asn1::Asn1Time;
 use openssl::x509::X509;
 
-use crate::logging::value;
+use crate::logging::{SettingNames, value};
 use crate::net::pem::{self, PemError, PemFile};
 use crate::sys::environment::Environment;
 use crate::sys::files;
@@ -32,6 +32,8 @@ pub struct Trust {
     pub ca_file: Option<PathBuf>,
     /// The client certificate and its key, for servers that ask for one.
     pub client: Option<(PathBuf, PathBuf)>,
+    /// How errors name the settings.
+    pub names: SettingNames,
 }
 
 /// Why a connection cannot use TLS.
@@ -40,8 +42,8 @@ pub enum TrustError {
     /// A file of the operator cannot be used.
     #[error("cannot use {setting} {path:?}: {problem}")]
     File {
-        /// The flag.
-        setting: &'static str,
+        /// The setting, as it was set.
+        setting: String,
         /// The file.
         path: PathBuf,
         /// The problem.
@@ -60,18 +62,21 @@ impl Trust {
     pub(crate) fn connector(&self) -> Result<TlsConnector, TrustError> {
         let mut builder = TlsConnector::builder();
         if let Some(path) = &self.ca_file {
-            let file = read(CA_FILE, path)?;
-            for certificate in file.certificates().map_err(|error| unusable(&error, CA_FILE))? {
-                let authority = pem::authority(&certificate).map_err(|error| unusable(&error, CA_FILE))?;
+            let file = self.read(CA_FILE, path)?;
+            let unusable = |error: PemError| self.unusable(&error, CA_FILE);
+            for certificate in file.certificates().map_err(unusable)? {
+                let authority = pem::authority(&certificate).map_err(unusable)?;
                 builder.add_root_certificate(authority);
             }
         }
         if let Some((certificate, key)) = &self.client {
-            let (certificate, key) = (read(CLIENT_CERT, certificate)?, read(CLIENT_KEY, key)?);
+            let (certificate, key) = (self.read(CLIENT_CERT, certificate)?, self.read(CLIENT_KEY, key)?);
             let identity = pem::identity(&certificate, &key);
             let (identity, _) = identity.map_err(|error| match &error {
-                PemError::Unusable { path, .. } if *path == certificate.path => unusable(&error, CLIENT_CERT),
-                _ => unusable(&error, CLIENT_KEY),
+                PemError::Unusable { path, .. } if *path == certificate.path => {
+                    self.unusable(&error, CLIENT_CERT)
+                }
+                _ => self.unusable(&error, CLIENT_KEY),
             })?;
             builder.identity(identity);
         }
@@ -92,7 +97,7 @@ impl Trust {
     /// # Errors
     /// A file cannot be used.
     pub fn check(&self) -> Result<(), TrustError> {
-        if *self == Self::default() { Ok(()) } else { self.connector().map(drop) }
+        if self.ca_file.is_none() && self.client.is_none() { Ok(()) } else { self.connector().map(drop) }
     }
 
     /// Returns the reason why a certificate was refused: OpenSSL's, unless there is no authority that could have signed one.
@@ -107,26 +112,18 @@ impl Trust {
         }
         reason.to_owned()
     }
-}
 
-/// Whether there is a file or a folder of authorities, as native-tls looks for them.
-fn system_has_authorities() -> bool {
-    let found = openssl_probe::probe();
-    let has_file = found.cert_file.is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
-    has_file || found.cert_dir.iter().any(|folder| folder_error(folder).is_none())
-}
+    fn read(&self, setting: &'static str, path: &Path) -> Result<PemFile, TrustError> {
+        let bytes = files::read(path, MAX_BUNDLE).map_err(|error| TrustError::File {
+            setting: self.names.of(setting),
+            path: path.to_owned(),
+            problem: error.to_string(),
+        })?;
+        PemFile::new(path.to_owned(), bytes).map_err(|error| self.unusable(&error, setting))
+    }
 
-fn read(setting: &'static str, path: &Path) -> Result<PemFile, TrustError> {
-    let bytes = files::read(path, MAX_BUNDLE).map_err(|error| TrustError::File {
-        setting,
-        path: path.to_owned(),
-        problem: error.to_string(),
-    })?;
-    PemFile::new(path.to_owned(), bytes).map_err(|error| unusable(&error, setting))
-}
-
-fn unusable(error: &PemError, setting: &'static str) -> TrustError {
-    let (path, problem) = match error {
+    fn unusable(&self, error: &PemError, setting: &'static str) -> TrustError {
+        let (path, problem) = match error {
         PemError::Unusable { path, problem } => (path, (*problem).to_owned()),
         PemError::Encrypted { path } => (
             path,
@@ -138,7 +135,15 @@ fn unusable(error: &PemError, setting: &'static str) -> TrustError {
         }
         PemError::Setup { problem } => return TrustError::Setup(problem.clone()),
     };
-    TrustError::File { setting, path: path.clone(), problem }
+        TrustError::File { setting: self.names.of(setting), path: path.clone(), problem }
+    }
+}
+
+/// Whether there is a file or a folder of authorities, as native-tls looks for them.
+fn system_has_authorities() -> bool {
+    let found = openssl_probe::probe();
+    let has_file = found.cert_file.is_some_and(|path| path.metadata().is_ok_and(|file| file.len() > 0));
+    has_file || found.cert_dir.iter().any(|folder| folder_error(folder).is_none())
 }
 
 /// What an operator wants to know about a certificate.

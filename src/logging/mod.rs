@@ -6,6 +6,7 @@
 
 mod line;
 mod queue;
+mod setting_names;
 mod stderr;
 
 use std::any::Any;
@@ -24,6 +25,7 @@ use time::OffsetDateTime;
 pub use line::Format;
 use line::{is_unsafe, write_escaped, write_quoted};
 use queue::Queue;
+pub use setting_names::SettingNames;
 use stderr::{Lines, output};
 
 /// The variable with which systemd names the journal that stderr is.

@@ -11,6 +11,7 @@ use super::super::scripted_engine::{ScriptedEngine, json};
 use super::*;
 use crate::docker::{RegistryEnv, Timeouts};
 use crate::job::{JobEvent, JobId};
+use crate::logging::SettingNames;
 use crate::policy::PullPolicy;
 use crate::protocol::ExecutionKey;
 use crate::sys::cancel::CancelToken;
@@ -44,6 +45,7 @@ impl Stuck {
         let options = Options {
             settings: TaskSettings::plain(),
             mount_paths: vec![],
+            setting_names: SettingNames::default(),
             with_registry: false,
             pull: PullPolicy::Missing,
             registries: RegistryEnv::default(),

@@ -3,14 +3,22 @@
 use std::io;
 use std::path::{Path, PathBuf};
 
+use crate::logging::SettingNames;
 use crate::policy::VolumeBind;
+
+const VOLUMES: &str = "--volumes";
+const ALLOW_MOUNT_PATH: &str = "--allow-mount-path";
 
 /// Why a path of the host is not mounted.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum MountError {
     /// It is not where the operator wants it.
-    #[error("--volumes {path:?} leads to {target:?}, which is not below any --allow-mount-path")]
+    #[error("{setting} {path:?} leads to {target:?}, which is not below any {allowed}")]
     Outside {
+        /// The name of `--volumes` as it was set.
+        setting: String,
+        /// That of `--allow-mount-path`.
+        allowed: String,
         /// As the operator wrote it.
         path: String,
         /// Without symbolic links.
@@ -18,27 +26,33 @@ pub(crate) enum MountError {
     },
     /// Where it leads is not known.
     #[error(
-        "cannot resolve {setting} {path:?}: {error}; with --allow-mount-path it must exist and the worker must see it"
+        "cannot resolve {setting} {path:?}: {error}; with {allowed} it must exist and the worker must see it"
     )]
     Unresolved {
-        /// The setting.
-        setting: &'static str,
+        /// The setting, as it was set.
+        setting: String,
+        /// `--allow-mount-path`, as it was set.
+        allowed: String,
         /// As the operator wrote it.
         path: String,
         /// The cause.
         error: String,
     },
     /// The engine would read it as another mount.
-    #[error("--volumes {path:?} leads to {target:?}, which has a colon or is not UTF-8")]
+    #[error("{setting} {path:?} leads to {target:?}, which has a colon or is not UTF-8")]
     Unclear {
+        /// The setting, as it was set.
+        setting: String,
         /// As the operator wrote it.
         path: String,
         /// Without symbolic links.
         target: PathBuf,
     },
     /// It leads elsewhere than when the task was prepared.
-    #[error("--volumes {path:?} has changed while the task was prepared")]
+    #[error("{setting} {path:?} has changed while the task was prepared")]
     Changed {
+        /// The setting, as it was set.
+        setting: String,
         /// As the operator wrote it.
         path: String,
     },
@@ -49,8 +63,12 @@ pub(crate) enum MountError {
 ///
 /// # Errors
 /// A path is elsewhere, or cannot be resolved.
-pub(crate) fn resolve(volumes: &[VolumeBind], allowed: &[PathBuf]) -> Result<Vec<VolumeBind>, MountError> {
-    resolve_with(volumes, allowed, &|path| path.canonicalize())
+pub(crate) fn resolve(
+    volumes: &[VolumeBind],
+    allowed: &[PathBuf],
+    names: &SettingNames,
+) -> Result<Vec<VolumeBind>, MountError> {
+    resolve_with(volumes, allowed, names, &|path| path.canonicalize())
 }
 
 /// Checks that the mounts lead where they did when [`resolve`] returned `resolved`.
@@ -60,12 +78,15 @@ pub(crate) fn resolve(volumes: &[VolumeBind], allowed: &[PathBuf]) -> Result<Vec
 pub(super) fn check_again(
     volumes: &[VolumeBind],
     allowed: &[PathBuf],
+    names: &SettingNames,
     resolved: &[String],
 ) -> Result<(), MountError> {
-    let now = resolve(volumes, allowed)?;
+    let now = resolve(volumes, allowed, names)?;
     let mut changed = volumes.iter().zip(now).zip(resolved);
     match changed.find(|((_, now), before)| now.to_string() != **before) {
-        Some(((volume, _), _)) => Err(MountError::Changed { path: volume.host.clone() }),
+        Some(((volume, _), _)) => {
+            Err(MountError::Changed { setting: names.of(VOLUMES), path: volume.host.clone() })
+        }
         None => Ok(()),
     }
 }
@@ -73,32 +94,40 @@ pub(super) fn check_again(
 fn resolve_with(
     volumes: &[VolumeBind],
     allowed: &[PathBuf],
+    names: &SettingNames,
     target_of: &dyn Fn(&Path) -> io::Result<PathBuf>,
 ) -> Result<Vec<VolumeBind>, MountError> {
     let is_path = |volume: &VolumeBind| volume.host.starts_with('/');
     if allowed.is_empty() || !volumes.iter().any(is_path) {
         return Ok(volumes.to_vec());
     }
-    let target = |setting, path: &Path| {
+    let allowed_by = || names.of(ALLOW_MOUNT_PATH);
+    let target = |flag, path: &Path| {
         let unresolved = |error: io::Error| {
             let path = path.display().to_string();
-            MountError::Unresolved { setting, path, error: error.to_string() }
+            MountError::Unresolved {
+                setting: names.of(flag),
+                allowed: allowed_by(),
+                path,
+                error: error.to_string(),
+            }
         };
         target_of(path).map_err(unresolved)
     };
     let allowed: Vec<PathBuf> =
-        allowed.iter().map(|path| target("--allow-mount-path", path)).collect::<Result<_, _>>()?;
+        allowed.iter().map(|path| target(ALLOW_MOUNT_PATH, path)).collect::<Result<_, _>>()?;
     let resolved = |volume: &VolumeBind| {
         if !is_path(volume) {
             return Ok(volume.clone());
         }
-        let (path, target) = (volume.host.clone(), target("--volumes", Path::new(&volume.host))?);
+        let (path, target) = (volume.host.clone(), target(VOLUMES, Path::new(&volume.host))?);
+        let setting = names.of(VOLUMES);
         if !allowed.iter().any(|prefix| target.starts_with(prefix)) {
-            return Err(MountError::Outside { path, target });
+            return Err(MountError::Outside { setting, allowed: allowed_by(), path, target });
         }
         match target.to_str().filter(|text| !text.contains(':')) {
             Some(host) => Ok(VolumeBind { host: host.to_owned(), ..volume.clone() }),
-            None => Err(MountError::Unclear { path, target }),
+            None => Err(MountError::Unclear { setting, path, target }),
         }
     };
     volumes.iter().map(resolved).collect()
@@ -110,6 +139,18 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     use super::*;
+
+    fn resolve(volumes: &[VolumeBind], allowed: &[PathBuf]) -> Result<Vec<VolumeBind>, MountError> {
+        super::resolve(volumes, allowed, &SettingNames::default())
+    }
+
+    fn check_again(
+        volumes: &[VolumeBind],
+        allowed: &[PathBuf],
+        resolved: &[String],
+    ) -> Result<(), MountError> {
+        super::check_again(volumes, allowed, &SettingNames::default(), resolved)
+    }
 
     fn bind(host: &str) -> VolumeBind {
         VolumeBind { host: host.into(), container: "/c".into(), mode: "ro".into() }
@@ -182,23 +223,23 @@ mod tests {
         for name in ["missing", "loop", "dangling"] {
             let error =
                 resolve(&[bind(&text(&allowed.join(name)))], std::slice::from_ref(&allowed)).unwrap_err();
-            assert!(matches!(error, MountError::Unresolved { setting: "--volumes", .. }), "{error}");
+            assert!(error.to_string().starts_with("cannot resolve --volumes \""), "{error}");
         }
         let error =
             resolve(&[bind(&text(&allowed.join("colon")))], std::slice::from_ref(&allowed)).unwrap_err();
         assert!(matches!(error, MountError::Unclear { .. }), "{error}");
         let error = resolve(&[bind(&text(&allowed))], &[root.join("gone")]).unwrap_err();
-        assert!(matches!(error, MountError::Unresolved { setting: "--allow-mount-path", .. }), "{error}");
+        assert!(error.to_string().starts_with("cannot resolve --allow-mount-path \""), "{error}");
         assert!(error.to_string().contains("gone\": No such file"), "{error}");
     }
 
     #[test]
     fn named_volumes_are_not_paths_and_without_a_restriction_nothing_is_read() {
         let unread = |_: &Path| -> io::Result<PathBuf> { unreachable!("nothing is resolved") };
-        let named = [bind("cache")];
-        assert_eq!(resolve_with(&named, &["/gone".into()], &unread).unwrap(), named);
+        let (named, names) = ([bind("cache")], SettingNames::default());
+        assert_eq!(resolve_with(&named, &["/gone".into()], &names, &unread).unwrap(), named);
         let both = [bind("cache"), bind("/gone")];
-        assert_eq!(resolve_with(&both, &[], &unread).unwrap(), both);
+        assert_eq!(resolve_with(&both, &[], &names, &unread).unwrap(), both);
     }
 
     #[test]
@@ -218,6 +259,6 @@ mod tests {
         remove_file(&data).unwrap();
         symlink("moved", &data).unwrap();
         let error = check_again(&volumes, &allowed, &resolved).unwrap_err();
-        assert_eq!(error, MountError::Changed { path: text(&link) });
+        assert_eq!(error, MountError::Changed { setting: VOLUMES.into(), path: text(&link) });
     }
 }

@@ -31,7 +31,7 @@ use super::result_log::log_result;
 use super::sidecar::{ATTEMPTS, Sidecars, image_is_gone};
 use crate::docker::{Docker, RegistryEnv, Wait};
 use crate::job::{AdoptedTask, JobEvent, JobId, Leftover, Removal, Settlement, Work};
-use crate::logging::{message, value};
+use crate::logging::{SettingNames, message, value};
 use crate::metrics::Steps;
 use crate::policy::PullPolicy;
 use crate::protocol::{EncodedReport, ExecutionKey, FailureReason, Report, RunResult};
@@ -44,6 +44,8 @@ pub(crate) struct Options {
     pub(crate) settings: TaskSettings,
     /// Where the host's paths that are mounted must be; anywhere if empty.
     pub(crate) mount_paths: Vec<PathBuf>,
+    /// How errors name the settings.
+    pub(crate) setting_names: SettingNames,
     /// Whether engines get the names of images with their registry, because only some images are admitted.
     pub(crate) with_registry: bool,
     /// When images are pulled.
@@ -222,11 +224,11 @@ impl Tasks {
         if let Some(reduced) = &plan.limits.reduced {
             warn!("shape reduced {} reason={}", engine.key, message(reduced));
         }
-        let Options { settings, mount_paths, with_registry, .. } = &self.options;
+        let Options { settings, mount_paths, setting_names, with_registry, .. } = &self.options;
         if *with_registry {
             plan = plan.with_registries();
         }
-        match mounts::resolve(&settings.volumes, mount_paths) {
+        match mounts::resolve(&settings.volumes, mount_paths, setting_names) {
             Ok(volumes) => plan.binds = volumes.iter().map(ToString::to_string).collect(),
             Err(error) => {
                 let failure = Failure::new(FailureReason::ContainerCreate, error.to_string());
@@ -291,7 +293,8 @@ impl Tasks {
                 return Err(Failure::Cancelled);
             }
             // The engine mounts at the start.
-            mounts::check_again(&self.options.settings.volumes, &self.options.mount_paths, &plan.binds)
+            let Options { settings, mount_paths, setting_names, .. } = &self.options;
+            mounts::check_again(&settings.volumes, mount_paths, setting_names, &plan.binds)
                 .map_err(|error| Failure::new(FailureReason::ContainerStart, error.to_string()))?;
             let start = Instant::now();
             match container.start(wait, &mut cleanup.started)? {

@@ -32,7 +32,7 @@ fn the_link_and_rest_connect_to_an_ipv6_address() {
     let (pki, plane) = (Pki::new(), ControlPlane::start(Options::default()));
     let tls = ServerTls::new(&pki.server("server", "IP:::1", 2), None);
     let door = TlsProxy::start(&format!("tcp://{}", plane.address()), tls);
-    let network = network(&[], Trust { ca_file: Some(pki.ca()), client: None });
+    let network = network(&[], Trust { ca_file: Some(pki.ca()), ..Trust::default() });
     let id = cancelled(&plane);
     for (port, ws, http) in [(plane.address().port(), "ws", "http"), (door.port(), "wss", "https")] {
         let port = to_ipv4(port);
@@ -50,7 +50,7 @@ fn a_proxy_may_have_an_ipv6_address() {
     let proxy = ForwardProxy::start(plane.address());
     let tls = ServerTls::new(&pki.server("proxy", "IP:::1", 2), None);
     let door = TlsProxy::start(&format!("tcp://127.0.0.1:{}", proxy.port()), tls);
-    let trust = Trust { ca_file: Some(pki.ca()), client: None };
+    let trust = Trust { ca_file: Some(pki.ca()), ..Trust::default() };
     let id = cancelled(&plane);
     for (scheme, port) in [("http", proxy.port()), ("https", door.port())] {
         let url = format!("{scheme}://[::1]:{}", to_ipv4(port));

@@ -34,7 +34,7 @@ impl Stage {
     }
 
     fn trust(&self) -> Trust {
-        Trust { ca_file: Some(self.pki.ca()), client: None }
+        Trust { ca_file: Some(self.pki.ca()), ..Trust::default() }
     }
 }
 

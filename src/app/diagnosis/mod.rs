@@ -50,8 +50,7 @@ pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
     if let Err(error) = mounts::check(&config) {
         return report_error(&error, Exit::Usage);
     }
-    let listing =
-        Listing { arguments, given: environment, file: file.as_ref(), merged: &merged, cores: cores() };
+    let listing = Listing { arguments, environment: &merged, cores: cores() };
     let mut report = Report::new(options.json);
     report.add(settings(&config, &listing.given(&read_key_file)));
     report.add(worker_id(&config.worker_id, &instance::pids_of(&config.worker_id)));

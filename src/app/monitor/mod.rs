@@ -38,9 +38,11 @@ pub(super) type Query = Sender<Sample>;
 /// The address of the pages cannot be used.
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "invalid --metrics-listen {address}: must be an address of this host with a port that this user may use, such as 127.0.0.1:9464"
+    "invalid {setting} {address}: must be an address of this host with a port that this user may use, such as 127.0.0.1:9464"
 )]
 pub(super) struct Unusable {
+    /// As it was set.
+    setting: String,
     address: SocketAddr,
     source: io::Error,
 }
@@ -98,7 +100,7 @@ impl Monitor {
             return Ok(Self { steps, disk_free, start, queries: never() });
         };
         let address = SocketAddr::new(host, port);
-        let unusable = |source| Unusable { address, source };
+        let unusable = |source| Unusable { setting: config.names.of("--metrics-listen"), address, source };
         let server = Server::new(address).map_err(unusable)?;
         let (asks, queries) = bounded(1);
         let began = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();

@@ -34,7 +34,10 @@ const THREADS: usize = 8;
 
 /// Prints the status. Returns the exit code.
 pub(super) fn run(arguments: &Arguments, environment: &Environment) -> Exit {
-    let options = StatusOptions::of(arguments);
+    let options = match StatusOptions::of(arguments) {
+        Ok(options) => options,
+        Err(error) => return report(&error, Exit::Usage),
+    };
     let environment = match settings_file(arguments, environment) {
         Ok(None) => environment.clone(),
         Ok(Some(file)) => file.below(environment),

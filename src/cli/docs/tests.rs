@@ -5,6 +5,7 @@ use std::path::Path;
 
 use super::*;
 use crate::cli::{Config, SETTINGS};
+use crate::logging::SettingNames;
 
 const WORDS: [&str; 5] = ["man", "bash", "zsh", "fish", "environment"];
 
@@ -115,7 +116,8 @@ fn the_values_of_the_sample_are_the_defaults() {
     assert!(values.len() > 10, "{values:?}");
     let load = |environment: Environment| {
         let no_file = |_: &Path| Err(std::io::ErrorKind::NotFound.into());
-        Config::new(&Arguments::default(), &environment, 3, &no_file).unwrap()
+        let config = Config::new(&Arguments::default(), &environment, 3, &no_file).unwrap();
+        Config { names: SettingNames::default(), ..config }
     };
     let all = load(must.into_iter().chain(values).collect());
     assert_eq!(all, load(must.into_iter().collect()));
