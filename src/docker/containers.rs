@@ -288,6 +288,11 @@ impl Wait {
         Ok(true)
     }
 
+    /// Whether a call of [`Wait::begin`] has returned `true`.
+    pub fn has_begun(&self) -> bool {
+        matches!(self.0, WaitState::Begun(_))
+    }
+
     /// Blocks until the container exits, without a deadline, and returns the exit code. [`Error::Io`] means that the
     /// connection was lost, such as by an engine restart: inspect the container and wait again.
     pub fn join(self) -> Result<i64, Error> {

@@ -30,18 +30,18 @@ pub(super) fn begin(wait: &mut Wait) -> Result<(), Error> {
     wait.begin(HEAD).map(drop)
 }
 
-/// Waits for the exit of a started container, and returns its code if the engine has told it. Until the engine has told that
-/// it waits, and once after that, the container is inspected: it may have exited before.
+/// Waits for the exit of a container, and returns its code if the engine has told it. If the engine had not told that it waits
+/// when the container was started, the container is inspected until it has, and once after that: it may have exited before.
 ///
 /// # Errors
 /// As [`Wait::join`], or those of an inspect.
 pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<Option<i64>, Error> {
     let mut inspects = 0;
+    if wait.has_begun() {
+        return wait.join().map(Some);
+    }
     loop {
         let began = wait.begin(inspect_pause(inspects))?;
-        if began && inspects == 0 {
-            return wait.join().map(Some);
-        }
         let state =
             engine.call_running(|_| false, |docker, cancel| docker.container_inspect(cancel, id))?.state;
         if !state.running && state.status != "paused" {
@@ -75,9 +75,10 @@ fn inspect_pause(inspects: u32) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Read;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixStream;
 
-    use crossbeam_channel::bounded;
+    use crossbeam_channel::{Receiver, bounded};
 
     use super::*;
     use crate::sys::cancel::CancelReason;
@@ -85,15 +86,20 @@ mod tests {
 
     const DEADLINE: Duration = Duration::from_secs(40);
 
-    #[test]
-    fn an_exit_that_the_wait_has_missed_is_found_by_an_inspect() {
-        let engine = ScriptedEngine::start(|line, stream| match line {
-            // Is not answered until the client goes.
-            _ if line.contains("/wait?") => drop(stream.read(&mut [0])),
+    /// Runs a container that exits at its start at an engine that answers a wait so.
+    fn check_missed(answer_wait: impl Fn(&mut UnixStream, &Receiver<()>) + Send + Sync + 'static) {
+        let (start, started) = bounded(1);
+        let engine = ScriptedEngine::start(move |line, stream| match line {
+            _ if line.contains("/wait?") => answer_wait(stream, &started),
             _ if line.contains("/json") => {
                 json(stream, 200, r#"{"Id":"c","Name":"/c","State":{"Status":"exited","ExitCode":3}}"#);
             }
-            _ => json(stream, 204, ""),
+            _ => {
+                json(stream, 204, "");
+                if line.contains("/start") {
+                    start.send(()).expect("a wait");
+                }
+            }
         });
         let cancel = CancelToken::new();
         std::thread::scope(|scope| {
@@ -103,6 +109,21 @@ mod tests {
             let code = result.recv_timeout(DEADLINE);
             cancel.cancel(CancelReason::Requested);
             assert_eq!(code, Ok(Some(3)));
+        });
+    }
+
+    #[test]
+    fn an_exit_before_a_wait_that_is_not_answered_is_found_by_an_inspect() {
+        // Returns once the client goes.
+        check_missed(|stream, _| drop(stream.read(&mut [0])));
+    }
+
+    #[test]
+    fn an_exit_before_the_wait_begins_is_found_by_an_inspect() {
+        check_missed(|stream, started| {
+            started.recv().expect("a start");
+            let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n");
+            let _ = stream.read(&mut [0]);
         });
     }
 

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use oz_agent_worker::docker::{
     ApiVersion, CreateContainer, Docker, Error, HostConfig, LogStream, Method, Mount, Reference, Request,
-    RequestTarget, VolumeOptions,
+    RequestTarget, VolumeOptions, Wait,
 };
 use oz_agent_worker::secret::Secret;
 use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
@@ -15,6 +15,7 @@ use oz_agent_worker::sys::cancel::{CancelReason, CancelToken};
 use super::endpoint_at;
 use crate::support::fake_docker::client;
 use crate::support::images::tool;
+use crate::support::stage::DEADLINE;
 
 const LABEL: &str = "oz-test-run";
 
@@ -72,6 +73,13 @@ impl Lab {
 
     fn create(&self, name: &str, create: &CreateContainer) -> String {
         self.docker.container_create(&self.cancel, &self.name(name), create).unwrap().id
+    }
+
+    /// Returns a wait once the engine has told that it waits. It would never end if the container exited before.
+    fn wait(&self, cancel: &CancelToken, id: &str) -> Wait {
+        let mut wait = self.docker.container_wait(cancel, id).unwrap();
+        assert!(wait.begin(DEADLINE).unwrap());
+        wait
     }
 
     fn with_volume(&self, volume: &str) -> CreateContainer {
@@ -179,7 +187,7 @@ fn a_container_is_created_run_and_removed() {
     assert_eq!((found.labels, found.state.status.as_str()), (lab.labels(), "created"));
     assert!(found.state.started_at.starts_with("0001-01-01T00:00:00"), "{}", found.state.started_at);
 
-    let wait = docker.container_wait(cancel, &id).unwrap();
+    let wait = lab.wait(cancel, &id);
     docker.container_start(cancel, &id).unwrap();
     assert_eq!(wait.join().unwrap(), 7);
     docker.container_stop(cancel, &id, Duration::from_secs(1)).unwrap();
@@ -255,7 +263,7 @@ fn a_wait_returns_when_the_container_is_stopped() {
     // As the image of a container that an earlier version of the worker has created may say.
     create.stop_signal = Some("SIGKILL".to_owned());
     let id = lab.create("stop", &create);
-    let wait = docker.container_wait(cancel, &id).unwrap();
+    let wait = lab.wait(cancel, &id);
     docker.container_start(cancel, &id).unwrap();
     docker.container_start(cancel, &id).unwrap();
     assert!(docker.container_inspect(cancel, &id).unwrap().state.running);
@@ -296,7 +304,7 @@ fn a_cancel_ends_a_wait_for_a_running_container() {
     let lab = Lab::new();
     let id = lab.create("cancel", &lab.shell("sleep 600"));
     let token = CancelToken::new();
-    let wait = lab.docker.container_wait(&token, &id).unwrap();
+    let wait = lab.wait(&token, &id);
     lab.docker.container_start(&lab.cancel, &id).unwrap();
     let waiter = std::thread::spawn(move || wait.join());
     token.cancel(CancelReason::Requested);
