@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use super::volumes::container_path;
 use crate::net::digits;
-use crate::policy::{Gpus, NO_NEW_PRIVILEGES, Ulimit};
+use crate::policy::{Gpus, NO_NEW_PRIVILEGES, Ulimit, check_folder};
 
 /// The least memory that the engine accepts, in bytes.
 const LEAST_MEMORY: i64 = 6 << 20;
@@ -263,11 +263,7 @@ pub(super) fn tmpfs(text: &str) -> Result<(String, String), String> {
         ));
     }
     let path = container_path(path)?;
-    if matches!(path.as_str(), "/dev" | "/proc") || path.starts_with("/proc/") {
-        return Err(
-            "must not be mounted at /dev, /proc or below /proc, where no container can start with it".into(),
-        );
-    }
+    check_folder(&path)?;
     Ok((path, options.to_owned()))
 }
 

@@ -121,7 +121,11 @@ fn an_invalid_value_says_what_is_valid() {
         ),
         ("root of the container", |v| text(tmpfs(v)), &["/", "/."]),
         ("/agent", |v| text(tmpfs(v)), &["/agent", "/agent/x:ro"]),
-        ("at /dev, /proc or", |v| text(tmpfs(v)), &["/dev", "//proc/", "/proc/x:ro"]),
+        (
+            "must not be mounted at /proc, /dev, ",
+            |v| text(tmpfs(v)),
+            &["/dev", "//proc/", "/proc/x:ro", "/etc/./hosts"],
+        ),
     ];
     assert_refused(&cases);
 }

@@ -58,8 +58,8 @@ pub(super) fn metrics_listen(invocation: &Invocation<'_>) -> Result<Option<Liste
         let name = invocation.name_of(name);
         Given { name, value, echo: Echo::Whole, environment: invocation.environment }.invalid(right)
     };
-    let host_text = text(invocation.environment.get(EXPORTER_HOST));
-    let port_text = text(invocation.environment.get(EXPORTER_PORT));
+    let host_text = text(invocation.environment.get("OTEL_EXPORTER_PROMETHEUS_HOST"));
+    let port_text = text(invocation.environment.get("OTEL_EXPORTER_PROMETHEUS_PORT"));
     let host = if host_text.is_empty() { Some(LOCALHOST) } else { host(&host_text) };
     let host =
         host.ok_or_else(|| invalid(EXPORTER_HOST, &host_text, "must be an IP address or localhost"))?;
@@ -92,7 +92,7 @@ pub(super) fn exporter_warning(environment: &Environment) -> Option<String> {
 }
 
 fn exporters(environment: &Environment) -> Vec<String> {
-    let names = text(environment.get(EXPORTER));
+    let names = text(environment.get("OTEL_METRICS_EXPORTER"));
     let names = names.split(',').map(|name| name.trim().to_ascii_lowercase());
     names.filter(|name| !name.is_empty()).collect()
 }

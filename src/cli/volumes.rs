@@ -2,7 +2,7 @@
 //!
 //! The engine would reject most invalid mounts too, but only when the first task is created.
 
-use crate::policy::VolumeBind;
+use crate::policy::{VolumeBind, check_folder};
 
 /// Where sidecars are mounted.
 const AGENT: &str = "/agent";
@@ -29,7 +29,12 @@ pub(super) fn parse(value: &str) -> Result<VolumeBind, String> {
         check_mode(mode)?;
     }
     let mode = mode.unwrap_or_default().into();
-    Ok(VolumeBind { host: host.into(), container: container_path(container)?, mode })
+    let container = container_path(container)?;
+    // A path of the host may be a file.
+    if !host.starts_with('/') {
+        check_folder(&container)?;
+    }
+    Ok(VolumeBind { host: host.into(), container, mode })
 }
 
 /// Whether the engine accepts this as the name of a volume.
@@ -98,6 +103,9 @@ mod tests {
             ("1:/./b//c:rw,z,rslave,cached", "1:/b/c:rw,z,rslave,cached"),
             ("v:/agents:nocopy", "v:/agents:nocopy"),
             ("v:/x/agent:Z", "v:/x/agent:Z"),
+            ("v:/dev/shm", "v:/dev/shm"),
+            ("/a/hosts:/etc/hosts:ro", "/a/hosts:/etc/hosts:ro"),
+            ("/dev:/dev", "/dev:/dev"),
             ("/a b:/ä..:delegated", "/a b:/ä..:delegated"),
         ];
         for (value, bind) in cases {
@@ -123,6 +131,8 @@ mod tests {
             ("/a:/b/../agent", ".."),
             ("/a:/agent", "/agent"),
             ("/a:/./agent//x", "/agent"),
+            ("v:/proc", "must not be mounted at /proc"),
+            ("v:/etc//hosts:ro", "must not be mounted at /proc"),
             ("/a:/b:", "comma-separated"),
             ("/a:/b:RO", "comma-separated"),
             ("/a:/b:ro,", "comma-separated"),

@@ -3,12 +3,14 @@
 mod admission;
 mod container;
 mod glob;
+mod paths;
 
 use std::fmt;
 
 pub use admission::Admission;
 pub(crate) use container::{ContainerOptions, Gpus, NO_NEW_PRIVILEGES, Ulimit};
 pub use glob::{Glob, MAX_GLOB};
+pub(crate) use paths::{check_folder, is_below, is_of_engine};
 
 /// When to pull images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -12,7 +12,7 @@ use super::labels::{
 use super::limits::{self, Limits, limits};
 use super::names;
 use crate::docker::Reference;
-use crate::policy::{ContainerOptions, VolumeBind};
+use crate::policy::{ContainerOptions, VolumeBind, is_below, is_of_engine};
 use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason};
 use crate::secret::Secret;
 
@@ -275,16 +275,6 @@ fn sidecars(assignment: &Assignment, settings: &TaskSettings) -> Result<Vec<Side
         Some(message) => Err(create(message)),
         None => Ok(mounts),
     }
-}
-
-/// Whether the engine itself mounts something at this path, or does not let others mount there: then no container starts.
-fn is_of_engine(path: &str) -> bool {
-    let own = ["/proc", "/dev", "/sys", "/etc/hosts", "/etc/hostname", "/etc/resolv.conf"];
-    own.iter().any(|own| path == *own || is_below(path, own))
-}
-
-fn is_below(path: &str, outer: &str) -> bool {
-    path.strip_prefix(outer).is_some_and(|rest| rest.starts_with('/'))
 }
 
 /// Returns what to say of a sidecar that is mounted in something read-only, where the engine cannot make its folder. The engine
