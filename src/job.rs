@@ -6,6 +6,9 @@ use std::time::Duration;
 use crate::protocol::{Assignment, Dialect, EncodedReport, ExecutionKey, RunView};
 use crate::sys::cancel::CancelReason;
 
+/// From a removal that failed to the next attempt.
+pub(crate) const REMOVE_AGAIN_AFTER: Duration = Duration::from_secs(600);
+
 /// The number of a job in this process; never used again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct JobId(pub u64);

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use super::Coordinator;
 use super::event::Effect;
-use super::sweep::SWEEP_AFTER;
+use crate::job::REMOVE_AGAIN_AFTER;
 use crate::protocol::{Dialect, ExecutionKey};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -46,7 +46,7 @@ impl Coordinator {
     pub(super) fn late_swept(&mut self, unstarted: Vec<(ExecutionKey, Dialect)>, again: bool, now: Instant) {
         self.remember_unstarted(unstarted, now);
         if again && self.stop.is_none() {
-            self.late_sweep = LateSweep::Due(now + SWEEP_AFTER);
+            self.late_sweep = LateSweep::Due(now + REMOVE_AGAIN_AFTER);
         }
     }
 }

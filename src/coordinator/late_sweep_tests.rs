@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::super::tests::*;
 use super::super::{CancelReason, Effect, Event, Rules};
-use super::SWEEP_AFTER;
+use crate::job::REMOVE_AGAIN_AFTER;
 
 fn script() -> Script {
     Script::with(Rules { late_sweep_after: Duration::from_secs(30), ..RULES })
@@ -37,11 +37,11 @@ fn a_sweep_that_left_something_is_repeated() {
     let swept = |again| Event::LateSwept { unstarted: vec![], again };
     for _ in 0..2 {
         assert_eq!(script.on(swept(true)), []);
-        assert_eq!(script.after(SWEEP_AFTER.as_secs() - 1), []);
+        assert_eq!(script.after(REMOVE_AGAIN_AFTER.as_secs() - 1), []);
         assert_eq!(script.after(1), [Effect::LateSweep]);
     }
     script.on(swept(false));
-    assert_eq!(script.after(2 * SWEEP_AFTER.as_secs()), []);
+    assert_eq!(script.after(2 * REMOVE_AGAIN_AFTER.as_secs()), []);
     assert_eq!(script.coordinator.deadline(), None);
 }
 

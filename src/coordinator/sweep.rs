@@ -2,13 +2,10 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::{Coordinator, info, warn};
-use crate::job::{JobId, Leftover};
-
-/// From a removal that failed to the next attempt.
-pub(super) const SWEEP_AFTER: Duration = Duration::from_secs(600);
+use crate::job::{JobId, Leftover, REMOVE_AGAIN_AFTER};
 
 /// The most leftovers that are remembered. The next start removes the others.
 const MAX_LEFTOVERS: usize = 1000;
@@ -33,7 +30,7 @@ impl Coordinator {
             self.effects.push(warn(format!("clean-up left for the next start {}", left.key)));
             return;
         }
-        self.not_removed.0.push_back((now + SWEEP_AFTER, id, left));
+        self.not_removed.0.push_back((now + REMOVE_AGAIN_AFTER, id, left));
     }
 
     /// As [`Coordinator::remove_later`], apart from the job that used the helper: that may have a leftover of its own.

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use super::super::tests::*;
 use super::super::{Effect, Event, JobEvent, JobId, Rules};
-use super::{MAX_LEFTOVERS, SWEEP_AFTER};
-use crate::job::{Leftover, Removal};
+use super::MAX_LEFTOVERS;
+use crate::job::{Leftover, REMOVE_AGAIN_AFTER, Removal};
 use crate::protocol::ExecutionKey;
 
 fn left(id: &str) -> Arc<Leftover> {
@@ -38,15 +38,15 @@ fn a_failed_removal_is_tried_again_until_it_succeeds() {
     script.on(confirmed(2));
     assert_eq!(script.on(not_removed(0, "a")), []);
     script.on(freed(0));
-    assert_eq!(script.coordinator.deadline(), Some(script.now + SWEEP_AFTER));
+    assert_eq!(script.coordinator.deadline(), Some(script.now + REMOVE_AGAIN_AFTER));
     for _ in 0..3 {
-        assert_eq!(script.after(SWEEP_AFTER.as_secs() - 1), []);
+        assert_eq!(script.after(REMOVE_AGAIN_AFTER.as_secs() - 1), []);
         assert_eq!(script.after(1), [clean_up(0, "a")]);
         assert_eq!(script.after(3600), [], "it is under way");
         script.on(not_removed(0, "a"));
         script.on(Event::Job(JobId(0), JobEvent::CleanedUp(Removal::Gone)));
     }
-    assert_eq!(script.after(SWEEP_AFTER.as_secs()), [clean_up(0, "a")]);
+    assert_eq!(script.after(REMOVE_AGAIN_AFTER.as_secs()), [clean_up(0, "a")]);
     script.on(Event::Job(JobId(0), JobEvent::CleanedUp(Removal::Gone)));
     assert_eq!((script.after(3600), script.coordinator.deadline()), (vec![], None), "it is removed");
 }
@@ -73,7 +73,7 @@ fn a_helper_that_is_left_is_removed_later_apart_from_its_task() {
     let mut script = Script::connected(1);
     script.assign("a");
     script.on(Event::Job(JobId(0), JobEvent::HelperLeft { left: left("a") }));
-    assert_eq!(script.after(SWEEP_AFTER.as_secs() - 1), []);
+    assert_eq!(script.after(REMOVE_AGAIN_AFTER.as_secs() - 1), []);
     assert_eq!(script.after(1), [clean_up(1, "a")]);
     script.on(Event::Job(JobId(1), JobEvent::CleanedUp(Removal::Gone)));
     assert_eq!(script.after(3600), []);

@@ -123,32 +123,33 @@ impl Docker {
         Ok(body.read_within(&mut [0], left)?.is_some())
     }
 
-    /// Kills and removes a container with its anonymous volumes. Succeeds if it does not exist. If another removal is in
+    /// Kills and removes a container with its anonymous volumes. Returns whether there was one. If another removal is in
     /// progress, waits for that one.
-    pub fn container_remove(&self, cancel: &CancelToken, id: &str) -> Result<(), Error> {
+    pub fn container_remove(&self, cancel: &CancelToken, id: &str) -> Result<bool, Error> {
         let target = container(id)?.query("force", "1").query("v", "1");
         let deadline = deadline(self.timeouts().remove);
-        let mut pause = FIRST_REMOVE_PAUSE;
+        let (mut pause, mut waited) = (FIRST_REMOVE_PAUSE, false);
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            // Once the other removal is done, this is answered with 404.
             let response = self.exchange(cancel, Request::delete(target.clone()).within(left))?;
-            match accept(response, &[404]) {
+            match removed(response) {
+                // Once the other removal is done, this is answered with 404.
+                Ok(existed) => return Ok(existed || waited),
                 Err(error)
                     if in_progress(&error) && pause < deadline.saturating_duration_since(Instant::now()) => {}
-                result => return result,
+                Err(error) => return Err(error),
             }
             if !cancel.sleep(pause) {
                 return Err(Error::Cancelled);
             }
-            pause = (pause * 2).min(LONGEST_REMOVE_PAUSE);
+            (pause, waited) = ((pause * 2).min(LONGEST_REMOVE_PAUSE), true);
         }
     }
 
     /// Like [`Docker::container_remove`], but a running container is a conflict and is left alone.
-    pub fn container_remove_idle(&self, cancel: &CancelToken, id: &str) -> Result<(), Error> {
+    pub fn container_remove_idle(&self, cancel: &CancelToken, id: &str) -> Result<bool, Error> {
         let target = container(id)?.query("v", "1");
-        accept(self.exchange(cancel, Request::delete(target))?, &[404])
+        removed(self.exchange(cancel, Request::delete(target))?)
     }
 
     /// Renames a container, running or not. Status 409 means that the name is taken.
@@ -318,6 +319,11 @@ pub(super) fn container(id: &str) -> Result<RequestTarget, Error> {
 /// Returns success for a 2xx status and for the statuses in `others`.
 pub(super) fn accept(response: Response, others: &[u16]) -> Result<(), Error> {
     if others.contains(&response.status) { Ok(()) } else { response.success().map(drop) }
+}
+
+/// Returns whether there was what a request was to remove.
+pub(super) fn removed(response: Response) -> Result<bool, Error> {
+    if response.status == 404 { Ok(false) } else { response.success().map(|_| true) }
 }
 
 /// The message names nothing but the container.

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::api::or_default;
-use super::containers::accept;
+use super::containers::removed;
 use super::{Docker, Error, Request, RequestTarget, Volume};
 use crate::sys::cancel::CancelToken;
 
@@ -46,10 +46,10 @@ impl Docker {
         self.call(cancel, Request::get(target))?.long_json()
     }
 
-    /// Removes a volume. Succeeds if it does not exist; a volume in use is a conflict.
-    pub fn volume_remove(&self, cancel: &CancelToken, name: &str) -> Result<(), Error> {
+    /// Removes a volume. Returns whether there was one; a volume in use is a conflict.
+    pub fn volume_remove(&self, cancel: &CancelToken, name: &str) -> Result<bool, Error> {
         let target = RequestTarget::of("volumes").segment(name)?;
-        accept(self.exchange(cancel, Request::delete(target))?, &[404])
+        removed(self.exchange(cancel, Request::delete(target))?)
     }
 
     /// Returns all volumes that have all of these labels. An empty value matches any value.

@@ -6,7 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use log::{info, warn};
+use log::{debug, info, warn};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 
@@ -217,9 +217,9 @@ impl<'a> Scan<'a> {
     /// Removes the container. If a late request of a killed process has started it in the meantime, returns the task.
     fn remove_unstarted(&mut self, container: &Container) -> Option<AdoptedTask> {
         let error = match self.docker.container_remove_idle(self.cancel, &container.id) {
-            Ok(()) => {
+            Ok(existed) => {
                 self.unstarted.extend(with_dialect(&container.labels));
-                log_removed(container, "never started");
+                log_removed(existed, container, "never started");
                 return None;
             }
             Err(error) => error,
@@ -239,12 +239,14 @@ impl<'a> Scan<'a> {
     /// Removes the container unless it was started in the meantime, and then its task's own volumes. If this process has just
     /// populated one of them again for the same task, its check for the marker will notice. Returns whether the container is gone.
     fn remove_late(&mut self, container: &Container) -> bool {
-        if let Err(error) = self.docker.container_remove_idle(self.cancel, &container.id) {
-            log_left(container, &error);
-            return false;
+        match self.docker.container_remove_idle(self.cancel, &container.id) {
+            Ok(existed) => log_removed(existed, container, "created after its process ended"),
+            Err(error) => {
+                log_left(container, &error);
+                return false;
+            }
         }
         self.unstarted.extend(with_dialect(&container.labels));
-        log_removed(container, "created after its process ended");
         let own = |volume: &&Volume| {
             let labels = &volume.labels;
             execution_of(labels).is_some()
@@ -259,7 +261,7 @@ impl<'a> Scan<'a> {
 
     fn remove(&self, container: &Container, reason: &str) {
         match self.docker.container_remove(self.cancel, &container.id) {
-            Ok(()) => log_removed(container, reason),
+            Ok(existed) => log_removed(existed, container, reason),
             Err(error) => log_left(container, &error),
         }
     }
@@ -293,7 +295,8 @@ impl<'a> Scan<'a> {
         let key = labelled.map(|volume| key_fields(&volume.labels)).unwrap_or_default();
         let name = value(volume);
         match self.docker.volume_remove(self.cancel, volume) {
-            Ok(()) => info!("volume removed {key}volume={name} reason={}", value(reason)),
+            Ok(true) => info!("volume removed {key}volume={name} reason={}", value(reason)),
+            Ok(false) => debug!("volume already removed {key}volume={name}"),
             Err(error) if error.is_conflict() => info!("volume left {key}volume={name} reason=\"in use\""),
             Err(error) => warn!("volume left {key}volume={name} error={}", value(&error_chain(&error))),
         }
@@ -358,9 +361,14 @@ fn log_fields(labels: &BTreeMap<String, String>, name: &str, id: &str) -> String
     format!("{}{container}", key_fields(labels))
 }
 
-pub(super) fn log_removed(container: &Container, reason: &str) {
+/// Logs the removal of a container, if it still existed.
+pub(super) fn log_removed(existed: bool, container: &Container, reason: &str) {
     let fields = log_fields(&container.labels, &container.name, &container.id);
-    info!("container removed {fields} reason={}", value(reason));
+    if existed {
+        info!("container removed {fields} reason={}", value(reason));
+    } else {
+        debug!("container already removed {fields}");
+    }
 }
 
 pub(super) fn log_left(container: &Container, error: &Error) {

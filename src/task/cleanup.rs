@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use log::{info, warn};
+use log::{debug, info, warn};
 
 use super::container::TaskContainer;
 use super::engine::TaskEngine;
@@ -160,8 +160,36 @@ pub(super) fn choose_volumes(engine: &TaskEngine<'_>, plan: &mut Plan) {
     }
 }
 
+/// What became of a container that was to be removed.
+#[derive(Debug, PartialEq, Eq)]
+enum Removed {
+    /// It is removed.
+    Now,
+    /// There was none.
+    Absent,
+    /// The one that has the name runs, or is removed now: it is another execution's.
+    Foreign,
+}
+
 /// Returns whether the container is gone.
 fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) -> bool {
+    let key = engine.key;
+    match &try_remove(engine, container) {
+        Ok(Removed::Now) => info!("container removed {key} {container}"),
+        Ok(Removed::Absent) if container.id.is_some() => info!("container already removed {key} {container}"),
+        Ok(Removed::Absent) => debug!("container not created {key} {container}"),
+        Ok(Removed::Foreign) => {
+            info!("container left alone {key} {container} reason=\"another execution has its name\"");
+        }
+        Err(error) => {
+            warn!("container left {key} {container} error={}", value(&error_chain(error)));
+            return false;
+        }
+    }
+    true
+}
+
+fn try_remove(engine: &TaskEngine<'_>, container: &ContainerRef) -> Result<Removed, Error> {
     let key = engine.key;
     let (start, mut attempts) = (Instant::now(), 0);
     let retryable = |error: &Error| {
@@ -170,28 +198,27 @@ fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) -> bool {
         warn!("container removal failed {key} {container} error={}", value(&error));
         attempts < REMOVE_ATTEMPTS && start.elapsed() < REMOVE_LIMIT
     };
-    let remove = engine.cleanup_retrying(retryable, |docker, cancel| match &container.id {
-        Some(id) => docker.container_remove(cancel, id),
-        // It was never started. One that runs, or is removed now, is another execution's with the same name.
-        None => match docker.container_remove_idle(cancel, &container.name) {
-            Err(error) if error.is_conflict() => Ok(()),
-            removed => removed,
-        },
-    });
-    match &remove {
-        Ok(()) => info!("container removed {key} {container}"),
-        Err(error) => {
-            warn!("container left {key} {container} error={}", value(&error_chain(error)));
-        }
-    }
-    remove.is_ok()
+    let mut requests = 0;
+    engine.cleanup_retrying(retryable, |docker, cancel| {
+        requests += 1;
+        let existed = match &container.id {
+            Some(id) => docker.container_remove(cancel, id)?,
+            // It was never started.
+            None => match docker.container_remove_idle(cancel, &container.name) {
+                Err(error) if error.is_conflict() => return Ok(Removed::Foreign),
+                existed => existed?,
+            },
+        };
+        // An earlier request without an answer may have removed it.
+        Ok(if existed || requests > 1 { Removed::Now } else { Removed::Absent })
+    })
 }
 
-fn remove_volume(engine: &TaskEngine<'_>, volume: &str) -> Result<(), Error> {
+fn remove_volume(engine: &TaskEngine<'_>, volume: &str) -> Result<bool, Error> {
     engine.cleanup(|docker, cancel| docker.volume_remove(cancel, volume))
 }
 
-fn warn_if_left(engine: &TaskEngine<'_>, volume: &str, removed: Result<(), Error>) {
+fn warn_if_left(engine: &TaskEngine<'_>, volume: &str, removed: Result<bool, Error>) {
     if let Err(error) = removed {
         let key = engine.key;
         warn!("volume left {key} volume={} error={}", value(volume), value(&error_chain(&error)));

@@ -131,3 +131,38 @@ fn a_volume_that_somebody_else_uses_is_not_tried_again() {
     let events = stuck.events();
     assert!(matches!(events[..], [JobEvent::CleanedUp(Removal::Gone)]), "{events:?}");
 }
+
+/// Only what was removed is logged as removed.
+#[test]
+fn what_became_of_a_container_follows_from_all_answers() {
+    const LOST: u16 = 0;
+    let by_id = || ContainerRef { name: "c".to_owned(), id: Some("0123456789abcdef".to_owned()) };
+    let by_name = || ContainerRef { name: "c".to_owned(), id: None };
+    let cases = [
+        (by_id(), &[204][..], Removed::Now),
+        (by_id(), &[404], Removed::Absent),
+        (by_name(), &[204], Removed::Now),
+        (by_name(), &[404], Removed::Absent),
+        (by_name(), &[409], Removed::Foreign),
+        // The engine had removed it, or does so meanwhile.
+        (by_id(), &[LOST, 404], Removed::Now),
+        (by_name(), &[LOST, 404], Removed::Now),
+        (by_id(), &[409, 404], Removed::Now),
+    ];
+    for (container, answers, expected) in cases {
+        let left = std::sync::Mutex::new(answers.iter().copied());
+        let engine = ScriptedEngine::start(move |line, stream| {
+            if !line.starts_with("DELETE") {
+                return json(stream, 200, "{}");
+            }
+            match left.lock().unwrap().next().unwrap() {
+                LOST => {}
+                status => {
+                    json(stream, status, r#"{"message":"removal of container c is already in progress"}"#);
+                }
+            }
+        });
+        let found = engine.with(&CancelToken::new(), |engine| try_remove(engine, &container));
+        assert_eq!(found.unwrap(), expected, "{container} {answers:?}");
+    }
+}

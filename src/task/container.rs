@@ -135,8 +135,9 @@ impl<'a> TaskContainer<'a> {
         for container in
             leftovers(docker.container_list(cancel, &task_labels(plan))?, plan, self.engine.processes)
         {
-            warn!("leftover container removed {} {container}", self.engine.key);
-            docker.container_remove(cancel, container.key())?;
+            if docker.container_remove(cancel, container.key())? {
+                warn!("leftover container removed {} {container}", self.engine.key);
+            }
         }
         match docker.container_inspect(cancel, &self.container.name) {
             Err(error) if error.is_not_found() => Ok(true),

@@ -10,6 +10,7 @@ use super::labels::{self, PROCESS_LABEL, WORKER_LABEL, execution_of};
 use super::names::is_failed;
 use super::processes::Processes;
 use crate::docker::{Container, Docker, Error};
+use crate::job::REMOVE_AGAIN_AFTER;
 use crate::logging::{error_chain, value};
 use crate::sys::cancel::CancelToken;
 
@@ -21,9 +22,6 @@ const TOO_MANY: &str = "20 younger ones are kept";
 
 /// The shortest time to the next sweep. The engine's time is in whole seconds, so a container can be due slightly later than computed.
 const TICK: Duration = Duration::from_secs(1);
-
-/// When a removal that failed is tried again.
-const AGAIN: Duration = Duration::from_secs(600);
 
 /// Removes the kept containers, and their own volumes, that ended `keep` ago or earlier, and the oldest beyond 20. Returns when
 /// the next is due, from now; `None` if none is left. A removal that fails is logged, and the next sweep tries it again.
@@ -62,7 +60,7 @@ pub fn sweep(
     let mut again = None;
     for (age, container) in by_age.iter().skip(stay) {
         if !remove(docker, cancel, worker_id, container, reason(*age, keep))? {
-            again = Some(AGAIN);
+            again = Some(REMOVE_AGAIN_AFTER);
         }
     }
     let oldest = stay.checked_sub(1).and_then(|last| ages.get(last));
@@ -89,7 +87,7 @@ fn remove(
     reason: &str,
 ) -> Result<bool, Error> {
     match docker.container_remove(cancel, &container.id) {
-        Ok(()) => log_removed(container, reason),
+        Ok(existed) => log_removed(existed, container, reason),
         Err(error) if error.is_cancelled() => return Err(error),
         Err(error) => {
             log_left(container, &error);
@@ -110,7 +108,38 @@ fn remove(
 
 #[cfg(test)]
 mod tests {
+    use super::super::names;
+    use super::super::scripted_engine::{ScriptedEngine, json};
     use super::*;
+    use crate::protocol::ExecutionKey;
+    use crate::task::labels::TASK_LABEL;
+
+    /// As late as what else could not be removed.
+    #[test]
+    fn a_removal_that_fails_is_due_again_after_the_time_of_all_removals() {
+        let id = "f".repeat(64);
+        let created_as = names::task("w", &ExecutionKey::new("t", None), None);
+        let name = names::failed(&created_as, &id);
+        let labels = format!(r#"{{"{WORKER_LABEL}":"w","{TASK_LABEL}":"t","{PROCESS_LABEL}":"p"}}"#);
+        let listed = format!(r#"[{{"Id":"{id}","Names":["/{name}"],"State":"exited","Labels":{labels}}}]"#);
+        let state = r#"{"Status":"exited","FinishedAt":"2026-01-02T03:04:05Z"}"#;
+        let inspected = format!(
+            r#"{{"Id":"{id}","Name":"/{name}","Image":"i","Config":{{"Labels":{labels}}},"State":{state},"Mounts":[]}}"#
+        );
+        let engine = ScriptedEngine::start(move |line, stream| {
+            if line.starts_with("DELETE") {
+                json(stream, 500, r#"{"message":"busy"}"#);
+            } else if line.contains("/json?") {
+                json(stream, 200, &listed);
+            } else {
+                json(stream, 200, &inspected);
+            }
+        });
+        let processes = Processes::without_lock("p");
+        let due = sweep(&engine.docker, &CancelToken::new(), "w", &processes, Duration::from_secs(1));
+        assert_eq!(due.unwrap(), Some(REMOVE_AGAIN_AFTER));
+        assert!(engine.count("DELETE") > 0);
+    }
 
     #[test]
     fn the_youngest_20_stay_until_they_are_too_old() {

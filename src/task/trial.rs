@@ -174,7 +174,7 @@ impl Trial<'_> {
             .and_then(|created| wait::run(self.engine, &created.id));
         let removed = self.engine.cleanup(|docker, cancel| docker.container_remove(cancel, self.name));
         match (ran, removed) {
-            (Ok(0), Ok(())) => Ok(()),
+            (Ok(0), Ok(_)) => Ok(()),
             (Ok(0), Err(error)) => Err(failed(&format!("container {} is left", self.name), &error)),
             (Ok(code), _) => Err(internal(format!("`/bin/sh -c true` ended with {code}"))),
             (Err(error), _) => Err(failed("the container does not run", &error)),

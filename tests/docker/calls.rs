@@ -238,8 +238,8 @@ fn calls_without_effect_succeed() {
     docker.container_start(&cancel, "c/d").unwrap();
     docker.container_stop(&cancel, "c", Duration::ZERO).unwrap();
     docker.container_stop(&cancel, "c", Duration::from_secs(1)).unwrap();
-    docker.container_remove(&cancel, "c").unwrap();
-    docker.volume_remove(&cancel, "v").unwrap();
+    assert!(!docker.container_remove(&cancel, "c").unwrap(), "there was none");
+    assert!(!docker.volume_remove(&cancel, "v").unwrap(), "there was none");
     let lines: Vec<String> = (0..5).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
     let expected = [
         "POST /v1.41/containers/c%2Fd/start",
@@ -279,8 +279,8 @@ fn rename_and_remove_without_force() {
     let runs = || vec![json(409, r#"{"message":"You cannot remove a running container"}"#)];
     let (fake, docker, cancel) = engine(vec![done(), done(), vec![json(404, "")], runs()]);
     docker.container_rename(&cancel, "c/d", "e.f").unwrap();
-    docker.container_remove_idle(&cancel, "c").unwrap();
-    docker.container_remove_idle(&cancel, "c").unwrap();
+    assert!(docker.container_remove_idle(&cancel, "c").unwrap());
+    assert!(!docker.container_remove_idle(&cancel, "c").unwrap(), "there was none");
     assert!(docker.container_remove_idle(&cancel, "c").unwrap_err().is_conflict());
     let lines: Vec<String> = (0..2).map(|_| fake.request().line().replace(" HTTP/1.1", "")).collect();
     assert_eq!(lines, ["POST /v1.41/containers/c%2Fd/rename?name=e.f", "DELETE /v1.41/containers/c?v=1"]);
@@ -290,7 +290,7 @@ fn rename_and_remove_without_force() {
 fn a_removal_in_progress_is_awaited() {
     let (_fake, docker, cancel) =
         engine(vec![vec![json(409, BUSY)], vec![json(409, BUSY)], vec![json(404, "")]]);
-    docker.container_remove(&cancel, "c").unwrap();
+    assert!(docker.container_remove(&cancel, "c").unwrap());
     let other = r#"{"message":"container is paused"}"#;
     let (_fake, docker, cancel) = engine(vec![vec![json(409, other)]]);
     assert!(docker.container_remove(&cancel, "c").unwrap_err().is_conflict());

@@ -293,7 +293,7 @@ fn a_settings_file_is_read_after_flags_and_environment() {
     for part in [
         "worker=\"of the file\"",
         "unix:///nonexistent/of-file",
-        "API key not used setting=OZ_API_KEY instead=OZ_API_KEY_FILE",
+        "API key not used setting=OZ_API_KEY instead=\"OZ_API_KEY_FILE (",
         "variable not known name=OZ_TASKTIMEOUT nearest=OZ_TASK_TIMEOUT",
         &format!("API key file readable by all users path={key}"),
     ] {

@@ -37,7 +37,8 @@ pub(in crate::task) fn remove_half_filled(
         match look.is_complete(image, labels) {
             Ok(true) => {}
             Ok(false) => match docker.volume_remove(cancel, &volume.name) {
-                Ok(()) => info!("volume removed volume={name} reason=\"half filled\""),
+                Ok(true) => info!("volume removed volume={name} reason=\"half filled\""),
+                Ok(false) => debug!("volume already removed volume={name}"),
                 Err(error) if error.is_conflict() => debug!("volume left volume={name} reason=\"in use\""),
                 Err(error) => warn!("volume left volume={name} error={}", value(&error_chain(&error))),
             },

@@ -231,7 +231,8 @@ impl Sidecars {
             }
             let name = value(&volume);
             match engine.docker.volume_remove(&engine.cancel, &volume) {
-                Ok(()) => info!("sidecar volume removed {key} volume={name} image={shown}"),
+                Ok(true) => info!("sidecar volume removed {key} volume={name} image={shown}"),
+                Ok(false) => debug!("sidecar volume already removed {key} volume={name}"),
                 Err(error) if error.is_conflict() => {
                     debug!("sidecar volume in use {key} volume={name}");
                 }
@@ -254,7 +255,8 @@ impl Sidecars {
 fn remove_half_filled(engine: &TaskEngine<'_>, volume: &str) {
     let name = value(volume);
     match engine.cleanup(|docker, cancel| docker.volume_remove(cancel, volume)) {
-        Ok(()) => info!("sidecar volume removed {} volume={name} reason=\"half filled\"", engine.key),
+        Ok(true) => info!("sidecar volume removed {} volume={name} reason=\"half filled\"", engine.key),
+        Ok(false) => debug!("sidecar volume already removed {} volume={name}", engine.key),
         Err(error) => {
             let error = error_chain(&error);
             warn!("sidecar volume left {} volume={name} error={}", engine.key, value(&error));

@@ -213,8 +213,10 @@ fn wait_for_other(
         && engine.processes.owns(labels::get(&other.labels, PROCESS_LABEL));
     if own || since.elapsed() > POPULATOR_TIMEOUT {
         let container = ContainerRef { name: name.to_owned(), id: Some(other.id) };
-        warn!("leftover helper removed {} {container}", engine.key);
-        return engine.docker.container_remove(&engine.cancel, container.key());
+        if engine.docker.container_remove(&engine.cancel, container.key())? {
+            warn!("leftover helper removed {} {container}", engine.key);
+        }
+        return Ok(());
     }
     if engine.cancel.sleep(POPULATOR_PAUSE) { Ok(()) } else { Err(Error::Cancelled) }
 }
