@@ -212,7 +212,7 @@ impl Tally {
     }
 
     /// Returns the failures by phase and reason.
-    pub(super) fn failures(&self) -> impl Iterator<Item = (Phase, &'static str, u64)> {
+    pub(crate) fn failures(&self) -> impl Iterator<Item = (Phase, &'static str, u64)> {
         FAILURES.into_iter().zip(self.failures).map(|((phase, reason), count)| (phase, reason, count))
     }
 }

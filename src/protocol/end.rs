@@ -23,7 +23,11 @@ impl Report {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+    use std::time::Duration;
+
     use super::*;
+    use crate::metrics::Tally;
     use crate::protocol::{Dialect, ExecutionKey};
 
     #[test]
@@ -48,5 +52,53 @@ mod tests {
         for (result, expected) in cases {
             assert_eq!(end(result.clone()), expected, "{result:?}");
         }
+    }
+
+    /// Every reason, without a list: the compiler finds one that is missing here.
+    fn after(reason: FailureReason) -> Option<FailureReason> {
+        Some(match reason {
+            FailureReason::InvalidAssignment => FailureReason::ImagePull,
+            FailureReason::ImagePull => FailureReason::SidecarPrep,
+            FailureReason::SidecarPrep => FailureReason::ContainerCreate,
+            FailureReason::ContainerCreate => FailureReason::ContainerStart,
+            FailureReason::ContainerStart => FailureReason::ContainerWait,
+            FailureReason::ContainerWait => FailureReason::ContainerOom,
+            FailureReason::ContainerOom => FailureReason::TaskTimeout,
+            FailureReason::TaskTimeout => FailureReason::TaskCancelled,
+            FailureReason::TaskCancelled => FailureReason::GracefulShutdown,
+            FailureReason::GracefulShutdown => FailureReason::DockerUnreachable,
+            FailureReason::DockerUnreachable => FailureReason::Internal,
+            FailureReason::Internal => return None,
+        })
+    }
+
+    #[test]
+    fn the_metrics_have_every_reason_of_a_failure_and_no_other() {
+        let first = FailureReason::InvalidAssignment;
+        let reasons: Vec<_> = std::iter::successors(Some(first), |reason| after(*reason)).collect();
+        assert_eq!(reasons.len(), 12);
+        let failed = |reason: &FailureReason| RunResult::Failed {
+            reason: *reason,
+            step: *reason,
+            message: String::new(),
+            exit_code: None,
+        };
+        let ended = RunResult::Completed { exit_code: 1, out_of_memory: false, note: None };
+        let mut names = BTreeSet::from(["unknown"]);
+        for result in reasons.iter().map(failed).chain([ended]) {
+            let report = Report::failed(&ExecutionKey::new("t", None), Dialect::Old, first, "");
+            let end = Report { result, ..report }.end();
+            let mut tally = Tally::default();
+            tally.end(end, Duration::ZERO);
+            let counted = tally.failures().filter(|(.., count)| *count > 0).map(|(_, name, _)| name);
+            let expected = match end {
+                TaskEnd::Failed(name) => vec![name],
+                TaskEnd::Succeeded | TaskEnd::Cancelled => vec![],
+            };
+            assert_eq!(counted.collect::<Vec<_>>(), expected);
+            names.extend(expected);
+        }
+        let known: BTreeSet<_> = Tally::default().failures().map(|(_, name, _)| name).collect();
+        assert_eq!(known, names);
     }
 }
