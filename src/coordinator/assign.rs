@@ -11,7 +11,7 @@ use super::view::{JobView, job_view};
 use super::{Coordinator, Effect, error, info, warn};
 use crate::exit::Exit;
 use crate::job::{JobId, Work};
-use crate::logging::value;
+use crate::logging::{message, value};
 use crate::metrics::{Phase, Rejection};
 use crate::protocol::{Assignment, Dialect, ExecutionKey, FailureReason, Invalid, Outgoing};
 use crate::sys::cancel::CancelReason;
@@ -41,6 +41,13 @@ const AFTER_REPEAT: Duration = Duration::from_millis(500);
 /// Why an assignment is given back that does not wait for a slot. Control planes may know these words.
 const FULL: &str = "worker at maximum concurrency";
 
+/// Why a run is not looked up.
+const NO_PAGE: &str =
+    "its id cannot be part of a URL; its claim and its report count as stored once they are received";
+
+/// Why an invalid assignment is not failed.
+const NO_ANSWER: &str = "a message would repeat its id, which is too long; the control plane keeps the run";
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Check {
     /// The run was not looked up.
@@ -64,7 +71,7 @@ pub(super) struct PendingAssignment {
 impl PendingAssignment {
     /// Returns when it is given back, or when its look-up counts as unanswered.
     fn until(&self, has_look_ups: bool) -> Instant {
-        let is_looked_up = has_look_ups && self.assignment.dialect.state_decides();
+        let is_looked_up = has_look_ups && self.assignment.dialect.state_decides_for(&self.assignment.key);
         match self.check {
             Check::UnderWay(until) => until,
             Check::None | Check::Over if is_looked_up => self.since + LONG_CLAIM_HOLD,
@@ -151,7 +158,11 @@ impl Coordinator {
         let job = self.jobs.iter_mut().find(|(_, job)| job.key == assignment.key);
         if let Some((id, job)) = job {
             job.assigned_at = assignment.updated_at;
-            if job.dialect.state_decides() && job.is_working() && job.is_claimed() && job.check.is_none() {
+            if job.dialect.state_decides_for(&job.key)
+                && job.is_working()
+                && job.is_claimed()
+                && job.check.is_none()
+            {
                 job.check = Some(ClaimCheck::new(now));
                 self.lookups.add(Priority::Report, now + AFTER_REPEAT, Query::Claim(*id));
             }
@@ -161,6 +172,10 @@ impl Coordinator {
     fn hold(&mut self, assignment: Arc<Assignment>, bytes: usize, now: Instant) {
         self.effects.push(info(format!("assignment received {}", identity(&assignment))));
         self.warn_of_guess(&assignment);
+        if assignment.dialect.lacks_state_of(&assignment.key) {
+            let (key, reason) = (&assignment.key, message(NO_PAGE));
+            self.effects.push(warn(format!("run not looked up {key} reason={reason}")));
+        }
         let had_space = self.had_space_at.is_some_and(|at| now < at + SPACE_COUNTS);
         let disk_checked = had_space || !self.rules.check_disk;
         let check = Check::None;
@@ -257,6 +272,11 @@ impl Coordinator {
             self.effects.push(warn(format!("message invalid error={error}")));
             return;
         };
+        if !key.can_be_answered() {
+            let reason = message(NO_ANSWER);
+            self.effects.push(warn(format!("assignment not answered {key} error={error} reason={reason}")));
+            return;
+        }
         self.effects.push(warn(format!("assignment invalid {key} error={error}")));
         if !self.holds(key) {
             self.tally.fail(Phase::Assignment, FailureReason::InvalidAssignment.name());
@@ -315,7 +335,7 @@ impl Coordinator {
     fn must_look_up(&mut self, place: usize, now: Instant) -> bool {
         let have_succeeded = self.lookups.have_succeeded();
         let Some(pending) = self.backlog.get_mut(place) else { return false };
-        let by_state = pending.assignment.dialect.state_decides();
+        let by_state = pending.assignment.dialect.state_decides_for(&pending.assignment.key);
         let is_unseen = pending.check == Check::None && now > pending.since + CLAIM_UNSEEN;
         if !is_unseen || !have_succeeded || !by_state {
             return false;

@@ -86,7 +86,7 @@ impl Coordinator {
         let limit = self.wait_of_start(self.waiting_starts().count());
         let waits = self.lookups.expected(now).is_some_and(|expected| expected <= limit);
         let Some(job) = self.jobs.get_mut(&id) else { return };
-        if !job.dialect.state_decides() {
+        if !job.dialect.state_decides_for(&job.key) {
             return self.effects.push(Effect::Release { job: id });
         }
         let mut check = ClaimCheck::new(now);

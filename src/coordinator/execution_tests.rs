@@ -103,3 +103,24 @@ fn a_guessed_dialect_is_logged_once() {
     assert!(log.contains("WARN dialect assumed task=t execution=1 dialect=old reason=odd"), "{log}");
     assert!(!script.log(guessed("t/2")).contains("dialect assumed"));
 }
+
+/// Each message would repeat the ids.
+#[test]
+fn an_invalid_assignment_with_a_huge_id_is_logged_and_not_answered() {
+    let invalid = |key: ExecutionKey| {
+        Event::Invalid(Invalid { key: Some(key), dialect: Dialect::Old, message: "m".into() })
+    };
+    let huge = "i".repeat(64 * 1024 + 1);
+    let mut script = Script::connected(1);
+    for key in [ExecutionKey::new(huge.as_str(), None), ExecutionKey::new("t", Some(&huge))] {
+        assert_eq!(script.on(invalid(key.clone())), []);
+        let log = script.log(invalid(key));
+        assert!(
+            log.starts_with("WARN assignment not answered task=") && log.contains(" error=m reason="),
+            "{log}"
+        );
+        assert!(log.len() < 1000, "{log}");
+    }
+    let longest = ExecutionKey::new("i".repeat(64 * 1024), None);
+    assert_eq!(script.on(invalid(longest)).len(), 1, "it is failed");
+}

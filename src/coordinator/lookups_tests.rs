@@ -1,9 +1,9 @@
 //! Which look-up is next, and what failures do, as scripts.
 
 use super::super::tests::*;
-use super::super::{Event, Rules};
+use super::super::{Event, Rules, Settlement};
 use super::*;
-use crate::protocol::RunState;
+use crate::protocol::{Dialect, RunState};
 
 #[test]
 fn claims_are_looked_up_first_then_reports_then_running_tasks() {
@@ -52,6 +52,31 @@ fn the_first_failure_is_logged_with_its_effect() {
     script.on(confirmed(4));
     let number = script.asked.pop().unwrap().number;
     assert!(!script.log(failed_look_up(number)).contains("look-up failed"), "ten minutes have not passed");
+}
+
+/// Its id cannot be part of a URL. Nothing else fails for that.
+#[test]
+fn a_run_that_has_no_page_is_not_looked_up_and_its_confirmations_count() {
+    for id in [".", ".."] {
+        let mut script = Script::with_rest(Rules { reconcile_interval: Duration::from_secs(60), ..RULES });
+        let log = script.log(assignment_at(id, 10));
+        let warning = format!("WARN run not looked up task={id} reason=\"its id cannot be part of a URL;");
+        assert!(log.contains(&warning), "{log}");
+        let seq = script.coordinator.last_seq;
+        let job = *script.coordinator.jobs.keys().next().unwrap();
+        assert_eq!(script.on(confirmed(seq)), [Effect::Release { job }]);
+        script.on(runs(job.0, 0));
+        assert_eq!((script.after(61), script.looked_up()), (vec![], vec![]));
+        script.finish(job.0, id);
+        let settled = Effect::Settle { job, settlement: Settlement::Delivered };
+        assert_eq!(script.on(confirmed(seq + 1)), [settled]);
+        assert!(script.coordinator.lookups.have_succeeded() && script.looked_up().is_empty());
+    }
+    // A claim of an earlier process is failed without a look-up.
+    let mut script = Script::untried(RULES);
+    script.on(Event::Unstarted(vec![(key("."), Dialect::Old), (key("a"), Dialect::Old)]));
+    script.on(Event::LinkUp);
+    assert_eq!(script.looked_up(), ["a"]);
 }
 
 fn failed_look_up(number: u64) -> Event {

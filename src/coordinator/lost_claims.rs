@@ -46,7 +46,7 @@ impl LostClaim {
     /// Looks it up on a new connection, or plans that its run is failed without a look-up.
     fn look_up(&mut self, lookups: &mut Lookups, now: Instant) {
         self.is_awaited = false;
-        if !self.dialect.state_decides() {
+        if !self.dialect.state_decides_for(&self.key) {
             self.fail_at = Some(now + ASSIGNED_AGAIN);
         } else if !std::mem::replace(&mut self.is_looked_up, true) {
             lookups.add(Priority::Report, now, Query::LostClaim(self.key.clone()));
@@ -80,7 +80,7 @@ impl Coordinator {
         for (key, dialect) in found {
             // After the start this process may have the run, with a claim of its own, or have ended it: only a look-up tells.
             let is_late = self.link != LinkState::Connecting;
-            if self.has(&key) || is_late && !dialect.state_decides() {
+            if self.has(&key) || is_late && !dialect.state_decides_for(&key) {
                 continue;
             }
             self.remember_claim(key.clone(), dialect, None, now);

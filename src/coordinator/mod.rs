@@ -327,7 +327,7 @@ impl Coordinator {
             }
             let Some(received) = report else { continue };
             self.effects.push(info(format!("report confirmed {}", received.key)));
-            let by_state = self.jobs.get(&id).is_some_and(|job| job.dialect.state_decides());
+            let by_state = self.jobs.get(&id).is_some_and(|job| job.dialect.state_decides_for(&job.key));
             let settlement = if !by_state || self.lookups.are_absent() {
                 Settlement::Delivered
             } else {

@@ -67,10 +67,9 @@ impl Coordinator {
     /// Looks up the runs of all running tasks if a poll is due and the last one is over.
     pub(super) fn poll_runs(&mut self, now: Instant) {
         let interval = self.rules.reconcile_interval;
-        let jobs = self
-            .jobs
-            .iter()
-            .filter(|(_, job)| job.is_running() && job.is_claimed() && job.dialect.state_decides());
+        let jobs = self.jobs.iter().filter(|(_, job)| {
+            job.is_running() && job.is_claimed() && job.dialect.state_decides_for(&job.key)
+        });
         let mut jobs = jobs.map(|(id, _)| *id).peekable();
         if interval.is_zero() || self.is_ending() || jobs.peek().is_none() {
             self.poll_at = None;

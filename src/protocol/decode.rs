@@ -17,9 +17,6 @@ use crate::secret::Secret;
 /// than some megabytes of labels.
 pub(super) const MAX_ID_BYTES: usize = 4096;
 
-/// The longest `task_id` that is answered, in bytes: answers wait to be sent, and each repeats the id.
-const MAX_ANSWERED_ID: usize = 8 << 10;
-
 /// The largest assignment, as [`Assignment::size`] counts it. Linux starts no process with more than 6 MiB of arguments and
 /// environment (execve(2)).
 const MAX_SIZE: usize = 8 << 20;
@@ -45,8 +42,8 @@ const SHAPE: &[&str] = &["vcpus", "memory_gb"];
 /// A text frame that is not a message.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Invalid {
-    /// The execution of an assignment, if the run's id could be read: it can be failed. Without an execution id it may be any
-    /// execution of the run.
+    /// The execution of an assignment, if the run's id could be read: it can be failed, unless its ids are too long
+    /// ([`ExecutionKey::can_be_answered`]). Without an execution id it may be any execution of the run.
     pub key: Option<ExecutionKey>,
     /// What the control plane expects for that execution.
     pub dialect: Dialect,
@@ -76,6 +73,7 @@ pub fn decode(text: &str, host: Option<Dialect>) -> Result<Incoming, Invalid> {
             let data = data(&frame, CANCEL)?;
             let task_id = task_id(&data)?;
             let (execution_id, _) = execution_id(&data);
+            short("data.task_id", &task_id)?;
             short("data.execution_id", execution_id.as_deref().unwrap_or_default())?;
             Ok(Incoming::Cancel { task_id, execution_id })
         }
@@ -89,15 +87,12 @@ pub fn too_long(beginning: &[u8], bytes: u64, limit: u64, host: Option<Dialect>)
 }
 
 fn salvaged(beginning: &[u8], message: String, host: Option<Dialect>) -> Invalid {
-    let is_short = |id: &str| id.len() <= MAX_ANSWERED_ID;
-    let is_answered =
-        |key: &ExecutionKey| is_short(&key.task_id) && key.execution_id.as_deref().is_none_or(is_short);
     let Some(Salvaged { key, trace_id }) = salvage::read(beginning) else {
         return Invalid { key: None, dialect: Dialect::default(), message };
     };
     let execution_id = if key.execution_id.is_some() { Mark::Present } else { Mark::Absent };
     let (dialect, _) = Dialect::of(host, Marks { execution_id, owner: Mark::Absent, trace_id });
-    Invalid { key: Some(key).filter(is_answered), dialect, message }
+    Invalid { key: Some(key), dialect, message }
 }
 
 /// Keeps serde_json's position and leaves out its text, which may quote the message.
@@ -114,9 +109,6 @@ fn data<'a>(frame: &Fields<'a>, names: &'static [&'static str]) -> Result<Fields
 fn task_id(data: &Fields<'_>) -> Result<String, FieldError> {
     let id = data.string("task_id")?.filter(|id| !id.trim().is_empty());
     let id = id.ok_or_else(|| FieldError::new("data.task_id", "must be a string that is not blank"))?;
-    if id.len() > MAX_ANSWERED_ID {
-        return Err(too_long_id("data.task_id", &id));
-    }
     Ok(id.into_owned())
 }
 

@@ -346,12 +346,18 @@ fn ids_and_numbers_of_members_are_bounded() {
         );
         assert!(invalid.key.is_some());
     }
-    let unanswered = wrong_field("/data/task_id", json!("i".repeat(10_000)));
-    assert_eq!((unanswered.key, unanswered.message.as_str()), {
-        (None, "data.task_id: must have at most 4096 bytes, not 10000")
-    });
+    for pointer in ["/data/task_id", "/data/execution_id"] {
+        for (length, is_answered) in [(10_000, true), (65_536, true), (65_537, false)] {
+            let invalid = wrong_field(pointer, json!("i".repeat(length)));
+            assert!(invalid.message.ends_with(&format!(": must have at most 4096 bytes, not {length}")));
+            assert_eq!(invalid.key.unwrap().can_be_answered(), is_answered, "{pointer} {length}");
+        }
+    }
     let broken = full().to_string().replace("run-1", &"i".repeat(10_000)) + "}";
-    assert_eq!(decode(&broken).unwrap_err().key, None);
+    assert!(decode(&broken).unwrap_err().key.unwrap().can_be_answered());
+    let cancel = json!({"type": "task_cancel", "data": {"task_id": "i".repeat(4097)}});
+    let invalid = decode(&cancel.to_string()).unwrap_err();
+    assert_eq!(invalid.message, "data.task_id: must have at most 4096 bytes, not 4097");
     let large = |mib: usize| with("/data/env_vars", json!({"A": "x".repeat(mib << 20)}));
     assert_eq!(assigned(&large(7)).env_vars.len(), 1);
     let invalid = decode(&large(8).to_string()).unwrap_err();

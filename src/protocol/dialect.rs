@@ -108,8 +108,18 @@ impl Dialect {
 impl Dialect {
     /// Whether the state of a run that REST shows decides about its claim and report. In the upstream dialect the agent sets the
     /// state and goes on after that, so the confirmation decides.
-    pub fn state_decides(self) -> bool {
+    fn state_decides(self) -> bool {
         self == Self::Old
+    }
+
+    /// Whether the state of this run decides: not if it cannot be looked up.
+    pub fn state_decides_for(self, key: &ExecutionKey) -> bool {
+        self.state_decides() && key.has_page()
+    }
+
+    /// Whether the state of this run would decide, but cannot be looked up.
+    pub fn lacks_state_of(self, key: &ExecutionKey) -> bool {
+        self.state_decides() && !key.has_page()
     }
 
     /// Whether an assignment waits while no slot is free. The old control plane ignores a rejection; the other one gives the run to

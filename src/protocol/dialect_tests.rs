@@ -65,7 +65,7 @@ fn a_name_is_read_back_and_others_are_old() {
 fn claims_reports_and_cancels_differ() {
     let of = |dialect: Dialect| {
         [
-            dialect.state_decides(),
+            dialect.state_decides_for(&ExecutionKey::new("t", None)),
             dialect.waits_for_slot(),
             dialect.repeats_claims(),
             dialect.reports_output(),

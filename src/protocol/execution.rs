@@ -4,6 +4,9 @@ use std::fmt;
 
 use crate::logging::value;
 
+/// The longest id that a message repeats, in bytes.
+const MAX_ANSWERED_ID: usize = 64 << 10;
+
 /// Identifies one execution of a task. `Display` gives the keys of a log line: `task=ID`, and `execution=ID` if there is one.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct ExecutionKey {
@@ -20,10 +23,26 @@ impl ExecutionKey {
         Self { task_id: task_id.into(), execution_id: execution_id.map(str::to_owned) }
     }
 
+    /// Whether messages about the execution are sent: each repeats its ids, and many may wait.
+    pub fn can_be_answered(&self) -> bool {
+        let ids = [Some(&self.task_id), self.execution_id.as_ref()];
+        ids.into_iter().flatten().all(|id| id.len() <= MAX_ANSWERED_ID)
+    }
+
+    /// Whether the state of the run can be looked up: its id can be part of a URL's path.
+    pub fn has_page(&self) -> bool {
+        is_path_segment(&self.task_id)
+    }
+
     /// Whether a message for `task_id` that names this execution, or none, concerns this execution.
     pub fn is_named_by(&self, task_id: &str, execution_id: Option<&str>) -> bool {
         self.task_id == task_id && execution_id.is_none_or(|id| self.execution_id.as_deref() == Some(id))
     }
+}
+
+/// Whether a text can be one segment of a URL's path. Servers and proxies may resolve `.` and `..` even if they are percent-encoded.
+pub fn is_path_segment(text: &str) -> bool {
+    !matches!(text, "" | "." | "..")
 }
 
 impl fmt::Display for ExecutionKey {

@@ -25,7 +25,7 @@ pub use agent::AgentConfig;
 pub use decode::{Invalid, decode, too_long};
 pub use dialect::{CAPABILITIES, Dialect};
 pub use encode::{EncodedReport, MAX_MESSAGE_BYTES, encode};
-pub use execution::ExecutionKey;
+pub use execution::{ExecutionKey, is_path_segment};
 pub(crate) use fields::shown_name;
 pub(crate) use fit::{GAP_ENDS, left_out_line, searched_line, searched_words};
 #[cfg(any(test, feature = "fuzzing"))]

@@ -3,7 +3,7 @@
 use super::scan::Found;
 use crate::logging::value;
 use crate::net::url::percent_encode;
-use crate::protocol::{RunState, RunView, instant};
+use crate::protocol::{RunState, RunView, instant, is_path_segment};
 
 /// The path of the API for runs.
 const RUNS: &str = "/api/v1/agent/runs/";
@@ -45,13 +45,9 @@ pub enum AnswerError {
     },
 }
 
-/// Returns the path of a run below the server root. `None` for an empty id and for `.` and `..`, which servers and proxies
-/// may resolve even if they are percent-encoded.
+/// Returns the path of a run below the server root. `None` for an id that cannot be part of one.
 pub(super) fn path(task_id: &str) -> Option<String> {
-    match task_id {
-        "" | "." | ".." => None,
-        id => Some(format!("{RUNS}{}", percent_encode(id, b""))),
-    }
+    is_path_segment(task_id).then(|| format!("{RUNS}{}", percent_encode(task_id, b"")))
 }
 
 /// Returns the run `task_id` from the `run_id`, `state` and `updated_at` of a response. Only `state` is required.
