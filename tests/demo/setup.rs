@@ -79,7 +79,11 @@ impl Setup {
             left.volumes.len(),
             left.volumes.join(" ")
         );
-        println!("clean-up       removed them and the images");
+        for volume in &left.in_use {
+            println!("in use         volume {volume}, by a container of another worker; not removed");
+        }
+        let removed = if left.in_use.is_empty() { "them" } else { "the others" };
+        println!("clean-up       removed {removed} and the images");
         match (left.status.success(), left.containers, left.task_volumes) {
             (true, 0, 0) => Ok(()),
             (true, ..) => Err("the worker left containers or task volumes behind".to_owned()),

@@ -60,6 +60,30 @@ fn the_agent_prints_its_arguments_and_executes_its_script() {
     assert_eq!((code, output.as_str()), (3, "arg: a b\r\narg: c\r\n2\r\n"));
 }
 
+/// Workers share the volumes of sidecars, and one may run tasks while another is cleaned up.
+#[test]
+fn a_clean_up_leaves_and_returns_what_another_worker_uses() {
+    let engine = Engine::get();
+    let mut images = Images::new(&engine, "oz-harness");
+    let image = images.task();
+    let (worker, other) = ("oz-harness-cleaned", "oz-harness-other");
+    let volume = format!("oz-harness-shared-{}", std::process::id());
+    let labels = json!({"oz-worker-id": worker});
+    engine.json("POST", "/volumes/create", &json!({"Name": volume, "Labels": labels}));
+    let spec = json!({
+        "Image": image,
+        "Cmd": ["sleep", "600"],
+        "Labels": {"oz-worker-id": other},
+        "HostConfig": {"Binds": [format!("{volume}:/v")]},
+    });
+    let id = engine.json("POST", "/containers/create", &spec)["Id"].as_str().unwrap().to_owned();
+    engine.json("POST", &format!("/containers/{id}/start"), &Value::Null);
+    assert_eq!(engine.remove_unused_of(worker), [volume.as_str()]);
+    assert_eq!(engine.remove_unused_of(other), Vec::<String>::new());
+    assert_eq!(engine.remove_unused_of(worker), Vec::<String>::new());
+    assert!(!engine.volume_names().contains(&volume));
+}
+
 #[test]
 fn an_image_can_be_pushed_to_a_registry_and_pulled_with_the_password() {
     let engine = Engine::get();

@@ -132,31 +132,44 @@ impl Engine {
 
     /// Removes a container, running or not; it need not exist.
     pub fn remove_container(&self, id: &str) {
-        self.remove(&format!("/containers/{id}?force=1&v=1"));
+        let path = format!("/containers/{id}?force=1&v=1");
+        assert!(self.remove(&path) || std::thread::panicking(), "{id} is not removed");
     }
 
     /// Removes a volume; it need not exist.
     pub fn remove_volume(&self, name: &str) {
-        self.remove(&format!("/volumes/{name}"));
+        assert!(self.remove(&format!("/volumes/{name}")) || std::thread::panicking(), "{name} is in use");
     }
 
     /// Removes an image by its name; it need not exist.
     pub fn remove_image(&self, name: &str) {
-        self.remove(&format!("/images/{name}?force=1"));
+        let path = format!("/images/{name}?force=1");
+        assert!(self.remove(&path) || std::thread::panicking(), "{name} is in use");
     }
 
     /// Removes all containers and volumes of a worker.
     pub fn remove_all_of(&self, worker: &str) {
+        let in_use = self.remove_unused_of(worker);
+        assert!(in_use.is_empty() || std::thread::panicking(), "{in_use:?} are in use");
+    }
+
+    /// As [`Engine::remove_all_of`], but leaves and returns the volumes that a container of another worker uses: workers share the
+    /// volumes of sidecars.
+    pub fn remove_unused_of(&self, worker: &str) -> Vec<String> {
         for container in self.containers_of(worker) {
             self.remove_container(container["Id"].as_str().unwrap_or_default());
         }
-        self.volumes_of(worker).iter().for_each(|volume| self.remove_volume(volume));
+        let mut volumes = self.volumes_of(worker);
+        volumes.retain(|volume| !self.remove(&format!("/volumes/{volume}")));
+        volumes
     }
 
-    fn remove(&self, path: &str) {
+    /// Removes something that need not exist. Returns whether it is gone: not if it is in use.
+    fn remove(&self, path: &str) -> bool {
         let Answer { status, body, .. } = self.request("DELETE", path, &[], &[]);
-        let removed = status < 300 || status == 404;
-        assert!(removed || std::thread::panicking(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        let known = status < 300 || matches!(status, 404 | 409);
+        assert!(known || std::thread::panicking(), "{path}: {status} {}", String::from_utf8_lossy(&body));
+        status != 409
     }
 
     /// Sends a request that is answered with a progress stream. Returns the stream's text as an error if it reports one.

@@ -47,6 +47,8 @@ pub struct Leftovers {
     pub volumes: Vec<String>,
     /// How many of the volumes belong to a single task; a worker must remove these.
     pub task_volumes: usize,
+    /// The volumes that another worker uses; they are not removed.
+    pub in_use: Vec<String>,
 }
 
 impl StageBuilder {
@@ -215,14 +217,14 @@ impl Stage {
         let containers = self.engine.containers_of(&self.worker_id).len();
         let volumes = self.engine.volumes_of(&self.worker_id);
         let task_volumes = volumes.iter().filter(|name| !is_sidecar_volume(name)).count();
-        self.engine.remove_all_of(&self.worker_id);
-        Leftovers { status, containers, volumes, task_volumes }
+        let in_use = self.engine.remove_unused_of(&self.worker_id);
+        Leftovers { status, containers, volumes, task_volumes, in_use }
     }
 }
 
 impl Drop for Stage {
     fn drop(&mut self) {
-        self.engine.remove_all_of(&self.worker_id);
+        self.engine.remove_unused_of(&self.worker_id);
     }
 }
 
