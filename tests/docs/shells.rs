@@ -155,7 +155,7 @@ fn fish_offers_flags_words_and_files_and_no_flag_twice() {
 /// An interactive zsh on its own terminal, which lists its completions and exits.
 const ZSHRC: &str = r#"
 PROMPT= LISTMAX=10000
-autoload -Uz compinit && compinit -D -u
+autoload -Uz compinit && compinit -u -d $ZDOTDIR/dump
 [[ -z $COMPLETION ]] || source $COMPLETION
 zle-line-init() { LBUFFER=$LINE; zle list-choices; exit }
 zle -N zle-line-init
