@@ -146,11 +146,22 @@ impl Background {
             events.push(Event::FailedSwept { due });
             events
         };
-        self.results.start("oz-sweep", sweep, |error| {
-            warn!("sweep failed error={}", value(&error));
-            vec![Event::FailedSwept { due: Some(SWEEP_AGAIN) }]
-        });
+        self.results.start("oz-sweep", sweep, not_swept(is_late));
     }
+}
+
+/// Returns the events of a sweep that did not end, or had no thread.
+fn not_swept(is_late: bool) -> fn(String) -> Vec<Event> {
+    let failed = |error: String| {
+        warn!("sweep failed error={}", value(&error));
+        vec![Event::FailedSwept { due: Some(SWEEP_AGAIN) }]
+    };
+    let late = |error: String| {
+        warn!("late sweep failed error={}", value(&error));
+        let late = Event::LateSwept { unstarted: Vec::new(), again: true };
+        vec![late, Event::FailedSwept { due: Some(SWEEP_AGAIN) }]
+    };
+    if is_late { late } else { failed }
 }
 
 /// Returns why the engine does not answer, for people.
@@ -222,6 +233,21 @@ mod tests {
         idle(&results);
         results.check(true, || (None, None));
         assert_eq!(next(&events), None);
+    }
+
+    #[test]
+    fn a_late_sweep_that_does_not_end_is_repeated() {
+        let (results, events) = Results::new();
+        for is_late in [true, false] {
+            results.start("oz-sweep", || panic!("on purpose"), not_swept(is_late));
+            let next = || events.recv_timeout(DEADLINE).unwrap();
+            if is_late {
+                let event = next();
+                assert!(matches!(event, Event::LateSwept { again: true, .. }), "{event:?}");
+            }
+            let event = next();
+            assert!(matches!(event, Event::FailedSwept { due: Some(SWEEP_AGAIN) }), "{event:?}");
+        }
     }
 
     #[test]
