@@ -12,7 +12,7 @@ use super::table::WORKER_ID_LIMIT;
 use super::{ConfigError, units, url, volumes};
 use crate::docker::Reference;
 use crate::net::url::redacted;
-use crate::policy::VolumeBind;
+use crate::policy::{MAX_STRING, VolumeBind};
 use crate::secret::Secret;
 use crate::sys::environment::Environment;
 
@@ -215,6 +215,11 @@ pub(super) fn variable(given: &Given<'_>) -> Result<(String, Secret), ConfigErro
     };
     if value.contains('\0') {
         return Err(invalid("must not have a NUL in its value"));
+    }
+    if name.len() + 1 + value.len() > MAX_STRING {
+        return Err(invalid(&format!(
+            "must have at most {MAX_STRING} bytes with its name, the limit of Linux"
+        )));
     }
     Ok((name.to_owned(), Secret::new(value)))
 }

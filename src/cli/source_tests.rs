@@ -124,6 +124,11 @@ fn an_error_about_two_settings_names_both_as_they_were_set() {
         let text = message(load(line, variables));
         assert!(text.starts_with(&format!("invalid {expected}")), "{text}");
     }
+    let long = |length: usize| format!("OZ_ENV=LONG={}", "x".repeat(length));
+    assert!(load_line(&long(128 * 1024 - 6)).is_ok());
+    let right = "must have at most 131071 bytes with its name, the limit of Linux";
+    let text = message(load_line(&long(128 * 1024 - 5)));
+    assert_eq!(text, format!("invalid {} \"LONG\": {right}", in_file("OZ_ENV")));
     let half = |result| message(result);
     let together = "can only be used together with";
     assert_eq!(

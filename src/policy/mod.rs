@@ -12,6 +12,9 @@ pub(crate) use container::{ContainerOptions, Gpus, NO_NEW_PRIVILEGES, Ulimit};
 pub use glob::{Glob, MAX_GLOB};
 pub(crate) use paths::{check_folder, is_below, is_of_engine};
 
+/// The most bytes of an argument, or of a variable with its name, that Linux passes to a process: 128 KiB with a final NUL.
+pub(crate) const MAX_STRING: usize = 128 * 1024 - 1;
+
 /// When to pull images.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PullPolicy {

@@ -3,11 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::plan::TaskSettings;
+use crate::policy::MAX_STRING;
 use crate::protocol::{AgentConfig, Assignment, shown_name};
 use crate::secret::Secret;
-
-/// The most bytes of an argument, or of a variable with its name, that Linux passes to a process: 128 KiB with a final NUL.
-const MAX_STRING: usize = 128 * 1024 - 1;
 
 /// The most bytes of all arguments and variables together: a quarter of the usual limit of the stack, which is 8 MiB. The image's
 /// own variables count too, and are not known here.
