@@ -1,7 +1,6 @@
 //! Adoption and the late sweep: objects of an earlier process are found or removed, all others stay.
 
 use std::collections::BTreeSet;
-use std::time::Duration;
 
 use oz_agent_worker::docker::Docker;
 use oz_agent_worker::job::AdoptedTask;
@@ -211,10 +210,8 @@ fn started_tasks_are_adopted_and_unstarted_ones_removed() {
     ];
     assert_eq!(entries, expected);
     assert_eq!(found[1].volumes, std::slice::from_ref(&own), "the task's own, not those that all share");
-    assert!(
-        found.iter().filter_map(|one| one.ran).all(|ran| ran > Duration::ZERO && ran.as_secs() < 600),
-        "{found:?}"
-    );
+    // The engine tells its time in whole seconds, so that a running time may be zero.
+    assert!(found.iter().filter_map(|one| one.ran).all(|ran| ran.as_secs() < 600), "{found:?}");
     let runs: Vec<bool> = found.iter().map(|one| one.ran.is_some()).collect();
     assert_eq!(runs, [true, false, true, false, true], "an ended task has no running time");
     let [x, y, z] = &others;
