@@ -38,6 +38,10 @@ fn the_tasks_of_all_workers_are_listed_without_a_key() {
     let tasks =
         [&stage, &other].map(|stage| stage.plane.submit(stage.spec(&format!("{busy}{WAIT}; kill %1"))));
     sync.wait_lines(&stage, 2);
+    // The engine shows a container as created for a moment after its process has begun.
+    for (stage, id) in [&stage, &other].into_iter().zip(&tasks) {
+        stage.wait_running(id);
+    }
 
     let (code, out, err) = run(&stage.engine, &["--json"]);
     assert_eq!((code, err.as_str()), (Some(0), ""), "{out}");
