@@ -89,6 +89,7 @@ fn the_output_of_a_running_task_is_followed_to_its_end() {
     let script = format!("echo one; echo error >&2; echo >> /sync/log; {WAIT}; echo two; exit 3");
     let id = stage.plane.submit(stage.spec(&script));
     sync.wait_lines(&stage, 1);
+    stage.wait_running(&id);
     let mut following = status(&stage.engine, &["--follow", &id]).start();
     assert_eq!(following.stdout().find(DEADLINE, |_| true).as_deref(), Some("one"));
     let first = following.wait_log(DEADLINE, |line| line.contains("following"));
