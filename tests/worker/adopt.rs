@@ -55,6 +55,7 @@ fn tasks_of_a_killed_worker_are_adopted_and_reported() {
     assert!(message.contains("memory from 2048 MiB to 1024 MiB (--memory)"), "{message}");
     let running = stage.plane.submit(stage.spec(&script(6)));
     sync.wait_lines(&stage, 3);
+    stage.wait_running(&running);
     kill(worker);
 
     let worker = stage.start(builder(&stage, &sync));
