@@ -188,6 +188,9 @@ pub struct ContainerSummary {
     /// Labels of this program, by name.
     #[serde(default, deserialize_with = "own_labels")]
     pub labels: BTreeMap<String, String>,
+    /// As [`Container::image`].
+    #[serde(rename = "ImageID", default, deserialize_with = "or_default_if_other")]
+    pub image: String,
     /// As [`State::status`]. Empty if the engine does not tell.
     #[serde(default, deserialize_with = "or_default_if_other")]
     pub state: String,
@@ -220,7 +223,7 @@ impl ContainerSummary {
         Container {
             name: self.name().to_owned(),
             id: self.id,
-            image: String::new(),
+            image: self.image,
             labels: self.labels,
             state: State { status: self.state, running, started_at, ..State::default() },
             volumes: volumes(self.mounts),

@@ -52,19 +52,14 @@ impl Docker {
 
     /// Returns a container by id or name.
     pub fn container_inspect(&self, cancel: &CancelToken, id: &str) -> Result<Container, Error> {
-        self.send_inspect(cancel, id)?.finish()
+        let request = Request::get(container(id)?.then("json"));
+        self.call(cancel, request)?.long_json()
     }
 
     /// As [`Docker::container_inspect`], within the shorter limit of a search.
     pub fn container_inspect_soon(&self, cancel: &CancelToken, id: &str) -> Result<Container, Error> {
         let request = Request::get(container(id)?.then("json")).within(self.timeouts().search);
         self.call(cancel, request)?.long_json()
-    }
-
-    /// Sends [`Docker::container_inspect`].
-    pub fn send_inspect(&self, cancel: &CancelToken, id: &str) -> Result<Pending<Container>, Error> {
-        let request = Request::get(container(id)?.then("json"));
-        self.send(cancel, request, |response| response.success()?.long_json())
     }
 
     /// Starts a container. Succeeds if it is already running.

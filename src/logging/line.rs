@@ -167,7 +167,7 @@ pub(super) fn write_escaped(to: &mut impl fmt::Write, c: char) -> fmt::Result {
     }
 }
 
-/// The time as simple_logger formats it.
+/// The time in RFC 3339 with milliseconds.
 pub(super) fn timestamp(now: OffsetDateTime) -> String {
     let (date, time) = (now.date(), now.time());
     format!(

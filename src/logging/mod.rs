@@ -1,8 +1,7 @@
 //! The log: one line per event, to stderr, in UTC, as text or as JSON.
 //!
-//! simple_logger, which writes the text, prints with `eprintln!`, which panics if the reader of stderr has closed the pipe. [`Guard`] keeps that
-//! panic from ending a worker with tasks. The panic hook writes to stderr itself, since a panic in a hook would abort the
-//! process.
+//! simple_logger decides which events are logged. It does not write them: it takes two writes for a line, and panics if the reader of
+//! stderr has closed the pipe.
 
 mod line;
 mod queue;
@@ -11,14 +10,12 @@ mod stderr;
 
 use std::any::Any;
 use std::borrow::Cow;
-use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fmt::{self, Display, Write as _};
 use std::io::{self, Write as _};
-use std::panic::{AssertUnwindSafe, Location, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::panic::Location;
 
-use log::{Level, LevelFilter, Log, Metadata, Record, SetLoggerError};
+use log::{Level, LevelFilter, Record, SetLoggerError};
 use simple_logger::SimpleLogger;
 use time::OffsetDateTime;
 
@@ -36,11 +33,6 @@ const OWN_TARGET: &str = "oz_agent_worker";
 const LONGEST_VALUE: usize = 256;
 /// How much of a message of the worker is shown, in characters. Its end can say what to do about an error.
 const LONGEST_MESSAGE: usize = 4096;
-
-thread_local! {
-    /// Whether this thread is inside the logger, where a panic is about stderr and is not reported.
-    static IN_LOGGER: Cell<bool> = const { Cell::new(false) };
-}
 
 /// Why the log could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -68,11 +60,10 @@ pub fn priority(level: Level) -> &'static str {
 pub fn report_panics() {
     std::panic::set_hook(Box::new(|info| {
         let thread = std::thread::current();
-        if let Some(event) = panic_event(thread.name(), info.location(), info.payload()) {
-            let line = output().line(OffsetDateTime::now_utc(), Level::Error, module_path!(), &event);
-            // If stderr is closed, there is nowhere to report it.
-            let _ = io::stderr().write_all(line.as_bytes());
-        }
+        let event = panic_event(thread.name(), info.location(), info.payload());
+        let line = output().line(OffsetDateTime::now_utc(), Level::Error, module_path!(), &event);
+        // If stderr is closed, there is nowhere to report it. `eprintln!` would panic, which aborts the process in a hook.
+        let _ = io::stderr().write_all(line.as_bytes());
     }));
 }
 
@@ -87,13 +78,8 @@ pub fn init(level: LevelFilter, format: Format) -> Result<(), LogError> {
         .with_level(level.min(LevelFilter::Warn))
         .with_module_level(OWN_TARGET, level)
         .with_utc_timestamps();
-    let (max_level, output) = (simple.max_level(), output());
-    let inner: Box<dyn Log> = if output.format == Format::Text && !output.is_journal {
-        Box::new(simple)
-    } else {
-        Box::new(Lines { filter: simple, output, is_cut: AtomicBool::new(false) })
-    };
-    log::set_boxed_logger(Box::new(Queue::start(Guard::new(inner, stderr_is_open))?))?;
+    let max_level = simple.max_level();
+    log::set_boxed_logger(Box::new(Queue::start(Lines::new(simple, output()))?))?;
     log::set_max_level(max_level);
     Ok(())
 }
@@ -159,77 +145,16 @@ fn clean(message: String) -> String {
     clean
 }
 
-/// Returns the text of an event. That of another crate is not logfmt.
+/// Returns the text of an event, on one line. That of another crate is not logfmt.
 fn event(record: &Record<'_>) -> String {
     let text = record.args().to_string();
     let is_own = record.target().split("::").next() == Some(OWN_TARGET);
-    if is_own { text } else { format!("library message text={}", message(&text)) }
+    clean(if is_own { text } else { format!("library message text={}", message(&text)) })
 }
 
-/// Catches panics of a logger, so that they do not end the thread that logs.
-struct Guard<L> {
-    inner: L,
-    /// Whether stderr is closed permanently. If so, the logger is not called, because each event would unwind.
-    is_closed: AtomicBool,
-    /// Checks whether stderr is still open. It is after a panic caused by a full disk, and logging may work again.
-    is_open: fn() -> bool,
-}
-
-impl<L: Log> Guard<L> {
-    fn new(inner: L, is_open: fn() -> bool) -> Self {
-        Self { inner, is_closed: AtomicBool::new(false), is_open }
-    }
-
-    fn protected(&self, work: impl FnOnce(&L)) {
-        if self.is_closed.load(Ordering::Relaxed) {
-            return;
-        }
-        let outer = IN_LOGGER.replace(true);
-        // The inner logger has no state that a panic could leave inconsistent.
-        let result = catch_unwind(AssertUnwindSafe(|| work(&self.inner)));
-        IN_LOGGER.set(outer);
-        if result.is_err() && !(self.is_open)() {
-            self.is_closed.store(true, Ordering::Relaxed);
-        }
-    }
-}
-
-impl<L: Log> Log for Guard<L> {
-    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-        self.inner.enabled(metadata)
-    }
-
-    fn log(&self, record: &Record<'_>) {
-        if self.is_closed.load(Ordering::Relaxed) || !self.enabled(record.metadata()) {
-            return;
-        }
-        // Formatted outside of `protected`: a panic in a `Display` is a defect and not about stderr.
-        let message = clean(event(record));
-        self.protected(|inner| {
-            let mut builder = Record::builder();
-            builder.metadata(record.metadata().clone()).module_path(record.module_path());
-            inner.log(
-                &builder.file(record.file()).line(record.line()).args(format_args!("{message}")).build(),
-            );
-        });
-    }
-
-    fn flush(&self) {
-        self.protected(Log::flush);
-    }
-}
-
-/// Whether stderr has a reader. The line break that this writes ends the line of a failed event.
-fn stderr_is_open() -> bool {
-    !matches!(io::stderr().write_all(b"\n"), Err(error) if error.kind() == io::ErrorKind::BrokenPipe)
-}
-
-/// The event for a panic; `None` for a panic inside the logger. Only a literal message is shown, since a formatted one may
+/// The event for a panic. Only a literal message is shown, since a formatted one may
 /// contain a secret.
-fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &dyn Any) -> Option<String> {
-    if IN_LOGGER.get() {
-        return None;
-    }
+fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &dyn Any) -> String {
     let location = location.map_or(Cow::Borrowed("unknown"), |location| location.to_string().into());
     let mut event =
         format!("panic thread={} location={}", value(thread.unwrap_or("unnamed")), value(&location));
@@ -237,16 +162,11 @@ fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &
         // Writing to a string cannot fail.
         let _ = write!(event, " text={}", value(message));
     }
-    Some(event)
+    event
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
-    use std::sync::atomic::AtomicUsize;
-
-    use log::Level;
-
     use super::*;
 
     #[test]
@@ -282,103 +202,38 @@ mod tests {
         assert_eq!(message(&" ".repeat(5000)).to_string().chars().count(), LONGEST_MESSAGE + 3);
     }
 
-    #[derive(Default)]
-    struct Fake {
-        calls: AtomicUsize,
-        lines: Mutex<Vec<String>>,
-        panics: AtomicBool,
-    }
-
-    impl Log for &Fake {
-        fn enabled(&self, metadata: &Metadata<'_>) -> bool {
-            metadata.level() <= Level::Info
-        }
-
-        fn log(&self, record: &Record<'_>) {
-            self.calls.fetch_add(1, Ordering::SeqCst);
-            assert!(!self.panics.load(Ordering::SeqCst), "stderr: broken pipe");
-            self.lines.lock().unwrap().push(format!(
-                "{} {} {}",
-                record.level(),
-                record.target(),
-                record.args()
-            ));
-        }
-
-        fn flush(&self) {
-            self.calls.fetch_add(1, Ordering::SeqCst);
-            assert!(!self.panics.load(Ordering::SeqCst), "stderr: broken pipe");
-        }
-    }
-
-    fn log_to(logger: &impl Log, level: Level, message: &str) {
-        logger
-            .log(&Record::builder().level(level).target(OWN_TARGET).args(format_args!("{message}")).build());
+    /// Returns the text that a logger gets for a record.
+    fn text_of(target: &str, text: &str) -> String {
+        event(&Record::builder().target(target).args(format_args!("{text}")).build())
     }
 
     #[test]
     fn the_message_cannot_begin_another_line() {
-        let fake = Fake::default();
-        let guard = Guard::new(&fake, || true);
-        log_to(&guard, Level::Warn, "a=\"\\n\" ü\r\nINFO forged\u{85}\u{2028}\u{1b}[2J");
-        log_to(&guard, Level::Debug, "not enabled");
-        let expected = "WARN oz_agent_worker a=\"\\n\" ü\\r\\nINFO forged\\u0085\\u2028\\u001b[2J";
-        assert_eq!(*fake.lines.lock().unwrap(), [expected]);
+        let text = text_of(OWN_TARGET, "a=\"\\n\" ü\r\nINFO forged\u{85}\u{2028}\u{1b}[2J");
+        assert_eq!(text, "a=\"\\n\" ü\\r\\nINFO forged\\u0085\\u2028\\u001b[2J");
     }
 
     /// So that it is logfmt.
     #[test]
     fn the_text_of_another_crate_is_a_value() {
-        let fake = Fake::default();
-        let guard = Guard::new(&fake, || true);
-        for target in ["oz_agent_worker::app", "oz_agent_workers", "rustls::x"] {
-            guard.log(
-                &Record::builder().level(Level::Warn).target(target).args(format_args!("a=b c")).build(),
-            );
-        }
-        let expected = [
-            "WARN oz_agent_worker::app a=b c",
-            "WARN oz_agent_workers library message text=\"a=b c\"",
-            "WARN rustls::x library message text=\"a=b c\"",
+        let cases = [
+            ("oz_agent_worker::app", "a=b c"),
+            ("oz_agent_workers", "library message text=\"a=b c\""),
+            ("rustls::x", "library message text=\"a=b c\""),
         ];
-        assert_eq!(*fake.lines.lock().unwrap(), expected);
-    }
-
-    #[test]
-    fn a_logger_that_panics_is_not_called_again_after_stderr_is_closed() {
-        let fake = Fake::default();
-        fake.panics.store(true, Ordering::SeqCst);
-        let guard = Guard::new(&fake, || false);
-        log_to(&guard, Level::Error, "one");
-        assert!(!IN_LOGGER.get());
-        log_to(&guard, Level::Error, "two");
-        guard.flush();
-        assert_eq!(fake.calls.load(Ordering::SeqCst), 1);
-    }
-
-    #[test]
-    fn a_logger_that_panics_is_called_again_while_stderr_is_open() {
-        let fake = Fake::default();
-        fake.panics.store(true, Ordering::SeqCst);
-        let guard = Guard::new(&fake, || true);
-        log_to(&guard, Level::Error, "disk full");
-        guard.flush();
-        fake.panics.store(false, Ordering::SeqCst);
-        log_to(&guard, Level::Error, "two");
-        assert_eq!(*fake.lines.lock().unwrap(), ["ERROR oz_agent_worker two"]);
+        for (target, expected) in cases {
+            assert_eq!(text_of(target, "a=b c"), expected, "{target}");
+        }
     }
 
     #[test]
     fn a_panic_is_one_line_without_a_formatted_message() {
         let location = Location::caller();
-        let literal = panic_event(Some("oz task"), Some(location), &"index\nwrong").unwrap();
+        let literal = panic_event(Some("oz task"), Some(location), &"index\nwrong");
         assert!(literal.starts_with("panic thread=\"oz task\" location=src/logging/mod.rs:"), "{literal}");
         assert!(literal.ends_with(" text=\"index\\nwrong\""), "{literal}");
         let formatted: Box<dyn Any> = Box::new(String::from("key hunter2"));
-        assert_eq!(
-            panic_event(None, None, formatted.as_ref()).unwrap(),
-            "panic thread=unnamed location=unknown"
-        );
+        assert_eq!(panic_event(None, None, formatted.as_ref()), "panic thread=unnamed location=unknown");
     }
 
     #[test]
@@ -402,12 +257,5 @@ mod tests {
             "{text}"
         );
         assert!(!text.contains("hunter2"), "{text}");
-    }
-
-    #[test]
-    fn a_panic_inside_the_logger_is_not_reported() {
-        let fake = Fake::default();
-        Guard::new(&fake, || true).protected(|_| assert_eq!(panic_event(None, None, &"x"), None));
-        assert!(panic_event(None, None, &"x").is_some());
     }
 }

@@ -37,7 +37,7 @@ enum Entry {
     Flush(Sender<()>),
 }
 
-/// A logger that passes lines to a thread, which calls the real logger.
+/// A logger that passes lines to a thread, which calls the real logger, and flushes it when there are no more.
 pub(super) struct Queue<L: 'static> {
     entries: Arc<Entries>,
     logger: &'static L,
@@ -74,8 +74,12 @@ impl Entries {
         }
     }
 
-    /// Waits for the next entry.
-    fn next(&self) -> Entry {
+    /// Waits for the next entry. Calls `idle` first if there is none.
+    fn next(&self, idle: impl FnOnce()) -> Entry {
+        if let Some(entry) = self.lock().entries.pop_front() {
+            return entry;
+        }
+        idle();
         let mut state = self.lock();
         loop {
             if let Some(entry) = state.entries.pop_front() {
@@ -109,7 +113,7 @@ impl<L: Log> Queue<L> {
         let queued = Arc::clone(&entries);
         Builder::new().name("oz-log".to_owned()).spawn(move || {
             loop {
-                write(logger, queued.next());
+                write(logger, queued.next(|| logger.flush()));
                 let lines = queued.take_dropped();
                 if lines > 0 {
                     line(logger, Level::Warn, module_path!(), &format!("log lines dropped lines={lines}"));
@@ -206,6 +210,41 @@ mod tests {
         let lines: usize = line.strip_prefix("WARN log lines dropped lines=").unwrap().parse().unwrap();
         assert!((more..=more + 1).contains(&lines), "{line}");
         assert_eq!(written.recv_timeout(DEADLINE).unwrap(), "INFO 1");
+    }
+
+    /// A logger that says when it is flushed, and waits for a permit after each line.
+    struct Flushed {
+        permits: Receiver<()>,
+        calls: Sender<String>,
+    }
+
+    impl Log for Flushed {
+        fn enabled(&self, _: &Metadata<'_>) -> bool {
+            true
+        }
+
+        fn log(&self, record: &Record<'_>) {
+            self.calls.send(record.args().to_string()).unwrap();
+            let _ = self.permits.recv();
+        }
+
+        fn flush(&self) {
+            self.calls.send("flush".to_owned()).unwrap();
+        }
+    }
+
+    #[test]
+    fn lines_that_are_in_the_queue_are_flushed_together() {
+        let ((permit, permits), (calls, called)) = (bounded(0), bounded(16));
+        let queue = Queue::start(Flushed { permits, calls }).unwrap();
+        let next = || called.recv_timeout(DEADLINE).unwrap();
+        assert_eq!(next(), "flush", "the thread is idle");
+        line(&queue, Level::Info, "t", "1");
+        assert_eq!(next(), "1");
+        line(&queue, Level::Info, "t", "2");
+        line(&queue, Level::Info, "t", "3");
+        drop(permit);
+        assert_eq!([next(), next(), next()], ["2", "3", "flush"]);
     }
 
     #[test]

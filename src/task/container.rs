@@ -7,6 +7,7 @@ use log::{info, warn};
 
 use super::cleanup::Cleanup;
 use super::definition::definition;
+use super::early::digest;
 use super::engine::TaskEngine;
 use super::labels::{self, PROCESS_LABEL, TASK_LABEL, WORKER_LABEL};
 use super::names::{self, ContainerRef, Owned};
@@ -186,14 +187,16 @@ impl<'a> TaskContainer<'a> {
 
     /// Checks the created container, and takes up the wait for its exit. All calls are sent before the first is answered. From
     /// its creation on the container protects its volumes from removal, so what this finds stays true. Returns `None` if the
-    /// container is gone. Looks for the output file only if told to `look`.
+    /// container is gone. It is inspected only if the list does not show that its image is the one that it was
+    /// made of.
+    /// Looks for the output file only if told to `look`.
     ///
     /// # Errors
     /// `container_create`, `docker_unreachable` or cancelled.
     pub(super) fn check(
         &self,
         plan: &Plan,
-        volumes: &[PopulatedVolume],
+        made_of: &Prepared<'_>,
         look: bool,
     ) -> Result<Option<Checked>, Failure> {
         let id = self.container.key();
@@ -201,16 +204,18 @@ impl<'a> TaskContainer<'a> {
             let stat = |(sidecar, populated): (&SidecarMount, &PopulatedVolume)| {
                 marker::send_stat(docker, cancel, id, &sidecar.mount_path, &populated.volume)
             };
-            let markers = plan.sidecars.iter().zip(volumes).map(stat).collect::<Result<Vec<_>, _>>()?;
+            let markers =
+                plan.sidecars.iter().zip(&made_of.volumes).map(stat).collect::<Result<Vec<_>, _>>()?;
             let output = look.then(|| docker.send_archive_stat(cancel, id, OUTPUT_FILE)).transpose()?;
-            let inspect = docker.send_inspect(cancel, id)?;
             let list = docker.send_list(cancel, &task_labels(plan))?;
             let mut wait = docker.container_wait(cancel, id)?;
-            let image = match inspect.finish() {
-                Err(error) if error.is_not_found() => return Ok(None),
-                inspected => inspected?.image,
+            let listed = list.finish()?;
+            let image = if is_listed_with(&listed, id, &made_of.image) {
+                made_of.image.clone()
+            } else {
+                docker.container_inspect(cancel, id)?.image
             };
-            let left = leftovers(list.finish()?, plan, self.engine.processes);
+            let left = leftovers(listed, plan, self.engine.processes);
             let is_alone = left.iter().all(|found| found.key() == id);
             let output = output.map(PendingStat::finish);
             let has_no_output = matches!(output, Some(Ok(None)));
@@ -445,6 +450,33 @@ fn leftovers(listed: Vec<ContainerSummary>, plan: &Plan, processes: &Processes) 
     listed.into_iter().filter_map(leftover).collect()
 }
 
+/// Whether a container is listed as one of the image with this id.
+fn is_listed_with(listed: &[ContainerSummary], id: &str, image: &str) -> bool {
+    listed.iter().any(|found| found.id == id && digest(&found.image) == digest(image))
+}
+
 fn is_gone(docker: &Docker, cancel: &CancelToken, id: &str) -> bool {
     docker.container_inspect(cancel, id).is_err_and(|error| error.is_not_found())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_its_own_entry_in_a_list_shows_the_image_of_a_container() {
+        let cases = [
+            (r#"{"Id":"c","ImageID":"sha256:1"}"#, true),
+            (r#"{"Id":"c","ImageID":"1"}"#, true),
+            (r#"{"Id":"c","ImageID":"sha256:2"}"#, false),
+            (r#"{"Id":"other","ImageID":"sha256:1"}"#, false),
+            (r#"{"Id":"c","ImageID":null}"#, false),
+            (r#"{"Id":"c"}"#, false),
+        ];
+        for (json, expected) in cases {
+            let listed: [ContainerSummary; 1] = [serde_json::from_str(json).unwrap()];
+            assert_eq!(is_listed_with(&listed, "c", "sha256:1"), expected, "{json}");
+        }
+        assert!(!is_listed_with(&[], "c", "sha256:1"));
+    }
 }

@@ -44,7 +44,7 @@ impl Tasks {
         let create = || {
             let container = uncreated.create(plan, &expected, cleanup)?;
             container
-                .check(plan, &expected.volumes, self.looks_for_output(plan, &expected))
+                .check(plan, &expected, self.looks_for_output(plan, &expected))
                 .map(|checked| (container, checked))
         };
         // Without a registry, one thread checks all images before the container is created.

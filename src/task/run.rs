@@ -337,7 +337,7 @@ impl Tasks {
                 Err(Failure::Failed { .. }) if image_is_gone(engine, &prepared.image) => continue,
                 created => created?,
             };
-            match container.check(plan, &prepared.volumes, self.looks_for_output(plan, &prepared))? {
+            match container.check(plan, &prepared, self.looks_for_output(plan, &prepared))? {
                 Some(checked) if self.are_complete(engine.key, &prepared, &checked) => {
                     let is_same = digest(&checked.image) == digest(&prepared.image);
                     return Ok(checked.ready(container, no_output::key(plan, &prepared).filter(|_| is_same)));

@@ -96,11 +96,11 @@ fn a_refused_api_version_is_negotiated_again_and_the_call_repeated() {
 
 #[test]
 fn a_call_that_was_sent_before_the_version_was_refused_is_repeated() {
-    let there = vec![json(200, r#"{"Id":"c"}"#)];
+    let there = vec![json(200, r#"[{"Id":"c"}]"#)];
     let (fake, docker, cancel) =
         engine(vec![refuses("1.43"), refuses("1.43"), pong("1.43"), pong("1.43"), there]);
-    assert_eq!(docker.send_inspect(&cancel, "c").unwrap().finish().unwrap().id, "c");
-    assert_eq!(lines(&fake, 5)[4], "GET /v1.43/containers/c/json");
+    assert_eq!(docker.send_list(&cancel, &[]).unwrap().finish().unwrap()[0].id, "c");
+    assert_eq!(lines(&fake, 5)[4], "GET /v1.43/containers/json?all=1");
 }
 
 /// The caller repeats it: its data was read.
@@ -354,14 +354,14 @@ fn a_missing_path_is_distinguished_from_a_missing_container() {
 #[test]
 fn calls_that_were_sent_are_answered_in_any_order() {
     let (release, released) = bounded(1);
-    let container = |id: &str| json(200, &format!(r#"{{"Id":"{id}","Image":"sha256:{id}"}}"#));
+    let container = |id: &str| json(200, &format!(r#"[{{"Id":"{id}","ImageID":"sha256:{id}"}}]"#));
     let (_fake, docker, cancel) =
         engine(vec![vec![Step::Await(released), container("first")], vec![container("second")]]);
-    let first = docker.send_inspect(&cancel, "first").unwrap();
-    let second = docker.send_inspect(&cancel, "second").unwrap();
-    assert_eq!(second.finish().unwrap().image, "sha256:second");
+    let first = docker.send_list(&cancel, &[]).unwrap();
+    let second = docker.send_list(&cancel, &[]).unwrap();
+    assert_eq!(second.finish().unwrap()[0].image, "sha256:second");
     release.send(()).unwrap();
-    assert_eq!(first.finish().unwrap().id, "first");
+    assert_eq!(first.finish().unwrap()[0].id, "first");
 }
 
 #[test]

@@ -226,7 +226,11 @@ fn act(
                 _ => "created",
             };
             let state = json!({"Status": status, "Running": container.running, "ExitCode": 0});
-            json(&mut stream, 200, &json!({"Id": id, "Name": format!("/{id}"), "State": state}))
+            json(
+                &mut stream,
+                200,
+                &json!({"Id": id, "Name": format!("/{id}"), "Image": IMAGE, "State": state}),
+            )
         }
         ["start"] => {
             container.running = true;
@@ -258,7 +262,9 @@ fn list(containers: &Containers, query: &str) -> Value {
         (container.running || !only_running) && task.is_none_or(|task| task == container.task)
     };
     let listed = containers.iter().filter(|(_, container)| is_listed(container));
-    listed.map(|(name, _)| json!({"Id": name, "Names": [format!("/{name}")], "Labels": {}})).collect()
+    listed
+        .map(|(name, _)| json!({"Id": name, "Names": [format!("/{name}")], "ImageID": IMAGE, "Labels": {}}))
+        .collect()
 }
 
 fn json(stream: &mut UnixStream, status: u16, body: &Value) -> io::Result<()> {

@@ -8,14 +8,13 @@ use crate::support::engine_proxy::EngineProxy;
 use crate::support::messages::assignment;
 use crate::support::stage::Stage;
 
-/// The calls of a task whose images and sidecar volume are on the engine, up to its start. The search for containers of the same
-/// task is the list; the check of the volume's marker is the `HEAD` of an archive. Only the first task looks for an output file.
+/// The calls of a task whose images and sidecar volume are on the engine, up to its start. The list finds containers of the same
+/// task, and shows the image of its own; the check of the volume's marker is the `HEAD` of an archive. Only the first task looks for an output file.
 /// Only the first and the last have a fixed place, as most are under way at the same time.
-const BEFORE_START: [&str; 8] = [
+const BEFORE_START: [&str; 7] = [
     "POST /containers/create",
     "GET /images/*/json",
     "GET /images/*/json",
-    "GET /containers/*/json",
     "GET /containers/json",
     "HEAD /containers/*/archive",
     "POST /containers/*/wait",
