@@ -305,13 +305,18 @@ fn a_worker_runs_and_stops_while_its_log_is_blocked() {
     command.env_clear().env("OZ_API_KEY", stage.plane.key()).env("DOCKER_HOST", stage.engine.host());
     command.args(["--worker-id", &stage.worker_id, "--web-socket-url", &stage.plane.ws_url()]);
     command.args(["--pull", "missing", "--log-level", "debug"]);
+    let pipe = writer.try_clone().unwrap();
     let mut child = command.stderr(writer).spawn().unwrap();
     stage.plane.wait_connected(1);
     // The answer to each of these is logged; together they are more than the pipe and the log queue hold.
     for _ in 0..8000 {
         stage.plane.send_text(r#"{"type":"task_assignment","data":{"task_id":"invalid"}}"#);
     }
-    stage.wait("the pipe is full", || rustix::io::ioctl_fionread(&reader).is_ok_and(|bytes| bytes > 60_000));
+    // It has room for 16 writes that do not fit together into a page, whatever their size.
+    stage.wait("the pipe is full", || {
+        let mut writable = [rustix::event::PollFd::new(&pipe, rustix::event::PollFlags::OUT)];
+        rustix::event::poll(&mut writable, Some(&rustix::event::Timespec::default())) == Ok(0)
+    });
     let run = stage.run(&stage.spec("echo fine"));
     assert_eq!((run.state, run.output.as_deref()), (State::Succeeded, Some("fine\n")));
     rustix::process::kill_process(rustix::process::Pid::from_child(&child), Signal::TERM).unwrap();
