@@ -17,7 +17,7 @@ use crate::support::worker::{Worker, WorkerBuilder, binary};
 const START: usize = 330;
 
 /// The most calls of a warm task, from its assignment to the next. Some 50 of them look up the run.
-const TASK: usize = 140;
+const TASK: usize = 145;
 
 /// The most threads that a warm task starts: for its look-ups and its removal. Its job uses the thread of the task before.
 const TASK_THREADS: usize = 2;
