@@ -481,6 +481,8 @@ fn task_variables_are_set_or_copied() {
         ("UNSET", "invalid --env \"UNSET\": must be KEY=VALUE, or the name of a variable that is set"),
         ("", "invalid --env: must be KEY=VALUE or KEY"),
         ("TOKEN: hunter2", "invalid --env: must be KEY=VALUE or KEY"),
+        // The rest of a value with a space.
+        ("hunter2", "invalid --env: must be KEY=VALUE, or the name of a variable that is set"),
     ];
     for (entry, expected) in cases {
         let text = message(load(&[&format!("--env={entry}")], &[]));

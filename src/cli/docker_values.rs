@@ -18,8 +18,12 @@ const MOST_LOG_GB: i64 = i64::MAX / 1_000_000_000;
 const LEAST_CPUS: i64 = 10_000_000;
 /// The highest limit of processes that Linux accepts, except for none.
 const HIGHEST_PIDS: i64 = 4_194_304;
-/// The highest mode of a file.
-const HIGHEST_MODE: u32 = 0o7777;
+/// The highest part of the memory for a tmpfs. Linux accepts more.
+const HIGHEST_PERCENT: i64 = 1000;
+/// The highest number of a user or group in Linux.
+const HIGHEST_KERNEL_ID: u64 = 0xffff_fffe;
+/// The most files of a tmpfs. Linux counts 1024 bytes for each.
+const MOST_INODES: u64 = u64::MAX >> 11;
 /// The highest number of a user or group.
 const HIGHEST_ID: u64 = 0x7fff_ffff;
 
@@ -90,7 +94,6 @@ const ULIMITS: [&str; 15] = [
 /// The options of a tmpfs without a value, and those with one.
 const TMPFS_FLAGS: [&str; 12] =
     ["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "atime", "noatime", "sync", "async"];
-const TMPFS_VALUES: [&str; 5] = ["size", "mode", "uid", "gid", "nr_inodes"];
 
 /// Returns a size in bytes: a number, which may have a fraction, with b, k, m, g or t.
 fn size(text: &str) -> Option<i64> {
@@ -102,6 +105,12 @@ fn size(text: &str) -> Option<i64> {
     let (number, shift) = unit.unwrap_or((text, 0));
     let billionths = decimal(number)?;
     i64::try_from((billionths << shift) / 1_000_000_000).ok()
+}
+
+/// Whether Linux takes this as the size of a tmpfs: it knows neither fractions nor b.
+fn is_kernel_size(text: &str) -> bool {
+    let number = text.strip_suffix(['k', 'm', 'g', 't', 'K', 'M', 'G', 'T']).unwrap_or(text);
+    digits::number(number).is_some() && size(text).is_some_and(|size| size > 0)
 }
 
 /// Returns a number with at most nine digits after the point, in billionths.
@@ -243,23 +252,24 @@ pub(super) fn tmpfs(text: &str) -> Result<(String, String), String> {
     }
     let is_valid = |option: &str| match option.split_once('=') {
         Some(("size", value)) => match value.strip_suffix('%') {
-            Some(percent) => positive(percent).is_some_and(|percent| percent <= 100),
-            None => size(value).is_some_and(|size| size > 0),
+            Some(percent) => positive(percent).is_some_and(|percent| percent <= HIGHEST_PERCENT),
+            None => is_kernel_size(value),
         },
         Some(("mode", value)) => {
-            let mode = value.bytes().all(|byte| byte.is_ascii_digit()).then(|| u32::from_str_radix(value, 8));
-            matches!(mode, Some(Ok(0..=HIGHEST_MODE)))
+            value.bytes().all(|byte| byte.is_ascii_digit()) && u32::from_str_radix(value, 8).is_ok()
         }
-        Some(("uid" | "gid", value)) => digits::number(value).is_some_and(|id| id <= HIGHEST_ID),
-        Some((name, value)) => TMPFS_VALUES.contains(&name) && positive(value).is_some(),
+        Some(("uid" | "gid", value)) => digits::number(value).is_some_and(|id| id <= HIGHEST_KERNEL_ID),
+        Some(("nr_inodes", value)) => digits::number(value).is_some_and(|count| count <= MOST_INODES),
+        Some(_) => false,
         None => TMPFS_FLAGS.contains(&option),
     };
     if text.trim().contains(':') && !options.split(',').all(is_valid) {
         let flags = TMPFS_FLAGS.join(", ");
         return Err(format!(
-            "must have a comma-separated list of these options after the path: {flags}; size= from 1 byte to {MOST_TIB}t, or 1% to 100%; \
-             mode= from 0 to {HIGHEST_MODE:o}; uid= and gid= from 0 to {HIGHEST_ID}; nr_inodes= from 1 to {}",
-            i64::MAX
+            "must have a comma-separated list of these options after the path: {flags}; size= a whole number of bytes, or with k, m, g or t, \
+             from 1 to {MOST_TIB}t, or 1% to {HIGHEST_PERCENT}%; mode= from 0 to {:o}; uid= and gid= from 0 to {HIGHEST_KERNEL_ID}; \
+             nr_inodes= from 0 to {MOST_INODES}, with 0 for no limit",
+            u32::MAX
         ));
     }
     let path = container_path(path)?;

@@ -98,7 +98,7 @@ fn no_secret_is_listed_wherever_it_is_set() {
     let variables = [
         ("OZ_API_KEY", MARK),
         ("WARP_API_KEY", MARK),
-        ("OZ_ENV", "A=hunter2 'B=x hunter2' OWN"),
+        ("OZ_ENV", "A=hunter2 'B=x hunter2' C=x hunter2 OWN"),
         ("OZ_WS_URL", "wss://u:hunter2@h/x?token=hunter2"),
         ("OZ_SERVER_ROOT_URL", "https://hunter2@h"),
         ("OZ_REST_URL", "https://u:hun?hunter2@h"),
@@ -117,7 +117,7 @@ fn no_secret_is_listed_wherever_it_is_set() {
         &text,
         &[
             ("OZ_API_KEY", "environment", "(hidden)"),
-            ("OZ_ENV", "environment", "A=(hidden) B=(hidden) OWN"),
+            ("OZ_ENV", "environment", "A=(hidden) B=(hidden) C=(hidden) (hidden) OWN"),
             ("OZ_WS_URL", "environment", "wss://...@h/x?..."),
             ("OZ_REST_URL", "environment", "https://..."),
             ("HTTPS_PROXY", "environment", "http://...@p:1"),

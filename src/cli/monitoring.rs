@@ -68,12 +68,15 @@ pub(super) fn metrics_listen(invocation: &Invocation<'_>) -> Result<Option<Liste
     Ok(Some((host, port)))
 }
 
-/// Returns the flag of the address, and the name of the variable of OpenTelemetry that sets it instead.
+/// Returns the flag of the address, and the names of the variables of OpenTelemetry that set it instead.
 pub(super) fn name_of_listen(invocation: &Invocation<'_>) -> Option<(&'static str, String)> {
     let own = invocation.given(&METRICS_LISTEN.setting).ok()?;
     let is_set = |name: &&str| !text(invocation.environment.get(name)).is_empty();
-    let variable = [EXPORTER_PORT, EXPORTER_HOST, EXPORTER].into_iter().find(is_set)?;
-    own.is_none().then(|| METRICS_LISTEN.setting.flag.map(|flag| (flag, invocation.name_of(variable))))?
+    let parts: Vec<_> = [EXPORTER_HOST, EXPORTER_PORT].into_iter().filter(is_set).collect();
+    let whole = [EXPORTER].into_iter().filter(|name| parts.is_empty() && is_set(name));
+    let names: Vec<_> = parts.iter().copied().chain(whole).map(|name| invocation.name_of(name)).collect();
+    let flag = METRICS_LISTEN.setting.flag.filter(|_| own.is_none() && !names.is_empty())?;
+    Some((flag, names.join(" and ")))
 }
 
 /// Returns a warning if an exporter is wanted that this worker does not have, one log line.

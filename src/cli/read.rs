@@ -192,6 +192,12 @@ pub(super) fn volume(given: &Given<'_>) -> Result<VolumeBind, ConfigError> {
     volumes::parse(given.value).map_err(|right| given.invalid(right))
 }
 
+/// Whether a word without an equals sign is a name of the usual form. Another may be the rest of a value with a space.
+pub(super) fn is_name(word: &str) -> bool {
+    let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
+    word.bytes().all(is_part) && !word.starts_with(|c: char| c.is_ascii_digit())
+}
+
 /// A variable for tasks: `NAME=VALUE`, or `NAME` for the value that it has in the worker's environment.
 pub(super) fn variable(given: &Given<'_>) -> Result<(String, Secret), ConfigError> {
     let (name, value) = match given.value.split_once('=') {
@@ -210,7 +216,8 @@ pub(super) fn variable(given: &Given<'_>) -> Result<(String, Secret), ConfigErro
             own.to_str().ok_or_else(|| invalid("must be valid UTF-8 in the worker's environment"))?
         }
         (None, None) => {
-            return Err(invalid("must be KEY=VALUE, or the name of a variable that is set for the worker"));
+            let right = "must be KEY=VALUE, or the name of a variable that is set for the worker";
+            return Err(if is_name(name) { invalid(right) } else { ConfigError::hidden(&given.name, right) });
         }
     };
     if value.contains('\0') {

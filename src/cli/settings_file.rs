@@ -62,8 +62,11 @@ impl SettingsFile {
 
 /// Checks that a variable can be in a file.
 fn check_name(variable: &Variable) -> Result<(), BadLine> {
-    let right = if Some(variable.name.as_str()) == SETTINGS_FILE.setting.variable {
-        format!("must not be {}, because a settings file names no other; remove the line", variable.name)
+    let own = SETTINGS_FILE.setting.variable.unwrap_or_default();
+    let right = if variable.name.eq_ignore_ascii_case(own) {
+        format!(
+            "must not be {own}, because a settings file cannot name another; set {own} in the environment"
+        )
     } else if let Some(name) = misspelt_case(&variable.name) {
         format!("must be {name}=VALUE, because names of variables are in upper case")
     } else {
@@ -225,15 +228,10 @@ mod tests {
 
     #[test]
     fn a_name_that_no_file_can_have_is_an_error_with_the_right_one() {
+        const NO_OTHER: &str = "must not be OZ_SETTINGS_FILE, because a settings file cannot name another; set OZ_SETTINGS_FILE in the environment";
         let cases = [
-            (
-                "OZ_SETTINGS_FILE=/g",
-                "must not be OZ_SETTINGS_FILE, because a settings file names no other; remove the line",
-            ),
-            (
-                "OZ_SETTINGS_FILE=",
-                "must not be OZ_SETTINGS_FILE, because a settings file names no other; remove the line",
-            ),
+            ("OZ_SETTINGS_FILE=/g", NO_OTHER),
+            ("oz_settings_file=", NO_OTHER),
             ("oz_api_key=hunter2", "must be OZ_API_KEY=VALUE, because names of variables are in upper case"),
             ("Oz_Pull=never", "must be OZ_PULL=VALUE, because names of variables are in upper case"),
             ("docker_host=x", "must be DOCKER_HOST=VALUE, because names of variables are in upper case"),

@@ -74,9 +74,16 @@ fn the_names_for_later_errors_are_those_that_were_set() {
     }
     let exporter = load_line("OTEL_METRICS_EXPORTER=prometheus").unwrap().names;
     assert_eq!(exporter.of("--metrics-listen"), in_file("OTEL_METRICS_EXPORTER"));
-    let port = [("OTEL_METRICS_EXPORTER", "prometheus"), ("OTEL_EXPORTER_PROMETHEUS_PORT", "1")];
+    let port_of = ("OTEL_EXPORTER_PROMETHEUS_PORT", "1");
+    let port = [("OTEL_METRICS_EXPORTER", "prometheus"), port_of];
     let port = load(&[], &port).unwrap().names;
     assert_eq!(port.of("--metrics-listen"), "OTEL_EXPORTER_PROMETHEUS_PORT");
+    let both = [port_of, ("OTEL_METRICS_EXPORTER", "prometheus"), ("OTEL_EXPORTER_PROMETHEUS_HOST", "::1")];
+    let both = load(&[], &both).unwrap().names;
+    assert_eq!(
+        both.of("--metrics-listen"),
+        "OTEL_EXPORTER_PROMETHEUS_HOST and OTEL_EXPORTER_PROMETHEUS_PORT"
+    );
 }
 
 #[test]

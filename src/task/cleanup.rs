@@ -165,7 +165,7 @@ pub(super) fn choose_volumes(engine: &TaskEngine<'_>, plan: &mut Plan) {
 enum Removed {
     /// It is removed.
     Now,
-    /// There was none.
+    /// There was none. An earlier request that was not answered may have removed it.
     Absent,
     /// The one that has the name runs, or is removed now: it is another execution's.
     Foreign,
@@ -177,7 +177,7 @@ fn remove_container(engine: &TaskEngine<'_>, container: &ContainerRef) -> bool {
     match &try_remove(engine, container) {
         Ok(Removed::Now) => info!("container removed {key} {container}"),
         Ok(Removed::Absent) if container.id.is_some() => info!("container already removed {key} {container}"),
-        Ok(Removed::Absent) => debug!("container not created {key} {container}"),
+        Ok(Removed::Absent) => debug!("container not found {key} {container}"),
         Ok(Removed::Foreign) => {
             info!("container left alone {key} {container} reason=\"another execution has its name\"");
         }
@@ -198,9 +198,7 @@ fn try_remove(engine: &TaskEngine<'_>, container: &ContainerRef) -> Result<Remov
         warn!("container removal failed {key} {container} error={}", value(&error));
         attempts < REMOVE_ATTEMPTS && start.elapsed() < REMOVE_LIMIT
     };
-    let mut requests = 0;
     engine.cleanup_retrying(retryable, |docker, cancel| {
-        requests += 1;
         let existed = match &container.id {
             Some(id) => docker.container_remove(cancel, id)?,
             // It was never started.
@@ -209,8 +207,7 @@ fn try_remove(engine: &TaskEngine<'_>, container: &ContainerRef) -> Result<Remov
                 existed => existed?,
             },
         };
-        // An earlier request without an answer may have removed it.
-        Ok(if existed || requests > 1 { Removed::Now } else { Removed::Absent })
+        Ok(if existed { Removed::Now } else { Removed::Absent })
     })
 }
 

@@ -18,12 +18,18 @@ pub(super) fn port(config: &Config) -> Option<Step> {
     let bound = TcpListener::bind(address).map(drop);
     let is_taken = matches!(&bound, Err(error) if error.kind() == ErrorKind::AddrInUse);
     let page = if is_taken { status_at(reached_at(address)) } else { None };
-    Some(judge(address, bound, page.as_ref(), &config.worker_id))
+    let remedy = format!("set another {}", config.names.of("--metrics-listen"));
+    Some(judge(address, bound, page.as_ref(), &config.worker_id, &remedy))
 }
 
 /// `page` is what a worker serves there.
-fn judge(address: SocketAddr, bound: io::Result<()>, page: Option<&Value>, worker_id: &str) -> Step {
-    let remedy = "set another --metrics-listen";
+fn judge(
+    address: SocketAddr,
+    bound: io::Result<()>,
+    page: Option<&Value>,
+    worker_id: &str,
+    remedy: &str,
+) -> Step {
     let error = match bound {
         Ok(()) => return Step::ok("metrics", format!("{address} is free")),
         Err(error) => error,
@@ -57,7 +63,8 @@ mod tests {
     fn an_address_is_free_used_by_this_worker_or_not_usable() {
         let address: SocketAddr = "127.0.0.1:9464".parse().unwrap();
         let judge = |error: Option<ErrorKind>, page: Option<Value>| {
-            let step = judge(address, error.map_or(Ok(()), |kind| Err(kind.into())), page.as_ref(), "w");
+            let bound = error.map_or(Ok(()), |kind| Err(kind.into()));
+            let step = judge(address, bound, page.as_ref(), "w", "set another OZ_METRICS_LISTEN");
             (step.state, step.text)
         };
         let taken = Some(ErrorKind::AddrInUse);
