@@ -38,6 +38,9 @@ use setup::Setup;
 use support::rng::Seed;
 use tasks::Tasks;
 
+/// How long a rest lasts before it is measured: the worker's threads without work end after 10 s.
+const SETTLE: Duration = Duration::from_secs(15);
+
 /// How long a rest is measured.
 const REST: Duration = Duration::from_secs(10);
 
@@ -145,8 +148,10 @@ impl Soak<'_> {
     fn rest(&mut self) -> Result<(), String> {
         self.setup.wait_idle()?;
         self.ledger.settle(&self.setup.stage.plane);
-        let until = Until { end: Instant::now() + REST, setup: self.setup, interrupted: self.interrupted };
-        self.gauge.watch_rest(&until);
+        let until =
+            |time| Until { end: Instant::now() + time, setup: self.setup, interrupted: self.interrupted };
+        until(SETTLE).pause(SETTLE);
+        self.gauge.watch_rest(&until(REST));
         Ok(())
     }
 }
