@@ -20,11 +20,11 @@ const LEAST_CPUS: i64 = 10_000_000;
 const HIGHEST_PIDS: i64 = 4_194_304;
 /// The highest part of the memory for a tmpfs. Linux accepts more.
 const HIGHEST_PERCENT: i64 = 1000;
-/// The highest number of a user or group in Linux.
+/// The highest number of a user or group that Linux takes for a tmpfs.
 const HIGHEST_KERNEL_ID: u64 = 0xffff_fffe;
 /// The most files of a tmpfs. Linux counts 1024 bytes for each.
 const MOST_INODES: u64 = u64::MAX >> 11;
-/// The highest number of a user or group.
+/// The highest number of a user or group that the engine takes.
 const HIGHEST_ID: u64 = 0x7fff_ffff;
 
 /// The capabilities of Linux, without `CAP_`.
@@ -91,7 +91,7 @@ const ULIMITS: [&str; 15] = [
     "stack",
 ];
 
-/// The options of a tmpfs without a value, and those with one.
+/// The options of a tmpfs without a value.
 const TMPFS_FLAGS: [&str; 12] =
     ["ro", "rw", "exec", "noexec", "suid", "nosuid", "dev", "nodev", "atime", "noatime", "sync", "async"];
 

@@ -7,7 +7,7 @@ use super::arguments::{find, split as split_argument};
 use super::config::{default_tasks, urls, worker_id};
 use super::invocation::Invocation;
 use super::names::UNIT_ARGUMENTS;
-use super::read::is_name;
+use super::read::is_usual_name;
 use super::settings::Echo;
 use super::split::split;
 use super::table::{MAX_CONCURRENT_TASKS, REST_URL, SERVER_ROOT_URL, WEB_SOCKET_URL, WORKER_ID};
@@ -159,7 +159,7 @@ fn entry(setting: &Setting, text: &str) -> String {
     let is_variable = setting.occurs == Occurs::Many && setting.echo == Echo::Nothing;
     match text.split_once('=') {
         Some((name, _)) if is_variable => format!("{}={HIDDEN}", message(name)),
-        None if is_variable && is_name(text) => text.to_owned(),
+        None if is_variable && is_usual_name(text) => text.to_owned(),
         _ => shown(text, setting.echo),
     }
 }

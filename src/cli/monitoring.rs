@@ -72,10 +72,12 @@ pub(super) fn metrics_listen(invocation: &Invocation<'_>) -> Result<Option<Liste
 pub(super) fn name_of_listen(invocation: &Invocation<'_>) -> Option<(&'static str, String)> {
     let own = invocation.given(&METRICS_LISTEN.setting).ok()?;
     let is_set = |name: &&str| !text(invocation.environment.get(name)).is_empty();
-    let parts: Vec<_> = [EXPORTER_HOST, EXPORTER_PORT].into_iter().filter(is_set).collect();
-    let whole = [EXPORTER].into_iter().filter(|name| parts.is_empty() && is_set(name));
-    let names: Vec<_> = parts.iter().copied().chain(whole).map(|name| invocation.name_of(name)).collect();
-    let flag = METRICS_LISTEN.setting.flag.filter(|_| own.is_none() && !names.is_empty())?;
+    let mut variables: Vec<_> = [EXPORTER_HOST, EXPORTER_PORT].into_iter().filter(is_set).collect();
+    if variables.is_empty() {
+        variables.extend(Some(EXPORTER).filter(is_set));
+    }
+    let flag = METRICS_LISTEN.setting.flag.filter(|_| own.is_none() && !variables.is_empty())?;
+    let names: Vec<_> = variables.into_iter().map(|name| invocation.name_of(name)).collect();
     Some((flag, names.join(" and ")))
 }
 

@@ -193,7 +193,7 @@ pub(super) fn volume(given: &Given<'_>) -> Result<VolumeBind, ConfigError> {
 }
 
 /// Whether a word without an equals sign is a name of the usual form. Another may be the rest of a value with a space.
-pub(super) fn is_name(word: &str) -> bool {
+pub(super) fn is_usual_name(word: &str) -> bool {
     let is_part = |byte: u8| byte.is_ascii_uppercase() || byte.is_ascii_digit() || byte == b'_';
     word.bytes().all(is_part) && !word.starts_with(|c: char| c.is_ascii_digit())
 }
@@ -217,7 +217,11 @@ pub(super) fn variable(given: &Given<'_>) -> Result<(String, Secret), ConfigErro
         }
         (None, None) => {
             let right = "must be KEY=VALUE, or the name of a variable that is set for the worker";
-            return Err(if is_name(name) { invalid(right) } else { ConfigError::hidden(&given.name, right) });
+            return Err(if is_usual_name(name) {
+                invalid(right)
+            } else {
+                ConfigError::hidden(&given.name, right)
+            });
         }
     };
     if value.contains('\0') {

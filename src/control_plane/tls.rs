@@ -71,13 +71,10 @@ impl Trust {
         }
         if let Some((certificate, key)) = &self.client {
             let (certificate, key) = (self.read(CLIENT_CERT, certificate)?, self.read(CLIENT_KEY, key)?);
+            // Both may be in one file, so that a path does not tell which of them cannot be used.
+            certificate.certificates().map_err(|error| self.unusable(&error, CLIENT_CERT))?;
             let identity = pem::identity(&certificate, &key);
-            let (identity, _) = identity.map_err(|error| match &error {
-                PemError::Unusable { path, .. } if *path == certificate.path => {
-                    self.unusable(&error, CLIENT_CERT)
-                }
-                _ => self.unusable(&error, CLIENT_KEY),
-            })?;
+            let (identity, _) = identity.map_err(|error| self.unusable(&error, CLIENT_KEY))?;
             builder.identity(identity);
         }
         builder.build().map_err(|error| TrustError::Setup(error.to_string()))
@@ -124,17 +121,17 @@ impl Trust {
 
     fn unusable(&self, error: &PemError, setting: &'static str) -> TrustError {
         let (path, problem) = match error {
-        PemError::Unusable { path, problem } => (path, (*problem).to_owned()),
-        PemError::Encrypted { path } => (
-            path,
-            "the key is encrypted, which is not supported; decrypt it with `openssl pkey -in OLD -out NEW`"
-                .to_owned(),
-        ),
-        PemError::Mismatch { key, certificate } => {
-            (key, format!("the key does not belong to the certificate {}", pem::display(certificate)))
-        }
-        PemError::Setup { problem } => return TrustError::Setup(problem.clone()),
-    };
+            PemError::Unusable { path, problem } => (path, (*problem).to_owned()),
+            PemError::Encrypted { path } => (
+                path,
+                "the key is encrypted, which is not supported; decrypt it with `openssl pkey -in OLD -out NEW`"
+                    .to_owned(),
+            ),
+            PemError::Mismatch { key, certificate } => {
+                (key, format!("the key does not belong to the certificate {}", pem::display(certificate)))
+            }
+            PemError::Setup { problem } => return TrustError::Setup(problem.clone()),
+        };
         TrustError::File { setting: self.names.of(setting), path: path.clone(), problem }
     }
 }

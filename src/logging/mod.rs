@@ -152,8 +152,7 @@ fn event(record: &Record<'_>) -> String {
     clean(if is_own { text } else { format!("library message text={}", message(&text)) })
 }
 
-/// The event for a panic. Only a literal message is shown, since a formatted one may
-/// contain a secret.
+/// The event for a panic. Only a literal message is shown, since a formatted one may contain a secret.
 fn panic_event(thread: Option<&str>, location: Option<&Location<'_>>, payload: &dyn Any) -> String {
     let location = location.map_or(Cow::Borrowed("unknown"), |location| location.to_string().into());
     let mut event =

@@ -132,7 +132,7 @@ fn a_volume_that_somebody_else_uses_is_not_tried_again() {
     assert!(matches!(events[..], [JobEvent::CleanedUp(Removal::Gone)]), "{events:?}");
 }
 
-/// Only what was removed is logged as removed.
+/// The log says `removed` only after a removal.
 #[test]
 fn what_became_of_a_container_follows_from_all_answers() {
     const LOST: u16 = 0;

@@ -187,9 +187,8 @@ impl<'a> TaskContainer<'a> {
 
     /// Checks the created container, and takes up the wait for its exit. All calls are sent before the first is answered. From
     /// its creation on the container protects its volumes from removal, so what this finds stays true. Returns `None` if the
-    /// container is gone. It is inspected only if the list does not show that its image is the one that it was
-    /// made of.
-    /// Looks for the output file only if told to `look`.
+    /// container is gone. Inspects it only if the list does not show the image that it was made of. Looks for the output file only if
+    /// told to `look`.
     ///
     /// # Errors
     /// `container_create`, `docker_unreachable` or cancelled.

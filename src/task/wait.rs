@@ -36,10 +36,10 @@ pub(super) fn begin(wait: &mut Wait) -> Result<(), Error> {
 /// # Errors
 /// As [`Wait::join`], or those of an inspect.
 pub(super) fn join(engine: &TaskEngine<'_>, id: &str, mut wait: Wait) -> Result<Option<i64>, Error> {
-    let mut inspects = 0;
     if wait.has_begun() {
         return wait.join().map(Some);
     }
+    let mut inspects = 0;
     loop {
         let began = wait.begin(inspect_pause(inspects))?;
         let state =

@@ -87,10 +87,14 @@ fn an_unusable_file_is_an_error_at_start() {
     let (good, other) = (pki.client("good", Key::Sec1, 2), pki.client("other", Key::Encrypted, 2));
     let (cert, key) = (path(&good.join("cert.pem")), path(&good.join("key.pem")));
     let (other_cert, encrypted) = (path(&other.join("cert.pem")), path(&other.join("key.pem")));
-    let cases: [(&[&str], String); 6] = [
+    let cases: [(&[&str], String); 7] = [
         (&["--ca-file", "/nonexistent"], "cannot use --ca-file \"/nonexistent\": No such file".to_owned()),
         (&["--ca-file", &key], format!("cannot use --ca-file {key:?}: it contains no readable certificate")),
         (&["--client-cert", &cert], "--client-cert can only be used together with --client-key".to_owned()),
+        (
+            &["--client-cert", &cert, "--client-key", &cert],
+            format!("cannot use --client-key {cert:?}: it contains no readable private key"),
+        ),
         (
             &["--client-cert", &key, "--client-key", &key],
             format!("cannot use --client-cert {key:?}: it contains no"),
