@@ -177,8 +177,10 @@ fn the_task_of_a_killed_worker_is_adopted_and_reported() {
     let stage = Stage::new();
     let jail = Jail::new();
     let sync = SyncDir::new();
+    // The control plane takes a run of a lost connection for failed.
+    let finish = ["--lost-runs", "finish"].map(str::to_owned);
     let volume = ["--volumes".to_owned(), sync.mount()];
-    let args = [stage.plain_args("127.0.0.1"), volume.to_vec()].concat();
+    let args = [stage.plain_args("127.0.0.1"), finish.to_vec(), volume.to_vec()].concat();
     let mut worker = stage.start(jail.program(), &args);
     let id = stage.plane.submit(stage.spec(&format!("echo >>/sync/log; {WAIT}; echo done; exit 4")));
     sync.wait_lines(&stage, 1);
