@@ -5,29 +5,30 @@ use std::net::{TcpListener, TcpStream};
 use std::time::Duration;
 
 use crate::support::fault_proxy::{Cut, Direction, FaultProxy, Jitter};
+use crate::support::peer::Peer;
 use crate::support::rng::{Rng, Seed};
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
 /// Returns a proxy, and the client's and the target's end of its first connection.
-fn connect_through(limits: Vec<u64>, max_delay_ms: u64, rng: Rng) -> (FaultProxy, TcpStream, TcpStream) {
+fn connect_through(limits: Vec<u64>, max_delay_ms: u64, rng: Rng) -> (FaultProxy, Peer, Peer) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let host = format!("tcp://{}", listener.local_addr().unwrap());
     let proxy = FaultProxy::seeded(&host, limits, Jitter { rng, max_delay_ms });
     let near = TcpStream::connect(proxy.address()).unwrap();
     let far = listener.accept().unwrap().0;
     [&near, &far].iter().for_each(|stream| stream.set_read_timeout(Some(DEADLINE)).unwrap());
-    (proxy, near, far)
+    (proxy, Peer(near), Peer(far))
 }
 
-fn read(stream: &mut TcpStream, count: usize) -> Vec<u8> {
+fn read(stream: &mut Peer, count: usize) -> Vec<u8> {
     let mut bytes = vec![0; count];
     stream.read_exact(&mut bytes).unwrap();
     bytes
 }
 
 /// Whether there is nothing to read.
-fn silent(stream: &mut TcpStream) -> bool {
+fn silent(stream: &mut Peer) -> bool {
     stream.set_nonblocking(true).unwrap();
     let result = stream.read(&mut [0; 8]);
     stream.set_nonblocking(false).unwrap();

@@ -1,7 +1,7 @@
 //! Connecting, and the event or error for each failure to connect.
 
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -304,7 +304,7 @@ fn a_close_ends_an_unanswered_handshake() {
     let (listener, url): (TcpListener, String) = listen();
     let an_hour = millis(3_600_000);
     let mut running = start(&url, Timing { handshake: an_hour, ..fast_retry() });
-    let mut stream: TcpStream = accept(&listener);
+    let mut stream = accept(&listener);
     request(&mut stream);
     running.link.close();
     assert_eq!(running.next(), LinkEvent::Closed);

@@ -126,18 +126,17 @@ fn a_peer_that_sends_and_does_not_read_is_dropped() {
 fn a_flood_of_frames_without_an_end_does_not_hold_up_sending_and_closing() {
     let (listener, url) = listen();
     let mut running = start(&url, Timing { close_wait: millis(200), ..fast_retry() });
-    let stream = accept_raw(&listener);
+    let mut stream = accept_raw(&listener);
     let epoch = running.up();
     let stop = Arc::new(AtomicBool::new(false));
-    let mut begin = stream.try_clone().unwrap();
-    begin.write_all(&[0x01, 0]).unwrap();
+    stream.write_all(&[0x01, 0]).unwrap();
     let flood = flood(stream.try_clone().unwrap(), [0x00, 0].repeat(32 << 10), Arc::clone(&stop));
     running.send(epoch, None, "in between");
-    let mut peer = tungstenite::WebSocket::from_raw_socket(begin, tungstenite::protocol::Role::Server, None);
+    let mut peer = tungstenite::WebSocket::from_raw_socket(stream, tungstenite::protocol::Role::Server, None);
     assert_eq!(super::next_output(&mut peer), "in between");
     running.link.close();
     assert!(running.ended(), "the flood holds up the close");
     stop.store(true, Ordering::SeqCst);
-    drop((stream, peer));
+    drop(peer);
     flood.join().unwrap();
 }

@@ -10,7 +10,7 @@ mod tls;
 mod wire;
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
@@ -31,6 +31,8 @@ use serde_json::{Value, json};
 use tungstenite::handshake::derive_accept_key;
 use tungstenite::{Message, WebSocket};
 
+use crate::support::peer::Peer;
+
 /// A test that waits this long has failed.
 pub(crate) const TIMEOUT: Duration = Duration::from_secs(20);
 
@@ -46,7 +48,7 @@ pub(crate) fn listen() -> (TcpListener, String) {
 }
 
 /// Returns the next TCP connection.
-pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
+pub(crate) fn accept(listener: &TcpListener) -> Peer {
     let mut fds = [PollFd::new(listener, PollFlags::IN)];
     let ready = poll(&mut fds, Some(&Timespec::try_from(TIMEOUT).unwrap())).unwrap();
     assert_eq!(ready, 1, "no connection came");
@@ -54,16 +56,16 @@ pub(crate) fn accept(listener: &TcpListener) -> TcpStream {
     stream.set_read_timeout(Some(TIMEOUT)).unwrap();
     stream.set_write_timeout(Some(TIMEOUT)).unwrap();
     stream.set_nodelay(true).unwrap();
-    stream
+    Peer(stream)
 }
 
 /// Returns the next WebSocket.
-pub(crate) fn accept_ws(listener: &TcpListener) -> WebSocket<TcpStream> {
+pub(crate) fn accept_ws(listener: &TcpListener) -> WebSocket<Peer> {
     tungstenite::accept(accept(listener)).unwrap()
 }
 
 /// Reads the head of a request.
-pub(crate) fn request(stream: &mut TcpStream) -> String {
+pub(crate) fn request(stream: &mut impl Read) -> String {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
         let mut byte = [0];
@@ -89,7 +91,7 @@ pub(crate) fn upgrade_response(request: &str) -> String {
 }
 
 /// Accepts the upgrade on a raw connection, so that the test can write any bytes.
-pub(crate) fn accept_raw(listener: &TcpListener) -> TcpStream {
+pub(crate) fn accept_raw(listener: &TcpListener) -> Peer {
     let mut stream = accept(listener);
     let answer = upgrade_response(&request(&mut stream));
     stream.write_all(answer.as_bytes()).unwrap();
@@ -263,7 +265,7 @@ pub(crate) fn close_code<S: Read + Write>(peer: &mut WebSocket<S>) -> u16 {
 }
 
 /// Reads to the end; returns whether the link closed the TCP connection.
-pub(crate) fn hangs_up(stream: &mut TcpStream) -> bool {
+pub(crate) fn hangs_up(stream: &mut impl Read) -> bool {
     let mut buffer = [0; 4096];
     loop {
         match stream.read(&mut buffer) {

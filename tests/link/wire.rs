@@ -13,6 +13,7 @@ use super::{
     accept, accept_raw, accept_ws, close_code, fast_retry, listen, message, millis, next_output, next_text,
     output, report, request, start, upgrade_response,
 };
+use crate::support::peer::Peer;
 
 /// Returns a server's text frame. The text has at most 125 bytes.
 pub(super) fn text_frame(text: &str) -> Vec<u8> {
@@ -150,7 +151,7 @@ fn a_slow_message_keeps_the_connection_alive() {
 }
 
 /// A stream with slow reads.
-struct Slow(TcpStream);
+struct Slow(Peer);
 
 impl Read for Slow {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {

@@ -168,6 +168,8 @@ fn a_large_output_is_reported_in_full() {
     let run = stage.run(&stage.spec("head -c 8388608 /dev/zero | tr '\\0' x"));
     let output = run.output.unwrap();
     assert!(output.len() == 8 << 20 && output.bytes().all(|byte| byte == b'x'), "{} bytes", output.len());
+    // A stop leaves 2 s for the look-up of a run, which has the output twice.
+    stage.wait_clean();
     worker.signal(Signal::TERM);
     assert_eq!(worker.wait_exit(DEADLINE).code(), Some(0), "{:#?}", worker.stderr().all());
 }

@@ -16,6 +16,8 @@ pub mod fault_proxy;
 pub mod images;
 #[path = "../support/logfmt.rs"]
 pub mod logfmt;
+#[path = "../support/peer.rs"]
+pub mod peer;
 #[path = "../support/pki.rs"]
 pub mod pki;
 #[path = "../support/podman.rs"]

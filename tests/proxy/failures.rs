@@ -1,7 +1,7 @@
 //! Proxies that do not work, each with its own message in the link and in REST.
 
 use std::io::Write;
-use std::net::{TcpListener, TcpStream};
+use std::net::TcpListener;
 use std::time::Duration;
 
 use oz_agent_worker::control_plane::tls::Trust;
@@ -10,11 +10,12 @@ use oz_agent_worker::control_plane::ws::{LinkConfig, Timing};
 use super::{HOST, link, network, rest};
 use crate::link::{TIMEOUT, accept, hangs_up, millis, request, start_with};
 use crate::support::control_plane::{ControlPlane, Options};
+use crate::support::peer::Peer;
 use crate::support::pki::Pki;
 
 /// Asserts that the link and REST, which use the proxy at `url`, fail with this text and show no password. `talk` plays the proxy on
 /// each connection.
-fn assert_fails(listener: &TcpListener, scheme: &str, text: &str, talk: impl Fn(TcpStream) + Sync) {
+fn assert_fails(listener: &TcpListener, scheme: &str, text: &str, talk: impl Fn(Peer) + Sync) {
     assert_fails_within(TIMEOUT, listener, scheme, text, talk);
 }
 
@@ -24,7 +25,7 @@ fn assert_fails_within(
     listener: &TcpListener,
     scheme: &str,
     text: &str,
-    talk: impl Fn(TcpStream) + Sync,
+    talk: impl Fn(Peer) + Sync,
 ) {
     let plane = ControlPlane::start(Options::default());
     let port = listener.local_addr().unwrap().port();
@@ -52,7 +53,7 @@ fn listener() -> TcpListener {
 }
 
 /// Answers CONNECT with these bytes and closes the connection.
-fn answers(bytes: &'static str) -> impl Fn(TcpStream) + Sync {
+fn answers(bytes: &'static str) -> impl Fn(Peer) + Sync {
     move |mut stream| {
         let head = request(&mut stream);
         assert!(head.starts_with(&format!("CONNECT {HOST}:443 ")), "{head}");
@@ -87,7 +88,7 @@ fn a_web_page_is_no_tunnel() {
 #[test]
 fn a_proxy_that_closes_is_told_from_one_that_is_silent() {
     assert_fails(&listener(), "http", "closed the connection without an answer to CONNECT", answers(""));
-    let silent = |mut stream: TcpStream| {
+    let silent = |mut stream: Peer| {
         request(&mut stream);
         assert!(hangs_up(&mut stream));
     };
@@ -97,7 +98,7 @@ fn a_proxy_that_closes_is_told_from_one_that_is_silent() {
 #[test]
 fn a_proxy_of_the_other_kind_is_told_apart() {
     // Plain HTTP where TLS was expected, and TLS where HTTP was.
-    let plain = |mut stream: TcpStream| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
+    let plain = |mut stream: Peer| drop(stream.write_all(b"HTTP/1.1 400 Bad Request\r\n\r\n"));
     assert_fails(&listener(), "https", "a proxy without TLS needs http:// in HTTPS_PROXY", plain);
     let alert = "\x15\x03\x01\x00\x02\x02\x46";
     assert_fails(&listener(), "http", "a proxy with TLS needs https:// in HTTPS_PROXY", answers(alert));

@@ -1,7 +1,6 @@
 //! Look-ups at servers that stall, disconnect, redirect or send wrong data. The key never leaks.
 
 use std::io::Write;
-use std::net::TcpStream;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::Duration;
@@ -13,6 +12,7 @@ use oz_agent_worker::logging::error_chain;
 use oz_agent_worker::protocol::RunState;
 
 use crate::link::{TIMEOUT, accept, api_key, hangs_up, in_own_process, listen, millis, request};
+use crate::support::peer::Peer;
 
 const KEY: &str = "hunter2-k3y";
 
@@ -25,14 +25,14 @@ fn http(url: &str) -> String {
 }
 
 /// Looks up the run `r` at a server that runs `talk` after the request.
-fn with(limit: Duration, talk: impl FnOnce(&mut TcpStream) + Send) -> Result<RunState, LookupError> {
+fn with(limit: Duration, talk: impl FnOnce(&mut Peer) + Send) -> Result<RunState, LookupError> {
     with_plane(|plane| plane, limit, talk)
 }
 
 fn with_plane(
     configure: impl FnOnce(ControlPlane) -> ControlPlane,
     limit: Duration,
-    talk: impl FnOnce(&mut TcpStream) + Send,
+    talk: impl FnOnce(&mut Peer) + Send,
 ) -> Result<RunState, LookupError> {
     let (listener, url) = listen();
     let result = std::thread::scope(|scope| {

@@ -16,6 +16,7 @@ pub mod images;
 pub mod logfmt;
 pub mod machine;
 pub mod messages;
+pub mod peer;
 pub mod pki;
 pub mod podman;
 pub mod private_engine;

@@ -15,6 +15,8 @@ use openssl::ssl::{ShutdownState, SslAcceptor, SslFiletype, SslMethod, SslVerify
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
+use super::peer::Peer;
+
 /// How often a thread checks whether the proxy was dropped.
 const INTERVAL: Timespec = Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
 const BLOCK: usize = 64 * 1024;
@@ -144,7 +146,7 @@ fn forward(
     client.set_nodelay(true)?;
     // Bounds the handshake.
     client.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
-    let mut client = tls.acceptor.accept(client).map_err(io::Error::other)?;
+    let mut client = tls.acceptor.accept(Peer(client)).map_err(io::Error::other)?;
     client.get_ref().set_nonblocking(true)?;
     let mut target = connect(host)?;
     passed.fetch_add(1, Ordering::SeqCst);
@@ -172,7 +174,7 @@ fn forward(
         // OpenSSL may hold data that the socket does not show.
         if !moved && client.ssl().pending() == 0 {
             let mut fds = [
-                PollFd::new(client.get_ref(), interest(&up, &down)),
+                PollFd::new(&client.get_ref().0, interest(&up, &down)),
                 PollFd::new(&target, interest(&down, &up)),
             ];
             match poll(&mut fds, Some(&INTERVAL)) {

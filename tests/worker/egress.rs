@@ -13,7 +13,8 @@ use crate::support::stage::{Stage, StageBuilder};
 const MANUAL: &str = include_str!("../../src/cli/docs/manual/containers.md");
 
 /// Each function asks one server and prints what it says: its name, or the status of an error; `-` without an answer. `blocked` is
-/// `direct` for where none is expected.
+/// `direct` for where none is expected. `ask` keeps its direction of the connection open until the end: when a client has closed
+/// its own, tinyproxy drops what has not come from the server yet.
 const FUNCTIONS: &str = r#"
 page() { tr -d '\r' | grep -oE '^(HTTP/1.. [45]..|[a-z]+$)' | tail -n 1 | grep . || echo -; }
 get() { printf 'GET / HTTP/1.0\r\n\r\n' | nc -w $3 $1 $2 2>/dev/null | page; }
@@ -21,9 +22,9 @@ direct() { get $1 $2 20; }
 blocked() { get $1 $2 2; }
 lookup() { timeout 1 nslookup $1 >/dev/null 2>&1; echo looked up; }
 server() { echo ${1##*/} | tr : ' '; }
-proxied() { printf "GET http://$1/ HTTP/1.0\r\n\r\n" | nc -w 20 $(server $http_proxy) 2>/dev/null | page; }
-tunnel() { nc -w 20 $(server $https_proxy) -e sh -c \
-    'printf "CONNECT $0 HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n"; cat >&2' $1 2>&1 | page; }
+ask() { nc -w 20 $(server $1) -e sh -c 'printf "$0"; cat >&2' "$2" 2>&1 | page; }
+proxied() { ask $http_proxy "GET http://$1/ HTTP/1.0\r\n\r\n"; }
+tunnel() { ask $https_proxy "CONNECT $1 HTTP/1.1\r\n\r\nGET / HTTP/1.0\r\n\r\n"; }
 all() { n=10; while read call; do n=$((n + 1)); $call >/tmp/$n </dev/null & done; wait; cat /tmp/[1-9]*; }
 "#;
 

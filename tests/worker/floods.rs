@@ -1,12 +1,13 @@
 //! Control planes that send more than a worker can use: its memory, its log and its stop stay bounded.
 
 use std::io::{Read, Write};
-use std::net::{Shutdown, TcpStream};
+use std::net::Shutdown;
 use std::thread::JoinHandle;
 
 use serde_json::json;
 
 use crate::link::{accept_raw, header, listen};
+use crate::support::peer::Peer;
 use crate::support::process::Signal;
 use crate::support::stage::{DEADLINE, Stage};
 use crate::support::worker::Worker;
@@ -20,7 +21,7 @@ const MAX_PEAK: usize = 96 * MIB;
 struct Flooded {
     stage: Stage,
     worker: Worker,
-    stream: TcpStream,
+    stream: Peer,
 }
 
 impl Flooded {

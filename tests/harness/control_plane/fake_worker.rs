@@ -10,17 +10,18 @@ use tungstenite::http::HeaderValue;
 use tungstenite::{Message, WebSocket};
 
 use crate::support::control_plane::ControlPlane;
+use crate::support::peer::Peer;
 
 /// A connected worker.
 pub struct FakeWorker {
-    pub socket: WebSocket<TcpStream>,
+    pub socket: WebSocket<Peer>,
     worker: String,
 }
 
-pub fn stream(plane: &ControlPlane) -> TcpStream {
+pub fn stream(plane: &ControlPlane) -> Peer {
     let stream = TcpStream::connect(plane.address()).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
-    stream
+    Peer(stream)
 }
 
 impl FakeWorker {

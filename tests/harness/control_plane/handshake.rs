@@ -1,15 +1,15 @@
 //! The handshake and the REST part.
 
 use std::io::{ErrorKind, Read, Write};
-use std::net::TcpStream;
 use std::time::Duration;
 
 use serde_json::json;
 
 use super::fake_worker::{FakeWorker, rest, stream};
 use crate::support::control_plane::{ControlPlane, DEADLINE, Options, State};
+use crate::support::peer::Peer;
 
-fn handshake(plane: &ControlPlane, target: &str, key: Option<&str>) -> TcpStream {
+fn handshake(plane: &ControlPlane, target: &str, key: Option<&str>) -> Peer {
     let mut stream = stream(plane);
     let bearer = key.map_or_else(String::new, |key| format!("Authorization: Bearer {key}\r\n"));
     let head =
@@ -20,7 +20,7 @@ fn handshake(plane: &ControlPlane, target: &str, key: Option<&str>) -> TcpStream
     stream
 }
 
-fn answer(mut stream: TcpStream) -> String {
+fn answer(mut stream: Peer) -> String {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     text
