@@ -13,8 +13,8 @@ use crate::docker::{Error, MAX_MESSAGE};
 use crate::fuzz::{Input, assert_one_line};
 use crate::sys::cancel::CancelToken;
 
-/// The most bytes of one piece, the size of the smallest read buffer: the socket drops what does not fit.
-const PIECE: usize = 8 * 1024;
+/// The most bytes of one piece, the size of the smallest first read: the socket drops what does not fit.
+const PIECE: usize = 2 * 1024;
 /// The most pieces: a socket holds a limited number of unread messages.
 const PIECES: usize = 64;
 /// Never reached: the peer has closed before the first read.
