@@ -22,8 +22,8 @@ const READ: usize = 64 * 1024;
 const FIRST_READ: usize = 4 * 1024;
 /// As [`FIRST_READ`], for a short body that may take hours to come: each running task waits for one.
 const FIRST_READ_LATE: usize = 512;
-/// How many bytes of a body are decoded at a time, on the stack.
-const DECODED: usize = 1024;
+/// The room for the next bytes of a body that is kept, while none have come.
+const ROOM: usize = 64;
 /// The most bytes of a JSON body, except of lists and inspects.
 const MAX_JSON: usize = 16 * 1024 * 1024;
 /// A JSON body with fewer bytes is decoded at once, which takes less time.
@@ -134,13 +134,16 @@ impl Body {
     /// Reads at most `max` bytes. Returns them with the error that ended the reading, if any.
     pub(super) fn read_start(&mut self, max: usize) -> (Vec<u8>, Result<(), Error>) {
         let mut bytes = Vec::new();
-        let mut buffer = [0; DECODED];
-        while bytes.len() < max {
-            let free = buffer.len().min(max - bytes.len());
-            let (buffer, _) = buffer.split_at_mut(free);
-            match self.read_more(buffer) {
-                Ok([]) => break,
-                Ok(read) => bytes.extend_from_slice(read),
+        while !self.decoder.is_done() && bytes.len() < max {
+            let kept = bytes.len();
+            // For all that has come: a usual body comes with the head, and takes one allocation of its size.
+            let room = (self.read_end - self.start).max(ROOM).min(max - kept);
+            bytes.resize(kept + room, 0);
+            let read = self.read_more(bytes.split_at_mut(kept).1).map(<[u8]>::len);
+            bytes.truncate(kept + *read.as_ref().unwrap_or(&0));
+            match read {
+                Ok(0) => break,
+                Ok(_) => {}
                 Err(error) => return (bytes, Err(error)),
             }
         }

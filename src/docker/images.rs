@@ -7,8 +7,8 @@ use super::{Docker, Error, Image, PullProgress, Reference, Request, RequestTarge
 use crate::secret::Secret;
 use crate::sys::cancel::CancelToken;
 
-/// The buffer size for reading a pull's stream, in bytes.
-const READ: usize = 16 * 1024;
+/// How many bytes of a pull's stream are read at once, on the stack.
+const READ: usize = 4 * 1024;
 /// The shortest time between two progress reports.
 const MIN_TICK: Duration = Duration::from_millis(10);
 
@@ -60,7 +60,7 @@ fn follow(
 ) -> Result<(), Error> {
     let mut body = response.body;
     let mut stream = PullStream::default();
-    let mut buffer = vec![0; READ];
+    let mut buffer = [0; READ];
     let mut last_data = Instant::now();
     let mut last_report = Instant::now();
     loop {

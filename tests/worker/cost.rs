@@ -1,10 +1,17 @@
 //! What tasks cost, in counts that do not depend on the speed of the machine.
 
-use allocation_counter::measure;
-use oz_agent_worker::protocol::{Dialect, ExecutionKey, Outgoing, decode, encode};
+use std::time::Duration;
 
-use crate::support::control_plane::State;
+use allocation_counter::measure;
+use oz_agent_worker::control_plane::rest::ControlPlane as Rest;
+use oz_agent_worker::docker::{Reference, Timeouts};
+use oz_agent_worker::protocol::{Dialect, ExecutionKey, Outgoing, decode, encode};
+use oz_agent_worker::sys::cancel::CancelToken;
+
+use crate::link::api_key;
+use crate::support::control_plane::{ControlPlane, DEADLINE, Options, RunSpec, State};
 use crate::support::engine_proxy::EngineProxy;
+use crate::support::fake_docker::{FakeDocker, json};
 use crate::support::messages::assignment;
 use crate::support::stage::Stage;
 
@@ -33,6 +40,13 @@ const SLOTS: usize = 6;
 /// The most allocations of a message. `make instructions` has the number of an optimized build.
 const DECODED: u64 = 63;
 const CLAIM: u64 = 12;
+
+/// The most bytes that a call to the engine has allocated at once: musl's allocator maps and unmaps memory for each block of some
+/// KiB.
+const CALL: u64 = 4 * 1024;
+/// The least and the most bytes of a look-up: the buffers of its connection, and what it takes besides.
+const CONNECTION: u64 = 160 * 1024;
+const LOOK_UP: u64 = 168 * 1024;
 
 /// Returns a request line as method and path, without version and query, and with `*` in place of an id or a name.
 fn call(line: &str) -> String {
@@ -116,4 +130,26 @@ fn a_message_takes_few_allocations() {
     let claim = Outgoing::Claimed { key: ExecutionKey::new("run-1", None), dialect: Dialect::Old };
     let encoded = measure(|| drop(encode(&claim, "worker"))).count_total;
     assert!((1..=CLAIM).contains(&encoded), "{encoded} allocations for a claim");
+}
+
+#[test]
+fn a_usual_answer_of_the_engine_takes_little_memory() {
+    let image = json(200, &format!(r#"{{"Id":"sha256:abc","Config":"{}"}}"#, "x".repeat(1500)));
+    let pull = json(200, "{\"status\":\"Status: Image is up to date\"}\r\n");
+    let (_fake, docker) = FakeDocker::connected(vec![vec![image], vec![pull]], Timeouts::default());
+    let (cancel, reference) = (CancelToken::new(), Reference::parse("a").unwrap());
+    let inspect = || drop(docker.image_inspect(&cancel, "a").unwrap());
+    let pull = || docker.image_pull(&cancel, &reference, None, None, Duration::MAX, &mut |_| {}).unwrap();
+    for bytes in [measure(inspect).bytes_max, measure(pull).bytes_max] {
+        assert!((1..=CALL).contains(&bytes), "{bytes} bytes");
+    }
+}
+
+#[test]
+fn a_look_up_takes_little_memory_besides_its_connection() {
+    let plane = ControlPlane::start(Options::default());
+    let id = plane.submit(RunSpec::default());
+    let rest = Rest::new(&plane.root_url(), &api_key(plane.key())).unwrap();
+    let bytes = measure(|| assert!(rest.look_up(&id, DEADLINE).is_ok())).bytes_max;
+    assert!((CONNECTION..=LOOK_UP).contains(&bytes), "{bytes} bytes");
 }

@@ -46,7 +46,7 @@ pub use self::poller::RunPoller;
 const HEALTH: &str = "/health";
 /// The most bytes of a body that are read. A run repeats its task's output, of up to 64 MiB, and its bytes may be escaped.
 const MAX_BODY: u64 = 512 << 20;
-/// How much of a body is read at once, in bytes.
+/// How much of a body is read at once, in bytes, on the stack.
 const PIECE: usize = 8 << 10;
 /// The largest head, in bytes.
 const MAX_HEAD: usize = 16 << 10;
@@ -210,7 +210,7 @@ impl Session {
             response.headers().get(CONTENT_LENGTH).and_then(|value| value.to_str().ok()?.parse().ok());
         let mut scanner = Scanner::new();
         let mut reader = response.body_mut().with_config().limit(self.plane.max_body).reader();
-        let mut piece = vec![0; PIECE];
+        let mut piece = [0; PIECE];
         let mut received = 0;
         loop {
             let count = reader.read(&mut piece).map_err(ureq::Error::from)?;
