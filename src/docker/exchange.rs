@@ -18,7 +18,7 @@ use crate::sys::limits::{check_free_descriptors, is_exhausted};
 const UPLOAD: usize = 64 * 1024;
 /// The buffer size for reading a response's head, in bytes. Most responses fit. Small enough for the stack: musl maps and unmaps
 /// memory for each larger block.
-const READ: usize = 2 * 1024;
+pub(super) const READ: usize = 2 * 1024;
 /// The most bytes read of an error's body.
 const MAX_ERROR_BODY: usize = 64 * 1024;
 /// The phase before the response, in error messages.

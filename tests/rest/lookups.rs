@@ -13,6 +13,7 @@ use time::format_description::well_known::Rfc3339;
 use crate::harness::control_plane::fake_worker::FakeWorker;
 use crate::link::{accept, api_key, listen, request};
 use crate::support::control_plane::{ControlPlane, DEADLINE, Disconnect, Options, RunSpec, State};
+use crate::support::peer::Peer;
 
 fn rest(plane: &ControlPlane, key: &str) -> Rest {
     Rest::new(&plane.root_url(), &api_key(key)).unwrap()
@@ -159,7 +160,7 @@ fn look_ups_share_kept_connections() {
     let root = url.replace("ws://", "http://").replace("/ws?worker_id=w", "/base/");
     let (sender, answers) = bounded(MAX_LOOKUPS);
     let poller = RunPoller::new(Rest::new(&root, &api_key("k3y")).unwrap(), sender);
-    let answer = |stream: &mut std::net::TcpStream, id: &str| {
+    let answer = |stream: &mut Peer, id: &str| {
         let head = request(stream);
         let expected = format!("GET /base/api/v1/agent/runs/{id} HTTP/1.1\r\n");
         assert!(head.starts_with(&expected), "{head}");

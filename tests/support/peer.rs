@@ -2,32 +2,22 @@
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
-use std::ops::{Deref, DerefMut};
+use std::ops::Deref;
 
-/// Reads again after `EINTR`, with which Linux ends a read that has a time limit once the process was stopped and goes on (see
-/// signal(7)). tungstenite passes it on.
+/// Reads and writes again after `EINTR`: when a process was stopped and continues, Linux ends calls on a socket with a time limit so
+/// (see signal(7)). tungstenite passes it on.
 #[derive(Debug)]
 pub struct Peer(pub TcpStream);
 
 impl Read for Peer {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        loop {
-            match self.0.read(buffer) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        retry(|| self.0.read(buffer))
     }
 }
 
 impl Write for Peer {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == ErrorKind::Interrupted => {}
-                result => return result,
-            }
-        }
+        retry(|| self.0.write(bytes))
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -43,8 +33,11 @@ impl Deref for Peer {
     }
 }
 
-impl DerefMut for Peer {
-    fn deref_mut(&mut self) -> &mut TcpStream {
-        &mut self.0
+fn retry(mut call: impl FnMut() -> io::Result<usize>) -> io::Result<usize> {
+    loop {
+        match call() {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            result => return result,
+        }
     }
 }

@@ -8,13 +8,13 @@ use rustix::net::{AddressFamily, SendFlags, SocketFlags, SocketType, send, socke
 
 use super::assert_error;
 use crate::docker::conn::Conn;
-use crate::docker::exchange::{Call, Response, answer_over};
+use crate::docker::exchange::{Call, READ, Response, answer_over};
 use crate::docker::{Error, MAX_MESSAGE};
 use crate::fuzz::{Input, assert_one_line};
 use crate::sys::cancel::CancelToken;
 
-/// The most bytes of one piece, the size of the smallest first read: the socket drops what does not fit.
-const PIECE: usize = 2 * 1024;
+/// The most bytes of one piece, which the first read takes: the socket drops what does not fit.
+const PIECE: usize = READ;
 /// The most pieces: a socket holds a limited number of unread messages.
 const PIECES: usize = 64;
 /// Never reached: the peer has closed before the first read.
